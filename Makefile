@@ -1,0 +1,36 @@
+# Every target works alone on a bare machine: it makes the environment if there is none.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench clean
+
+# three seeds of a real stream that needs no download, and its report
+demo: $(INSTALLED)
+	$(BIN)/clsim run --scenario split-digits --buffer kcenter --memory 50 --seeds 3
+	$(BIN)/clsim report summary --figures runs/figures
+
+# the fast tests; `slow` ones, on real data, too: make test ARGS="-m slow"
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow")
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.augmentation
+
+# torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

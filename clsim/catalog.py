@@ -1,0 +1,226 @@
+"""Names: of files (scenarios, strategies, reports) and of components (buffers, learners, models …).
+
+A file's name resolves to an explicit path, else the working directory's folder, else the shipped one. A component's
+name resolves to what is listed here, else ``module:attr``, else ``./file.py:attr``, else an installed entry point.
+Nothing heavy is imported before a component is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from clsim.errors import InputError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMPONENTS: dict[str, dict[str, str]] = {
+    "buffers": {
+        "reservoir": "clsim.selectors.random:random",
+        "random": "clsim.selectors.random:random",
+        "class-balanced": "clsim.selectors.random:class_balanced",
+        "herding": "per_class(clsim.selectors.herding:herding)",
+        "kcenter": "per_class(clsim.selectors.kcenter:k_center)",
+    },
+    "learners": {
+        "sgd": "clsim.learners.sgd:Sgd",
+        "gdumb": "clsim.learners.gdumb:Gdumb",
+    },
+    "models": {
+        "linear": "clsim.models:linear",
+        "mlp": "clsim.models:mlp",
+        "convnet3": "clsim.models:convnet3",
+        "slim-resnet18": "clsim.models:slim_resnet18",
+        "resnet18": "clsim.models:resnet18",
+    },
+    "objectives": {
+        "replay": "clsim.objectives.replay:replay",
+    },
+}
+"""Kind → name → where its code is."""
+
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
+"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""
+
+FILES = ("scenarios", "strategies", "reports")
+_COMBINATORS = {"per_class": "clsim.selectors.combinators:per_class"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of ``clsim list``: a name, what it is, where that comes from."""
+
+    name: str
+    title: str
+    paper: str
+    place: str
+
+
+def find_file(kind: str, name: str) -> Path:
+    """The TOML file that a name stands for.
+
+    Raises:
+        InputError: with the nearest name, if there is none.
+    """
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise InputError(f"{kind}: no file {name!r}; allowed: a path to a TOML file, or a name of `clsim list {kind}`")
+    for folder in _folders(kind):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise InputError(f"{kind}: unknown name {name!r}; {nearest(name, file_names(kind))}")
+
+
+def file_names(kind: str) -> list[str]:
+    """Every name of a kind of file; the working directory's hide shipped ones of the same name."""
+    return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.toml")})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file.
+
+    Raises:
+        InputError: naming the file and the line, if it is no valid TOML or cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def entries(kind: str) -> list[Entry]:
+    """What ``clsim list KIND`` shows, without importing any of it."""
+    if kind in FILES:
+        found = []
+        for name in file_names(kind):
+            path = find_file(kind, name)
+            tables = read_toml(path)
+            found.append(Entry(name, str(tables.get("title", "")), str(tables.get("paper", "")), str(path)))
+        return found
+    known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
+    installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in entry_points(group=f"clsim.{kind}")]
+    return known + installed
+
+
+def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
+    """The object behind a name, its options bound as keyword arguments; for buffers, with combinators around it.
+
+    Args:
+        options: each must be a keyword-only parameter of the function; the signature is the schema.
+        where: the table that holds the options, for error messages.
+
+    Raises:
+        InputError: if there is no such name, module, file, attribute or option; with the nearest one.
+    """
+    name = COMPONENTS[kind].get(name, name)
+    combinator, inside, inner = name.partition("(")
+    if inside and name.endswith(")"):
+        if kind != "buffers" or combinator not in _COMBINATORS:
+            raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, _COMBINATORS)}")
+        return _load(_COMBINATORS[combinator], kind)(component(kind, inner[:-1], options, where))
+    found = _find(kind, name)
+    if not callable(found):
+        raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
+    allowed = [p.name for p in inspect.signature(found).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options or {}:
+        if option not in allowed or option == "rng":
+            known = [a for a in allowed if a != "rng"]
+            raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
+    return partial(found, **options) if options else found
+
+
+def digest(name: str) -> str:
+    """SHA-256 of the user's own file that a component's name leads to; empty for what is shipped or installed."""
+    path = Path(_innermost(name).rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.suffix == ".py" and path.is_file() else ""
+
+
+def place(kind: str, name: str) -> str:
+    """``file:line`` of the code behind a component's name, for ``clsim show``."""
+    found = component(kind, _innermost(COMPONENTS[kind].get(name, name)))
+    return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
+
+
+def _innermost(name: str) -> str:
+    """
+    >>> _innermost("per_class(./mine.py:pick)")
+    './mine.py:pick'
+    """
+    return name.rstrip(")").rpartition("(")[2]
+
+
+def _find(kind: str, name: str) -> Any:
+    if ":" in name:
+        return _load(name, kind)
+    installed = {entry.name: entry for entry in entry_points(group=f"clsim.{kind}")}
+    if name in installed:
+        return installed[name].load()
+    known = nearest(name, [*COMPONENTS[kind], *installed])
+    raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
+
+
+def _folders(kind: str) -> list[Path]:
+    package = Path(__file__).parent
+    # the folders lie beside the modules in a wheel, and beside the package in a source tree
+    return [Path.cwd() / kind, package / kind, package.parent / kind]
+
+
+def _load(target: str, kind: str) -> Any:
+    module_name, _, attribute = target.rpartition(":")
+    try:
+        module = _file_module(module_name) if module_name.endswith(".py") else _module(module_name)
+    except Exception as error:  # anything may go wrong in a user's file; they get its own words, in a line
+        raise InputError(f"{kind}: {target!r}: cannot import {module_name!r}: {error}") from error
+    if attribute not in vars(module):
+        public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
+        raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")
+    return vars(module)[attribute]
+
+
+def _module(name: str) -> ModuleType:
+    """Import by name; the working directory counts, as it does for ``python -m``."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)
+
+
+def _file_module(file: str) -> ModuleType:
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(f"clsim_user_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[module.__name__] = module  # so that its functions know where they come from
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def _described(name: str, target: str) -> Entry:
+    """First line and source of a docstring, read from the file without running it."""
+    module_name, _, attribute = _innermost(target).rpartition(":")
+    path = Path(__file__).parent.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == attribute:
+            text = ast.get_docstring(node) or ""
+            source = " ".join(text.partition("Source:")[2].partition("\n\n")[0].split())
+            return Entry(name, text.partition("\n")[0], source, target)
+    return Entry(name, "", "", target)

@@ -1,0 +1,32 @@
+"""Workarounds for other packages, each with its reason."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+_kept: list[Any] = []  # a library that is collected takes its operators with it
+
+
+def import_torchvision() -> None:
+    """Import torchvision, also where its compiled part does not load; to be called before Avalanche is imported.
+
+    The registry's torchvision beside a CPU build of torch fails at import with "operator torchvision::nms does not
+    exist": its compiled part wants CUDA libraries (torchvision issue 9085). Only data sets and transforms are used
+    here, so the two missing operators are declared, never defined.
+    """
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(library)
+        importlib.import_module("torchvision")

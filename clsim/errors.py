@@ -1,0 +1,31 @@
+"""The one exception that a user's mistake raises, and the wording that they share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong: one clear line, exit code 2, no traceback.
+
+    The message says where, what was found, and what is allowed.
+    """
+
+
+class RunBusy(InputError):
+    """Another process holds the lock of this run."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """``name`` is unknown: the nearest allowed name, and all of them when they are few.
+
+    >>> nearest("kcentre", ["random", "herding", "kcenter"])
+    "did you mean 'kcenter'? (allowed: herding, kcenter, random)"
+    >>> nearest("x", ["b", "a"])
+    'allowed: a, b'
+    """
+    names = sorted(set(allowed))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listed = ", ".join(names) if len(names) <= 24 else f"{', '.join(names[:24])}, … ({len(names)} in all)"
+    return f"did you mean {close[0]!r}? (allowed: {listed})" if close else f"allowed: {listed}"

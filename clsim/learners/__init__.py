@@ -1,0 +1,73 @@
+"""Learners: what trains on an experience. The contract, and what a learner is given."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clsim.data.augment import Transform
+from clsim.exemplars import Exemplars
+from clsim.memory import Buffer
+from clsim.models import Net
+from clsim.pool import Cost
+from clsim.randomness import Randomness
+from clsim.specs import RunSpec
+from clsim.streams import Experience
+
+Terms = dict[str, Tensor]
+"""The loss of one step, by term; detached, on the device. Nothing waits for it."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run hands to its learner.
+
+    Attributes:
+        net: to be trained in place; the buffer's selector reads it.
+        memory: to replay from; the loop fills it.
+        transform: uint8 → normalised float, with or without augmentation.
+    """
+
+    spec: RunSpec
+    net: Net
+    memory: Buffer
+    transform: Transform
+    randomness: Randomness
+    cost: Cost
+
+    @property
+    def device(self) -> torch.device:
+        """Where net, memory and stream are."""
+        return self.net.head.weight.device
+
+    def precision(self) -> AbstractContextManager:
+        """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""
+        if self.spec.training.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+
+class Learner(Protocol):
+    """Built as ``learner(setup, **options)``; its options are the keyword arguments of its constructor."""
+
+    def begin(self, experience: Experience) -> None:
+        """Before the first batch of an experience."""
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One gradient step on new samples (and a batch from memory). Never calls ``.item()``."""
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """After the memory was updated. Returns the steps that it took itself, if any."""
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits (n, classes) of raw samples, in eval mode; changes nothing."""
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """All of it, as tensors and plain values; None if the learner cannot be resumed."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""

@@ -1,0 +1,25 @@
+"""Cross-entropy on what is new and what is replayed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.models import Net
+from clsim.objectives import Batch
+
+
+def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
+    """The weighted mean of the cross-entropy over new ∪ memory, as two terms.
+
+    L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i. New and replayed samples pass through the net together, so that batch
+    norm sees both. Without a memory it is plain cross-entropy.
+
+    Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
+    """
+    losses = F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none") * batch.weight
+    total = batch.weight.sum()
+    terms = {"new": losses[: batch.new].sum() / total}
+    if batch.new < len(losses):
+        terms["memory"] = losses[batch.new :].sum() / total
+    return terms

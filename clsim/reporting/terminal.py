@@ -1,0 +1,82 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+
+class Terminal:
+    """Watches one run. Final. A context manager; see :class:`clsim.loop.Progress`.
+
+    Args:
+        title: of the run.
+        console: where to write; a bar if it is a terminal, else a line an experience.
+    """
+
+    def __init__(self, title: str, console: Console) -> None:
+        self._title = title
+        self._console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TextColumn("{task.fields[accuracy]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=None, speed="", accuracy="")
+        self._started = self._shown = time.perf_counter()
+        self._images = self._pending = 0
+        self._length = self._position = 0
+
+    def __enter__(self) -> Terminal:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def experience(self, position: int, total: int, images: int) -> None:
+        """The bar spans the whole stream, as if every experience were as long as this one."""
+        self._position, self._length = position, total
+        self._started, self._images, self._pending = time.perf_counter(), 0, 0
+        self._bar.update(
+            self._task,
+            description=f"{self._title} · experience {position + 1}/{total}",
+            total=images * total,
+            completed=images * position,
+        )
+
+    def step(self, images: int) -> None:
+        """Counts; the bar is moved a few times a second at most."""
+        self._images += images
+        self._pending += images
+        now = time.perf_counter()
+        if now - self._shown > 0.2:
+            speed = self._images / (now - self._started)
+            self._bar.update(self._task, advance=self._pending, speed=f"{speed:,.0f} images/s")
+            self._shown, self._pending = now, 0
+
+    def row(self, position: int, accuracy: list[float]) -> None:
+        """The average accuracy over the experiences seen so far."""
+        seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
+        mean = f"accuracy so far {100 * sum(seen) / len(seen):.1f} %" if seen else ""
+        self._bar.update(self._task, accuracy=mean)
+        if not self._console.is_terminal:
+            seconds = time.perf_counter() - self._started
+            self._console.print(
+                f"{self._title} · experience {position + 1}/{self._length} · {self._images:,} images "
+                f"in {seconds:.0f} s · {mean}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )

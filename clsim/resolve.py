@@ -1,0 +1,114 @@
+"""From names and flags to one :class:`RunSpec`.
+
+Later wins: defaults < scenario < strategy < its ``[on.<scenario>]`` < what the buffer's name says < flags < ``--set``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clsim import catalog, specs
+from clsim.errors import InputError, nearest
+from clsim.specs import RunSpec, merge
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ABOUT = ("title", "paper", "description")
+"""Top-level keys of a spec file that people read and runs do not."""
+
+
+def resolve(
+    scenario: str | Mapping[str, Any],
+    strategy: str,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+) -> RunSpec:
+    """The spec of one run.
+
+    Args:
+        scenario: a name, a path, or tables (of a stream that no file describes).
+        strategy: a name or a path.
+        flags: tables, as the command line's own flags set them.
+        settings: ``table.key=value``, the value in TOML; a bare word is text.
+
+    Raises:
+        InputError: naming the file, table and key.
+    """
+    if isinstance(scenario, str):
+        path = catalog.find_file("scenarios", scenario)
+        scenario_name, scenario_tables = path.stem, _spec_file(path)
+    else:
+        scenario_name, scenario_tables = "custom", dict(scenario)
+    path = catalog.find_file("strategies", strategy)
+    strategy_tables = _spec_file(path)
+    exceptions = strategy_tables.pop("on", {})
+    _check_exceptions(exceptions, path)
+    here = exceptions.get(scenario_name, {})
+    command_line = merge(flags or {}, *(_setting(text) for text in settings))
+    specs.check(command_line, "command line")
+
+    planned = merge(strategy_tables, here).get("memory", {}).get("buffer", "none")
+    wished = command_line.get("memory", {}).get("buffer", planned)
+    if planned == "none" and wished != "none":
+        raise InputError(f"memory.buffer: found {wished!r}, but strategy {path.stem!r} keeps no memory; allowed: none")
+    tables = merge(scenario_tables, strategy_tables, here)
+    if wished != planned:  # what the strategy says of its own buffer does not hold for another
+        for key in ("update", "options"):
+            tables["memory"].pop(key, None)
+    implied = catalog.BUFFER_DEFAULTS.get(wished, {})
+    tables = merge({"memory": implied}, tables, command_line)
+    tables |= {"scenario": scenario_name, "strategy": path.stem, "seed": seed}
+    return specs.read(tables | {"sources": _sources(tables)}, f"{scenario_name} with {path.stem}")
+
+
+def _spec_file(path: Path) -> dict[str, Any]:
+    tables = catalog.read_toml(path)
+    for key in ABOUT:
+        if not isinstance(tables.pop(key, ""), str):
+            raise InputError(f"{path}: {key}: allowed: text")
+    specs.check({key: value for key, value in tables.items() if key != "on"}, str(path))
+    return tables
+
+
+def _check_exceptions(exceptions: Any, path: Path) -> None:
+    if not isinstance(exceptions, Mapping):
+        raise InputError(f"{path}: on: found {exceptions!r}, allowed: tables [on.<scenario>.<table>]")
+    known = catalog.file_names("scenarios")
+    for name, tables in exceptions.items():
+        if name not in known:
+            raise InputError(f"{path}: [on.{name}]: unknown scenario; {nearest(name, known)}")
+        specs.check(tables, f"{path}: [on.{name}]")
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """``table.key=value`` as nested tables.
+
+    >>> _setting("memory.capacity=20"), _setting("memory.options.metric=cosine")
+    ({'memory': {'capacity': 20}}, {'memory': {'options': {'metric': 'cosine'}}})
+    """
+    name, equals, value = text.partition("=")
+    if not equals or "." not in name:
+        raise InputError(f"--set: found {text!r}, allowed: table.key=value, as in memory.capacity=500")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for key in reversed(name.strip().split(".")):
+        parsed = {key: parsed}
+    return parsed
+
+
+def _sources(tables: Mapping[str, Any]) -> list[list[str]]:
+    """Digests of the user's own files, so that an edited one makes another run."""
+    named = [tables.get(t, {}).get(k, "") for t, k in (("memory", "buffer"), ("learner", "name"), ("model", "name"))]
+    named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
+    found = [[name, catalog.digest(name)] for name in named]
+    return [[name, digest] for name, digest in found if digest]

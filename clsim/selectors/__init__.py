@@ -1,0 +1,1 @@
+"""Selectors: one function each, a file a family. All follow :class:`clsim.pool.Selector`."""

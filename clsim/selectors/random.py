@@ -1,0 +1,33 @@
+"""Uniform choice: over everything seen, or balanced over the classes."""
+
+from __future__ import annotations
+
+import torch
+
+from clsim.pool import Pool, Selection
+
+
+def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """Uniformly at random over everything seen so far: the largest keys.
+
+    Each sample draws one key when it is first seen. What a memory kept and what is new compete by key, so the memory
+    is at any time a uniform sample, without replacement, of the whole stream: Vitter's reservoir (1985), in the form
+    of Efraimidis & Spirakis (2006).
+    """
+    return Selection(pool.data.key.argsort(descending=True, stable=True)[:budget])
+
+
+def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """As many of each class as there are of any other, as far as they last; uniformly at random within a class.
+
+    The same memory as ``per_class(random)``, in three sorts instead of a loop over classes, so that it can be
+    updated with every batch. Source: the balanced memories of Chrysakis & Moens, Online Continual Learning from
+    Imbalanced Data (ICML 2020), and of GDumb (Prabhu et al., ECCV 2020).
+    """
+    by_key = pool.data.key.argsort(descending=True, stable=True)
+    y = pool.data.y[by_key]
+    grouped = y.argsort(stable=True)
+    first = torch.searchsorted(y[grouped], y[grouped])  # where each one's class begins
+    rank = torch.empty_like(grouped)
+    rank[grouped] = torch.arange(len(y), device=y.device) - first
+    return Selection(by_key[rank.argsort(stable=True)][:budget])  # the first of each class, then the second, …

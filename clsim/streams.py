@@ -1,0 +1,307 @@
+"""Streams: a data set, divided into experiences by an Avalanche benchmark, as tensors.
+
+Avalanche decides which samples belong to which experience; the samples themselves are gathered from the cached arrays
+by index, an experience at a time, and never pass through a data loader.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.compat import import_torchvision
+from clsim.data import Dataset
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars, concatenate
+from clsim.randomness import generator
+from clsim.specs import StreamSpec
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One step of the stream.
+
+    Attributes:
+        position: in the stream, from 0; also the task id of its samples.
+        classes: labels that occur in it.
+        train: what to learn from.
+        validation: held out from it; None without a validation share.
+    """
+
+    position: int
+    classes: tuple[int, ...]
+    train: Exemplars
+    validation: Exemplars | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one experience before they are gathered.
+
+    Attributes:
+        x: the whole data set's array (uint8 images or float32 vectors), shared by all parts.
+        rows: int64, those of this part.
+        y: int64, their labels in the stream.
+        change: what is done to the images (a permutation, a rotation); None leaves them.
+    """
+
+    x: np.ndarray
+    rows: np.ndarray
+    y: np.ndarray
+    change: Change | None = None
+
+    def gather(self, task: int, device: torch.device, keys: Tensor) -> Exemplars:
+        """As tensors on ``device``."""
+        x = torch.from_numpy(self.x[self.rows])
+        n = len(self.rows)
+        return Exemplars(
+            x=(x if self.change is None else self.change(x)).to(device),
+            y=torch.from_numpy(self.y.astype(np.int64)).to(device),
+            task=torch.full((n,), task, device=device),
+            key=keys.to(device),
+            index=torch.from_numpy(self.rows.astype(np.int64)).to(device),
+            weight=torch.ones(n, device=device),
+        )
+
+
+class Stream:
+    """Experiences in order, each gathered when it is asked for. Final.
+
+    Args:
+        train: a part an experience.
+        test: likewise.
+        classes: labels of each experience.
+        names: of all classes; their number is the width of the head.
+        masked: whether a task sees its own classes alone (task-incremental).
+        mean, std: per channel or dimension, of the training data.
+        spec: presentation and validation share.
+        seed: of the keys and the validation split.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Part],
+        test: Sequence[Part],
+        classes: Sequence[tuple[int, ...]],
+        names: Sequence[str],
+        *,
+        masked: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        spec: StreamSpec,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.names = tuple(names)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.shape = tuple(train[0].x.shape[1:])
+        self.device = device
+        self.visible = torch.ones(len(train), len(names), dtype=torch.bool)
+        if masked:
+            for task, labels in enumerate(classes):
+                self.visible[task] = torch.tensor([label in labels for label in range(len(names))])
+        self._train, self._test = train, test
+        self._spec, self._seed = spec, seed
+
+    def __len__(self) -> int:
+        return len(self._train)
+
+    @property
+    def schedule(self) -> range:
+        """Positions to train on: all, or only the last when everything is presented at once."""
+        return range(len(self) - 1, len(self)) if self._spec.presentation == "joint" else range(len(self))
+
+    def experience(self, position: int) -> Experience:
+        """The experience at ``position``, with all earlier ones in it if the stream is presented so."""
+        first = position if self._spec.presentation == "separate" else 0
+        pieces = [self._piece(i) for i in range(first, position + 1)]
+        held_out = [v for _, v in pieces if v is not None]
+        labels = sorted({label for i in range(first, position + 1) for label in self.classes[i]})
+        return Experience(
+            position,
+            tuple(labels),
+            concatenate([t for t, _ in pieces]),
+            concatenate(held_out) if held_out else None,
+        )
+
+    @cached_property
+    def tests(self) -> Exemplars:
+        """The test samples of all experiences, one experience after the other."""
+        parts = enumerate(self._test)
+        return concatenate([p.gather(i, self.device, torch.zeros(len(p.rows))) for i, p in parts])
+
+    @property
+    def test_sizes(self) -> list[int]:
+        """How many of them belong to each experience."""
+        return [len(part.rows) for part in self._test]
+
+    def content(self) -> Iterator[bytes]:
+        """Every sample and label, for a digest."""
+        for part in (*self._train, *self._test):
+            yield np.ascontiguousarray(part.x[part.rows]).tobytes()
+            yield part.y.tobytes()
+
+    def classes_seen(self, position: int) -> int:
+        """Different labels up to and including ``position``."""
+        return len({label for labels in self.classes[: position + 1] for label in labels})
+
+    def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
+        """Training and validation part of one experience; the same whenever it is gathered."""
+        part = self._train[position]
+        rng = generator(self._seed, f"experience {position}")
+        held_out = _stratified(part.y, self._spec.validation, rng)
+        keys = torch.rand(len(part.rows), generator=rng)
+        whole = part.gather(position, self.device, keys)
+        if not self._spec.validation:
+            return whole, None
+        chosen = torch.from_numpy(held_out).to(self.device)
+        return whole[~chosen], whole[chosen]
+
+
+def build(dataset: Dataset, spec: StreamSpec, seed: int, device: torch.device) -> Stream:
+    """The stream of a data set.
+
+    Raises:
+        InputError: if the classes cannot be divided as the spec asks.
+    """
+    labels = len(dataset.classes)
+    order = list(range(labels))
+    if spec.order == "seeded":
+        order = torch.randperm(labels, generator=generator(seed, "class order")).tolist()
+    if spec.kind == "split":
+        train, test, classes, names = _split(dataset, spec, order)
+    else:
+        train, test = _changed(dataset, spec, seed)
+        classes, names = [tuple(range(labels))] * spec.experiences, dataset.classes
+    return Stream(
+        train,
+        test,
+        classes,
+        names,
+        masked=spec.setting == "task",
+        mean=dataset.mean,
+        std=dataset.std,
+        spec=spec,
+        seed=seed,
+        device=device,
+    )
+
+
+def _split(
+    dataset: Dataset, spec: StreamSpec, order: list[int]
+) -> tuple[list[Part], list[Part], list[tuple[int, ...]], Sequence[str]]:
+    """Divide the classes; Avalanche assigns the samples."""
+    labels, experiences = len(order), spec.experiences
+    rest, others = (labels - spec.first, experiences - 1) if spec.first else (labels, experiences)
+    if spec.first >= labels and experiences > 1:
+        raise InputError(f"stream.first: found {spec.first} with {labels} classes, allowed: 1 to {labels - others}")
+    if others > rest:
+        raise InputError(f"stream.experiences: found {experiences} with {labels} classes, allowed: 1 to {labels}")
+    if (rest % others) if others else rest:
+        divisors = [n for n in range(1, rest + 1) if rest % n == 0]
+        allowed = ", ".join(str(n + bool(spec.first)) for n in divisors)
+        raise InputError(
+            f"stream.experiences: found {experiences}, which does not divide {rest} classes evenly; allowed: {allowed}"
+        )
+    import_torchvision()
+    from avalanche.benchmarks import nc_benchmark
+
+    benchmark = nc_benchmark(
+        _Labels(dataset.train_y),
+        _Labels(dataset.test_y),
+        n_experiences=experiences,
+        task_labels=spec.setting == "task",
+        shuffle=False,
+        fixed_class_order=order,
+        per_exp_classes={0: spec.first} if spec.first else None,
+    )
+    classes = [tuple(sorted(c)) for c in benchmark.original_classes_in_exp]
+    names: Sequence[str] = dataset.classes
+    renumbered = np.arange(labels)
+    if spec.setting == "domain":  # labels are counted from zero within each experience, in the order of the classes
+        for members in classes:
+            renumbered[[c for c in order if c in members]] = np.arange(len(members))
+        widest = max(map(len, classes))
+        classes, names = [tuple(range(len(c))) for c in classes], [str(i) for i in range(widest)]
+
+    def parts(x: np.ndarray, y: np.ndarray, assignment: Sequence[Sequence[int]]) -> list[Part]:
+        return [Part(x, rows, renumbered[y[rows]]) for rows in map(np.asarray, assignment)]
+
+    return (
+        parts(dataset.train_x, dataset.train_y, benchmark.train_exps_patterns_assignment),
+        parts(dataset.test_x, dataset.test_y, benchmark.test_exps_patterns_assignment),
+        classes,
+        names,
+    )
+
+
+def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part], list[Part]]:
+    """The whole data set in every experience, permuted or rotated; the first one as it is."""
+    shape = dataset.train_x.shape[1:]
+    if spec.kind == "rotated" and len(shape) != 3:
+        raise InputError("stream.kind: found 'rotated' with a data set of vectors, allowed: images")
+    rng = generator(seed, "permutations")
+    changes: list[Change | None] = [None]
+    for i in range(1, spec.experiences):
+        if spec.kind == "permuted":
+            changes.append(permutation(torch.randperm(math.prod(shape), generator=rng)))
+        else:
+            changes.append(rotation(180 * i / spec.experiences))
+    sides = [(dataset.train_x, np.asarray(dataset.train_y)), (dataset.test_x, np.asarray(dataset.test_y))]
+    train, test = ([Part(x, np.arange(len(y)), y, change) for change in changes] for x, y in sides)
+    return train, test
+
+
+def permutation(order: Tensor) -> Change:
+    """Pixels (of all channels) in another order. Source: Goodfellow et al. (2013), permuted MNIST."""
+    return lambda x: x.flatten(1)[:, order].view_as(x)
+
+
+def rotation(degrees: float) -> Change:
+    """Images (n, c, h, w) turned counter-clockwise about their centre, bilinear, black outside.
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), MNIST rotations.
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+
+    def rotate(x: Tensor) -> Tensor:
+        grid = F.affine_grid(turn, [1, *x.shape[1:]], align_corners=False)
+        batches = x.split(1000)  # float copies of a whole data set would take gigabytes
+        turned = [F.grid_sample(b.float(), grid.expand(len(b), -1, -1, -1), align_corners=False) for b in batches]
+        return torch.cat([t.round().clamp(0, 255).to(x.dtype) for t in turned])
+
+    return rotate
+
+
+def _stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
+    """A boolean mask of the held-out rows: ``share`` of each class, rounded; at least one sample is left."""
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y) if share else ():
+        rows = np.flatnonzero(y == label)
+        count = min(round(share * len(rows)), len(rows) - 1)
+        chosen[rows[torch.randperm(len(rows), generator=rng)[:count].numpy()]] = True
+    return chosen
+
+
+class _Labels(torch.utils.data.Dataset):
+    """All that Avalanche needs to divide a data set: its labels."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        self.targets = y.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[int, int]:
+        return row, self.targets[row]
