@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from clsim.data.datasets import DATASETS
 from clsim.errors import InputError, nearest
 
 if sys.version_info >= (3, 11):
@@ -113,6 +114,8 @@ def entries(kind: str) -> list[Entry]:
             tables = read_toml(path)
             found.append(Entry(name, str(tables.get("title", "")), str(tables.get("paper", "")), str(path)))
         return found
+    if kind == "datasets":
+        return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
     known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
     installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in entry_points(group=f"clsim.{kind}")]
     return known + installed

@@ -145,9 +145,9 @@ def train(
             for batch in shuffled(experience.train, training.batch_size, randomness.order):
                 for _ in range(training.passes):
                     losses.append(learner.observe(batch))
-                memory.after_batch(batch, seen, net, transform.plain)
+                memory.after_batch(batch, seen, setup.pool)
                 progress.step(len(batch))
-        memory.after_experience(experience.train, seen, net, transform.plain)
+        memory.after_experience(experience.train, seen, setup.pool)
         losses += learner.finish(experience)
         results.add_losses(losses)  # waits for the device
         cost.train_seconds += time.perf_counter() - started - cost.select_seconds

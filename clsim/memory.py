@@ -11,11 +11,10 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
-from clsim.models import Net
 from clsim.pool import Cost, Pool, Selection, Selector
 from clsim.specs import MemorySpec
 
-Prepare = Callable[[Tensor], Tensor]
+MakePool = Callable[[Exemplars], Pool]
 
 
 class Buffer:
@@ -29,7 +28,7 @@ class Buffer:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
         rng: draws the replayed batches, and is handed to the selector; on the CPU.
-        cost: counters for the time and the forward passes of selection.
+        cost: the counter for the time of selection.
     """
 
     def __init__(self, spec: MemorySpec, select: Selector | None, *, rng: torch.Generator, cost: Cost) -> None:
@@ -55,15 +54,15 @@ class Buffer:
         drawn = torch.randperm(len(self), generator=self.rng)[: self.spec.batch_size]
         return self._store[self._kept[drawn.to(self._kept.device)]]
 
-    def after_batch(self, new: Exemplars, classes_seen: int, net: Net, prepare: Prepare) -> None:
+    def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the batch, if the memory is updated with every batch."""
         if self._select is not None and self.spec.update == "batch":
-            self._update(new, classes_seen, net, prepare)
+            self._update(new, classes_seen, make_pool)
 
-    def after_experience(self, new: Exemplars, classes_seen: int, net: Net, prepare: Prepare) -> None:
+    def after_experience(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the experience, if that is the time; then drop what is not kept."""
         if self._select is not None and self.spec.update == "experience":
-            self._update(new, classes_seen, net, prepare)
+            self._update(new, classes_seen, make_pool)
         if self._store is not None:
             self._fill(self._store[self._kept])
 
@@ -81,12 +80,12 @@ class Buffer:
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
-    def _update(self, new: Exemplars, classes_seen: int, net: Net, prepare: Prepare) -> None:
+    def _update(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         started = time.perf_counter()
         store, rows = self._write(new)
         # without gaps the store itself is the pool, and nothing is copied
         whole = len(rows) == len(store)
-        pool = Pool(store if whole else store[rows], net, prepare, cost=self._cost)
+        pool = make_pool(store if whole else store[rows])
         budget = self.spec.capacity * (classes_seen if self.spec.per == "class" else 1)
         selection = self._select(pool, budget, rng=self.rng)  # type: ignore[misc]
         self._refuse_invalid(selection, len(pool), budget)

@@ -7,6 +7,7 @@ computed until then, and everything only once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class Pool:
         data: the candidates.
         net: the learner's net; it is left as it was found, in its mode too.
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
+        precision: makes the context of forward passes (autocast, or nothing).
         batch_size: samples a forward pass.
         cost: counters to add the forward passes to.
     """
@@ -73,6 +75,7 @@ class Pool:
         net: Net,
         prepare: Callable[[Tensor], Tensor],
         *,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
         batch_size: int = 500,
         cost: Cost | None = None,
     ) -> None:
@@ -80,6 +83,7 @@ class Pool:
         self.cost = Cost() if cost is None else cost
         self._net = net
         self._prepare = prepare
+        self._precision = precision
         self._batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
 
@@ -88,7 +92,14 @@ class Pool:
 
     def __getitem__(self, rows: Tensor) -> Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
-        part = Pool(self.data[rows], self._net, self._prepare, batch_size=self._batch_size, cost=self.cost)
+        part = Pool(
+            self.data[rows],
+            self._net,
+            self._prepare,
+            precision=self._precision,
+            batch_size=self._batch_size,
+            cost=self.cost,
+        )
         if self._outputs is not None:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
@@ -120,7 +131,7 @@ class Pool:
         """One pass over the pool for features and logits together."""
         if self._outputs is None:
             features, logits = [], []
-            with evaluating(self._net), torch.no_grad():
+            with evaluating(self._net), torch.no_grad(), self._precision():
                 for start in range(0, max(len(self), 1), self._batch_size):
                     rows = slice(start, start + self._batch_size)
                     out = self._net.features(self._prepare(self.data.x[rows])).float()

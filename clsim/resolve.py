@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clsim import catalog, specs
+from clsim.data import datasets
 from clsim.errors import InputError, nearest
-from clsim.specs import RunSpec, merge
+from clsim.specs import DataSpec, RunSpec, merge
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -111,4 +112,6 @@ def _sources(tables: Mapping[str, Any]) -> list[list[str]]:
     named = [tables.get(t, {}).get(k, "") for t, k in (("memory", "buffer"), ("learner", "name"), ("model", "name"))]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
     found = [[name, catalog.digest(name)] for name in named]
+    data = DataSpec(**{key: tables.get("data", {}).get(key, "") for key in ("dataset", "path")})
+    found.append([data.path, datasets.digest(data)])
     return [[name, digest] for name, digest in found if digest]

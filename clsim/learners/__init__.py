@@ -13,7 +13,7 @@ from clsim.data.augment import Transform
 from clsim.exemplars import Exemplars
 from clsim.memory import Buffer
 from clsim.models import Net
-from clsim.pool import Cost
+from clsim.pool import Cost, Pool
 from clsim.randomness import Randomness
 from clsim.specs import RunSpec
 from clsim.streams import Experience
@@ -43,6 +43,10 @@ class Setup:
     def device(self) -> torch.device:
         """Where net, memory and stream are."""
         return self.net.head.weight.device
+
+    def pool(self, samples: Exemplars) -> Pool:
+        """The samples, with what the net says of them, for a selector."""
+        return Pool(samples, self.net, self.transform.plain, precision=self.precision, cost=self.cost)
 
     def precision(self) -> AbstractContextManager:
         """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""

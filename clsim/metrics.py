@@ -1,0 +1,168 @@
+"""Metrics: pure functions of the accuracy matrix.
+
+``R`` is a float array (T, T): R[i, j] is the accuracy in [0, 1] on the test samples of experience j after training on
+experience i; NaN = not tested. A metric that needs an entry that was not tested is NaN. Indices count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Matrix = np.ndarray
+
+
+def final_average_accuracy(R: Matrix) -> float:
+    """Mean accuracy over all experiences at the end: (1/T) Σ_j R[T−1, j].
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), ACC.
+
+    >>> final_average_accuracy(np.array([[0.9, 0.0], [0.5, 0.7]]))
+    0.6
+    """
+    return float(np.mean(R[-1]))
+
+
+def average_incremental_accuracy(R: Matrix) -> float:
+    """Mean over time of the accuracy on what was seen so far: (1/T) Σ_i (1/(i+1)) Σ_{j≤i} R[i, j].
+
+    Source: Rebuffi et al., iCaRL (CVPR 2017).
+    """
+    return float(np.mean([np.mean(R[i, : i + 1]) for i in range(len(R))]))
+
+
+def forgetting(R: Matrix) -> float:
+    """How far each earlier experience fell from its best: (1/(T−1)) Σ_{j<T−1} max_{j≤i<T−1} R[i, j] − R[T−1, j].
+
+    Source: Chaudhry et al., Riemannian Walk (ECCV 2018), with the maximum over rows that have seen j.
+
+    >>> round(forgetting(np.array([[0.9, 0.0], [0.5, 0.7]])), 3)
+    0.4
+    """
+    last = len(R) - 1
+    return _mean([np.max(R[j:last, j]) - R[last, j] for j in range(last)])
+
+
+def forgetting_survey(R: Matrix) -> float:
+    """Accuracy just after learning minus accuracy at the end, over all T: (1/T) Σ_j R[j, j] − R[T−1, j].
+
+    Source: De Lange et al., A Continual Learning Survey (TPAMI 2021). Not Chaudhry's: no maximum, and over T.
+    """
+    return float(np.mean(np.diag(R) - R[-1]))
+
+
+def backward_transfer(R: Matrix) -> float:
+    """What later learning did to earlier experiences: (1/(T−1)) Σ_{j<T−1} R[T−1, j] − R[j, j]. Negative = forgotten.
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), BWT.
+    """
+    last = len(R) - 1
+    return _mean([R[last, j] - R[j, j] for j in range(last)])
+
+
+def forward_transfer(R: Matrix, initial: np.ndarray) -> float:
+    """What earlier learning did for an experience not yet seen: (1/(T−1)) Σ_{j≥1} R[j−1, j] − b_j.
+
+    Args:
+        initial: b, accuracy of the untrained net on each experience, (T,).
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), FWT.
+    """
+    return _mean([R[j - 1, j] - initial[j] for j in range(1, len(R))])
+
+
+def intransigence(R: Matrix, joint: np.ndarray) -> float:
+    """How much less than joint training an experience was learnt when it came: (1/T) Σ_j joint_j − R[j, j].
+
+    Args:
+        joint: accuracy of a jointly trained net on each experience, (T,).
+
+    Source: Chaudhry et al., Riemannian Walk (ECCV 2018); the reference is one joint run over the whole stream.
+    """
+    return float(np.mean(joint - np.diag(R)))
+
+
+def learning_accuracy(R: Matrix) -> float:
+    """Accuracy on each experience just after it was learnt: (1/T) Σ_j R[j, j].
+
+    Source: Riemer et al., Learning to Learn without Forgetting (ICLR 2019).
+    """
+    return float(np.mean(np.diag(R)))
+
+
+def minimum_accuracy(R: Matrix) -> float:
+    """Mean over earlier experiences of the lowest accuracy that they fell to: (1/(T−1)) Σ_{j<T−1} min_{i>j} R[i, j].
+
+    Source: De Lange, van de Ven & Tuytelaars, Continual Evaluation for Lifelong Learning (ICLR 2023), min-ACC, at the
+    resolution of experiences instead of iterations.
+    """
+    last = len(R) - 1
+    return _mean([np.min(R[j + 1 :, j]) for j in range(last)])
+
+
+def worst_case_accuracy(R: Matrix) -> float:
+    """(1/T) · R[T−1, T−1] + (1 − 1/T) · minimum accuracy: what one can count on, at any time.
+
+    Source: De Lange, van de Ven & Tuytelaars, Continual Evaluation for Lifelong Learning (ICLR 2023), WC-ACC, at the
+    resolution of experiences.
+    """
+    size = len(R)
+    return float(R[-1, -1] if size == 1 else R[-1, -1] / size + (1 - 1 / size) * minimum_accuracy(R))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing, as with a single experience."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of a table.
+
+    Attributes:
+        label: its heading.
+        higher_is_better: the direction of "best".
+    """
+
+    label: str
+    function: Callable[..., float]
+    higher_is_better: bool = True
+
+
+METRICS = {
+    "accuracy": Metric("final accuracy", final_average_accuracy),
+    "average_incremental_accuracy": Metric("average incremental accuracy", average_incremental_accuracy),
+    "forgetting": Metric("forgetting", forgetting, higher_is_better=False),
+    "forgetting_survey": Metric("forgetting (survey)", forgetting_survey, higher_is_better=False),
+    "backward_transfer": Metric("backward transfer", backward_transfer),
+    "forward_transfer": Metric("forward transfer", forward_transfer),
+    "intransigence": Metric("intransigence", intransigence, higher_is_better=False),
+    "learning_accuracy": Metric("learning accuracy", learning_accuracy),
+    "minimum_accuracy": Metric("minimum accuracy", minimum_accuracy),
+    "worst_case_accuracy": Metric("worst-case accuracy", worst_case_accuracy),
+}
+"""Every metric by the name that specs and records use."""
+
+
+def summary(
+    accuracy: Sequence[Sequence[float | None]], initial: Sequence[float | None], joint: Sequence[float | None] | None = None
+) -> dict[str, float | None]:
+    """All metrics of one run; None where one is not defined.
+
+    Args:
+        accuracy: R, with NaN or None where nothing was tested.
+        initial: accuracy of the untrained net.
+        joint: last row of a joint run on the same stream, for intransigence.
+
+    >>> summary([[1.0]], [0.1])["accuracy"], summary([[1.0]], [0.1])["forgetting"]
+    (1.0, None)
+    """
+    R = np.asarray(accuracy, dtype=float)
+    further = {
+        "forward_transfer": (np.asarray(initial, dtype=float),),
+        "intransigence": (np.full(len(R), np.nan) if joint is None else np.asarray(joint, dtype=float),),
+    }
+    values = {name: metric.function(R, *further.get(name, ())) for name, metric in METRICS.items()}
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
