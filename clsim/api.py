@@ -128,7 +128,7 @@ def _name(selector: Selector) -> str:
 
 def _source(selector: Selector) -> str:
     try:
-        return inspect.getsource(selector)  # type: ignore[arg-type]
+        return inspect.getsource(selector)
     except (OSError, TypeError):
         raise InputError(
             f"buffer: the source of {_name(selector)} cannot be read, so its runs cannot be told apart; "

@@ -1,17 +1,202 @@
-"""The bridge to Avalanche: its benchmarks as streams, its strategies as learners, our selectors as its storage policies."""
+"""The bridge to Avalanche: its benchmarks as streams, its strategies as learners, our selectors in its replay."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clsim.errors import InputError
+from clsim import optimizers
+from clsim.compat import import_torchvision
+from clsim.errors import InputError, nearest
+from clsim.exemplars import Exemplars
+from clsim.learners import Learner, Setup, Terms
+from clsim.models import Net, evaluating
+from clsim.pool import Pool, Selector
 from clsim.specs import StreamSpec
-from clsim.streams import Part, Stream
+from clsim.streams import Experience, Part, Stream
+
+import_torchvision()  # before Avalanche, which imports it too
+
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels  # noqa: E402
+from avalanche.benchmarks.utils import make_avalanche_dataset  # noqa: E402
+from avalanche.benchmarks.utils.data_attribute import DataAttribute  # noqa: E402
+from avalanche.benchmarks.utils.utils import concat_datasets  # noqa: E402
+from avalanche.models import MultiTaskModule  # noqa: E402
+from avalanche.training import supervised  # noqa: E402
+from avalanche.training.plugins import EvaluationPlugin  # noqa: E402
+from avalanche.training.storage_policy import ExemplarsBuffer  # noqa: E402
+from avalanche.training.templates import SupervisedTemplate  # noqa: E402
+
+OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device", "plugins")
+"""What the bridge sets of a strategy's arguments; the others are ``[learner.options]``."""
+
+
+def strategy(name: str) -> Callable[..., Learner]:
+    """``avalanche:NAME`` as a learner; its options are those of the strategy's constructor.
+
+    Raises:
+        InputError: if Avalanche has no such strategy.
+    """
+    known = {n: c for n, c in vars(supervised).items() if inspect.isclass(c) and issubclass(c, SupervisedTemplate)}
+    if name not in known:
+        raise InputError(f"learner.name: Avalanche has no strategy {name!r}; {nearest(name, known)}")
+
+    def make(setup: Setup, **options: Any) -> Learner:
+        return AvalancheLearner(setup, known[name], options)
+
+    taken = (*OURS, "self", "evaluator", "eval_every", "base_kwargs", "kwargs", "args")
+    names = [p for p in inspect.signature(known[name].__init__).parameters if p not in taken]  # type: ignore[misc]
+    options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names]
+    setup = inspect.Parameter("setup", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    make.__signature__ = inspect.Signature([setup, *options])  # type: ignore[attr-defined]
+    return make
+
+
+class AvalancheLearner:
+    """A strategy of Avalanche, trained on each experience as a whole. Final.
+
+    It sees the same net, optimizer, batch size, epochs and augmentation; batches are drawn by Avalanche. A memory is
+    Avalanche's own (``learner.options.mem_size``), so ``memory.buffer`` stays ``none``. It predicts with the net's
+    logits: a readout that Avalanche puts elsewhere (iCaRL's nearest mean) is not used. It cannot be resumed: Avalanche
+    strategies do not let themselves be saved under today's torch.
+
+    Args:
+        setup: net, transform, spec.
+        kind: the strategy's class.
+        options: of its constructor.
+    """
+
+    def __init__(self, setup: Setup, kind: Callable[..., SupervisedTemplate], options: dict[str, Any]) -> None:
+        training = setup.spec.training
+        if training.passes != 1 or len(setup.memory.exemplars or ()):
+            raise InputError(f"training.passes: found {training.passes} with an Avalanche strategy, allowed: 1")
+        self._setup = setup
+        self._model = _TaskAware(setup.net)
+        self.strategy = kind(
+            model=self._model,
+            optimizer=optimizers.build(setup.spec.optimizer, setup.net.parameters()),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=training.batch_size,
+            train_epochs=training.epochs,
+            eval_mb_size=setup.spec.evaluation.batch_size,
+            device=setup.device,
+            evaluator=EvaluationPlugin(strict_checks=False),
+            **options,
+        )
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """Nothing: Avalanche draws its own batches, in :meth:`finish`."""
+        return {}
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Train on the whole experience."""
+        samples = _Samples(experience.train, self._setup)
+        tasks = experience.train.task.tolist()
+        attributes = [
+            DataAttribute(samples.targets, "targets"),
+            DataAttribute(tasks, "targets_task_labels", use_in_getitem=True),
+        ]
+        dataset = make_avalanche_dataset(samples, data_attributes=attributes)
+        benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=[dataset])))
+        self.strategy.train(benchmark.train_stream[0])
+        steps = -(-len(experience.train) // self._setup.spec.training.batch_size) * self._setup.spec.training.epochs
+        self._setup.cost.steps += steps
+        self._setup.cost.forward_passes += len(experience.train) * self._setup.spec.training.epochs
+        return []
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples."""
+        with evaluating(self.strategy.model), torch.no_grad():
+            return self.strategy.model(self._setup.transform.plain(x), task)
+
+    def state_dict(self) -> None:
+        """None: it cannot be resumed."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Never called, as there is no state."""
+
+
+class SelectorPolicy(ExemplarsBuffer):
+    """A clsim selector as a storage policy, for Avalanche's ``ReplayPlugin(mem_size, storage_policy=…)``.
+
+    Args:
+        select: chooses out of buffer ∪ experience, after each experience.
+        max_size: exemplars; the plugin's ``mem_size``.
+        body: the part of the strategy's model that makes features.
+        head: its last layer.
+        seed: of what the selector draws.
+    """
+
+    def __init__(self, select: Selector, max_size: int, body: nn.Module, head: nn.Linear, *, seed: int = 0) -> None:
+        super().__init__(max_size)
+        self._select = select
+        self._net = Net(body, head.in_features, torch.ones(1, head.out_features, dtype=torch.bool))
+        self._net.head = head
+        self._rng = torch.Generator().manual_seed(seed)
+        self._keys = torch.empty(0)
+
+    def post_adapt(self, agent: Any, exp: Any) -> None:
+        """Keep what the selector picks."""
+        whole = concat_datasets([self.buffer, exp.dataset])
+        self._keys = torch.cat([self._keys, torch.rand(len(exp.dataset), generator=self._rng)])
+        self._keep(whole, self.max_size)
+
+    def resize(self, strategy: Any, new_size: int) -> None:
+        """Keep fewer, again as the selector picks."""
+        self.max_size = new_size
+        if len(self.buffer) > new_size:
+            self._keep(self.buffer, new_size)
+
+    def _keep(self, dataset: Any, size: int) -> None:
+        device = self._net.head.weight.device
+        samples = [dataset.eval()[i] for i in range(len(dataset))]
+        n = len(samples)
+        data = Exemplars(
+            x=torch.stack([s[0] for s in samples]).to(device),
+            y=torch.tensor([int(s[1]) for s in samples], device=device),
+            task=torch.zeros(n, dtype=torch.int64, device=device),
+            key=self._keys.to(device),
+            index=torch.arange(n, device=device),
+            weight=torch.ones(n, device=device),
+        )
+        chosen = self._select(Pool(data, self._net, lambda x: x), size, rng=self._rng).index.cpu()
+        self.buffer = dataset.subset(chosen.tolist())
+        self._keys = self._keys[chosen]
+
+
+class _TaskAware(MultiTaskModule):
+    """Our net as a model that Avalanche hands the task labels to."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
+        return self.net(x, task_labels)
+
+
+class _Samples(torch.utils.data.Dataset):
+    """An experience, sample by sample, augmented anew at each reading."""
+
+    def __init__(self, samples: Exemplars, setup: Setup) -> None:
+        self._samples, self._setup = samples, setup
+        self.targets = samples.y.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        x = self._samples.x[row : row + 1]
+        return self._setup.transform.train(x, self._setup.randomness.augment)[0], self.targets[row]
 
 
 def from_benchmark(benchmark: Any, spec: StreamSpec, seed: int, device: torch.device) -> Stream:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clsim.data.datasets import DATASETS
 from clsim.errors import InputError, nearest
 
 if sys.version_info >= (3, 11):
@@ -115,6 +114,8 @@ def entries(kind: str) -> list[Entry]:
             found.append(Entry(name, str(tables.get("title", "")), str(tables.get("paper", "")), str(path)))
         return found
     if kind == "datasets":
+        from clsim.data.datasets import DATASETS  # with numpy: only where it is shown
+
         return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
     known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
     installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in entry_points(group=f"clsim.{kind}")]
@@ -169,6 +170,8 @@ def _innermost(name: str) -> str:
 
 
 def _find(kind: str, name: str) -> Any:
+    if kind == "learners" and name.startswith("avalanche:"):
+        return _load("clsim.bridge:strategy", kind)(name.partition(":")[2])
     if ":" in name:
         return _load(name, kind)
     installed = {entry.name: entry for entry in entry_points(group=f"clsim.{kind}")}

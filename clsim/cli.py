@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from clsim.store import RunRecord
 
 app = typer.Typer(
-    help="A wind tunnel for continual learners.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="A wind tunnel for continual learners.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -69,7 +73,8 @@ def run(
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel="Machine")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch.", rich_help_panel="Machine")] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where")
+        Path | None,
+        typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where"),
     ] = None,
     runs: Runs = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
@@ -93,20 +98,19 @@ def run(
     ):
         if value is not None:
             flags[table][key] = value
-    specs = [
-        resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)
-    ]
+    specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
     for spec in specs:
         command = _command(spec, scenario, strategy, flags, set_ or [])
-        options = {"data_root": data_root, "fresh": fresh, "command": command}
-        if quiet or as_json:
-            records.append(api.execute(spec, Store(runs), **options))
-        else:
-            from clsim.reporting.terminal import Terminal
+        with contextlib.ExitStack() as stack:
+            progress = None
+            if not quiet and not as_json:
+                from clsim.reporting.terminal import Terminal
 
-            with Terminal(_title(spec), err) as progress:
-                records.append(api.execute(spec, Store(runs), progress=progress, **options))
+                progress = stack.enter_context(Terminal(_title(spec), err))
+            records.append(
+                api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
+            )
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
@@ -121,19 +125,20 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Tables over all runs: mean ± interval over seeds, beside published numbers."""
-    from clsim.reporting import report as reporting
+    from clsim.reporting.report import read_report
+    from clsim.reporting.show import show as show_report
     from clsim.store import Store
 
     formats = ("console", "markdown", "csv")
     if format_ not in formats:
         raise InputError(f"--format: found {format_!r}; {nearest(format_, formats)}")
-    spec = reporting.read_report(catalog.find_file("reports", name))
+    spec = read_report(catalog.find_file("reports", name))
     records, problems = Store(runs).records()
     for problem in problems:
         err.print(f"skipped {problem}", markup=False, highlight=False)
     if not records:
         raise InputError(f"{runs}: no finished runs; make some with `clsim run`, or name another folder with --runs")
-    reporting.show(spec, [record.data for record in records], format_, out, figures)
+    show_report(spec, [record.data for record in records], format_, out, figures)
 
 
 @app.command("list")
@@ -149,7 +154,7 @@ def list_(
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(ratio=1)
         for entry in catalog.entries(shown):
-            paper = f" [dim]{escape(entry.paper)}" if entry.paper else ""
+            paper = f" [dim]· {escape(entry.paper)}" if entry.paper else ""
             table.add_row(escape(entry.name), escape(entry.title) + paper)
         Console().print(table, "")
 
@@ -183,6 +188,24 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
 
 
 @app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
+    kind: Annotated[str, typer.Option(help="buffers or learners.")] = "buffers",
+) -> None:
+    """Does a component of your own keep the contract? Says which promise it breaks."""
+    from clsim import checks
+
+    kinds: dict[str, Any] = {"buffers": checks.check_selector, "learners": checks.check_learner}
+    if kind not in kinds:
+        raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    try:
+        kinds[kind](catalog.component(kind, name))
+    except checks.CheckFailed as failure:
+        raise InputError(f"{name}: {failure}") from failure
+    out.print(f"{name}: keeps the contract", markup=False, highlight=False)
+
+
+@app.command()
 def doctor(data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None) -> None:
     """Versions, device, threads, and which data sets are here."""
     from clsim.doctor import findings
@@ -198,9 +221,7 @@ def _title(spec: RunSpec) -> str:
     return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
 
 
-def _command(
-    spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]
-) -> str:
+def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]) -> str:
     """The command that makes exactly this run."""
     words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
@@ -211,9 +232,9 @@ def _command(
 
 
 def _print_records(records: list[RunRecord]) -> None:
-    from clsim.reporting import report as reporting
+    from clsim.reporting.show import show_runs
 
-    reporting.show_runs([record.data for record in records], out)
+    show_runs([record.data for record in records], out)
     for record in records:
         seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
         out.print(

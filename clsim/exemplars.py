@@ -20,7 +20,7 @@ class Exemplars:
         task: int64 (n,), the experience that the sample belongs to.
         key: float32 (n,), U(0, 1), drawn when the sample is first seen. Keeping the largest keys of everything seen
             so far *is* a reservoir (Efraimidis & Spirakis, 2006, with equal weights).
-        index: int64 (n,), the sample's row in the data set's training part: from an exemplar back to where it came from.
+        index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
         weight: float32 (n,), its weight in the replay loss.
         soft: float32 (n, k) soft labels, or None.
     """
@@ -66,7 +66,7 @@ class Exemplars:
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     """One after the other. Soft labels are kept if all parts have them."""
     soft = [p.soft for p in parts if p.soft is not None]
-    return Exemplars(
-        *(torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index", "weight")),
-        soft=torch.cat(soft) if len(soft) == len(parts) else None,
+    x, y, task, key, index, weight = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index", "weight")
     )
+    return Exemplars(x, y, task, key, index, weight, torch.cat(soft) if len(soft) == len(parts) else None)

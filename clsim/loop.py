@@ -119,14 +119,14 @@ def train(
     channels_last = training.channels_last and len(stream.shape) == 3
     if channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    transform = Transform(
-        stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last
-    )
+    transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
     if selector is None and spec.memory.buffer != "none":
         selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
     memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost)
     setup = Setup(spec, net, memory, transform, randomness, cost)
-    learner: Learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
+    learner: Learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(
+        setup
+    )
 
     results = Results.empty(len(stream))
     state = folder.checkpoint()
@@ -161,9 +161,7 @@ def train(
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))
         results.done += 1
-        record = folder.save(
-            _record(spec, stream, results, command), results.losses, _state(setup, learner, results)
-        )
+        record = folder.save(_record(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])
     return record
 
@@ -298,5 +296,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device("meta")
     there = device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
     if device.type != "cpu" and not there:
-        raise InputError(f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}")
+        raise InputError(
+            f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}"
+        )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

@@ -147,7 +147,9 @@ METRICS = {
 
 
 def summary(
-    accuracy: Sequence[Sequence[float | None]], initial: Sequence[float | None], joint: Sequence[float | None] | None = None
+    accuracy: Sequence[Sequence[float | None]],
+    initial: Sequence[float | None],
+    joint: Sequence[float | None] | None = None,
 ) -> dict[str, float | None]:
     """All metrics of one run; None where one is not defined.
 

@@ -7,6 +7,7 @@ A model is a function of the input's shape, ``(c, h, w)`` or ``(d,)``, that retu
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400)) -> nn.Module:
     """
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

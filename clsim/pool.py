@@ -54,7 +54,8 @@ class Selection:
 class Selector(Protocol):
     """Chooses ``min(budget, len(pool))`` rows, best first. All randomness comes from ``rng`` (a CPU generator)."""
 
-    def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection: ...
+    def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        """Of ``pool``."""
 
 
 class Pool:

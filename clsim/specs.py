@@ -237,7 +237,9 @@ class RunSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-TABLES = {name: kind for name, kind in typing.get_type_hints(RunSpec).items() if dataclasses.is_dataclass(kind)}
+TABLES: dict[str, Any] = {
+    n: kind for n, kind in typing.get_type_hints(RunSpec).items() if dataclasses.is_dataclass(kind)
+}
 """Name of each table of a spec file → the dataclass that reads it."""
 
 
@@ -272,7 +274,8 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
     """
     arguments = _converted(RunSpec, tables, where, "")
     try:
-        return RunSpec(**{k: TABLES[k](**v) if k in TABLES else v for k, v in arguments.items()})  # type: ignore[operator]
+        built: dict[str, Any] = {k: TABLES[k](**v) if k in TABLES else v for k, v in arguments.items()}
+        return RunSpec(**built)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -1,10 +1,10 @@
 """The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock.
 
-    spec.json        the resolved spec, written first
-    checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
-    losses.npz       the loss of every step, a column a term
-    record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
-    lock             held by the process that runs it; the system lets go of it if that process dies
+spec.json        the resolved spec, written first
+checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
+losses.npz       the loss of every step, a column a term
+record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
+lock             held by the process that runs it; the system lets go of it if that process dies
 """
 
 from __future__ import annotations

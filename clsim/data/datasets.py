@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,9 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True) -> Dataset:
         _write(raw, folder)
         dataset = _cached(folder, spec.dataset)
     if dataset is None:
-        raise InputError(f"{folder}: the cache that was just written cannot be read; allowed: a folder that keeps files")
+        raise InputError(
+            f"{folder}: the cache that was just written cannot be read; allowed: a folder that keeps files"
+        )
     return _first_of_each_class(dataset, spec.per_class) if spec.per_class else dataset
 
 
@@ -120,7 +122,9 @@ def digest(spec: DataSpec) -> str:
     path, sha = Path(spec.path).expanduser(), hashlib.sha256()
     if spec.dataset == "npz":
         if not path.is_file():
-            raise InputError(f"data.path: no file {str(path)!r}; allowed: an .npz with x_train, y_train, x_test, y_test")
+            raise InputError(
+                f"data.path: no file {str(path)!r}; allowed: an .npz with x_train, y_train, x_test, y_test"
+            )
         with open(path, "rb") as file:
             while block := file.read(1 << 24):
                 sha.update(block)
@@ -141,8 +145,8 @@ def _cached(folder: Path, name: str) -> Dataset | None:
         described = {a: [str(array.dtype), list(array.shape)] for a, array in arrays.items()}
         if meta["format"] != FORMAT or meta["arrays"] != described:
             return None
-        numbers = {key: tuple(float(v) for v in meta[key]) for key in ("mean", "std")}
-        return Dataset(name, **arrays, classes=tuple(map(str, meta["classes"])), **numbers)
+        mean, std = (tuple(float(v) for v in meta[key]) for key in ("mean", "std"))
+        return Dataset(name, **arrays, classes=tuple(map(str, meta["classes"])), mean=mean, std=std)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
@@ -204,8 +208,7 @@ def _refuse_broken(raw: Raw, spec: DataSpec) -> None:
 
 def _first_of_each_class(dataset: Dataset, count: int) -> Dataset:
     rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:count] for c in range(len(dataset.classes))]))
-    fields = vars(dataset) | {"train_x": dataset.train_x[rows], "train_y": dataset.train_y[rows]}
-    return Dataset(**fields)
+    return replace(dataset, train_x=dataset.train_x[rows], train_y=dataset.train_y[rows])
 
 
 def every_fifth(y: np.ndarray) -> np.ndarray:

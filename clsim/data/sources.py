@@ -186,11 +186,15 @@ def _npz(path: Path) -> Raw:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as .npz ({str(error).splitlines()[0] if str(error) else error!r})") from None
+        raise InputError(
+            f"{path}: cannot be read as .npz ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from None
     wanted = ("x", "y") if {"x", "y"} <= set(arrays) else ("x_train", "y_train", "x_test", "y_test")
     for name in wanted:
         if name not in arrays:
-            raise InputError(f"{path}: no array {name!r}; found {', '.join(arrays) or 'none'}, allowed: {', '.join(wanted)}")
+            raise InputError(
+                f"{path}: no array {name!r}; found {', '.join(arrays) or 'none'}, allowed: {', '.join(wanted)}"
+            )
     xs = [_samples(arrays[name], path, name) for name in wanted[::2]]
     ys = [_labels(arrays[name], path, name) for name in wanted[1::2]]
     for x, y, name in zip(xs, ys, wanted[::2], strict=True):

@@ -34,4 +34,5 @@ class Batch:
 class Objective(Protocol):
     """The terms of the loss of one batch; each a scalar tensor."""
 
-    def __call__(self, net: Net, batch: Batch) -> dict[str, Tensor]: ...
+    def __call__(self, net: Net, batch: Batch) -> dict[str, Tensor]:
+        """Of ``batch``, under ``net``."""

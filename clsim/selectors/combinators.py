@@ -31,9 +31,7 @@ def per_class(select: Selector) -> Selector:
             return Selection(pool.data.y[:0])
         order = torch.cat(ranks).argsort(stable=True)
         weighted = [w for w in weights if w is not None]
-        return Selection(
-            torch.cat(picks)[order], torch.cat(weighted)[order] if len(weighted) == len(weights) else None
-        )
+        return Selection(torch.cat(picks)[order], torch.cat(weighted)[order] if len(weighted) == len(weights) else None)
 
     return balanced
 
