@@ -24,8 +24,9 @@ from clsim.streams import Experience, Part, Stream
 import_torchvision()  # before Avalanche, which imports it too
 
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels  # noqa: E402
-from avalanche.benchmarks.utils import make_avalanche_dataset  # noqa: E402
-from avalanche.benchmarks.utils.data_attribute import DataAttribute  # noqa: E402
+from avalanche.benchmarks.utils.classification_dataset import (  # noqa: E402
+    _make_taskaware_classification_dataset as make_dataset,  # the public makers lose the task labels
+)
 from avalanche.benchmarks.utils.utils import concat_datasets  # noqa: E402
 from avalanche.models import MultiTaskModule  # noqa: E402
 from avalanche.training import supervised  # noqa: E402
@@ -51,7 +52,7 @@ def strategy(name: str) -> Callable[..., Learner]:
         return AvalancheLearner(setup, known[name], options)
 
     taken = (*OURS, "self", "evaluator", "eval_every", "base_kwargs", "kwargs", "args")
-    names = [p for p in inspect.signature(known[name].__init__).parameters if p not in taken]  # type: ignore[misc]
+    names = [p for p in inspect.signature(known[name].__init__).parameters if p not in taken]
     options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names]
     setup = inspect.Parameter("setup", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     make.__signature__ = inspect.Signature([setup, *options])  # type: ignore[attr-defined]
@@ -100,12 +101,7 @@ class AvalancheLearner:
     def finish(self, experience: Experience) -> list[Terms]:
         """Train on the whole experience."""
         samples = _Samples(experience.train, self._setup)
-        tasks = experience.train.task.tolist()
-        attributes = [
-            DataAttribute(samples.targets, "targets"),
-            DataAttribute(tasks, "targets_task_labels", use_in_getitem=True),
-        ]
-        dataset = make_avalanche_dataset(samples, data_attributes=attributes)
+        dataset = make_dataset(samples, targets=samples.targets, task_labels=experience.train.task.tolist())
         benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=[dataset])))
         self.strategy.train(benchmark.train_stream[0])
         steps = -(-len(experience.train) // self._setup.spec.training.batch_size) * self._setup.spec.training.epochs
@@ -166,7 +162,6 @@ class SelectorPolicy(ExemplarsBuffer):
             task=torch.zeros(n, dtype=torch.int64, device=device),
             key=self._keys.to(device),
             index=torch.arange(n, device=device),
-            weight=torch.ones(n, device=device),
         )
         chosen = self._select(Pool(data, self._net, lambda x: x), size, rng=self._rng).index.cpu()
         self.buffer = dataset.subset(chosen.tolist())

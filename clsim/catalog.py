@@ -30,7 +30,7 @@ else:
 
 COMPONENTS: dict[str, dict[str, str]] = {
     "buffers": {
-        "reservoir": "clsim.selectors.random:random",
+        "reservoir": "clsim.selectors.random:reservoir",
         "random": "clsim.selectors.random:random",
         "class-balanced": "clsim.selectors.random:class_balanced",
         "herding": "per_class(clsim.selectors.herding:herding)",

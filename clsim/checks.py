@@ -302,7 +302,7 @@ def exemplars(x: Tensor, y: Tensor, *, task: int = 0, seed: int = 6) -> Exemplar
     """Samples with keys drawn from a seed."""
     n = len(y)
     keys = torch.rand(n, generator=torch.Generator().manual_seed(seed))
-    return Exemplars(x, y, torch.full((n,), task), keys, torch.arange(n), torch.ones(n))
+    return Exemplars(x, y, torch.full((n,), task), keys, torch.arange(n))
 
 
 def _pool(x: Tensor, y: Tensor, *, zero: bool = False, sharp: float = 1.0, batch_size: int = 500) -> Pool:

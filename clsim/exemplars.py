@@ -21,7 +21,7 @@ class Exemplars:
         key: float32 (n,), U(0, 1), drawn when the sample is first seen. Keeping the largest keys of everything seen
             so far *is* a reservoir (Efraimidis & Spirakis, 2006, with equal weights).
         index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
-        weight: float32 (n,), its weight in the replay loss.
+        weight: float32 (n,), its weight in the loss; None: all weigh the same.
         soft: float32 (n, k) soft labels, or None.
     """
 
@@ -30,27 +30,43 @@ class Exemplars:
     task: Tensor
     key: Tensor
     index: Tensor
-    weight: Tensor
+    weight: Tensor | None = None
     soft: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
-        return Exemplars(
-            self.x[rows],
-            self.y[rows],
-            self.task[rows],
-            self.key[rows],
-            self.index[rows],
-            self.weight[rows],
-            None if self.soft is None else self.soft[rows],
-        )
+        """These rows: a slice shares memory, an int64 tensor copies."""
+        columns = (self.x, self.y, self.task, self.key, self.index, self.weight, self.soft)
+        if isinstance(rows, slice):
+            return Exemplars(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
+        return Exemplars(*(None if column is None else column.index_select(0, rows) for column in columns))  # type: ignore[arg-type]
+
+    def overwrite(self, rows: Tensor, other: Exemplars) -> None:
+        """Put ``other`` into these rows, in place."""
+        self.x[rows] = other.x
+        self.y[rows] = other.y
+        self.task[rows] = other.task
+        self.key[rows] = other.key
+        self.index[rows] = other.index
+        if self.weight is not None:
+            self.weight[rows] = 1.0 if other.weight is None else other.weight
+        if self.soft is not None and other.soft is not None:
+            self.soft[rows] = other.soft
 
     def columns(self) -> dict[str, Tensor]:
-        """The columns by name, ``soft`` only where there is one."""
+        """The columns that are there, by name."""
         named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {name: column for name, column in named.items() if column is not None}
+
+    def with_weight(self, rows: Tensor, weight: Tensor | None) -> Exemplars:
+        """The same samples: ``rows`` weigh ``weight`` and the others 1; None: all weigh the same."""
+        if weight is None:
+            return self if self.weight is None else dataclasses.replace(self, weight=None)
+        column = torch.ones(len(self), device=self.device)
+        column[rows] = weight.to(column)
+        return dataclasses.replace(self, weight=column)
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +82,14 @@ class Exemplars:
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     """One after the other. Soft labels are kept if all parts have them."""
     soft = [p.soft for p in parts if p.soft is not None]
-    x, y, task, key, index, weight = (
-        torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index", "weight")
+    x, y, task, key, index = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index")
     )
-    return Exemplars(x, y, task, key, index, weight, torch.cat(soft) if len(soft) == len(parts) else None)
+    return Exemplars(x, y, task, key, index, joint_weight(parts), torch.cat(soft) if len(soft) == len(parts) else None)
+
+
+def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
+    """The weights of all parts, one after the other; None if no part has any."""
+    if all(p.weight is None for p in parts):
+        return None
+    return torch.cat([torch.ones(len(p), device=p.device) if p.weight is None else p.weight for p in parts])

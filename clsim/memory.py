@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate
+from clsim.exemplars import Exemplars
 from clsim.pool import Cost, Pool, Selection, Selector
 from clsim.specs import MemorySpec
 
@@ -19,9 +19,9 @@ MakePool = Callable[[Exemplars], Pool]
 class Buffer:
     """At most ``capacity`` exemplars, chosen by a selector out of memory ∪ new. Final.
 
-    The exemplars live in a store of capacity + batch rows; ``kept`` names the rows in memory and ``free`` the others,
-    which the next batch overwrites. So an update moves only the new batch, and no shape depends on the data: a GPU
-    is never waited for.
+    The exemplars live in a store a batch larger than the memory; ``kept`` names the rows in memory and ``free`` the
+    others, which the next batch overwrites. So an update moves only the new batch, and no shape depends on the data:
+    a GPU is never waited for.
 
     Args:
         spec: capacity, batch size, and when to select.
@@ -36,6 +36,7 @@ class Buffer:
         self._select = select
         self._cost = cost
         self._store: Exemplars | None = None
+        self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -75,43 +76,42 @@ class Buffer:
             self._fill(Exemplars(**{name: column.to(device) for name, column in state.items()}))
 
     def _fill(self, exemplars: Exemplars) -> None:
-        self._store = exemplars
+        """Hold exactly these."""
+        self._store, self._used = exemplars, len(exemplars)
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
     def _update(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         started = time.perf_counter()
-        store, rows = self._write(new)
-        # without gaps the store itself is the pool, and nothing is copied
-        whole = len(rows) == len(store)
-        pool = make_pool(store if whole else store[rows])
         budget = self.spec.capacity * (classes_seen if self.spec.per == "class" else 1)
+        store, place = self._write(new, budget)
+        used = store if len(store) == self._used else store[: self._used]
+        # where every used row is a candidate, they are the pool, and nothing is copied
+        rows = None if len(self._kept) + len(new) == self._used else torch.cat([self._kept.to(new.device), place])
+        pool = make_pool(used if rows is None else used[rows])
         selection = self._select(pool, budget, rng=self.rng)  # type: ignore[misc]
         self._refuse_invalid(selection, len(pool), budget)
-        self._kept = selection.index if whole else rows[selection.index]
-        if selection.weight is not None:
-            store.weight[self._kept] = selection.weight
-        is_free = torch.ones(len(store), dtype=torch.bool, device=store.device)
-        is_free[self._kept] = False
-        self._free = is_free.argsort(descending=True, stable=True)[: len(store) - len(self._kept)]
+        try:
+            self._kept = selection.index if rows is None else rows[selection.index]
+            is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
+        except IndexError as error:
+            raise self._invalid(str(error), len(pool), budget) from None
+        self._store = store.with_weight(self._kept, selection.weight)
+        self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
         self._cost.select_seconds += time.perf_counter() - started
 
-    def _write(self, new: Exemplars) -> tuple[Exemplars, Tensor]:
-        """Put ``new`` into free rows, and the rest behind them. Returns the store, and the rows kept or new."""
-        if self._store is None:
-            store = new[torch.arange(len(new), device=new.device)]  # a copy: the store is written to
-            place = torch.arange(len(store), device=store.device)
-        else:
-            store = self._store
-            fits = min(len(new), len(self._free))
-            place = self._free[:fits]
-            for name, column in new.columns().items():
-                store.columns()[name][place] = column[:fits]
-            if fits < len(new):
-                end = torch.arange(len(store), len(store) + len(new) - fits, device=store.device)
-                store, place = concatenate([store, new[fits:]]), torch.cat([place, end])
-        self._store = store
-        return store, torch.cat([self._kept.to(store.device), place])
+    def _write(self, new: Exemplars, budget: int) -> tuple[Exemplars, Tensor]:
+        """Put ``new`` into free rows, and the rest behind the used ones. Returns the store, and where they are."""
+        place = self._free[: len(new)].to(new.device)
+        further = len(new) - len(place)
+        if further:
+            place = torch.cat([place, torch.arange(self._used, self._used + further, device=new.device)])
+            self._used += further
+        if self._store is None or len(self._store) < self._used:
+            rows = max(self._used, min(2 * self._used, budget + len(new)))
+            self._store = _resized(new if self._store is None else self._store, rows)
+        self._store.overwrite(place, new)
+        return self._store, place
 
     def _refuse_invalid(self, selection: Selection, candidates: int, budget: int) -> None:
         index = selection.index
@@ -126,7 +126,19 @@ class Buffer:
             elif len(index.unique()) < len(index):
                 found = "a row twice"
         if found:
-            raise InputError(
-                f"memory.buffer {self.spec.buffer!r}: the selector returned {found}, "
-                f"allowed: int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
-            )
+            raise self._invalid(found, candidates, budget)
+
+    def _invalid(self, found: str, candidates: int, budget: int) -> InputError:
+        return InputError(
+            f"memory.buffer {self.spec.buffer!r}: the selector returned {found}, "
+            f"allowed: int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
+        )
+
+
+def _resized(exemplars: Exemplars, rows: int) -> Exemplars:
+    """A copy with so many rows; what the further ones hold does not matter."""
+    columns = {
+        name: torch.cat([column, column.new_empty(rows - len(column), *column.shape[1:])])
+        for name, column in exemplars.columns().items()
+    }
+    return Exemplars(**columns)

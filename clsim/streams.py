@@ -69,7 +69,6 @@ class Part:
             task=torch.full((n,), task, device=device),
             key=keys.to(device),
             index=torch.from_numpy(self.rows.astype(np.int64)).to(device),
-            weight=torch.ones(n, device=device),
         )
 
 

@@ -6,56 +6,18 @@ Parallel runs share the cached pages, and a second start reads neither torchvisi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from clsim.data import cache
+from clsim.data.cache import Dataset, Raw, moments
 from clsim.errors import InputError, nearest
 from clsim.specs import DataSpec
 
-FORMAT = 1
-ARRAYS = ("train_x", "train_y", "test_x", "test_y")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Training and test part of a data set. The arrays are read-only.
-
-    Attributes:
-        train_x: uint8 (n, c, h, w), or float32 (n, d) for vectors.
-        train_y: int64 (n,), 0 … classes − 1.
-        test_x, test_y: likewise.
-        classes: names; the position is the label.
-        mean, std: per channel of images scaled to [0, 1], or per dimension of vectors; of the training part.
-    """
-
-    name: str
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Raw:
-    """What a source delivers: the arrays of :class:`Dataset`, nothing computed yet."""
-
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
-    classes: tuple[str, ...]
-
+__all__ = ["DATASETS", "Dataset", "data_root", "digest", "load", "moments"]
 
 DATASETS: dict[str, tuple[str, str]] = {
     "digits": ("8 × 8 grey digits, 10 classes, bundled with scikit-learn", "Alpaydin & Kaynak, UCI (1998)"),
@@ -71,155 +33,106 @@ DATASETS: dict[str, tuple[str, str]] = {
 }
 """Name → a line, and where it comes from."""
 
+OWN = ("image-folder", "npz")
+"""The user's own data, found by ``data.path``."""
+
 
 def data_root(flag: str | Path | None) -> Path:
     """Where data sets are: the flag, else ``$CLSIM_DATA``, else ``~/.cache/clsim``."""
     return Path(flag or os.environ.get("CLSIM_DATA") or "~/.cache/clsim").expanduser()
 
 
-def load(spec: DataSpec, root: Path, *, progress: bool = True) -> Dataset:
+def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = True) -> Dataset:
     """The data set that a spec names.
 
     Args:
         root: of the sources (in torchvision's layout) and of the cache.
-        progress: show the progress of a download.
+        progress: show the progress of a download, on stderr.
+        download: fetch a source that is not here; otherwise that is an error.
 
     Raises:
         InputError: if it is unknown, not here and not to be had, or broken; in one line that says what to do.
     """
     if spec.dataset not in DATASETS:
         raise InputError(f"data.dataset: unknown name {spec.dataset!r}; {nearest(spec.dataset, DATASETS)}")
-    own = spec.dataset in ("image-folder", "npz")
-    if own != bool(spec.path):
-        allowed = "the path of your data" if own else "no path with a named data set"
-        raise InputError(f"data.path: found {spec.path!r} with {spec.dataset}, allowed: {allowed}")
-    key = "-".join([spec.dataset, *([digest(spec)] if own else []), *([str(spec.size)] if spec.size else [])])
-    folder = root / "clsim-cache" / key
-    dataset = _cached(folder, spec.dataset)
+    if spec.path and spec.dataset not in OWN:
+        raise InputError(f"data.path: found {spec.path!r} with {spec.dataset}, allowed: no path with a named data set")
+    if spec.dataset == "image-folder" and not spec.size:
+        raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
+    version = [digest(spec)[:16]] if spec.dataset in OWN else []
+    size = [str(spec.size)] if spec.size else []
+    folder = root / "clsim-cache" / "-".join([spec.dataset, *version, *size])
+    dataset = cache.read(folder, spec.dataset)
     if dataset is None:
-        from clsim.data import sources
-
-        raw = sources.read(spec, root, progress)
-        _refuse_broken(raw, spec)
-        if spec.size and raw.train_x.ndim == 4:
-            raw = sources.resized(raw, spec.size)
-        _write(raw, folder)
-        dataset = _cached(folder, spec.dataset)
-    if dataset is None:
-        raise InputError(
-            f"{folder}: the cache that was just written cannot be read; allowed: a folder that keeps files"
-        )
+        dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
     return _first_of_each_class(dataset, spec.per_class) if spec.per_class else dataset
 
 
 def digest(spec: DataSpec) -> str:
-    """Of the user's own data, for the fingerprint of a run; empty for a named data set.
+    """SHA-256 of the user's own data, for the fingerprint of a run; empty for a named data set.
 
-    The content of an ``npz``; names, sizes and times of the files of an ``image-folder``.
+    Of the content of an ``npz``; of the names, sizes and times of the files of an ``image-folder``.
+
+    Raises:
+        InputError: if ``data.path`` is missing, or is not there.
     """
-    if spec.dataset not in ("image-folder", "npz"):
+    if spec.dataset not in OWN:
         return ""
+    if not spec.path:
+        raise InputError(f"data.path: found '' with {spec.dataset}, allowed: the path of your data")
     path, sha = Path(spec.path).expanduser(), hashlib.sha256()
-    if spec.dataset == "npz":
-        if not path.is_file():
-            raise InputError(
-                f"data.path: no file {str(path)!r}; allowed: an .npz with x_train, y_train, x_test, y_test"
-            )
-        with open(path, "rb") as file:
-            while block := file.read(1 << 24):
-                sha.update(block)
-    else:
-        if not path.is_dir():
-            raise InputError(f"data.path: no folder {str(path)!r}; allowed: a folder of class folders")
-        for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-            stat = file_path.stat()
-            sha.update(f"{file_path.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return sha.hexdigest()[:16]
-
-
-def _cached(folder: Path, name: str) -> Dataset | None:
-    """The cached data set, memory-mapped; None if there is none, or it is damaged: then it is made again."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        arrays = {a: np.load(folder / f"{a}.npy", mmap_mode="r", allow_pickle=False) for a in ARRAYS}
-        described = {a: [str(array.dtype), list(array.shape)] for a, array in arrays.items()}
-        if meta["format"] != FORMAT or meta["arrays"] != described:
-            return None
-        mean, std = (tuple(float(v) for v in meta[key]) for key in ("mean", "std"))
-        return Dataset(name, **arrays, classes=tuple(map(str, meta["classes"])), mean=mean, std=std)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
+        if spec.dataset == "npz":
+            if not path.is_file():
+                wanted = "an .npz with x_train, y_train, x_test, y_test"
+                raise InputError(f"data.path: no file {spec.path!r}; allowed: {wanted}")
+            with open(path, "rb") as file:
+                while block := file.read(1 << 24):
+                    sha.update(block)
+        else:
+            if not path.is_dir():
+                raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder of class folders")
+            for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
+                stat, name = file_path.stat(), os.fsencode(file_path.relative_to(path).as_posix())
+                sha.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    except OSError as error:
+        raise InputError(f"data.path: {spec.path!r} cannot be read ({error.strerror or error})") from None
+    return sha.hexdigest()
 
 
-def _write(raw: Raw, folder: Path) -> None:
-    """Into a folder of its own, then renamed: whoever comes second finds a whole cache or writes the same."""
-    arrays = {a: np.ascontiguousarray(getattr(raw, a)) for a in ARRAYS}
-    mean, std = moments(arrays["train_x"])
-    meta = {
-        "format": FORMAT,
-        "classes": list(raw.classes),
-        "mean": mean,
-        "std": std,
-        "arrays": {a: [str(array.dtype), list(array.shape)] for a, array in arrays.items()},
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        if _cached(folder, "") is None:  # another process may have been faster
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
-    except OSError:
-        if _cached(folder, "") is None:
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _made(spec: DataSpec, root: Path, progress: bool, download: bool) -> Raw:
+    from clsim.data import sources  # with Pillow and torchvision: only where there is no cache
 
-
-def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of images scaled to [0, 1], or per dimension of vectors."""
-    if x.ndim == 2:
-        return x.mean(0, dtype=np.float64).tolist(), x.std(0, dtype=np.float64).tolist()
-    levels = np.arange(256) / 255
-    counts = np.stack([np.bincount(x[:, c].ravel(), minlength=256) for c in range(x.shape[1])])
-    share = counts / counts.sum(1, keepdims=True)
-    mean = share @ levels
-    variance = share @ levels**2 - mean**2
-    return mean.tolist(), np.sqrt(np.maximum(variance, 0)).tolist()
+    raw = sources.read(spec, root, progress=progress, download=download)
+    _refuse_broken(raw, spec)
+    if spec.size and raw.train_x.ndim == 2:
+        raise InputError(f"data.size: found {spec.size} with vectors, allowed: 0")
+    return sources.resized(raw, spec.size) if spec.size else raw
 
 
 def _refuse_broken(raw: Raw, spec: DataSpec) -> None:
-    where = f"{spec.dataset} {spec.path}".strip()
-    for part in ("train", "test"):
-        x, y = getattr(raw, f"{part}_x"), getattr(raw, f"{part}_y")
+    where, labels = f"{spec.dataset} {spec.path}".strip(), len(raw.classes)
+    for part, x, y in (("training", raw.train_x, raw.train_y), ("test", raw.test_x, raw.test_y)):
         if len(x) != len(y):
             raise InputError(f"{where}: {len(x)} samples and {len(y)} labels in the {part} part, allowed: as many")
         if not len(x):
-            raise InputError(f"{where}: the {part} part is empty")
-    missing = sorted(set(range(len(raw.classes))) - set(np.unique(raw.train_y).tolist()))
-    if missing or len(raw.classes) < 2:
-        found = f"no training sample of class {raw.classes[missing[0]]!r}" if missing else "a single class"
-        raise InputError(f"{where}: found {found}, allowed: two or more classes, each with training samples")
+            raise InputError(f"{where}: the {part} part is empty, allowed: samples of two or more classes")
+        if y.min() < 0 or y.max() >= labels:
+            raise InputError(f"{where}: {part} labels from {y.min()} to {y.max()}, allowed: 0 to {labels - 1}")
+    if labels < 2:
+        raise InputError(f"{where}: found a single class {raw.classes[0]!r}, allowed: two or more")
+    missing = np.setdiff1d(np.arange(labels), raw.train_y)
+    if len(missing):
+        name = raw.classes[missing[0]]
+        raise InputError(f"{where}: no training sample of class {name!r}, allowed: some of each class")
     if raw.train_x.shape[1:] != raw.test_x.shape[1:]:
-        raise InputError(f"{where}: shapes {raw.train_x.shape[1:]} and {raw.test_x.shape[1:]}, allowed: the same")
+        found = f"{raw.train_x.shape[1:]} in training and {raw.test_x.shape[1:]} in test"
+        raise InputError(f"{where}: samples of shape {found}, allowed: the same")
 
 
 def _first_of_each_class(dataset: Dataset, count: int) -> Dataset:
     rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:count] for c in range(len(dataset.classes))]))
-    return replace(dataset, train_x=dataset.train_x[rows], train_y=dataset.train_y[rows])
-
-
-def every_fifth(y: np.ndarray) -> np.ndarray:
-    """A test part for data that has none: every fifth sample of each class. bool (n,)."""
-    chosen = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y):
-        chosen[np.flatnonzero(y == label)[4::5]] = True
-    return chosen
-
-
-def split(x: np.ndarray, y: np.ndarray, classes: Sequence[str]) -> Raw:
-    """Divide data that has no test part of its own."""
-    test = every_fifth(y)
-    return Raw(x[~test], y[~test], x[test], y[test], tuple(classes))
+    x, y = dataset.train_x[rows], dataset.train_y[rows]
+    for array in (x, y):
+        array.setflags(write=False)
+    return replace(dataset, train_x=x, train_y=y)

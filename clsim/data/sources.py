@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import shutil
+import socket
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clsim.compat import import_torchvision
-from clsim.data.datasets import Raw, every_fifth, split
+from clsim.data.cache import Raw
 from clsim.errors import InputError, nearest
 from clsim.specs import DataSpec
 
 TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # others may start programs (EPS) whatever the suffix
+NPZ = ("x_train", "y_train", "x_test", "y_test")
+PATIENCE = 60.0  # seconds without a byte before a download counts as failed
 
 
-def read(spec: DataSpec, root: Path, progress: bool) -> Raw:
+def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
     """The arrays of a data set from its source, which is downloaded first if it is not here.
 
     Raises:
-        InputError: if the source is not here and cannot be downloaded, or is broken.
+        InputError: if the source is not here and cannot be (or is not to be) downloaded, or is broken.
     """
     if spec.dataset == "digits":
         return _digits()
@@ -34,21 +42,39 @@ def read(spec: DataSpec, root: Path, progress: bool) -> Raw:
         return _npz(Path(spec.path).expanduser())
     if spec.dataset == "image-folder":
         return _image_folder(Path(spec.path).expanduser(), spec.size)
-    with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; what is asked for goes to stdout alone
+    out = sys.stderr if progress else io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):  # torchvision prints; stdout is for results
         if spec.dataset == "tiny-imagenet":
-            return _tiny_imagenet(root, progress)
-        return _torchvision(spec.dataset, root)
+            return _tiny_imagenet(root, download)
+        return _torchvision(spec.dataset, root, download)
 
 
 def resized(raw: Raw, size: int) -> Raw:
-    """Images scaled so that the shorter side is ``size`` pixels, then cropped to the centre."""
-    train, test = (
-        np.stack([_fit(Image.fromarray(i[0] if len(i) == 1 else i.transpose(1, 2, 0)), size) for i in part])
-        if part.shape[2:] != (size, size)
-        else part
-        for part in (raw.train_x, raw.test_x)
-    )
-    return Raw(train, raw.train_y, test, raw.test_y, raw.classes)
+    """Images scaled so that the shorter side is ``size`` pixels, cropped to the centre."""
+
+    def part(x: np.ndarray) -> np.ndarray:
+        if x.shape[2:] == (size, size):
+            return x
+        out = np.empty((*x.shape[:2], size, size), dtype=np.uint8)
+        for i, image in enumerate(x):
+            out[i] = _fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), size)
+        return out
+
+    return Raw(part(raw.train_x), raw.train_y, part(raw.test_x), raw.test_y, raw.classes)
+
+
+def every_fifth(y: np.ndarray) -> np.ndarray:
+    """A test part for data that has none: every fifth sample of each class. bool (n,)."""
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        chosen[np.flatnonzero(y == label)[4::5]] = True
+    return chosen
+
+
+def split(x: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> Raw:
+    """Divide data that has no test part of its own."""
+    test = every_fifth(y)
+    return Raw(x[~test], y[~test], x[test], y[test], classes)
 
 
 def _digits() -> Raw:
@@ -56,14 +82,14 @@ def _digits() -> Raw:
 
     digits = load_digits()
     x = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return split(x, digits.target.astype(np.int64), [str(d) for d in range(10)])
+    return split(x, digits.target.astype(np.int64), tuple(map(str, range(10))))
 
 
-def _torchvision(name: str, root: Path) -> Raw:
+def _torchvision(name: str, root: Path, download: bool) -> Raw:
     import_torchvision()
     from torchvision import datasets
 
-    kinds: dict[str, tuple[Callable[..., Any], str]] = {
+    kinds: dict[str, tuple[type[Any], str]] = {
         "mnist": (datasets.MNIST, "MNIST/raw"),
         "fashion-mnist": (datasets.FashionMNIST, "FashionMNIST/raw"),
         "kmnist": (datasets.KMNIST, "KMNIST/raw"),
@@ -72,23 +98,40 @@ def _torchvision(name: str, root: Path) -> Raw:
         "svhn": (datasets.SVHN, "train_32x32.mat"),
     }
     kind, place = kinds[name]
-    options: list[dict[str, Any]] = [{"train": True}, {"train": False}]
-    if name == "svhn":
-        options = [{"split": "train"}, {"split": "test"}]
-    with _or_say(name, root / place):
-        train, test = (_present_or_downloaded(kind, root, option) for option in options)
+    svhn = [{"split": "train"}, {"split": "test"}]
+    options: list[dict[str, Any]] = svhn if name == "svhn" else [{"train": True}, {"train": False}]
+    with _or_say(name, root / place, download):
+        if issubclass(kind, datasets.MNIST):
+            _set_truncated_aside(root / place)
+        train, test = (_present_or_downloaded(kind, root, option, download) for option in options)
     x = [_channels_first(np.asarray(part.data), name) for part in (train, test)]
     y = [np.asarray(part.labels if name == "svhn" else part.targets, dtype=np.int64) for part in (train, test)]
     classes = [str(d) for d in range(10)] if name == "svhn" else train.classes
     return Raw(x[0], y[0], x[1], y[1], tuple(classes))
 
 
-def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[str, Any]) -> Any:
+def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[str, Any], download: bool) -> Any:
     """Verified by torchvision's checksums; downloaded only if that fails."""
     try:
         return kind(root, **option)
     except RuntimeError:
+        if not download:
+            raise
         return kind(root, download=True, **option)
+
+
+def _set_truncated_aside(folder: Path) -> None:
+    """Rename IDX files that are shorter than they say, as a killed extraction leaves them.
+
+    torchvision looks only whether they are there; without them it fetches or extracts them again.
+    """
+    for path in folder.glob("*-ubyte"):
+        with open(path, "rb") as file:
+            start = file.read(4)  # two zeros, the type (8 = bytes), the number of dimensions
+            shape = np.frombuffer(file.read(4 * start[3] if len(start) == 4 else 0), dtype=">u4").tolist()
+        promised = 4 + 4 * len(shape) + int(np.prod(shape, dtype=object))
+        if start[:3] != b"\0\0\x08" or path.stat().st_size != promised:
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
@@ -98,50 +141,66 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _or_say(name: str, place: Path) -> Iterator[None]:
+def _or_say(name: str, place: Path, download: bool) -> Iterator[None]:
     """What goes wrong while a source is fetched or read, in one line that says what to do."""
+    patience = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(PATIENCE)  # urllib waits for ever otherwise, and torchvision gives it no limit
         yield
     except InputError:
         raise
     except Exception as error:  # each source fails in ways of its own: network, checksum, archive, pickle
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")[:160]
+        fetched = f"the download failed ({reason})" if download else "downloads are off"
         raise InputError(
-            f"{name}: not found at {place}, and the download failed ({reason}); put its files there, "
+            f"{name}: no intact copy at {place}, and {fetched}; put its files there, "
             "or name the folder that holds them with --data-root or CLSIM_DATA"
         ) from None
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
-def _tiny_imagenet(root: Path, progress: bool) -> Raw:
+def _tiny_imagenet(root: Path, download: bool) -> Raw:
     folder = root / "tiny-imagenet-200"
-    with _or_say("tiny-imagenet", folder):
+    with _or_say("tiny-imagenet", folder, download):
         if not (folder / "wnids.txt").is_file():
-            import_torchvision()
-            from torchvision.datasets.utils import download_url
-
-            root.mkdir(parents=True, exist_ok=True)
-            download_url(TINY_IMAGENET, str(root), md5=TINY_IMAGENET_MD5)
-            with zipfile.ZipFile(root / "tiny-imagenet-200.zip") as archive:  # extracts nothing outside the folder
-                archive.extractall(root)
+            if not download:
+                raise FileNotFoundError
+            _fetch_tiny_imagenet(root)
         names = (folder / "wnids.txt").read_text(encoding="utf-8").split()
         label = {name: i for i, name in enumerate(names)}
         train = [(p, label[n]) for n in names for p in sorted((folder / "train" / n / "images").glob("*.JPEG"))]
         lines = (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
         test = [(folder / "val" / "images" / f, label[n]) for f, n in (line.split("\t")[:2] for line in lines)]
-        return Raw(*_images(train, 64), *_images(test, 64), tuple(names))
+    return Raw(*_images(train, 64), *_images(test, 64), tuple(names))
+
+
+def _fetch_tiny_imagenet(root: Path) -> None:
+    """Download, verify, extract beside, rename: an extraction that is cut short leaves no folder of that name."""
+    import_torchvision()
+    from torchvision.datasets.utils import download_url
+
+    download_url(TINY_IMAGENET, str(root), md5=TINY_IMAGENET_MD5)
+    partial = root / ".tiny-imagenet-200.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    with zipfile.ZipFile(root / "tiny-imagenet-200.zip") as archive:  # extracts nothing outside the folder
+        archive.extractall(partial)
+    os.replace(partial / "tiny-imagenet-200", root / "tiny-imagenet-200")
+    shutil.rmtree(partial)
 
 
 def _image_folder(path: Path, size: int) -> Raw:
-    if size < 1:
-        raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
     parts = [path / "train", path / "test"]
     if not parts[1].is_dir():
         parts[1] = path / "val"
-    own_test = all(part.is_dir() for part in parts)
-    names = sorted(p.name for p in (parts[0] if own_test else path).iterdir() if p.is_dir())
+    if parts[0].is_dir() != parts[1].is_dir():
+        found = "train/ alone" if parts[0].is_dir() else f"{parts[1].name}/ without train/"
+        raise InputError(f"{path}: found {found}, allowed: train/ and test/ (or val/), or class folders alone")
+    own_test = parts[0].is_dir()
+    names = _class_folders(parts[0] if own_test else path)
 
     def listed(folder: Path) -> list[tuple[Path, int]]:
-        unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(names))
+        unknown = sorted(set(_class_folders(folder)) - set(names))
         if unknown:
             raise InputError(f"{folder}: class {unknown[0]!r} is not in {parts[0]}; {nearest(unknown[0], names)}")
         files = [(p, i) for i, n in enumerate(names) for p in sorted((folder / n).rglob("*"))]
@@ -155,8 +214,13 @@ def _image_folder(path: Path, size: int) -> Raw:
         train = [e for e, c in zip(everything, chosen, strict=True) if not c]
         test = [e for e, c in zip(everything, chosen, strict=True) if c]
     if not train or not test:
-        raise InputError(f"{path}: {len(train)} training and {len(test)} test images, allowed: class folders of images")
+        found = f"{len(train)} training and {len(test)} test images"
+        raise InputError(f"{path}: found {found}, allowed: class folders of images ({', '.join(IMAGES)})")
     return Raw(*_images(train, size), *_images(test, size), tuple(names))
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,61 +228,63 @@ def _images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.nd
     x = np.empty((len(files), 3, size, size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.mode.startswith(("I", "F")):  # Pillow would clip them to white
+                    raise ValueError(f"mode {image.mode}, allowed: 8 bits a channel")
                 x[i] = _fit(image.convert("RGB"), size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: cannot be read as an image ({error})") from None
+        except Exception as error:  # decoders fail in ways of their own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path}: cannot be read as an image ({reason})") from None
     return x, np.asarray([label for _, label in files], dtype=np.int64)
 
 
 def _fit(image: Image.Image, size: int) -> np.ndarray:
     """Shorter side to ``size``, centre crop; (c, size, size)."""
-    width, height = image.size
-    scale = size / min(width, height)
-    image = image.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    array = np.asarray(image.crop((left, top, left + size, top + size)))
+    array = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _npz(path: Path) -> Raw:
+    wanted: tuple[str, ...] = NPZ
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as .npz ({str(error).splitlines()[0] if str(error) else error!r})"
-        ) from None
-    wanted = ("x", "y") if {"x", "y"} <= set(arrays) else ("x_train", "y_train", "x_test", "y_test")
+            found = file.files
+            if {"x", "y"} <= set(found) and not set(NPZ) <= set(found):
+                wanted = ("x", "y")
+            arrays = {name: file[name] for name in wanted if name in found}
+    except Exception as error:  # zip, zlib, header, pickle, memory: a broken file fails in many ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as .npz ({reason})") from None
     for name in wanted:
         if name not in arrays:
-            raise InputError(
-                f"{path}: no array {name!r}; found {', '.join(arrays) or 'none'}, allowed: {', '.join(wanted)}"
-            )
-    xs = [_samples(arrays[name], path, name) for name in wanted[::2]]
-    ys = [_labels(arrays[name], path, name) for name in wanted[1::2]]
-    for x, y, name in zip(xs, ys, wanted[::2], strict=True):
-        if len(x) != len(y):
-            raise InputError(f"{path}: {name} has {len(x)} samples and {len(y)} labels, allowed: as many")
-    values = np.unique(np.concatenate(ys))
-    labels = [np.searchsorted(values, y).astype(np.int64) for y in ys]
-    names = tuple(str(v) for v in values.tolist())
-    if len(xs) == 1:
-        return split(xs[0], labels[0], names)
-    return Raw(xs[0], labels[0], xs[1], labels[1], names)
+            meant = "".join(f"; did you mean {n!r}?" for n in get_close_matches(name, set(found) - set(wanted), n=1))
+            held = ", ".join(found[:12]) or "none"
+            raise InputError(f"{path}: no array {name!r}{meant} (found: {held}; allowed: {', '.join(NPZ)}, or x, y)")
+    xs, ys = [], []
+    for name_x, name_y in zip(wanted[::2], wanted[1::2], strict=True):
+        xs.append(_samples(arrays[name_x], path, name_x))
+        ys.append(_labels(arrays[name_y], path, name_y))
+        if len(xs[-1]) != len(ys[-1]):
+            raise InputError(f"{path}: {name_x} has {len(xs[-1])} samples and {len(ys[-1])} labels, allowed: as many")
+    values, positions = np.unique(np.concatenate(ys), return_inverse=True)
+    labels, names = np.split(positions.astype(np.int64), [len(ys[0])]), tuple(map(str, values.tolist()))
+    return split(xs[0], labels[0], names) if len(xs) == 1 else Raw(xs[0], labels[0], xs[1], labels[1], names)
 
 
 def _samples(x: np.ndarray, path: Path, name: str) -> np.ndarray:
-    if np.issubdtype(x.dtype, np.floating) and x.ndim == 2:
+    if np.issubdtype(x.dtype, np.floating) and x.ndim == 2 and x.shape[1]:
+        with np.errstate(over="ignore"):  # found below
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
-            raise InputError(f"{path}: {name} holds values that are not finite, allowed: finite numbers")
-        return x.astype(np.float32)
-    if x.dtype == np.uint8 and x.ndim == 3:
-        return x[:, None]
-    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in (1, 3):
+            raise InputError(f"{path}: {name} holds NaN or infinite values, allowed: finite float32 numbers")
         return x
-    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if x.dtype == np.uint8 and 0 not in x.shape[1:]:
+        if x.ndim == 3:
+            return x[:, None]
+        if x.ndim == 4 and x.shape[1] in (1, 3):
+            return x
+        if x.ndim == 4 and x.shape[3] in (1, 3):
+            return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     raise InputError(
         f"{path}: {name} has type {x.dtype} and shape {x.shape}, "
         "allowed: uint8 (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels, or float (n, d)"
@@ -228,4 +294,6 @@ def _samples(x: np.ndarray, path: Path, name: str) -> np.ndarray:
 def _labels(y: np.ndarray, path: Path, name: str) -> np.ndarray:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"{path}: {name} has type {y.dtype} and shape {y.shape}, allowed: whole numbers (n,)")
-    return y
+    if len(y) and (y.min() < 0 or y.max() >= 2**63):  # elsewhere −1 means "unlabelled"; here it would become a class
+        raise InputError(f"{path}: {name} has labels from {y.min()} to {y.max()}, allowed: 0 to 2^63 − 1")
+    return y.astype(np.int64)

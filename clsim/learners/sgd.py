@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clsim import catalog, optimizers
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, joint_weight
 from clsim.learners import Setup, Terms
 from clsim.models import Net, evaluating
 from clsim.objectives import Batch, Objective
@@ -29,6 +30,7 @@ class Sgd:
     def __init__(self, setup: Setup, *, objective: str = "replay") -> None:
         self.net: Net = setup.net
         self.optimizer = optimizers.build(setup.spec.optimizer, self.net.parameters())
+        self._parameters = list(self.net.parameters())
         self._setup = setup
         self._objective: Objective = catalog.component("objectives", objective)
         self._step = self._steps = 0
@@ -57,8 +59,9 @@ class Sgd:
             terms = self._objective(self.net, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps)
-        self.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        for parameter in self._parameters:
+            parameter.grad = None
+        reduce(torch.add, terms.values()).backward()
         self.optimizer.step()
         self._step += 1
         self._setup.cost.steps += 1
@@ -87,6 +90,6 @@ class Sgd:
         """Augment new and replayed samples in one go."""
         x, y, task, weight = new.x, new.y, new.task, new.weight
         if old is not None:
-            x, y = torch.cat([x, old.x]), torch.cat([y, old.y])
-            task, weight = torch.cat([task, old.task]), torch.cat([weight, old.weight])
-        return Batch(self._setup.transform.train(x, self._setup.randomness.augment), y, task, weight, len(new))
+            x, y, task = torch.cat([x, old.x]), torch.cat([y, old.y]), torch.cat([task, old.task])
+            weight = joint_weight([new, old])
+        return Batch(self._setup.transform.train(x, self._setup.randomness.augment), y, task, len(new), weight)

@@ -18,16 +18,16 @@ class Batch:
         x: float32 (n, \\*shape), augmented and normalised.
         y: int64 (n,); −1 = unlabelled.
         task: int64 (n,).
-        weight: float32 (n,).
         new: the first so many rows are new; the rest comes from memory.
+        weight: float32 (n,); None: all weigh the same.
         soft: float32 (n, classes), or None.
     """
 
     x: Tensor
     y: Tensor
     task: Tensor
-    weight: Tensor
     new: int
+    weight: Tensor | None = None
     soft: Tensor | None = None
 
 

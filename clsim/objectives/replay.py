@@ -17,9 +17,10 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
-    losses = F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none") * batch.weight
-    total = batch.weight.sum()
-    terms = {"new": losses[: batch.new].sum() / total}
-    if batch.new < len(losses):
-        terms["memory"] = losses[batch.new :].sum() / total
-    return terms
+    n = len(batch.y)
+    share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum()
+    losses = F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none") * share
+    if batch.new == n:
+        return {"new": losses.sum()}
+    new, old = losses.split([batch.new, n - batch.new])
+    return {"new": new.sum(), "memory": old.sum()}

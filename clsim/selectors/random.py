@@ -17,6 +17,14 @@ def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     return Selection(pool.data.key.argsort(descending=True, stable=True)[:budget])
 
 
+def reservoir(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """The same memory as ``random``, made to be updated with every batch: its rows stand in no particular order.
+
+    Without the order it is a partition instead of a sort. Source: Vitter, Random Sampling with a Reservoir (1985).
+    """
+    return Selection(pool.data.key.topk(min(budget, len(pool)), sorted=False).indices)
+
+
 def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """As many of each class as there are of any other, as far as they last; uniformly at random within a class.
 

@@ -1,0 +1,176 @@
+"""The cache: four ``.npy`` files and a ``meta.json`` in a folder each, whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from clsim.errors import InputError
+
+FORMAT = 1
+ARRAYS = ("train_x", "train_y", "test_x", "test_y")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test part of a data set. The arrays are read-only.
+
+    Attributes:
+        train_x: uint8 (n, c, h, w), or float32 (n, d) for vectors.
+        train_y: int64 (n,), 0 … classes − 1.
+        test_x, test_y: likewise.
+        classes: names; the position is the label.
+        mean, std: per channel of images scaled to [0, 1], or per dimension of vectors; of the training part.
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a source delivers: the arrays of :class:`Dataset`, nothing computed yet."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    classes: tuple[str, ...]
+
+
+def read(folder: Path, name: str) -> Dataset | None:
+    """The cached data set, memory-mapped; None if there is none, or it is damaged: then it is made again."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        arrays = {a: np.load(folder / f"{a}.npy", mmap_mode="r", allow_pickle=False) for a in ARRAYS}
+        mean, std = (tuple(float(v) for v in meta[key]) for key in ("mean", "std"))
+        dataset = Dataset(name, **arrays, classes=tuple(map(str, meta["classes"])), mean=mean, std=std)
+        return (
+            dataset if meta["format"] == FORMAT and meta["arrays"] == _described(arrays) and _sound(dataset) else None
+        )
+    except Exception:  # a broken file fails in ways beyond counting, and all of them mean: make it again
+        return None
+
+
+def build(folder: Path, name: str, make: Callable[[], Raw]) -> Dataset:
+    """Make the cache, unless another process did while this one waited.
+
+    One process a data set at a time fetches and writes; the others wait for it instead of downloading it too.
+
+    Raises:
+        InputError: if the cache cannot be written; and whatever ``make`` raises.
+    """
+    with _refusal_in_one_line(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{name}.lock")
+        lock.acquire()
+    try:
+        dataset = read(folder, name)
+        if dataset is None:
+            raw = make()
+            with _refusal_in_one_line(folder.parent):
+                _write(raw, folder)
+            dataset = read(folder, name)
+    finally:
+        lock.release()
+    if dataset is None:
+        raise InputError(f"{folder}: what was just written cannot be read; allowed: a folder that keeps files")
+    return dataset
+
+
+def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of images scaled to [0, 1], or per dimension of vectors.
+
+    The deviation of what is constant is exactly 0, without the round-off of a mean.
+
+    >>> moments(np.full((3, 1, 2, 2), 51, dtype=np.uint8))
+    ([0.2], [0.0])
+    """
+    if x.ndim == 2:
+        varies = x.min(0) != x.max(0)
+        return x.mean(0, dtype=np.float64).tolist(), np.where(varies, x.std(0, dtype=np.float64), 0).tolist()
+    levels = np.arange(256) / 255
+    counts = np.stack([np.bincount(x[:, c].ravel(), minlength=256) for c in range(x.shape[1])])
+    share = counts / counts.sum(1, keepdims=True)
+    mean = share @ levels
+    variance = np.maximum(share @ levels**2 - mean**2, 0)
+    return mean.tolist(), np.where((counts > 0).sum(1) > 1, np.sqrt(variance), 0).tolist()
+
+
+def _described(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    return {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()}
+
+
+def _sound(dataset: Dataset) -> bool:
+    """Whether the arrays are what :class:`Dataset` promises."""
+    kind = ("uint8", 4) if dataset.train_x.ndim == 4 else ("float32", 2)
+    return all(
+        (str(x.dtype), x.ndim) == kind
+        and x.shape[1:] == dataset.train_x.shape[1:]
+        and (str(y.dtype), y.shape) == ("int64", (len(x),))
+        and 0 <= y.min() <= y.max() < len(dataset.classes)
+        for x, y in ((dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y))
+    ) and all(len(m) == dataset.train_x.shape[1] and np.isfinite(m).all() for m in (dataset.mean, dataset.std))
+
+
+def _write(raw: Raw, folder: Path) -> None:
+    """Into a folder beside, then renamed: a reader finds a whole cache or none. The caller holds the lock."""
+    arrays = {a: np.ascontiguousarray(getattr(raw, a)) for a in ARRAYS}
+    mean, std = moments(arrays["train_x"])
+    meta = {
+        "format": FORMAT,
+        "classes": list(raw.classes),
+        "mean": mean,
+        "std": std,
+        "arrays": _described(arrays),
+    }
+    fresh, damaged = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "damaged"))
+    for left_over in (fresh, damaged):  # by a process that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        for name, array in arrays.items():
+            with open(fresh / f"{name}.npy", "wb") as file:
+                np.save(file, array, allow_pickle=False)
+                _to_disk(file)
+        with open(fresh / "meta.json", "w", encoding="utf-8") as text:
+            json.dump(meta, text)
+            _to_disk(text)
+        if folder.exists():
+            os.replace(folder, damaged)
+        os.replace(fresh, folder)
+    finally:
+        for left_over in (fresh, damaged):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _refusal_in_one_line(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(
+            f"{folder}: cannot be written ({reason}); allowed: a folder that you may write to and with space left, "
+            "named by --data-root or CLSIM_DATA"
+        ) from None
