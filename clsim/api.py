@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -126,11 +127,16 @@ def _name(selector: Selector) -> str:
     return f"{getattr(selector, '__module__', 'unknown')}:{name}"
 
 
-def _source(selector: Selector) -> str:
+def _source(selector: Any) -> str:
+    """What tells a selector from another: its source, and what it has bound."""
+    if isinstance(selector, functools.partial):
+        return _source(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
     try:
-        return inspect.getsource(selector)
+        text = inspect.getsource(selector)
     except (OSError, TypeError):
         raise InputError(
             f"buffer: the source of {_name(selector)} cannot be read, so its runs cannot be told apart; "
             "allowed: a function in a file (./file.py:attr or module:attr)"
         ) from None
+    cells = [cell.cell_contents for cell in getattr(selector, "__closure__", None) or ()]
+    return text + "".join(_source(value) if inspect.isfunction(value) else repr(value) for value in cells)

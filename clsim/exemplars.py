@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +37,9 @@ class Exemplars:
         return self.x.shape[0]
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
-        """These rows: a slice shares memory, an int64 tensor copies."""
+        """These rows: a slice shares memory, a tensor (int64, or a bool mask) copies."""
         columns = (self.x, self.y, self.task, self.key, self.index, self.weight, self.soft)
-        if isinstance(rows, slice):
+        if isinstance(rows, slice) or rows.dtype == torch.bool:
             return Exemplars(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
         return Exemplars(*(None if column is None else column.index_select(0, rows) for column in columns))  # type: ignore[arg-type]
 
@@ -93,3 +93,24 @@ def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
     if all(p.weight is None for p in parts):
         return None
     return torch.cat([torch.ones(len(p), device=p.device) if p.weight is None else p.weight for p in parts])
+
+
+def batches(samples: Exemplars, size: int, rng: torch.Generator) -> Iterator[Exemplars]:
+    """One epoch in an order drawn from ``rng`` (on the CPU).
+
+    The last batch may be short. A single sample left over joins the batch before it, since batch norm needs two.
+    """
+    shuffled = samples[torch.randperm(len(samples), generator=rng).to(samples.device)]
+    last = batch_count(len(samples), size) - 1
+    for i in range(last):
+        yield shuffled[i * size : (i + 1) * size]
+    yield shuffled[last * size :]
+
+
+def batch_count(n: int, size: int) -> int:
+    """How many batches :func:`batches` makes of n samples.
+
+    >>> batch_count(30, 10), batch_count(31, 10), batch_count(32, 10), batch_count(1, 10)
+    (3, 3, 4, 1)
+    """
+    return max((n + size - 1 - (size > 1)) // size, 1)

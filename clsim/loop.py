@@ -24,7 +24,7 @@ import clsim
 from clsim import catalog, metrics, models
 from clsim.data.augment import Transform
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, batches
 from clsim.learners import Learner, Setup, Terms
 from clsim.memory import Buffer
 from clsim.pool import Cost, Selector
@@ -142,7 +142,7 @@ def train(
         learner.begin(experience)
         losses: list[Terms] = []
         for _ in range(training.epochs):
-            for batch in shuffled(experience.train, training.batch_size, randomness.order):
+            for batch in batches(experience.train, training.batch_size, randomness.order):
                 for _ in range(training.passes):
                     losses.append(learner.observe(batch))
                 memory.after_batch(batch, seen, setup.pool)
@@ -164,14 +164,6 @@ def train(
         record = folder.save(_record(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])
     return record
-
-
-def shuffled(samples: Exemplars, batch_size: int, rng: torch.Generator) -> Iterator[Exemplars]:
-    """Batches of one epoch, in an order drawn from ``rng``; the last one may be short."""
-    order = torch.randperm(len(samples), generator=rng).to(samples.device)
-    ordered = samples[order]
-    for start in range(0, len(samples), batch_size):
-        yield ordered[start : start + batch_size]
 
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:

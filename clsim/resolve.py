@@ -13,7 +13,7 @@ from typing import Any
 from clsim import catalog, specs
 from clsim.data import datasets
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec, RunSpec, merge
+from clsim.specs import DataSpec, LearnerSpec, ModelSpec, RunSpec, merge
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,7 +60,7 @@ def resolve(
     wished = command_line.get("memory", {}).get("buffer", planned)
     if planned == "none" and wished != "none":
         raise InputError(f"memory.buffer: found {wished!r}, but strategy {path.stem!r} keeps no memory; allowed: none")
-    tables = merge(scenario_tables, strategy_tables, here)
+    tables = _without_options_of_others(merge(scenario_tables, strategy_tables, here), command_line)
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
@@ -87,6 +87,15 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
         if name not in known:
             raise InputError(f"{path}: [on.{name}]: unknown scenario; {nearest(name, known)}")
         specs.check(tables, f"{path}: [on.{name}]")
+
+
+def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the command line names another model or learner, the options of the one before do not hold."""
+    for table, usual in (("model", ModelSpec().name), ("learner", LearnerSpec().name)):
+        planned = tables.get(table, {}).get("name", usual)
+        if command_line.get(table, {}).get("name", planned) != planned:
+            tables[table] = {key: value for key, value in tables.get(table, {}).items() if key != "options"}
+    return tables
 
 
 def _setting(text: str) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             known = out.get(key)
-            out[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+            out[key] = merge(known if isinstance(known, dict) else {}, value) if isinstance(value, Mapping) else value
     return out
 
 

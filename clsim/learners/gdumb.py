@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, batch_count, batches
 from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
 from clsim.streams import Experience
@@ -47,12 +46,11 @@ class Gdumb:
             return []
         self._sgd.net.load_state_dict(self._first)
         self._sgd = Sgd(self._setup)
-        self._sgd.schedule(-(-len(exemplars) // self._batch_size) * self._epochs)
+        self._sgd.schedule(batch_count(len(exemplars), self._batch_size) * self._epochs)
         losses = []
         for _ in range(self._epochs):
-            order = torch.randperm(len(exemplars), generator=self._setup.randomness.order).to(exemplars.device)
-            for rows in order.split(self._batch_size):
-                losses.append(self._sgd.step(exemplars[rows], None))
+            for batch in batches(exemplars, self._batch_size, self._setup.randomness.order):
+                losses.append(self._sgd.step(batch, None))
         return losses
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clsim import catalog, optimizers
-from clsim.exemplars import Exemplars, joint_weight
+from clsim.exemplars import Exemplars, batch_count, joint_weight
 from clsim.learners import Setup, Terms
 from clsim.models import Net, evaluating
 from clsim.objectives import Batch, Objective
@@ -38,7 +38,8 @@ class Sgd:
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
         training = self._setup.spec.training
-        self.schedule(-(-len(experience.train) // training.batch_size) * training.epochs * training.passes)
+        batches = batch_count(len(experience.train), training.batch_size)
+        self.schedule(batches * training.epochs * training.passes)
 
     def schedule(self, steps: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps."""
