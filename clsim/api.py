@@ -38,7 +38,7 @@ def run(
 
     Args:
         scenario: a name of ``clsim list scenarios``, a path to a TOML file, or a benchmark made with Avalanche.
-        strategy: a name of ``clsim list strategies``, or a path.
+        strategy: a name of ``clsim list strategies``, a path, or ``avalanche:NAME``.
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all; the strategy's own capacity if None.
         settings: ``table.key=value``, as ``--set`` takes them.

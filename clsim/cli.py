@@ -59,7 +59,9 @@ def main() -> None:
 @app.command()
 def run(
     scenario: Annotated[str, typer.Option(help="A name of `clsim list scenarios`, or a TOML file.")] = "split-digits",
-    strategy: Annotated[str, typer.Option(help="A name of `clsim list strategies`, or a TOML file.")] = "er",
+    strategy: Annotated[
+        str, typer.Option(help="A name of `clsim list strategies`, a TOML file, or avalanche:NAME.")
+    ] = "er",
     buffer: Annotated[
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,

@@ -36,7 +36,7 @@ def resolve(
 
     Args:
         scenario: a name, a path, or tables (of a stream that no file describes).
-        strategy: a name or a path.
+        strategy: a name, a path, or ``avalanche:NAME``, one of Avalanche's.
         flags: tables, as the command line's own flags set them.
         settings: ``table.key=value``, the value in TOML; a bare word is text.
 
@@ -48,8 +48,12 @@ def resolve(
         scenario_name, scenario_tables = path.stem, _spec_file(path)
     else:
         scenario_name, scenario_tables = "custom", dict(scenario)
-    path = catalog.find_file("strategies", strategy)
+    theirs = strategy.startswith("avalanche:")  # one file for all of Avalanche's strategies
+    path = catalog.find_file("strategies", "avalanche" if theirs else strategy)
+    strategy_name = strategy if theirs else path.stem
     strategy_tables = _spec_file(path)
+    if theirs:
+        strategy_tables = merge(strategy_tables, {"learner": {"name": strategy}})
     exceptions = strategy_tables.pop("on", {})
     _check_exceptions(exceptions, path)
     here = exceptions.get(scenario_name, {})
@@ -59,15 +63,17 @@ def resolve(
     planned = merge(strategy_tables, here).get("memory", {}).get("buffer", "none")
     wished = command_line.get("memory", {}).get("buffer", planned)
     if planned == "none" and wished != "none":
-        raise InputError(f"memory.buffer: found {wished!r}, but strategy {path.stem!r} keeps no memory; allowed: none")
+        raise InputError(
+            f"memory.buffer: found {wished!r}, but strategy {strategy_name!r} keeps no memory; allowed: none"
+        )
     tables = _without_options_of_others(merge(scenario_tables, strategy_tables, here), command_line)
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
     implied = catalog.BUFFER_DEFAULTS.get(wished, {})
     tables = merge({"memory": implied}, tables, command_line)
-    tables |= {"scenario": scenario_name, "strategy": path.stem, "seed": seed}
-    return specs.read(tables | {"sources": _sources(tables)}, f"{scenario_name} with {path.stem}")
+    tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
+    return specs.read(tables | {"sources": _sources(tables)}, f"{scenario_name} with {strategy_name}")
 
 
 def _spec_file(path: Path) -> dict[str, Any]:
