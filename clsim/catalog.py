@@ -13,10 +13,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,7 +118,7 @@ def entries(kind: str) -> list[Entry]:
 
         return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
     known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
-    installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in entry_points(group=f"clsim.{kind}")]
+    installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in _installed(kind)]
     return known + installed
 
 
@@ -174,11 +174,16 @@ def _find(kind: str, name: str) -> Any:
         return _load("clsim.bridge:strategy", kind)(name.partition(":")[2])
     if ":" in name:
         return _load(name, kind)
-    installed = {entry.name: entry for entry in entry_points(group=f"clsim.{kind}")}
+    installed = {entry.name: entry for entry in _installed(kind)}
     if name in installed:
         return installed[name].load()
     known = nearest(name, [*COMPONENTS[kind], *installed])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
+
+
+def _installed(kind: str) -> Iterable[EntryPoint]:
+    """Other packages' components, of the entry point group ``clsim.<kind>``; for buffers it is ``clsim.selectors``."""
+    return entry_points(group=f"clsim.{'selectors' if kind == 'buffers' else kind}")
 
 
 def _folders(kind: str) -> list[Path]:

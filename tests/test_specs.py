@@ -237,3 +237,15 @@ def test_what_a_selector_has_bound_tells_it_from_another() -> None:
     assert api._source(per_class(k_center)) == texts[3]
     with pytest.raises(InputError, match="cannot be read"):
         api._source(len)
+
+
+def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab_for_test.py").write_text(SELECTOR)
+    (tmp_path / "lab-1.0.dist-info").mkdir()
+    (tmp_path / "lab-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (tmp_path / "lab-1.0.dist-info" / "entry_points.txt").write_text(
+        "[clsim.selectors]\nlab-pick = lab_for_test:pick\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert callable(catalog.component("buffers", "lab-pick"))
+    assert "lab-pick" in [entry.name for entry in catalog.entries("buffers")]
