@@ -11,17 +11,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from clsim.errors import InputError, nearest
-
-Scalar = bool | int | float | str
-Options = Mapping[str, Any]
-"""The keyword arguments of a component: strings, numbers, booleans, or lists of them."""
+from clsim.errors import InputError
+from clsim.strict import Options, arguments
 
 
 @dataclass(frozen=True)
@@ -272,9 +268,9 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
     clsim.errors.InputError: my.toml: [memory] capacty: unknown key; did you mean 'capacity'? \
 (allowed: batch_size, buffer, capacity, options, per, update)
     """
-    arguments = _converted(RunSpec, tables, where, "")
+    found = arguments(RunSpec, tables, where, "")
     try:
-        built: dict[str, Any] = {k: TABLES[k](**v) if k in TABLES else v for k, v in arguments.items()}
+        built: dict[str, Any] = {k: TABLES[k](**v) if k in TABLES else v for k, v in found.items()}
         return RunSpec(**built)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -282,61 +278,7 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
 
 def check(tables: Any, where: str) -> None:
     """Refuse unknown tables and keys and mistyped values of one layer; limits are looked at when all are merged."""
-    _converted(RunSpec, tables, where, "")
-
-
-def _converted(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
-    """The arguments of a dataclass: keys known, values of the right type."""
-    hints = typing.get_type_hints(kind)
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where}: {table or 'spec'}: found {values!r}, allowed: a table")
-    arguments = {}
-    for key, value in values.items():
-        spot = f"[{table}] {key}" if table else key
-        if key not in hints:
-            raise InputError(f"{where}: {spot}: unknown key; {nearest(key, hints)}")
-        inner = dataclasses.is_dataclass(hints[key])
-        arguments[key] = (
-            _converted(hints[key], value, where, key) if inner else _convert(hints[key], value, where, spot)
-        )
-    return arguments
-
-
-def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        allowed = typing.get_args(kind)
-        if value in allowed:
-            return value
-        raise InputError(f"{where}: {spot}: found {value!r}; {nearest(str(value), map(str, allowed))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        inner = typing.get_args(kind)
-        if inner[-1] is Ellipsis:
-            return tuple(_convert(inner[0], v, where, f"{spot}[{i}]") for i, v in enumerate(value))
-        if len(inner) == len(value):
-            return tuple(_convert(k, v, where, spot) for k, v in zip(inner, value, strict=True))
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    if isinstance(value, Mapping) and kind == Options:
-        return {k: _option(v, where, f"{spot}.{k}") for k, v in value.items()}
-    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {_named(kind)}")
-
-
-def _option(value: Any, where: str, spot: str) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_option(v, where, spot) for v in value]
-    if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
-        return value
-    raise InputError(f"{where}: {spot}: found {value!r}, allowed: a number, text, true or false, or a list of them")
-
-
-def _named(kind: Any) -> str:
-    names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-    if isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
-        return f"a list, each {_named(typing.get_args(kind)[0])}"
-    return names.get(kind, "a table")
+    arguments(RunSpec, tables, where, "")
 
 
 def _at_least(spec: Any, table: str, **lowest: float) -> None:

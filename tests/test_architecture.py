@@ -15,7 +15,8 @@ PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "specs", "compat", "metrics"},
+    {"errors", "strict", "compat", "metrics"},
+    {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models"},
     {"pool", "streams"},
@@ -79,7 +80,7 @@ def test_names_and_records_need_neither_torch_nor_avalanche(name: str) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_files_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
