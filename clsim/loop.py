@@ -138,7 +138,7 @@ def train(
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
         started, seen = time.perf_counter(), stream.classes_seen(position)
-        progress.experience(position, len(stream), len(experience.train) * training.epochs)
+        progress.experience(results.done, len(stream.schedule), len(experience.train) * training.epochs)
         learner.begin(experience)
         losses: list[Terms] = []
         for _ in range(training.epochs):

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Terminal:
@@ -22,23 +22,24 @@ class Terminal:
         self._title = title
         self._console = console
         self._bar = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.fields[speed]}", markup=False),
             TextColumn("{task.fields[accuracy]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            expand=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=None, speed="", accuracy="")
+        self._task = self._bar.add_task("", total=None, speed="", accuracy="")
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
         self._length = self._position = 0
 
     def __enter__(self) -> Terminal:
+        if self._console.is_terminal:
+            self._console.print(self._title, markup=False, highlight=False)
         self._bar.start()
         return self
 
@@ -51,7 +52,7 @@ class Terminal:
         self._started, self._images, self._pending = time.perf_counter(), 0, 0
         self._bar.update(
             self._task,
-            description=f"{self._title} · experience {position + 1}/{total}",
+            description=f"experience {position + 1}/{total}",
             total=images * total,
             completed=images * position,
         )
@@ -69,12 +70,12 @@ class Terminal:
     def row(self, position: int, accuracy: list[float]) -> None:
         """The average accuracy over the experiences seen so far."""
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
-        mean = f"accuracy so far {100 * sum(seen) / len(seen):.1f} %" if seen else ""
+        mean = f"accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
         self._bar.update(self._task, accuracy=mean)
         if not self._console.is_terminal:
             seconds = time.perf_counter() - self._started
             self._console.print(
-                f"{self._title} · experience {position + 1}/{self._length} · {self._images:,} images "
+                f"{self._title} · experience {self._position + 1}/{self._length} · {self._images:,} images "
                 f"in {seconds:.0f} s · {mean}",
                 markup=False,
                 highlight=False,
