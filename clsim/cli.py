@@ -36,15 +36,14 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.", rich_h
 
 def main() -> None:
     """The console script: one clear line and exit code 2 for a user's mistake, 130 for Ctrl-C."""
-    import click
-
+    # typer brings a click of its own or takes the installed one; in both, BadParameter < UsageError < ClickException
+    click_exception: Any = typer.BadParameter.__mro__[2]
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
+    except click_exception as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        err.print("clsim: stopped; the same command goes on after the last finished experience")
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except InputError as error:
         err.print(f"clsim: {error}", markup=False, highlight=False)
@@ -53,6 +52,8 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         err.print(f"clsim: {place}{error.strerror or error}", markup=False, highlight=False)
         code = 2
+    if code == 130:  # some versions of typer return it instead of raising
+        err.print("clsim: stopped; the same command goes on after the last finished experience")
     sys.exit(code)
 
 

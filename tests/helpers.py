@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,3 +34,19 @@ def pool_of(x: Tensor, y: Tensor | None = None, *, key: Tensor | None = None) ->
 def mlp_with_dropout(shape: tuple[int, ...]) -> nn.Module:
     """A model that draws from torch's own generator in every step."""
     return nn.Sequential(models.mlp(shape, hidden=(32,)), nn.Dropout(0.2))
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Bit for bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b or (a != a and b != b)

@@ -16,6 +16,7 @@ from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
 from clsim.resolve import resolve
 from clsim.store import RunRecord, Store
+from tests.helpers import assert_same
 
 SMALL = ["data.per_class=40", "training.epochs=2"]
 
@@ -27,22 +28,6 @@ def run(folder: Path, strategy: str = "er", *settings: str, **arguments: Any) ->
 
 def checkpoint(record: RunRecord) -> dict[str, Any]:
     return torch.load(record.folder / "checkpoint.pt", weights_only=True)
-
-
-def assert_same(a: Any, b: Any) -> None:
-    """Bit for bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b or (a != a and b != b)
 
 
 @pytest.mark.parametrize("strategy", ["er", "finetune", "joint", "cumulative", "gdumb"])
