@@ -123,7 +123,9 @@ def run(
 @app.command()
 def report(
     name: Annotated[str, typer.Argument(help="A name of `clsim list reports`, or a TOML file.")] = "summary",
-    format_: Annotated[str, typer.Option("--format", help="console, markdown or csv.")] = "console",
+    format_: Annotated[
+        str, typer.Option("--format", help="console, markdown, csv, or runs: CSV with a row a run.")
+    ] = "console",
     figures: Annotated[Path | None, typer.Option(help="Also draw the figures, as PNG, into this folder.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -132,7 +134,7 @@ def report(
     from clsim.reporting.show import show as show_report
     from clsim.store import Store
 
-    formats = ("console", "markdown", "csv")
+    formats = ("console", "markdown", "csv", "runs")
     if format_ not in formats:
         raise InputError(f"--format: found {format_!r}; {nearest(format_, formats)}")
     spec = read_report(catalog.find_file("reports", name))

@@ -156,6 +156,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         spec = record["spec"]
         kept = spec["memory"]["buffer"] != "none"
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
+        row |= {"command": record["command"]}
         row |= {name: spec[name] for name in ("scenario", "strategy", "seed")}
         row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
         row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
@@ -236,6 +237,14 @@ def to_csv(made: Sequence[Table]) -> str:
                 numbers = {"metric": table.metric, "mean": cell.mean, "half_width_95": interval, "n": len(cell.values)}
                 rows.append(labels | numbers)
     return pd.DataFrame(rows).to_csv(index=False)
+
+
+def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
+    """CSV, a row a run of the report's filter: labels, seed, its metrics (shares of 1) and costs, and its command."""
+    row_names, chosen = groups(spec, runs)
+    labels = [*spec.columns, *row_names, "seed"]
+    ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: _natural(str(value))))
+    return ordered[[*labels, *spec.metrics, "version", "command"]].to_csv(index=False, float_format="%.6g")
 
 
 def _stream(record: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ def show(
     made = report.tables(spec, runs)
     if form == "csv":
         print(report.to_csv(made), end="")
+    elif form == "runs":
+        print(report.to_runs(spec, runs), end="")
     elif form == "markdown":
         print("\n".join(report.to_markdown(table) for table in made), end="")
     else:
