@@ -237,7 +237,7 @@ def from_benchmark(benchmark: Any, spec: StreamSpec, seed: int, device: torch.de
         masked=masked,
         mean=np.atleast_1d(mean).tolist(),
         std=np.atleast_1d(std).tolist(),
-        spec=replace(spec, setting=setting, experiences=len(train), kind="split", first=0),  # type: ignore[arg-type]
+        spec=replace(spec, setting=setting, experiences=len(train), kind="split", first=0, sizes=()),  # type: ignore[arg-type]
         seed=seed,
         device=device,
     )

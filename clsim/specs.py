@@ -55,6 +55,7 @@ class StreamSpec:
         experiences: how many.
         order: of the classes: ``fixed`` (0, 1, 2 …) or ``seeded`` (drawn from the run's seed).
         first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
+        sizes: classes in each experience, when they differ otherwise; empty = equal.
         presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
             experience that holds everything.
         validation: share of each experience's training images that is held out, stratified by class.
@@ -65,6 +66,7 @@ class StreamSpec:
     experiences: int = 5
     order: Literal["fixed", "seeded"] = "fixed"
     first: int = 0
+    sizes: tuple[int, ...] = ()
     presentation: Literal["separate", "cumulative", "joint"] = "separate"
     validation: float = 0.0
 
@@ -74,8 +76,13 @@ class StreamSpec:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
         if self.kind != "split" and self.setting == "task":
             raise InputError(f"stream.setting: found 'task' with kind {self.kind!r}, allowed: 'class' or 'domain'")
-        if self.kind != "split" and self.first:
-            raise InputError(f"stream.first: found {self.first} with kind {self.kind!r}, allowed: 0")
+        if self.kind != "split" and (self.first or self.sizes):
+            raise InputError(f"stream.kind: found {self.kind!r} with stream.first or stream.sizes, allowed: 'split'")
+        if self.sizes and (self.first or len(self.sizes) != self.experiences or min(self.sizes) < 1):
+            raise InputError(
+                f"stream.sizes: found {list(self.sizes)} with {self.experiences} experiences and first = {self.first}, "
+                "allowed: one number from 1 an experience, and first = 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ class Stream:
         mean, std: per channel or dimension, of the training data.
         spec: presentation and validation share.
         seed: of the keys and the validation split.
+
+    Raises:
+        InputError: if an experience has nothing to train or to test on.
     """
 
     def __init__(
@@ -100,6 +103,11 @@ class Stream:
         seed: int,
         device: torch.device,
     ) -> None:
+        for side, parts in (("training", train), ("test", test)):
+            for i, part in enumerate(parts):
+                if not len(part.rows):
+                    where = f"experience {i + 1} of {len(parts)} (classes {', '.join(map(str, classes[i]))})"
+                    raise InputError(f"stream: {where} has no {side} samples, allowed: at least one")
         self.classes = tuple(classes)
         self.names = tuple(names)
         self.mean, self.std = tuple(mean), tuple(std)
@@ -200,33 +208,25 @@ def _split(
     dataset: Dataset, spec: StreamSpec, order: list[int]
 ) -> tuple[list[Part], list[Part], list[tuple[int, ...]], Sequence[str]]:
     """Divide the classes; Avalanche assigns the samples."""
-    labels, experiences = len(order), spec.experiences
-    rest, others = (labels - spec.first, experiences - 1) if spec.first else (labels, experiences)
-    if spec.first >= labels and experiences > 1:
-        raise InputError(f"stream.first: found {spec.first} with {labels} classes, allowed: 1 to {labels - others}")
-    if others > rest:
-        raise InputError(f"stream.experiences: found {experiences} with {labels} classes, allowed: 1 to {labels}")
-    if (rest % others) if others else rest:
-        divisors = [n for n in range(1, rest + 1) if rest % n == 0]
-        allowed = ", ".join(str(n + bool(spec.first)) for n in divisors)
-        raise InputError(
-            f"stream.experiences: found {experiences}, which does not divide {rest} classes evenly; allowed: {allowed}"
-        )
+    _refuse_uneven(spec, len(order))
+    for side, y in (("training", dataset.train_y), ("test", dataset.test_y)):
+        for label in np.flatnonzero(np.bincount(y, minlength=len(order)) == 0)[:1]:
+            raise InputError(f"data: class {dataset.classes[label]!r} has no {side} samples, allowed: at least one")
     import_torchvision()
     from avalanche.benchmarks import nc_benchmark
 
     benchmark = nc_benchmark(
         _Labels(dataset.train_y),
         _Labels(dataset.test_y),
-        n_experiences=experiences,
+        n_experiences=spec.experiences,
         task_labels=spec.setting == "task",
         shuffle=False,
         fixed_class_order=order,
-        per_exp_classes={0: spec.first} if spec.first else None,
+        per_exp_classes=dict(enumerate(spec.sizes or [spec.first] * bool(spec.first))) or None,
     )
     classes = [tuple(sorted(c)) for c in benchmark.original_classes_in_exp]
     names: Sequence[str] = dataset.classes
-    renumbered = np.arange(labels)
+    renumbered = np.arange(len(order))
     if spec.setting == "domain":  # labels are counted from zero within each experience, in the order of the classes
         for members in classes:
             renumbered[[c for c in order if c in members]] = np.arange(len(members))
@@ -242,6 +242,23 @@ def _split(
         classes,
         names,
     )
+
+
+def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
+    """Can so many classes be divided as the spec asks?"""
+    found, first = f"stream.experiences: found {spec.experiences}", spec.first
+    rest, others = (labels - first, spec.experiences - 1) if first else (labels, spec.experiences)
+    if spec.sizes:
+        if sum(spec.sizes) != labels:
+            total = f"{list(spec.sizes)}, {sum(spec.sizes)} classes"
+            raise InputError(f"stream.sizes: found {total}, allowed: {labels} in all")
+    elif first >= labels and others:
+        raise InputError(f"stream.first: found {first} with {labels} classes, allowed: 1 to {labels - others}")
+    elif others > rest:
+        raise InputError(f"{found} with {labels} classes, allowed: 1 to {labels}")
+    elif (rest % others) if others else rest:
+        even = ", ".join(str(n + bool(first)) for n in range(1, rest + 1) if rest % n == 0)
+        raise InputError(f"{found}, which does not divide {rest} classes evenly; allowed: {even}, or stream.sizes")
 
 
 def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part], list[Part]]:
