@@ -258,6 +258,6 @@ def test_embeddings_are_learnt_with_every_buffer(model: str, buffer: str, tmp_pa
 def test_a_model_of_images_refuses_vectors(tmp_path: Path) -> None:
     settings = ["data.dataset=npz", f"data.path={vectors(tmp_path / 'v.npz')}", "model.name=convnet3"]
     with pytest.raises(
-        InputError, match="model.name: convnet3 needs images, found vectors of width 8; allowed: linear, mlp"
+        InputError, match=r"model\.name: convnet3 needs images, found vectors of width 8; allowed: linear, mlp"
     ):
         clsim.run(settings=[*settings, "stream.experiences=3"], runs=tmp_path, data_root=tmp_path)
