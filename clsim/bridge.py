@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clsim import optimizers
-from clsim.compat import import_torchvision
+from clsim.compat import import_torchvision, without_warnings
 from clsim.errors import InputError, nearest
 from clsim.exemplars import Exemplars
 from clsim.learners import Learner, Setup, Terms
@@ -23,14 +23,13 @@ from clsim.streams import Experience, Part, Stream
 
 import_torchvision()  # before Avalanche, which imports it too
 
-from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels  # noqa: E402
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline, with_task_labels  # noqa: E402
 from avalanche.benchmarks.utils.classification_dataset import (  # noqa: E402
     _make_taskaware_classification_dataset as make_dataset,  # the public makers lose the task labels
 )
 from avalanche.benchmarks.utils.utils import concat_datasets  # noqa: E402
-from avalanche.models import MultiTaskModule  # noqa: E402
+from avalanche.models import MultiTaskModule, avalanche_forward  # noqa: E402
 from avalanche.training import supervised  # noqa: E402
-from avalanche.training.plugins import EvaluationPlugin  # noqa: E402
 from avalanche.training.storage_policy import ExemplarsBuffer  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
@@ -78,18 +77,19 @@ class AvalancheLearner:
         if training.passes != 1 or len(setup.memory.exemplars or ()):
             raise InputError(f"training.passes: found {training.passes} with an Avalanche strategy, allowed: 1")
         self._setup = setup
-        self._model = _TaskAware(setup.net)
-        self.strategy = kind(
-            model=self._model,
-            optimizer=optimizers.build(setup.spec.optimizer, setup.net.parameters()),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=training.batch_size,
-            train_epochs=training.epochs,
-            eval_mb_size=setup.spec.evaluation.batch_size,
-            device=setup.device,
-            evaluator=EvaluationPlugin(strict_checks=False),
-            **options,
-        )
+        self._past: list[Any] = []
+        with without_warnings():
+            self.strategy = kind(
+                model=_PerTask(setup.net) if setup.net.masked else _Blind(setup.net),
+                optimizer=optimizers.build(setup.spec.optimizer, setup.net.parameters()),
+                criterion=nn.CrossEntropyLoss(),
+                train_mb_size=training.batch_size,
+                train_epochs=training.epochs,
+                eval_mb_size=setup.spec.evaluation.batch_size,
+                device=setup.device,
+                evaluator=None,
+                **options,
+            )
 
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
@@ -99,11 +99,13 @@ class AvalancheLearner:
         return {}
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Train on the whole experience."""
+        """Train on the whole experience, the next of a stream that Avalanche knows from its beginning."""
         samples = _Samples(experience.train, self._setup)
-        dataset = make_dataset(samples, targets=samples.targets, task_labels=experience.train.task.tolist())
-        benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=[dataset])))
-        self.strategy.train(benchmark.train_stream[0])
+        tasks = experience.train.task if self._setup.net.masked else torch.zeros_like(experience.train.task)
+        self._past.append(make_dataset(samples, targets=samples.targets, task_labels=tasks.tolist()))
+        benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=self._past)))
+        with without_warnings():
+            self.strategy.train(benchmark.train_stream[len(self._past) - 1])
         steps = -(-len(experience.train) // self._setup.spec.training.batch_size) * self._setup.spec.training.epochs
         self._setup.cost.steps += steps
         self._setup.cost.forward_passes += len(experience.train) * self._setup.spec.training.epochs
@@ -111,8 +113,10 @@ class AvalancheLearner:
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples."""
-        with evaluating(self.strategy.model), torch.no_grad():
-            return self.strategy.model(self._setup.transform.plain(x), task)
+        model, net = self.strategy.model, self._setup.net
+        with evaluating(model), torch.no_grad():
+            logits = avalanche_forward(model, self._setup.transform.plain(x), task)
+        return logits.masked_fill(~net.visible[task], -torch.inf) if net.masked else logits
 
     def state_dict(self) -> None:
         """None: it cannot be resumed."""
@@ -142,7 +146,8 @@ class SelectorPolicy(ExemplarsBuffer):
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
         """Keep what the selector picks."""
-        whole = concat_datasets([self.buffer, exp.dataset])
+        # an empty buffer has no columns, and what has none in common loses its task labels
+        whole = concat_datasets([self.buffer, exp.dataset]) if len(self.buffer) else exp.dataset
         self._keys = torch.cat([self._keys, torch.rand(len(exp.dataset), generator=self._rng)])
         self._keep(whole, self.max_size)
 
@@ -168,15 +173,33 @@ class SelectorPolicy(ExemplarsBuffer):
         self._keys = self._keys[chosen]
 
 
-class _TaskAware(MultiTaskModule):
-    """Our net as a model that Avalanche hands the task labels to."""
+class _Blind(nn.Module):
+    """Our net for Avalanche, where no task is known."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
-        return self.net(x, task_labels)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.head(self.net.features(x))
+
+
+class _PerTask(MultiTaskModule):
+    """Our net for Avalanche, where each sample comes with its task."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, task_labels: Any) -> Any:
+        if not isinstance(task_labels, Tensor):
+            return super().forward(x, task_labels)
+        logits = self.net.head(self.net.features(x))
+        # as Avalanche's own masked heads: with −inf, strategies that square outputs (MAS) get NaN
+        return logits.masked_fill(~self.net.visible[task_labels], -1000.0)
+
+    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        return self(x, torch.full((len(x),), task_label, device=x.device))
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -204,6 +227,9 @@ def from_benchmark(benchmark: Any, spec: StreamSpec, seed: int, device: torch.de
     Raises:
         InputError: if the samples are of another form, or the test stream does not match the training stream.
     """
+    if not isinstance(benchmark, CLScenario):
+        kind = type(benchmark).__name__
+        raise InputError(f"scenario: found a {kind}, allowed: a name, a path, or a benchmark made with Avalanche")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(test) not in (1, len(train)):
         raise InputError(f"benchmark: {len(train)} training and {len(test)} test experiences, allowed: as many, or 1")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _kept: list[Any] = []  # a library that is collected takes its operators with it
@@ -30,3 +33,10 @@ def import_torchvision() -> None:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)
         importlib.import_module("torchvision")
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Avalanche warns of its own deprecations and switches the filters on to do so: recorded, they are not shown."""
+    with warnings.catch_warnings(record=True):
+        yield
