@@ -36,6 +36,9 @@ def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
             raise InputError(f"{where}: {spot}: unknown key; {nearest(key, hints)}")
         inner = dataclasses.is_dataclass(hints[key])
         out[key] = arguments(hints[key], value, where, key) if inner else _convert(hints[key], value, where, spot)
+    for field in dataclasses.fields(kind):
+        if field.name not in out and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{where}: {f'[{table}] ' if table else ''}{field.name}: missing")
     return out
 
 
@@ -52,6 +55,8 @@ def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:
             return tuple(_convert(inner[0], v, where, f"{spot}[{i}]") for i, v in enumerate(value))
         if len(inner) == len(value):
             return tuple(_convert(k, v, where, spot) for k, v in zip(inner, value, strict=True))
+    if dataclasses.is_dataclass(kind):
+        return kind(**arguments(kind, value, where, spot))  # type: ignore[operator]
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:

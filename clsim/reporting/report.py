@@ -17,6 +17,7 @@ from clsim import catalog
 from clsim.errors import InputError, nearest
 from clsim.metrics import METRICS, summary
 from clsim.reporting.statistics import half_width
+from clsim.strict import Options, arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +47,8 @@ class Published:
         seeds: runs behind it; 0 = not known.
     """
 
-    at: Mapping[str, Any]
-    percent: Mapping[str, Sequence[float]]
+    at: Options
+    percent: Options
     source: str
     seeds: int = 0
 
@@ -57,18 +58,18 @@ class ReportSpec:
     """A report, as its TOML file has it.
 
     Attributes:
-        filter: column → allowed values.
+        filter: column → the allowed value, or a list of them.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
         metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
     """
 
     title: str = ""
     description: str = ""
-    filter: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
-    rows: Sequence[str] = ("strategy", "buffer", "memory")
-    columns: Sequence[str] = ("scenario",)
-    metrics: Sequence[str] = ("accuracy", "forgetting")
-    published: Sequence[Published] = ()
+    filter: Options = dataclasses.field(default_factory=dict)
+    rows: tuple[str, ...] = ("strategy", "buffer", "memory")
+    columns: tuple[str, ...] = ("scenario",)
+    metrics: tuple[str, ...] = ("accuracy", "forgetting")
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,24 +122,20 @@ def read_report(path: Path) -> ReportSpec:
     Raises:
         InputError: naming the file and the key.
     """
-    tables = catalog.read_toml(path)
-    kinds = {"title": str, "description": str, "filter": dict, "rows": list, "columns": list, "metrics": list}
-    for key, value in tables.items():
-        if key not in (*kinds, "published"):
-            raise InputError(f"{path}: {key}: unknown key; {nearest(key, [*kinds, 'published'])}")
-        if key in kinds and not isinstance(value, kinds[key]):
-            raise InputError(f"{path}: {key}: found {value!r}, allowed: {kinds[key].__name__}")
-    for metric in tables.get("metrics", []):
+    where = str(path)
+    spec = ReportSpec(**arguments(ReportSpec, catalog.read_toml(path), where, ""))
+    for metric in spec.metrics:
         if metric not in METRICS and metric not in COSTS:
-            raise InputError(f"{path}: metrics: unknown name {metric!r}; {nearest(str(metric), [*METRICS, *COSTS])}")
-    tables["filter"] = {k: v if isinstance(v, list) else [v] for k, v in tables.get("filter", {}).items()}
-    published = []
-    for row in tables.pop("published", []):
-        unknown = [key for key in row if key not in {f.name for f in dataclasses.fields(Published)}]
-        if unknown or not {"at", "percent", "source"} <= set(row):
-            raise InputError(f"{path}: published: found {', '.join(row)}, allowed: at, percent, source, seeds")
-        published.append(Published(**row))
-    return ReportSpec(**tables, published=published)
+            raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*METRICS, *COSTS])}")
+    for published in spec.published:
+        for metric, values in published.percent.items():
+            if metric not in METRICS:
+                raise InputError(f"{where}: published.percent: unknown name {metric!r}; {nearest(metric, METRICS)}")
+            numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
+            if not numbers or len(values) not in (1, 2):
+                allowed = "a list of the mean, or of the mean and its ±"
+                raise InputError(f"{where}: published.percent.{metric}: found {values!r}, allowed: {allowed}")
+    return spec
 
 
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -182,7 +179,8 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if column not in runs:
             raise InputError(f"report: unknown column {column!r}; {nearest(column, runs.columns)}")
     chosen = runs
-    for column, allowed in spec.filter.items():
+    for column, value in spec.filter.items():
+        allowed = value if isinstance(value, list) else [value]
         chosen = chosen[chosen[column].isin(allowed)]
         if chosen.empty:
             there = ", ".join(sorted(map(str, runs[column].unique())))

@@ -1,0 +1,115 @@
+"""Metrics against a matrix worked by hand, against Avalanche, and against their own definitions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from clsim import metrics
+from clsim.metrics import METRICS, summary
+
+R = np.array(
+    [
+        [0.8, 0.1, 0.2, 0.3],
+        [0.9, 0.7, 0.1, 0.2],
+        [0.5, 0.6, 0.6, 0.4],
+        [0.4, 0.65, 0.3, 0.9],
+    ]
+)
+INITIAL, JOINT = [0.25, 0.2, 0.3, 0.25], [0.9, 0.8, 0.85, 0.95]
+
+BY_HAND = {
+    "accuracy": (0.4 + 0.65 + 0.3 + 0.9) / 4,
+    "average_incremental_accuracy": (0.8 + (0.9 + 0.7) / 2 + (0.5 + 0.6 + 0.6) / 3 + (0.4 + 0.65 + 0.3 + 0.9) / 4) / 4,
+    "forgetting": ((0.9 - 0.4) + (0.7 - 0.65) + (0.6 - 0.3)) / 3,
+    "forgetting_survey": ((0.8 - 0.4) + (0.7 - 0.65) + (0.6 - 0.3) + 0) / 4,
+    "backward_transfer": ((0.4 - 0.8) + (0.65 - 0.7) + (0.3 - 0.6)) / 3,
+    "forward_transfer": ((0.1 - 0.2) + (0.1 - 0.3) + (0.4 - 0.25)) / 3,
+    "intransigence": ((0.9 - 0.8) + (0.8 - 0.7) + (0.85 - 0.6) + (0.95 - 0.9)) / 4,
+    "learning_accuracy": (0.8 + 0.7 + 0.6 + 0.9) / 4,
+    "minimum_accuracy": (0.4 + 0.6 + 0.3) / 3,
+    "worst_case_accuracy": 0.9 / 4 + 3 / 4 * (0.4 + 0.6 + 0.3) / 3,
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_what_its_formula_says(name: str) -> None:
+    assert summary(R.tolist(), INITIAL, JOINT)[name] == pytest.approx(BY_HAND[name])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_gives_its_formula_and_its_source(name: str) -> None:
+    text = METRICS[name].function.__doc__ or ""
+    assert "Source: " in text
+    assert "(1/" in text
+
+
+def test_a_single_experience_has_nothing_to_forget() -> None:
+    found = summary([[0.5]], [0.1])
+    defined = {
+        "accuracy",
+        "average_incremental_accuracy",
+        "forgetting_survey",
+        "learning_accuracy",
+        "worst_case_accuracy",
+    }
+    assert {name for name, value in found.items() if value is not None} == defined
+    assert found["accuracy"] == found["worst_case_accuracy"] == 0.5
+    assert found["forgetting_survey"] == 0
+
+
+def test_what_was_not_tested_is_not_invented() -> None:
+    lower = np.where(np.tril(np.ones((4, 4), bool)), R, np.nan)
+    unknown = [math.nan] * 4
+    found = summary(lower.tolist(), unknown)
+    assert found["forward_transfer"] is None
+    assert found["intransigence"] is None
+    for name in set(METRICS) - {"forward_transfer", "intransigence"}:
+        assert found[name] == pytest.approx(BY_HAND[name])  # none of them looks at an experience that is still to come
+
+
+def test_a_joint_run_has_a_final_accuracy_alone() -> None:
+    joint = [[None] * 4] * 3 + [JOINT]
+    found = summary(joint, [None] * 4)
+    assert {name for name, value in found.items() if value is not None} == {"accuracy"}
+
+
+def test_relations_that_hold_for_every_matrix() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        matrix = rng.random((6, 6))
+        assert (
+            metrics.forgetting(matrix) >= -metrics.backward_transfer(matrix) - 1e-12
+        )  # the best is at least the first
+        assert metrics.forgetting_survey(matrix) == pytest.approx(-metrics.backward_transfer(matrix) * 5 / 6)
+        assert metrics.minimum_accuracy(matrix) <= np.mean(matrix[-1, :-1]) + 1e-12
+        assert metrics.worst_case_accuracy(matrix) <= metrics.final_average_accuracy(matrix) + 1e-12
+
+
+def test_forgetting_looks_at_no_row_before_the_experience_was_learnt() -> None:
+    lucky = R.copy()
+    lucky[0, 2] = 1.0
+    assert metrics.forgetting(lucky) == metrics.forgetting(R)
+
+
+def test_avalanche_agrees_on_backward_transfer() -> None:
+    from clsim.compat import import_torchvision
+
+    import_torchvision()
+    from avalanche.evaluation.metrics import Forgetting
+
+    forgotten = Forgetting()  # just after learning minus now
+    for j in range(3):
+        forgotten.update(j, R[j, j], initial=True)
+        forgotten.update(j, R[-1, j])
+    assert metrics.backward_transfer(R) == pytest.approx(-np.mean(list(forgotten.result().values())))
+
+
+def test_exact_fractions() -> None:
+    matrix = np.array([[1.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.25, 0.5, 1.0]])
+    assert Fraction(metrics.forgetting(matrix)) == Fraction(5, 8)
+    assert Fraction(metrics.backward_transfer(matrix)) == Fraction(-5, 8)
+    assert metrics.forgetting_survey(matrix) == pytest.approx(5 / 12)
