@@ -241,7 +241,7 @@ def test_figures_are_drawn_and_not_blank(size: int, made: dict[str, Any], tmp_pa
         for m in (20, 100)
     ]
     paths = plots.draw(ReportSpec(), records, tmp_path)
-    assert [p.name for p in paths] == ["split-digits-matrix.png", "split-digits-curves.png"]
+    assert [p.name for p in paths] == ["split-digits-curves.png", "split-digits-matrix.png"]
     for path in paths:
         with Image.open(path) as image:
             assert min(image.size) > 300

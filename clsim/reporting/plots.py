@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from clsim.reporting.statistics import half_width
 from clsim.store import write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Groups = Mapping[str, np.ndarray]
@@ -29,14 +31,16 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
     """Both figures for each scenario of a report. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for scenario, groups in _by_scenario(spec, records):
+    for scenario, groups, panels in _by_scenario(spec, records):
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario)
+        figures = {"curves": curves(panels, scenario)}
         for start in range(0, len(groups), LARGEST):
             part = dict(list(groups.items())[start : start + LARGEST])
             suffix = f"-{start // LARGEST + 1}" if len(groups) > LARGEST else ""
-            for kind, figure in (("matrix", heatmaps(part, scenario)), ("curves", curves(part, scenario))):
-                path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', scenario)}-{kind}{suffix}.png"
-                _save(figure, path)
-                made.append(path)
+            figures[f"matrix{suffix}"] = heatmaps(part, scenario)
+        for kind, figure in figures.items():
+            made.append(folder / f"{name}-{kind}.png")
+            _save(figure, made[-1])
     return made
 
 
@@ -48,6 +52,7 @@ def heatmaps(groups: Groups, title: str) -> Figure:
     wide = min(len(groups), 3)
     high = -(-len(groups) // wide)
     size = max(matrices.shape[1] for matrices in groups.values())
+    ticks = [str(i) if size <= 10 or i % 5 == 0 else "" for i in range(1, size + 1)]
     figure = Figure(figsize=(3.6 * wide + 0.8, 3.4 * high + 0.5), layout="constrained")
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for ax, (label, matrices) in zip(axes, groups.items(), strict=False):
@@ -62,12 +67,8 @@ def heatmaps(groups: Groups, title: str) -> Figure:
             fmt=".0f",
             annot_kws={"fontsize": 8},
             cbar=False,
-            xticklabels=range(1, size + 1)
-            if size <= 10
-            else [str(i) if i % 5 == 0 else "" for i in range(1, size + 1)],
-            yticklabels=range(1, size + 1)
-            if size <= 10
-            else [str(i) if i % 5 == 0 else "" for i in range(1, size + 1)],
+            xticklabels=ticks,
+            yticklabels=ticks,
         )
         ax.set_title(_text(label), fontsize=9)
         ax.set_xlabel("tested on experience")
@@ -80,61 +81,72 @@ def heatmaps(groups: Groups, title: str) -> Figure:
     return figure
 
 
-def curves(groups: Groups, title: str) -> Figure:
+def curves(panels: Mapping[str, Groups], title: str) -> Figure:
     """Average accuracy over the experiences seen so far; band = 95 % t interval over three seeds or more.
 
-    A group that was tested only at the end (joint training) is a horizontal line.
+    A panel a size of memory. A group that was tested only at the end (joint training) is a horizontal line.
     """
     import seaborn as sns
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    ax = figure.subplots()
-    colors = sns.color_palette("colorblind", len(groups))
-    styles, markers = ("-", "--", "-.", ":"), "os^DvPX<>p"
-    for i, (label, matrices) in enumerate(groups.items()):
-        size = matrices.shape[1]
-        seen = np.stack([_mean(matrices[:, t, : t + 1], 1) for t in range(size)], axis=1)
-        mean = _mean(seen, 0)
-        if np.isnan(mean[:-1]).all() and size > 1:
-            ax.axhline(mean[-1], color=colors[i], linestyle=(0, (6, 2)), linewidth=1.4, label=_text(label))
-            continue
-        x = np.arange(1, size + 1)
-        style, marker = styles[i // 4 % 4], markers[i % len(markers)]
-        ax.plot(
-            x,
-            mean,
-            style,
-            color=colors[i],
-            marker=marker,
-            markersize=4,
-            markevery=max(size // 10, 1),
-            label=_text(label),
-        )
-        band = np.asarray([half_width(seen[:, t].tolist()) for t in range(size)])
-        ax.fill_between(x, mean - band, mean + band, color=colors[i], alpha=0.15, linewidth=0)
-    ax.set(xlabel="experiences learnt", ylabel="average accuracy on them, %", title=_text(title))
-    ax.set_ylim(0, 100)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(alpha=0.3)
-    sns.despine(ax=ax)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    names = list(dict.fromkeys(label for groups in panels.values() for label in groups))
+    looks = dict(zip(names, zip(sns.color_palette("colorblind", len(names)), _lines(), strict=False), strict=True))
+    figure = Figure(figsize=(4.6 * len(panels) + 2.2, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for ax, (name, groups) in zip(axes, panels.items(), strict=True):
+        for label, matrices in groups.items():
+            color, (style, marker) = looks[label]
+            _curve(ax, matrices, _text(label), color, style, marker)
+        ax.set(xlabel="experiences learnt", title=_text(name), ylim=(0, 100))
+        ax.grid(alpha=0.3)
+        sns.despine(ax=ax)
+    axes[0].set_ylabel("average accuracy on them, %")
+    drawn = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
+    figure.legend(drawn.values(), drawn.keys(), fontsize=9, frameon=False, loc="outside right center")
+    figure.suptitle(_text(title), fontsize=11)
     return figure
 
 
-def _by_scenario(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The runs of a report, grouped as its tables group them."""
+def _lines() -> Iterator[tuple[str, str]]:
+    """Line styles and markers, so that no two lines differ by colour alone."""
+    return ((("-", "--", "-.", ":")[i // 4 % 4], "os^DvPX<>p"[i % 10]) for i in itertools.count())
+
+
+def _curve(ax: Axes, matrices: np.ndarray, label: str, color: Any, style: str, marker: str) -> None:
+    size = matrices.shape[1]
+    seen = np.stack([_mean(matrices[:, t, : t + 1], 1) for t in range(size)], axis=1)
+    mean = _mean(seen, 0)
+    if np.isnan(mean[:-1]).all() and size > 1:
+        ax.axhline(mean[-1], color=color, linestyle=(0, (6, 2)), linewidth=1.4, label=label)
+        return
+    x, every = np.arange(1, size + 1), max(size // 10, 1)
+    ax.plot(x, mean, style, color=color, marker=marker, markersize=4, markevery=every, label=label)
+    band = np.asarray([half_width(seen[:, t].tolist()) for t in range(size)])
+    ax.fill_between(x, mean - band, mean + band, color=color, alpha=0.12, linewidth=0)
+    ax.set_xticks(x if size <= 10 else x[4::5])
+
+
+def _by_scenario(
+    spec: ReportSpec, records: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]]:
+    """The runs of a report, grouped as its tables group them; and again by size of memory, those without in each."""
     runs = report.frame(records)
     row_names, chosen = report.groups(spec, runs)
-    names = [n for n in (*row_names, *spec.columns) if n != "scenario"]
+    names = [n for n in (*row_names, *spec.columns) if n not in ("scenario", "memory")]
     matrix = {r["fingerprint"]: 100 * np.asarray(r["accuracy"], dtype=float) for r in records}
     for scenario, of_scenario in chosen.groupby("scenario"):
-        grouped = {
-            " ".join(str(v) for v in label if str(v) != "–"): np.stack([matrix[f] for f in part["fingerprint"]])
-            for label, part in of_scenario.groupby(names, dropna=False)
-        }
-        yield str(scenario), grouped
+        sizes = sorted({m for m in of_scenario["memory"] if m != "–"}) or ["–"]
+        groups: dict[str, np.ndarray] = {}
+        panels: dict[str, dict[str, np.ndarray]] = {f"memory {m}" if m != "–" else "": {} for m in sizes}
+        for keys, part in of_scenario.groupby([*names, "memory"], dropna=False):
+            *words, memory = [str(v) for v in keys]
+            label = " ".join(word for word in words if word != "–")
+            matrices = np.stack([matrix[f] for f in part["fingerprint"]])
+            groups[label if memory == "–" else f"{label} {memory}"] = matrices
+            for name, panel in panels.items():
+                if memory == "–" or name == f"memory {memory}":
+                    panel[label] = matrices
+        yield str(scenario), groups, panels
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
