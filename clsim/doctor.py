@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import clsim
-from clsim.data import data_root
+from clsim.data import cache, data_root
 from clsim.data.datasets import DATASETS
 
-PLACES = {
+PLACES = {  # where torchvision keeps them
     "mnist": "MNIST/raw",
     "fashion-mnist": "FashionMNIST/raw",
     "kmnist": "KMNIST/raw",
@@ -44,7 +44,8 @@ def findings(root_flag: Path | None) -> list[tuple[str, str]]:
     found.append(("data folder", str(root)))
     for name in DATASETS:
         if name in PLACES:
-            cached, source = (root / "clsim-cache" / name).is_dir(), _holds_something(root / PLACES[name])
+            cached = cache.read(root / "clsim-cache" / name, name) is not None
+            source = _holds_something(root / PLACES[name])
             state = "ready" if cached else "here, cached at its first use" if source else "downloaded at its first use"
             found.append((f"  {name}", state))
     return found
