@@ -1,0 +1,204 @@
+"""The command line as people use it, and what it leaves in the folder of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clsim as package
+from clsim import catalog, cli, store
+from clsim.errors import InputError
+from clsim.store import Store
+
+SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def clsim(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["clsim", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+    return int(caught.value.code or 0)
+
+
+def test_a_run_prints_its_numbers_and_the_second_time_reads_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL, "--seeds", "3") == 0
+    first = capsys.readouterr()
+    assert "mean ± half of the 95 % t interval over 3 seeds" in first.out
+    assert first.err.count("experience 2/2") == 3  # plain lines, as this is no terminal
+    started = {p: p.stat().st_mtime_ns for p in Path("runs").glob("*/record.json")}
+    assert len(started) == 3
+    assert clsim("run", *SMALL, "--seeds", "3") == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert second.err == ""
+    assert {p: p.stat().st_mtime_ns for p in started} == started
+
+
+def test_several_seeds_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL, "--seed", "3", "--seed", "5", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [r["spec"]["seed"] for r in records] == [3, 5]
+    assert all(r["finished"] and r["versions"]["clsim"] == package.__version__ for r in records)
+
+
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL, "--quiet") == 0
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+
+
+def test_fresh_runs_anew_and_keeps_the_record_before(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL, "--quiet") == 0
+    path = next(Path("runs").glob("*/record.json"))
+    before = path.read_bytes()
+    assert clsim("run", *SMALL, "--quiet", "--fresh") == 0
+    assert path.with_name("record.previous.json").read_bytes() == before
+    assert json.loads(path.read_text())["accuracy"] == json.loads(before)["accuracy"]
+
+
+def test_a_record_of_another_version_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL, "--quiet") == 0
+    path = next(Path("runs").glob("*/record.json"))
+    record = json.loads(path.read_text())
+    record["versions"]["clsim"] = "0.0.9"
+    path.write_text(json.dumps(record))
+    assert clsim("run", *SMALL) == 0
+    out = capsys.readouterr().out
+    assert f"made by clsim 0.0.9, this is {package.__version__}; --fresh runs it anew" in out
+    assert clsim("run", *SMALL, "--fresh") == 0
+    assert "made by clsim" not in capsys.readouterr().out
+
+
+def test_the_recorded_command_makes_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        *SMALL,
+        "--buffer",
+        "per_class(random)",
+        "--precision",
+        "bf16",
+        "--set",
+        "optimizer.lr=0.07",
+        "--seed",
+        "4",
+    ]
+    assert clsim("run", *words, "--json") == 0
+    record = json.loads(capsys.readouterr().out)[0]
+    import shlex
+
+    again = shlex.split(record["command"])
+    assert again[:2] == ["clsim", "run"]
+    assert clsim(*again[1:], "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["fingerprint"] == record["fingerprint"]
+
+
+def test_a_selector_of_ones_own_is_checked_run_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    text = """import clsim
+def newest(pool: clsim.Pool, budget: int, *, rng, oldest: bool = False) -> clsim.Selection:
+    order = pool.data.key.argsort(descending=not oldest)
+    return clsim.Selection(order[:budget])
+"""
+    assert len(text.splitlines()) <= 10
+    Path("mine.py").write_text(text)
+    name = "./mine.py:newest"
+    assert clsim("check", name) == 0
+    assert "keeps the contract" in capsys.readouterr().out
+    assert clsim("run", *SMALL, "--buffer", name, "--quiet") == 0
+    assert clsim("run", *SMALL, "--buffer", name, "--set", "memory.options.oldest=true", "--quiet") == 0
+    assert clsim("report") == 0
+    out = capsys.readouterr().out
+    assert out.count(name) >= 2
+    assert "memory.options" in out
+    assert clsim("show", name) == 0
+    assert "mine.py:2" in capsys.readouterr().out
+
+
+def test_a_broken_selector_fails_its_check_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(
+        "import torch, clsim\ndef f(pool, budget, *, rng):\n    return clsim.Selection(torch.zeros(budget))\n"
+    )
+    assert clsim("check", "./mine.py:f") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("clsim: ./mine.py:f: returned an index of torch.float32")
+    assert line.count("\n") == 1
+
+
+def test_a_selector_that_raises_is_one_line_with_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("def f(pool, budget, *, rng):\n    raise KeyError('my own\\nmistake')\n")
+    assert clsim("check", "./mine.py:f") == 2
+    assert "raised KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "scenarios", "strategies", "reports", "datasets", "buffers", "learners", "models"]
+)
+def test_list_shows_every_name(kind: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("list", *([kind] if kind else [])) == 0
+    out = capsys.readouterr().out
+    for one in [kind] if kind else [*catalog.FILES, "datasets", *catalog.COMPONENTS]:
+        for entry in catalog.entries(one):
+            assert entry.name in out
+
+
+@pytest.mark.parametrize("name", ["split-digits", "er", "kcenter", "mlp", "summary"])
+def test_show_prints_the_file_or_the_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("show", name) == 0
+    out = capsys.readouterr().out
+    assert ".toml" in out or ".py:" in out
+
+
+def test_a_title_that_looks_like_markup_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("scenarios").mkdir()
+    Path("scenarios/odd.toml").write_text('title = "[red]x[/nope] \\u001b[31m"\n[stream]\nexperiences = 2\n')
+    assert clsim("list", "scenarios") == 0
+    assert "[red]x[/nope]" in capsys.readouterr().out
+    assert clsim("show", "odd") == 0
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    store.write(path, b"old")
+
+    def fails(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="No space left"):
+        store.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".record")] == []
+
+
+def test_other_things_in_the_folder_of_runs_are_left_alone() -> None:
+    assert clsim("run", *SMALL, "--quiet") == 0
+    Path("runs/notes").mkdir()
+    Path("runs/0123456789abcdef").mkdir()
+    Path("runs/README").touch()
+    records, problems = Store(Path("runs")).records()
+    assert len(records) == 1
+    assert problems == []
+    losses = records[0].losses
+    assert list(losses.columns)[:1] in (["new"], ["memory"])
+    assert np.isfinite(losses["new"]).all()
+
+
+def test_a_spec_smuggled_into_a_record_is_found_out() -> None:
+    assert clsim("run", *SMALL, "--quiet") == 0
+    path = next(Path("runs").glob("*/record.json"))
+    record = json.loads(path.read_text())
+    record["spec"]["memory"]["capacity"] = 2000
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="its spec has another fingerprint"):
+        store.RunFolder(path.parent).record()
