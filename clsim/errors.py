@@ -1,8 +1,9 @@
-"""The one exception that a user's mistake raises, and the wording that they share."""
+"""The one exception that a user's mistake raises, and the wording that messages share."""
 
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -15,6 +16,13 @@ class InputError(ValueError):
 
 class RunBusy(InputError):
     """Another process holds the lock of this run."""
+
+
+def raised(error: Exception) -> str:
+    """What a user's own code raised, and where, in one line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clsim.errors import InputError
+from clsim.errors import InputError, raised
 from clsim.exemplars import Exemplars
 from clsim.pool import Cost, Pool, Selection, Selector
 from clsim.specs import MemorySpec
@@ -89,7 +89,12 @@ class Buffer:
         # where every used row is a candidate, they are the pool, and nothing is copied
         rows = None if len(self._kept) + len(new) == self._used else torch.cat([self._kept.to(new.device), place])
         pool = make_pool(used if rows is None else used[rows])
-        selection = self._select(pool, budget, rng=self.rng)  # type: ignore[misc]
+        try:
+            selection = self._select(pool, budget, rng=self.rng)  # type: ignore[misc]
+        except InputError:
+            raise
+        except Exception as error:  # it may be a user's own
+            raise InputError(f"memory.buffer {self.spec.buffer!r}: {raised(error)}") from error
         self._refuse_invalid(selection, len(pool), budget)
         try:
             self._kept = selection.index if rows is None else rows[selection.index]
@@ -114,6 +119,8 @@ class Buffer:
         return self._store, place
 
     def _refuse_invalid(self, selection: Selection, candidates: int, budget: int) -> None:
+        if not isinstance(selection, Selection):
+            raise self._invalid(f"a {type(selection).__name__}", candidates, budget)
         index = selection.index
         found = ""
         if index.dtype != torch.int64 or index.ndim != 1:
@@ -131,7 +138,7 @@ class Buffer:
     def _invalid(self, found: str, candidates: int, budget: int) -> InputError:
         return InputError(
             f"memory.buffer {self.spec.buffer!r}: the selector returned {found}, "
-            f"allowed: int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
+            f"allowed: a Selection of int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
         )
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from clsim.errors import InputError
+from clsim.errors import InputError, raised
 
 Shape = tuple[int, ...]
 
@@ -64,9 +64,14 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
     """
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.manual_seed(seed)
-        body = model(shape)
-        with evaluating(body), torch.no_grad():
-            out = body(torch.zeros(2, *shape))
+        try:
+            body = model(shape)
+            with evaluating(body), torch.no_grad():
+                out = body(torch.zeros(2, *shape))
+        except InputError:
+            raise
+        except Exception as error:  # it may be a user's own
+            raise InputError(f"model: with inputs of shape {shape} it {raised(error)}") from error
         if out.ndim != 2 or len(out) != 2:
             raise InputError(f"model: features of 2 samples have shape {tuple(out.shape)}, allowed: (2, width)")
         return Net(body, out.shape[1], visible.cpu()).to(device)

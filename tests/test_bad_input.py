@@ -104,6 +104,17 @@ def test_an_unknown_flag_is_a_line_too(capsys: pytest.CaptureFixture[str]) -> No
     assert "No such option" in capsys.readouterr().err
 
 
+def test_what_a_users_own_code_raises_is_one_line_that_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("def pick(pool, budget, *, rng):\n    raise KeyError('my own\\nmistake')\n")
+    line = refused(capsys, *RUN, "--quiet", "--buffer", "./mine.py:pick")
+    assert "memory.buffer './mine.py:pick': raised KeyError: " in line
+    assert "mine.py:2)" in line
+    Path("net.py").write_text("def body(shape):\n    return shape / 2\n")
+    line = refused(capsys, *RUN, "--quiet", "--set", "model.name=./net.py:body")
+    assert "model: with inputs of shape (1, 8, 8) it raised TypeError: " in line
+    assert "net.py:2)" in line
+
+
 def test_a_misspelt_key_in_a_file_is_named_with_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.toml").write_text("[stream]\nexperience = 3\n")
     line = refused(capsys, "run", "--scenario", "mine.toml")

@@ -166,8 +166,15 @@ def test_an_invalid_selection_is_refused_with_what_was_found(how: str) -> None:
     def broken(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         return Selection(BROKEN[how](len(pool), budget))
 
-    with pytest.raises(InputError, match=r"memory\.buffer 'mine': the selector returned .*, allowed: int64, at most 5"):
+    with pytest.raises(
+        InputError, match=r"memory\.buffer 'mine': the selector returned .*, allowed: a Selection of int64, at most 5"
+    ):
         buffer(broken, capacity=5).after_experience(stream(40), 4, make_pool)
+
+
+def test_something_else_than_a_selection_is_refused() -> None:
+    with pytest.raises(InputError, match="the selector returned a list, allowed: a Selection"):
+        buffer(lambda pool, budget, *, rng: [1, 2], capacity=5).after_experience(stream(40), 4, make_pool)
 
 
 def test_rows_that_do_not_exist_are_refused_in_a_batch_too() -> None:
