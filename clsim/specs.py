@@ -190,11 +190,11 @@ class EvaluationSpec:
 
     Attributes:
         rows: ``all`` experiences, or those ``seen`` so far (half the cost; no forward transfer).
-        batch_size: test images a forward pass; never changes a result beyond round-off.
+        batch_size: test images a forward pass; changes no result beyond round-off. Small ones stay in a CPU's cache.
     """
 
     rows: Literal["all", "seen"] = "all"
-    batch_size: int = 500
+    batch_size: int = 100
 
     def __post_init__(self) -> None:
         _at_least(self, "evaluation", batch_size=1)
