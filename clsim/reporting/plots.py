@@ -158,7 +158,7 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _text(label: str) -> str:
     """A name from a spec is text, not a formula."""
-    return label.replace("$", r"\$")
+    return "".join(c if c.isprintable() else " " for c in label).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> None:
