@@ -26,6 +26,7 @@ FLOORS = [
     {"loop"},
     {"reporting", "doctor"},
     {"api"},
+    {"commands"},
     {"cli"},
 ]
 """From the ground up: a module imports its own floor and those below."""

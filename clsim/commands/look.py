@@ -1,0 +1,86 @@
+"""``clsim list``, ``show``, ``check`` and ``doctor``: what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clsim import catalog
+from clsim.commands import out
+from clsim.errors import InputError, nearest
+
+
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, buffers, datasets, models …")] = None,
+) -> None:
+    """What there is: names, a line each, and the paper."""
+    kinds = [*catalog.FILES, "datasets", *catalog.COMPONENTS]
+    if kind is not None and kind not in kinds:
+        raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+    for shown in [kind] if kind else kinds:
+        table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(ratio=1)
+        for entry in catalog.entries(shown):
+            paper = f" [dim]· {escape(entry.paper)}" if entry.paper else ""
+            table.add_row(escape(entry.name), escape(entry.title) + paper)
+        Console().print(table, "")
+
+
+def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows.")]) -> None:
+    """The file behind a name, and where its code is."""
+    found = False
+    for kind in catalog.FILES:
+        if name in catalog.file_names(kind) or name.endswith(".toml"):
+            path = catalog.find_file(kind, name)
+            out.print(f"[bold]{kind}[/] {escape(str(path))}\n")
+            out.print(path.read_text(encoding="utf-8"), markup=False)
+            tables = catalog.read_toml(path)
+            for component, key in (("learners", "learner"), ("buffers", "memory"), ("models", "model")):
+                value = tables.get(key, {}).get("buffer" if key == "memory" else "name", "none")
+                if value in catalog.COMPONENTS[component]:
+                    out.print(f"{key} {value!r}: {catalog.place(component, value)}", markup=False, highlight=False)
+            found = True
+            if name.endswith(".toml"):
+                return
+    for component, known in catalog.COMPONENTS.items():
+        if name in known or ":" in name:
+            out.print(f"[bold]{component}[/] {escape(name)}: {escape(catalog.place(component, name))}")
+            found = True
+            if ":" in name:
+                return
+    if not found:
+        every = [entry.name for kind in [*catalog.FILES, *catalog.COMPONENTS] for entry in catalog.entries(kind)]
+        raise InputError(f"show: unknown name {name!r}; {nearest(name, every)}")
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
+    kind: Annotated[str, typer.Option(help="buffers or learners.")] = "buffers",
+) -> None:
+    """Does a component of your own keep the contract? Says which promise it breaks."""
+    from clsim import checks
+
+    kinds: dict[str, Any] = {"buffers": checks.check_selector, "learners": checks.check_learner}
+    if kind not in kinds:
+        raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    try:
+        kinds[kind](catalog.component(kind, name))
+    except checks.CheckFailed as failure:
+        raise InputError(f"{name}: {failure}") from failure
+    out.print(f"{name}: keeps the contract", markup=False, highlight=False)
+
+
+def doctor(data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None) -> None:
+    """Versions, device, threads, and which data sets are here."""
+    from clsim.doctor import findings
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for label, value in findings(data_root):
+        table.add_row(f"[cyan]{escape(label)}", escape(value))
+    out.print(table)

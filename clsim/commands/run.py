@@ -1,0 +1,114 @@
+"""``clsim run``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import clsim
+from clsim.commands import Runs, err, out
+from clsim.errors import InputError
+
+if TYPE_CHECKING:
+    from clsim.specs import RunSpec
+    from clsim.store import RunRecord
+
+
+def run(
+    scenario: Annotated[str, typer.Option(help="A name of `clsim list scenarios`, or a TOML file.")] = "split-digits",
+    strategy: Annotated[
+        str, typer.Option(help="A name of `clsim list strategies`, a TOML file, or avalanche:NAME.")
+    ] = "er",
+    buffer: Annotated[
+        str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
+    ] = None,
+    memory: Annotated[int | None, typer.Option(help="Exemplars in memory.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="table.key=value: overrides anything; may be given several times.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel="Machine")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.", rich_help_panel="Machine")] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where"),
+    ] = None,
+    runs: Runs = Path("runs"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+) -> None:
+    """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
+    from clsim import api
+    from clsim.resolve import resolve
+    from clsim.store import Store
+
+    if seed and seeds:
+        raise InputError("--seed and --seeds: found both, allowed: one of them")
+    flags: dict[str, dict[str, Any]] = {"memory": {}, "training": {}}
+    for table, key, value in (
+        ("memory", "buffer", buffer),
+        ("memory", "capacity", memory),
+        ("training", "device", device),
+        ("training", "precision", precision),
+        ("training", "threads", threads),
+    ):
+        if value is not None:
+            flags[table][key] = value
+    specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
+    records = []
+    for spec in specs:
+        command = _command(spec, scenario, strategy, flags, set_ or [])
+        with contextlib.ExitStack() as stack:
+            progress = None
+            if not quiet and not as_json:
+                from clsim.reporting.terminal import Terminal
+
+                progress = stack.enter_context(Terminal(_title(spec), err))
+            records.append(
+                api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
+            )
+    if as_json:
+        print(json.dumps([record.data for record in records]))
+    elif not quiet:
+        _print_records(records)
+
+
+def _title(spec: RunSpec) -> str:
+    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
+    return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
+
+
+def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]) -> str:
+    """The command that makes exactly this run."""
+    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
+    for key, value in (*flags["memory"].items(), *flags["training"].items()):
+        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--seed", str(spec.seed)])
+
+
+def _print_records(records: list[RunRecord]) -> None:
+    from clsim.reporting.show import show_runs
+
+    show_runs([record.data for record in records], out)
+    for record in records:
+        seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
+        out.print(
+            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
+            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
+            highlight=False,
+        )
+    other = {record.data["versions"]["clsim"] for record in records} - {clsim.__version__}
+    if other:
+        out.print(f"made by clsim {', '.join(sorted(other))}, this is {clsim.__version__}; --fresh runs it anew")
+    if any(record.data.get("diverged") for record in records):
+        out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
