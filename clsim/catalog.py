@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from clsim.components import ALIASES, BUFFER_DEFAULTS, COMBINATORS, COMPONENTS, OVER_ALL
 from clsim.errors import InputError, nearest
 
 if sys.version_info >= (3, 11):
@@ -28,46 +30,23 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMPONENTS: dict[str, dict[str, str]] = {
-    "buffers": {
-        "reservoir": "clsim.selectors.random:reservoir",
-        "random": "clsim.selectors.random:random",
-        "class-balanced": "clsim.selectors.random:class_balanced",
-        "herding": "per_class(clsim.selectors.herding:herding)",
-        "kcenter": "per_class(clsim.selectors.kcenter:k_center)",
-    },
-    "learners": {
-        "sgd": "clsim.learners.sgd:Sgd",
-        "gdumb": "clsim.learners.gdumb:Gdumb",
-    },
-    "models": {
-        "linear": "clsim.models:linear",
-        "mlp": "clsim.models:mlp",
-        "convnet3": "clsim.models:convnet3",
-        "slim-resnet18": "clsim.models:slim_resnet18",
-        "resnet18": "clsim.models:resnet18",
-    },
-    "objectives": {
-        "replay": "clsim.objectives.replay:replay",
-    },
-}
-"""Kind → name → where its code is."""
-
-BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
-"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""
-
 FILES = ("scenarios", "strategies", "reports")
-_COMBINATORS = {"per_class": "clsim.selectors.combinators:per_class"}
+
+
+__all__ = ["ALIASES", "BUFFER_DEFAULTS", "COMBINATORS", "COMPONENTS", "Entry", "component", "entries", "find_file"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of ``clsim list``: a name, what it is, where that comes from."""
+    """A line of ``clsim list``: a name, what it is, where that comes from; of a selector, what it needs and costs."""
 
     name: str
     title: str
     paper: str
     place: str
+    family: str = ""
+    needs: str = ""
+    cost: str = ""
 
 
 def find_file(kind: str, name: str) -> Path:
@@ -105,7 +84,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What ``clsim list KIND`` shows, without importing any of it."""
+    """What ``clsim list KIND`` shows, without importing any of it; ``buffers`` are selectors."""
+    kind = "selectors" if kind == "buffers" else kind
     if kind in FILES:
         found = []
         for name in file_names(kind):
@@ -123,21 +103,33 @@ def entries(kind: str) -> list[Entry]:
 
 
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
-    """The object behind a name, its options bound as keyword arguments; for buffers, with combinators around it.
+    """The object behind a name, its options bound as keyword arguments.
 
     Args:
-        options: each must be a keyword-only parameter of the function; the signature is the schema.
+        kind: of :data:`COMPONENTS`, or ``buffers``: the selectors as ``--buffer`` means them, applied to each class
+            apart unless they are :data:`OVER_ALL` or stand inside a combinator.
+        name: as users type it; a selector may stand inside combinators, as in ``per_class(./mine.py:pick)``.
+        options: each must be a keyword-only parameter of the function; the signature is the schema. They are those
+            of the first selector inside the combinators.
         where: the table that holds the options, for error messages.
 
     Raises:
         InputError: if there is no such name, module, file, attribute or option; with the nearest one.
     """
-    name = COMPONENTS[kind].get(name, name)
-    combinator, inside, inner = name.partition("(")
-    if inside and name.endswith(")"):
-        if kind != "buffers" or combinator not in _COMBINATORS:
-            raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, _COMBINATORS)}")
-        return _load(_COMBINATORS[combinator], kind)(component(kind, inner[:-1], options, where))
+    if kind == "buffers":
+        name, kind = canonical(name), "selectors"
+        name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
+    combinator, inner = _taken_apart(name)
+    if inner:
+        if kind != "selectors" or combinator not in COMBINATORS:
+            raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, COMBINATORS)}")
+        first, *others = inner
+        arguments = [int(other) if other.isdecimal() else component(kind, other) for other in others]
+        combine = _load(COMBINATORS[combinator], kind)
+        taken = len(inspect.signature(combine).parameters)
+        if len(inner) > taken:
+            raise InputError(f"selectors: {name!r}: {combinator} takes {taken} arguments, found {len(inner)}")
+        return combine(component(kind, first, options, where), *arguments)
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
@@ -149,27 +141,66 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     return partial(found, **options) if options else found
 
 
+def canonical(name: str) -> str:
+    """A selector's name here, whichever the field uses.
+
+    >>> canonical("per_class( k-center )"), canonical("uniform")
+    ('per_class(kcenter)', 'random')
+    """
+    combinator, inner = _taken_apart(name)
+    if inner:
+        return f"{combinator}({','.join(map(canonical, inner))})"
+    return ALIASES.get(combinator, combinator)
+
+
+def _taken_apart(name: str) -> tuple[str, list[str]]:
+    """
+    >>> _taken_apart("prefilter(entropy, per_class(kcenter), 5)")
+    ('prefilter', ['entropy', 'per_class(kcenter)', '5'])
+    """
+    name = name.strip()
+    combinator, inside, rest = name.partition("(")
+    if not inside or not name.endswith(")"):
+        return name, []
+    parts, depth = [""], 0
+    for character in rest[:-1]:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return combinator.strip(), [part.strip() for part in parts]
+
+
 def digest(name: str) -> str:
-    """SHA-256 of the user's own file that a component's name leads to; empty for what is shipped or installed."""
-    path = Path(_innermost(name).rpartition(":")[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.suffix == ".py" and path.is_file() else ""
+    """SHA-256 of the user's own files that a component's name leads to; empty for what is shipped or installed."""
+    found = hashlib.sha256()
+    paths = [Path(part.rpartition(":")[0]) for part in _innermost(name)]
+    own = [path for path in paths if path.suffix == ".py" and path.is_file()]
+    for path in own:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16] if own else ""
 
 
 def place(kind: str, name: str) -> str:
     """``file:line`` of the code behind a component's name, for ``clsim show``."""
-    found = component(kind, _innermost(COMPONENTS[kind].get(name, name)))
+    found = component(kind, _innermost(name)[0])
     return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
 
 
-def _innermost(name: str) -> str:
+def _innermost(name: str) -> list[str]:
     """
     >>> _innermost("per_class(./mine.py:pick)")
-    './mine.py:pick'
+    ['./mine.py:pick']
     """
-    return name.rstrip(")").rpartition("(")[2]
+    combinator, inner = _taken_apart(name)
+    return [part for arg in inner for part in _innermost(arg)] if inner else [combinator]
 
 
 def _find(kind: str, name: str) -> Any:
+    name = ALIASES.get(name, name) if kind == "selectors" else name
+    if name in COMPONENTS[kind]:
+        return _load(COMPONENTS[kind][name], kind)
     if kind == "learners" and name.startswith("avalanche:"):
         return _load("clsim.bridge:strategy", kind)(name.partition(":")[2])
     if ":" in name:
@@ -182,8 +213,8 @@ def _find(kind: str, name: str) -> Any:
 
 
 def _installed(kind: str) -> Iterable[EntryPoint]:
-    """Other packages' components, of the entry point group ``clsim.<kind>``; for buffers it is ``clsim.selectors``."""
-    return entry_points(group=f"clsim.{'selectors' if kind == 'buffers' else kind}")
+    """Other packages' components, of the entry point group ``clsim.<kind>``."""
+    return entry_points(group=f"clsim.{kind}")
 
 
 def _folders(kind: str) -> list[Path]:
@@ -226,12 +257,24 @@ def _file_module(file: str) -> ModuleType:
 
 
 def _described(name: str, target: str) -> Entry:
-    """First line and source of a docstring, read from the file without running it."""
-    module_name, _, attribute = _innermost(target).rpartition(":")
+    """What a docstring says (first line, ``Needs:``, ``Cost:``, ``Source:``), read from the file without running it."""
+    module_name, _, attribute = target.rpartition(":")
     path = Path(__file__).parent.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == attribute:
             text = ast.get_docstring(node) or ""
-            source = " ".join(text.partition("Source:")[2].partition("\n\n")[0].split())
-            return Entry(name, text.partition("\n")[0], source, target)
+            said = {key: " ".join(value.split()) for key, value in _SAYS.findall(text)}
+            title = " ".join(text.partition("\n\n")[0].split())
+            return Entry(
+                name,
+                title,
+                said.get("Source", ""),
+                target,
+                module_name.rpartition(".")[2],
+                said.get("Needs", "").rstrip("."),
+                said.get("Cost", "").rstrip("."),
+            )
     return Entry(name, "", "", target)
+
+
+_SAYS = re.compile(r"^(Needs|Cost|Source): (.*?)(?=\n\n|\n(?:Needs|Cost|Source): |\Z)", re.DOTALL | re.MULTILINE)

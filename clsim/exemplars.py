@@ -23,6 +23,8 @@ class Exemplars:
         index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
         weight: float32 (n,), its weight in the loss; None: all weigh the same.
         soft: float32 (n, k) soft labels, or None.
+        score: float32 (n,), what a selector noted of an exemplar when it kept it, NaN of those it has not seen yet; or
+            None.
     """
 
     x: Tensor
@@ -32,13 +34,14 @@ class Exemplars:
     index: Tensor
     weight: Tensor | None = None
     soft: Tensor | None = None
+    score: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
         """These rows: a slice shares memory, a tensor (int64, or a bool mask) copies."""
-        columns = (self.x, self.y, self.task, self.key, self.index, self.weight, self.soft)
+        columns = tuple(getattr(self, name) for name in COLUMNS)
         if isinstance(rows, slice) or rows.dtype == torch.bool:
             return Exemplars(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
         return Exemplars(*(None if column is None else column.index_select(0, rows) for column in columns))  # type: ignore[arg-type]
@@ -54,19 +57,25 @@ class Exemplars:
             self.weight[rows] = 1.0 if other.weight is None else other.weight
         if self.soft is not None and other.soft is not None:
             self.soft[rows] = other.soft
+        if self.score is not None:
+            self.score[rows] = torch.nan if other.score is None else other.score
 
     def columns(self) -> dict[str, Tensor]:
         """The columns that are there, by name."""
-        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        named = {name: getattr(self, name) for name in COLUMNS}
         return {name: column for name, column in named.items() if column is not None}
 
-    def with_weight(self, rows: Tensor, weight: Tensor | None) -> Exemplars:
-        """The same samples: ``rows`` weigh ``weight`` and the others 1; None: all weigh the same."""
-        if weight is None:
-            return self if self.weight is None else dataclasses.replace(self, weight=None)
-        column = torch.ones(len(self), device=self.device)
-        column[rows] = weight.to(column)
-        return dataclasses.replace(self, weight=column)
+    def with_notes(self, rows: Tensor, weight: Tensor | None, score: Tensor | None) -> Exemplars:
+        """The same samples with a selection's weights and scores at ``rows``; others weigh 1 and have no score.
+
+        Weights are scaled to a mean of 1, so that an exemplar weighs as much as a new sample does.
+        """
+        if weight is not None:
+            weight = weight / weight.mean().clamp_min(torch.finfo(weight.dtype).tiny)
+        if self.weight is self.score is weight is score is None:
+            return self
+        n = len(self)
+        return dataclasses.replace(self, weight=_placed(n, rows, weight, 1.0), score=_placed(n, rows, score, torch.nan))
 
     @property
     def device(self) -> torch.device:
@@ -79,20 +88,40 @@ class Exemplars:
         return self.x.nbytes + (0 if self.soft is None else self.soft.nbytes)
 
 
+COLUMNS = tuple(f.name for f in dataclasses.fields(Exemplars))
+"""Of exemplars, in order."""
+
+
+def _placed(n: int, rows: Tensor, values: Tensor | None, other: float) -> Tensor | None:
+    if values is None:
+        return None
+    return torch.full((n,), other, device=rows.device).index_copy_(0, rows, values.to(rows.device, torch.float32))
+
+
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     """One after the other. Soft labels are kept if all parts have them."""
     soft = [p.soft for p in parts if p.soft is not None]
     x, y, task, key, index = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index")
     )
-    return Exemplars(x, y, task, key, index, joint_weight(parts), torch.cat(soft) if len(soft) == len(parts) else None)
+    joint_soft = torch.cat(soft) if len(soft) == len(parts) else None
+    return Exemplars(x, y, task, key, index, joint_weight(parts), joint_soft, _joint(parts, "score", torch.nan))
 
 
 def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
     """The weights of all parts, one after the other; None if no part has any."""
-    if all(p.weight is None for p in parts):
+    return _joint(parts, "weight", 1.0)
+
+
+def _joint(parts: Sequence[Exemplars], name: str, missing: float) -> Tensor | None:
+    columns = [getattr(p, name) for p in parts]
+    if all(column is None for column in columns):
         return None
-    return torch.cat([torch.ones(len(p), device=p.device) if p.weight is None else p.weight for p in parts])
+    filled = [
+        p.key.new_full((len(p),), missing) if column is None else column
+        for p, column in zip(parts, columns, strict=True)
+    ]
+    return torch.cat(filled)
 
 
 def batches(samples: Exemplars, size: int, rng: torch.Generator) -> Iterator[Exemplars]:

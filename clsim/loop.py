@@ -115,15 +115,23 @@ def train(
     randomness = Randomness(spec.seed, stream.device)
     cost = Cost()
     model = catalog.component("models", spec.model.name, spec.model.options, "[model.options]")
-    net = models.build(model, stream.shape, stream.visible, derive(spec.seed, "weights"), stream.device)
     channels_last = training.channels_last and len(stream.shape) == 3
-    if channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def fresh(seed: int) -> models.Net:
+        net = models.build(model, stream.shape, stream.visible, seed, stream.device)
+        return net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
+
+    net = fresh(derive(spec.seed, "weights"))
     transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
     if selector is None and spec.memory.buffer != "none":
         selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
-    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost)
-    setup = Setup(spec, net, memory, transform, randomness, cost)
+    retrieve = None
+    if spec.memory.retrieval != "random":
+        retrieve = catalog.component(
+            "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
+        )
+    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve)
+    setup = Setup(spec, net, fresh, memory, transform, randomness, cost)
     learner: Learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(
         setup
     )
@@ -147,7 +155,7 @@ def train(
                     losses.append(learner.observe(batch))
                 memory.after_batch(batch, seen, setup.pool)
                 progress.step(len(batch))
-        memory.after_experience(experience.train, seen, setup.pool)
+        memory.after_experience(experience.train, seen, setup.pool, reference=experience.validation)
         losses += learner.finish(experience)
         results.add_losses(losses)  # waits for the device
         cost.train_seconds += time.perf_counter() - started - cost.select_seconds

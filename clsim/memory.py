@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,14 @@ from clsim.exemplars import Exemplars
 from clsim.pool import Cost, Pool, Selection, Selector
 from clsim.specs import MemorySpec
 
-MakePool = Callable[[Exemplars], Pool]
+
+class MakePool(Protocol):
+    """Samples → a pool, with what the learner's net says of them; see :meth:`clsim.learners.Setup.pool`."""
+
+    def __call__(
+        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+    ) -> Pool:
+        """Of ``samples``."""
 
 
 class Buffer:
@@ -26,17 +33,28 @@ class Buffer:
     Args:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
+        retrieve: the selector of what to replay; None: at random.
         rng: draws the replayed batches, and is handed to the selector; on the CPU.
         cost: the counter for the time of selection.
     """
 
-    def __init__(self, spec: MemorySpec, select: Selector | None, *, rng: torch.Generator, cost: Cost) -> None:
+    def __init__(
+        self,
+        spec: MemorySpec,
+        select: Selector | None,
+        *,
+        rng: torch.Generator,
+        cost: Cost,
+        retrieve: Selector | None = None,
+    ) -> None:
         self.spec = spec
         self.rng = rng
         self._select = select
+        self._retrieve = retrieve
         self._cost = cost
         self._store: Exemplars | None = None
         self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
+        self._seen = 0  # training samples that an update has been offered
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -47,33 +65,50 @@ class Buffer:
         """What is in memory; None while it is empty."""
         return None if self._store is None else self._store[self._kept]
 
-    def sample(self) -> Exemplars | None:
-        """A batch to replay: uniformly out of the memory, no exemplar twice; None while the memory is empty."""
+    def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
+        """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
+
+        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars.
+        """
         if self._store is None:
             return None
-        drawn = torch.randperm(len(self), generator=self.rng)[: self.spec.batch_size]
-        return self._store[self._kept[drawn.to(self._kept.device)]]
+        size, retrieve = self.spec.batch_size, self._retrieve
+        candidates = size if retrieve is None else self.spec.candidates or len(self)
+        drawn = torch.randperm(len(self), generator=self.rng)[:candidates]
+        exemplars = self._store[self._kept[drawn.to(self._kept.device)]]
+        if retrieve is None:
+            return exemplars
+        pool = make_pool(exemplars, incoming=new)
+        selection = self._chosen(retrieve, pool, size, f"memory.retrieval {self.spec.retrieval!r}")
+        return exemplars[selection.index]
 
     def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the batch, if the memory is updated with every batch."""
         if self._select is not None and self.spec.update == "batch":
             self._update(new, classes_seen, make_pool)
 
-    def after_experience(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
-        """Select out of memory ∪ the experience, if that is the time; then drop what is not kept."""
+    def after_experience(
+        self, new: Exemplars, classes_seen: int, make_pool: MakePool, *, reference: Exemplars | None = None
+    ) -> None:
+        """Select out of memory ∪ the experience, if that is the time; then drop what is not kept.
+
+        Args:
+            reference: the experience's held-out share, for selectors that ask for one.
+        """
         if self._select is not None and self.spec.update == "experience":
-            self._update(new, classes_seen, make_pool)
+            self._update(new, classes_seen, make_pool, reference)
         if self._store is not None:
             self._fill(self._store[self._kept])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The exemplars, column by column; complete at the end of an experience."""
-        return {} if self._store is None else self._store[self._kept].columns()
+    def state_dict(self) -> dict[str, Any]:
+        """The exemplars, column by column, and how many samples were seen; complete at the end of an experience."""
+        return {"columns": {} if self.exemplars is None else self.exemplars.columns(), "seen": self._seen}
 
-    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """The inverse of :meth:`state_dict`."""
-        if state:
-            self._fill(Exemplars(**{name: column.to(device) for name, column in state.items()}))
+        self._seen = state["seen"]
+        if state["columns"]:
+            self._fill(Exemplars(**{name: column.to(device) for name, column in state["columns"].items()}))
 
     def _fill(self, exemplars: Exemplars) -> None:
         """Hold exactly these."""
@@ -81,27 +116,26 @@ class Buffer:
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
-    def _update(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
+    def _update(
+        self, new: Exemplars, classes_seen: int, make_pool: MakePool, reference: Exemplars | None = None
+    ) -> None:
         started = time.perf_counter()
+        self._seen += len(new)
         budget = self.spec.capacity * (classes_seen if self.spec.per == "class" else 1)
+        if self.spec.fraction:
+            budget = max(round(self.spec.fraction * self._seen), 1)
         store, place = self._write(new, budget)
         used = store if len(store) == self._used else store[: self._used]
         # where every used row is a candidate, they are the pool, and nothing is copied
         rows = None if len(self._kept) + len(new) == self._used else torch.cat([self._kept.to(new.device), place])
-        pool = make_pool(used if rows is None else used[rows])
-        try:
-            selection = self._select(pool, budget, rng=self.rng)  # type: ignore[misc]
-        except InputError:
-            raise
-        except Exception as error:  # it may be a user's own
-            raise InputError(f"memory.buffer {self.spec.buffer!r}: {raised(error)}") from error
-        self._refuse_invalid(selection, len(pool), budget)
+        pool = make_pool(used if rows is None else used[rows], reference=reference)
+        selection = self._chosen(self._select, pool, budget, self._name)  # type: ignore[arg-type]
         try:
             self._kept = selection.index if rows is None else rows[selection.index]
             is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
         except IndexError as error:
-            raise self._invalid(str(error), len(pool), budget) from None
-        self._store = store.with_weight(self._kept, selection.weight)
+            raise _invalid(self._name, str(error), len(pool), budget) from None
+        self._store = store.with_notes(self._kept, selection.weight, selection.score)
         self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
         self._cost.select_seconds += time.perf_counter() - started
 
@@ -118,28 +152,40 @@ class Buffer:
         self._store.overwrite(place, new)
         return self._store, place
 
-    def _refuse_invalid(self, selection: Selection, candidates: int, budget: int) -> None:
+    @property
+    def _name(self) -> str:
+        return f"memory.buffer {self.spec.buffer!r}"
+
+    def _chosen(self, select: Selector, pool: Pool, budget: int, name: str) -> Selection:
+        try:
+            selection = select(pool, budget, rng=self.rng)
+        except InputError:
+            raise
+        except Exception as error:  # it may be a user's own
+            raise InputError(f"{name}: {raised(error)}") from error
         if not isinstance(selection, Selection):
-            raise self._invalid(f"a {type(selection).__name__}", candidates, budget)
-        index = selection.index
-        found = ""
+            raise _invalid(name, f"a {type(selection).__name__}", len(pool), budget)
+        index, found = selection.index, ""
         if index.dtype != torch.int64 or index.ndim != 1:
             found = f"an index of type {index.dtype} and shape {tuple(index.shape)}"
-        elif len(index) > min(budget, candidates):
+        elif len(index) > min(budget, len(pool)):
             found = f"{len(index)} rows"
-        elif self.spec.update == "experience" and len(index):  # a look at the values waits for the device
-            if int(index.min()) < 0 or int(index.max()) >= candidates:
+        elif self.spec.update == "experience" and select is self._select and len(index):
+            # a look at the values waits for the device: not in a step
+            if int(index.min()) < 0 or int(index.max()) >= len(pool):
                 found = f"rows from {int(index.min())} to {int(index.max())}"
             elif len(index.unique()) < len(index):
                 found = "a row twice"
         if found:
-            raise self._invalid(found, candidates, budget)
+            raise _invalid(name, found, len(pool), budget)
+        return selection
 
-    def _invalid(self, found: str, candidates: int, budget: int) -> InputError:
-        return InputError(
-            f"memory.buffer {self.spec.buffer!r}: the selector returned {found}, "
-            f"allowed: a Selection of int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
-        )
+
+def _invalid(name: str, found: str, candidates: int, budget: int) -> InputError:
+    return InputError(
+        f"{name}: the selector returned {found}, "
+        f"allowed: a Selection of int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"
+    )
 
 
 def _resized(exemplars: Exemplars, rows: int) -> Exemplars:

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.dropout import Dropped
+from clsim.errors import InputError
 from clsim.exemplars import Exemplars
+from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
 
 
@@ -25,11 +28,13 @@ class Cost:
 
     Attributes:
         steps: optimizer steps.
+        proxy_steps: optimizer steps of the proxies that a selector asked for.
         forward_passes: samples passed forward through the net (training, selection and evaluation together).
         train_seconds: in the learner. Selection and evaluation are counted apart.
     """
 
     steps: int = 0
+    proxy_steps: int = 0
     forward_passes: int = 0
     train_seconds: float = 0.0
     select_seconds: float = 0.0
@@ -44,11 +49,38 @@ class Selection:
 
     Attributes:
         index: int64 (m,), best first, no row twice; m = min(budget, n).
-        weight: float32 (m,) for the replay loss, or None for equal weights.
+        weight: float32 (m,) for the replay loss, or None for equal weights. Only their ratios count.
+        score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
     """
 
     index: Tensor
     weight: Tensor | None = None
+    score: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """Training dynamics: how each sample fared after each epoch of a proxy's training, in eval mode.
+
+    Attributes:
+        correct: bool (epochs, n); false where a sample is unlabelled.
+        losses: float32 (epochs, n), cross-entropy; NaN where unlabelled.
+        errors: float32 (epochs, n), ‖p − y‖₂; NaN where unlabelled.
+    """
+
+    correct: Tensor
+    losses: Tensor
+    errors: Tensor
+
+    def __getitem__(self, rows: Tensor) -> History:
+        return History(self.correct[:, rows], self.losses[:, rows], self.errors[:, rows])
+
+
+class Trains(Protocol):
+    """Trains a fresh net on samples; see :class:`clsim.proxy.Trainer`."""
+
+    def train(self, samples: Exemplars) -> tuple[Net, History]:
+        """On the labelled ones."""
 
 
 class Selector(Protocol):
@@ -63,48 +95,66 @@ class Pool:
 
     Args:
         data: the candidates.
-        net: the learner's net; it is left as it was found, in its mode too.
+        net: whose features and scores they are; it is left as it was found, in its mode too. None: a proxy of
+            ``trainer``, trained when first needed.
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
         precision: makes the context of forward passes (autocast, or nothing).
         batch_size: samples a forward pass.
         cost: counters to add the forward passes to.
+        trainer: makes proxies.
+        labelled: what is labelled (or in memory) already, and no candidate.
+        reference: held-out labelled samples that the choice should serve.
+        query, private: what the choice should resemble, and what it should avoid.
+        incoming: the new batch, when the choice is what to replay with it.
     """
 
     def __init__(
         self,
         data: Exemplars,
-        net: Net,
+        net: Net | None,
         prepare: Callable[[Tensor], Tensor],
         *,
         precision: Callable[[], AbstractContextManager] = nullcontext,
         batch_size: int = 500,
         cost: Cost | None = None,
+        trainer: Trains | None = None,
+        labelled: Exemplars | None = None,
+        reference: Exemplars | None = None,
+        query: Exemplars | None = None,
+        private: Exemplars | None = None,
+        incoming: Exemplars | None = None,
     ) -> None:
         self.data = data
         self.cost = Cost() if cost is None else cost
-        self._net = net
+        self._nets = _Nets(data, net, trainer)
+        self._rows: Tensor | None = None  # in the pool that this one is a part of
         self._prepare = prepare
         self._precision = precision
         self._batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
+        self._members: list[Pool] = []
+        self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
+        self._pools: dict[str, Pool] = {}
+        self.incoming = incoming
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, rows: Tensor) -> Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
-        part = Pool(
-            self.data[rows],
-            self._net,
-            self._prepare,
-            precision=self._precision,
-            batch_size=self._batch_size,
-            cost=self.cost,
-        )
+        part = self._with(self.data[rows], self.net if self._outputs else None)
+        part._nets, part._pools, part._beside = self._nets, self._pools, self._beside
+        part._rows = rows.to(self.data.device) if self._rows is None else self._rows[rows]
+        part._members = [member[rows] for member in self._members]
         if self._outputs is not None:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
         return part
+
+    @property
+    def net(self) -> Net:
+        """The net behind the features and scores; to be read, never changed."""
+        return self._nets.scoring()
 
     @property
     def features(self) -> Tensor:
@@ -122,22 +172,139 @@ class Pool:
         return self.logits.softmax(1)
 
     @property
+    def predictions(self) -> Tensor:
+        """int64 (n,), the likeliest class."""
+        return self.logits.argmax(1)
+
+    @property
+    def visible(self) -> Tensor:
+        """bool (n, classes): the classes that a sample's task has."""
+        return self.net.visible[self.data.task]
+
+    @property
     def losses(self) -> Tensor:
         """float32 (n,), cross-entropy of each sample; NaN where it is unlabelled."""
         labelled = self.data.y >= 0
         losses = F.cross_entropy(self.logits, self.data.y.clamp_min(0), reduction="none")
         return losses.where(labelled, torch.nan)
 
+    @property
+    def gradients(self) -> Gradients:
+        """Last-layer gradients at the label where there is one, else at the prediction."""
+        return self._gradients(torch.where(self.data.y >= 0, self.data.y, self.predictions))
+
+    @property
+    def hypothetical_gradients(self) -> Gradients:
+        """Last-layer gradients at the prediction, whatever the label: what an acquisition may know."""
+        return self._gradients(self.predictions)
+
+    def stochastic(self, passes: int, rng: torch.Generator) -> Tensor:
+        """float32 (passes, n, classes): softmax under nets drawn by dropout; see :class:`clsim.dropout.Dropped`."""
+        dropped, drawn = Dropped(self.net, rng), []
+        for _ in range(passes):
+            dropped.draw()
+            features = self.features if dropped.last else self._pass(dropped.net)[0]
+            with torch.no_grad():
+                out = dropped.last(features) if dropped.last else features
+                drawn.append(self.net.logits(out, self.data.task).softmax(1))
+        return torch.stack(drawn)
+
+    def committee(self, nets: int) -> list[Pool]:
+        """The same candidates under so many fresh nets, each trained on them from other first weights.
+
+        Raises:
+            InputError: if the pool has no trainer.
+        """
+        for i in range(len(self._members), nets):
+            self._members.append(self._with(self.data, self._nets.proxy(i)[0]))
+        return self._members[:nets]
+
+    @property
+    def history(self) -> History:
+        """The dynamics of a proxy's training on all candidates.
+
+        Raises:
+            InputError: if the pool has no trainer.
+        """
+        history = self._nets.proxy(0)[1]
+        return history if self._rows is None else history[self._rows]
+
+    @property
+    def labelled(self) -> Pool | None:
+        """What is labelled (or in memory) already; None: nothing."""
+        return self._other("labelled")
+
+    @property
+    def reference(self) -> Pool | None:
+        """Held-out labelled samples; None without a validation share."""
+        return self._other("reference")
+
+    @property
+    def query(self) -> Pool | None:
+        """What the choice should resemble; None: nothing in particular."""
+        return self._other("query")
+
+    @property
+    def private(self) -> Pool | None:
+        """What the choice should avoid; None: nothing in particular."""
+        return self._other("private")
+
+    def inputs(self, rows: Tensor | slice) -> Tensor:
+        """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
+        return self._prepare(self.data.x[rows])
+
+    def _other(self, name: str) -> Pool | None:
+        data = self._beside[name]
+        if name not in self._pools and data is not None and len(data):
+            self._pools[name] = self._with(data, self.net)
+        return self._pools.get(name)
+
+    def _with(self, data: Exemplars, net: Net | None) -> Pool:
+        """Other candidates, or another net, and the rest as here."""
+        return Pool(
+            data,
+            net,
+            self._prepare,
+            precision=self._precision,
+            batch_size=self._batch_size,
+            cost=self.cost,
+            incoming=self.incoming,
+        )
+
+    def _gradients(self, y: Tensor) -> Gradients:
+        return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)
+
     def _forward(self) -> tuple[Tensor, Tensor]:
         """One pass over the pool for features and logits together."""
         if self._outputs is None:
-            features, logits = [], []
-            with evaluating(self._net), torch.no_grad(), self._precision():
-                for start in range(0, max(len(self), 1), self._batch_size):
-                    rows = slice(start, start + self._batch_size)
-                    out = self._net.features(self._prepare(self.data.x[rows])).float()
-                    features.append(out)
-                    logits.append(self._net.logits(out, self.data.task[rows]))
-            self.cost.forward_passes += len(self)
-            self._outputs = torch.cat(features), torch.cat(logits)
+            self._outputs = self._pass(self.net)
         return self._outputs
+
+    def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
+        features, logits = [], []
+        with evaluating(net), torch.no_grad(), self._precision():
+            for start in range(0, max(len(self), 1), self._batch_size):
+                rows = slice(start, start + self._batch_size)
+                out = net.features(self._prepare(self.data.x[rows])).float()
+                features.append(out)
+                logits.append(net.logits(out, self.data.task[rows]))
+        self.cost.forward_passes += len(self)
+        return torch.cat(features), torch.cat(logits)
+
+
+class _Nets:
+    """The nets that a pool and its parts share, trained on all of its candidates when first needed. Final."""
+
+    def __init__(self, data: Exemplars, net: Net | None, trainer: Trains | None) -> None:
+        self._data, self._net, self._trainer = data, net, trainer
+        self._proxies: list[tuple[Net, History]] = []
+
+    def scoring(self) -> Net:
+        return self.proxy(0)[0] if self._net is None else self._net
+
+    def proxy(self, i: int) -> tuple[Net, History]:
+        if self._trainer is None:
+            raise InputError("pool: the selector asks for a net trained on the pool, but the pool has no trainer")
+        while len(self._proxies) <= i:
+            self._proxies.append(self._trainer.train(self._data))
+        return self._proxies[i]

@@ -29,12 +29,15 @@ class Randomness:
         order: of the samples in an epoch (CPU).
         memory: replayed batches and selectors (CPU).
         augment: augmentation (on the device of the images).
+        proxy: weights and order of proxies (CPU); their augmentation is ``proxy_augment``.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.order = generator(seed, "order")
         self.memory = generator(seed, "memory")
         self.augment = generator(seed, "augment", device)
+        self.proxy = generator(seed, "proxy")
+        self.proxy_augment = generator(seed, "proxy augment", device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every generator's state, and torch's own (which only layers such as dropout draw from)."""

@@ -13,7 +13,8 @@ from typing import Any
 from clsim import catalog, specs
 from clsim.data import datasets
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec, LearnerSpec, ModelSpec, RunSpec, merge
+from clsim.specs import DataSpec, LearnerSpec, ModelSpec, RunSpec
+from clsim.strict import merge
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +62,7 @@ def resolve(
     specs.check(command_line, "command line")
 
     planned = merge(strategy_tables, here).get("memory", {}).get("buffer", "none")
-    wished = command_line.get("memory", {}).get("buffer", planned)
+    wished = catalog.canonical(command_line.get("memory", {}).get("buffer", planned))
     if planned == "none" and wished != "none":
         raise InputError(
             f"memory.buffer: found {wished!r}, but strategy {strategy_name!r} keeps no memory; allowed: none"
@@ -72,6 +73,8 @@ def resolve(
             tables["memory"].pop(key, None)
     implied = catalog.BUFFER_DEFAULTS.get(wished, {})
     tables = merge({"memory": implied}, tables, command_line)
+    if "buffer" in tables.get("memory", {}):
+        tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     return specs.read(tables | {"sources": _sources(tables)}, f"{scenario_name} with {strategy_name}")
 
@@ -122,9 +125,13 @@ def _setting(text: str) -> dict[str, Any]:
     return parsed
 
 
+OWN = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))
+"""Keys that may name a file of the user's."""
+
+
 def _sources(tables: Mapping[str, Any]) -> list[list[str]]:
     """Digests of the user's own files, so that an edited one makes another run."""
-    named = [tables.get(t, {}).get(k, "") for t, k in (("memory", "buffer"), ("learner", "name"), ("model", "name"))]
+    named = [tables.get(t, {}).get(k, "") for t, k in OWN]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
     found = [[name, catalog.digest(name)] for name in named]
     data = DataSpec(**{key: tables.get("data", {}).get(key, "") for key in ("dataset", "path")})

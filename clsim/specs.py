@@ -161,27 +161,66 @@ class LearnerSpec:
 
 @dataclass(frozen=True)
 class MemorySpec:
-    """What may be kept of the past.
+    """What may be kept of the past, and what of it is replayed.
 
     Attributes:
-        buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or ``per_class(…)`` around
-            one; ``none`` keeps nothing.
+        buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
+            ``per_class(…)`` around one; ``none`` keeps nothing.
         capacity: exemplars in all, or a class (see ``per``).
         per: ``total`` or ``class``: what the capacity counts.
+        fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
         batch_size: exemplars replayed with each batch of new samples.
         update: select after every ``batch`` or after every ``experience``.
         options: keyword arguments of the selector.
+        retrieval: which exemplars to replay: ``random``, or a selector, such as ``mir``.
+        candidates: exemplars drawn at random for the retrieval to choose from; 0: all.
+        retrieval_options: keyword arguments of the retrieval.
     """
 
     buffer: str = "none"
     capacity: int = 500
     per: Literal["total", "class"] = "total"
+    fraction: float = 0.0
     batch_size: int = 10
     update: Literal["batch", "experience"] = "experience"
     options: Options = field(default_factory=dict)
+    retrieval: str = "random"
+    candidates: int = 50
+    retrieval_options: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(self, "memory", capacity=1, batch_size=1)
+        _at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
+        if not 0 <= self.fraction <= 1:
+            raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
+        if self.fraction and self.per == "class":
+            raise InputError("memory.fraction: found with per = 'class', allowed: per = 'total'")
+
+
+@dataclass(frozen=True)
+class ProxySpec:
+    """Fresh nets trained on a selector's candidates, for selectors that ask for one (or a committee), and for coresets.
+
+    SGD with Nesterov momentum and a cosine schedule, the run's architecture and augmentation. The defaults are those
+    of DeepCore (Guo et al., 2022): 10 epochs.
+
+    Attributes:
+        source: whose features and scores selectors see: the ``learner``'s, or a ``proxy``'s.
+        epochs: of each proxy.
+    """
+
+    source: Literal["learner", "proxy"] = "learner"
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        _at_least(self, "proxy", epochs=1, batch_size=1, weight_decay=0)
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"proxy.lr: found {self.lr}, allowed: a finite number above 0")
+        if not 0 < self.momentum < 1:
+            raise InputError(f"proxy.momentum: found {self.momentum}, allowed: above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -218,6 +257,7 @@ class RunSpec:
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     learner: LearnerSpec = field(default_factory=LearnerSpec)
     memory: MemorySpec = field(default_factory=MemorySpec)
+    proxy: ProxySpec = field(default_factory=ProxySpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     sources: tuple[tuple[str, str], ...] = ()
 
@@ -246,20 +286,6 @@ TABLES: dict[str, Any] = {
 """Name of each table of a spec file → the dataclass that reads it."""
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later layers win, table by table and key by key; ``options`` tables are merged too.
-
-    >>> merge({"memory": {"capacity": 5}}, {"memory": {"buffer": "random"}})
-    {'memory': {'capacity': 5, 'buffer': 'random'}}
-    """
-    out: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            known = out.get(key)
-            out[key] = merge(known if isinstance(known, dict) else {}, value) if isinstance(value, Mapping) else value
-    return out
-
-
 def read(tables: Mapping[str, Any], where: str) -> RunSpec:
     """The strict reader: unknown tables, unknown keys and mistyped values are refused.
 
@@ -270,10 +296,9 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
     Raises:
         InputError: naming ``where``, the table, the key, what was found, what is allowed and the nearest match.
 
-    >>> read({"memory": {"capacty": 3}}, "my.toml")
+    >>> read({"evaluation": {"row": "seen"}}, "my.toml")
     Traceback (most recent call last):
-    clsim.errors.InputError: my.toml: [memory] capacty: unknown key; did you mean 'capacity'? \
-(allowed: batch_size, buffer, capacity, options, per, update)
+    clsim.errors.InputError: my.toml: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows)
     """
     found = arguments(RunSpec, tables, where, "")
     try:

@@ -15,6 +15,20 @@ Options = Mapping[str, Any]
 """The keyword arguments of a component: strings, numbers, booleans, or lists of them."""
 
 
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers win, table by table and key by key; ``options`` tables are merged too.
+
+    >>> merge({"memory": {"capacity": 5}}, {"memory": {"buffer": "random"}})
+    {'memory': {'capacity': 5, 'buffer': 'random'}}
+    """
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            known = out.get(key)
+            out[key] = merge(known if isinstance(known, dict) else {}, value) if isinstance(value, Mapping) else value
+    return out
+
+
 def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
     """The arguments of a dataclass: keys known, values of the right type.
 

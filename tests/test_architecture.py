@@ -15,12 +15,13 @@ PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "strict", "compat", "metrics"},
+    {"errors", "strict", "compat", "metrics", "components", "gradients"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models"},
-    {"pool", "streams"},
-    {"selectors", "memory"},
+    {"dropout", "streams"},
+    {"pool"},
+    {"proxy", "selectors", "memory"},
     {"objectives", "learners"},
     {"bridge", "checks"},
     {"loop"},

@@ -69,17 +69,17 @@ def unseeded(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 def trains_the_net(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     with torch.no_grad():
-        pool._net.head.weight.add_(0.01)
+        pool.net.head.weight.add_(0.01)
     return Selection(first(pool, budget))
 
 
 def leaves_eval_mode(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    pool._net.eval()
+    pool.net.eval()
     return Selection(first(pool, budget))
 
 
 def leaves_gradients(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    pool._net.head.weight.square().sum().backward()
+    pool.net.head.weight.square().sum().backward()
     return Selection(first(pool, budget))
 
 

@@ -28,7 +28,7 @@ def radius(x: Tensor, chosen: Tensor | tuple[int, ...]) -> float:
     return float(torch.cdist(x, x[list(chosen)]).min(1).values.max())
 
 
-@pytest.mark.parametrize("name", catalog.COMPONENTS["buffers"])
+@pytest.mark.parametrize("name", catalog.COMPONENTS["selectors"])
 def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
     check_selector(catalog.component("buffers", name))
 

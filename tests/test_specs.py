@@ -16,6 +16,7 @@ from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.specs import RunSpec
+from clsim.strict import merge
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"memry": {}}, r"memry: unknown key; did you mean 'memory'\?"),
@@ -151,8 +152,8 @@ def test_options_of_one_model_do_not_pass_to_another() -> None:
 
 def test_merging_leaves_the_layers_as_they_were() -> None:
     first = {"memory": {"options": {"a": 1}}}
-    specs.merge(first, {"memory": {"options": {"b": 2}}})["memory"]["options"].clear()
-    specs.merge(first)["memory"].clear()
+    merge(first, {"memory": {"options": {"b": 2}}})["memory"]["options"].clear()
+    merge(first)["memory"].clear()
     assert first == {"memory": {"options": {"a": 1}}}
 
 

@@ -16,19 +16,20 @@ from clsim.errors import InputError, nearest
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, buffers, datasets, models …")] = None,
+    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, selectors, datasets …")] = None,
 ) -> None:
     """What there is: names, a line each, and the paper."""
     kinds = [*catalog.FILES, "datasets", *catalog.COMPONENTS]
-    if kind is not None and kind not in kinds:
+    if kind is not None and kind not in (*kinds, "buffers"):
         raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
     for shown in [kind] if kind else kinds:
         table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(ratio=1)
         for entry in catalog.entries(shown):
-            paper = f" [dim]· {escape(entry.paper)}" if entry.paper else ""
-            table.add_row(escape(entry.name), escape(entry.title) + paper)
+            further = [entry.paper, *(f"{k} {v}" for k, v in (("needs", entry.needs), ("cost", entry.cost)) if v)]
+            said = "".join(f" [dim]· {escape(text)}" for text in further if text)
+            table.add_row(escape(entry.name), escape(entry.title) + said)
         Console().print(table, "")
 
 
@@ -41,7 +42,7 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
             out.print(f"[bold]{kind}[/] {escape(str(path))}\n")
             out.print(path.read_text(encoding="utf-8"), markup=False)
             tables = catalog.read_toml(path)
-            for component, key in (("learners", "learner"), ("buffers", "memory"), ("models", "model")):
+            for component, key in (("learners", "learner"), ("selectors", "memory"), ("models", "model")):
                 value = tables.get(key, {}).get("buffer" if key == "memory" else "name", "none")
                 if value in catalog.COMPONENTS[component]:
                     out.print(f"{key} {value!r}: {catalog.place(component, value)}", markup=False, highlight=False)
@@ -49,7 +50,7 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
             if name.endswith(".toml"):
                 return
     for component, known in catalog.COMPONENTS.items():
-        if name in known or ":" in name:
+        if name in (*known, *(catalog.ALIASES if component == "selectors" else ())) or ":" in name:
             out.print(f"[bold]{component}[/] {escape(name)}: {escape(catalog.place(component, name))}")
             found = True
             if ":" in name:
@@ -61,12 +62,12 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
 
 def check(
     name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
-    kind: Annotated[str, typer.Option(help="buffers or learners.")] = "buffers",
+    kind: Annotated[str, typer.Option(help="selectors or learners.")] = "selectors",
 ) -> None:
     """Does a component of your own keep the contract? Says which promise it breaks."""
     from clsim import checks
 
-    kinds: dict[str, Any] = {"buffers": checks.check_selector, "learners": checks.check_learner}
+    kinds: dict[str, Any] = {"selectors": checks.check_selector, "learners": checks.check_learner}
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
     try:

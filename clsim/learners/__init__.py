@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from clsim.exemplars import Exemplars
 from clsim.memory import Buffer
 from clsim.models import Net
 from clsim.pool import Cost, Pool
+from clsim.proxy import Trainer
 from clsim.randomness import Randomness
 from clsim.specs import RunSpec
 from clsim.streams import Experience
@@ -28,12 +30,14 @@ class Setup:
 
     Attributes:
         net: to be trained in place; the buffer's selector reads it.
+        fresh: a net of the same architecture, with weights drawn from a seed.
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
     """
 
     spec: RunSpec
     net: Net
+    fresh: Callable[[int], Net]
     memory: Buffer
     transform: Transform
     randomness: Randomness
@@ -44,9 +48,30 @@ class Setup:
         """Where net, memory and stream are."""
         return self.net.head.weight.device
 
-    def pool(self, samples: Exemplars) -> Pool:
-        """The samples, with what the net says of them, for a selector."""
-        return Pool(samples, self.net, self.transform.plain, precision=self.precision, cost=self.cost)
+    def pool(
+        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+    ) -> Pool:
+        """The samples, with what the net (or a proxy, where the spec says so) says of them, for a selector."""
+        spec, randomness = self.spec, self.randomness
+        trainer = Trainer(
+            spec.proxy,
+            self.fresh,
+            self.transform,
+            self.precision,
+            randomness.proxy,
+            randomness.proxy_augment,
+            self.cost,
+        )
+        return Pool(
+            samples,
+            None if spec.proxy.source == "proxy" and incoming is None else self.net,
+            self.transform.plain,
+            precision=self.precision,
+            cost=self.cost,
+            trainer=trainer,
+            reference=reference,
+            incoming=incoming,
+        )
 
     def precision(self) -> AbstractContextManager:
         """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""

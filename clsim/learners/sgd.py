@@ -48,8 +48,8 @@ class Sgd:
             self.optimizer = optimizers.build(self._setup.spec.optimizer, self.net.parameters())
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step on ``batch`` and as many exemplars as ``memory.batch_size``."""
-        return self.step(batch, self._setup.memory.sample())
+        """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
+        return self.step(batch, self._setup.memory.sample(batch, self._setup.pool))
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""

@@ -8,6 +8,11 @@ from torch import Tensor
 from clsim.pool import Pool, Selection, Selector
 
 
+def whole(select: Selector) -> Selector:
+    """The selector over all candidates at once, where a buffer's name would apply it to each class."""
+    return select
+
+
 def per_class(select: Selector) -> Selector:
     """The selector, applied to each class apart, with equal quotas.
 

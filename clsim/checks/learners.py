@@ -1,0 +1,168 @@
+"""The contract of a learner."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clsim import models
+from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, exemplars
+from clsim.data.augment import Transform
+from clsim.learners import Learner, Setup
+from clsim.memory import Buffer
+from clsim.pool import Cost
+from clsim.randomness import Randomness
+from clsim.selectors.random import random as random_selector
+from clsim.specs import MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
+from clsim.streams import Experience
+
+
+def check_learner(make: Callable[[Setup], Learner]) -> None:
+    """Everything that a learner promises, on two easy experiences.
+
+    Args:
+        make: the learner's class, its options bound.
+
+    Raises:
+        CheckFailed: at the first broken promise.
+    """
+    setup, learner = _learn(make, buffered=True)
+    _check_terms(make)
+    _check_predictions(setup, learner)
+    _check_silent_evaluation(make, setup, learner)
+    _check_resume(make, setup)
+    _learn(make, buffered=False)
+
+
+def _check_terms(make: Callable[[Setup], Learner]) -> None:
+    setup = _setup(buffered=True)
+    learner, experience = make(setup), _experience(0)
+    untouched = {name: column.clone() for name, column in experience.train.columns().items()}
+    state = torch.get_rng_state()
+    learner.begin(experience)
+    terms = learner.observe(experience.train[:10])
+    if not torch.equal(state, torch.get_rng_state()):
+        raise CheckFailed("observe drew from torch's global generator; all randomness must come from setup.randomness")
+    if not isinstance(terms, dict):
+        raise CheckFailed(f"observe returned a {type(terms).__name__}, not a dict of loss terms")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim or term.requires_grad:
+            raise CheckFailed(
+                f"observe returned the term {name!r} not as a detached scalar tensor (no .item() in a step)"
+            )
+    for name, column in experience.train.columns().items():
+        if not torch.equal(untouched[name], column):
+            raise CheckFailed(f"observe changed the experience's column {name!r}")
+
+
+def _check_predictions(setup: Setup, learner: Learner) -> None:
+    for position in (0, 1):
+        test = _experience(position).train
+        before = _snapshot(setup)
+        logits = learner.predict(test.x, test.task)
+        if not torch.equal(before, _snapshot(setup)):
+            raise CheckFailed("predict changed the net")
+        if logits.shape != (len(test), CLASSES) or logits.requires_grad or logits.isnan().any():
+            raise CheckFailed(
+                f"predict returned {tuple(logits.shape)} with gradient or NaN, not ({len(test)}, {CLASSES})"
+            )
+        if not torch.equal(learner.predict(test.x[:3], test.task[:3]).argmax(1), logits[:3].argmax(1)):
+            raise CheckFailed("predict depends on which samples are predicted together (batch statistics?)")
+        hidden = ~setup.net.visible[position]
+        if hidden.any() and bool((logits[:, hidden] > -torch.inf).any()):
+            raise CheckFailed("predict gave a task logits of classes that it does not have")
+    accuracy = float((logits.argmax(1) == test.y).float().mean())
+    if accuracy < 0.9:
+        raise CheckFailed(f"learnt {accuracy:.0%} of two separable classes that it had just been trained on")
+
+
+def _check_silent_evaluation(make: Callable[[Setup], Learner], setup: Setup, learner: Learner) -> None:
+    watched, _ = _learn(make, buffered=True, evaluate=True)
+    again, _ = _learn(make, buffered=True)
+    if not torch.equal(_snapshot(setup), _snapshot(again)):
+        raise CheckFailed("learnt otherwise from the same seed and the same stream")
+    if not torch.equal(_snapshot(setup), _snapshot(watched)):
+        raise CheckFailed("learnt otherwise when it was evaluated in between")
+
+
+def _check_resume(make: Callable[[Setup], Learner], whole: Setup) -> None:
+    """Through a file and back after the first experience, then on: bit for bit the same."""
+    setup, learner = _learn(make, buffered=True, positions=(0,))
+    state = learner.state_dict()
+    if state is None:
+        return  # it says that it cannot be resumed
+    everything = {"learner": state, "memory": setup.memory.state_dict(), "randomness": setup.randomness.state_dict()}
+    file = io.BytesIO()
+    try:
+        torch.save(everything, file)
+        file.seek(0)
+        loaded = torch.load(file, weights_only=True)
+    except Exception as error:
+        raise CheckFailed(f"has a state_dict that is not tensors and plain values only: {error}") from error
+    resumed = _setup(buffered=True)
+    learner = make(resumed)
+    learner.load_state_dict(loaded["learner"])
+    resumed.memory.load_state_dict(loaded["memory"], CPU)
+    resumed.randomness.load_state_dict(loaded["randomness"])
+    _train(resumed, learner, (1,), evaluate=False)
+    if not torch.equal(_snapshot(whole), _snapshot(resumed)):
+        raise CheckFailed("learnt otherwise after it was saved and loaded: its state_dict is not all of its state")
+
+
+def _learn(
+    make: Callable[[Setup], Learner], *, buffered: bool, evaluate: bool = False, positions: tuple[int, ...] = (0, 1)
+) -> tuple[Setup, Learner]:
+    setup = _setup(buffered=buffered)
+    learner = make(setup)
+    try:
+        _train(setup, learner, positions, evaluate)
+    except Exception as error:
+        memory = "a memory" if buffered else "no memory"
+        raise CheckFailed(f"raised {type(error).__name__} in training with {memory}: {error}") from error
+    return setup, learner
+
+
+def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate: bool) -> None:
+    for position in positions:
+        experience = _experience(position)
+        learner.begin(experience)
+        for epoch in range(setup.spec.training.epochs):
+            for start in range(0, len(experience.train), 10):
+                learner.observe(experience.train[start : start + 10])
+                if evaluate and not epoch:
+                    learner.predict(experience.train.x[:7], experience.train.task[:7])
+        setup.memory.after_experience(experience.train, 2 * position + 2, setup.pool)
+        learner.finish(experience)
+
+
+def _setup(*, buffered: bool) -> Setup:
+    spec = RunSpec(
+        training=TrainingSpec(epochs=5),
+        optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
+        memory=MemorySpec(buffer="random" if buffered else "none", capacity=20),
+    )
+    randomness, cost = Randomness(7, CPU), Cost()
+    memory = Buffer(spec.memory, random_selector if buffered else None, rng=randomness.memory, cost=cost)
+    visible = torch.tensor([[True, True, False, False], [False, False, True, True]])
+    transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
+
+    def fresh(seed: int) -> models.Net:
+        return models.build(body, SHAPE, visible, seed, CPU)
+
+    return Setup(spec, fresh(0), fresh, memory, transform, randomness, cost)
+
+
+def _experience(position: int) -> Experience:
+    """Two of the four clusters, 52 samples: the last batch is short."""
+    x, y = clusters(104, seed=4)
+    rows = ((y == 2 * position) | (y == 2 * position + 1)).nonzero().flatten()
+    train = exemplars(x[rows], y[rows], task=position)
+    return Experience(position, (2 * position, 2 * position + 1), train)
+
+
+def _snapshot(setup: Setup) -> Tensor:
+    """All weights and statistics in one vector."""
+    return torch.cat([value.detach().flatten().double() for value in setup.net.state_dict().values()])

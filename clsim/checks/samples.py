@@ -1,0 +1,125 @@
+"""Small nets and pools that checks run on: ordinary ones, and those that break what was written for ordinary ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clsim import models
+from clsim.data.augment import Transform
+from clsim.exemplars import Exemplars
+from clsim.pool import Cost, Pool
+from clsim.proxy import Trainer
+from clsim.specs import ProxySpec
+
+SHAPE = (1, 6, 6)
+CLASSES = 4
+CPU = torch.device("cpu")
+
+
+class CheckFailed(AssertionError):
+    """A component breaks its contract; the message says how."""
+
+
+def pools() -> dict[str, Pool]:
+    """Ordinary pools, and those that break what was written for ordinary ones."""
+    x, y = clusters(40, seed=1)
+    same = torch.zeros_like(x)
+    return {
+        "40 samples of 4 classes": pool_of(x, y),
+        "a single sample": pool_of(x[:1], y[:1]),
+        "a single class": pool_of(x, torch.zeros_like(y)),
+        "a class with one sample": pool_of(x, (torch.arange(40) == 0).long()),
+        "exact duplicates": pool_of(x[:5].repeat(8, 1, 1, 1), y[:5].repeat(8)),
+        "all samples alike": pool_of(same, y),
+        "features of zero": pool_of(same, y, zero=True),
+        "certain predictions": pool_of(x, y, sharp=1e4),
+        "no labels": pool_of(x, torch.full_like(y, -1)),
+        "half of the labels": pool_of(x, y.where(torch.arange(40) % 8 < 4, -1)),
+        "a missing class": pool_of(x, torch.where(y == 2, 3, y)),
+        "two tasks with classes of their own": pool_of(x, y, tasks=2),
+        "labelled, reference, query and private samples": pool_of(x, y, beside=True),
+    }
+
+
+def clusters(n: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Images in four well separated clusters, in turn: uint8 (n, 1, 6, 6), and their labels."""
+    rng = torch.Generator().manual_seed(seed)
+    centres = torch.randint(40, 216, (CLASSES, *SHAPE), generator=torch.Generator().manual_seed(0))
+    y = torch.arange(n) % CLASSES
+    noise = torch.randint(-25, 26, (n, *SHAPE), generator=rng)
+    return (centres[y] + noise).to(torch.uint8), y
+
+
+def exemplars(x: Tensor, y: Tensor, *, task: int = 0, seed: int = 6) -> Exemplars:
+    """Samples with keys drawn from a seed."""
+    n = len(y)
+    keys = torch.rand(n, generator=torch.Generator().manual_seed(seed))
+    return Exemplars(x, y, torch.full((n,), task), keys, torch.arange(n))
+
+
+def pool_of(
+    x: Tensor,
+    y: Tensor,
+    *,
+    zero: bool = False,
+    sharp: float = 1.0,
+    batch_size: int = 500,
+    tasks: int = 1,
+    beside: bool = False,
+) -> Pool:
+    """A pool under a small net with dropout, and with a trainer.
+
+    Args:
+        zero: a net whose features are all alike.
+        sharp: the head's weights are so much larger.
+        tasks: 2: each with two of the classes.
+        beside: with labelled, reference, query, private and incoming samples.
+    """
+    visible = torch.ones(tasks, CLASSES, dtype=torch.bool)
+    if tasks == 2:
+        visible = torch.tensor([[True, True, False, False], [False, False, True, True]])
+
+    def fresh(seed: int) -> models.Net:
+        return models.build(partial(body, dropout=0.2), SHAPE, visible, seed, CPU)
+
+    net = fresh(0)
+    with torch.no_grad():
+        net.head.weight *= sharp
+        if zero:
+            for parameter in net.body.parameters():
+                parameter.zero_()
+    transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
+    rng, cost = torch.Generator().manual_seed(8), Cost()
+    data = exemplars(x, y)
+    if tasks == 2:
+        data = dataclasses.replace(data, task=y // 2)
+    others = [exemplars(*clusters(8, seed=10 + i)) if beside else None for i in range(5)]
+    return Pool(
+        data,
+        net,
+        transform.plain,
+        batch_size=batch_size,
+        trainer=Trainer(ProxySpec(epochs=2, batch_size=16), fresh, transform, nullcontext, rng, rng, cost),
+        labelled=others[0],
+        reference=others[1],
+        query=others[2],
+        private=others[3],
+        incoming=others[4],
+    )
+
+
+def body(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
+    """A small net with batch norm: a wrong mode shows."""
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(36, 16),
+        torch.nn.BatchNorm1d(16),
+        torch.nn.ReLU(),
+        *[torch.nn.Dropout(dropout)] * (dropout > 0),
+        torch.nn.Linear(16, 8),
+    )

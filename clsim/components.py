@@ -1,0 +1,58 @@
+"""What is shipped, by name: kind → name → where its code is. Nothing is imported to read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMPONENTS: dict[str, dict[str, str]] = {
+    "selectors": {
+        # uniform, and in order of arrival
+        "random": "clsim.selectors.random:random",
+        "reservoir": "clsim.selectors.random:reservoir",
+        "class-balanced": "clsim.selectors.random:class_balanced",
+        # coverage
+        "herding": "clsim.selectors.herding:herding",
+        "kcenter": "clsim.selectors.kcenter:k_center",
+        # clusters
+        # submodular
+        # information measures
+        # gradients
+        # dynamics
+        # uncertainty
+        # batches
+        # boundary
+        # continual
+    },
+    "learners": {
+        "sgd": "clsim.learners.sgd:Sgd",
+        "gdumb": "clsim.learners.gdumb:Gdumb",
+    },
+    "models": {
+        "linear": "clsim.models:linear",
+        "mlp": "clsim.models:mlp",
+        "convnet3": "clsim.models:convnet3",
+        "slim-resnet18": "clsim.models:slim_resnet18",
+        "resnet18": "clsim.models:resnet18",
+    },
+    "objectives": {
+        "replay": "clsim.objectives.replay:replay",
+    },
+}
+
+COMBINATORS = {
+    "per_class": "clsim.selectors.combinators:per_class",
+    "whole": "clsim.selectors.combinators:whole",
+}
+"""Selectors made of selectors: ``per_class(kcenter)``."""
+
+ALIASES: dict[str, str] = {
+    "uniform": "random",
+    "k-center": "kcenter",
+}
+"""A selector's other names in the field → its name here."""
+
+OVER_ALL = {"random", "reservoir", "class-balanced"}
+"""Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
+
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
+"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""

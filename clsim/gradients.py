@@ -1,0 +1,65 @@
+"""Last-layer gradients of many samples, never written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient of the cross-entropy with respect to the last layer, a sample a row, as two factors.
+
+    g_i = q_i ⊗ [h_i, 1] with q = p − e_y, so that ⟨g_i, g_j⟩ = ⟨q_i, q_j⟩·(⟨h_i, h_j⟩ + 1) and ‖g‖ = ‖q‖·√(1 + ‖h‖²).
+    An n × C·(d + 1) matrix would take gigabytes where these take megabytes, and they are exact.
+
+    Attributes:
+        q: float32 (n, C), softmax minus the one-hot label.
+        h: float32 (n, d), penultimate features.
+
+    >>> g = Gradients(torch.tensor([[0.5, -0.5]]), torch.tensor([[2.0]]))
+    >>> g.dense(), g.squares, g.inner(g)
+    (tensor([[[ 1.0000,  0.5000],
+             [-1.0000, -0.5000]]]), tensor([2.5000]), tensor([[2.5000]]))
+    """
+
+    q: Tensor
+    h: Tensor
+
+    def __len__(self) -> int:
+        return len(self.q)
+
+    def __getitem__(self, rows: Tensor | slice) -> Gradients:
+        return Gradients(self.q[rows], self.h[rows])
+
+    @property
+    def squares(self) -> Tensor:
+        """‖g‖², (n,)."""
+        return self.q.square().sum(1) * (self.h.square().sum(1) + 1)
+
+    def inner(self, other: Gradients) -> Tensor:
+        """⟨g_i, g_j⟩, (n, m): choose n × m with care."""
+        return (self.q @ other.q.T) * (self.h @ other.h.T + 1)
+
+    def squared_distances(self, other: Gradients) -> Tensor:
+        """‖g_i − g_j‖², (n, m), never below 0."""
+        return (self.squares[:, None] + other.squares - 2 * self.inner(other)).clamp_min_(0)
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, (n, C, d + 1), the bias last: for few samples."""
+        return self.q[:, :, None] * _with_one(self.h)[:, None, :]
+
+    def sum(self, weight: Tensor | None = None) -> Tensor:
+        """Σ_i w_i g_i as a matrix (C, d + 1), the bias last."""
+        q = self.q if weight is None else self.q * weight[:, None]
+        return q.T @ _with_one(self.h)
+
+    def along(self, direction: Tensor) -> Tensor:
+        """⟨g_i, direction⟩ for a matrix (C, d + 1), (n,)."""
+        return (self.q @ direction * _with_one(self.h)).sum(1)
+
+
+def _with_one(h: Tensor) -> Tensor:
+    return torch.cat([h, h.new_ones(len(h), 1)], 1)
