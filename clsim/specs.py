@@ -287,7 +287,7 @@ TABLES: dict[str, Any] = {
 """Name of each table of a spec file → the dataclass that reads it."""
 
 EXTRAS = ("proxy",)
-"""Tables that most runs leave as they are. Left out of a spec then, they can be added without making every run another."""
+"""Tables that most runs leave as they are, and that are left out of a spec then: a new one makes no old run another."""
 
 
 def read(tables: Mapping[str, Any], where: str) -> RunSpec:
