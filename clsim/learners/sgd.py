@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import reduce
 from typing import Any
 
@@ -121,4 +120,4 @@ class Sgd:
 
 def _named(name: str, setup: Setup) -> Objective:
     found: Any = catalog.component("objectives", name)
-    return found(setup) if inspect.isclass(found) else Stateless(found)
+    return found(setup) if isinstance(found, type) else Stateless(found)
