@@ -1,0 +1,203 @@
+"""One axes at a time: curves, heat maps, accuracy against memory and cost. Readable in print and by everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clsim.reporting.series import Look, Series, band, mean
+from clsim.reporting.statistics import half_width
+from clsim.reporting.svg import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE = (4.1, 2.9)
+"""Inches of a panel: it is legible, and not scaled down, on paper's half width and on a telephone."""
+
+
+def panel(width: float = SIZE[0], height: float = SIZE[1], left: float = 0.5, bottom: float = 0.45) -> Axes:
+    """The axes of a figure with one panel; margins in inches, as a solver's would take longer than the drawing."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    ax = figure.subplots()
+    figure.subplots_adjust(left / width, bottom / height, 1 - 0.12 / width, 1 - 0.24 / height)
+    sns.despine(ax=ax)
+    return ax
+
+
+def curve(ax: Axes, values: np.ndarray, look: Look, label: str) -> None:
+    """Mean over seeds of (seeds, T) values, over the experiences; band = 95 % t interval over three seeds or more."""
+    size, line = values.shape[1], mean(values, 0)
+    x, every = np.arange(1, size + 1), max(size // 10, 1)
+    style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
+    if size > 1 and np.isnan(line[:-1]).all():  # tested at the end only
+        ax.axhline(line[-1], label=label, **style)
+        return
+    ax.plot(x, line, marker=look.marker, markersize=4, markevery=every, label=label, **style)
+    half = band(values)
+    if not np.isnan(half).all():
+        ax.fill_between(x, line - half, line + half, color=look.color, alpha=0.14, linewidth=0)
+    ax.set_xticks(x if size <= 10 else x[4::5])
+
+
+def heatmap(ax: Axes, matrices: np.ndarray) -> None:
+    """Mean over seeds of accuracy matrices in percent: row = after experience, column = tested on."""
+    import seaborn as sns
+
+    size = matrices.shape[1]
+    ticks = [str(i) if size <= 10 or i % 5 == 0 else "" for i in range(1, size + 1)]
+    sns.heatmap(
+        mean(matrices, 0),
+        ax=ax,
+        vmin=0,
+        vmax=100,
+        cmap="viridis",
+        square=True,
+        annot=size <= 10,
+        fmt=".0f",
+        annot_kws={"fontsize": 8},
+        cbar=False,
+        xticklabels=ticks,
+        yticklabels=ticks,
+        rasterized=True,
+    )
+    ax.set(xlabel="tested on experience", ylabel="after experience")
+    ax.tick_params(length=0, labelrotation=0)
+
+
+def over_memory(ax: Axes, group: Sequence[Series], look: Look, label: str) -> None:
+    """Final accuracy of one label against the size of its memory; a dashed level where it has none."""
+    style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
+    with_memory = [s for s in group if s.memory is not None]
+    for series in group:
+        if series.memory is None:
+            ax.axhline(np.mean(series.final), label=label, **style)
+    if with_memory:
+        x = [s.memory for s in with_memory]
+        y = [float(np.mean(s.final)) for s in with_memory]
+        error = [half_width(s.final) for s in with_memory]
+        ax.errorbar(x, y, np.nan_to_num(error), marker=look.marker, markersize=4.5, capsize=2, label=label, **style)
+
+
+def against_cost(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> None:
+    """Accuracy against cost, one point (cost, accuracy, size of memory, look) a series, and their Pareto front."""
+    best = front([(cost, accuracy) for cost, accuracy, _, _ in points])
+    ax.step(*zip(*best, strict=True), where="post", color=INK, linewidth=0.9, alpha=0.55, zorder=1)
+    for cost, accuracy, memory, look in points:
+        on_front = (cost, accuracy) in best
+        face = look.color if on_front else "none"
+        ax.plot(cost, accuracy, look.marker, color=look.color, markerfacecolor=face, markersize=6, zorder=2)
+        if memory and len(points) <= 24:
+            ax.annotate(memory, (cost, accuracy), (4, 3), textcoords="offset points", fontsize=7.5)
+    if all(cost > 0 for cost, *_ in points):
+        ax.set_xscale("log")
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, gain) that no other beats in both, by rising cost.
+
+    >>> front([(1, 5), (2, 4), (3, 7), (1, 6), (3, 8)])
+    [(1, 6), (3, 8)]
+    """
+    best: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not best or gain > best[-1][1]:
+            best.append((cost, gain))
+    return best
+
+
+def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
+    """Exemplars of each class in memory at the end, a row a selector: label → mean over seeds, (classes,)."""
+    import seaborn as sns
+
+    counts = np.stack(list(shares.values()))
+    classes = counts.shape[1]
+    sns.heatmap(
+        counts,
+        ax=ax,
+        cmap="cividis",
+        vmin=0,
+        annot=classes <= 12,
+        fmt=".0f",
+        annot_kws={"fontsize": 8},
+        cbar=classes > 12,
+        xticklabels=[str(c) if classes <= 12 or c % 10 == 0 else "" for c in range(classes)],
+        yticklabels=list(shares),
+        rasterized=True,
+    )
+    ax.set(xlabel="class")
+    ax.tick_params(length=0, labelrotation=0)
+
+
+def swatch(look: Look, *, line: bool = True) -> Figure:
+    """A legend's entry: the look alone."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.42, 0.17))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
+    ax.set_axis_off()
+    if line:
+        ax.plot([0.02, 0.98], [0.5, 0.5], color=look.color, linestyle=look.dash, linewidth=1.4)
+    ax.plot([0.5], [0.5], look.marker, color=look.color, markersize=4.5)
+    return figure
+
+
+def scale() -> Figure:
+    """The colours of accuracy."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6, 0.42))
+    ax = figure.add_axes((0.06, 0.62, 0.88, 0.3))
+    figure.colorbar(ScalarMappable(Normalize(0, 100), "viridis"), cax=ax, orientation="horizontal")
+    ax.tick_params(labelsize=8, length=2)
+    return figure
+
+
+def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple[int, int]], distance: float) -> Figure:
+    """A critical-difference diagram: average ranks on a line, and a bar over what cannot be told apart.
+
+    Args:
+        names: of the arms, the best rank first.
+        average: their ranks.
+        bars: first and last arm of each.
+        distance: the critical difference.
+
+    Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets (JMLR 2006), figure 1.
+    """
+    from matplotlib.figure import Figure
+
+    arms, left = len(names), (len(names) + 1) // 2
+    below = 0.14 * len(bars) + 0.16  # inches from the axis to the first name
+    height = 0.75 + below + 0.2 * left
+    figure = Figure(figsize=(7.2, height))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.2), ylim=(height, 0))
+    ax.set_axis_off()
+    start, end, top = 2.3, 4.9, 0.62
+
+    def x(rank: float) -> float:
+        return start + (end - start) * (rank - 1) / (arms - 1)
+
+    ax.plot([start, end], [top, top], color=INK, linewidth=1)
+    for rank in range(1, arms + 1):
+        ax.plot([x(rank)] * 2, [top - 0.06, top], color=INK, linewidth=0.8)
+        ax.text(x(rank), top - 0.1, str(rank), ha="center", va="bottom", fontsize=8.5)
+    ax.plot([start, min(start + (end - start) * distance / (arms - 1), 7.1)], [0.2, 0.2], color=INK, linewidth=1.6)
+    ax.text(start - 0.08, 0.2, f"critical difference {distance:.2f}", ha="right", va="center", fontsize=8.5)
+    for i, (name, rank) in enumerate(zip(names, average, strict=True)):
+        y = top + below + 0.2 * (i if i < left else arms - 1 - i)
+        side, edge, align = (-1, start - 0.1, "right") if i < left else (1, end + 0.1, "left")
+        ax.plot([x(rank), x(rank), edge], [top, y, y], color=INK, linewidth=0.7)
+        ax.text(edge + side * 0.05, y, f"{name}  {rank:.2f}", ha=align, va="center", fontsize=8.5)
+    for i, (first, last) in enumerate(bars):
+        y = top + 0.13 * (i + 1)
+        ends = [x(average[first]) - 0.03, x(average[last]) + 0.03]
+        ax.plot(ends, [y, y], color=INK, linewidth=3, solid_capstyle="butt")
+    return figure
