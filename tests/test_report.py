@@ -19,7 +19,8 @@ import clsim
 from clsim import catalog
 from clsim.errors import InputError
 from clsim.metrics import METRICS
-from clsim.reporting import plots, report, show
+from clsim.reporting import plots, report, show, tables
+from clsim.reporting.cells import Table
 from clsim.reporting.report import COSTS, Published, ReportSpec
 
 
@@ -51,8 +52,8 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
     return out
 
 
-def table(records: list[dict[str, Any]], spec: ReportSpec | None = None) -> report.Table:
-    return report.tables(spec or ReportSpec(metrics=("accuracy",)), report.frame(records))[0]
+def table(records: list[dict[str, Any]], spec: ReportSpec | None = None) -> Table:
+    return tables.tables(spec or ReportSpec(metrics=("accuracy",)), report.frame(records))[0]
 
 
 def printed(records: list[dict[str, Any]], spec: ReportSpec, form: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -118,10 +119,10 @@ def test_published_rows_stand_beside_ours_and_the_difference_is_stated(made: dic
         [varied(made, s, 0.6 + 0.01 * s) for s in range(3)], ReportSpec(metrics=("accuracy",), published=(row,))
     )
     labels = [key[0] for key in found.rows]
-    assert labels == ["er", "er (published)"]
-    assert [str(c) for c in found.rows[("er (published)", "kcenter", "20")].values()] == ["61 ± 2"]
+    assert labels == ["er", "er (published [1])"]
+    assert [str(c) for c in found.rows[("er (published [1])", "kcenter", "20")].values()] == ["61 ± 2"]
     assert any("somebody (2020), 5 seeds" in note for note in found.notes)
-    assert any("ours − published: +0.0" in note for note in found.notes)
+    assert any("ours − published [1]: +0.0" in note for note in found.notes)
 
 
 def test_csv_holds_the_numbers_of_the_tables(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +195,7 @@ def test_a_filter_that_leaves_nothing_says_what_there_is(made: dict[str, Any]) -
             "[[published]]\nat = {}\nsource = 'x'\npercent = { accuracy = 'x' }",
             r"percent\.accuracy: found 'x', allowed: a list",
         ),
-        ("[filter]\nscenario = { a = 1 }", r"filter\.scenario: found .* allowed: a number, text"),
+        ("[filter]\nscenario = 2020-01-01", r"filter\.scenario: found .* allowed: a number, text"),
         ("rows = [3]", r"rows\[0\]: found 3, allowed: text"),
         ("rows", "Expected"),
     ],

@@ -1,4 +1,4 @@
-"""Reports: which runs, which rows and columns, which metrics; a table a metric, mean ± interval over seeds.
+"""Reports: which runs, which rows and columns, which metrics, what is tested.
 
 Runs are pooled over seeds only. Where runs of one cell differ in anything else, that becomes a row label of its own.
 """
@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clsim import catalog
 from clsim.errors import InputError, nearest
 from clsim.metrics import METRICS, summary
-from clsim.reporting.statistics import half_width
 from clsim.strict import Options, arguments
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ COSTS = {
     "memory_bytes": "memory, bytes",
 }
 """What a run has spent, by the name that specs and records use."""
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,16 @@ class ReportSpec:
     """A report, as its TOML file has it.
 
     Attributes:
-        filter: column → the allowed value, or a list of them.
+        filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
+            other ``table.key`` of a run's spec is a column too.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
         metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
+        published: rows of papers, shown beside ours.
+        arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
+            compared under. Empty: the rows are compared, in each column.
+        interval: ``t``, or ``bootstrap`` (BCa).
+        ties: mark what cannot be told from the best.
+        tests: also show paired tests, ranks and wins, as ``--tests`` does.
     """
 
     title: str = ""
@@ -70,50 +73,10 @@ class ReportSpec:
     columns: tuple[str, ...] = ("scenario",)
     metrics: tuple[str, ...] = ("accuracy", "forgetting")
     published: tuple[Published, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The seeds behind a number.
-
-    Attributes:
-        values: one a run, in percent for metrics.
-        published: the mean and ± of a paper, instead of values.
-    """
-
-    values: Sequence[float] = ()
-    published: Sequence[float] | None = None
-
-    def __str__(self) -> str:
-        """Mean ± half of the 95 % t interval; the points themselves below three seeds."""
-        if self.published is not None:
-            return " ± ".join(f"{v:g}" for v in self.published)
-        if not self.values:
-            return "–"
-        digits = 0 if max(map(abs, self.values)) >= 1000 else 1
-        if len(self.values) < 3:
-            return ", ".join(f"{v:,.{digits}f}" for v in self.values)
-        return f"{self.mean:,.{digits}f} ± {half_width(self.values):,.{digits}f}"
-
-    @property
-    def mean(self) -> float:
-        """NaN of nothing."""
-        if self.published is not None:
-            return float(self.published[0])
-        return math.fsum(self.values) / len(self.values) if self.values else math.nan
-
-
-@dataclass(frozen=True)
-class Table:
-    """One metric: a cell for each row and column label."""
-
-    metric: str
-    title: str
-    row_names: Key
-    column_names: Key
-    columns: Sequence[Key]
-    rows: Mapping[Key, Mapping[Key, Cell]]
-    notes: Sequence[str]
+    arms: tuple[str, ...] = ()
+    interval: Literal["t", "bootstrap"] = "t"
+    ties: bool = True
+    tests: bool = False
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -123,7 +86,16 @@ def read_report(path: Path) -> ReportSpec:
         InputError: naming the file and the key.
     """
     where = str(path)
-    spec = ReportSpec(**arguments(ReportSpec, catalog.read_toml(path), where, ""))
+    tables = catalog.read_toml(path)
+    if isinstance(tables.get("filter"), dict):
+        tables["filter"] = _flat(tables["filter"])
+    spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
+    labels = [*spec.rows, *spec.columns]
+    if twice := sorted({name for name in labels if labels.count(name) > 1}):
+        raise InputError(f"{where}: rows and columns: found {twice[0]!r} twice, allowed: once")
+    for name in spec.arms:
+        if name not in labels:
+            raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     for metric in spec.metrics:
         if metric not in METRICS and metric not in COSTS:
             raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*METRICS, *COSTS])}")
@@ -192,57 +164,12 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     return [*spec.rows, *shown], chosen
 
 
-def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
-    """A table for each metric of the report."""
-    row_names, chosen = groups(spec, runs)
-    made = []
-    for metric in spec.metrics:
-        rows: dict[Key, dict[Key, Cell]] = {}
-        scale = 100 if metric in METRICS else 1
-        for label, part in chosen.groupby([*row_names, *spec.columns], dropna=False, sort=False):
-            key = tuple(map(str, label))
-            values = [scale * v for v in part.sort_values("seed")[metric].dropna()]
-            rows.setdefault(key[: len(row_names)], {})[key[len(row_names) :]] = Cell(values)
-        rows = dict(sorted(rows.items(), key=lambda item: [_natural(v) for v in item[0]]))
-        columns = sorted({c for cells in rows.values() for c in cells}, key=lambda c: [_natural(v) for v in c])
-        notes = _add_published(spec, metric, row_names, rows, set(columns)) if scale == 100 else []
-        notes += _notes(rows, chosen)
-        label = METRICS[metric].label + ", %" if metric in METRICS else COSTS[metric]
-        made.append(Table(metric, label, tuple(row_names), tuple(spec.columns), columns, rows, notes))
-    return made
-
-
-def to_markdown(table: Table) -> str:
-    """With its notes below."""
-    header = [*table.row_names, *(" · ".join(c) or table.title for c in table.columns)]
-    lines = [header, ["---"] * len(header)]
-    lines += [[*key, *(str(cells.get(c, Cell())) for c in table.columns)] for key, cells in table.rows.items()]
-    body = "\n".join("| " + " | ".join(_escaped(v) for v in line) + " |" for line in lines)
-    notes = "".join(f"\n\n{note}" for note in table.notes)
-    return f"**{table.title}**\n\n{body}{notes}\n"
-
-
-def to_csv(made: Sequence[Table]) -> str:
-    """All tables in one, a row a cell: labels, metric, mean, half of the 95 % interval, number of seeds."""
-    import pandas as pd
-
-    rows = []
-    for table in made:
-        for key, cells in table.rows.items():
-            for column, cell in cells.items():
-                labels = dict(zip((*table.row_names, *table.column_names), (*key, *column), strict=True))
-                interval = math.nan if cell.published is not None else half_width(cell.values)
-                numbers = {"metric": table.metric, "mean": cell.mean, "half_width_95": interval, "n": len(cell.values)}
-                rows.append(labels | numbers)
-    return pd.DataFrame(rows).to_csv(index=False)
-
-
-def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """CSV, a row a run of the report's filter: labels, seed, its metrics (shares of 1) and costs, and its command."""
-    row_names, chosen = groups(spec, runs)
-    labels = [*spec.columns, *row_names, "seed"]
-    ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: _natural(str(value))))
-    return ordered[[*labels, *spec.metrics, "version", "command"]].to_csv(index=False, float_format="%.6g")
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables in tables as ``table.key``: TOML reads an unquoted ``memory.batch_size`` as a table."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
 
 
 def _stream(record: Mapping[str, Any]) -> str:
@@ -255,53 +182,3 @@ def _stream(record: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """Lists and tables as text, so that they can be compared and shown."""
     return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
-
-
-def _natural(text: str) -> tuple[int, float, str]:
-    """Numbers by size, then words."""
-    try:
-        return (0, float(text), "")
-    except ValueError:
-        return (1, 0.0, text)
-
-
-def _add_published(
-    spec: ReportSpec, metric: str, row_names: Sequence[str], rows: dict[Key, dict[Key, Cell]], columns: set[Key]
-) -> list[str]:
-    """Put the paper's rows below ours, and say how far ours are from them."""
-    notes = []
-    for published in spec.published:
-        column = tuple(str(published.at.get(name, "")) for name in spec.columns)
-        if metric not in published.percent or column not in columns:
-            continue
-        label = tuple(str(published.at.get(name, "–")) for name in row_names)
-        cell = Cell(published=published.percent[metric])
-        seeds = f", {published.seeds} seeds" if published.seeds else ""
-        notes.append(f"published: {published.source}{seeds}.")
-        for key in [k for k in rows if all(v == "–" or v == k[i] for i, v in enumerate(label))]:
-            ours = rows[key].get(column, Cell())
-            if ours.values:
-                n = len(ours.values)
-                notes.append(
-                    f"ours − published: {ours.mean - cell.mean:+.1f} ({' · '.join(key)}; ours over {n} seeds)."
-                )
-        rows[(f"{label[0]} (published)", *label[1:])] = {column: cell}
-    return notes
-
-
-def _notes(rows: Mapping[Key, Mapping[Key, Cell]], chosen: pd.DataFrame) -> list[str]:
-    counts = {len(cell.values) for cells in rows.values() for cell in cells.values() if cell.values}
-    notes = []
-    if counts and max(counts) >= 3:
-        number = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        notes.append(f"Mean ± half of the 95 % t interval over {number} seeds.")
-    if counts and min(counts) < 3:
-        notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
-    versions = sorted(set(chosen["version"]))
-    if len(versions) > 1:
-        notes.append(f"The runs were made by several versions of clsim: {', '.join(versions)}.")
-    return notes
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -12,7 +12,10 @@ from rich.text import Text
 
 from clsim.metrics import METRICS, summary
 from clsim.reporting import report
-from clsim.reporting.report import Cell, ReportSpec, Table
+from clsim.reporting.cells import Cell, Table
+from clsim.reporting.formats import to_csv, to_markdown, to_runs
+from clsim.reporting.report import ReportSpec
+from clsim.reporting.tables import tables
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
 
@@ -22,13 +25,13 @@ def show(
 ) -> None:
     """Print a report over finished runs, and draw its figures into a folder if one is named."""
     runs = report.frame(records)
-    made = report.tables(spec, runs)
+    made = tables(spec, runs)
     if form == "csv":
-        print(report.to_csv(made), end="")
+        print(to_csv(made), end="")
     elif form == "runs":
-        print(report.to_runs(spec, runs), end="")
+        print(to_runs(spec, runs), end="")
     elif form == "markdown":
-        print("\n".join(report.to_markdown(table) for table in made), end="")
+        print("\n".join(to_markdown(table) for table in made), end="")
     else:
         if spec.title:
             out.print(Text(spec.title, style="bold"))
