@@ -33,13 +33,23 @@ class Held:
 
     Attributes:
         counts: exemplars of each class, (classes,).
-        labels: the class of each exemplar, (n,).
+        labels: the class of each exemplar that can be shown, (n,).
         images: uint8 (n, h, w, c) with one channel or three; None for a stream of vectors.
     """
 
     counts: np.ndarray
     labels: np.ndarray
     images: np.ndarray | None
+
+    @property
+    def classes(self) -> list[int]:
+        """Of the exemplars that are shown, a row of a montage each."""
+        return [int(c) for c in np.unique(self.labels)]
+
+    @property
+    def columns(self) -> int:
+        """Exemplars in the longest of these rows."""
+        return int(np.unique(self.labels, return_counts=True)[1].max(initial=1))
 
 
 def held(folder: Path, classes: int) -> Held:
@@ -102,37 +112,35 @@ def _shown(labels: np.ndarray) -> np.ndarray:
     return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
 
 
-def montage(memory: Held) -> tuple[str, list[int]] | None:
-    """The exemplars as one image, a row a class.
+def montage(memory: Held, columns: int) -> str:
+    """The exemplars of a memory that has images as one image, a row a class; as a ``data:`` address.
 
-    Returns:
-        A ``data:`` address and the classes of the rows; None without images.
+    Args:
+        columns: its width in exemplars, so that those of several memories are of one scale.
     """
-    if memory.images is None or not len(memory.images):
-        return None
     from PIL import Image
 
-    classes = [int(c) for c in np.unique(memory.labels)]
+    if memory.images is None:
+        raise ValueError("this memory holds no images")
     height, width = memory.images.shape[1:3]
     scale = max(height, width) / SIDE
     size = (max(round(width / scale), 1), max(round(height / scale), 1))
     grey = memory.images.shape[3] == 1
-    columns = max(int((memory.labels == c).sum()) for c in classes)
     tile = (size[0] + 1, size[1] + 1)
-    sheet = Image.new("LA" if grey else "RGBA", (columns * tile[0], len(classes) * tile[1]))
-    for row, label in enumerate(classes):
-        for column, pixels in enumerate(memory.images[memory.labels == label]):
+    sheet = Image.new("RGBA", (columns * tile[0], max(len(memory.classes), 1) * tile[1]))
+    for row, label in enumerate(memory.classes):
+        for column, pixels in enumerate(memory.images[memory.labels == label][:columns]):
             exemplar = Image.fromarray(pixels[..., 0] if grey else pixels)
             way = Image.Resampling.NEAREST if scale < 1 else Image.Resampling.LANCZOS
             sheet.paste(exemplar.resize(size, way), (column * tile[0], row * tile[1]))
-    return _address(sheet), classes
+    return _address(sheet)
 
 
 def _address(sheet: Image) -> str:
     """Lossless WebP where small, else lossy: photographs do not pack well."""
     for options in ({"lossless": True, "quality": 80}, {"quality": 80, "alpha_quality": 60}):
         buffer = io.BytesIO()
-        sheet.convert("RGBA").save(buffer, "WEBP", **options)
+        sheet.save(buffer, "WEBP", **options)
         if buffer.tell() <= 48 << 10:
             break
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

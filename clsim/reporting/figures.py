@@ -19,14 +19,16 @@ SIZE = (4.1, 2.9)
 """Inches of a panel: it is legible, and not scaled down, on paper's half width and on a telephone."""
 
 
-def panel(width: float = SIZE[0], height: float = SIZE[1], left: float = 0.5, bottom: float = 0.45) -> Axes:
+def panel(
+    width: float = SIZE[0], height: float = SIZE[1], left: float = 0.42, bottom: float = 0.45, top: float = 0.24
+) -> Axes:
     """The axes of a figure with one panel; margins in inches, as a solver's would take longer than the drawing."""
     import seaborn as sns
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     ax = figure.subplots()
-    figure.subplots_adjust(left / width, bottom / height, 1 - 0.12 / width, 1 - 0.24 / height)
+    figure.subplots_adjust(left / width, bottom / height, 1 - 0.12 / width, 1 - top / height)
     sns.despine(ax=ax)
     return ax
 
@@ -71,32 +73,85 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
     ax.tick_params(length=0, labelrotation=0)
 
 
-def over_memory(ax: Axes, group: Sequence[Series], look: Look, label: str) -> None:
-    """Final accuracy of one label against the size of its memory; a dashed level where it has none."""
-    style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
-    with_memory = [s for s in group if s.memory is not None]
-    for series in group:
-        if series.memory is None:
-            ax.axhline(np.mean(series.final), label=label, **style)
-    if with_memory:
-        x = [s.memory for s in with_memory]
-        y = [float(np.mean(s.final)) for s in with_memory]
-        error = [half_width(s.final) for s in with_memory]
-        ax.errorbar(x, y, np.nan_to_num(error), marker=look.marker, markersize=4.5, capsize=2, label=label, **style)
+def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -> None:
+    """Final accuracy against the size of memory; level lines for what has none.
+
+    The axis spans what has a memory: a level far off is written at the edge, so that the others can be told apart.
+    """
+    ends = []
+    for label, look in looks.items():
+        group = [s for s in series if s.label == label and s.memory is not None]
+        x, y = [float(s.memory or 0) for s in group], np.asarray([np.mean(s.final) for s in group])
+        error = np.nan_to_num([half_width(s.final) for s in group])
+        ends += [*(y - error), *(y + error)]
+        style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
+        if group:
+            ax.errorbar(x, y, error, marker=look.marker, markersize=4.5, capsize=2, **style)
+    margin = max(0.06 * (max(ends) - min(ends)), 0.5)
+    low, high = min(ends) - margin, max(ends) + margin
+    far = []
+    for s in series:
+        if s.memory is None and s.label in looks:
+            level, look = float(np.mean(s.final)), looks[s.label]
+            near = low - (high - low) < level < high + (high - low)
+            low, high = (min(low, level - margin), max(high, level + margin)) if near else (low, high)
+            if near:
+                ax.axhline(level, color=look.color, linestyle=look.dash, linewidth=1.4)
+            else:
+                far.append((level < low, f"{s.label} {level:.1f} %"))
+    ax.set_ylim(low, high)
+    for below, arrow, edge, align in ((True, "↓", 0.02, "bottom"), (False, "↑", 0.98, "top")):
+        if texts := [text for is_below, text in far if is_below == below]:
+            text = f"{arrow} {', '.join(texts)}"
+            ax.text(0.98, edge, text, transform=ax.transAxes, ha="right", va=align, fontsize=8)
 
 
-def against_cost(ax: Axes, points: Sequence[tuple[float, float, str, Look]]) -> None:
-    """Accuracy against cost, one point (cost, accuracy, size of memory, look) a series, and their Pareto front."""
+def against_cost(
+    ax: Axes, points: Sequence[tuple[float, float, str, Look]], bounds: Sequence[tuple[float, float, Look]]
+) -> None:
+    """Accuracy against cost, and the Pareto front.
+
+    Args:
+        points: cost, accuracy, what to write beside it on the front, look.
+        bounds: cost, accuracy, look of runs that see several experiences at once: no learner is held against them.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
     best = front([(cost, accuracy) for cost, accuracy, _, _ in points])
-    ax.step(*zip(*best, strict=True), where="post", color=INK, linewidth=0.9, alpha=0.55, zorder=1)
-    for cost, accuracy, memory, look in points:
-        on_front = (cost, accuracy) in best
-        face = look.color if on_front else "none"
+    if best:
+        ax.step(*zip(*best, strict=True), where="post", color=INK, linewidth=0.9, alpha=0.5, zorder=1)
+    for cost, accuracy, _, look in points:
+        face = look.color if (cost, accuracy) in best else "none"
         ax.plot(cost, accuracy, look.marker, color=look.color, markerfacecolor=face, markersize=6, zorder=2)
-        if memory and len(points) <= 24:
-            ax.annotate(memory, (cost, accuracy), (4, 3), textcoords="offset points", fontsize=7.5)
-    if all(cost > 0 for cost, *_ in points):
+    for cost, accuracy, look in bounds:
+        ax.plot(cost, accuracy, look.marker, color=look.color, markerfacecolor="none", markersize=6, alpha=0.6)
+    costs = [point[0] for point in points] + [bound[0] for bound in bounds]
+    if min(costs) > 0 and max(costs) > 5 * min(costs):
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 300 * min(costs) else (1,)))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    ax.margins(x=0.1, y=0.1)
+    written: list[tuple[float, float]] = []
+    for cost, accuracy, text, _ in sorted(points, key=lambda point: -point[1]):
+        x, y = ax.transAxes.inverted().transform(ax.transData.transform((cost, accuracy)))
+        if (cost, accuracy) in best and all(abs(x - u) > 0.14 or abs(y - v) > 0.08 for u, v in written):
+            ax.annotate(text, (cost, accuracy), (-4, 4), textcoords="offset points", fontsize=8, ha="right")
+            written.append((x, y))
+
+
+def short(value: float) -> str:
+    """A number for an axis, of any size.
+
+    >>> short(0.25), short(20), short(15_000), short(2e6), short(3e9)
+    ('0.25', '20', '15k', '2M', '3G')
+    """
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -180,22 +235,22 @@ def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple
     figure = Figure(figsize=(7.2, height))
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.2), ylim=(height, 0))
     ax.set_axis_off()
-    start, end, top = 2.3, 4.9, 0.62
+    start, end, top = 2.3, 4.9, 0.62  # inches
 
     def x(rank: float) -> float:
         return start + (end - start) * (rank - 1) / (arms - 1)
 
     ax.plot([start, end], [top, top], color=INK, linewidth=1)
-    for rank in range(1, arms + 1):
-        ax.plot([x(rank)] * 2, [top - 0.06, top], color=INK, linewidth=0.8)
-        ax.text(x(rank), top - 0.1, str(rank), ha="center", va="bottom", fontsize=8.5)
+    for tick in range(1, arms + 1):
+        ax.plot([x(tick)] * 2, [top - 0.06, top], color=INK, linewidth=0.8)
+        ax.text(x(tick), top - 0.1, str(tick), ha="center", va="bottom", fontsize=8.5)
     ax.plot([start, min(start + (end - start) * distance / (arms - 1), 7.1)], [0.2, 0.2], color=INK, linewidth=1.6)
     ax.text(start - 0.08, 0.2, f"critical difference {distance:.2f}", ha="right", va="center", fontsize=8.5)
     for i, (name, rank) in enumerate(zip(names, average, strict=True)):
         y = top + below + 0.2 * (i if i < left else arms - 1 - i)
-        side, edge, align = (-1, start - 0.1, "right") if i < left else (1, end + 0.1, "left")
+        side, edge, align = (-1.0, start - 0.1, "right") if i < left else (1.0, end + 0.1, "left")
         ax.plot([x(rank), x(rank), edge], [top, y, y], color=INK, linewidth=0.7)
-        ax.text(edge + side * 0.05, y, f"{name}  {rank:.2f}", ha=align, va="center", fontsize=8.5)
+        ax.text(edge + side * 0.05, y, f"{name}\u2002{rank:.2f}", ha=align, va="center", fontsize=8.5)
     for i, (first, last) in enumerate(bars):
         y = top + 0.13 * (i + 1)
         ends = [x(average[first]) - 0.03, x(average[last]) + 0.03]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from clsim.errors import InputError
 from clsim.reporting import contents, figures, svg
 from clsim.reporting.report import COSTS, ReportSpec
-from clsim.reporting.series import Look, Series, looks
+from clsim.reporting.series import Series, looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 LINES = 12
 """In one panel; more could not be told apart: the best are drawn."""
 
-SIZES, MATRICES, SELECTORS, SEEDS = 6, 12, 8, 3
-"""Of a scenario: sizes of memory with a panel of their own, heat maps, selectors whose memory is shown, seeds of them."""
+SIZES, MATRICES = 12, 30
+"""Of all scenarios together: sizes of memory with a panel of their own, and heat maps. They bound a page's time."""
+
+SELECTORS, SEEDS = 8, 3
+"""Of a scenario: selectors whose memory is shown, and their seeds."""
 
 SCENARIOS = 6
 """With figures; a report of more is drawn for the first, and has tables of all."""
@@ -43,7 +46,7 @@ class Picture:
     """
 
     title: str
-    svg: Markup = Markup()
+    svg: Markup | None = None
     image: str = ""
     alt: str = ""
 
@@ -85,6 +88,8 @@ class Gallery:
         classes: Mapping[str, int],
     ) -> None:
         self._spec, self._scenarios, self._folders, self._classes = spec, scenarios, folders, classes
+        drawn = max(min(len(scenarios), SCENARIOS), 1)
+        self._sizes, self._most = max(min(SIZES // drawn, 6), 2), max(min(MATRICES // drawn, 15), 4)
         self._looks = looks(s.label for of_scenario in scenarios.values() for s in of_scenario)
         self._names = (f"f{i}" for i in itertools.count())
 
@@ -92,18 +97,15 @@ class Gallery:
         """One a scenario."""
         made = []
         for scenario, series in itertools.islice(self._scenarios.items(), SCENARIOS):
-            best = {s.label for s in _best(series, LINES)}
+            best = _best_labels(series)
             groups = [
                 self._over_time("Accuracy over experiences", series, "average accuracy on what was seen, %"),
                 self._over_time("Forgetting over experiences", series, "average fall from the best, percentage points"),
-                self._over_memory(series),
-                self._against_cost(series),
+                self._against_memory_and_cost(series),
                 self._matrices(series),
                 *self._memories(series),
             ]
-            entries = [
-                (label, self._svg(figures.swatch(look), label)) for label, look in self._looks.items() if label in best
-            ]
+            entries = [(label, self._svg(figures.swatch(self._looks[label]), label)) for label in best]
             made.append(Exhibit(scenario, groups, entries))
         return made
 
@@ -130,7 +132,7 @@ class Gallery:
     def _over_time(self, title: str, series: Sequence[Series], unit: str) -> Group:
         if series[0].matrices.shape[1] < 2:
             return Group(title, notes=["There is one experience only."])
-        sizes, notes = _some_sizes(series)
+        sizes, notes = _some_sizes(series, self._sizes)
         pictures = []
         for size in sizes:
             shown = [s for s in series if s.memory in (size, None)]
@@ -151,14 +153,35 @@ class Gallery:
             notes = [*notes, "Mean over seeds; band: 95 % t interval, where there are three seeds or more."]
         return Group(title, pictures, list(dict.fromkeys(notes)))
 
-    def _over_memory(self, series: Sequence[Series]) -> Group:
-        sizes = sorted({s.memory for s in series if s.memory is not None})
-        if len(sizes) < 2:
-            return Group("Accuracy against memory", notes=["Absent: it needs two sizes of memory or more."])
+    def _against_memory_and_cost(self, series: Sequence[Series]) -> Group:
+        title = "Accuracy against memory and cost"
+        shown = [s for s in series if np.isfinite(s.final).all()]
+        if not shown:
+            return Group(title, notes=["Absent: no run was tested on all experiences at the end."])
+        pictures, notes = [], []
+        sizes = sorted({s.memory for s in shown if s.memory is not None})
+        if len(sizes) > 1:
+            pictures.append(self._against_memory(shown, sizes))
+            about = "Against memory: whiskers are 95 % t intervals, level lines are runs without a memory; "
+            notes.append(about + "those beyond the axis are written at its edge.")
+        else:
+            notes.append("Accuracy against memory is absent: it needs two sizes of memory or more.")
+        named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
+        kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
+            (("train_seconds", "select_seconds"), "training and selection, s"),
+            (("forward_passes",), COSTS["forward_passes"]),
+        ]
+        pictures += [self._against_cost(_best(shown, 4 * LINES), *kind) for kind in kinds[:6]]
+        notes.append(
+            "Against cost: a point a row of the table, mean over seeds. Line and filled points: the Pareto front, "
+            "where nothing else is both cheaper and better; beside them: exemplars in memory. Runs that see several "
+            "experiences at once are bounds, and not on it. Seconds compare on one machine only."
+        )
+        return Group(title, pictures, notes)
+
+    def _against_memory(self, series: Sequence[Series], sizes: Sequence[int]) -> Picture:
         ax = figures.panel()
-        best = {s.label for s in _best(series, LINES)}
-        for label in sorted(best):
-            figures.over_memory(ax, [s for s in series if s.label == label], self._looks[label], label)
+        figures.over_memory(ax, series, {label: self._looks[label] for label in _best_labels(series)})
         ax.set_xscale("log")
         ax.set_xticks(sizes if len(sizes) <= 8 else sizes[:: len(sizes) // 6], minor=False)
         ax.xaxis.set_major_formatter("{x:.0f}")
@@ -166,50 +189,35 @@ class Gallery:
         ax.set(xlabel="exemplars in memory")
         ax.set_title("final accuracy, %", loc="left")
         ax.grid(axis="y", linewidth=0.6)
-        notes = ["Whiskers: 95 % t interval. Level lines: without a memory."]
-        return Group("Accuracy against memory", [self._picture(ax.figure, "", _summary(series))], notes)
+        return self._picture(ax.figure, "memory", f"Accuracy against memory: {_summary(series)}")
 
-    def _against_cost(self, series: Sequence[Series]) -> Group:
-        named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
-        kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
-            (("train_seconds", "select_seconds"), "training and selection, s"),
-            (("forward_passes",), COSTS["forward_passes"]),
-        ]
-        shown = [s for s in _best(series, 4 * LINES) if np.isfinite(s.final).all()]
-        pictures = []
-        for names, label in kinds[:6] if shown else []:
-            points = [
-                (
-                    float(np.mean(np.sum([s.costs[n] for n in names], axis=0))),
-                    float(np.mean(s.final)),
-                    "" if s.memory is None else str(s.memory),
-                    self._looks[s.label],
-                )
-                for s in shown
-            ]
-            ax = figures.panel()
-            figures.against_cost(ax, points)
-            ax.set(xlabel=label)
-            ax.set_title("final accuracy, %", loc="left")
-            ax.grid(linewidth=0.6)
-            pictures.append(self._picture(ax.figure, label.split(",")[0], f"Accuracy against {label}: {_summary(shown)}"))
-        notes = [
-            "One point a row of the table, mean over seeds; the number beside it: exemplars in memory. "
-            "Line and filled points: the Pareto front, where nothing else is both cheaper and better. "
-            "Seconds compare on one machine only."
-        ]
-        return Group("Accuracy against cost", pictures, notes)
+    def _against_cost(self, series: Sequence[Series], names: Sequence[str], label: str) -> Picture:
+        points, bounds = [], []
+        for s in series:
+            cost, accuracy = float(np.mean(np.sum([s.costs[n] for n in names], axis=0))), float(np.mean(s.final))
+            if s.bound:
+                bounds.append((cost, accuracy, self._looks[s.label]))
+            else:
+                points.append((cost, accuracy, str(s.memory or ""), self._looks[s.label]))
+        ax = figures.panel()
+        figures.against_cost(ax, points, bounds)
+        ax.set(xlabel=label)
+        ax.set_title("final accuracy, %", loc="left")
+        ax.grid(linewidth=0.6)
+        return self._picture(ax.figure, label.split(",")[0], f"Accuracy against {label}: {_summary(series)}")
 
     def _matrices(self, series: Sequence[Series]) -> Group:
-        shown = [s for s in _best(series, MATRICES) if not s.at_the_end_only]
+        shown = [s for s in _best(series, self._most) if not s.at_the_end_only]
         pictures = []
         for s in sorted(shown, key=lambda s: (s.label, s.memory or 0)):
-            ax = figures.panel(2.7, 2.75, left=0.45, bottom=0.45)
+            ax = figures.panel(2.7, 2.6, left=0.45, bottom=0.45, top=0.06)
             figures.heatmap(ax, s.matrices)
             final = np.mean(s.final)
             alt = f"Accuracy matrix of {s.name}, mean over {len(s.fingerprints)} seeds; final average {final:.1f} %"
             pictures.append(self._picture(ax.figure, s.name, alt))
-        notes = ["Row: after experience; column: tested on; percent, mean over seeds. Those of single runs: in the tables."]
+        notes = [
+            "Row: after experience; column: tested on; percent, mean over seeds. Those of single runs: in the tables."
+        ]
         if len(shown) < len(series):
             notes.append(f"{len(shown)} of {len(series)}: the best that were tested after each experience.")
         if pictures:
@@ -222,7 +230,8 @@ class Gallery:
         sizes = sorted({s.memory for s in kept}, key=lambda m: (-sum(s.memory == m for s in kept), m))
         shown = [s for s in kept if s.memory == sizes[0]][:SELECTORS] if kept else []
         counts: dict[str, np.ndarray] = {}
-        pictures, missing = [], []
+        memories: list[tuple[str, contents.Held]] = []
+        missing = []
         for s in shown:
             found = []
             for fingerprint in s.fingerprints[:SEEDS]:
@@ -232,11 +241,7 @@ class Gallery:
                     missing.append(str(error))
             if found and len({len(h.counts) for h in found}) == 1:
                 counts[s.label] = np.mean([h.counts for h in found], axis=0)
-            sheet = contents.montage(found[0]) if found else None
-            if sheet is not None:
-                address, classes = sheet
-                alt = f"Exemplars that {s.label} keeps; rows: classes {', '.join(map(str, classes))}"
-                pictures.append(Picture(s.label, image=address, alt=alt))
+            memories += [(s.label, found[0])] if found and found[0].images is not None else []
         notes = [f"Skipped {line}" for line in missing[:3]]
         notes += [f"Skipped {len(missing) - 3} more that cannot be read."] if len(missing) > 3 else []
         if not counts:
@@ -245,14 +250,20 @@ class Gallery:
         classes = len(next(iter(counts.values())))
         counts = {label: c for label, c in counts.items() if len(c) == classes}
         longest = max(map(len, counts))
-        ax = figures.panel(7.4, 0.75 + 0.3 * len(counts), left=0.15 + 0.075 * longest)
+        ax = figures.panel(7.4, 0.55 + 0.3 * len(counts), left=0.15 + 0.075 * longest, top=0.06)
         figures.picks(ax, counts)
         alt = "; ".join(f"{label}: {c.min():.0f} to {c.max():.0f} a class" for label, c in counts.items())
         about = f"Memory {sizes[0]}, at the end; mean over {SEEDS} seeds at most."
         made = [Group("Exemplars of each class", [self._picture(ax.figure, "", alt)], [about, *notes], "wide")]
-        if pictures:
-            about = f"Memory {sizes[0]}, at the end, one seed; a row a class, ten of each at most, spread over all classes."
-            made.append(Group("What memories hold", pictures, [about], "small"))
+        if memories:
+            columns = max(memory.columns for _, memory in memories)
+            pictures = [
+                Picture(label, image=contents.montage(memory, columns), alt=f"Exemplars that {label} keeps")
+                for label, memory in memories
+            ]
+            rows = ", ".join(str(c) for c in memories[0][1].classes)
+            about = f"Memory {sizes[0]}, at the end, one seed; a row a class, {contents.COLUMNS} of each at most."
+            made.append(Group("What memories hold", pictures, [f"{about} Classes: {rows}."], "small"))
         return made
 
     def _held(self, fingerprint: str) -> contents.Held:
@@ -275,13 +286,21 @@ def _best(series: Iterable[Series], most: int) -> list[Series]:
     return [s for s in every if any(s is r for r in ranked)]
 
 
-def _some_sizes(series: Sequence[Series]) -> tuple[list[int | None], list[str]]:
+def _best_labels(series: Iterable[Series]) -> list[str]:
+    """Labels of the best, each by its best size of memory, sorted."""
+    best: dict[str, float] = {}
+    for s in series:
+        best[s.label] = max(best.get(s.label, -1.0), float(np.nan_to_num(np.mean(s.final), nan=-1.0)))
+    return sorted(sorted(best, key=lambda label: -best[label])[:LINES])
+
+
+def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[int | None], list[str]]:
     """Sizes of memory that get a panel: all, or some evenly spread."""
-    sizes: list[int | None] = sorted({s.memory for s in series if s.memory is not None}) or [None]  # type: ignore[type-var]
-    if len(sizes) <= SIZES:
-        return sizes, []
-    chosen = [sizes[i] for i in np.linspace(0, len(sizes) - 1, SIZES).round().astype(int)]
-    return chosen, [f"{SIZES} of {len(sizes)} sizes of memory."]
+    sizes = sorted({s.memory for s in series if s.memory is not None})
+    if len(sizes) <= most:
+        return [*sizes] or [None], []
+    chosen = np.linspace(0, len(sizes) - 1, most).round().astype(int)
+    return [sizes[i] for i in chosen], [f"{most} of {len(sizes)} sizes of memory."]
 
 
 def _summary(series: Iterable[Series]) -> str:

@@ -144,7 +144,9 @@ def _choices(rows: Any, names: Sequence[str]) -> list[tuple[int, str, list[str]]
     """Position, name and values of the row labels that a reader may filter by."""
     found = []
     for i, name in enumerate(names):
-        values = list(dict.fromkeys(key[i] for key, cells in rows.items() if any(c.published is None for c in cells.values())))
+        values = list(
+            dict.fromkeys(key[i] for key, cells in rows.items() if any(c.published is None for c in cells.values()))
+        )
         if 1 < len(values) <= CHOICES:
             found.append((i, name, values))
     return found
@@ -158,7 +160,8 @@ def _contests(spec: ReportSpec, every: Any) -> list[tuple[str, list[Contest], in
         found.setdefault(contest.title, []).append(contest)
     made = []
     for title, contests in found.items():
-        kept, pairs = [], 0
+        kept: list[Contest] = []
+        pairs = 0
         for contest in contests:
             pairs += len(contest.pairs)
             if pairs > PAIRS and kept:
@@ -198,5 +201,3 @@ def _viridis() -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(matplotlib.colormaps["viridis"](i / 20)) for i in range(21)]
-
-

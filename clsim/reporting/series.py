@@ -42,6 +42,7 @@ class Series:
         memory: its capacity; None without a memory.
         matrices: their accuracy matrices in percent, (seeds, T, T), NaN = not tested.
         fingerprints: of the runs.
+        bound: they see several experiences at once (joint, cumulative).
         costs: name of :data:`clsim.reporting.report.COSTS` → one value a run.
     """
 
@@ -49,6 +50,7 @@ class Series:
     memory: int | None
     matrices: np.ndarray
     fingerprints: tuple[str, ...]
+    bound: bool
     costs: Mapping[str, Sequence[float]]
 
     @property
@@ -105,6 +107,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
             None if memory == "–" else int(memory),
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
+            bool((part["stream.presentation"] != "separate").any()),
             {name: part[name].tolist() for name in report.COSTS},
         )
         found.setdefault(str(scenario), []).append(series)

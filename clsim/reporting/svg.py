@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#101418", "#c9cdd2"
 """What figures draw axes and text with, and grids: exact colours, so that the page can exchange them."""
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.image_inline": True,
     "text.parse_math": False,  # a name from a spec is text, not a formula
