@@ -15,6 +15,7 @@ from clsim.commands import Runs, err, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
+    from clsim.loop import Progress
     from clsim.specs import RunSpec
     from clsim.store import RunRecord
 
@@ -41,6 +42,13 @@ def run(
         typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where"),
     ] = None,
     runs: Runs = Path("runs"),
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensorboard, mlflow or wandb: keep a log there, too; may be given several times.",
+            rich_help_panel="Where",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
@@ -50,6 +58,10 @@ def run(
     from clsim.resolve import resolve
     from clsim.store import Store
 
+    if log:
+        from clsim.reporting import logs
+
+        logs.check(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     flags: dict[str, dict[str, Any]] = {"memory": {}, "training": {}}
@@ -67,18 +79,30 @@ def run(
     for spec in specs:
         command = _command(spec, scenario, strategy, flags, set_ or [])
         with contextlib.ExitStack() as stack:
-            progress = None
+            progress: Progress | None = None
             if not quiet and not as_json:
                 from clsim.reporting.terminal import Terminal
 
                 progress = stack.enter_context(Terminal(_title(spec), err))
+            logging = None
+            if log:
+                from clsim.loop import Quiet
+
+                folder = Store(runs).folder(spec)
+                progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
             records.append(
                 api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
             )
+            if logging is not None:
+                logging.write(records[-1])
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
         _print_records(records)
+
+
+def _say(line: str) -> None:
+    err.print(f"clsim: {line}", markup=False, highlight=False)
 
 
 def _title(spec: RunSpec) -> str:
