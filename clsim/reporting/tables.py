@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clsim.reporting import statistics
 from clsim.reporting.cells import Cell, Key, Rows, Table, aligned, cells, contests, higher_is_better, natural, title
 from clsim.reporting.report import Published, ReportSpec, groups
-from clsim.reporting.statistics import ALPHA, FEWEST, paired
+from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -
         marked = True
         best = [place for place, mean in zip(here, means, strict=True) if mean == max(means)]
         others = [place for place in here if place not in best]
-        p = statistics.holm([paired(*aligned(here[best[0]], here[place])).p for place in others])
+        p = statistics.holm([paired_t(*aligned(here[best[0]], here[place])) for place in others])
         changes = {place: dataclasses.replace(here[place], best=True) for place in best}
         for place, value in zip(others, p, strict=True):
             changes[place] = dataclasses.replace(here[place], tied=spec.ties and value >= ALPHA)
