@@ -118,7 +118,9 @@ def main() -> None:
                 print(f"report {shown:<32} failed: {done.stderr.strip().splitlines()[-1]}")
                 continue
             size = len(done.stdout.encode())
-            print(f"report {shown:<32} {given.runs} runs: {statistics.median(seconds):5.2f} s, {size / 1e3:,.0f} kB out")
+            print(
+                f"report {shown:<32} {given.runs} runs: {statistics.median(seconds):5.2f} s, {size / 1e3:,.0f} kB out"
+            )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,6 @@ class Failed(Protocol):
         """What runs it again."""
 
 
-
 @dataclass(frozen=True)
 class Published:
     """A row of somebody's paper, shown beside ours.
@@ -80,6 +79,7 @@ class ReportSpec:
     Attributes:
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
+        exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
         metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
@@ -93,6 +93,7 @@ class ReportSpec:
     title: str = ""
     description: str = ""
     filter: Options = dataclasses.field(default_factory=dict)
+    exclude: Options = dataclasses.field(default_factory=dict)
     rows: tuple[str, ...] = ("strategy", "buffer", "memory")
     columns: tuple[str, ...] = ("scenario",)
     metrics: tuple[str, ...] = ("accuracy", "forgetting")
@@ -111,8 +112,7 @@ def read_report(path: Path) -> ReportSpec:
     """
     where = str(path)
     tables = catalog.read_toml(path)
-    if isinstance(tables.get("filter"), dict):
-        tables["filter"] = _flat(tables["filter"])
+    tables |= {key: _flat(tables[key]) for key in ("filter", "exclude") if isinstance(tables.get(key), dict)}
     spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
@@ -191,7 +191,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    for column in (*spec.filter, *spec.rows, *spec.columns):
+    for column in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns):
         if column not in runs:
             raise InputError(f"report: unknown column {column!r}; {nearest(column, runs.columns)}")
     chosen = runs
@@ -202,6 +202,11 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
             there = sorted(map(str, runs[column].unique()))
             listed = ", ".join(there[:24]) + (f", … ({len(there)} in all)" if len(there) > 24 else "")
             raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {listed}")
+    for column, value in spec.exclude.items():
+        left_out = value if isinstance(value, list) else [value]
+        chosen = chosen[~chosen[column].map(lambda found, some=left_out: _allows(some, found)).astype(bool)]
+        if chosen.empty:
+            raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
     labels = [*spec.rows, *spec.columns]
     for names in (NAMES, [c for c in chosen if "." in c or c == "sources"]):
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
@@ -216,8 +221,11 @@ def failed(spec: ReportSpec, failures: Iterable[Failed]) -> list[Failed]:
             row = settings(failure.spec)
         except (KeyError, TypeError):
             row = {}
-        wanted = {column: v if isinstance(v, list) else [v] for column, v in spec.filter.items() if column in row}
-        if all(_allows(allowed, row[column]) for column, allowed in wanted.items()):
+        allowed, left_out = (
+            [_allows(v if isinstance(v, list) else [v], row[column]) for column, v in of.items() if column in row]
+            for of in (spec.filter, spec.exclude)
+        )
+        if all(allowed) and not any(left_out):
             kept.append(failure)
     return kept
 

@@ -24,6 +24,9 @@ ALPHA = 0.05
 ROUND_OFF = 1e-12
 """A spread below this share of the largest value is round-off: nothing varies."""
 
+Values = Sequence[float] | np.ndarray
+"""One number a seed."""
+
 Bounds = tuple[float, float]
 """The lower and the upper end of an interval; NaN where none can be given."""
 
@@ -53,7 +56,7 @@ class Paired:
     below: int
 
 
-def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
+def half_width(values: Values, confidence: float = 0.95) -> float:
     """Half of the t interval of the mean: t_{n−1} · s / √n. NaN for fewer than three values.
 
     >>> round(half_width([1.0, 2.0, 3.0]), 3)
@@ -70,7 +73,7 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
     return float(quantile * np.std(sample, ddof=1) / math.sqrt(len(sample)))
 
 
-def standard_deviation(values: Sequence[float]) -> float:
+def standard_deviation(values: Values) -> float:
     """Of the sample: √(Σ (x − mean)² / (n − 1)). NaN for fewer than two values."""
     sample = finite(values)
     if len(sample) < 2:
@@ -78,7 +81,7 @@ def standard_deviation(values: Sequence[float]) -> float:
     return 0.0 if constant(sample) else float(np.std(sample, ddof=1))
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Bounds:
+def t_interval(values: Values, confidence: float = 0.95) -> Bounds:
     """Mean ± :func:`half_width`."""
     half = half_width(values, confidence)
     mean = float(np.mean(finite(values))) if half == half else math.nan
@@ -213,7 +216,7 @@ def seeds_needed(
     return high
 
 
-def finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def finite(values: Values) -> np.ndarray:
     """The values that are neither NaN nor infinite."""
     sample = np.asarray(values, dtype=float)
     return sample[np.isfinite(sample)]
