@@ -15,23 +15,47 @@ from clsim.errors import InputError, nearest
 def report(
     name: Annotated[str, typer.Argument(help="A name of `clsim list reports`, or a TOML file.")] = "summary",
     format_: Annotated[
-        str, typer.Option("--format", help="console, markdown, csv, or runs: CSV with a row a run.")
+        str,
+        typer.Option(
+            "--format", help="console, markdown, csv (a row a cell), runs (CSV, a row a run), latex, or html: one page."
+        ),
     ] = "console",
+    tests: Annotated[
+        bool, typer.Option("--tests", help="Also paired tests by seed and ranks; with csv, the tests alone.")
+    ] = False,
     figures: Annotated[Path | None, typer.Option(help="Also draw the figures, as PNG, into this folder.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="Write into this file; html: NAME.html if none is named.")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Tables over all runs: mean ± interval over seeds, beside published numbers."""
-    from clsim.reporting.report import read_report
+    """Tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
+    from clsim.reporting.report import problem, read_report
+    from clsim.reporting.show import FORMS
     from clsim.reporting.show import show as show_report
     from clsim.store import Store
 
-    formats = ("console", "markdown", "csv", "runs")
-    if format_ not in formats:
-        raise InputError(f"--format: found {format_!r}; {nearest(format_, formats)}")
+    if format_ not in FORMS:
+        raise InputError(f"--format: found {format_!r}; {nearest(format_, FORMS)}")
+    if file is not None and format_ == "console":
+        raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}")
+    if file is not None and file.is_dir():
+        raise InputError(f"--out: {file} is a folder, allowed: a file")
     spec = read_report(catalog.find_file("reports", name))
-    records, problems = Store(runs).records()
-    for problem in problems:
-        err.print(f"skipped {problem}", markup=False, highlight=False)
+    found, problems = Store(runs).records()
+    records = [record.data for record in found if not problem(record.data)]
+    problems += [f"{record.folder}: {text}" for record in found if (text := problem(record.data))]
+    for line in problems:
+        err.print(f"skipped {line}", markup=False, highlight=False)
     if not records:
         raise InputError(f"{runs}: no finished runs; make some with `clsim run`, or name another folder with --runs")
-    show_report(spec, [record.data for record in records], format_, out, figures)
+    show_report(
+        spec,
+        records,
+        format_,
+        out,
+        name=Path(name).stem,
+        figures=figures,
+        tests=tests,
+        path=file,
+    )

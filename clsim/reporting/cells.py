@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -69,7 +70,7 @@ class Cell:
             return float(self.published[0])
         return math.fsum(self.values) / len(self.values) if self.values else math.nan
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float]:
         """The 95 % interval of the mean; NaN below three seeds, and of a paper's row."""
         if self.interval == "bootstrap":

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim import catalog
 from clsim.errors import InputError, nearest
@@ -30,6 +30,29 @@ COSTS = {
     "memory_bytes": "memory, bytes",
 }
 """What a run has spent, by the name that specs and records use."""
+
+NAMES = ("scenario", "strategy", "buffer", "memory")
+"""What names a run beside its seed; everything else that can tell two runs apart is a setting."""
+
+
+class Failed(Protocol):
+    """A run that ended in an error: a :class:`clsim.store.Failure`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the run."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """As it stands in ``spec.json``."""
+
+    @property
+    def error(self) -> str:
+        """What was raised, and where."""
+
+    @property
+    def command(self) -> str:
+        """What runs it again."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,7 @@ class ReportSpec:
     Attributes:
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
+        exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
         metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
@@ -69,6 +93,7 @@ class ReportSpec:
     title: str = ""
     description: str = ""
     filter: Options = dataclasses.field(default_factory=dict)
+    exclude: Options = dataclasses.field(default_factory=dict)
     rows: tuple[str, ...] = ("strategy", "buffer", "memory")
     columns: tuple[str, ...] = ("scenario",)
     metrics: tuple[str, ...] = ("accuracy", "forgetting")
@@ -87,8 +112,7 @@ def read_report(path: Path) -> ReportSpec:
     """
     where = str(path)
     tables = catalog.read_toml(path)
-    if isinstance(tables.get("filter"), dict):
-        tables["filter"] = _flat(tables["filter"])
+    tables |= {key: _flat(tables[key]) for key in ("filter", "exclude") if isinstance(tables.get(key), dict)}
     spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
@@ -122,17 +146,8 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     joint = {_stream(r): r["accuracy"][-1] for r in records if r["spec"]["stream"]["presentation"] == "joint"}
     rows = []
     for record in records:
-        spec = record["spec"]
-        kept = spec["memory"]["buffer"] != "none"
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
-        row |= {"command": record["command"]}
-        row |= {name: spec[name] for name in ("scenario", "strategy", "seed")}
-        row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
-        row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
-        for table, values in spec.items():
-            if isinstance(values, dict):
-                row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
-        row |= {"sources": _plain(spec["sources"])}
+        row |= {"command": record["command"], **settings(record["spec"])}
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)))
         row |= {name: sum(c[name] for c in record["cost"]) for name in COSTS}
         row |= {"peak_bytes": max((c["peak_bytes"] for c in record["cost"]), default=0)}
@@ -141,27 +156,94 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
+    kept = spec["memory"]["buffer"] != "none"
+    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
+    row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
+    row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
+    for table, values in spec.items():
+        if isinstance(values, dict):
+            row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
+    return row | {"sources": _plain(spec["sources"])}
+
+
+def problem(record: Mapping[str, Any]) -> str:
+    """Why a record cannot stand in a report, as one that another version wrote; empty if it can."""
+    spec = record["spec"]
+    kinds = {"scenario": str, "strategy": str, "seed": int, "sources": list}
+    kinds |= dict.fromkeys(("data", "stream", "model", "memory"), dict)
+    for key, kind in kinds.items():
+        if not isinstance(spec.get(key), kind):
+            return f"spec.{key}: found {spec.get(key)!r}, allowed: {kind.__name__}"
+    for table, key in (("memory", "buffer"), ("memory", "capacity"), ("stream", "presentation")):
+        if not isinstance(spec[table].get(key), (str, int)):
+            return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
+    for cost in record["cost"]:
+        if lacking := [name for name in COSTS if cost.get(name) is None]:
+            return f"cost.{lacking[0]}: found nothing, allowed: a number"
+    return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
+
+
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The row labels (those of the spec, and what else tells runs of one cell apart), and the runs of the filter.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    for column in (*spec.filter, *spec.rows, *spec.columns):
+    for column in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns):
         if column not in runs:
             raise InputError(f"report: unknown column {column!r}; {nearest(column, runs.columns)}")
     chosen = runs
     for column, value in spec.filter.items():
         allowed = value if isinstance(value, list) else [value]
-        chosen = chosen[chosen[column].isin(allowed)]
+        chosen = chosen[chosen[column].map(lambda found, allowed=allowed: _allows(allowed, found)).astype(bool)]
         if chosen.empty:
-            there = ", ".join(sorted(map(str, runs[column].unique())))
-            raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {there}")
+            there = sorted(map(str, runs[column].unique()))
+            listed = ", ".join(there[:24]) + (f", … ({len(there)} in all)" if len(there) > 24 else "")
+            raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {listed}")
+    for column, value in spec.exclude.items():
+        left_out = value if isinstance(value, list) else [value]
+        chosen = chosen[~chosen[column].map(lambda found, some=left_out: _allows(some, found)).astype(bool)]
+        if chosen.empty:
+            raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    settings = [c for c in chosen if "." in c or c == "sources"]
-    varying = (chosen.groupby(labels, dropna=False)[settings].nunique(dropna=False) > 1).any()
-    shown = [c for c in settings if varying[c] and c not in labels and f"memory.{c}" not in labels]
-    return [*spec.rows, *shown], chosen
+    for names in (NAMES, [c for c in chosen if "." in c or c == "sources"]):
+        labels += _varying(chosen, labels, [name for name in names if name not in labels])
+    return [name for name in labels if name not in spec.columns], chosen
+
+
+def failed(spec: ReportSpec, failures: Iterable[Failed]) -> list[Failed]:
+    """The failed runs that the filter of a report allows; one whose spec cannot be read is not hidden."""
+    kept = []
+    for failure in failures:
+        try:
+            row = settings(failure.spec)
+        except (KeyError, TypeError):
+            row = {}
+        allowed, left_out = (
+            [_allows(v if isinstance(v, list) else [v], row[column]) for column, v in of.items() if column in row]
+            for of in (spec.filter, spec.exclude)
+        )
+        if all(allowed) and not any(left_out):
+            kept.append(failure)
+    return kept
+
+
+def _allows(allowed: Sequence[Any], found: Any) -> bool:
+    """Is ``found`` one of the values? True is not 1."""
+    return any(found == v and (type(found) is bool) == (type(v) is bool) for v in map(_plain, allowed))
+
+
+def _varying(runs: pd.DataFrame, labels: list[str], names: Sequence[str]) -> list[str]:
+    """The columns in which runs of one label differ."""
+    names = [name for name in names if runs[name].nunique(dropna=False) > 1]
+    if not names:
+        return []
+    if not labels:
+        return list(names)
+    found = (runs.groupby(labels, dropna=False)[names].nunique(dropna=False) > 1).any()
+    return [name for name in names if found[name]]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

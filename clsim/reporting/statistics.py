@@ -24,6 +24,9 @@ ALPHA = 0.05
 ROUND_OFF = 1e-12
 """A spread below this share of the largest value is round-off: nothing varies."""
 
+Values = Sequence[float] | np.ndarray
+"""One number a seed."""
+
 Bounds = tuple[float, float]
 """The lower and the upper end of an interval; NaN where none can be given."""
 
@@ -53,7 +56,7 @@ class Paired:
     below: int
 
 
-def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
+def half_width(values: Values, confidence: float = 0.95) -> float:
     """Half of the t interval of the mean: t_{n−1} · s / √n. NaN for fewer than three values.
 
     >>> round(half_width([1.0, 2.0, 3.0]), 3)
@@ -64,12 +67,13 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
         return math.nan
     if constant(sample):
         return 0.0
-    from scipy import stats
+    from scipy import special  # scipy.stats has the same behind an import of half a second
 
-    return float(stats.t.ppf(0.5 + confidence / 2, len(sample) - 1) * stats.sem(sample))
+    quantile = special.stdtrit(len(sample) - 1, 0.5 + confidence / 2)
+    return float(quantile * np.std(sample, ddof=1) / math.sqrt(len(sample)))
 
 
-def standard_deviation(values: Sequence[float]) -> float:
+def standard_deviation(values: Values) -> float:
     """Of the sample: √(Σ (x − mean)² / (n − 1)). NaN for fewer than two values."""
     sample = finite(values)
     if len(sample) < 2:
@@ -77,7 +81,7 @@ def standard_deviation(values: Sequence[float]) -> float:
     return 0.0 if constant(sample) else float(np.std(sample, ddof=1))
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Bounds:
+def t_interval(values: Values, confidence: float = 0.95) -> Bounds:
     """Mean ± :func:`half_width`."""
     half = half_width(values, confidence)
     mean = float(np.mean(finite(values))) if half == half else math.nan
@@ -115,27 +119,45 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
     Differences that are all zero have p = 1. Differences that are all the same but not zero have p = 0 in the t test,
     whose statistic is infinite; the signed-rank test counts signs and sizes only, and stays as it is.
     """
+    d = _differences(a, b)
+    n = len(d)
+    signs = int((d > 0).sum()), int((d < 0).sum())
+    mean = float(d.mean()) if n else math.nan
+    low, high = t_interval(d, confidence)
+    signed = math.nan
+    if n >= FEWEST:
+        from scipy import stats
+
+        with quiet():
+            signed = float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
+    return Paired(n, mean, standard_deviation(d), low, high, _t_test(d), signed, *signs)
+
+
+def paired_t(a: Sequence[float], b: Sequence[float]) -> float:
+    """p of :func:`paired` alone."""
+    return _t_test(_differences(a, b))
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """a − b where both are finite; what is only round-off is zero, and a spread that is only round-off is none."""
     left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     both = np.isfinite(left) & np.isfinite(right)
     left, right = left[both], right[both]
     d = left - right
-    n = len(d)
-    scale = max(np.abs(left).max(initial=0), np.abs(right).max(initial=0))
-    d[np.abs(d) <= ROUND_OFF * scale] = 0
-    signs = int((d > 0).sum()), int((d < 0).sum())
-    mean = float(d.mean()) if n else math.nan
-    if n < FEWEST:
-        return Paired(n, mean, standard_deviation(d), math.nan, math.nan, math.nan, math.nan, *signs)
-    from scipy import stats
+    limit = ROUND_OFF * max(np.abs(left).max(initial=0), np.abs(right).max(initial=0))
+    d[np.abs(d) <= limit] = 0
+    return np.full(len(d), d[0]) if len(d) and np.ptp(d) <= limit else d
 
-    if np.ptp(d) <= ROUND_OFF * scale:
-        p, low, high, deviation = (1.0 if mean == 0 else 0.0), mean, mean, 0.0
-    else:
-        p = float(stats.ttest_1samp(d, 0.0).pvalue)
-        deviation, (low, high) = standard_deviation(d), t_interval(d, confidence)
-    with quiet():
-        signed = float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
-    return Paired(n, mean, deviation, low, high, p, signed, *signs)
+
+def _t_test(d: np.ndarray) -> float:
+    """Two-sided p of a mean of zero: 2 · F_{n−1}(−|t|), t = mean · √n / s."""
+    if len(d) < FEWEST:
+        return math.nan
+    if constant(d):
+        return 0.0 if d[0] else 1.0
+    from scipy import special
+
+    return float(2 * special.stdtr(len(d) - 1, -abs(d.mean()) / np.std(d, ddof=1) * math.sqrt(len(d))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -194,7 +216,7 @@ def seeds_needed(
     return high
 
 
-def finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def finite(values: Values) -> np.ndarray:
     """The values that are neither NaN nor infinite."""
     sample = np.asarray(values, dtype=float)
     return sample[np.isfinite(sample)]

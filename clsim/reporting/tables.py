@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clsim.reporting import statistics
-from clsim.reporting.cells import Cell, Key, Rows, Table, aligned, cells, contests, higher_is_better, natural, title
+from clsim.reporting.cells import (
+    Cell,
+    Key,
+    Rows,
+    Table,
+    aligned,
+    cells,
+    condition_names,
+    contests,
+    higher_is_better,
+    natural,
+    title,
+)
 from clsim.reporting.report import Published, ReportSpec, groups
-from clsim.reporting.statistics import ALPHA, FEWEST, paired
+from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +39,8 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     for metric in spec.metrics:
         rows = cells(spec, metric, row_names, chosen)
         columns = sorted({c for found in rows.values() for c in found}, key=natural)
-        marked = _mark(spec, metric, row_names, rows) if len(rows) * len(columns) > 1 else False
-        notes = [*_notes(rows, chosen, spec), *(_MARKS if marked and spec.ties else ())]
+        marked = _mark(spec, metric, row_names, rows)
+        notes = [*_notes(rows, chosen, spec), *([_rule(spec, row_names)] if marked else [])]
         shown, sources, further = _add_published(spec, metric, row_names, rows, columns)
         made.append(
             Table(
@@ -47,10 +59,13 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     return made
 
 
-_MARKS = (
-    "* is the best mean of its column (or condition); ~ cannot be told from it: p ≥ 5 % in the paired t test over "
-    "common seeds (three at least), with Holm's correction over the comparisons with the best.",
-)
+def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
+    place = f"condition ({', '.join(condition_names(spec, row_names)) or 'one'})" if spec.arms else "column"
+    tied = (
+        " Tied: cannot be told from it, p ≥ 5 % in the paired t test over common seeds (three at least), with Holm's "
+        f"correction over the {place.split()[0]}'s comparisons with the best."
+    )
+    return f"Best: the best mean of its {place}.{tied if spec.ties else ''}"
 
 
 def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -> bool:
@@ -65,7 +80,7 @@ def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -
         marked = True
         best = [place for place, mean in zip(here, means, strict=True) if mean == max(means)]
         others = [place for place in here if place not in best]
-        p = statistics.holm([paired(*aligned(here[best[0]], here[place])).p for place in others])
+        p = statistics.holm([paired_t(*aligned(here[best[0]], here[place])) for place in others])
         changes = {place: dataclasses.replace(here[place], best=True) for place in best}
         for place, value in zip(others, p, strict=True):
             changes[place] = dataclasses.replace(here[place], tied=spec.ties and value >= ALPHA)
@@ -85,10 +100,13 @@ def _add_published(
     shown: dict[Key, int] = {}
     sources: list[str] = []
     notes: list[str] = []
-    ours = dict(rows)
+    ours, lonely = dict(rows), set()
     for published in spec.published:
         column = tuple(str(published.at.get(name, "–")) for name in spec.columns)
-        if metric not in published.percent or column not in columns:
+        if metric not in published.percent:
+            continue
+        if column not in columns:
+            lonely.add(" · ".join(column))
             continue
         source = _source(published)
         if source not in sources:
@@ -106,6 +124,10 @@ def _add_published(
         mine = (f"{label[0]} {mark(number)}", *label[1:])
         rows.setdefault(mine, {})[column] = cell
         shown[mine] = number
+    if lonely:
+        notes.append(
+            f"Published rows are left out where none of our runs stands beside them: {', '.join(sorted(lonely))}."
+        )
     return shown, sources, [*(f"published [{i}]: {source}." for i, source in enumerate(sources, 1)), *notes]
 
 
