@@ -58,4 +58,5 @@ def report(
         figures=figures,
         tests=tests,
         path=file,
+        store=runs,
     )

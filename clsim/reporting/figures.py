@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
+from clsim.reporting import svg
 from clsim.reporting.series import Look, Series, band, mean
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
@@ -53,7 +55,7 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
     import seaborn as sns
 
     size = matrices.shape[1]
-    ticks = [str(i) if size <= 10 or i % 5 == 0 else "" for i in range(1, size + 1)]
+    ticks = [i for i in range(1, size + 1) if size <= 10 or i % 5 == 0]
     sns.heatmap(
         mean(matrices, 0),
         ax=ax,
@@ -65,10 +67,12 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
         fmt=".0f",
         annot_kws={"fontsize": 8},
         cbar=False,
-        xticklabels=ticks,
-        yticklabels=ticks,
+        xticklabels=False,
+        yticklabels=False,
         rasterized=True,
     )
+    ax.set_xticks([i - 0.5 for i in ticks], [str(i) for i in ticks])
+    ax.set_yticks([i - 0.5 for i in ticks], [str(i) for i in ticks])
     ax.set(xlabel="tested on experience", ylabel="after experience")
     ax.tick_params(length=0, labelrotation=0)
 
@@ -134,6 +138,7 @@ def against_cost(
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     ax.margins(x=0.1, y=0.1)
+    ax.autoscale_view()  # places are asked for below
     written: list[tuple[float, float]] = []
     for cost, accuracy, text, _ in sorted(points, key=lambda point: -point[1]):
         x, y = ax.transAxes.inverted().transform(ax.transData.transform((cost, accuracy)))
@@ -190,17 +195,19 @@ def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
     ax.tick_params(length=0, labelrotation=0)
 
 
-def swatch(look: Look, *, line: bool = True) -> Figure:
-    """A legend's entry: the look alone."""
-    from matplotlib.figure import Figure
+def swatch(look: Look) -> Markup:
+    """A legend's entry: the look alone, as SVG. By hand, as a page has many and a figure takes longer."""
+    from matplotlib.markers import MarkerStyle
 
-    figure = Figure(figsize=(0.42, 0.17))
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
-    ax.set_axis_off()
-    if line:
-        ax.plot([0.02, 0.98], [0.5, 0.5], color=look.color, linestyle=look.dash, linewidth=1.4)
-    ax.plot([0.5], [0.5], look.marker, color=look.color, markersize=4.5)
-    return figure
+    marker = MarkerStyle(look.marker)
+    path = marker.get_path().transformed(marker.get_transform())
+    outline = np.concatenate([np.asarray(polygon, dtype=float) for polygon in path.to_polygons()])
+    points = [f"{20 + 6.5 * x:.1f},{7 - 6.5 * y:.1f}" for x, y in outline.tolist()]
+    dashes = [1.4 * d for d in look.dash[1]] if isinstance(look.dash, tuple) else []
+    return Markup(
+        '<svg viewBox="0 0 40 14" width="40" height="14" aria-hidden="true"><path d="M1 7H39" fill="none" '
+        'stroke="{0}" stroke-width="1.9" stroke-dasharray="{1}"/><polygon points="{2}" fill="{0}"/></svg>'
+    ).format(svg.themed(look.color), " ".join(f"{d:.2f}" for d in dashes) or "none", " ".join(points))
 
 
 def scale() -> Figure:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LINES = 12
 """In one panel; more could not be told apart: the best are drawn."""
 
-SIZES, MATRICES = 12, 30
+SIZES, MATRICES = 12, 20
 """Of all scenarios together: sizes of memory with a panel of their own, and heat maps. They bound a page's time."""
 
 SELECTORS, SEEDS = 8, 3
@@ -76,18 +76,18 @@ class Gallery:
     Args:
         spec: names the costs of the cost figures, by its metrics.
         scenarios: of :func:`clsim.reporting.series.by_scenario`.
-        folders: fingerprint → the run's folder, for what memories hold.
         classes: fingerprint → how many classes the run's stream has.
+        store: the folder of all runs, for what memories hold.
     """
 
     def __init__(
         self,
         spec: ReportSpec,
         scenarios: Mapping[str, Sequence[Series]],
-        folders: Mapping[str, Path | None],
         classes: Mapping[str, int],
+        store: Path | None,
     ) -> None:
-        self._spec, self._scenarios, self._folders, self._classes = spec, scenarios, folders, classes
+        self._spec, self._scenarios, self._classes, self._store = spec, scenarios, classes, store
         drawn = max(min(len(scenarios), SCENARIOS), 1)
         self._sizes, self._most = max(min(SIZES // drawn, 6), 2), max(min(MATRICES // drawn, 15), 4)
         self._looks = looks(s.label for of_scenario in scenarios.values() for s in of_scenario)
@@ -105,7 +105,7 @@ class Gallery:
                 self._matrices(series),
                 *self._memories(series),
             ]
-            entries = [(label, self._svg(figures.swatch(self._looks[label]), label)) for label in best]
+            entries = [(label, figures.swatch(self._looks[label])) for label in best]
             made.append(Exhibit(scenario, groups, entries))
         return made
 
@@ -267,10 +267,9 @@ class Gallery:
         return made
 
     def _held(self, fingerprint: str) -> contents.Held:
-        folder = self._folders[fingerprint]
-        if folder is None:
-            raise InputError(f"{fingerprint}: it was not stored")
-        return contents.held(folder, self._classes[fingerprint])
+        if self._store is None:
+            raise InputError(f"{fingerprint}: the folder of its runs is not known")
+        return contents.held(self._store / fingerprint, self._classes[fingerprint])
 
     def _picture(self, figure: Any, title: str, alt: str) -> Picture:
         return Picture(title, self._svg(figure, alt), alt=alt)

@@ -105,7 +105,12 @@
   });
 
   // the runs behind a number
-  const number = (value, digits) => (value === null ? "–" : value.toLocaleString("en", { maximumFractionDigits: digits }));
+  const minus = (text) => text.replace("-", "−");
+  const number = (value) => {
+    if (value === null) return "–";
+    const digits = Math.abs(value) < 100 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 };
+    return minus(value.toLocaleString("en", digits));
+  };
   const pairs = (entries) => {
     const list = make("dl");
     list.className = "pairs";
@@ -123,7 +128,7 @@
   const matrix = (rows) => {
     const table = make("table");
     table.className = "matrix";
-    table.append(make("caption", "Accuracy, %: row = after experience, column = tested on"));
+    table.setAttribute("aria-label", "Accuracy in percent: row = after experience, column = tested on");
     const head = table.createTHead().insertRow();
     head.append(make("th", ""), ...rows.map((_, j) => make("th", j + 1)));
     const body = table.createTBody();
@@ -154,9 +159,9 @@
     body.className = "run";
     body.append(
       block("Command", run.command ? command(run.command) : make("p", "Made from Python; the spec below is all of it."), true),
-      block("Metrics", pairs(data.metrics.map((name, i) => [name, run.metrics[i] === null ? "–" : `${(100 * run.metrics[i]).toFixed(2)} %`]))),
-      block("Cost", pairs(data.costs.map((name, i) => [name, number(run.cost[i], 2)]))),
-      block("Accuracy matrix", matrix(run.accuracy), true),
+      block("Metrics", pairs(data.metrics.map((name, i) => [name, run.metrics[i] === null ? "–" : minus(`${(100 * run.metrics[i]).toFixed(2)} %`)]))),
+      block("Cost", pairs(data.costs.map((name, i) => [name, number(run.cost[i])]))),
+      block("Accuracy, %: row = after experience, column = tested on", matrix(run.accuracy), true),
       block("Versions", pairs(plain(data.shared[run.versions]))),
       block("Environment", pairs([...plain(data.shared[run.environment]), ["started", run.when[0]], ["ended", run.when[1]]])),
       block("Resolved spec", command(JSON.stringify(spec, null, 1)), true)

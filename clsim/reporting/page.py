@@ -4,83 +4,86 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 import clsim
-from clsim import store
-from clsim.reporting import report, runs
-from clsim.reporting.comparisons import Contest, comparisons, ranks
+from clsim.reporting import formats, report, runs
+from clsim.reporting.cells import cells, contests
+from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
 from clsim.reporting.gallery import Gallery
-from clsim.reporting.report import ReportSpec
+from clsim.reporting.report import Failed, ReportSpec
 from clsim.reporting.series import by_scenario
 from clsim.reporting.svg import STYLE
 from clsim.reporting.tables import tables
-from clsim.store import RunRecord
+from clsim.store import write as save
 
 HERE = Path(__file__).parent
 
 CHOICES = 40
 """Values of a label that are offered as a filter; more are searched as text."""
 
-PAIRS = 600
-"""Rows of a table of paired tests; the contests that go beyond are left to `clsim report --tests`."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not finish."""
-
-    name: str
-    fingerprint: str
-    error: str
-    command: str
+PAIRS = 400
+"""Paired tests that a page shows; the conditions that go beyond are left to `clsim report --tests`."""
 
 
 def write(
-    spec: ReportSpec, records: Sequence[RunRecord], failures: Sequence[Mapping[str, Any]], path: Path, command: str = ""
+    spec: ReportSpec,
+    records: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failed],
+    path: Path,
+    *,
+    store: Path | None = None,
+    command: str = "",
 ) -> None:
     """Write the page of a report.
 
     Args:
-        records: all finished runs of the store; the report's filter chooses among them.
-        failures: of the store: fingerprint, spec, error and command of runs that failed.
+        records: all finished runs; the report's filter chooses among them.
+        failures: runs that ended in an error.
         path: of the HTML file; its folder is made if there is none.
+        store: the folder of all runs, to show what their memories hold.
         command: that made the report, to be shown beside those of its runs.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    store.write(path, render(spec, records, failures, command).encode())
+    save(path, render(spec, records, failures, store=store, command=command).encode())
 
 
 def render(
-    spec: ReportSpec, records: Sequence[RunRecord], failures: Sequence[Mapping[str, Any]], command: str = ""
+    spec: ReportSpec,
+    records: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failed],
+    *,
+    store: Path | None = None,
+    command: str = "",
 ) -> str:
     """The page as text. The same records give the same page."""
     import jinja2
     import matplotlib
 
-    every = report.frame(r.data for r in records)
+    every = report.frame(records)
     row_names, chosen = report.groups(spec, every)
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
-    mine = [r for r in records if r.data["fingerprint"] in rows]
-    data = [r.data for r in mine]
+    data = [r for r in records if r["fingerprint"] in rows]
     with matplotlib.rc_context(STYLE):
         gallery = Gallery(
             spec,
             by_scenario(spec, every, data),
-            {r.data["fingerprint"]: r.folder for r in mine},
-            {r.data["fingerprint"]: 1 + max((c for of in r.data["classes"] for c in of), default=0) for r in mine},
+            {r["fingerprint"]: 1 + max((c for of in r["classes"] for c in of), default=0) for r in data},
+            store,
         )
         exhibits = gallery.exhibits()
         ranking = gallery.ranking(ranks(spec, every))
     made = tables(spec, every)
+    found, left_out = _contests(spec, every)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
@@ -102,16 +105,21 @@ def render(
     return environment.get_template("page.html").render(
         spec=spec,
         title=spec.title or "Report",
-        filters=[(name, _text(value)) for name, value in spec.filter.items()],
+        filters=[
+            (f"{word} {name}", _text(value))
+            for word, of in (("only", spec.filter), ("without", spec.exclude))
+            for name, value in of.items()
+        ],
         facts=_facts(data),
         row_names=row_names,
         choices=_choices(made[0].rows, row_names) if made else [],
         tables=made,
-        contests=_contests(spec, every),
+        contests=[(title, list(of)) for title, of in itertools.groupby(found, lambda contest: contest.title)],
+        left_out=left_out,
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),
-        failures=[_failure(f) for f in failures],
+        failures=[(formats.name(f), f) for f in failures],
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),
         command=command,
@@ -152,33 +160,24 @@ def _choices(rows: Any, names: Sequence[str]) -> list[tuple[int, str, list[str]]
     return found
 
 
-def _contests(spec: ReportSpec, every: Any) -> list[tuple[str, list[Contest], int]]:
-    """Paired tests by metric: title, contests, and how many are left out. Only the first metric's unless asked for."""
-    wanted = spec if spec.tests else replace(spec, metrics=spec.metrics[:1])
-    found: dict[str, list[Contest]] = {}
-    for contest in comparisons(wanted, every):
-        found.setdefault(contest.title, []).append(contest)
-    made = []
-    for title, contests in found.items():
-        kept: list[Contest] = []
-        pairs = 0
-        for contest in contests:
-            pairs += len(contest.pairs)
-            if pairs > PAIRS and kept:
-                break
-            kept.append(contest)
-        made.append((title, kept, len(contests) - len(kept)))
-    return made
-
-
-def _failure(failure: Mapping[str, Any]) -> Failure:
-    """A failed run in words; its spec may be anything."""
-    spec = failure["spec"]
-    try:
-        name = runs.title({"spec": spec})
-    except (KeyError, TypeError):
-        name = "an unreadable spec"
-    return Failure(name, str(failure["fingerprint"]), str(failure["error"]), str(failure["command"]))
+def _contests(spec: ReportSpec, every: Any) -> tuple[list[Contest], int]:
+    """Paired tests in the first conditions, and how many conditions are left out; of the first metric, or as asked."""
+    if spec.tests:
+        return comparisons(spec, every), 0
+    first = replace(spec, metrics=spec.metrics[:1])
+    row_names, chosen = report.groups(first, every)
+    rows = cells(first, first.metrics[0], row_names, chosen)
+    kept: set[str] = set()
+    pairs = conditions = left_out = 0
+    for _, places in contests(first, row_names, rows):
+        arms = len(places)
+        pairs += arms - 1 if arms > MOST_ARMS else arms * (arms - 1) // 2
+        if arms > 1 and pairs > PAIRS and conditions:
+            left_out += 1
+        elif arms > 1:
+            conditions += 1
+            kept |= {run for row, column in places.values() for run in rows[row][column].runs}
+    return comparisons(first, every[every["fingerprint"].isin(kept)]) if kept else [], left_out
 
 
 def _distinct(data: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def show(
     figures: Path | None = None,
     tests: bool = False,
     path: Path | None = None,
+    store: Path | None = None,
 ) -> None:
     """Print a report over finished runs, or write it into a file; draw its figures into a folder if one is named.
 
@@ -45,6 +47,7 @@ def show(
         name: of the report, for the labels of LaTeX and for the page's file.
         tests: also the paired tests and the ranks; as CSV, the paired tests alone.
         path: the file, for every form but console.
+        store: the folder of all runs, for what the page shows of their memories.
     """
     failures, err = report.failed(spec, failures), Console(stderr=True, soft_wrap=True)
     if form == "html":
@@ -52,7 +55,8 @@ def show(
 
         path = path or Path(f"{name}.html")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(spec, records, failures, path)
+        command = shlex.join(["clsim", "report", name, "--format", "html"])
+        write_page(spec, records, failures, path, store=store, command=command)
     else:
         runs = report.frame(records)
         tests = tests or spec.tests

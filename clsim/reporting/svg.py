@@ -91,12 +91,12 @@ def _tidy(element: ElementTree.Element, name: str) -> None:
         elif key in ("d", "x", "y", "width", "height", "transform", "points"):
             value = " ".join(_NUMBER.sub(lambda m: f"{float(m[0]):.2f}", value).split())
         elif key == "style":
-            value = _themed(value)
+            value = _FONT.sub(r"font-size: \2", themed(value))
         attributes[key] = value
 
 
-def _themed(style: str) -> str:
+def themed(style: str) -> str:
+    """With the page's variables in the place of colours."""
     for i, color in enumerate(COLORS):
         style = style.replace(color, f"var(--series-{i})")
-    style = style.replace(INK, "var(--ink)").replace(FAINT, "var(--grid)")
-    return _FONT.sub(r"font-size: \2", style)
+    return style.replace(INK, "var(--ink)").replace(FAINT, "var(--grid)")
