@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from clsim.commands import Runs, err, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
-    from clsim.specs import RunSpec
     from clsim.store import RunRecord
 
 
@@ -46,7 +44,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim import api
+    from clsim import api, grid
     from clsim.resolve import resolve
     from clsim.store import Store
 
@@ -65,13 +63,13 @@ def run(
     specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
     for spec in specs:
-        command = _command(spec, scenario, strategy, flags, set_ or [])
+        command = grid.command(scenario, strategy, flags, set_ or [], spec.seed)
         with contextlib.ExitStack() as stack:
             progress = None
             if not quiet and not as_json:
                 from clsim.reporting.terminal import Terminal
 
-                progress = stack.enter_context(Terminal(_title(spec), err))
+                progress = stack.enter_context(Terminal(f"{grid.title(spec)} · seed {spec.seed}", err))
             records.append(
                 api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
             )
@@ -79,21 +77,6 @@ def run(
         print(json.dumps([record.data for record in records]))
     elif not quiet:
         _print_records(records)
-
-
-def _title(spec: RunSpec) -> str:
-    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
-
-
-def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]) -> str:
-    """The command that makes exactly this run."""
-    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
-    for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join([*words, "--seed", str(spec.seed)])
 
 
 def _print_records(records: list[RunRecord]) -> None:
