@@ -56,7 +56,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
 """What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""
 
-FILES = ("scenarios", "strategies", "reports")
+FILES = ("scenarios", "strategies", "reports", "studies")
 _COMBINATORS = {"per_class": "clsim.selectors.combinators:per_class"}
 
 
@@ -149,10 +149,27 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     return partial(found, **options) if options else found
 
 
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that leads nowhere, without importing what it leads to.
+
+    Raises:
+        InputError: with the nearest name.
+    """
+    inner = _innermost(name)
+    if inner not in COMPONENTS[kind] and ":" not in inner:
+        _entry_point(kind, inner)
+
+
 def digest(name: str) -> str:
     """SHA-256 of the user's own file that a component's name leads to; empty for what is shipped or installed."""
+    path = user_file(name)
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def user_file(name: str) -> Path | None:
+    """The user's own file that a component's name leads to, if it is there."""
     path = Path(_innermost(name).rpartition(":")[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.suffix == ".py" and path.is_file() else ""
+    return path if path.suffix == ".py" and path.is_file() else None
 
 
 def place(kind: str, name: str) -> str:
@@ -174,9 +191,13 @@ def _find(kind: str, name: str) -> Any:
         return _load("clsim.bridge:strategy", kind)(name.partition(":")[2])
     if ":" in name:
         return _load(name, kind)
+    return _entry_point(kind, name).load()
+
+
+def _entry_point(kind: str, name: str) -> EntryPoint:
     installed = {entry.name: entry for entry in _installed(kind)}
     if name in installed:
-        return installed[name].load()
+        return installed[name]
     known = nearest(name, [*COMPONENTS[kind], *installed])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 

@@ -16,7 +16,9 @@ from clsim.errors import InputError, nearest
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, buffers, datasets, models …")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="scenarios, strategies, studies, buffers, datasets, models …")
+    ] = None,
 ) -> None:
     """What there is: names, a line each, and the paper."""
     kinds = [*catalog.FILES, "datasets", *catalog.COMPONENTS]
@@ -42,7 +44,9 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
             out.print(path.read_text(encoding="utf-8"), markup=False)
             tables = catalog.read_toml(path)
             for component, key in (("learners", "learner"), ("buffers", "memory"), ("models", "model")):
-                value = tables.get(key, {}).get("buffer" if key == "memory" else "name", "none")
+                table = tables.get(key)  # in a study, `memory` is a list of sizes
+                named = table if isinstance(table, dict) else {}
+                value = named.get("buffer" if key == "memory" else "name", "none")
                 if value in catalog.COMPONENTS[component]:
                     out.print(f"{key} {value!r}: {catalog.place(component, value)}", markup=False, highlight=False)
             found = True

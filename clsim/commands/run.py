@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,6 @@ from clsim.errors import InputError
 
 if TYPE_CHECKING:
     from clsim.loop import Progress
-    from clsim.specs import RunSpec
     from clsim.store import RunRecord
 
 
@@ -54,7 +52,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim import api
+    from clsim import api, grid
     from clsim.resolve import resolve
     from clsim.store import Store
 
@@ -77,13 +75,13 @@ def run(
     specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
     for spec in specs:
-        command = _command(spec, scenario, strategy, flags, set_ or [])
+        command = grid.command(scenario, strategy, flags, set_ or [], spec.seed)
         with contextlib.ExitStack() as stack:
             progress: Progress | None = None
             if not quiet and not as_json:
                 from clsim.reporting.terminal import Terminal
 
-                progress = stack.enter_context(Terminal(_title(spec), err))
+                progress = stack.enter_context(Terminal(f"{grid.title(spec)} · seed {spec.seed}", err))
             logging = None
             if log:
                 from clsim.loop import Quiet
@@ -103,21 +101,6 @@ def run(
 
 def _say(line: str) -> None:
     err.print(f"clsim: {line}", markup=False, highlight=False)
-
-
-def _title(spec: RunSpec) -> str:
-    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
-
-
-def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]) -> str:
-    """The command that makes exactly this run."""
-    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
-    for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join([*words, "--seed", str(spec.seed)])
 
 
 def _print_records(records: list[RunRecord]) -> None:

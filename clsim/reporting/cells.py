@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Key = tuple[str, ...]
 """Labels of a row, of a column, of an arm or of a condition, one a name."""
 
+BEST, TIED = "*", "~"
+"""The marks of the best and of what ties with it, in every format that has no better."""
+
 Rows = dict[Key, dict[Key, "Cell"]]
 
 

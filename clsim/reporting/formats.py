@@ -8,15 +8,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clsim.reporting.cells import Table, natural
+from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
-from clsim.reporting.listing import Listing
+from clsim.reporting.listing import Listing, Look
 from clsim.reporting.report import Failed, ReportSpec, groups
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TIED = "≈"
 
 
 def to_markdown(listing: Listing) -> str:
@@ -24,13 +22,14 @@ def to_markdown(listing: Listing) -> str:
     lines = [listing.header, [*["---"] * len(listing.names), *["---:"] * len(listing.columns)]]
     body = ["| " + " | ".join([*map(escaped, lines[0])]) + " |", "| " + " | ".join(lines[1]) + " |"]
     for line in listing.lines:
-        entries = [
-            f"**{escaped(text)}**" if look == "best" else escaped(text) + (f" {TIED}" if look == "tied" else "")
-            for text, look in line.marked
-        ]
+        entries = [_marked(escaped(text), look) for text, look in line.marked]
         body.append("| " + " | ".join([*map(escaped, line.labels), *entries]) + " |")
-    notes = [*map(escaped, listing.notes), *([f"Bold: best. {TIED}: tied."] if "best" in listing.looks else [])]
+    notes = map(escaped, listing.notes)
     return f"**{escaped(listing.title)}**\n\n" + "\n".join(body) + "".join(f"\n\n{note}" for note in notes) + "\n"
+
+
+def _marked(text: str, look: Look) -> str:
+    return f"**{text}** \\{BEST}" if look == "best" else f"{text} \\{TIED}" if look == "tied" else text
 
 
 def failures_to_markdown(failures: Sequence[Failed]) -> str:
@@ -60,18 +59,18 @@ def to_csv(made: Iterable[Table]) -> str:
 
 def contests_to_csv(contests: Iterable[Contest]) -> str:
     """All paired tests, a row a pair."""
-    header: tuple[str, ...] = ()
+    numbers = ["n", "difference", "low_95", "high_95", "p", "p_holm", "p_wilcoxon", "p_wilcoxon_holm"]
+    numbers += ["p_games_howell", "wins", "losses", "seeds_needed", "kruskal", "p_kruskal"]
+    labels: list[str] = []
     rows: list[Sequence[Any]] = []
     for contest in contests:
         arms = contest.arm_names
-        header = ("metric", *contest.condition_names, *(f"a.{n}" for n in arms), *(f"b.{n}" for n in arms))
-        header += ("n", "difference", "low_95", "high_95", "p", "p_holm", "p_wilcoxon", "p_wilcoxon_holm")
-        header += ("p_games_howell", "wins", "losses", "seeds_needed", "kruskal", "p_kruskal")
+        labels = [*contest.condition_names, *(f"a.{n}" for n in arms), *(f"b.{n}" for n in arms)]
         for c in contest.pairs:
             tests = (c.n, c.difference, c.low, c.high, c.p, c.p_holm, c.p_wilcoxon, c.p_wilcoxon_holm, c.p_games_howell)
             counts = (c.wins, c.losses, c.seeds_needed, contest.kruskal, contest.p_kruskal)
             rows.append((contest.metric, *contest.condition, *c.a, *c.b, *tests, *counts))
-    return _csv(header, rows)
+    return _csv(["metric", *labels, *numbers], rows)
 
 
 def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:

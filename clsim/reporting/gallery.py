@@ -77,7 +77,7 @@ class Gallery:
         spec: names the costs of the cost figures, by its metrics.
         scenarios: of :func:`clsim.reporting.series.by_scenario`.
         classes: fingerprint → how many classes the run's stream has.
-        store: the folder of all runs, for what memories hold.
+        folders: fingerprint → the run's folder, for what memories hold.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Gallery:
         spec: ReportSpec,
         scenarios: Mapping[str, Sequence[Series]],
         classes: Mapping[str, int],
-        store: Path | None,
+        folders: Mapping[str, Path | None],
     ) -> None:
-        self._spec, self._scenarios, self._classes, self._store = spec, scenarios, classes, store
+        self._spec, self._scenarios, self._classes, self._folders = spec, scenarios, classes, folders
         drawn = max(min(len(scenarios), SCENARIOS), 1)
         self._sizes, self._most = max(min(SIZES // drawn, 6), 2), max(min(MATRICES // drawn, 15), 4)
         self._looks = looks(s.label for of_scenario in scenarios.values() for s in of_scenario)
@@ -267,9 +267,10 @@ class Gallery:
         return made
 
     def _held(self, fingerprint: str) -> contents.Held:
-        if self._store is None:
-            raise InputError(f"{fingerprint}: the folder of its runs is not known")
-        return contents.held(self._store / fingerprint, self._classes[fingerprint])
+        folder = self._folders[fingerprint]
+        if folder is None:
+            raise InputError(f"{fingerprint}: it was not stored")
+        return contents.held(folder, self._classes[fingerprint])
 
     def _picture(self, figure: Any, title: str, alt: str) -> Picture:
         return Picture(title, self._svg(figure, alt), alt=alt)

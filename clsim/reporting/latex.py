@@ -7,12 +7,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from clsim.reporting.cells import Key
+from clsim.reporting.cells import BEST, TIED, Key
 from clsim.reporting.listing import Line, Listing, Look
 
 PREAMBLE = "% \\usepackage{booktabs}\n"
 
-TIED = "$^{\\approx}$"
+TIE = "$^{\\sim}$"
 
 GREEK = {c: unicodedata.name(c).split()[-1].lower().replace("lamda", "lambda") for c in "αβγδεζηθικλμνξπρστφχψω"}
 
@@ -106,11 +106,9 @@ def _character(c: str) -> str:
 def _caption(listing: Listing) -> str:
     """Title, notes, marks."""
     parts = [escaped(listing.title[:1].upper() + listing.title[1:]) + "."]
-    parts += [escaped(note) for note in listing.notes]
-    if "best" in listing.looks:
-        parts.append("Bold: best.")
-    if "tied" in listing.looks:
-        parts.append(f"{TIED}: tied.")
+    for note in listing.notes:
+        legend = note.startswith(f"{BEST} ")  # of the marks, for which LaTeX has better ones
+        parts.append("Bold" + escaped(note[1:]).replace(escaped(TIED), TIE, 1) if legend else escaped(note))
     if any(line.source for line in listing.lines):
         parts.append("$^{\\dagger}$: published, with the number of its source.")
     return " ".join(parts)
@@ -146,4 +144,4 @@ def _row(line: Line) -> str:
 def _entry(text: str, look: Look) -> str:
     """A minus sign is not a hyphen."""
     shown = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped(text))
-    return f"\\textbf{{{shown}}}" if look == "best" else shown + (TIED if look == "tied" else "")
+    return f"\\textbf{{{shown}}}" if look == "best" else shown + (TIE if look == "tied" else "")

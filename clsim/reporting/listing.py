@@ -63,11 +63,6 @@ class Listing:
         """One text a column."""
         return [*self.names, *(" · ".join(column) for column in self.columns)]
 
-    @property
-    def looks(self) -> set[Look]:
-        """All that occur."""
-        return {look for line in self.lines for look in line.looks}
-
 
 def of_table(table: Table) -> Listing:
     """The cells as text; where nothing was run stands a dash."""
@@ -133,6 +128,10 @@ def of_ranks(ranks: Ranks) -> Listing:
         f"χ² = {ranks.statistic:.2f}, p {_is(ranks.p)}. Arms that share a letter cannot be told apart at 5 % (Nemenyi: "
         f"critical difference {ranks.critical_difference:.2f}). Won, lost: comparisons of means in a condition."
     ]
+    names = ranks.condition_names
+    scenarios = [condition[names.index("scenario")] for condition in ranks.conditions if "scenario" in names]
+    if len(set(scenarios)) < len(scenarios):
+        notes.append("Conditions of one scenario share its data: they are no independent blocks, and p is too small.")
     if ranks.left_out:
         notes.append(f"Left out, as they lack some of the conditions: {'; '.join(map(_joined, ranks.left_out))}.")
     return Listing(f"{ranks.title}: ranks", ("#", " · ".join(ranks.arm_names)), [(h,) for h in head], lines, notes)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from clsim.reporting import formats, report, runs
 from clsim.reporting.cells import cells, contests
 from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
 from clsim.reporting.gallery import Gallery
-from clsim.reporting.report import Failed, ReportSpec
+from clsim.reporting.report import ReportSpec
 from clsim.reporting.series import by_scenario
 from clsim.reporting.svg import STYLE
 from clsim.reporting.tables import tables
+from clsim.store import RunRecord
 from clsim.store import write as save
 
 HERE = Path(__file__).parent
@@ -32,53 +33,57 @@ PAIRS = 400
 """Paired tests that a page shows; the conditions that go beyond are left to `clsim report --tests`."""
 
 
+@dataclass(frozen=True)
+class _Failure:
+    fingerprint: str
+    spec: Mapping[str, Any]
+    error: str
+    command: str
+
+
 def write(
     spec: ReportSpec,
-    records: Sequence[Mapping[str, Any]],
-    failures: Sequence[Failed],
+    records: Sequence[RunRecord],
+    failures: Sequence[Mapping[str, Any]],
     path: Path,
-    *,
-    store: Path | None = None,
     command: str = "",
 ) -> None:
     """Write the page of a report.
 
     Args:
         records: all finished runs; the report's filter chooses among them.
-        failures: runs that ended in an error.
+        failures: runs that ended in an error: fingerprint, spec, error, command.
         path: of the HTML file; its folder is made if there is none.
-        store: the folder of all runs, to show what their memories hold.
         command: that made the report, to be shown beside those of its runs.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, render(spec, records, failures, store=store, command=command).encode())
+    save(path, render(spec, records, failures, command).encode())
 
 
 def render(
     spec: ReportSpec,
-    records: Sequence[Mapping[str, Any]],
-    failures: Sequence[Failed],
-    *,
-    store: Path | None = None,
+    records: Sequence[RunRecord],
+    failures: Sequence[Mapping[str, Any]],
     command: str = "",
 ) -> str:
     """The page as text. The same records give the same page."""
     import jinja2
     import matplotlib
 
-    every = report.frame(records)
+    every = report.frame(r.data for r in records)
     row_names, chosen = report.groups(spec, every)
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
-    data = [r for r in records if r["fingerprint"] in rows]
+    mine = [r for r in records if r.data["fingerprint"] in rows]
+    data = [r.data for r in mine]
     with matplotlib.rc_context(STYLE):
         gallery = Gallery(
             spec,
             by_scenario(spec, every, data),
             {r["fingerprint"]: 1 + max((c for of in r["classes"] for c in of), default=0) for r in data},
-            store,
+            {r.data["fingerprint"]: r.folder for r in mine},
         )
         exhibits = gallery.exhibits()
         ranking = gallery.ranking(ranks(spec, every))
@@ -119,7 +124,7 @@ def render(
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),
-        failures=[(formats.name(f), f) for f in failures],
+        failures=[(formats.name(f), f) for f in (_Failure(**failure) for failure in failures)],
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),
         command=command,

@@ -1,8 +1,7 @@
-"""Reports on their way out: to the terminal, as text, as a page, and as figures in a folder."""
+"""Reports on their way out: to the terminal, or as text."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from clsim.metrics import METRICS, summary
 from clsim.reporting import formats, latex, listing, report
-from clsim.reporting.cells import Cell
+from clsim.reporting.cells import BEST, TIED, Cell
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.listing import Listing, Look
 from clsim.reporting.report import Failed, ReportSpec
@@ -23,7 +22,7 @@ from clsim.store import write
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMS = ("console", "markdown", "csv", "runs", "latex", "html")
+FORMS = ("console", "markdown", "csv", "runs", "latex")
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
 
 
@@ -35,50 +34,28 @@ def show(
     *,
     name: str = "report",
     failures: Sequence[Failed] = (),
-    figures: Path | None = None,
     tests: bool = False,
     path: Path | None = None,
-    store: Path | None = None,
 ) -> None:
-    """Print a report over finished runs, or write it into a file; draw its figures into a folder if one is named.
+    """Print a report over finished runs, or write it into a file.
 
     Args:
-        form: console, markdown, csv, runs, latex or html.
-        name: of the report, for the labels of LaTeX and for the page's file.
-        tests: also the paired tests and the ranks; as CSV, the paired tests alone.
-        path: the file, for every form but console.
-        store: the folder of all runs, for what the page shows of their memories.
+        form: one of :data:`FORMS`.
+        name: of the report, for the labels of LaTeX.
+        failures: listed below the tables of console and markdown.
+        tests: also the paired tests and the ranks, whatever the report says; as CSV, the paired tests alone.
+        path: the file, for every form but console; it is replaced as a whole.
     """
-    failures, err = report.failed(spec, failures), Console(stderr=True, soft_wrap=True)
-    if form == "html":
-        from clsim.reporting.page import write as write_page
-
-        path = path or Path(f"{name}.html")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(["clsim", "report", name, "--format", "html"])
-        write_page(spec, records, failures, path, store=store, command=command)
+    runs = report.frame(records)
+    if form == "console":
+        _to_console(spec, _listings(spec, runs, tests or spec.tests), failures, out)
+        return
+    text = _text(spec, runs, form, name, failures, tests)
+    if path is None:
+        print(text, end="")
     else:
-        runs = report.frame(records)
-        tests = tests or spec.tests
-        if form == "console":
-            _to_console(spec, _listings(spec, runs, tests), failures, out)
-        else:
-            text = _text(spec, runs, form, name, failures, tests)
-            if path is None:
-                print(text, end="")
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write(path, text.encode())
-        if form in ("csv", "runs", "latex"):
-            for failure in failures:
-                err.print(f"failed: {formats.name(failure)}: {failure.error}", markup=False, highlight=False)
-    if path is not None:
-        err.print(f"wrote {path}", markup=False, highlight=False)
-    if figures is not None:
-        from clsim.reporting import plots
-
-        for drawn in plots.draw(spec, records, figures):
-            err.print(f"drew {drawn}", markup=False, highlight=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text.encode())
 
 
 def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: Sequence[Failed], tests: bool) -> str:
@@ -88,7 +65,7 @@ def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: 
         if tests:
             return formats.contests_to_csv(comparisons(spec, runs))
         return formats.to_csv(tables(spec, runs))
-    made = _listings(spec, runs, tests)
+    made = _listings(spec, runs, tests or spec.tests)
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
         return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
@@ -111,7 +88,7 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Fa
         out.print(Text(formats.plain(spec.title), style="bold"))
     for shown in made:
         out.print(to_console(shown))
-        for note in [*shown.notes, *([f"* best, {formats.TIED} tied."] if "best" in shown.looks else [])]:
+        for note in shown.notes:
             out.print(Text(f"  {formats.plain(note)}", style="dim"))
     if failures:
         out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
@@ -135,7 +112,7 @@ def to_console(shown: Listing) -> RichTable:
 
 def _entry(text: str, look: Look) -> Text:
     """A mark of two characters, so that numbers stay in line."""
-    ends = {"best": " *", "tied": f" {formats.TIED}", "": "  "}
+    ends = {"best": f" {BEST}", "tied": f" {TIED}", "": "  "}
     return Text(formats.plain(text) + ends[look], style="bold" if look == "best" else "")
 
 

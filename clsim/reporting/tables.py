@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from clsim.reporting import statistics
 from clsim.reporting.cells import (
+    BEST,
+    TIED,
     Cell,
     Key,
     Rows,
@@ -62,10 +64,10 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
 def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
     place = f"condition ({', '.join(condition_names(spec, row_names)) or 'one'})" if spec.arms else "column"
     tied = (
-        " Tied: cannot be told from it, p ≥ 5 % in the paired t test over common seeds (three at least), with Holm's "
-        f"correction over the {place.split()[0]}'s comparisons with the best."
+        f"; {TIED} what cannot be told from it: p ≥ 5 % in the paired t test over common seeds (three at least), with "
+        f"Holm's correction over the {place.split()[0]}'s comparisons with the best"
     )
-    return f"Best: the best mean of its {place}.{tied if spec.ties else ''}"
+    return f"{BEST} marks the best mean of its {place}{tied if spec.ties else ''}."
 
 
 def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -> bool:
