@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,11 @@ def test_wandb_stays_offline_and_holds_what_the_record_holds(tmp_path: Path, mon
     assert record.folder is not None
     (file,) = (record.folder / "logs").glob("wandb/offline-run-*/run-*.wandb")
     assert record.data["fingerprint"] in file.name
+    until = time.monotonic() + 20  # a process of wandb's own writes it, a moment later
     rows = wandb_rows(file)
+    while len([row for row in rows if "experience" in row]) < 5 and time.monotonic() < until:
+        time.sleep(0.1)
+        rows = wandb_rows(file)
     steps = {int(row["step"]): row for row in rows if "step" in row}
     for term, column in record.losses.items():
         assert {

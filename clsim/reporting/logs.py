@@ -139,7 +139,7 @@ class WandB:
         self._run.summary.update(final)
 
     def close(self) -> None:
-        """Ends it, and waits until all is on disk."""
+        """Ends it; a process of wandb's own may still be writing for a moment."""
         self._run.finish()
 
 
