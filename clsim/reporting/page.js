@@ -190,7 +190,7 @@
         const run = data.runs[i];
         const value = make("span", link.dataset.values ? link.dataset.values.split(" ")[position] : "");
         value.className = "value";
-        const details = make("details", null, make("summary", null, `seed ${run.seed}`, value, make("code", run.id)));
+        const details = make("details", null, make("summary", null, `seed ${run.seed} `, value, " ", make("code", run.id)));
         // only what is opened is built
         details.addEventListener("toggle", () => details.childElementCount === 1 && fill(details, run));
         details.open = behind.length === 1;
