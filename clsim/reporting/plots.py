@@ -52,7 +52,7 @@ def heatmaps(series: Sequence[Series], title: str) -> Figure:
         ax.set_title(_text(of.name), fontsize=9)
     for ax in axes[len(series) :]:
         ax.set_axis_off()
-    figure.colorbar(axes[0].collections[0], ax=list(axes), label="accuracy, %", shrink=0.8)
+    figure.colorbar(axes[0].collections[0], ax=list(axes), label="accuracy, %", shrink=0.8, aspect=40)
     figure.suptitle(_text(title), fontsize=11)
     return figure
 
