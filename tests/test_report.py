@@ -22,13 +22,14 @@ from scipy import stats
 
 import clsim
 from benchmarks.report import make
-from clsim import catalog
+from clsim import catalog, cli
 from clsim.errors import InputError
 from clsim.metrics import METRICS
 from clsim.reporting import formats, plots, report, show, tables
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.report import COSTS, Published, ReportSpec
+from clsim.resolve import resolve
 from clsim.store import RunFailure, Store
 
 
@@ -258,9 +259,7 @@ def test_figures_are_drawn_and_not_blank(size: int, made: dict[str, Any], tmp_pa
             assert len(set(image.convert("L").resize((80, 80)).tobytes())) > 8
 
 
-def contest(
-    made: dict[str, Any], values: dict[str, list[float | None]], spec: ReportSpec | None = None, **further: Any
-) -> list[dict[str, Any]]:
+def contest(made: dict[str, Any], values: dict[str, list[float | None]], **further: Any) -> list[dict[str, Any]]:
     """Records of buffers with these accuracies by seed; None = no such run."""
     return [
         varied(made, seed, value, memory__buffer=buffer, **further)
@@ -598,3 +597,61 @@ def test_a_report_needs_neither_torch_nor_all_of_scipy(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
     assert done.stderr.count("skipped") == 2
+
+
+def clsim_report(*arguments: str) -> int:
+    sys.argv = ["clsim", "report", *arguments]
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of twelve made-up runs and two broken ones, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    make(tmp_path / "runs", 12)
+    return tmp_path
+
+
+def test_the_command_writes_a_file_and_names_what_it_skips(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert clsim_report("forgetting", "--format", "latex", "--out", "paper/table.tex") == 0
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("skipped runs/") == 2
+    assert "wrote paper/table.tex" in shown.err
+    assert (store / "paper" / "table.tex").read_text(encoding="utf-8").count("\\begin{tabular}") == 4
+
+
+def test_the_command_lists_failed_runs(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spec = resolve("split-digits", "er", seed=3)
+    Store(store / "runs").folder(spec).fail(spec, "raised ValueError: no", "clsim run --seed 3")
+    assert clsim_report("summary") == 0
+    assert "split-digits · er" in (shown := capfd.readouterr()).out
+    assert "raised ValueError: no" in shown.out
+    assert clsim_report("summary", "--format", "csv") == 0
+    assert "raised ValueError: no" in (shown := capfd.readouterr()).err
+    assert "ValueError" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x.txt"], "--out: found x.txt with --format console, allowed: markdown, csv, runs, latex, html"),
+        (["--format", "csv", "--out", "runs"], "--out: runs is a folder, allowed: a file"),
+        (["--format", "latx"], "--format: found 'latx'; did you mean 'latex'?"),
+        (["--runs", "elsewhere"], "elsewhere: no finished runs"),
+        (
+            ["online-cifar100"],
+            'report: no finished run with scenario ["online-cifar100-class"]; there are: split-cifar100',
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert clsim_report(*arguments) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("skipped")]
+    assert len(lines) == 1
+    assert message in lines[0]
