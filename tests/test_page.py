@@ -25,6 +25,7 @@ from clsim.errors import InputError
 from clsim.metrics import METRICS, summary
 from clsim.reporting import contents, figures, page, report, series, svg
 from clsim.reporting.report import ReportSpec
+from clsim.reporting.statistics import half_width
 from clsim.specs import read
 from clsim.store import RunFolder, RunRecord
 from tests.studies import SPEC, study
@@ -244,6 +245,16 @@ def test_curves_end_where_the_metrics_do(records: list[RunRecord]) -> None:
                 assert s.accuracy[i, -1] == pytest.approx(100 * metrics["accuracy"])
                 if metrics["forgetting"] is not None:
                     assert s.forgetting[i, -1] == pytest.approx(100 * metrics["forgetting"])
+
+
+def test_bands_are_the_intervals_of_tables() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 40))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    values[:, 0] = 7.0
+    expected = [half_width(column.tolist()) for column in values.T]
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(series.band(values), expected, atol=1e-12)
 
 
 def test_looks_differ_in_more_than_colour() -> None:

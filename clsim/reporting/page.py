@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 CHOICES = 40
 """Values of a label that are offered as a filter; more are searched as text."""
 
-PAIRS = 400
+PAIRS = 250
 """Paired tests that a page shows; the conditions that go beyond are left to `clsim report --tests`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.reporting import report
-from clsim.reporting.statistics import half_width
+from clsim.reporting.statistics import FEWEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,22 +69,23 @@ class Series:
         """Tested after the last experience alone, as joint training is."""
         return self.matrices.shape[1] > 1 and bool(np.isnan(self.accuracy[:, :-1]).all())
 
-    @property
+    @functools.cached_property
     def accuracy(self) -> np.ndarray:
         """Average accuracy over the experiences seen so far, (seeds, T)."""
         return np.stack([mean(self.matrices[:, t, : t + 1], 1) for t in range(self.matrices.shape[1])], axis=1)
 
-    @property
+    @functools.cached_property
     def forgetting(self) -> np.ndarray:
         """How far the earlier experiences fell from their best so far, (seeds, T), NaN at first.
 
         F_t = (1/t) Σ_{j<t} max_{j≤i<t} R[i, j] − R[t, j], of which the last is :func:`clsim.metrics.forgetting`.
         """
         R = self.matrices
+        seen = np.tri(R.shape[1], dtype=bool)
+        best = np.maximum.accumulate(np.where(seen, R, -np.inf), axis=1)
         out = np.full(R.shape[:2], np.nan)
         for t in range(1, R.shape[1]):
-            falls = [R[:, j:t, j].max(1) - R[:, t, j] for j in range(t)]
-            out[:, t] = np.stack(falls).mean(0)
+            out[:, t] = (best[:, t - 1, :t] - R[:, t, :t]).mean(1)
         return out
 
 
@@ -130,5 +132,15 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def band(values: np.ndarray) -> np.ndarray:
-    """Half of the 95 % t interval of the mean over seeds, (seeds, T) → (T,); NaN below three seeds."""
-    return np.asarray([half_width(column.tolist()) for column in values.T])
+    """Half of the 95 % t interval of the mean over seeds, (seeds, T) → (T,); NaN below three seeds.
+
+    As :func:`clsim.reporting.statistics.half_width` of each column, all at once.
+    """
+    from scipy import stats
+
+    n = np.isfinite(values).sum(0)
+    enough = n >= FEWEST
+    half = np.full(values.shape[1], np.nan)
+    deviation = np.nanstd(values[:, enough], axis=0, ddof=1)
+    half[enough] = stats.t.ppf(0.975, n[enough] - 1) * deviation / np.sqrt(n[enough])
+    return half
