@@ -85,7 +85,7 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -
     ends = []
     for label, look in looks.items():
         group = [s for s in series if s.label == label and s.memory is not None]
-        x, y = [float(s.memory or 0) for s in group], np.asarray([np.mean(s.final) for s in group])
+        x, y = [float(s.memory or 0) for s in group], np.asarray([s.level for s in group])
         error = np.nan_to_num([half_width(s.final) for s in group])
         ends += [*(y - error), *(y + error)]
         style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
@@ -96,7 +96,7 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -
     far = []
     for s in series:
         if s.memory is None and s.label in looks:
-            level, look = float(np.mean(s.final)), looks[s.label]
+            level, look = s.level, looks[s.label]
             near = low - (high - low) < level < high + (high - low)
             low, high = (min(low, level - margin), max(high, level + margin)) if near else (low, high)
             if near:

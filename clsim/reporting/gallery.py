@@ -155,7 +155,7 @@ class Gallery:
 
     def _against_memory_and_cost(self, series: Sequence[Series]) -> Group:
         title = "Accuracy against memory and cost"
-        shown = [s for s in series if np.isfinite(s.final).all()]
+        shown = [s for s in series if np.isfinite(s.level)]
         if not shown:
             return Group(title, notes=["Absent: no run was tested on all experiences at the end."])
         pictures, notes = [], []
@@ -194,7 +194,7 @@ class Gallery:
     def _against_cost(self, series: Sequence[Series], names: Sequence[str], label: str) -> Picture:
         points, bounds = [], []
         for s in series:
-            cost, accuracy = float(np.mean(np.sum([s.costs[n] for n in names], axis=0))), float(np.mean(s.final))
+            cost, accuracy = float(np.mean(np.sum([s.costs[n] for n in names], axis=0))), s.level
             if s.bound:
                 bounds.append((cost, accuracy, self._looks[s.label]))
             else:
@@ -212,7 +212,7 @@ class Gallery:
         for s in sorted(shown, key=lambda s: (s.label, s.memory or 0)):
             ax = figures.panel(2.7, 2.6, left=0.45, bottom=0.45, top=0.06)
             figures.heatmap(ax, s.matrices)
-            final = np.mean(s.final)
+            final = s.level
             alt = f"Accuracy matrix of {s.name}, mean over {len(s.fingerprints)} seeds; final average {final:.1f} %"
             pictures.append(self._picture(ax.figure, s.name, alt))
         notes = [
@@ -282,7 +282,7 @@ class Gallery:
 def _best(series: Iterable[Series], most: int) -> list[Series]:
     """The best by final accuracy, in their own order; what was not tested comes last."""
     every = list(series)
-    ranked = sorted(every, key=lambda s: -np.nan_to_num(np.mean(s.final), nan=-1.0))[:most]
+    ranked = sorted(every, key=lambda s: -np.nan_to_num(s.level, nan=-1.0))[:most]
     return [s for s in every if any(s is r for r in ranked)]
 
 
@@ -290,7 +290,7 @@ def _best_labels(series: Iterable[Series]) -> list[str]:
     """Labels of the best, each by its best size of memory, sorted."""
     best: dict[str, float] = {}
     for s in series:
-        best[s.label] = max(best.get(s.label, -1.0), float(np.nan_to_num(np.mean(s.final), nan=-1.0)))
+        best[s.label] = max(best.get(s.label, -1.0), float(np.nan_to_num(s.level, nan=-1.0)))
     return sorted(sorted(best, key=lambda label: -best[label])[:LINES])
 
 
@@ -305,4 +305,4 @@ def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[int | None], 
 
 def _summary(series: Iterable[Series]) -> str:
     """The final numbers in words, for those who do not see the figure."""
-    return "; ".join(f"{s.name} {np.mean(s.final):.1f} %" for s in itertools.islice(series, LINES))
+    return "; ".join(f"{s.name} {s.level:.1f} %" for s in itertools.islice(series, LINES))

@@ -59,10 +59,15 @@ class Series:
         """Label and size of memory."""
         return self.label if self.memory is None else f"{self.label} {self.memory}"
 
-    @property
+    @functools.cached_property
     def final(self) -> list[float]:
         """Average accuracy at the end, one a run; NaN where not all experiences were tested."""
         return self.matrices[:, -1].mean(1).tolist()
+
+    @functools.cached_property
+    def level(self) -> float:
+        """Its mean over seeds."""
+        return float(np.mean(self.final))
 
     @property
     def at_the_end_only(self) -> bool:
