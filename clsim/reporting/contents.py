@@ -64,19 +64,19 @@ def held(folder: Path, classes: int) -> Held:
     """
     path = folder / "checkpoint.pt"
     if not path.is_file():
-        raise InputError(f"{path}: there is none")
+        raise InputError(f"{_where(path)}: there is none")
     import torch
 
     columns = _memory(path)
     x, y = columns.get("x"), columns.get("y")
 
     if not isinstance(y, torch.Tensor) or y.layout != torch.strided or y.ndim != 1 or y.dtype != torch.int64:
-        raise InputError(f"{path}: memory.y: allowed: a column of int64")
+        raise InputError(f"{_where(path)}: memory.y: allowed: a column of int64")
     if y.numel() > 10**7 or (y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes):
-        raise InputError(f"{path}: memory.y: found a label that the stream does not have")
+        raise InputError(f"{_where(path)}: memory.y: found a label that the stream does not have")
     counts = torch.bincount(y, minlength=classes).numpy()
     if not isinstance(x, torch.Tensor) or x.layout != torch.strided or len(x) != len(y):
-        raise InputError(f"{path}: memory.x: allowed: as many rows as labels")
+        raise InputError(f"{_where(path)}: memory.x: allowed: as many rows as labels")
     if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3) or max(x.shape[2:]) > 1024:
         return Held(counts, y.numpy(), None)
     rows = torch.from_numpy(_shown(y.numpy()))
@@ -89,7 +89,7 @@ def _memory(path: Path) -> dict[str, Any]:
 
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path}: larger than {LARGEST_FILE >> 20} MiB")
+            raise InputError(f"{_where(path)}: larger than {LARGEST_FILE >> 20} MiB")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -97,11 +97,16 @@ def _memory(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file fails in many ways inside torch.load
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"{path}: cannot be read ({line})") from None
+        raise InputError(f"{_where(path)}: cannot be read ({line})") from None
     memory = state.get("memory") if isinstance(state, dict) else None
     if not isinstance(memory, dict) or not memory or state.get("fingerprint") != path.parent.name:
-        raise InputError(f"{path}: holds no memory of this run")
+        raise InputError(f"{_where(path)}: holds no memory of this run")
     return memory
+
+
+def _where(path: Path) -> str:
+    """For a page that others read: the run's folder, not where its owner keeps it."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _shown(labels: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clsim.reporting.comparisons import Ranks
 
 LINES = 12
-"""In one panel; more could not be told apart: the best are drawn."""
+"""Labels in the figures of a scenario; more could not be told apart: the best are drawn."""
 
 SIZES, MATRICES = 12, 20
 """Of all scenarios together: sizes of memory with a panel of their own, and heat maps. They bound a page's time."""
@@ -63,11 +63,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The figures of a scenario, and the looks of the labels in them."""
+    """The figures of a scenario, the looks of the labels in them, and what was left out."""
 
     scenario: str
     groups: Sequence[Group]
-    legend: Sequence[tuple[str, Markup]] = field(default_factory=list)
+    legend: Sequence[tuple[str, Markup]]
+    note: str
 
 
 class Gallery:
@@ -98,6 +99,8 @@ class Gallery:
         made = []
         for scenario, series in itertools.islice(self._scenarios.items(), SCENARIOS):
             best = _best_labels(series)
+            count = len({s.label for s in series})
+            series = [s for s in series if s.label in best]
             groups = [
                 self._over_time("Accuracy over experiences", series, "average accuracy on what was seen, %"),
                 self._over_time("Forgetting over experiences", series, "average fall from the best, percentage points"),
@@ -106,7 +109,8 @@ class Gallery:
                 *self._memories(series),
             ]
             entries = [(label, figures.swatch(self._looks[label])) for label in best]
-            made.append(Exhibit(scenario, groups, entries))
+            note = f"The {LINES} best of {count}, by final accuracy; the tables have all." if count > LINES else ""
+            made.append(Exhibit(scenario, groups, entries, note))
         return made
 
     def ranking(self, ranks: Sequence[Ranks]) -> Group:
@@ -130,7 +134,7 @@ class Gallery:
         return Group("Ranks over conditions", pictures, notes, "wide")
 
     def _over_time(self, title: str, series: Sequence[Series], unit: str) -> Group:
-        if series[0].matrices.shape[1] < 2:
+        if max(s.matrices.shape[1] for s in series) < 2:
             return Group(title, notes=["There is one experience only."])
         sizes, notes = _some_sizes(series, self._sizes)
         pictures = []
@@ -138,20 +142,20 @@ class Gallery:
             shown = [s for s in series if s.memory in (size, None)]
             if "Forgetting" in title:
                 shown = [s for s in shown if not s.at_the_end_only]
+            if not shown:
+                continue
             ax = figures.panel()
-            for s in reversed(_best(shown, LINES)):
+            for s in reversed(shown):
                 values = s.forgetting if "Forgetting" in title else s.accuracy
                 figures.curve(ax, values, self._looks[s.label], s.label)
             ax.set(xlabel="experiences learnt", ylim=(None, None) if "Forgetting" in title else (0, 102))
             ax.set_title(unit, loc="left")
             ax.grid(axis="y", linewidth=0.6)
-            if len(shown) > LINES:
-                notes = [*notes, f"The best {LINES} of {len(shown)} in a panel."]
             head = f"memory {size}" if size is not None else ""
             pictures.append(self._picture(ax.figure, head, f"{title}, {head or 'no memory'}: {_summary(shown)}"))
         if any(len(s.fingerprints) >= 3 for s in series):
             notes = [*notes, "Mean over seeds; band: 95 % t interval, where there are three seeds or more."]
-        return Group(title, pictures, list(dict.fromkeys(notes)))
+        return Group(title, pictures, notes)
 
     def _against_memory_and_cost(self, series: Sequence[Series]) -> Group:
         title = "Accuracy against memory and cost"
@@ -171,7 +175,7 @@ class Gallery:
             (("train_seconds", "select_seconds"), "training and selection, s"),
             (("forward_passes",), COSTS["forward_passes"]),
         ]
-        pictures += [self._against_cost(_best(shown, 4 * LINES), *kind) for kind in kinds[:6]]
+        pictures += [self._against_cost(shown, *kind) for kind in kinds[:6]]
         notes.append(
             "Against cost: a point a row of the table, mean over seeds. Line and filled points: the Pareto front, "
             "where nothing else is both cheaper and better; beside them: exemplars in memory. Runs that see several "
@@ -181,7 +185,7 @@ class Gallery:
 
     def _against_memory(self, series: Sequence[Series], sizes: Sequence[int]) -> Picture:
         ax = figures.panel()
-        figures.over_memory(ax, series, {label: self._looks[label] for label in _best_labels(series)})
+        figures.over_memory(ax, series, {s.label: self._looks[s.label] for s in series})
         ax.set_xscale("log")
         ax.set_xticks(sizes if len(sizes) <= 8 else sizes[:: len(sizes) // 6], minor=False)
         ax.xaxis.set_major_formatter("{x:.0f}")
@@ -207,7 +211,7 @@ class Gallery:
         return self._picture(ax.figure, label.split(",")[0], f"Accuracy against {label}: {_summary(series)}")
 
     def _matrices(self, series: Sequence[Series]) -> Group:
-        shown = [s for s in _best(series, self._most) if not s.at_the_end_only]
+        shown = _best((s for s in series if not s.at_the_end_only), self._most)
         pictures = []
         for s in sorted(shown, key=lambda s: (s.label, s.memory or 0)):
             ax = figures.panel(2.7, 2.6, left=0.45, bottom=0.45, top=0.06)
