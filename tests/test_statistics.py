@@ -96,6 +96,15 @@ def test_seeds_needed_are_those_of_the_published_tables(difference: float, power
     assert statistics.power(seeds, difference, 1.0) >= power > statistics.power(seeds - 1, difference, 1.0)
 
 
+@pytest.mark.parametrize("n", [3, 5, 100, 9999])
+@pytest.mark.parametrize("effect", [0.01, 0.5, 3.0, 20.0])
+def test_the_power_is_that_of_scipys_noncentral_t(n: int, effect: float) -> None:
+    limit = stats.t.isf(0.025, n - 1)
+    shift = effect * math.sqrt(n)
+    expected = stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift) if shift < 25 else 1
+    assert statistics.power(n, effect, 1.0) == pytest.approx(expected, abs=1e-9)
+
+
 def test_the_power_is_that_of_simulated_tests() -> None:
     x = np.random.default_rng(0).normal(1.0, 1.0, (4000, 8))
     found = int((stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05).sum())

@@ -27,7 +27,7 @@ from clsim.reporting.statistics import FEWEST, holm, paired, seeds_needed
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ARMS = 20
+MOST_ARMS = 10
 """Arms of one condition that are all compared with each other; if there are more, each with the best only."""
 
 

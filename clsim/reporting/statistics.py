@@ -181,11 +181,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def power(n: int, difference: float, deviation: float, level: float = ALPHA) -> float:
     """Chance that the two-sided paired t test over ``n`` seeds finds a true difference, by the noncentral t."""
-    from scipy import stats
+    from scipy import special
 
     shift = abs(difference) / deviation * math.sqrt(n)
-    limit = stats.t.isf(level / 2, n - 1)
-    return float(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift))
+    limit = special.stdtrit(n - 1, 1 - level / 2)
+    if shift > 30:  # beyond what the noncentral t can be computed for: only the deviation is still uncertain
+        return float(special.chdtr(n - 1, (n - 1) * (shift / limit) ** 2))
+    return float(1 - special.nctdtr(n - 1, shift, limit) + special.nctdtr(n - 1, shift, -limit))
 
 
 def seeds_needed(
