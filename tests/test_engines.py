@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +25,7 @@ from clsim import engines, grid
 from clsim.engines import EngineSpec, Job, Outcome
 from clsim.engines.local import Local
 from clsim.store import Store
-from clsim.supervise import RunState, StudyResult
+from clsim.supervise import RunState, StudyResult, _Supervisor
 
 SETTINGS = {"data.per_class": 20, "stream.experiences": 5}
 GRID: dict[str, Any] = {"strategy": ["er", "finetune"], "memory": 20, "settings": SETTINGS}
@@ -207,54 +210,65 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on() -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Ray cluster as `ray start --head` makes it; its processes know nothing of this one."""
-    ray = pytest.importorskip("ray", reason="needs clsim[ray]")
-    port = "6391"
-    script = Path(sys.executable).parent / "ray"
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Ray cluster as `ray start --head` makes it, with a token of its own; it knows nothing of this process."""
+    pytest.importorskip("ray", reason="needs clsim[ray]")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script, before = str(Path(sys.executable).parent / "ray"), {p.pid for p in psutil.process_iter()}
     start = [script, "start", "--head", "--port", port, "--num-cpus", "2", "--include-dashboard", "false"]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([*map(str, start)], check=True, capture_output=True, env=environment, cwd="/")
+    subprocess.run([*start, "--node-ip-address", "127.0.0.1"], check=True, capture_output=True, cwd="/")
+    started = [p for p in psutil.process_iter() if p.pid not in before and port in " ".join(p.cmdline())]
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        ray.shutdown()
-        subprocess.run([str(script), "stop", "--force"], check=True, capture_output=True)
+        for process in started:  # not `ray stop`, which ends everybody's
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(started, timeout=3)[1]:
+            process.kill()
+
+
+def on_ray(address: str, runs: str, shared: str) -> None:
+    """In a process of its own, as the token is read when Ray is imported: the study, and what was seen of it."""
+    import ray
+
+    from clsim.engines.ray import Ray
+
+    watching, store = Watching(), Store(Path(runs).absolute())
+    buffers = ["./deadly.py:pick", "random"]
+    if shared == "shared":
+        clsim.study(buffer=buffers, **GRID, runs=runs, engine=EngineSpec("ray", address=address), watch=watching)
+    else:  # as on a machine that shares no file with this one: files go and come with the tasks
+        ray.init(address=address, log_to_driver=False)
+        engine = Ray(store.root, 1, 0, shared=False)
+        planned = grid.plan(grid.read(tables(buffers), "test"), store)
+        jobs = [Job(run.spec, run.command, str(store.root), None, str(Path.cwd())) for run in planned]
+        try:
+            _Supervisor(planned, jobs, store, engine).run(watching)
+        finally:
+            engine.close()
+    print(json.dumps([sorted(watching.notes), sorted({done for _, done in watching.done})]))
 
 
 @pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_records_though_a_worker_is_killed(cluster: str, tmp_path: Path) -> None:
     marker, buffers = tmp_path / "marker", [deadly(tmp_path / "marker"), "random"]
     expected = whole(buffers, marker)
-    watching = Watching()
-    spec = EngineSpec("ray", address=cluster)
-    found = clsim.study(buffer=buffers, **GRID, runs="ray", engine=spec, watch=watching)
-    assert marker.exists()
-    assert any("taken up again: its worker is gone" in note for note in watching.notes)
-    assert contents(found) == expected
-    assert [p.name for p in Path("ray").iterdir() if p.name.startswith(".study")] == []
-
-    from clsim.engines.ray import Ray
-
-    marker.unlink()
-    store = Store(Path("shipped").absolute())
-    planned = grid.plan(grid.read(tables(buffers), "test"), store)
-    import ray
-
-    ray.init(address=cluster, log_to_driver=False)
-    from clsim.supervise import _Supervisor
-
-    # as on a machine that shares no file with this one: files go and come with the tasks
-    engine = Ray(store.root, 1, 0, shared=False)
-    jobs = [Job(run.spec, run.command, str(store.root), None, str(tmp_path)) for run in planned]
-    watching = Watching()
-    try:
-        assert _Supervisor(planned, jobs, store, engine).run(watching) == {}
-    finally:
-        engine.close()
-    assert any("taken up again: its worker is gone" in note for note in watching.notes)
-    assert {done for _, done in watching.done} >= {0, 1, 2}  # progress came home while it went on
-    assert contents(clsim.study(buffer=buffers, **GRID, runs="shipped")) == expected
+    for mode in ("shared", "shipped"):
+        code = f"from tests.test_engines import on_ray; on_ray({cluster!r}, {mode!r}, {mode!r})"
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        notes, progress = json.loads(done.stdout.splitlines()[-1])
+        assert marker.exists()
+        marker.unlink()
+        assert any("taken up again: its worker is gone" in note for note in notes), notes
+        assert {0, 5} < set(progress)  # it was seen while it went on
+        assert contents(clsim.study(buffer=buffers, **GRID, runs=mode)) == expected
+        assert [p.name for p in Path(mode).iterdir() if p.name.startswith(".study")] == []
 
 
 @pytest.mark.slow
@@ -294,7 +308,7 @@ def test_a_ray_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
         raise ConnectionError("Could not find any running Ray instance.\nmore")
 
     monkeypatch.setattr(ray, "init", refuses)
-    with pytest.raises(clsim.InputError, match=r"--address: no Ray cluster at 'auto' \(Could not find any"):
+    with pytest.raises(clsim.InputError, match=r"--address: no way to a Ray cluster at 'auto': Could not find any"):
         engines.create(EngineSpec("ray", address="auto"), tmp_path)
 
 
