@@ -186,7 +186,7 @@ def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = Fals
             table.add_row(Text(title), *numbers)
         out.print(table)
     console = out if in_full else err
-    line = f"{len(planned)} runs: {len(planned) - len(todo)} finished, {len(todo)} to do"
+    line = f"{count(len(planned))}: {len(planned) - len(todo)} finished, {len(todo)} to do"
     line += f" ({begun} of them begun)" if begun else ""
     if todo and len(known) == len(todo):
         line += f"; about {duration(sum(known))} of work, by earlier records"
@@ -223,19 +223,28 @@ def _print_result(result: StudyResult, title: str, runs: Path) -> None:
         show(spec, [record.data for record in result.records], "console", out)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
         words = shlex.join(["clsim", "report", "summary", *where])
-        out.print(Text(f"{len(result.records)} runs; go on with: {words}", style="dim"))
+        out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
     diverged = sum(bool(record.data.get("diverged")) for record in result.records)
     if diverged:
-        out.print(f"[red]in {diverged} runs a loss is not finite: the learning rate is too high, or the data is broken")
+        out.print(
+            f"[red]in {count(diverged)} a loss is not finite: the learning rate is too high, or the data is broken"
+        )
 
 
 def _print_failures(result: StudyResult) -> None:
     """A line an error, however many runs it stopped, and a command that shows it."""
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}
-    for error, count in counts.items():
-        runs = f"{count} runs" if count > 1 else "1 run"
-        err.print(f"clsim: {runs} failed: {error}\n  {first[error].command}", markup=False, highlight=False)
+    for error, number in counts.items():
+        err.print(f"clsim: {count(number)} failed: {error}\n  {first[error].command}", markup=False, highlight=False)
+
+
+def count(runs: int) -> str:
+    """
+    >>> count(1), count(24)
+    ('1 run', '24 runs')
+    """
+    return f"{runs} run{'s' * (runs != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,8 @@ def create(spec: EngineSpec, root: Path) -> Ray:
                 ray.init(address="local", num_cpus=_cpus(spec), include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"--address: no Ray cluster at {spec.address or 'this machine'!r} ({line})") from None
+            where = f"--address: no way to a Ray cluster at {spec.address!r}" if spec.address else "--engine ray"
+            raise InputError(f"{where}: {line} (a cluster with a token: set RAY_AUTH_MODE=token)") from None
     there = ray.cluster_resources().get("GPU", 0)
     share = spec.gpus_per_run if spec.gpus_per_run is not None else float(there > 0 and spec.device != "cpu")
     if share > there:
