@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def report(
         shown = [
             {"fingerprint": f.fingerprint, "spec": f.spec, "error": f.error, "command": f.command} for f in failures
         ]
-        write_page(spec, records, shown, file, shlex.join(words))
+        write_page(replace(spec, tests=tests or spec.tests), records, shown, file, shlex.join(words))
     else:
         show_report(spec, data, format_, out, name=Path(name).stem, failures=failures, tests=tests, path=file)
     if file is not None:
