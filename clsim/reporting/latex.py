@@ -84,7 +84,7 @@ def to_latex(listing: Listing, label: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX sets as it is; a character that its own fonts lack is named by its code point.
+    r"""Text that LaTeX sets as it is; a character that its own fonts lack is named by its code point.
 
     >>> escaped("50%_\\input{x}")
     '50\\%\\_\\textbackslash{}input\\{x\\}'

@@ -185,7 +185,7 @@ def power(n: int, difference: float, deviation: float, level: float = ALPHA) -> 
 
     shift = abs(difference) / deviation * math.sqrt(n)
     limit = special.stdtrit(n - 1, 1 - level / 2)
-    if shift > 30:  # beyond what the noncentral t can be computed for: only the deviation is still uncertain
+    if shift > 20:  # beyond what the noncentral t can be computed for: only the deviation is still uncertain
         return float(special.chdtr(n - 1, (n - 1) * (shift / limit) ** 2))
     return float(1 - special.nctdtr(n - 1, shift, limit) + special.nctdtr(n - 1, shift, -limit))
 
