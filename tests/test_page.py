@@ -289,7 +289,7 @@ def checkpoint(records: list[RunRecord]) -> tuple[RunRecord, dict[str, Any]]:
     assert record.folder is not None
     state = RunFolder(record.folder).checkpoint()
     assert state is not None
-    return record, state
+    return record, {**state, "memory": state["memory"].get("columns", state["memory"])}
 
 
 def test_what_a_memory_holds_is_read_from_its_run(records: list[RunRecord]) -> None:
@@ -366,6 +366,16 @@ def test_a_hostile_checkpoint_is_a_line(kind: str, says: str, records: list[RunR
         shown = Page(page.render(SPEC, [RunRecord(record.data, folder)], []))
         assert "no memory of its runs can be read" in shown.text
         assert says in shown.text
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_columns_may_stand_alone_or_among_more(nested: bool, records: list[RunRecord], tmp_path: Path) -> None:
+    record, state = checkpoint(records)
+    folder = tmp_path / record.data["fingerprint"]
+    folder.mkdir()
+    memory = {"columns": state["memory"], "seen": 7} if nested else state["memory"]
+    torch.save({**state, "memory": memory}, folder / "checkpoint.pt")
+    assert contents.held(folder, 10).counts.sum() == 40
 
 
 def test_vectors_have_counts_and_no_images(records: list[RunRecord], tmp_path: Path) -> None:

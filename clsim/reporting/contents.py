@@ -99,6 +99,8 @@ def _memory(path: Path) -> dict[str, Any]:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"{_where(path)}: cannot be read ({line})") from None
     memory = state.get("memory") if isinstance(state, dict) else None
+    if isinstance(memory, dict):
+        memory = memory.get("columns", memory)  # they stood alone before clsim kept more of a memory than these
     if not isinstance(memory, dict) or not memory or state.get("fingerprint") != path.parent.name:
         raise InputError(f"{_where(path)}: holds no memory of this run")
     return memory
