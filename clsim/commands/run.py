@@ -43,7 +43,7 @@ def run(
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="tensorboard, mlflow or wandb: keep a log there, too; may be given several times.",
+            help="tensorboard (then: tensorboard --logdir runs), mlflow or wandb: keep a log, too; several times.",
             rich_help_panel="Where",
         ),
     ] = None,
