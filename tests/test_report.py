@@ -429,6 +429,13 @@ def test_the_bootstrap_interval_is_shown_and_repeats(made: dict[str, Any]) -> No
     assert str(cell) == str(*cells(table(records, spec)).values())
 
 
+def test_small_numbers_are_not_zero() -> None:
+    assert str(Cell((0.004, 0.005, 0.006))) == "0.005 ± 0.002"
+    assert str(Cell((0.2, 0.3))) == "0.20, 0.30"
+    assert str(Cell((0.0, 0.0, 0.0))) == "0.0 ± 0.0"
+    assert str(Cell((1500.0, 1500.0, 1500.0))) == "1,500 ± 0"
+
+
 def test_names_that_differ_are_not_pooled(made: dict[str, Any]) -> None:
     records = [varied(made, 0, 0.5, scenario=scenario) for scenario in ("x", "y")]
     found = table(records, ReportSpec(metrics=("accuracy",), rows=("buffer",), columns=()))

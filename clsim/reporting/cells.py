@@ -58,7 +58,7 @@ class Cell:
             return " ± ".join(f"{v:g}" for v in self.published)
         if not self.values:
             return "–"
-        digits = 0 if max(map(abs, self.values)) >= 1000 else 1
+        digits = decimals(*self.values)
         if len(self.values) < FEWEST:
             return ", ".join(f"{v:,.{digits}f}" for v in self.values)
         if self.interval == "bootstrap":
@@ -189,6 +189,16 @@ def higher_is_better(metric: str) -> bool:
 def title(metric: str) -> str:
     """The heading of a metric or a cost, with its unit."""
     return METRICS[metric].label + ", %" if metric in METRICS else COSTS[metric]
+
+
+def decimals(*values: float) -> int:
+    """Places after the point that show numbers of this size; seconds may be milliseconds.
+
+    >>> decimals(1234.5), decimals(56.7), decimals(0.5), decimals(0.01)
+    (0, 1, 2, 3)
+    """
+    largest = max(map(abs, values))
+    return 0 if largest >= 1000 else 1 if largest >= 1 or largest == 0 else 2 if largest >= 0.1 else 3
 
 
 def natural(labels: Sequence[str]) -> list[tuple[int, float, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from clsim.reporting.cells import Cell, Key, Table
+from clsim.reporting.cells import Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.tables import mark
 
@@ -75,8 +75,12 @@ def of_table(table: Table) -> Listing:
     return Listing(table.title, table.row_names, columns, lines, table.notes)
 
 
-def of_contest(contest: Contest) -> Listing:
-    """The pairs of a condition, a line each."""
+def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
+    """The pairs of a condition, a line each.
+
+    Args:
+        explain: say in a note what the columns are.
+    """
     where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
     unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
     head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
@@ -84,10 +88,11 @@ def of_contest(contest: Contest) -> Listing:
     lines = []
     for pair in contest.pairs:
         known = math.isfinite(pair.p)
-        interval = f" [{pair.low:+,.1f}, {pair.high:+,.1f}]" if known else ""
+        digits = decimals(*([pair.difference, pair.low, pair.high] if known else [pair.difference]))
+        interval = f" [{pair.low:+,.{digits}f}, {pair.high:+,.{digits}f}]" if known else ""
         entries = [
             str(pair.n),
-            f"{pair.difference:+,.1f}{interval}" if pair.n else "–",
+            f"{pair.difference:+,.{digits}f}{interval}" if pair.n else "–",
             *(_p(p) for p in (pair.p, pair.p_holm, pair.p_wilcoxon_holm)),
             f"{pair.wins}–{pair.losses}",
             str(pair.seeds_needed) if pair.seeds_needed else "–",
@@ -100,6 +105,7 @@ def of_contest(contest: Contest) -> Listing:
         "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "
         "which the paired t test finds such a difference at 5 % with a chance of 80 %.",
     ]
+    notes = notes if explain else []
     if len(contest.arms) > 2:
         notes.append(
             f"Kruskal–Wallis over {len(contest.arms)} arms: H = {contest.kruskal:.2f}, p {_is(contest.p_kruskal)}."

@@ -65,7 +65,7 @@ def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: 
         if tests:
             return formats.contests_to_csv(comparisons(spec, runs))
         return formats.to_csv(tables(spec, runs))
-    made = _listings(spec, runs, tests or spec.tests)
+    made = _listings(spec, runs, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
         return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
@@ -73,11 +73,13 @@ def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: 
     return "\n".join([*map(formats.to_markdown, made), *further])
 
 
-def _listings(spec: ReportSpec, runs: pd.DataFrame, tests: bool) -> list[Listing]:
+def _listings(spec: ReportSpec, runs: pd.DataFrame, tests: bool, self_contained: bool = False) -> list[Listing]:
+    """Tables, then tests; what is the same in all of these is said in each, or once."""
     made = [listing.of_table(table) for table in tables(spec, runs)]
     if tests:
-        made += [listing.of_contest(contest) for contest in comparisons(spec, runs)]
-        made += [listing.of_ranks(found) for found in ranks(spec, runs)]
+        found = enumerate(comparisons(spec, runs))
+        made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
+        made += [listing.of_ranks(ranked) for ranked in ranks(spec, runs)]
     return made
 
 
