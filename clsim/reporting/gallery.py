@@ -137,6 +137,8 @@ class Gallery:
         if max(s.matrices.shape[1] for s in series) < 2:
             return Group(title, notes=["There is one experience only."])
         sizes, notes = _some_sizes(series, self._sizes)
+        highest = max(float(np.nanmax(s.accuracy, initial=0)) for s in series)
+        top = 102 if highest > 60 else max(1.15 * highest, 1)  # the same in all panels
         pictures = []
         for size in sizes:
             shown = [s for s in series if s.memory in (size, None)]
@@ -148,7 +150,7 @@ class Gallery:
             for s in reversed(shown):
                 values = s.forgetting if "Forgetting" in title else s.accuracy
                 figures.curve(ax, values, self._looks[s.label], s.label)
-            ax.set(xlabel="experiences learnt", ylim=(None, None) if "Forgetting" in title else (0, 102))
+            ax.set(xlabel="experiences learnt", ylim=(None, None) if "Forgetting" in title else (0, top))
             ax.set_title(unit, loc="left")
             ax.grid(axis="y", linewidth=0.6)
             head = f"memory {size}" if size is not None else ""
