@@ -24,6 +24,9 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.augmentation
+	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.study
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clsim.specs import RunSpec as RunSpec
     from clsim.store import RunRecord as RunRecord
     from clsim.store import Store as Store
+    from clsim.supervise import study as study
 
 _PLACES = {
     "run": "clsim.api",
@@ -37,6 +38,7 @@ _PLACES = {
     "RunSpec": "clsim.specs",
     "RunRecord": "clsim.store",
     "Store": "clsim.store",
+    "study": "clsim.supervise",
 }
 __all__ = list(_PLACES)
 

@@ -30,7 +30,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FILES = ("scenarios", "strategies", "reports")
+FILES = ("scenarios", "strategies", "reports", "studies")
 
 
 __all__ = ["ALIASES", "BUFFER_DEFAULTS", "COMBINATORS", "COMPONENTS", "Entry", "component", "entries", "find_file"]
@@ -172,14 +172,30 @@ def _taken_apart(name: str) -> tuple[str, list[str]]:
     return combinator.strip(), [part.strip() for part in parts]
 
 
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that leads nowhere, without importing what it leads to.
+
+    Raises:
+        InputError: with the nearest name.
+    """
+    kind = "selectors" if kind == "buffers" else kind
+    for inner in _innermost(canonical(name) if kind == "selectors" else name):
+        if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
+            _entry_point(kind, inner)
+
+
 def digest(name: str) -> str:
     """SHA-256 of the user's own files that a component's name leads to; empty for what is shipped or installed."""
-    found = hashlib.sha256()
-    paths = [Path(part.rpartition(":")[0]) for part in _innermost(name)]
-    own = [path for path in paths if path.suffix == ".py" and path.is_file()]
+    found, own = hashlib.sha256(), user_files(name)
     for path in own:
         found.update(path.read_bytes())
     return found.hexdigest()[:16] if own else ""
+
+
+def user_files(name: str) -> list[Path]:
+    """The user's own files that a component's name leads to, if they are there."""
+    paths = [Path(part.rpartition(":")[0]) for part in _innermost(name)]
+    return [path for path in paths if path.suffix == ".py" and path.is_file()]
 
 
 def place(kind: str, name: str) -> str:
@@ -205,9 +221,13 @@ def _find(kind: str, name: str) -> Any:
         return _load("clsim.bridge:strategy", kind)(name.partition(":")[2])
     if ":" in name:
         return _load(name, kind)
+    return _entry_point(kind, name).load()
+
+
+def _entry_point(kind: str, name: str) -> EntryPoint:
     installed = {entry.name: entry for entry in _installed(kind)}
     if name in installed:
-        return installed[name].load()
+        return installed[name]
     known = nearest(name, [*COMPONENTS[kind], *installed])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 

@@ -5,6 +5,7 @@ Later wins: defaults < scenario < strategy < its ``[on.<scenario>]`` < what the 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,25 +50,17 @@ def resolve(
         scenario_name, scenario_tables = path.stem, _spec_file(path)
     else:
         scenario_name, scenario_tables = "custom", dict(scenario)
-    theirs = strategy.startswith("avalanche:")  # one file for all of Avalanche's strategies
-    path = catalog.find_file("strategies", "avalanche" if theirs else strategy)
-    strategy_name = strategy if theirs else path.stem
-    strategy_tables = _spec_file(path)
-    if theirs:
-        strategy_tables = merge(strategy_tables, {"learner": {"name": strategy}})
-    exceptions = strategy_tables.pop("on", {})
-    _check_exceptions(exceptions, path)
-    here = exceptions.get(scenario_name, {})
+    strategy_name, strategy_tables = _strategy(strategy, scenario_name)
     command_line = merge(flags or {}, *(_setting(text) for text in settings))
     specs.check(command_line, "command line")
 
-    planned = merge(strategy_tables, here).get("memory", {}).get("buffer", "none")
+    planned = _buffer(strategy_tables)
     wished = catalog.canonical(command_line.get("memory", {}).get("buffer", planned))
     if planned == "none" and wished != "none":
         raise InputError(
             f"memory.buffer: found {wished!r}, but strategy {strategy_name!r} keeps no memory; allowed: none"
         )
-    tables = _without_options_of_others(merge(scenario_tables, strategy_tables, here), command_line)
+    tables = _without_options_of_others(merge(scenario_tables, strategy_tables), command_line)
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
@@ -76,7 +69,57 @@ def resolve(
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
-    return specs.read(tables | {"sources": _sources(tables)}, f"{scenario_name} with {strategy_name}")
+    return specs.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+
+
+def keeps_memory(scenario: str, strategy: str) -> bool:
+    """Whether a strategy keeps exemplars on a scenario. One that does not takes neither a buffer nor a memory."""
+    return _buffer(_strategy(strategy, catalog.find_file("scenarios", scenario).stem)[1]) != "none"
+
+
+def parsed(text: str) -> Any:
+    """The value of a ``--set``: TOML, else a bare word.
+
+    >>> parsed("0.1"), parsed("cosine"), parsed("[100, 50]")
+    (0.1, 'cosine', [100, 50])
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def as_text(value: Any) -> str:
+    """What :func:`parsed` reads as this value; a bare word where one will do.
+
+    >>> as_text([0.1, True]), as_text("cosine"), as_text("true")
+    ('[0.1, true]', 'cosine', '"true"')
+    """
+    if isinstance(value, str) and "\n" not in value and parsed(value) == value:
+        return value
+    return _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # TOML writes numbers, truth and text as JSON does
+
+
+def _strategy(strategy: str, scenario_name: str) -> tuple[str, dict[str, Any]]:
+    """Name and tables of a strategy, its ``[on.<scenario>]`` above the rest."""
+    theirs = strategy.startswith("avalanche:")  # one file for all of Avalanche's strategies
+    path = catalog.find_file("strategies", "avalanche" if theirs else strategy)
+    tables = _spec_file(path)
+    if theirs:
+        tables = merge(tables, {"learner": {"name": strategy}})
+    exceptions = tables.pop("on", {})
+    _check_exceptions(exceptions, path)
+    return strategy if theirs else path.stem, merge(tables, exceptions.get(scenario_name, {}))
+
+
+def _buffer(strategy_tables: Mapping[str, Any]) -> str:
+    return strategy_tables.get("memory", {}).get("buffer", "none")
 
 
 def _spec_file(path: Path) -> dict[str, Any]:
@@ -116,24 +159,21 @@ def _setting(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
         raise InputError(f"--set: found {text!r}, allowed: table.key=value, as in memory.capacity=500")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+    nested = parsed(value)
     for key in reversed(name.strip().split(".")):
-        parsed = {key: parsed}
-    return parsed
+        nested = {key: nested}
+    return nested
 
 
 OWN = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))
 """Keys that may name a file of the user's."""
 
 
-def _sources(tables: Mapping[str, Any]) -> list[list[str]]:
+def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Digests of the user's own files, so that an edited one makes another run."""
     named = [tables.get(t, {}).get(k, "") for t, k in OWN]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
-    found = [[name, catalog.digest(name)] for name in named]
+    found = [(name, catalog.digest(name)) for name in named]
     data = DataSpec(**{key: tables.get("data", {}).get(key, "") for key in ("dataset", "path")})
-    found.append([data.path, datasets.digest(data)])
-    return [[name, digest] for name, digest in found if digest]
+    found.append((data.path, datasets.digest(data)))
+    return [(name, digest) for name, digest in found if digest]

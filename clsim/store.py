@@ -4,12 +4,14 @@ spec.json        the resolved spec, written first
 checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
 losses.npz       the loss of every step, a column a term
 record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
+error.json       what stopped the run, if something did; gone once it is finished
 lock             held by the process that runs it; the system lets go of it if that process dies
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -19,6 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +75,24 @@ class RunRecord:
             return pd.DataFrame({name: arrays[name] for name in arrays.files}).rename_axis(index="step")
 
 
+@dataclass(frozen=True)
+class RunFailure:
+    """A run that could not be finished.
+
+    Attributes:
+        spec: as in a record.
+        error: why, in one line.
+        command: the command that tries this run again.
+        ended: when, in UTC.
+    """
+
+    fingerprint: str
+    spec: Mapping[str, Any]
+    error: str
+    command: str
+    ended: str
+
+
 class Store:
     """All runs of a folder. Final."""
 
@@ -108,7 +129,7 @@ class Store:
     def records(self) -> tuple[list[RunRecord], list[str]]:
         """All finished records, and a line for each folder that holds none that can be read."""
         found, problems = [], []
-        for folder in sorted(p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name)):
+        for folder in self._folders():
             try:
                 record = RunFolder(folder).record()
             except InputError as error:
@@ -117,6 +138,14 @@ class Store:
                 if record is not None and record.data["finished"]:
                     found.append(record)
         return found, problems
+
+    def failures(self) -> list[RunFailure]:
+        """The runs that were given up and have not been finished since."""
+        found = (RunFolder(folder).failure() for folder in self._folders())
+        return [failure for failure in found if failure is not None]
+
+    def _folders(self) -> list[Path]:
+        return sorted(p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name))
 
 
 class RunFolder:
@@ -181,7 +210,44 @@ class RunFolder:
             buffer = io.BytesIO()
             torch.save({**state, "clsim": clsim.__version__, "fingerprint": self.path.name}, buffer)
             write(self.path / "checkpoint.pt", buffer.getvalue())
+        if record["finished"]:
+            (self.path / "error.json").unlink(missing_ok=True)
         return RunRecord(record, self.path)
+
+    def fail(self, spec: RunSpec, error: str, command: str) -> RunFailure:
+        """Write why the run was given up; what it has done so far stays."""
+        ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        failure = RunFailure(spec.fingerprint, spec.as_dict(), " ".join(error.split()), command, ended)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(
+            self.path / "error.json", json.dumps({"format": FORMAT, **dataclasses.asdict(failure)}, indent=1).encode()
+        )
+        return failure
+
+    def failure(self) -> RunFailure | None:
+        """Why the run was given up; None if it was not, was finished since, or nobody can read why."""
+        try:
+            data = json.loads((self.path / "error.json").read_text(encoding="utf-8"))
+            finished = (record := self.record()) is not None and record.data["finished"]
+        except (OSError, ValueError, RecursionError):  # the next study tries it again, whatever it was
+            return None
+        names = [field.name for field in dataclasses.fields(RunFailure)]
+        if finished or not isinstance(data, dict) or data.get("format") != FORMAT or {*names} - {*data}:
+            return None
+        texts = all(isinstance(data[name], str) for name in names if name != "spec")
+        if not texts or _foreign(data["spec"], data["fingerprint"], self.path.name):
+            return None
+        return RunFailure(**{name: data[name] for name in names})
+
+    def busy(self) -> bool:
+        """Whether a process holds the lock now."""
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # no folder so far
+            return False
 
     def forget(self) -> None:
         """Start anew; an existing record is set aside, not deleted."""
@@ -232,10 +298,15 @@ def _problem(data: Any, fingerprint: str) -> str:
         return "metrics: found something that is no number"
     if not all(isinstance(c, dict) and all(map(_number, c.values())) for c in data["cost"]):
         return "cost: found something that is no number"
-    text = json.dumps(data["spec"], sort_keys=True)
-    if hashlib.sha256(text.encode()).hexdigest()[:16] != fingerprint or data["fingerprint"] != fingerprint:
+    if _foreign(data["spec"], data["fingerprint"], fingerprint):
         return "it is not the record of this folder's run (its spec has another fingerprint)"
     return ""
+
+
+def _foreign(spec: Any, claimed: str, fingerprint: str) -> bool:
+    """Whether a spec is not that of the run ``fingerprint``."""
+    text = json.dumps(spec, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] != fingerprint or claimed != fingerprint
 
 
 def _number(value: Any) -> bool:

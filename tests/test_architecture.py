@@ -26,7 +26,9 @@ FLOORS = [
     {"bridge", "checks"},
     {"loop"},
     {"reporting", "doctor"},
-    {"api"},
+    {"api", "grid"},
+    {"engines"},
+    {"supervise"},
     {"commands"},
     {"cli"},
 ]
@@ -73,7 +75,7 @@ def test_avalanche_is_imported_in_two_places() -> None:
     assert users == {"clsim.streams", "clsim.bridge"}
 
 
-@pytest.mark.parametrize("name", ["catalog", "specs", "metrics", "store", "resolve", "cli"])
+@pytest.mark.parametrize("name", ["catalog", "specs", "metrics", "store", "resolve", "supervise", "cli"])
 def test_names_and_records_need_neither_torch_nor_avalanche(name: str) -> None:
     heavy = "{'torch', 'torchvision', 'avalanche', 'pandas', 'matplotlib', 'sklearn'}"
     code = f"import clsim.{name}, sys; print(sorted({heavy} & set(sys.modules)))"

@@ -56,7 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--scenario", "split-digit"], "scenarios: unknown name 'split-digit'; did you mean 'split-digits'?"),
         (["--scenario", "./none.toml"], "scenarios: no file './none.toml'"),
         (["--strategy", "err"], "strategies: unknown name 'err'; did you mean 'er'?"),
-        (["--buffer", "kcentre"], "buffers: unknown name 'kcentre'; did you mean 'kcenter'?"),
+        (["--buffer", "kcentre"], "selectors: unknown name 'kcentre'; did you mean 'kcenter'?"),
         (["--memory", "0"], "memory.capacity: found 0, allowed: 1 or more"),
         (["--memory", "-5"], "memory.capacity: found -5, allowed: 1 or more"),
         (["--set", "memory.capacty=3"], "command line: [memory] capacty: unknown key; did you mean 'capacity'?"),
@@ -90,7 +90,7 @@ def test_a_wrong_argument(words: list[str], expected: str, capsys: pytest.Captur
         (["list", "buffer"], "list: unknown kind 'buffer'; did you mean 'buffers'?"),
         (["show", "kcentre"], "show: unknown name 'kcentre'; did you mean 'kcenter'?"),
         (["check", "./none.py:f"], "no such file"),
-        (["check", "kcenter", "--kind", "selectors"], "--kind: found 'selectors'"),
+        (["check", "kcenter", "--kind", "models"], "--kind: found 'models'"),
     ],
 )
 def test_a_wrong_argument_of_another_command(

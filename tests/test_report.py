@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import html
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +21,16 @@ from rich.console import Console
 from scipy import stats
 
 import clsim
-from clsim import catalog
+from benchmarks.report import make
+from clsim import catalog, cli
 from clsim.errors import InputError
 from clsim.metrics import METRICS
-from clsim.reporting import plots, report, show
+from clsim.reporting import formats, plots, report, show, tables
+from clsim.reporting.cells import Cell, Table
+from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.report import COSTS, Published, ReportSpec
+from clsim.resolve import resolve
+from clsim.store import RunFailure, Store
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +61,8 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
     return out
 
 
-def table(records: list[dict[str, Any]], spec: ReportSpec | None = None) -> report.Table:
-    return report.tables(spec or ReportSpec(metrics=("accuracy",)), report.frame(records))[0]
+def table(records: list[dict[str, Any]], spec: ReportSpec | None = None) -> Table:
+    return tables.tables(spec or ReportSpec(metrics=("accuracy",)), report.frame(records))[0]
 
 
 def printed(records: list[dict[str, Any]], spec: ReportSpec, form: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -118,10 +128,10 @@ def test_published_rows_stand_beside_ours_and_the_difference_is_stated(made: dic
         [varied(made, s, 0.6 + 0.01 * s) for s in range(3)], ReportSpec(metrics=("accuracy",), published=(row,))
     )
     labels = [key[0] for key in found.rows]
-    assert labels == ["er", "er (published)"]
-    assert [str(c) for c in found.rows[("er (published)", "kcenter", "20")].values()] == ["61 ± 2"]
+    assert labels == ["er", "er (published [1])"]
+    assert [str(c) for c in found.rows[("er (published [1])", "kcenter", "20")].values()] == ["61 ± 2"]
     assert any("somebody (2020), 5 seeds" in note for note in found.notes)
-    assert any("ours − published: +0.0" in note for note in found.notes)
+    assert any("ours − published [1]: +0.0" in note for note in found.notes)
 
 
 def test_csv_holds_the_numbers_of_the_tables(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +178,7 @@ def test_names_are_text_in_every_format(
     assert "[red]" in console
     assert "[bold]" in console
     cells = pd.read_csv(io.StringIO(printed(records, spec, "csv", capsys)))
-    assert cells.strategy.tolist() == [HOSTILE]
+    assert cells.strategy.tolist() == [HOSTILE.replace("\x1b", " ")]
     for path in plots.draw(spec, records, tmp_path / "figures"):
         assert path.parent == tmp_path / "figures"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["figures"]
@@ -194,7 +204,7 @@ def test_a_filter_that_leaves_nothing_says_what_there_is(made: dict[str, Any]) -
             "[[published]]\nat = {}\nsource = 'x'\npercent = { accuracy = 'x' }",
             r"percent\.accuracy: found 'x', allowed: a list",
         ),
-        ("[filter]\nscenario = { a = 1 }", r"filter\.scenario: found .* allowed: a number, text"),
+        ("[filter]\nscenario = 2020-01-01", r"filter\.scenario: found .* allowed: a number, text"),
         ("rows = [3]", r"rows\[0\]: found 3, allowed: text"),
         ("rows", "Expected"),
     ],
@@ -214,9 +224,10 @@ def test_every_shipped_report_reads_and_shows(
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
     records = [varied(made, s, 0.5 + s / 100, scenario=scenario) for scenario in scenarios for s in range(3)]
-    for form in ("console", "markdown", "csv", "runs"):
+    for form in show.FORMS:
         text = printed(records, spec, form, capsys)
         assert text.strip()
+        assert "nan" not in text.lower()
     for metric in spec.metrics:
         assert metric in METRICS or metric in COSTS
 
@@ -246,3 +257,408 @@ def test_figures_are_drawn_and_not_blank(size: int, made: dict[str, Any], tmp_pa
         with Image.open(path) as image:
             assert min(image.size) > 300
             assert len(set(image.convert("L").resize((80, 80)).tobytes())) > 8
+
+
+def contest(made: dict[str, Any], values: dict[str, list[float | None]], **further: Any) -> list[dict[str, Any]]:
+    """Records of buffers with these accuracies by seed; None = no such run."""
+    return [
+        varied(made, seed, value, memory__buffer=buffer, **further)
+        for buffer, of in values.items()
+        for seed, value in enumerate(of)
+        if value is not None
+    ]
+
+
+def cells(table: Table) -> dict[str, Cell]:
+    return {key[1]: cell for key, found in table.rows.items() for cell in found.values()}
+
+
+def test_a_cell_names_its_runs_in_the_order_of_the_seeds(made: dict[str, Any]) -> None:
+    records = [varied(made, seed, 0.5 + seed / 100) for seed in (10, 2, 1)]
+    (cell,) = cells(table(records)).values()
+    assert cell.seeds == (1, 2, 10)
+    assert cell.values == pytest.approx([51, 52, 60])
+    assert cell.runs == tuple(records[i]["fingerprint"] for i in (2, 1, 0))
+
+
+def test_the_best_is_marked_and_what_cannot_be_told_from_it(made: dict[str, Any]) -> None:
+    best = [0.70, 0.72, 0.71, 0.73, 0.74]
+    values: dict[str, list[float | None]] = {
+        "best": [*best],
+        "close": [0.71, 0.70, 0.72, 0.72, 0.73],
+        "worse": [v - 0.05 - i / 1000 for i, v in enumerate(best)],
+        "few": [0.705, 0.715, None, None, None],
+        "others": [None] * 5 + [0.70, 0.71, 0.72],
+    }
+    found = table(contest(made, values))
+    looks = {name: (cell.best, cell.tied) for name, cell in cells(found).items()}
+    assert looks == {
+        "best": (True, False),
+        "close": (False, True),
+        "worse": (False, False),
+        "few": (False, False),
+        "others": (False, False),
+    }
+    p = [stats.ttest_rel(best, values[name]).pvalue for name in ("close", "worse")]
+    assert max(2 * min(p), max(p)) == max(p) >= 0.05 > 2 * min(p)
+    assert any("p ≥ 5 % in the paired t test" in note and "Holm" in note for note in found.notes)
+    without = table(contest(made, values), ReportSpec(metrics=("accuracy",), ties=False))
+    assert not any(cell.tied for cell in cells(without).values())
+    assert cells(without)["best"].best
+
+
+def test_low_is_best_where_low_is_good(made: dict[str, Any]) -> None:
+    records = contest(made, {"a": [0.5, 0.5, 0.5], "b": [0.6, 0.6, 0.6]})
+    for record in records[:3]:
+        record["cost"] = [{**cost, "train_seconds": 1.0} for cost in record["cost"]]
+    spec = ReportSpec(metrics=("accuracy", "train_seconds", "steps"))
+    accuracy, seconds, steps = tables.tables(spec, report.frame(records))
+    assert [cell.best for cell in cells(accuracy).values()] == [False, True]
+    slower = records[3]["cost"][0]["train_seconds"] < 0.2
+    assert [cell.best for cell in cells(seconds).values()] == [not slower, slower]
+    assert not any(cell.best or cell.tied for cell in cells(steps).values()), "equal everywhere: nothing to mark"
+    assert not any("marks" in note for note in steps.notes)
+
+
+def test_a_bound_and_a_paper_are_never_best_and_in_no_test(made: dict[str, Any]) -> None:
+    records = contest(made, {"a": [0.5, 0.52, 0.54], "b": [0.6, 0.61, 0.62]})
+    records += [varied(made, s, 0.9, strategy="joint", stream__presentation="joint") for s in range(3)]
+    at = {"scenario": "split-digits", "strategy": "x"}
+    spec = ReportSpec(metrics=("accuracy",), published=(Published(at, {"accuracy": [99.0]}, "somebody (2020)"),))
+    runs = report.frame(records)
+    (found,) = tables.tables(spec, runs)
+    marked = [key for key, of in found.rows.items() for cell in of.values() if cell.best or cell.tied]
+    assert [key[1] for key in marked] == ["b"]
+    assert [cell.bound for of in found.rows.values() for cell in of.values()] == [False, False, True, False]
+    (tested,) = comparisons(spec, runs)
+    assert [arm[1] for arm in tested.arms] == ["b", "a"]
+
+
+def test_arms_are_compared_under_each_condition(made: dict[str, Any]) -> None:
+    records = [
+        record
+        for memory, gain in ((20, 0.0), (100, 0.2))
+        for record in contest(
+            made,
+            {"a": [0.5 + gain, 0.52 + gain, 0.51 + gain], "b": [0.6 + gain, 0.63 + gain, 0.61 + gain]},
+            memory__capacity=memory,
+        )
+    ]
+    spec = ReportSpec(metrics=("accuracy",), arms=("strategy", "buffer"))
+    found = table(records, spec)
+    best = [key for key, of in found.rows.items() for cell in of.values() if cell.best]
+    assert best == [("er", "b", "20"), ("er", "b", "100")]
+    assert any("of its condition (memory, scenario)" in note for note in found.notes)
+    whole = table(records)
+    assert [key for key, of in whole.rows.items() for cell in of.values() if cell.best] == [("er", "b", "100")]
+
+
+def test_paired_tests_are_those_of_the_common_seeds(made: dict[str, Any]) -> None:
+    values: dict[str, list[float | None]] = {
+        "a": [0.50, 0.53, 0.51, 0.55, None],
+        "b": [0.60, 0.61, 0.64, None, 0.9],
+        "c": [0.52, 0.50, 0.55, 0.58, 0.5],
+    }
+    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), report.frame(contest(made, values)))
+    assert [arm[1] for arm in found.arms] == ["b", "c", "a"]
+    assert [(pair.a[1], pair.b[1], pair.n) for pair in found.pairs] == [("b", "c", 4), ("b", "a", 3), ("c", "a", 4)]
+    p = []
+    for pair in found.pairs:
+        both = [
+            (x, y) for x, y in zip(values[pair.a[1]], values[pair.b[1]], strict=True) if x is not None and y is not None
+        ]
+        expected = stats.ttest_rel(*zip(*both, strict=True))
+        p.append(expected.pvalue)
+        assert pair.p == pytest.approx(expected.pvalue)
+        assert pair.low == pytest.approx(100 * expected.confidence_interval().low)
+        assert (pair.wins, pair.losses) == (sum(x > y for x, y in both), sum(x < y for x, y in both))
+    assert sorted(pair.p_holm for pair in found.pairs)[0] == pytest.approx(3 * min(p))
+    assert found.kruskal == pytest.approx(
+        stats.kruskal(*([v for v in of if v is not None] for of in values.values()))[0]
+    )
+
+
+def test_arms_without_common_seeds_are_compared_as_independent_samples(made: dict[str, Any]) -> None:
+    a, b = [0.5, 0.53, 0.51], [0.6, 0.64, 0.62]
+    (found,) = comparisons(
+        ReportSpec(metrics=("accuracy",)), report.frame(contest(made, {"a": [*a], "b": [None, None, None, *b]}))
+    )
+    (pair,) = found.pairs
+    assert pair.n == 0
+    assert np.isnan([pair.difference, pair.low, pair.p, pair.p_holm]).all()
+    assert pair.p_games_howell == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, abs=1e-6)
+    assert pair.seeds_needed is None
+
+
+def test_of_many_arms_each_is_compared_with_the_best(made: dict[str, Any]) -> None:
+    values: dict[str, list[float | None]] = {f"b{i:02}": [0.5 + i / 100, 0.52 + i / 100, 0.51] for i in range(22)}
+    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), report.frame(contest(made, values)))
+    assert len(found.pairs) == 21
+    assert {pair.a[1] for pair in found.pairs} == {"b21"}
+
+
+def test_ranks_are_taken_over_the_conditions_that_all_arms_have(made: dict[str, Any]) -> None:
+    records = [
+        record
+        for i, scenario in enumerate("xyz")
+        for record in contest(made, {"a": [0.5 + i / 10], "b": [0.6 + i / 10], "c": [0.4 + i / 10]}, scenario=scenario)
+    ]
+    records += contest(made, {"lonely": [0.9]}, scenario="x")
+    spec = ReportSpec(metrics=("accuracy", "forgetting"))
+    found = ranks(spec, report.frame(records))[0]
+    assert [arm[1] for arm in found.arms] == ["b", "a", "c"]
+    assert found.average == (1, 2, 3)
+    assert found.conditions == (("x",), ("y",), ("z",))
+    assert found.left_out == (("er", "lonely", "20"),)
+    assert found.wins == ((0, 3, 3), (0, 0, 3), (0, 0, 0))
+    assert found.statistic == pytest.approx(stats.friedmanchisquare([2, 2, 2], [1, 1, 1], [3, 3, 3]).statistic)
+
+
+def test_ranks_need_three_arms_and_two_conditions(made: dict[str, Any]) -> None:
+    records = contest(made, {"a": [0.5], "b": [0.6], "c": [0.7]})
+    assert ranks(ReportSpec(metrics=("accuracy",)), report.frame(records)) == []
+
+
+def test_the_bootstrap_interval_is_shown_and_repeats(made: dict[str, Any]) -> None:
+    records = [varied(made, s, v) for s, v in enumerate([0.5, 0.6, 0.76, 0.7])]
+    spec = ReportSpec(metrics=("accuracy",), interval="bootstrap")
+    (cell,) = cells(table(records, spec)).values()
+    expected = stats.bootstrap(([50, 60, 76, 70],), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    assert cell.bounds == pytest.approx((expected.low, expected.high))
+    assert str(cell) == f"64.0 [{expected.low:.1f}, {expected.high:.1f}]"
+    assert str(cell) == str(*cells(table(records, spec)).values())
+
+
+def test_small_numbers_are_not_zero() -> None:
+    assert str(Cell((0.004, 0.005, 0.006))) == "0.005 ± 0.002"
+    assert str(Cell((0.2, 0.3))) == "0.20, 0.30"
+    assert str(Cell((0.0, 0.0, 0.0))) == "0.0 ± 0.0"
+    assert str(Cell((1500.0, 1500.0, 1500.0))) == "1,500 ± 0"
+
+
+def test_names_that_differ_are_not_pooled(made: dict[str, Any]) -> None:
+    records = [varied(made, 0, 0.5, scenario=scenario) for scenario in ("x", "y")]
+    found = table(records, ReportSpec(metrics=("accuracy",), rows=("buffer",), columns=()))
+    assert found.row_names == ("buffer", "scenario")
+    assert list(found.rows) == [("kcenter", "x"), ("kcenter", "y")]
+
+
+def test_a_filter_may_name_any_setting(made: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "metrics = ['accuracy']\n[filter]\nmemory.capacity = 20\n'data.augment' = '[]'\n[exclude]\nseed = [1, 2]"
+    )
+    spec = report.read_report(path)
+    records = [varied(made, s, 0.5, memory__capacity=m) for s in range(3) for m in (20, 100)]
+    (cell,) = cells(table(records, spec)).values()
+    assert cell.seeds == (0,)
+    with pytest.raises(InputError, match="every finished run is left out: all have seed"):
+        table(records, ReportSpec(exclude={"seed": [0, 1, 2]}))
+    with pytest.raises(InputError, match=r"no finished run with memory.capacity \[true\]"):
+        table(records, ReportSpec(filter={"memory.capacity": True}))
+
+
+def test_two_papers_in_one_place_are_two_rows(made: dict[str, Any]) -> None:
+    at = {"scenario": "split-digits", "strategy": "er", "buffer": "kcenter", "memory": 20}
+    papers = tuple(Published(at, {"accuracy": [value]}, source) for value, source in ((61.0, "A"), (62.0, "B")))
+    elsewhere = Published({**at, "scenario": "nowhere"}, {"accuracy": [1.0]}, "C")
+    found = table([varied(made, 0, 0.6)], ReportSpec(metrics=("accuracy",), published=(*papers, elsewhere)))
+    assert [(key[0], number) for key, number in found.published.items()] == [
+        ("er (published [1])", 1),
+        ("er (published [2])", 2),
+    ]
+    assert found.sources == ["A", "B"]
+    assert [str(*found.rows[key].values()) for key in found.published] == ["61", "62"]
+    assert any("left out where none of our runs stands beside them: nowhere" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows = ['buffer', 'buffer']", "found 'buffer' twice"),
+        ("arms = ['bufer']", r"arms: 'bufer' is no label of a row or a column; did you mean 'buffer'\?"),
+        ("interval = 'z'", "interval: found 'z'; allowed: bootstrap, t"),
+        ("ties = 1", "ties: found 1, allowed: true or false"),
+    ],
+)
+def test_broken_tests_are_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        report.read_report(tmp_path / "mine.toml")
+
+
+def test_tests_are_shown_when_asked_for(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    records = [
+        record
+        for scenario in "xy"
+        for record in contest(
+            made, {"a": [0.5, 0.52, 0.51], "b": [0.6, 0.63, 0.61], "c": [0.4, 0.44, 0.41]}, scenario=scenario
+        )
+    ]
+    spec = ReportSpec(metrics=("accuracy",))
+    assert "paired tests" not in printed(records, spec, "markdown", capsys)
+    for form in ("console", "markdown", "latex"):
+        text = printed(records, dataclasses.replace(spec, tests=True), form, capsys)
+        assert "paired tests (scenario x)" in text
+        assert "ranks" in text
+        assert "Friedman over 2 conditions" in text
+    show.show(spec, records, "csv", Console(), tests=True)
+    pairs = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert pairs.scenario.tolist() == ["x"] * 3 + ["y"] * 3
+    assert pairs["a.buffer"].tolist() == ["b", "b", "a"] * 2
+    assert pairs.difference.tolist()[0] == pytest.approx(100 * (0.6133333333 - 0.51), abs=1e-6)
+    assert (pairs.p_holm >= pairs.p).all()
+
+
+def test_failed_runs_stand_below_the_tables(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [
+        RunFailure(
+            "0" * 16, varied(made, 7, 0.5)["spec"], "raised [red]ValueError: <b>bad</b>", "clsim run --seed 7", ""
+        ),
+        RunFailure("1" * 16, varied(made, 8, 0.5, scenario="other")["spec"], "elsewhere", "", ""),
+        RunFailure("2" * 16, {}, "no spec", "", ""),
+    ]
+    spec = ReportSpec(metrics=("accuracy",), filter={"scenario": "split-digits"})
+    kept = report.failed(spec, failures)
+    assert [failure.error for failure in kept] == [failures[0].error, "no spec"]
+    out = io.StringIO()
+    show.show(spec, [varied(made, 0, 0.5)], "console", Console(file=out), failures=kept)
+    assert "Failed runs: 2" in out.getvalue()
+    assert "raised [red]ValueError: <b>bad</b>" in out.getvalue()
+    assert "clsim run --seed 7" in out.getvalue()
+    show.show(spec, [varied(made, 0, 0.5)], "markdown", Console(), failures=kept)
+    text = capsys.readouterr().out
+    assert "&lt;b&gt;bad&lt;/b&gt;" in text
+    assert "**Failed runs: 2**" in text
+
+
+FORMULA = ['=cmd|"/c calc"!A1', "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "＝1+1"]
+
+
+@pytest.mark.parametrize("name", FORMULA)
+def test_a_name_is_no_formula(name: str, made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    record = varied(made, 0, 0.5, strategy=name)
+    record["command"] = name
+    for form in ("csv", "runs"):
+        found = pd.read_csv(io.StringIO(printed([record], ReportSpec(metrics=("accuracy",)), form, capsys)))
+        assert found.strategy.tolist() == ["'" + name.replace("\t", " ")]
+    assert found.command.tolist() == found.strategy.tolist()
+    assert formats.guarded("-0.5") == "-0.5"
+    assert formats.guarded(-0.5) == -0.5
+
+
+def test_markdown_shows_every_character(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a|b*c*_d_`e`[f](javascript:g)~h~<i>&amp;$j$ \\| ![k](l)"
+    text = printed([varied(made, 0, 0.5, strategy=name)], ReportSpec(metrics=("accuracy",)), "markdown", capsys)
+    (line,) = [line for line in text.splitlines() if "kcenter" in line]
+    cell = re.split(r"(?<!\\)(?:\\\\)*\|", line)[1].strip()
+    assert not re.search(r"(?<!\\)(?:\\\\)*[*`\[\]~$!<>|]", cell)
+    assert html.unescape(re.sub(r"\\(.)", r"\1", cell)) == name
+
+
+def test_a_file_is_written_as_a_whole(made: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.tex"
+    for seeds in (3, 4):
+        records = [varied(made, s, 0.5 + s / 100) for s in range(seeds)]
+        show.show(ReportSpec(metrics=("accuracy",)), records, "latex", Console(), path=path)
+        assert f"over {seeds} seeds" in path.read_text(encoding="utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["table.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["spec"].pop("memory"), "spec.memory: found None, allowed: dict"),
+        (lambda r: r["spec"]["memory"].pop("capacity"), "spec.memory.capacity: found None"),
+        (lambda r: r["spec"].update(seed="x"), "spec.seed: found 'x', allowed: int"),
+        (lambda r: r["cost"][0].pop("steps"), "cost.steps: found nothing"),
+        (lambda r: r.update(accuracy=[]), "accuracy: found no experience"),
+    ],
+)
+def test_a_record_of_another_version_is_named(change: Any, message: str, made: dict[str, Any]) -> None:
+    record = copy.deepcopy(made)
+    assert report.problem(record) == ""
+    change(record)
+    assert message in report.problem(record)
+
+
+def test_made_up_records_are_valid_and_broken_folders_are_named(tmp_path: Path) -> None:
+    make(tmp_path, 12)
+    found, problems = Store(tmp_path).records()
+    assert len(found) == 12
+    assert [problem.split(":")[0] for problem in problems] == [
+        str(tmp_path / name / "record.json") for name in ("0" * 16, "f" * 16)
+    ]
+    assert not any(report.problem(record.data) for record in found)
+    assert len(report.frame(record.data for record in found)) == 12
+
+
+def test_a_report_needs_neither_torch_nor_all_of_scipy(tmp_path: Path) -> None:
+    make(tmp_path, 3)
+    code = (
+        "import sys, clsim.cli; sys.argv = ['clsim', 'report', '--runs', sys.argv[1]]\n"
+        "try: clsim.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'avalanche', 'matplotlib', 'scipy.stats'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert done.stderr.count("skipped") == 2
+
+
+def clsim_report(*arguments: str) -> int:
+    sys.argv = ["clsim", "report", *arguments]
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of twelve made-up runs and two broken ones, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    make(tmp_path / "runs", 12)
+    return tmp_path
+
+
+def test_the_command_writes_a_file_and_names_what_it_skips(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert clsim_report("forgetting", "--format", "latex", "--out", "paper/table.tex") == 0
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("skipped runs/") == 2
+    assert "wrote paper/table.tex" in shown.err
+    assert (store / "paper" / "table.tex").read_text(encoding="utf-8").count("\\begin{tabular}") == 4
+
+
+def test_the_command_lists_failed_runs(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spec = resolve("split-digits", "er", seed=3)
+    Store(store / "runs").folder(spec).fail(spec, "raised ValueError: no", "clsim run --seed 3")
+    assert clsim_report("summary") == 0
+    assert "split-digits · er" in (shown := capfd.readouterr()).out
+    assert "raised ValueError: no" in shown.out
+    assert clsim_report("summary", "--format", "csv") == 0
+    assert "raised ValueError: no" in (shown := capfd.readouterr()).err
+    assert "ValueError" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x.txt"], "--out: found x.txt with --format console, allowed: markdown, csv, runs, latex, html"),
+        (["--format", "csv", "--out", "runs"], "--out: runs is a folder, allowed: a file"),
+        (["--format", "latx"], "--format: found 'latx'; did you mean 'latex'?"),
+        (["--runs", "elsewhere"], "elsewhere: no finished runs"),
+        (
+            ["online-cifar100"],
+            'report: no finished run with scenario ["online-cifar100-class"]; there are: split-cifar100',
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert clsim_report(*arguments) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("skipped")]
+    assert len(lines) == 1
+    assert message in lines[0]

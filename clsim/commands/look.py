@@ -16,12 +16,12 @@ from clsim.errors import InputError, nearest
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, selectors, datasets …")] = None,
+    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, studies, selectors …")] = None,
 ) -> None:
     """What there is: names, a line each, and the paper."""
     kinds = [*catalog.FILES, "datasets", *catalog.COMPONENTS]
     if kind is not None and kind not in (*kinds, "buffers"):
-        raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+        raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, [*kinds, 'buffers'])}")
     for shown in [kind] if kind else kinds:
         table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
@@ -43,7 +43,9 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
             out.print(path.read_text(encoding="utf-8"), markup=False)
             tables = catalog.read_toml(path)
             for component, key in (("learners", "learner"), ("selectors", "memory"), ("models", "model")):
-                value = tables.get(key, {}).get("buffer" if key == "memory" else "name", "none")
+                table = tables.get(key)  # in a study, `memory` is a list of sizes
+                named = table if isinstance(table, dict) else {}
+                value = named.get("buffer" if key == "memory" else "name", "none")
                 if value in catalog.COMPONENTS[component]:
                     out.print(f"{key} {value!r}: {catalog.place(component, value)}", markup=False, highlight=False)
             found = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from clsim.commands import Runs, err, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
-    from clsim.specs import RunSpec
+    from clsim.loop import Progress
     from clsim.store import RunRecord
 
 
@@ -41,15 +40,26 @@ def run(
         typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where"),
     ] = None,
     runs: Runs = Path("runs"),
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensorboard (then: tensorboard --logdir runs), mlflow or wandb: keep a log, too; several times.",
+            rich_help_panel="Where",
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim import api
+    from clsim import api, grid
     from clsim.resolve import resolve
     from clsim.store import Store
 
+    if log:
+        from clsim.reporting import logs
+
+        logs.check(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     flags: dict[str, dict[str, Any]] = {"memory": {}, "training": {}}
@@ -65,35 +75,32 @@ def run(
     specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
     for spec in specs:
-        command = _command(spec, scenario, strategy, flags, set_ or [])
+        command = grid.command(scenario, strategy, flags, set_ or [], spec.seed)
         with contextlib.ExitStack() as stack:
-            progress = None
+            progress: Progress | None = None
             if not quiet and not as_json:
                 from clsim.reporting.terminal import Terminal
 
-                progress = stack.enter_context(Terminal(_title(spec), err))
+                progress = stack.enter_context(Terminal(f"{grid.title(spec)} · seed {spec.seed}", err))
+            logging = None
+            if log:
+                from clsim.loop import Quiet
+
+                folder = Store(runs).folder(spec)
+                progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
             records.append(
                 api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
             )
+            if logging is not None:
+                logging.write(records[-1])
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
         _print_records(records)
 
 
-def _title(spec: RunSpec) -> str:
-    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
-
-
-def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[str, Any]], settings: list[str]) -> str:
-    """The command that makes exactly this run."""
-    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
-    for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join([*words, "--seed", str(spec.seed)])
+def _say(line: str) -> None:
+    err.print(f"clsim: {line}", markup=False, highlight=False)
 
 
 def _print_records(records: list[RunRecord]) -> None:

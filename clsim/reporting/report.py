@@ -1,4 +1,4 @@
-"""Reports: which runs, which rows and columns, which metrics; a table a metric, mean ± interval over seeds.
+"""Reports: which runs, which rows and columns, which metrics, what is tested.
 
 Runs are pooled over seeds only. Where runs of one cell differ in anything else, that becomes a row label of its own.
 """
@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim import catalog
 from clsim.errors import InputError, nearest
 from clsim.metrics import METRICS, summary
-from clsim.reporting.statistics import half_width
 from clsim.strict import Options, arguments
 
 if TYPE_CHECKING:
@@ -33,7 +31,28 @@ COSTS = {
 }
 """What a run has spent, by the name that specs and records use."""
 
-Key = tuple[str, ...]
+NAMES = ("scenario", "strategy", "buffer", "memory")
+"""What names a run beside its seed; everything else that can tell two runs apart is a setting."""
+
+
+class Failed(Protocol):
+    """A run that ended in an error: a :class:`clsim.store.Failure`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the run."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """As it stands in ``spec.json``."""
+
+    @property
+    def error(self) -> str:
+        """What was raised, and where."""
+
+    @property
+    def command(self) -> str:
+        """What runs it again."""
 
 
 @dataclass(frozen=True)
@@ -58,62 +77,31 @@ class ReportSpec:
     """A report, as its TOML file has it.
 
     Attributes:
-        filter: column → the allowed value, or a list of them.
+        filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
+            other ``table.key`` of a run's spec is a column too.
+        exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
         metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
+        published: rows of papers, shown beside ours.
+        arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
+            compared under. Empty: the rows are compared, in each column.
+        interval: ``t``, or ``bootstrap`` (BCa).
+        ties: mark what cannot be told from the best.
+        tests: also show paired tests, ranks and wins, as ``--tests`` does.
     """
 
     title: str = ""
     description: str = ""
     filter: Options = dataclasses.field(default_factory=dict)
+    exclude: Options = dataclasses.field(default_factory=dict)
     rows: tuple[str, ...] = ("strategy", "buffer", "memory")
     columns: tuple[str, ...] = ("scenario",)
     metrics: tuple[str, ...] = ("accuracy", "forgetting")
     published: tuple[Published, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The seeds behind a number.
-
-    Attributes:
-        values: one a run, in percent for metrics.
-        published: the mean and ± of a paper, instead of values.
-    """
-
-    values: Sequence[float] = ()
-    published: Sequence[float] | None = None
-
-    def __str__(self) -> str:
-        """Mean ± half of the 95 % t interval; the points themselves below three seeds."""
-        if self.published is not None:
-            return " ± ".join(f"{v:g}" for v in self.published)
-        if not self.values:
-            return "–"
-        digits = 0 if max(map(abs, self.values)) >= 1000 else 1
-        if len(self.values) < 3:
-            return ", ".join(f"{v:,.{digits}f}" for v in self.values)
-        return f"{self.mean:,.{digits}f} ± {half_width(self.values):,.{digits}f}"
-
-    @property
-    def mean(self) -> float:
-        """NaN of nothing."""
-        if self.published is not None:
-            return float(self.published[0])
-        return math.fsum(self.values) / len(self.values) if self.values else math.nan
-
-
-@dataclass(frozen=True)
-class Table:
-    """One metric: a cell for each row and column label."""
-
-    metric: str
-    title: str
-    row_names: Key
-    column_names: Key
-    columns: Sequence[Key]
-    rows: Mapping[Key, Mapping[Key, Cell]]
-    notes: Sequence[str]
+    arms: tuple[str, ...] = ()
+    interval: Literal["t", "bootstrap"] = "t"
+    ties: bool = True
+    tests: bool = False
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -123,7 +111,15 @@ def read_report(path: Path) -> ReportSpec:
         InputError: naming the file and the key.
     """
     where = str(path)
-    spec = ReportSpec(**arguments(ReportSpec, catalog.read_toml(path), where, ""))
+    tables = catalog.read_toml(path)
+    tables |= {key: _flat(tables[key]) for key in ("filter", "exclude") if isinstance(tables.get(key), dict)}
+    spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
+    labels = [*spec.rows, *spec.columns]
+    if twice := sorted({name for name in labels if labels.count(name) > 1}):
+        raise InputError(f"{where}: rows and columns: found {twice[0]!r} twice, allowed: once")
+    for name in spec.arms:
+        if name not in labels:
+            raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     for metric in spec.metrics:
         if metric not in METRICS and metric not in COSTS:
             raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*METRICS, *COSTS])}")
@@ -150,17 +146,8 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     joint = {_stream(r): r["accuracy"][-1] for r in records if r["spec"]["stream"]["presentation"] == "joint"}
     rows = []
     for record in records:
-        spec = record["spec"]
-        kept = spec["memory"]["buffer"] != "none"
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
-        row |= {"command": record["command"]}
-        row |= {name: spec[name] for name in ("scenario", "strategy", "seed")}
-        row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
-        row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
-        for table, values in spec.items():
-            if isinstance(values, dict):
-                row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
-        row |= {"sources": _plain(spec["sources"])}
+        row |= {"command": record["command"], **settings(record["spec"])}
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)))
         row |= {name: sum(c[name] for c in record["cost"]) for name in COSTS}
         row |= {"peak_bytes": max((c["peak_bytes"] for c in record["cost"]), default=0)}
@@ -169,80 +156,102 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
+    kept = spec["memory"]["buffer"] != "none"
+    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
+    row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
+    row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
+    for table, values in spec.items():
+        if isinstance(values, dict):
+            row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
+    return row | {"sources": _plain(spec["sources"])}
+
+
+def problem(record: Mapping[str, Any]) -> str:
+    """Why a record cannot stand in a report, as one that another version wrote; empty if it can."""
+    spec = record["spec"]
+    kinds = {"scenario": str, "strategy": str, "seed": int, "sources": list}
+    kinds |= dict.fromkeys(("data", "stream", "model", "memory"), dict)
+    for key, kind in kinds.items():
+        if not isinstance(spec.get(key), kind):
+            return f"spec.{key}: found {spec.get(key)!r}, allowed: {kind.__name__}"
+    for table, key in (("memory", "buffer"), ("memory", "capacity"), ("stream", "presentation")):
+        if not isinstance(spec[table].get(key), (str, int)):
+            return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
+    for cost in record["cost"]:
+        if lacking := [name for name in COSTS if cost.get(name) is None]:
+            return f"cost.{lacking[0]}: found nothing, allowed: a number"
+    return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
+
+
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The row labels (those of the spec, and what else tells runs of one cell apart), and the runs of the filter.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    for column in (*spec.filter, *spec.rows, *spec.columns):
+    for column in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns):
         if column not in runs:
             raise InputError(f"report: unknown column {column!r}; {nearest(column, runs.columns)}")
     chosen = runs
     for column, value in spec.filter.items():
         allowed = value if isinstance(value, list) else [value]
-        chosen = chosen[chosen[column].isin(allowed)]
+        chosen = chosen[chosen[column].map(lambda found, allowed=allowed: _allows(allowed, found)).astype(bool)]
         if chosen.empty:
-            there = ", ".join(sorted(map(str, runs[column].unique())))
-            raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {there}")
+            there = sorted(map(str, runs[column].unique()))
+            listed = ", ".join(there[:24]) + (f", … ({len(there)} in all)" if len(there) > 24 else "")
+            raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {listed}")
+    for column, value in spec.exclude.items():
+        left_out = value if isinstance(value, list) else [value]
+        chosen = chosen[~chosen[column].map(lambda found, some=left_out: _allows(some, found)).astype(bool)]
+        if chosen.empty:
+            raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    settings = [c for c in chosen if "." in c or c == "sources"]
-    varying = (chosen.groupby(labels, dropna=False)[settings].nunique(dropna=False) > 1).any()
-    shown = [c for c in settings if varying[c] and c not in labels and f"memory.{c}" not in labels]
-    return [*spec.rows, *shown], chosen
+    for names in (NAMES, [c for c in chosen if "." in c or c == "sources"]):
+        labels += _varying(chosen, labels, [name for name in names if name not in labels])
+    return [name for name in labels if name not in spec.columns], chosen
 
 
-def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
-    """A table for each metric of the report."""
-    row_names, chosen = groups(spec, runs)
-    made = []
-    for metric in spec.metrics:
-        rows: dict[Key, dict[Key, Cell]] = {}
-        scale = 100 if metric in METRICS else 1
-        for label, part in chosen.groupby([*row_names, *spec.columns], dropna=False, sort=False):
-            key = tuple(map(str, label))
-            values = [scale * v for v in part.sort_values("seed")[metric].dropna()]
-            rows.setdefault(key[: len(row_names)], {})[key[len(row_names) :]] = Cell(values)
-        rows = dict(sorted(rows.items(), key=lambda item: [_natural(v) for v in item[0]]))
-        columns = sorted({c for cells in rows.values() for c in cells}, key=lambda c: [_natural(v) for v in c])
-        notes = _add_published(spec, metric, row_names, rows, set(columns)) if scale == 100 else []
-        notes += _notes(rows, chosen)
-        label = METRICS[metric].label + ", %" if metric in METRICS else COSTS[metric]
-        made.append(Table(metric, label, tuple(row_names), tuple(spec.columns), columns, rows, notes))
-    return made
+def failed(spec: ReportSpec, failures: Iterable[Failed]) -> list[Failed]:
+    """The failed runs that the filter of a report allows; one whose spec cannot be read is not hidden."""
+    kept = []
+    for failure in failures:
+        try:
+            row = settings(failure.spec)
+        except (KeyError, TypeError):
+            row = {}
+        allowed, left_out = (
+            [_allows(v if isinstance(v, list) else [v], row[column]) for column, v in of.items() if column in row]
+            for of in (spec.filter, spec.exclude)
+        )
+        if all(allowed) and not any(left_out):
+            kept.append(failure)
+    return kept
 
 
-def to_markdown(table: Table) -> str:
-    """With its notes below."""
-    header = [*table.row_names, *(" · ".join(c) or table.title for c in table.columns)]
-    lines = [header, ["---"] * len(header)]
-    lines += [[*key, *(str(cells.get(c, Cell())) for c in table.columns)] for key, cells in table.rows.items()]
-    body = "\n".join("| " + " | ".join(_escaped(v) for v in line) + " |" for line in lines)
-    notes = "".join(f"\n\n{note}" for note in table.notes)
-    return f"**{table.title}**\n\n{body}{notes}\n"
+def _allows(allowed: Sequence[Any], found: Any) -> bool:
+    """Is ``found`` one of the values? True is not 1."""
+    return any(found == v and (type(found) is bool) == (type(v) is bool) for v in map(_plain, allowed))
 
 
-def to_csv(made: Sequence[Table]) -> str:
-    """All tables in one, a row a cell: labels, metric, mean, half of the 95 % interval, number of seeds."""
-    import pandas as pd
-
-    rows = []
-    for table in made:
-        for key, cells in table.rows.items():
-            for column, cell in cells.items():
-                labels = dict(zip((*table.row_names, *table.column_names), (*key, *column), strict=True))
-                interval = math.nan if cell.published is not None else half_width(cell.values)
-                numbers = {"metric": table.metric, "mean": cell.mean, "half_width_95": interval, "n": len(cell.values)}
-                rows.append(labels | numbers)
-    return pd.DataFrame(rows).to_csv(index=False)
+def _varying(runs: pd.DataFrame, labels: list[str], names: Sequence[str]) -> list[str]:
+    """The columns in which runs of one label differ."""
+    names = [name for name in names if runs[name].nunique(dropna=False) > 1]
+    if not names:
+        return []
+    if not labels:
+        return list(names)
+    found = (runs.groupby(labels, dropna=False)[names].nunique(dropna=False) > 1).any()
+    return [name for name in names if found[name]]
 
 
-def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """CSV, a row a run of the report's filter: labels, seed, its metrics (shares of 1) and costs, and its command."""
-    row_names, chosen = groups(spec, runs)
-    labels = [*spec.columns, *row_names, "seed"]
-    ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: _natural(str(value))))
-    return ordered[[*labels, *spec.metrics, "version", "command"]].to_csv(index=False, float_format="%.6g")
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables in tables as ``table.key``: TOML reads an unquoted ``memory.batch_size`` as a table."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
 
 
 def _stream(record: Mapping[str, Any]) -> str:
@@ -255,53 +264,3 @@ def _stream(record: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """Lists and tables as text, so that they can be compared and shown."""
     return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
-
-
-def _natural(text: str) -> tuple[int, float, str]:
-    """Numbers by size, then words."""
-    try:
-        return (0, float(text), "")
-    except ValueError:
-        return (1, 0.0, text)
-
-
-def _add_published(
-    spec: ReportSpec, metric: str, row_names: Sequence[str], rows: dict[Key, dict[Key, Cell]], columns: set[Key]
-) -> list[str]:
-    """Put the paper's rows below ours, and say how far ours are from them."""
-    notes = []
-    for published in spec.published:
-        column = tuple(str(published.at.get(name, "")) for name in spec.columns)
-        if metric not in published.percent or column not in columns:
-            continue
-        label = tuple(str(published.at.get(name, "–")) for name in row_names)
-        cell = Cell(published=published.percent[metric])
-        seeds = f", {published.seeds} seeds" if published.seeds else ""
-        notes.append(f"published: {published.source}{seeds}.")
-        for key in [k for k in rows if all(v == "–" or v == k[i] for i, v in enumerate(label))]:
-            ours = rows[key].get(column, Cell())
-            if ours.values:
-                n = len(ours.values)
-                notes.append(
-                    f"ours − published: {ours.mean - cell.mean:+.1f} ({' · '.join(key)}; ours over {n} seeds)."
-                )
-        rows[(f"{label[0]} (published)", *label[1:])] = {column: cell}
-    return notes
-
-
-def _notes(rows: Mapping[Key, Mapping[Key, Cell]], chosen: pd.DataFrame) -> list[str]:
-    counts = {len(cell.values) for cells in rows.values() for cell in cells.values() if cell.values}
-    notes = []
-    if counts and max(counts) >= 3:
-        number = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        notes.append(f"Mean ± half of the 95 % t interval over {number} seeds.")
-    if counts and min(counts) < 3:
-        notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
-    versions = sorted(set(chosen["version"]))
-    if len(versions) > 1:
-        notes.append(f"The runs were made by several versions of clsim: {', '.join(versions)}.")
-    return notes
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,59 +1,121 @@
-"""Reports on their way out: to the terminal, as markdown or CSV, and as figures in a folder."""
+"""Reports on their way out: to the terminal, or as text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from clsim.metrics import METRICS, summary
-from clsim.reporting import report
-from clsim.reporting.report import Cell, ReportSpec, Table
+from clsim.reporting import formats, latex, listing, report
+from clsim.reporting.cells import BEST, TIED, Cell
+from clsim.reporting.comparisons import comparisons, ranks
+from clsim.reporting.listing import Listing, Look
+from clsim.reporting.report import Failed, ReportSpec
+from clsim.reporting.tables import tables
+from clsim.store import write
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMS = ("console", "markdown", "csv", "runs", "latex")
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
 
 
 def show(
-    spec: ReportSpec, records: Sequence[Mapping[str, Any]], form: str, out: Console, figures: Path | None = None
+    spec: ReportSpec,
+    records: Sequence[Mapping[str, Any]],
+    form: str,
+    out: Console,
+    *,
+    name: str = "report",
+    failures: Sequence[Failed] = (),
+    tests: bool = False,
+    path: Path | None = None,
 ) -> None:
-    """Print a report over finished runs, and draw its figures into a folder if one is named."""
+    """Print a report over finished runs, or write it into a file.
+
+    Args:
+        form: one of :data:`FORMS`.
+        name: of the report, for the labels of LaTeX.
+        failures: listed below the tables of console and markdown.
+        tests: also the paired tests and the ranks, whatever the report says; as CSV, the paired tests alone.
+        path: the file, for every form but console; it is replaced as a whole.
+    """
     runs = report.frame(records)
-    made = report.tables(spec, runs)
-    if form == "csv":
-        print(report.to_csv(made), end="")
-    elif form == "runs":
-        print(report.to_runs(spec, runs), end="")
-    elif form == "markdown":
-        print("\n".join(report.to_markdown(table) for table in made), end="")
+    if form == "console":
+        _to_console(spec, _listings(spec, runs, tests or spec.tests), failures, out)
+        return
+    text = _text(spec, runs, form, name, failures, tests)
+    if path is None:
+        print(text, end="")
     else:
-        if spec.title:
-            out.print(Text(spec.title, style="bold"))
-        for table in made:
-            out.print(to_console(table))
-            for note in table.notes:
-                out.print(Text(f"  {note}", style="dim"))
-    if figures is not None:
-        from clsim.reporting import plots
-
-        for path in plots.draw(spec, records, figures):
-            Console(stderr=True, soft_wrap=True).print(f"drew {path}", markup=False, highlight=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text.encode())
 
 
-def to_console(table: Table) -> RichTable:
+def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: Sequence[Failed], tests: bool) -> str:
+    if form == "runs":
+        return formats.to_runs(spec, runs)
+    if form == "csv":
+        if tests:
+            return formats.contests_to_csv(comparisons(spec, runs))
+        return formats.to_csv(tables(spec, runs))
+    made = _listings(spec, runs, tests or spec.tests, self_contained=form == "latex")
+    if form == "latex":
+        labels = [f"{name}-{listing.title}" for listing in made]
+        return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
+    further = [formats.failures_to_markdown(failures)] if failures else []
+    return "\n".join([*map(formats.to_markdown, made), *further])
+
+
+def _listings(spec: ReportSpec, runs: pd.DataFrame, tests: bool, self_contained: bool = False) -> list[Listing]:
+    """Tables, then tests; what is the same in all of these is said in each, or once."""
+    made = [listing.of_table(table) for table in tables(spec, runs)]
+    if tests:
+        found = enumerate(comparisons(spec, runs))
+        made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
+        made += [listing.of_ranks(ranked) for ranked in ranks(spec, runs)]
+    return made
+
+
+def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Failed], out: Console) -> None:
+    if not out.is_terminal:  # nobody watches: nothing has to fit
+        out = Console(file=out.file, width=1000, soft_wrap=True)
+    if spec.title:
+        out.print(Text(formats.plain(spec.title), style="bold"))
+    for shown in made:
+        out.print(to_console(shown))
+        for note in shown.notes:
+            out.print(Text(f"  {formats.plain(note)}", style="dim"))
+    if failures:
+        out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
+    for failure in failures:
+        out.print(Text(f"  {formats.plain(f'{formats.name(failure)}: {failure.error}')}"))
+        out.print(Text(f"    {formats.plain(failure.command)}", style="dim"))
+
+
+def to_console(shown: Listing) -> RichTable:
     """Text only: a name that looks like markup is shown as it is."""
-    rich = RichTable(title=Text(table.title), title_justify="left", header_style="bold")
-    for name in table.row_names:
-        rich.add_column(Text(name))
-    for column in table.columns:
-        rich.add_column(Text(" · ".join(column) or table.title), justify="right")
-    for key, cells in table.rows.items():
-        numbers = [str(cells.get(column, Cell())) for column in table.columns]
-        rich.add_row(*map(Text, (*key, *numbers)))
+    rich = RichTable(title=Text(formats.plain(shown.title)), title_justify="left", header_style="bold")
+    for name in shown.names:
+        rich.add_column(Text(formats.plain(name)), overflow="fold")
+    for name in shown.header[len(shown.names) :]:
+        rich.add_column(Text(formats.plain(name)), justify="right", overflow="fold")
+    for line in shown.lines:
+        labels = [Text(formats.plain(label), style="italic" if line.source else "") for label in line.labels]
+        rich.add_row(*labels, *(_entry(text, look) for text, look in line.marked))
     return rich
+
+
+def _entry(text: str, look: Look) -> Text:
+    """A mark of two characters, so that numbers stay in line."""
+    ends = {"best": f" {BEST}", "tied": f" {TIED}", "": "  "}
+    return Text(formats.plain(text) + ends[look], style="bold" if look == "best" else "")
 
 
 def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:

@@ -1,0 +1,223 @@
+"""The seeds behind each number of a table, and which numbers are compared with each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from clsim.metrics import METRICS
+from clsim.reporting import statistics
+from clsim.reporting.report import COSTS, ReportSpec
+from clsim.reporting.statistics import FEWEST
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Key = tuple[str, ...]
+"""Labels of a row, of a column, of an arm or of a condition, one a name."""
+
+BEST, TIED = "*", "~"
+"""The marks of the best and of what ties with it, in every format that has no better."""
+
+Rows = dict[Key, dict[Key, "Cell"]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The seeds behind a number.
+
+    Attributes:
+        values: one a run, in percent for metrics, in the order of the seeds; runs where it is not defined are left out.
+        published: the mean and ± of a paper, instead of values.
+        runs: fingerprints of the runs behind the values.
+        seeds: of the runs.
+        best: no cell that it is compared with has a better mean.
+        tied: not the best, but not significantly worse (see :func:`tables`).
+        bound: the runs see several experiences at once (joint, cumulative): shown, not compared.
+        interval: which interval is shown: ``t``, or ``bootstrap``.
+    """
+
+    values: Sequence[float] = ()
+    published: Sequence[float] | None = None
+    runs: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    best: bool = False
+    tied: bool = False
+    bound: bool = False
+    interval: Literal["t", "bootstrap"] = "t"
+
+    def __str__(self) -> str:
+        """Mean ± half of the 95 % t interval, or mean [bootstrap interval]; the points themselves below three seeds."""
+        if self.published is not None:
+            return " ± ".join(f"{v:g}" for v in self.published)
+        if not self.values:
+            return "–"
+        digits = decimals(*self.values)
+        if len(self.values) < FEWEST:
+            return ", ".join(f"{v:,.{digits}f}" for v in self.values)
+        if self.interval == "bootstrap":
+            low, high = self.bounds
+            return f"{self.mean:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+        return f"{self.mean:,.{digits}f} ± {self.half_width:,.{digits}f}"
+
+    @property
+    def mean(self) -> float:
+        """NaN of nothing."""
+        if self.published is not None:
+            return float(self.published[0])
+        return math.fsum(self.values) / len(self.values) if self.values else math.nan
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """The 95 % interval of the mean; NaN below three seeds, and of a paper's row."""
+        if self.interval == "bootstrap":
+            return statistics.bootstrap_interval(self.values, np.random.default_rng(0))
+        return statistics.t_interval(self.values)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval; NaN below three seeds, and of a paper's row."""
+        if self.interval == "t":
+            return statistics.half_width(self.values)
+        low, high = self.bounds
+        return (high - low) / 2
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric: a cell for each row and column label.
+
+    Attributes:
+        rows: label → column → cell; where nothing was run there is no cell. A paper's rows come last.
+        notes: what the numbers and the marks mean.
+        published: label of a paper's row → the number of its source, from 1.
+        sources: of the papers' rows; number 1 is the first.
+    """
+
+    metric: str
+    title: str
+    row_names: Key
+    column_names: Key
+    columns: Sequence[Key]
+    rows: Mapping[Key, Mapping[Key, Cell]]
+    notes: Sequence[str]
+    higher_is_better: bool = True
+    published: Mapping[Key, int] = dataclasses.field(default_factory=dict)
+    sources: Sequence[str] = ()
+
+
+def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.DataFrame) -> Rows:
+    """Row label → column label → cell, of the runs of a report; both in the order of their numbers and words."""
+    scale = 100 if metric in METRICS else 1
+    names = [*row_names, *spec.columns]
+    ordered = chosen.sort_values("seed", kind="stable")
+    found: dict[Key, list[tuple[float, str, int, bool]]] = {}
+    for labels, value, run, seed, shown in zip(
+        zip(*(ordered[name].map(_label) for name in names), strict=True) if names else [()] * len(ordered),
+        ordered[metric].astype(float),
+        ordered["fingerprint"],
+        ordered["seed"],
+        ordered["stream.presentation"],
+        strict=True,
+    ):
+        part = found.setdefault(labels, [])
+        if math.isfinite(value):
+            part.append((scale * value, run, int(seed), shown != "separate"))
+    rows: Rows = {}
+    for labels in sorted(found, key=natural):
+        part = found[labels]
+        cell = Cell(
+            values=tuple(v for v, *_ in part),
+            runs=tuple(run for _, run, *_ in part),
+            seeds=tuple(seed for _, _, seed, _ in part),
+            bound=any(bound for *_, bound in part),
+            interval=spec.interval,
+        )
+        rows.setdefault(labels[: len(row_names)], {})[labels[len(row_names) :]] = cell
+    return rows
+
+
+def contests(
+    spec: ReportSpec, row_names: Sequence[str], rows: Rows
+) -> Iterator[tuple[Key, dict[Key, tuple[Key, Key]]]]:
+    """Condition → arm → where its cell stands (row, column): what is compared with each other. Bounds are left out."""
+    names = [*row_names, *spec.columns]
+    arm = [i for i, name in enumerate(names) if name in arm_names(spec, row_names)]
+    rest = [i for i in range(len(names)) if i not in arm]
+    found: dict[Key, dict[Key, tuple[Key, Key]]] = {}
+    for row, columns in rows.items():
+        for column, cell in columns.items():
+            if cell.values and not cell.bound and cell.published is None:
+                labels = (*row, *column)
+                place = found.setdefault(tuple(labels[i] for i in rest), {})
+                place[tuple(labels[i] for i in arm)] = (row, column)
+    yield from sorted(found.items(), key=lambda item: natural(item[0]))
+
+
+def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
+    """The labels that name what is compared; a setting in which runs differ names it too."""
+    if not spec.arms:
+        return tuple(row_names)
+    further = [name for name in row_names if name not in spec.rows]
+    return tuple(name for name in (*row_names, *spec.columns) if name in spec.arms or name in further)
+
+
+def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
+    """The labels that name what it is compared under."""
+    arms = arm_names(spec, row_names)
+    return tuple(name for name in (*row_names, *spec.columns) if name not in arms)
+
+
+def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:
+    """The values of both at the seeds that both have."""
+    left, right = dict(zip(a.seeds, a.values, strict=True)), dict(zip(b.seeds, b.values, strict=True))
+    seeds = [seed for seed in left if seed in right]
+    return [left[s] for s in seeds], [right[s] for s in seeds]
+
+
+def higher_is_better(metric: str) -> bool:
+    """Costs are better low."""
+    return metric in METRICS and METRICS[metric].higher_is_better
+
+
+def title(metric: str) -> str:
+    """The heading of a metric or a cost, with its unit."""
+    return METRICS[metric].label + ", %" if metric in METRICS else COSTS[metric]
+
+
+def decimals(*values: float) -> int:
+    """Places after the point that show numbers of this size; seconds may be milliseconds.
+
+    >>> decimals(1234.5), decimals(56.7), decimals(0.5), decimals(0.01)
+    (0, 1, 2, 3)
+    """
+    largest = max(map(abs, values))
+    return 0 if largest >= 1000 else 1 if largest >= 1 or largest == 0 else 2 if largest >= 0.1 else 3
+
+
+def natural(labels: Sequence[str]) -> list[tuple[int, float, str]]:
+    """For sorting: numbers by size, then words.
+
+    >>> sorted([("1000",), ("20",), ("–",)], key=natural)
+    [('20',), ('1000',), ('–',)]
+    """
+    return [_natural(text) for text in labels]
+
+
+def _natural(text: str) -> tuple[int, float, str]:
+    try:
+        number = float(text)
+    except ValueError:
+        return (1, 0.0, text)
+    return (0, number, text) if math.isfinite(number) else (1, 0.0, text)
+
+
+def _label(value: object) -> str:
+    """What a run lacks, as in records of an earlier version, is a dash."""
+    return "–" if value is None or value != value else str(value)

@@ -1,0 +1,235 @@
+"""Who is better than whom: paired tests by seed in each condition, ranks over conditions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from clsim.reporting.cells import (
+    Cell,
+    Key,
+    aligned,
+    arm_names,
+    cells,
+    condition_names,
+    contests,
+    higher_is_better,
+    natural,
+    title,
+)
+from clsim.reporting.ranks import cliques, friedman, games_howell, kruskal
+from clsim.reporting.report import ReportSpec, groups
+from clsim.reporting.statistics import FEWEST, holm, paired, seeds_needed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ARMS = 10
+"""Arms of one condition that are all compared with each other; if there are more, each with the best only."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arm a against arm b in one condition, over the seeds that both have.
+
+    Attributes:
+        n: common seeds; below three there is no test, and what needs one is NaN.
+        difference: mean of a − b, in the unit of the table.
+        low, high: its 95 % t interval.
+        p, p_wilcoxon: of the paired t test, and of the signed-rank test; two-sided, uncorrected.
+        p_holm, p_wilcoxon_holm: corrected over the comparisons of the condition.
+        p_games_howell: of the unpaired test, corrected over all pairs; NaN unless the condition has arms without three
+            common seeds, which is what it is for.
+        wins, losses: seeds on which a is better than b, and worse; the rest are equal.
+        seeds_needed: with which the paired t test would find a difference of this size with a chance of 80 %; None if
+            10,000 would not do, or without a test.
+    """
+
+    a: Key
+    b: Key
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    p_wilcoxon: float
+    p_wilcoxon_holm: float
+    p_games_howell: float
+    wins: int
+    losses: int
+    seeds_needed: int | None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The arms of one condition, in one metric.
+
+    Attributes:
+        arm_names, condition_names: which labels ``arms`` and ``condition`` are the values of.
+        arms: the best mean first.
+        pairs: every pair, or each arm with the best if there are more than :data:`MOST_ARMS`; the better mean is a.
+        kruskal, p_kruskal: Kruskal–Wallis' H over all arms, as independent samples, and its p.
+    """
+
+    metric: str
+    title: str
+    arm_names: Key
+    condition_names: Key
+    condition: Key
+    arms: tuple[Key, ...]
+    pairs: tuple[Comparison, ...]
+    kruskal: float
+    p_kruskal: float
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Arms ranked over the conditions in which all of them ran, by their means over seeds; rank 1 is the best.
+
+    Attributes:
+        arms: the best average rank first; every other attribute is in this order.
+        conditions: the blocks of the test.
+        left_out: arms that lack some of the conditions.
+        average: rank, mean over conditions.
+        statistic, p: of Friedman's test.
+        critical_difference: average ranks closer than this cannot be told apart (Nemenyi, 5 %).
+        p_pairs: Nemenyi's p of each pair, (k, k).
+        wins: conditions in which the arm of the row is better than that of the column, (k, k).
+        bars: first and last arm of each group that cannot be told apart: the bars of the diagram.
+    """
+
+    metric: str
+    title: str
+    arm_names: Key
+    condition_names: Key
+    arms: tuple[Key, ...]
+    conditions: tuple[Key, ...]
+    left_out: tuple[Key, ...]
+    average: tuple[float, ...]
+    statistic: float
+    p: float
+    critical_difference: float
+    p_pairs: tuple[tuple[float, ...], ...]
+    wins: tuple[tuple[int, ...], ...]
+    bars: tuple[tuple[int, int], ...]
+
+
+def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
+    """Paired tests between the arms of every condition with two arms or more, for each metric of the report."""
+    row_names, chosen = groups(spec, runs)
+    made = []
+    for metric in spec.metrics:
+        rows = cells(spec, metric, row_names, chosen)
+        for condition, places in contests(spec, row_names, rows):
+            if len(places) < 2:
+                continue
+            sign = 1 if higher_is_better(metric) else -1
+            found = {arm: rows[row][column] for arm, (row, column) in places.items()}
+            arms = sorted(found, key=lambda arm: (-sign * found[arm].mean, natural(arm)))
+            samples = [found[arm].values for arm in arms]
+            made.append(
+                Contest(
+                    metric,
+                    title(metric),
+                    arm_names(spec, row_names),
+                    condition_names(spec, row_names),
+                    condition,
+                    tuple(arms),
+                    _pairs(found, arms, sign),
+                    *kruskal(samples),
+                )
+            )
+    return made
+
+
+def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
+    """Friedman and Nemenyi over conditions, for each metric with three arms or more in two conditions or more.
+
+    The arms are those that ran in most conditions; an arm that lacks one of them is left out and named.
+    """
+    row_names, chosen = groups(spec, runs)
+    made = []
+    for metric in spec.metrics:
+        rows = cells(spec, metric, row_names, chosen)
+        means = {
+            condition: {arm: rows[row][column].mean for arm, (row, column) in places.items()}
+            for condition, places in contests(spec, row_names, rows)
+            if len(places) > 1
+        }
+        every = sorted({arm for of in means.values() for arm in of}, key=natural)
+        arms, conditions = _block(means, every)
+        if len(arms) < 3 or len(conditions) < 2:
+            continue
+        scores = [[means[c][arm] for arm in arms] for c in conditions]
+        found = friedman(scores, higher_is_better=higher_is_better(metric))
+        order = sorted(range(len(arms)), key=lambda i: found.average[i])
+        average = [found.average[i] for i in order]
+        made.append(
+            Ranks(
+                metric,
+                title(metric),
+                arm_names(spec, row_names),
+                condition_names(spec, row_names),
+                tuple(arms[i] for i in order),
+                tuple(conditions),
+                tuple(arm for arm in every if arm not in arms),
+                tuple(average),
+                found.statistic,
+                found.p,
+                found.critical_difference,
+                tuple(tuple(found.p_pairs[i][j] for j in order) for i in order),
+                tuple(tuple(found.wins[i][j] for j in order) for i in order),
+                tuple(cliques(average, found.critical_difference)),
+            )
+        )
+    return made
+
+
+def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int) -> tuple[Comparison, ...]:
+    every = list(itertools.combinations(arms, 2))
+    if len(arms) > MOST_ARMS:
+        every = [(arms[0], other) for other in arms[1:]]
+    made = []
+    for a, b in every:
+        test = paired(*aligned(found[a], found[b]))
+        wins, losses = (test.above, test.below) if sign > 0 else (test.below, test.above)
+        needed = seeds_needed(test.difference, test.deviation) if test.n >= FEWEST else None
+        made.append(
+            Comparison(
+                a,
+                b,
+                test.n,
+                test.difference,
+                test.low,
+                test.high,
+                test.p,
+                math.nan,
+                test.p_wilcoxon,
+                math.nan,
+                math.nan,
+                wins,
+                losses,
+                needed,
+            )
+        )
+    corrected = holm([c.p for c in made]), holm([c.p_wilcoxon for c in made])
+    unpaired = [math.nan] * len(made)
+    if any(c.n < FEWEST for c in made) and len(arms) <= MOST_ARMS:
+        p = games_howell([found[arm].values if len(found[arm].values) >= FEWEST else () for arm in arms])
+        unpaired = [p[arms.index(a)][arms.index(b)] for a, b in every]
+    return tuple(
+        replace(c, p_holm=t, p_wilcoxon_holm=w, p_games_howell=g)
+        for c, t, w, g in zip(made, *corrected, unpaired, strict=True)
+    )
+
+
+def _block(means: Mapping[Key, Mapping[Key, float]], arms: list[Key]) -> tuple[list[Key], list[Key]]:
+    """The arms of most conditions, and the conditions that have all of them."""
+    count = {arm: sum(arm in of for of in means.values()) for arm in arms}
+    most = max(count.values(), default=0)
+    kept = [arm for arm in arms if count[arm] == most]
+    return kept, [condition for condition, of in means.items() if all(arm in of for arm in kept)]

@@ -1,0 +1,121 @@
+"""Reports as markdown and as CSV. Names are text: neither markup nor formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clsim.reporting.cells import BEST, TIED, Table, natural
+from clsim.reporting.comparisons import Contest
+from clsim.reporting.listing import Listing, Look
+from clsim.reporting.report import Failed, ReportSpec, groups
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_markdown(listing: Listing) -> str:
+    """GitHub's tables, with the notes below; the best in bold."""
+    lines = [listing.header, [*["---"] * len(listing.names), *["---:"] * len(listing.columns)]]
+    body = ["| " + " | ".join([*map(escaped, lines[0])]) + " |", "| " + " | ".join(lines[1]) + " |"]
+    for line in listing.lines:
+        entries = [_marked(escaped(text), look) for text, look in line.marked]
+        body.append("| " + " | ".join([*map(escaped, line.labels), *entries]) + " |")
+    notes = map(escaped, listing.notes)
+    return f"**{escaped(listing.title)}**\n\n" + "\n".join(body) + "".join(f"\n\n{note}" for note in notes) + "\n"
+
+
+def _marked(text: str, look: Look) -> str:
+    return f"**{text}** \\{BEST}" if look == "best" else f"{text} \\{TIED}" if look == "tied" else text
+
+
+def failures_to_markdown(failures: Sequence[Failed]) -> str:
+    """A list, a failed run a point."""
+    lines = [f"- {escaped(f'{name(f)}: {f.error}')} — {escaped(f.command)}" for f in failures]
+    return f"**Failed runs: {len(failures)}**\n\n" + "\n".join(lines) + "\n"
+
+
+def to_csv(made: Iterable[Table]) -> str:
+    """All tables in one, a row a cell: labels, metric, mean, 95 % interval, seeds, marks, and the runs behind it."""
+    numbers = ["metric", "mean", "half_width_95", "low_95", "high_95", "n", "best", "tied", "seeds", "runs"]
+    numbers += ["published", "published_plus_minus"]
+    rows: list[Sequence[Any]] = []
+    header: Sequence[str] = ()
+    for table in made:
+        header = (*table.row_names, *table.column_names, *numbers)
+        for key, found in table.rows.items():
+            source = table.sources[table.published[key] - 1] if key in table.published else ""
+            for column, cell in found.items():
+                interval = (cell.half_width, *cell.bounds)
+                marks = (len(cell.values), int(cell.best), int(cell.tied))
+                behind = (" ".join(map(str, cell.seeds)), " ".join(cell.runs))
+                paper = (source, cell.published[1] if cell.published and len(cell.published) > 1 else None)
+                rows.append((*key, *column, table.metric, cell.mean, *interval, *marks, *behind, *paper))
+    return _csv(header, rows)
+
+
+def contests_to_csv(contests: Iterable[Contest]) -> str:
+    """All paired tests, a row a pair."""
+    numbers = ["n", "difference", "low_95", "high_95", "p", "p_holm", "p_wilcoxon", "p_wilcoxon_holm"]
+    numbers += ["p_games_howell", "wins", "losses", "seeds_needed", "kruskal", "p_kruskal"]
+    labels: list[str] = []
+    rows: list[Sequence[Any]] = []
+    for contest in contests:
+        arms = contest.arm_names
+        labels = [*contest.condition_names, *(f"a.{n}" for n in arms), *(f"b.{n}" for n in arms)]
+        for c in contest.pairs:
+            tests = (c.n, c.difference, c.low, c.high, c.p, c.p_holm, c.p_wilcoxon, c.p_wilcoxon_holm, c.p_games_howell)
+            counts = (c.wins, c.losses, c.seeds_needed, contest.kruskal, contest.p_kruskal)
+            rows.append((contest.metric, *contest.condition, *c.a, *c.b, *tests, *counts))
+    return _csv(["metric", *labels, *numbers], rows)
+
+
+def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
+    """CSV, a row a run of the report's filter: labels, seed, its metrics (shares of 1) and costs, and its command."""
+    row_names, chosen = groups(spec, runs)
+    labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
+    ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
+    shown = ordered[[*labels, *spec.metrics, "version", "command"]]
+    return shown.map(guarded).to_csv(index=False, float_format="%.6g")
+
+
+def name(failure: Failed) -> str:
+    """What a reader calls a failed run."""
+    words = [str(failure.spec.get(key, "")) for key in ("scenario", "strategy")]
+    memory = failure.spec.get("memory")
+    words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
+    return " · ".join(word for word in [*words, f"seed {failure.spec.get('seed', '?')}", failure.fingerprint] if word)
+
+
+def plain(text: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def escaped(text: str) -> str:
+    """Text that markdown shows as it is."""
+    text = re.sub(r"([\\`*\[\]|~$!])", r"\\\1", plain(text))
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is no markup
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def guarded(value: Any) -> Any:
+    """A spreadsheet takes text that begins with one of ``= + - @`` for a formula: an apostrophe makes it text."""
+    if not isinstance(value, str):
+        return value
+    text = "".join(c if c.isprintable() or c == "\n" else " " for c in value)
+    number = re.fullmatch(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", text)
+    return f"'{text}" if re.match(r"\s*[=+\-@＝＋－＠]", text) and not number else text
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """What is not a number is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([guarded(name) for name in header])
+    for row in rows:
+        writer.writerow(["" if v is None or v != v else guarded(v) for v in row])
+    return out.getvalue()

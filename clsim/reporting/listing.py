@@ -1,0 +1,167 @@
+"""Tables and tests as text in rows and columns, ready for any format."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from clsim.reporting.cells import Cell, Key, Table, decimals
+from clsim.reporting.comparisons import Contest, Ranks
+from clsim.reporting.tables import mark
+
+Look = Literal["", "best", "tied"]
+
+WIDEST = 12
+"""Arms whose wins over each other are shown as a matrix; of more, the sums."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: its labels and its entries.
+
+    Attributes:
+        looks: of the entries.
+        source: the number of the paper that it is from; 0 = it is ours.
+    """
+
+    labels: Sequence[str]
+    entries: Sequence[str]
+    looks: Sequence[Look] = ()
+    source: int = 0
+
+    @property
+    def marked(self) -> list[tuple[str, Look]]:
+        """Entries with their looks."""
+        return list(zip(self.entries, self.looks or [""] * len(self.entries), strict=True))
+
+    @property
+    def own_labels(self) -> list[str]:
+        """Labels without the mark of a paper's row."""
+        return [label.removesuffix(f" {mark(self.source)}") if i == 0 else label for i, label in enumerate(self.labels)]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A title, a header, lines and notes.
+
+    Attributes:
+        names: headings of the labels, on the left.
+        columns: headings of the entries; one text a level, all of equal depth.
+    """
+
+    title: str
+    names: Sequence[str]
+    columns: Sequence[Key]
+    lines: Sequence[Line]
+    notes: Sequence[str]
+
+    @property
+    def header(self) -> list[str]:
+        """One text a column."""
+        return [*self.names, *(" · ".join(column) for column in self.columns)]
+
+
+def of_table(table: Table) -> Listing:
+    """The cells as text; where nothing was run stands a dash."""
+    lines = []
+    for key, found in table.rows.items():
+        here = [found.get(column, Cell()) for column in table.columns]
+        looks: list[Look] = ["best" if cell.best else "tied" if cell.tied else "" for cell in here]
+        lines.append(Line(key, [str(cell) for cell in here], looks, table.published.get(key, 0)))
+    columns = [column or (table.title,) for column in table.columns]
+    return Listing(table.title, table.row_names, columns, lines, table.notes)
+
+
+def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
+    """The pairs of a condition, a line each.
+
+    Args:
+        explain: say in a note what the columns are.
+    """
+    where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
+    unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
+    head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
+    head += ["p, Games–Howell"] if unpaired else []
+    lines = []
+    for pair in contest.pairs:
+        known = math.isfinite(pair.p)
+        digits = decimals(*([pair.difference, pair.low, pair.high] if known else [pair.difference]))
+        interval = f" [{pair.low:+,.{digits}f}, {pair.high:+,.{digits}f}]" if known else ""
+        entries = [
+            str(pair.n),
+            f"{pair.difference:+,.{digits}f}{interval}" if pair.n else "–",
+            *(_p(p) for p in (pair.p, pair.p_holm, pair.p_wilcoxon_holm)),
+            f"{pair.wins}–{pair.losses}",
+            str(pair.seeds_needed) if pair.seeds_needed else "–",
+        ]
+        lines.append(
+            Line((_joined(pair.a), _joined(pair.b)), entries + ([_p(pair.p_games_howell)] if unpaired else []))
+        )
+    notes = [
+        "Difference: mean of a − b over common seeds, with its t interval. Two-sided paired t and signed-rank tests, "
+        "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "
+        "which the paired t test finds such a difference at 5 % with a chance of 80 %.",
+    ]
+    notes = notes if explain else []
+    if len(contest.arms) > 2:
+        notes.append(
+            f"Kruskal–Wallis over {len(contest.arms)} arms: H = {contest.kruskal:.2f}, p {_is(contest.p_kruskal)}."
+        )
+    if len(contest.pairs) < len(contest.arms) * (len(contest.arms) - 1) // 2:
+        notes.append(f"{len(contest.arms)} arms: each is compared with the best only.")
+    return Listing(
+        f"{contest.title}: paired tests{f' ({where})' if where else ''}", ("a", "b"), [(h,) for h in head], lines, notes
+    )
+
+
+def of_ranks(ranks: Ranks) -> Listing:
+    """Average ranks, groups that cannot be told apart, and wins over each other."""
+    size = len(ranks.arms)
+    head = ["average rank", "group", "won", "lost"]
+    head += [f"won over {i}" for i in range(1, size + 1)] if size <= WIDEST else []
+    lines = []
+    for i, arm in enumerate(ranks.arms):
+        lost = sum(ranks.wins[j][i] for j in range(size))
+        letters = "".join(_letter(n) for n, (first, last) in enumerate(_groups(ranks)) if first <= i <= last)
+        entries = [f"{ranks.average[i]:.2f}", letters, str(sum(ranks.wins[i])), str(lost)]
+        entries += ["·" if i == j else str(ranks.wins[i][j]) for j in range(size)] if size <= WIDEST else []
+        lines.append(Line((str(i + 1), _joined(arm)), entries))
+    notes = [
+        f"Friedman over {len(ranks.conditions)} conditions ({', '.join(ranks.condition_names)}): "
+        f"χ² = {ranks.statistic:.2f}, p {_is(ranks.p)}. Arms that share a letter cannot be told apart at 5 % (Nemenyi: "
+        f"critical difference {ranks.critical_difference:.2f}). Won, lost: comparisons of means in a condition."
+    ]
+    names = ranks.condition_names
+    scenarios = [condition[names.index("scenario")] for condition in ranks.conditions if "scenario" in names]
+    if len(set(scenarios)) < len(scenarios):
+        notes.append("Conditions of one scenario share its data: they are no independent blocks, and p is too small.")
+    if ranks.left_out:
+        notes.append(f"Left out, as they lack some of the conditions: {'; '.join(map(_joined, ranks.left_out))}.")
+    return Listing(f"{ranks.title}: ranks", ("#", " · ".join(ranks.arm_names)), [(h,) for h in head], lines, notes)
+
+
+def _groups(ranks: Ranks) -> list[tuple[int, int]]:
+    """The bars of the diagram, and each arm that no bar covers."""
+    alone = [(i, i) for i in range(len(ranks.arms)) if not any(a <= i <= b for a, b in ranks.bars)]
+    return sorted([*ranks.bars, *alone])
+
+
+def _letter(number: int) -> str:
+    letters = string.ascii_lowercase
+    return letters[number] if number < len(letters) else f"({number + 1})"
+
+
+def _joined(arm: Key) -> str:
+    return " · ".join(arm)
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _is(value: float) -> str:
+    text = _p(value)
+    return text if text.startswith("<") else f"= {text}"

@@ -1,0 +1,269 @@
+"""Runs in the tools that people watch them with: TensorBoard, MLflow, Weights & Biases. Off unless asked for.
+
+A log is written from the run's own record and losses, whenever an experience is done: it changes no number, and is the
+same whether the run went through, was resumed, or was finished long ago. A log that fails is dropped with a line; the
+run goes on.
+
+loss/TERM                   of every optimizer step, against the step
+accuracy/average            over the experiences seen so far, against their number; accuracy/experience_N of each
+forgetting                  so far, as :func:`clsim.metrics.forgetting` has it
+cost/NAME                   of the experience: see :data:`clsim.reporting.report.COSTS`
+final/METRIC                once the run is finished
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from clsim import metrics
+from clsim.errors import InputError, nearest, raised
+from clsim.loop import Progress
+from clsim.specs import RunSpec
+from clsim.store import RunFolder, RunRecord
+
+Point = tuple[int, dict[str, float]]
+"""Where on its axis (a step, or a number of experiences), and the values there by name."""
+
+
+class Log(Protocol):
+    """A tool that is told of one run."""
+
+    def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
+        """What is new since the last call."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class TensorBoard:
+    """Event files in ``runs/<fingerprint>/logs/tensorboard``; see them with ``tensorboard --logdir runs``. Final."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # what an interrupted run has written before is written again, and shown once
+        self._writer = SummaryWriter(str(folder.path / "logs" / "tensorboard"), purge_step=0)
+        self._writer.add_text("spec", f"```json\n{json.dumps(spec.as_dict(), indent=1)}\n```", 0)
+
+    def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
+        """A scalar each."""
+        last = max((number for number, _ in experiences), default=0)
+        for number, values in (*steps, *experiences, (last, final)):
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, number)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+
+class MLflow:
+    """A run of the experiment ``clsim`` in $MLFLOW_TRACKING_URI, or else in the folder ``runs/mlruns``. Final."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a log sends nothing by itself
+        import mlflow
+        from mlflow.entities import Metric, Param
+
+        self._metric: Any = Metric
+        place = os.environ.get("MLFLOW_TRACKING_URI") or (folder.path.parent / "mlruns").resolve().as_uri()
+        if place.startswith("file:"):  # the folder is still read by every version, but has to be asked for
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._client = mlflow.MlflowClient(tracking_uri=place)
+        experiment = self._client.get_experiment_by_name("clsim")
+        number = experiment.experiment_id if experiment else self._client.create_experiment("clsim")
+        tags = {"mlflow.runName": _title(spec), "clsim.fingerprint": spec.fingerprint}
+        self._run = self._client.create_run(number, tags=tags).info.run_id
+        params = [Param(key, str(value)[:500]) for key, value in _flat(spec.as_dict()).items()]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(self._run, params=params[start : start + 100])
+
+    def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
+        """A metric each, in the largest batches that MLflow takes."""
+        now = int(time.time() * 1000)
+        last = max((number for number, _ in experiences), default=0)
+        found = [
+            self._metric(name, value, now, number)
+            for number, values in (*steps, *experiences, (last, final))
+            for name, value in values.items()
+        ]
+        for start in range(0, len(found), 1000):
+            self._client.log_batch(self._run, metrics=found[start : start + 1000])
+
+    def close(self) -> None:
+        """Marks it as finished."""
+        self._client.set_terminated(self._run)
+
+
+class WandB:
+    """A run of the project ``clsim``, in ``runs/<fingerprint>/logs``. Final.
+
+    Nothing is sent unless $WANDB_MODE says so; ``wandb sync`` uploads it later. The run's id is its fingerprint.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        import wandb
+
+        place = folder.path / "logs"
+        place.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "clsim"),
+            id=spec.fingerprint,
+            name=_title(spec),
+            config=spec.as_dict(),
+            dir=str(place),
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
+        )
+        for pattern, axis in (("loss/*", "step"), ("accuracy/*", "experience"), ("cost/*", "experience")):
+            self._run.define_metric(pattern, step_metric=axis)
+        self._run.define_metric("forgetting", step_metric="experience")
+
+    def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
+        """A row a step and an experience; what is final goes into the summary."""
+        for axis, points in (("step", steps), ("experience", experiences)):
+            for number, values in points:
+                self._run.log({axis: number, **values})
+        self._run.summary.update(final)
+
+    def close(self) -> None:
+        """Ends it; a process of wandb's own may still be writing for a moment."""
+        self._run.finish()
+
+
+TOOLS: dict[str, tuple[str, Callable[[RunSpec, RunFolder], Log]]] = {
+    "tensorboard": ("tensorboard", TensorBoard),
+    "mlflow": ("mlflow", MLflow),
+    "wandb": ("wandb", WandB),
+}
+"""Name for ``--log`` → the package that it needs, and the log."""
+
+
+def check(names: Sequence[str]) -> None:
+    """Before anything runs.
+
+    Raises:
+        InputError: for a name that is unknown, or whose package is not installed.
+    """
+    for name in names:
+        if name not in TOOLS:
+            raise InputError(f"--log: found {name!r}; {nearest(name, TOOLS)}")
+        if importlib.util.find_spec(TOOLS[name][0]) is None:
+            raise InputError(f"--log {name}: {TOOLS[name][0]} is not installed; pip install 'clsim[{name}]'")
+
+
+class Logging:
+    """Passes a run's progress on to who watches it, and keeps logs of it. Final. A context manager.
+
+    Args:
+        names: of :data:`TOOLS`.
+        spec: of the run.
+        folder: where it is kept.
+        progress: who watches it.
+        say: takes a line for the user, when a log fails.
+    """
+
+    def __init__(
+        self, names: Sequence[str], spec: RunSpec, folder: RunFolder, progress: Progress, say: Callable[[str], None]
+    ) -> None:
+        self._names, self._spec, self._folder = dict.fromkeys(names), spec, folder
+        self._progress, self._say = progress, say
+        self._logs: dict[str, Log] = {}
+        self._steps = self._rows = 0
+        self._finished = False
+
+    def __enter__(self) -> Logging:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for name, log in list(self._logs.items()):
+            self._guarded(name, log.close)
+
+    def experience(self, position: int, total: int, images: int) -> None:
+        """Passed on."""
+        self._progress.experience(position, total, images)
+
+    def step(self, images: int) -> None:
+        """Passed on."""
+        self._progress.step(images)
+
+    def row(self, position: int, accuracy: list[float]) -> None:
+        """Passed on; then what the experience left in the run's folder is logged."""
+        self._progress.row(position, accuracy)
+        record = self._folder.record()
+        if record is not None:
+            self.write(record)
+
+    def write(self, record: RunRecord) -> None:
+        """All of it that has not been logged; also of a run that was finished before."""
+        if self._finished or not self._names:
+            return
+        steps, experiences = list(_steps(record, self._steps)), list(_experiences(record, self._rows))
+        self._steps += len(steps)
+        self._rows += len(experiences)
+        self._finished = record.data["finished"]
+        summary = record.data["metrics"] if self._finished else {}
+        final = {f"final/{name}": value for name, value in summary.items() if value is not None}
+        for name in list(self._names):
+            if name not in self._logs:
+                self._guarded(name, lambda name=name: self._begin(name))  # type: ignore[misc]
+            if name in self._logs:
+                log = self._logs[name]
+                self._guarded(name, lambda log=log: log.write(steps, experiences, final))  # type: ignore[misc]
+
+    def _begin(self, name: str) -> None:
+        self._logs[name] = TOOLS[name][1](self._spec, self._folder)
+
+    def _guarded(self, name: str, act: Callable[[], None]) -> None:
+        """Whatever goes wrong in a tool is no reason to lose a run."""
+        try:
+            act()
+        except Exception as error:
+            self._names.pop(name, None)
+            self._logs.pop(name, None)
+            self._say(f"--log {name}: {raised(error)}; the run goes on without it")
+
+
+def _steps(record: RunRecord, first: int) -> Iterator[Point]:
+    """The losses from a step on; NaN, a step without the term, is left out."""
+    losses = record.losses
+    for step, values in zip(range(first, len(losses)), losses.to_numpy()[first:].tolist(), strict=True):
+        yield step, {f"loss/{name}": v for name, v in zip(losses.columns, values, strict=True) if not math.isnan(v)}
+
+
+def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
+    """What was found after each experience, from the ``first`` row of the accuracy matrix that is filled."""
+    R = np.asarray(record.data["accuracy"], dtype=float)
+    filled = [i for i in range(len(R)) if not np.isnan(R[i]).all()]
+    for i, cost in list(zip(filled, record.data["cost"], strict=True))[first:]:
+        seen = {j: float(R[i, j]) for j in range(i + 1) if not np.isnan(R[i, j])}
+        values = {f"accuracy/experience_{j + 1}": accuracy for j, accuracy in seen.items()}
+        if seen:
+            values["accuracy/average"] = sum(seen.values()) / len(seen)
+        if i and not np.isnan(so_far := metrics.forgetting(R[: i + 1, : i + 1])):
+            values["forgetting"] = so_far
+        yield i + 1, values | {f"cost/{name}": float(value) for name, value in cost.items()}
+
+
+def _title(spec: RunSpec) -> str:
+    memory = f" {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
+    return f"{spec.scenario} {spec.strategy}{memory} seed {spec.seed}"
+
+
+def _flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tables.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out

@@ -1,0 +1,207 @@
+"""A report as one self-contained HTML page: no request leaves it, and every number leads to the runs behind it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+import clsim
+from clsim.reporting import formats, report, runs
+from clsim.reporting.cells import cells, contests
+from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
+from clsim.reporting.gallery import Gallery
+from clsim.reporting.report import ReportSpec
+from clsim.reporting.series import by_scenario
+from clsim.reporting.svg import STYLE
+from clsim.reporting.tables import tables
+from clsim.store import RunRecord
+from clsim.store import write as save
+
+HERE = Path(__file__).parent
+
+CHOICES = 40
+"""Values of a label that are offered as a filter; more are searched as text."""
+
+PAIRS = 250
+"""Paired tests that a page shows; the conditions that go beyond are left to `clsim report --tests`."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    fingerprint: str
+    spec: Mapping[str, Any]
+    error: str
+    command: str
+
+
+def write(
+    spec: ReportSpec,
+    records: Sequence[RunRecord],
+    failures: Sequence[Mapping[str, Any]],
+    path: Path,
+    command: str = "",
+) -> None:
+    """Write the page of a report.
+
+    Args:
+        records: all finished runs; the report's filter chooses among them.
+        failures: runs that ended in an error: fingerprint, spec, error, command.
+        path: of the HTML file; its folder is made if there is none.
+        command: that made the report, to be shown beside those of its runs.
+
+    Raises:
+        InputError: for an unknown column, or if no run passes the filter.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, render(spec, records, failures, command).encode())
+
+
+def render(
+    spec: ReportSpec,
+    records: Sequence[RunRecord],
+    failures: Sequence[Mapping[str, Any]],
+    command: str = "",
+) -> str:
+    """The page as text. The same records give the same page."""
+    import jinja2
+    import matplotlib
+
+    every = report.frame(r.data for r in records)
+    row_names, chosen = report.groups(spec, every)
+    rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
+    mine = [r for r in records if r.data["fingerprint"] in rows]
+    data = [r.data for r in mine]
+    with matplotlib.rc_context(STYLE):
+        gallery = Gallery(
+            spec,
+            by_scenario(spec, every, data),
+            {r["fingerprint"]: 1 + max((c for of in r["classes"] for c in of), default=0) for r in data},
+            {r.data["fingerprint"]: r.folder for r in mine},
+        )
+        exhibits = gallery.exhibits()
+        ranking = gallery.ranking(ranks(spec, every))
+    made = tables(spec, every)
+    found, left_out = _contests(spec, every)
+    numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
+    behind = {
+        f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
+        for t, table in enumerate(made)
+        for i, row in enumerate(table.rows.values())
+        for j, column in enumerate(table.columns)
+        if column in row and row[column].runs
+    }
+    script = Markup((HERE / "page.js").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment.get_template("page.html").render(
+        spec=spec,
+        title=spec.title or "Report",
+        filters=[
+            (f"{word} {name}", _text(value))
+            for word, of in (("only", spec.filter), ("without", spec.exclude))
+            for name, value in of.items()
+        ],
+        facts=_facts(data),
+        row_names=row_names,
+        choices=_choices(made[0].rows, row_names) if made else [],
+        tables=made,
+        contests=[(title, list(of)) for title, of in itertools.groupby(found, lambda contest: contest.title)],
+        left_out=left_out,
+        ranking=ranking,
+        exhibits=exhibits,
+        more_scenarios=chosen["scenario"].nunique() - len(exhibits),
+        failures=[(formats.name(f), f) for f in (_Failure(**failure) for failure in failures)],
+        commands=runs.commands(str(r["command"]) for r in data),
+        without=sum(not r["command"] for r in data),
+        command=command,
+        versions=_distinct(data, "versions"),
+        environments=_distinct(data, "environment"),
+        data={**runs.packed(data, rows), "cells": behind, "viridis": _viridis()},
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=script,
+        digest=Markup(digest),
+        version=clsim.__version__,
+    )
+
+
+def _facts(data: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the report rests on, in a few words."""
+    specs = [r["spec"] for r in data]
+    ended = sorted(str(r["ended"])[:10] for r in data if r.get("ended"))
+    facts = [
+        ("runs", str(len(data))),
+        ("scenarios", str(len({s["scenario"] for s in specs}))),
+        ("seeds", str(len({s["seed"] for s in specs}))),
+        ("clsim", ", ".join(sorted({str(r["versions"].get("clsim", "?")) for r in data}))),
+    ]
+    if ended:
+        facts.append(("runs ended", ended[0] if ended[0] == ended[-1] else f"{ended[0]} to {ended[-1]}"))
+    return facts
+
+
+def _choices(rows: Any, names: Sequence[str]) -> list[tuple[int, str, list[str]]]:
+    """Position, name and values of the row labels that a reader may filter by."""
+    found = []
+    for i, name in enumerate(names):
+        values = list(
+            dict.fromkeys(key[i] for key, cells in rows.items() if any(c.published is None for c in cells.values()))
+        )
+        if 1 < len(values) <= CHOICES:
+            found.append((i, name, values))
+    return found
+
+
+def _contests(spec: ReportSpec, every: Any) -> tuple[list[Contest], int]:
+    """Paired tests in the first conditions, and how many conditions are left out; of the first metric, or as asked."""
+    if spec.tests:
+        return comparisons(spec, every), 0
+    first = replace(spec, metrics=spec.metrics[:1])
+    row_names, chosen = report.groups(first, every)
+    rows = cells(first, first.metrics[0], row_names, chosen)
+    kept: set[str] = set()
+    pairs = conditions = left_out = 0
+    for _, places in contests(first, row_names, rows):
+        arms = len(places)
+        pairs += arms - 1 if arms > MOST_ARMS else arms * (arms - 1) // 2
+        if arms > 1 and pairs > PAIRS and conditions:
+            left_out += 1
+        elif arms > 1:
+            conditions += 1
+            kept |= {run for row, column in places.values() for run in rows[row][column].runs}
+    return comparisons(first, every[every["fingerprint"].isin(kept)]) if kept else [], left_out
+
+
+def _distinct(data: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, int]]:
+    """The different values of a table of the records, in words, with the number of runs of each."""
+    counts: dict[str, int] = {}
+    for record in data:
+        values = record.get(key) or {}
+        words = ", ".join(f"{k} {v}" for k, v in values.items()) if isinstance(values, dict) else str(values)
+        counts[words] = counts.get(words, 0) + 1
+    return sorted(counts.items(), key=lambda item: -item[1])
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _viridis() -> list[str]:
+    """The colours of accuracy, for the matrices of single runs, from 0 to 100 % in steps of 5."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    return [to_hex(matplotlib.colormaps["viridis"](i / 20)) for i in range(21)]

@@ -1,0 +1,80 @@
+"""The runs behind a page's numbers, packed: what many runs share is there once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clsim.metrics import METRICS
+from clsim.reporting.report import COSTS
+
+
+def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All that the page says of each run, as JSON.
+
+    Args:
+        records: of the report's runs, in the order that cells count them in.
+        rows: fingerprint → the run's row of :func:`clsim.reporting.report.frame`.
+
+    Returns:
+        ``shared``: values by their number; ``runs``: one each, whose ``spec`` maps each key to the number of its
+        value, as do ``versions`` and ``environment``. Accuracies are whole ten-thousandths, null = not tested.
+    """
+    numbers: dict[str, int] = {}
+
+    def shared(value: Any) -> int:
+        return numbers.setdefault(json.dumps(value, sort_keys=True), len(numbers))
+
+    runs = []
+    for record in records:
+        row = rows[record["fingerprint"]]
+        runs.append(
+            {
+                "id": record["fingerprint"],
+                "name": title(record),
+                "seed": record["spec"]["seed"],
+                "metrics": [_rounded(row[name], 6) for name in METRICS],
+                "cost": [_rounded(row[name], 4) for name in COSTS],
+                "accuracy": [[None if v is None else round(1e4 * v) for v in values] for values in record["accuracy"]],
+                "spec": {key: shared(value) for key, value in record["spec"].items() if key != "seed"},
+                "versions": shared(record["versions"]),
+                "environment": shared(record.get("environment", {})),
+                "command": record["command"],
+                "when": [str(record.get("started", "")), str(record.get("ended", ""))],
+            }
+        )
+    return {
+        "runs": runs,
+        "shared": [json.loads(text) for text in numbers],
+        "metrics": [metric.label for metric in METRICS.values()],
+        "costs": list(COSTS.values()),
+    }
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """A run in one line."""
+    spec = record["spec"]
+    memory = spec["memory"]
+    kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory['capacity']}"]
+    return " · ".join([spec["scenario"], spec["strategy"], *kept, f"seed {spec['seed']}"])
+
+
+def commands(lines: Iterable[str]) -> list[str]:
+    """The commands of all runs, those that differ in the seed alone as one.
+
+    >>> commands(["clsim run --strategy er --seed 1", "clsim run --strategy er --seed 0", "", "clsim study x.toml"])
+    ['clsim run --strategy er --seed 0 --seed 1', 'clsim study x.toml']
+    """
+    seeds: dict[str, set[int]] = {}
+    for line in filter(None, lines):
+        command, seed = re.fullmatch(r"(.*?)(?: --seed (\d+))?", line, re.DOTALL).groups()  # type: ignore[union-attr]
+        found = seeds.setdefault(command, set())
+        if seed is not None:
+            found.add(int(seed))
+    return [" ".join([command, *(f"--seed {s}" for s in sorted(found))]) for command, found in sorted(seeds.items())]
+
+
+def _rounded(value: Any, digits: int) -> float | None:
+    return None if value is None or value != value else round(float(value), digits)

@@ -1,0 +1,164 @@
+"""A table a metric: mean ± interval over seeds in each cell, the best and its ties marked, papers beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clsim.reporting import statistics
+from clsim.reporting.cells import (
+    BEST,
+    TIED,
+    Cell,
+    Key,
+    Rows,
+    Table,
+    aligned,
+    cells,
+    condition_names,
+    contests,
+    higher_is_better,
+    natural,
+    title,
+)
+from clsim.reporting.report import Published, ReportSpec, groups
+from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
+    """A table for each metric of the report.
+
+    The cells of one column (or of one condition, if the report names its arms) are compared: the best mean is marked,
+    and what a paired t test over the seeds that both have (three at least) cannot tell from it at 5 %, with Holm's
+    correction over these comparisons.
+    """
+    row_names, chosen = groups(spec, runs)
+    made = []
+    for metric in spec.metrics:
+        rows = cells(spec, metric, row_names, chosen)
+        columns = sorted({c for found in rows.values() for c in found}, key=natural)
+        marked = _mark(spec, metric, row_names, rows)
+        notes = [*_notes(rows, chosen, spec), *([_rule(spec, row_names)] if marked else [])]
+        shown, sources, further = _add_published(spec, metric, row_names, rows, columns)
+        made.append(
+            Table(
+                metric,
+                title(metric),
+                tuple(row_names),
+                tuple(spec.columns),
+                columns,
+                rows,
+                [*further, *notes],
+                higher_is_better(metric),
+                shown,
+                sources,
+            )
+        )
+    return made
+
+
+def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
+    place = f"condition ({', '.join(condition_names(spec, row_names)) or 'one'})" if spec.arms else "column"
+    tied = (
+        f"; {TIED} what cannot be told from it: p ≥ 5 % in the paired t test over common seeds (three at least), with "
+        f"Holm's correction over the {place.split()[0]}'s comparisons with the best"
+    )
+    return f"{BEST} marks the best mean of its {place}{tied if spec.ties else ''}."
+
+
+def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -> bool:
+    """Mark the best of each contest, and what ties with it. Whether there was any to mark."""
+    sign = 1 if higher_is_better(metric) else -1
+    marked = False
+    for _, places in contests(spec, row_names, rows):
+        here = {place: rows[place[0]][place[1]] for place in places.values()}
+        means = [sign * cell.mean for cell in here.values()]
+        if len(here) < 2 or max(means) == min(means):
+            continue
+        marked = True
+        best = [place for place, mean in zip(here, means, strict=True) if mean == max(means)]
+        others = [place for place in here if place not in best]
+        p = statistics.holm([paired_t(*aligned(here[best[0]], here[place])) for place in others])
+        changes = {place: dataclasses.replace(here[place], best=True) for place in best}
+        for place, value in zip(others, p, strict=True):
+            changes[place] = dataclasses.replace(here[place], tied=spec.ties and value >= ALPHA)
+        for (row, column), cell in changes.items():
+            rows[row][column] = cell
+    return marked
+
+
+def _add_published(
+    spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows, columns: Sequence[Key]
+) -> tuple[dict[Key, int], list[str], list[str]]:
+    """Put the papers' rows below ours, and say how far ours are from them.
+
+    Returns:
+        Label of a paper's row → number of its source; the sources; notes.
+    """
+    shown: dict[Key, int] = {}
+    sources: list[str] = []
+    notes: list[str] = []
+    ours, lonely = dict(rows), set()
+    for published in spec.published:
+        column = tuple(str(published.at.get(name, "–")) for name in spec.columns)
+        if metric not in published.percent:
+            continue
+        if column not in columns:
+            lonely.add(" · ".join(column))
+            continue
+        source = _source(published)
+        if source not in sources:
+            sources.append(source)
+        number = sources.index(source) + 1
+        label = tuple(str(published.at.get(name, "–")) for name in row_names)
+        cell = Cell(published=published.percent[metric])
+        for key in [k for k in ours if all(v in ("–", k[i]) for i, v in enumerate(label))]:
+            own = ours[key].get(column, Cell())
+            if own.values:
+                notes.append(
+                    f"ours − published [{number}]: {own.mean - cell.mean:+.1f} ({' · '.join(key)}, "
+                    f"{' · '.join(column)}; ours over {_seeds(len(own.values))})."
+                )
+        mine = (f"{label[0]} {mark(number)}", *label[1:])
+        rows.setdefault(mine, {})[column] = cell
+        shown[mine] = number
+    if lonely:
+        notes.append(
+            f"Published rows are left out where none of our runs stands beside them: {', '.join(sorted(lonely))}."
+        )
+    return shown, sources, [*(f"published [{i}]: {source}." for i, source in enumerate(sources, 1)), *notes]
+
+
+def mark(source: int) -> str:
+    """What the label of a paper's row ends with."""
+    return f"(published [{source}])"
+
+
+def _source(published: Published) -> str:
+    return published.source + (f", {_seeds(published.seeds)}" if published.seeds else "")
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' if n > 1 else ''}"
+
+
+def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
+    counts = {len(cell.values) for found in rows.values() for cell in found.values() if cell.values}
+    notes = []
+    if counts and max(counts) >= FEWEST:
+        given = [n for n in counts if n >= FEWEST]
+        number = str(min(given)) if len(given) == 1 else f"{min(given)} to {max(given)}"
+        kind = "± half of the 95 % t interval" if spec.interval == "t" else "[95 % BCa bootstrap interval]"
+        notes.append(f"Mean {kind} over {number} seeds.")
+    if counts and min(counts) < FEWEST:
+        notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
+    versions = sorted(set(chosen["version"]))
+    if len(versions) > 1:
+        notes.append(f"The runs were made by several versions of clsim: {', '.join(versions)}.")
+    if any(cell.bound for found in rows.values() for cell in found.values()):
+        notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
+    return notes
