@@ -121,13 +121,10 @@ def memory_size(size: int | str) -> dict[str, Any]:
 
 def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
     """A layer that gives the memory's size one way takes back what an earlier one gave the other way."""
-    memory = tables.get("memory", {})
-    usual = MemorySpec()
-    if "capacity" in memory and "fraction" not in memory:
-        return merge(tables, {"memory": {"fraction": usual.fraction}})
-    if memory.get("fraction") and "capacity" not in memory:
-        return merge(tables, {"memory": {"capacity": usual.capacity}})
-    return dict(tables)
+    memory, usual = tables.get("memory", {}), MemorySpec()
+    if memory.get("fraction"):
+        return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
+    return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
 
 
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
