@@ -63,6 +63,12 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
 def check(
     name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
     kind: Annotated[str, typer.Option(help="selectors or learners.")] = "selectors",
+    acquisition: Annotated[
+        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
+    ] = False,
+    shortfall: Annotated[
+        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
+    ] = False,
 ) -> None:
     """Does a component of your own keep the contract? Says which promise it breaks."""
     from clsim import checks
@@ -70,11 +76,15 @@ def check(
     kinds: dict[str, Any] = {"selectors": checks.check_selector, "learners": checks.check_learner}
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    if kind != "selectors" and (acquisition or shortfall):
+        raise InputError("check: found --acquisition or --shortfall with learners, allowed: with selectors")
+    promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
     try:
-        kinds[kind](catalog.component(kind, name))
+        kinds[kind](catalog.component(kind, name), **promises)
     except checks.CheckFailed as failure:
         raise InputError(f"{name}: {failure}") from failure
-    out.print(f"{name}: keeps the contract", markup=False, highlight=False)
+    blind = ", and reads no labels" if acquisition else ""
+    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)
 
 
 def doctor(data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None) -> None:

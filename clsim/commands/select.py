@@ -150,7 +150,7 @@ def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
     table.add_row("unlike every other pick", f"{found.unique:.1%}", "")
     if found.scorer:
         measured = zip(found.coverage(), found.coverage_at_random(seed), strict=True)
-        for label, (mine, theirs) in zip(("farthest from a pick", "mean distance to a pick"), measured, strict=True):
+        for label, (mine, theirs) in zip(("coverage radius", "mean distance to a pick"), measured, strict=True):
             table.add_row(label, f"{mine:.4g}", f"{theirs:.4g}")
     console.print(table)
     steps = f", {found.pool.cost.proxy_steps:,} steps of a proxy among them" if found.pool.cost.proxy_steps else ""
