@@ -101,7 +101,7 @@ def pool_of(
     net = fresh(0)
     with torch.no_grad():
         net.head.weight *= sharp
-        net.body[-1].bias += shift
+        list(net.body.parameters())[-1].add_(shift)  # the bias of the last layer
         if zero:
             for parameter in net.body.parameters():
                 parameter.zero_()
