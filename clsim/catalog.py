@@ -128,13 +128,16 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     if inner:
         if kind != "selectors" or combinator not in COMBINATORS:
             raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, COMBINATORS)}")
-        first, *others = inner
-        arguments = [int(other) if other.isdecimal() else component(kind, other) for other in others]
         combine = _load(COMBINATORS[combinator], kind)
-        taken = len(inspect.signature(combine).parameters)
-        if len(inner) > taken:
-            raise InputError(f"selectors: {name!r}: {combinator} takes {taken} arguments, found {len(inner)}")
-        return combine(component(kind, first, options, where), *arguments)
+        parameters = inspect.signature(combine).parameters
+        needed = sum(p.default is p.empty for p in parameters.values())
+        if not needed <= len(inner) <= len(parameters):
+            takes = str(needed) if needed == len(parameters) else f"{needed} to {len(parameters)}"
+            wanted = f"{combinator}({', '.join(parameters)})"
+            raise InputError(f"selectors: {name!r}: {combinator} takes {takes} arguments, found {len(inner)}: {wanted}")
+        further = zip(inner[1:], list(parameters.values())[1:], strict=False)
+        others = [_argument(kind, text, parameter, name) for text, parameter in further]
+        return combine(component(kind, inner[0], options, where), *others)
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
@@ -144,6 +147,15 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
             known = [a for a in allowed if a != "rng"]
             raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
     return partial(found, **options) if options else found
+
+
+def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:
+    """A combinator's further argument: a whole number where it is one, else a selector."""
+    if str(parameter.annotation) != "int":
+        return component(kind, text)
+    if text.isdecimal():
+        return int(text)
+    raise InputError(f"selectors: {name!r}: {parameter.name}: found {text!r}, allowed: a whole number")
 
 
 def canonical(name: str) -> str:

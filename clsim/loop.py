@@ -154,9 +154,9 @@ def train(
                 for _ in range(training.passes):
                     losses.append(learner.observe(batch))
                 if not epoch:  # a sample is offered to the memory once, however often it is learnt
-                    memory.after_batch(batch, seen, setup.pool)
+                    memory.after_batch(learner.remember(batch), seen, setup.pool)
                 progress.step(len(batch))
-        memory.after_experience(experience.train, seen, setup.pool, reference=experience.validation)
+        memory.after_experience(learner.remember(experience.train), seen, setup.pool, reference=experience.validation)
         losses += learner.finish(experience)
         results.add_losses(losses)  # waits for the device
         cost.train_seconds += time.perf_counter() - started - cost.select_seconds

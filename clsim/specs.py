@@ -198,9 +198,8 @@ class MemorySpec:
     @property
     def size(self) -> str:
         """In words: ``500``, ``20 a class``, ``1 %``."""
-        if self.fraction:
-            return f"{100 * self.fraction:.4g} %"
-        return f"{self.capacity}{' a class' if self.per == 'class' else ''}"
+        exemplars = f"{self.capacity} a class" if self.per == "class" else f"{self.capacity}"
+        return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
 
 
 @dataclass(frozen=True)
@@ -273,8 +272,9 @@ class RunSpec:
             raise InputError(f"seed: found {self.seed}, allowed: a whole number from 0 to 2^63 − 1")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and scalars, as they go into JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used."""
+        unused = [name for name in EXTRAS if getattr(self, name) == TABLES[name]()]
+        return json.loads(json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k not in unused}))
 
     @property
     def fingerprint(self) -> str:
@@ -291,6 +291,9 @@ TABLES: dict[str, Any] = {
     n: kind for n, kind in typing.get_type_hints(RunSpec).items() if dataclasses.is_dataclass(kind)
 }
 """Name of each table of a spec file → the dataclass that reads it."""
+
+EXTRAS = ("proxy",)
+"""Tables that most runs leave as they are, and that are left out of a spec then: a new one makes no old run another."""
 
 
 def read(tables: Mapping[str, Any], where: str) -> RunSpec:

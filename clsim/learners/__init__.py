@@ -14,14 +14,12 @@ from clsim.data.augment import Transform
 from clsim.exemplars import Exemplars
 from clsim.memory import Buffer
 from clsim.models import Net
+from clsim.objectives import Terms
 from clsim.pool import Cost, Pool
 from clsim.proxy import Trainer
 from clsim.randomness import Randomness
 from clsim.specs import RunSpec
 from clsim.streams import Experience
-
-Terms = dict[str, Tensor]
-"""The loss of one step, by term; detached, on the device. Nothing waits for it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,10 @@ class Setup:
 
 
 class Learner(Protocol):
-    """Built as ``learner(setup, **options)``; its options are the keyword arguments of its constructor."""
+    """Built as ``learner(setup, **options)``, by a class or by a function; its options are the keyword arguments.
+
+    The terms that it returns are detached, on the device: nothing waits for them.
+    """
 
     def begin(self, experience: Experience) -> None:
         """Before the first batch of an experience."""
@@ -91,6 +92,12 @@ class Learner(Protocol):
 
     def finish(self, experience: Experience) -> list[Terms]:
         """After the memory was updated. Returns the steps that it took itself, if any."""
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """What of samples goes to memory: as they are, or with soft labels.
+
+        Called with each batch after its last step, and with the whole experience at its end.
+        """
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits (n, classes) of raw samples, in eval mode; changes nothing."""

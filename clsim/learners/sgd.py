@@ -12,7 +12,7 @@ from clsim import catalog, optimizers
 from clsim.exemplars import Exemplars, batch_count, joint_weight
 from clsim.learners import Setup, Terms
 from clsim.models import Net, evaluating
-from clsim.objectives import Batch, Objective
+from clsim.objectives import Batch, Objective, Stateless
 from clsim.streams import Experience
 
 
@@ -24,20 +24,22 @@ class Sgd:
 
     Args:
         setup: net, memory, transform, generators.
-        objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr``.
+        objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
+            net and batch, or a class built with the setup); or, from Python, an objective itself.
     """
 
-    def __init__(self, setup: Setup, *, objective: str = "replay") -> None:
+    def __init__(self, setup: Setup, *, objective: str | Objective = "replay") -> None:
         self.net: Net = setup.net
         self.optimizer = optimizers.build(setup.spec.optimizer, self.net.parameters())
         self._parameters = list(self.net.parameters())
         self._setup = setup
-        self._objective: Objective = catalog.component("objectives", objective)
+        self.objective = _named(objective, setup) if isinstance(objective, str) else objective
         self._step = self._steps = 0
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
         training = self._setup.spec.training
+        self.objective.begin(experience)
         batches = batch_count(len(experience.train), training.batch_size)
         self.schedule(batches * training.epochs * training.passes)
 
@@ -53,25 +55,38 @@ class Sgd:
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""
+        terms = self.backward(self.prepare(new, old))
+        self.apply()
+        return terms
+
+    def backward(self, batch: Batch) -> Terms:
+        """Gradients of the objective, in place of those of the step before."""
         if not self.net.training:
             self.net.train()
-        batch = self._prepare(new, old)
         with self._setup.precision():
-            terms = self._objective(self.net, batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps)
+            terms = self.objective(self.net, batch)
         for parameter in self._parameters:
             parameter.grad = None
         reduce(torch.add, terms.values()).backward()
-        self.optimizer.step()
-        self._step += 1
-        self._setup.cost.steps += 1
         self._setup.cost.forward_passes += len(batch.y)
         return {name: term.detach() for name, term in terms.items()}
 
+    def apply(self) -> None:
+        """One step of the optimizer along the gradients, at the rate of the schedule."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps)
+        self.optimizer.step()
+        self._step += 1
+        self._setup.cost.steps += 1
+
     def finish(self, experience: Experience) -> list[Terms]:
-        """Nothing more to do."""
+        """Let the objective keep what it wants to keep of the experience."""
+        self.objective.finish(experience)
         return []
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """What of samples goes to memory, as the objective says."""
+        return self.objective.remember(samples)
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, each under its own task."""
@@ -79,18 +94,30 @@ class Sgd:
             return self.net(self._setup.transform.plain(x), task)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and statistics of the net, and the optimizer's state."""
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Weights and statistics of the net, the optimizer's state, the objective's."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.load_state_dict(state["objective"])
 
-    def _prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
+    def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
         """Augment new and replayed samples in one go."""
-        x, y, task, weight = new.x, new.y, new.task, new.weight
+        x, y, task, weight, soft = new.x, new.y, new.task, new.weight, None
         if old is not None:
             x, y, task = torch.cat([x, old.x]), torch.cat([y, old.y]), torch.cat([task, old.task])
             weight = joint_weight([new, old])
-        return Batch(self._setup.transform.train(x, self._setup.randomness.augment), y, task, len(new), weight)
+            if old.soft is not None:
+                soft = torch.cat([old.soft.new_full((len(new), old.soft.shape[1]), torch.nan), old.soft])
+        return Batch(self._setup.transform.train(x, self._setup.randomness.augment), y, task, len(new), weight, soft)
+
+
+def _named(name: str, setup: Setup) -> Objective:
+    found: Any = catalog.component("objectives", name)
+    return found(setup) if isinstance(found, type) else Stateless(found)
