@@ -121,6 +121,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     Raises:
         InputError: if there is no such name, module, file, attribute or option; with the nearest one.
     """
+    name = name.strip()
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name

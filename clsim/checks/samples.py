@@ -115,6 +115,7 @@ def pool_of(
         net,
         transform.plain,
         batch_size=batch_size,
+        cost=cost,
         trainer=Trainer(ProxySpec(epochs=2, batch_size=16), fresh, transform, nullcontext, rng, rng, cost),
         labelled=others[0],
         reference=others[1],

@@ -114,8 +114,8 @@ def _plane(picks: Picks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     some, chosen = (x[torch.from_numpy(r).to(x.device)].cpu().numpy() for r in (rows, picks.index))
     together = np.concatenate([some, chosen]) if len(some) < len(x) else some
     kept = min(2, *together.shape)
-    pca = PCA(kept, random_state=0).fit(together)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # samples that are all alike have no variance to share out
+        pca = PCA(kept, random_state=0).fit(together)
         share = np.nan_to_num(pca.explained_variance_ratio_)
     padding = ((0, 0), (0, 2 - kept))  # a single dimension, or a single sample
     return np.pad(pca.transform(some), padding), np.pad(pca.transform(chosen), padding), np.pad(share, (0, 2 - kept))
