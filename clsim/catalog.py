@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +102,11 @@ def entries(kind: str) -> list[Entry]:
     return known + installed
 
 
+def combinators() -> list[Entry]:
+    """The selectors made of selectors, likewise."""
+    return [_described(name, target) for name, target in COMBINATORS.items()]
+
+
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
     """The object behind a name, its options bound as keyword arguments.
 
@@ -116,6 +121,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     Raises:
         InputError: if there is no such name, module, file, attribute or option; with the nearest one.
     """
+    name = name.strip()
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
@@ -123,13 +129,16 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     if inner:
         if kind != "selectors" or combinator not in COMBINATORS:
             raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, COMBINATORS)}")
-        first, *others = inner
-        arguments = [int(other) if other.isdecimal() else component(kind, other) for other in others]
         combine = _load(COMBINATORS[combinator], kind)
-        taken = len(inspect.signature(combine).parameters)
-        if len(inner) > taken:
-            raise InputError(f"selectors: {name!r}: {combinator} takes {taken} arguments, found {len(inner)}")
-        return combine(component(kind, first, options, where), *arguments)
+        parameters = inspect.signature(combine).parameters
+        needed = sum(p.default is p.empty for p in parameters.values())
+        if not needed <= len(inner) <= len(parameters):
+            takes = str(needed) if needed == len(parameters) else f"{needed} to {len(parameters)}"
+            wanted = f"{combinator}({', '.join(parameters)})"
+            raise InputError(f"selectors: {name!r}: {combinator} takes {takes} arguments, found {len(inner)}: {wanted}")
+        further = zip(inner[1:], list(parameters.values())[1:], strict=False)
+        others = [_argument(kind, text, parameter, name) for text, parameter in further]
+        return combine(component(kind, inner[0], options, where), *others)
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
@@ -139,6 +148,15 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
             known = [a for a in allowed if a != "rng"]
             raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
     return partial(found, **options) if options else found
+
+
+def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:
+    """A combinator's further argument: a whole number where it is one, else a selector."""
+    if str(parameter.annotation) != "int":
+        return component(kind, text)
+    if text.isdecimal():
+        return int(text)
+    raise InputError(f"selectors: {name!r}: {parameter.name}: found {text!r}, allowed: a whole number")
 
 
 def canonical(name: str) -> str:
@@ -280,9 +298,8 @@ def _described(name: str, target: str) -> Entry:
     """What a docstring says (first line, ``Needs:``, ``Cost:``, ``Source:``), read from the file without running it."""
     module_name, _, attribute = target.rpartition(":")
     path = Path(__file__).parent.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == attribute:
-            text = ast.get_docstring(node) or ""
+    for name_there, text in _docstrings(path):
+        if name_there == attribute:
             said = {key: " ".join(value.split()) for key, value in _SAYS.findall(text)}
             title = " ".join(text.partition("\n\n")[0].split())
             return Entry(
@@ -295,6 +312,14 @@ def _described(name: str, target: str) -> Entry:
                 said.get("Cost", "").rstrip("."),
             )
     return Entry(name, "", "", target)
+
+
+@cache
+def _docstrings(path: Path) -> list[tuple[str, str]]:
+    """Of the functions and classes of a file, which hold several components each."""
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [(node.name, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]
 
 
 _SAYS = re.compile(r"^(Needs|Cost|Source): (.*?)(?=\n\n|\n(?:Needs|Cost|Source): |\Z)", re.DOTALL | re.MULTILINE)

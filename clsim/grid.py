@@ -17,7 +17,7 @@ from typing import Any
 
 from clsim import catalog
 from clsim.errors import InputError
-from clsim.resolve import as_text, keeps_memory, resolve
+from clsim.resolve import as_text, keeps_memory, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import Store
 from clsim.strict import Options, arguments
@@ -29,7 +29,7 @@ class StudySpec:
 
     Attributes:
         buffer, memory: for the strategies that keep a memory; empty = what the strategy says. The others appear once
-            a seed.
+            a seed. A memory is a number of exemplars, or a share as in ``1%``.
         seeds: in a file, a number N stands for 0 … N − 1.
         set: ``table.key`` → values, an axis of the grid; a value that is a list stands in a list of its own.
     """
@@ -39,7 +39,7 @@ class StudySpec:
     scenario: tuple[str, ...] = ("split-digits",)
     strategy: tuple[str, ...] = ("er",)
     buffer: tuple[str, ...] = ()
-    memory: tuple[int, ...] = ()
+    memory: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -
             value = list(range(value))
         elif key not in ("title", "description", "set") and not isinstance(value, (list, tuple)):
             value = [value]
-        listed[key] = value
+        listed[key] = [str(v) if type(v) is int else v for v in value] if key == "memory" else value
         if value == [] or value == ():
             raise InputError(f"{where}: {key}: found {tables[key]!r}, allowed: one value or more")
     found = arguments(StudySpec, listed, where, "")
@@ -175,7 +175,7 @@ def experiences(spec: RunSpec) -> int:
 
 def title(spec: RunSpec) -> str:
     """A run in a few words, its seed apart."""
-    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
+    memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
     return f"{spec.scenario} · {spec.strategy}{memory}"
 
 
@@ -185,7 +185,8 @@ def command(
     """The command that makes exactly this run."""
     words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
+        share = ["--set", f"memory.fraction={value!r}"]
+        words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(seed)])
@@ -203,15 +204,15 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
         raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
     for scenario, strategy in pairs:
         keeps = (scenario, strategy) in keeping
-        for buffer, capacity in itertools.product(
+        for buffer, size in itertools.product(
             study.buffer if keeps and study.buffer else (None,), study.memory if keeps and study.memory else (None,)
         ):
             remembers = keeps and buffer != "none"
             flags: dict[str, dict[str, Any]] = {"memory": {}, "training": dict(training)}
             if buffer is not None:
                 flags["memory"]["buffer"] = buffer
-            if capacity is not None and remembers:
-                flags["memory"]["capacity"] = capacity
+            if size is not None and remembers:
+                flags["memory"] |= memory_size(size)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]

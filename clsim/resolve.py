@@ -14,7 +14,7 @@ from typing import Any
 from clsim import catalog, specs
 from clsim.data import datasets
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec, LearnerSpec, ModelSpec, RunSpec
+from clsim.specs import DataSpec, LearnerSpec, MemorySpec, ModelSpec, RunSpec
 from clsim.strict import merge
 
 if sys.version_info >= (3, 11):
@@ -54,6 +54,7 @@ def resolve(
     command_line = merge(flags or {}, *(_setting(text) for text in settings))
     specs.check(command_line, "command line")
 
+    scenario_tables, command_line = _one_size(scenario_tables), _one_size(command_line)
     planned = _buffer(strategy_tables)
     wished = catalog.canonical(command_line.get("memory", {}).get("buffer", planned))
     if planned == "none" and wished != "none":
@@ -115,7 +116,7 @@ def _strategy(strategy: str, scenario_name: str) -> tuple[str, dict[str, Any]]:
         tables = merge(tables, {"learner": {"name": strategy}})
     exceptions = tables.pop("on", {})
     _check_exceptions(exceptions, path)
-    return strategy if theirs else path.stem, merge(tables, exceptions.get(scenario_name, {}))
+    return strategy if theirs else path.stem, merge(_one_size(tables), _one_size(exceptions.get(scenario_name, {})))
 
 
 def _buffer(strategy_tables: Mapping[str, Any]) -> str:
@@ -139,6 +140,32 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
         if name not in known:
             raise InputError(f"{path}: [on.{name}]: unknown scenario; {nearest(name, known)}")
         specs.check(tables, f"{path}: [on.{name}]")
+
+
+def memory_size(size: int | str) -> dict[str, Any]:
+    """What ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
+
+    >>> memory_size("500"), memory_size("1%"), memory_size(20)
+    ({'capacity': 500}, {'fraction': 0.01}, {'capacity': 20})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        if not text.endswith("%"):
+            return {"capacity": int(text)}
+        share = float(text[:-1]) / 100
+        if 0 < share <= 1:
+            return {"fraction": share}
+    except ValueError:
+        pass
+    raise InputError(f"memory: found {size!r}, allowed: a whole number, as in 500, or a share, as in 1%")
+
+
+def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer that gives the memory's size one way takes back what an earlier one gave the other way."""
+    memory, usual = tables.get("memory", {}), MemorySpec()
+    if memory.get("fraction"):
+        return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
+    return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
 
 
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:

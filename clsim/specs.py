@@ -195,6 +195,12 @@ class MemorySpec:
         if self.fraction and self.per == "class":
             raise InputError("memory.fraction: found with per = 'class', allowed: per = 'total'")
 
+    @property
+    def size(self) -> str:
+        """In words: ``500``, ``20 a class``, ``1 %``."""
+        exemplars = f"{self.capacity} a class" if self.per == "class" else f"{self.capacity}"
+        return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
+
 
 @dataclass(frozen=True)
 class ProxySpec:

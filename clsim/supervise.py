@@ -79,7 +79,7 @@ def study(
     scenario: str | Sequence[str] | None = None,
     strategy: str | Sequence[str] | None = None,
     buffer: str | Sequence[str] | None = None,
-    memory: int | Sequence[int] | None = None,
+    memory: int | str | Sequence[int | str] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,

@@ -26,7 +26,7 @@ FLOORS = [
     {"bridge", "checks"},
     {"loop"},
     {"reporting", "doctor"},
-    {"api", "grid"},
+    {"api", "grid", "picks"},
     {"engines"},
     {"supervise"},
     {"commands"},

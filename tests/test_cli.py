@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import clsim as package
 from clsim import catalog, cli, store
@@ -96,8 +98,6 @@ def test_the_recorded_command_makes_the_same_run(capsys: pytest.CaptureFixture[s
     ]
     assert clsim("run", *words, "--json") == 0
     record = json.loads(capsys.readouterr().out)[0]
-    import shlex
-
     again = shlex.split(record["command"])
     assert again[:2] == ["clsim", "run"]
     assert clsim(*again[1:], "--json") == 0
@@ -157,6 +157,72 @@ def test_show_prints_the_file_or_the_place(name: str, capsys: pytest.CaptureFixt
     assert clsim("show", name) == 0
     out = capsys.readouterr().out
     assert ".toml" in out or ".py:" in out
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_selectors_are_listed_with_what_they_need(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert clsim("list", "selectors") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= int(columns)
+    words = " ".join(out.split())
+    for said in ("random, uniform", "kcenter, k-center", "O(n log n) time", "Vitter", "per_class", "labels"):
+        assert said in words
+    for entry in catalog.entries("selectors"):
+        assert entry.name in words
+
+
+def test_show_knows_the_other_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("show", "uniform") == 0
+    assert "selectors uniform: " in (out := capsys.readouterr().out)
+    assert "random.py:" in out
+
+
+def test_a_selector_may_promise_to_read_no_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(
+        "import clsim\ndef pick(pool, budget, *, rng):\n"
+        "    return clsim.Selection(pool.losses.nan_to_num(0).argsort(descending=True, stable=True)[:budget])\n"
+    )
+    assert clsim("check", "./mine.py:pick") == 0
+    assert capsys.readouterr().out == "./mine.py:pick: keeps the contract\n"  # and :pick: is no emoji
+    assert clsim("check", "./mine.py:pick", "--acquisition") == 2
+    assert "it reads what an acquisition cannot know" in capsys.readouterr().err
+    assert clsim("check", "kcenter", "--acquisition") == 0
+    assert clsim("check", "sgd", "--kind", "learners", "--acquisition") == 2
+
+
+def test_a_memory_may_be_a_share(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("run", *SMALL[:-2], "--memory", "10%", "--strategy", "gdumb", "--json") == 0
+    record = json.loads(capsys.readouterr().out)[0]
+    assert record["spec"]["memory"]["fraction"] == 0.1
+    bytes_kept = [cost["memory_bytes"] for cost in record["cost"]]
+    assert bytes_kept == [64 * 10, 64 * 20]  # of 100 samples, then of 200
+    assert clsim(*shlex.split(record["command"])[1:], "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["fingerprint"] == record["fingerprint"]
+
+
+def test_one_experience_is_a_coreset_study(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--scenario", "coreset-fashion-mnist", "--strategy", "gdumb", "--set", "data.dataset=digits"]
+    words += ["--buffer", "kcenter", "--set", "proxy.epochs=2", "--set", "learner.options.epochs=30", "--json"]
+    assert clsim("run", *words, "--memory", "10%") == 0
+    record = json.loads(capsys.readouterr().out)[0]
+    cost = record["cost"][0]
+    assert cost["memory_bytes"] == round(0.1 * 1442) * 64
+    assert cost["proxy_steps"] == 2 * 12  # the proxy alone sees all data, in batches of 128
+    assert cost["steps"] == 30 * 2
+    assert record["accuracy"][0][0] > 0.7
+
+
+@pytest.mark.parametrize("buffer", ["reservoir", "class-balanced"])
+def test_a_memory_holds_no_sample_twice_however_many_epochs(buffer: str) -> None:
+    words = ["--buffer", buffer, "--set", "memory.update=batch", "--set", "training.epochs=4", "--quiet"]
+    assert clsim("run", *SMALL, *words) == 0
+    state = torch.load(next(Path("runs").glob("*/checkpoint.pt")), weights_only=True)
+    kept = state["memory"]["columns"]["index"]
+    assert len(kept) == len(kept.unique()) == 20
+    assert state["memory"]["seen"] == 200
 
 
 def test_a_title_that_looks_like_markup_is_text(capsys: pytest.CaptureFixture[str]) -> None:

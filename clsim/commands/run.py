@@ -26,7 +26,9 @@ def run(
     buffer: Annotated[
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,
-    memory: Annotated[int | None, typer.Option(help="Exemplars in memory.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
@@ -53,7 +55,7 @@ def run(
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim import api, grid
-    from clsim.resolve import resolve
+    from clsim.resolve import memory_size, resolve
     from clsim.store import Store
 
     if log:
@@ -62,10 +64,9 @@ def run(
         logs.check(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
-    flags: dict[str, dict[str, Any]] = {"memory": {}, "training": {}}
+    flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
     for table, key, value in (
         ("memory", "buffer", buffer),
-        ("memory", "capacity", memory),
         ("training", "device", device),
         ("training", "precision", precision),
         ("training", "threads", threads),

@@ -37,7 +37,7 @@ def study(
     scenario: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
     strategy: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
     buffer: Annotated[list[str] | None, _several("For the strategies that keep a memory.")] = None,
-    memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50.")] = None,
+    memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("These seeds, as in 3,5.")] = None,
     set_: Annotated[
@@ -88,7 +88,7 @@ def study(
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer}
     tables: dict[str, Any] = {key[2:]: _values(given, key) for key, given in axes.items() if given}
     if memory:
-        tables["memory"] = _numbers(memory, "--memory")
+        tables["memory"] = _values(memory, "--memory")
     if seed and seeds is not None:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     if seed or seeds is not None:

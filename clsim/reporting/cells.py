@@ -212,7 +212,7 @@ def natural(labels: Sequence[str]) -> list[tuple[int, float, str]]:
 
 def _natural(text: str) -> tuple[int, float, str]:
     try:
-        number = float(text)
+        number = float(text.removesuffix(" %"))
     except ValueError:
         return (1, 0.0, text)
     return (0, number, text) if math.isfinite(number) else (1, 0.0, text)

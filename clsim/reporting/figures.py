@@ -85,7 +85,7 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -
     ends = []
     for label, look in looks.items():
         group = [s for s in series if s.label == label and s.memory is not None]
-        x, y = [float(s.memory or 0) for s in group], np.asarray([s.level for s in group])
+        x, y = [s.amount for s in group], np.asarray([s.level for s in group])
         error = np.nan_to_num([half_width(s.final) for s in group])
         ends += [*(y - error), *(y + error)]
         style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}

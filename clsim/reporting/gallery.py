@@ -14,7 +14,7 @@ from markupsafe import Markup
 from clsim.errors import InputError
 from clsim.reporting import contents, figures, svg
 from clsim.reporting.report import COSTS, ReportSpec
-from clsim.reporting.series import Series, looks
+from clsim.reporting.series import Series, Size, looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,14 +185,14 @@ class Gallery:
         )
         return Group(title, pictures, notes)
 
-    def _against_memory(self, series: Sequence[Series], sizes: Sequence[int]) -> Picture:
+    def _against_memory(self, series: Sequence[Series], sizes: Sequence[Size]) -> Picture:
         ax = figures.panel()
         figures.over_memory(ax, series, {s.label: self._looks[s.label] for s in series})
         ax.set_xscale("log")
-        ax.set_xticks(sizes if len(sizes) <= 8 else sizes[:: len(sizes) // 6], minor=False)
-        ax.xaxis.set_major_formatter("{x:.0f}")
+        ticks = sizes if len(sizes) <= 8 else sizes[:: len(sizes) // 6]
+        ax.set_xticks([size.amount for size in ticks], [f"{size.amount:g}" for size in ticks], minor=False)
         ax.minorticks_off()
-        ax.set(xlabel="exemplars in memory")
+        ax.set(xlabel="exemplars in memory" + (", % of the samples seen" if sizes[0].unit else ""))
         ax.set_title("final accuracy, %", loc="left")
         ax.grid(axis="y", linewidth=0.6)
         return self._picture(ax.figure, "memory", f"Accuracy against memory: {_summary(series)}")
@@ -215,7 +215,7 @@ class Gallery:
     def _matrices(self, series: Sequence[Series]) -> Group:
         shown = _best((s for s in series if not s.at_the_end_only), self._most)
         pictures = []
-        for s in sorted(shown, key=lambda s: (s.label, s.memory or 0)):
+        for s in sorted(shown, key=lambda s: (s.label, s.amount)):
             ax = figures.panel(2.7, 2.6, left=0.45, bottom=0.45, top=0.06)
             figures.heatmap(ax, s.matrices)
             final = s.level
@@ -300,7 +300,7 @@ def _best_labels(series: Iterable[Series]) -> list[str]:
     return sorted(sorted(best, key=lambda label: -best[label])[:LINES])
 
 
-def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[int | None], list[str]]:
+def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[Size | None], list[str]]:
     """Sizes of memory that get a panel: all, or some evenly spread."""
     sizes = sorted({s.memory for s in series if s.memory is not None})
     if len(sizes) <= most:

@@ -258,7 +258,7 @@ def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
 
 
 def _title(spec: RunSpec) -> str:
-    memory = f" {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
+    memory = f" {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
     return f"{spec.scenario} {spec.strategy}{memory} seed {spec.seed}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.reporting import figures, report
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.series import Series, by_scenario, looks
+from clsim.reporting.series import Series, Size, by_scenario, looks
 from clsim.store import write
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def curves(series: Sequence[Series], title: str) -> Figure:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    sizes: list[int | None] = [*sorted({s.memory for s in series if s.memory is not None})] or [None]
+    sizes: list[Size | None] = [*sorted({s.memory for s in series if s.memory is not None})] or [None]
     look = looks(s.label for s in series)
     figure = Figure(figsize=(4.6 * len(sizes) + 2.2, 4.2), layout="constrained")
     axes = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]

@@ -156,12 +156,18 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def memory_size(spec: Mapping[str, Any]) -> int | str:
+    """Of a run that keeps a memory: its exemplars, or its share of the samples seen, as in ``1 %``."""
+    fraction = spec["memory"].get("fraction")
+    return f"{100 * fraction:.4g} %" if isinstance(fraction, float) and fraction else spec["memory"]["capacity"]
+
+
 def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
     kept = spec["memory"]["buffer"] != "none"
     row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
-    row |= {"memory": spec["memory"]["capacity"] if kept else "–"}
+    row |= {"memory": memory_size(spec) if kept else "–"}
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}

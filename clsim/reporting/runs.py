@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clsim.metrics import METRICS
-from clsim.reporting.report import COSTS
+from clsim.reporting.report import COSTS, memory_size
 
 
 def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def title(record: Mapping[str, Any]) -> str:
     """A run in one line."""
     spec = record["spec"]
     memory = spec["memory"]
-    kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory['capacity']}"]
+    kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory_size(spec)}"]
     return " · ".join([spec["scenario"], spec["strategy"], *kept, f"seed {spec['seed']}"])
 
 

@@ -34,13 +34,34 @@ class Look:
     marker: str
 
 
+@dataclass(frozen=True, order=True)
+class Size:
+    """Of a memory: exemplars, or a share of the samples seen, in percent.
+
+    >>> str(Size.of(500)), str(Size.of("1 %"))
+    ('500', '1 %')
+    """
+
+    amount: float
+    unit: str = ""
+
+    @staticmethod
+    def of(text: object) -> Size:
+        """As :func:`clsim.reporting.report.memory_size` writes it."""
+        number, _, unit = str(text).partition(" ")
+        return Size(float(number), unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount:.12g} {self.unit}".strip()
+
+
 @dataclass(frozen=True)
 class Series:
     """Runs that differ in nothing but their seed.
 
     Attributes:
         label: what tells them from others of their scenario, but for the size of memory.
-        memory: its capacity; None without a memory.
+        memory: its size; None without a memory.
         matrices: their accuracy matrices in percent, (seeds, T, T), NaN = not tested.
         fingerprints: of the runs.
         bound: they see several experiences at once (joint, cumulative).
@@ -48,11 +69,16 @@ class Series:
     """
 
     label: str
-    memory: int | None
+    memory: Size | None
     matrices: np.ndarray
     fingerprints: tuple[str, ...]
     bound: bool
     costs: Mapping[str, Sequence[float]]
+
+    @property
+    def amount(self) -> float:
+        """Size of memory as a number; 0 without one."""
+        return 0.0 if self.memory is None else self.memory.amount
 
     @property
     def name(self) -> str:
@@ -111,7 +137,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
         label = " ".join(str(word) for word in words if str(word) != "–") or str(scenario)
         series = Series(
             label,
-            None if memory == "–" else int(memory),
+            None if memory == "–" else Size.of(memory),
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
             bool((part["stream.presentation"] != "separate").any()),
@@ -119,7 +145,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
         )
         found.setdefault(str(scenario), []).append(series)
     for of_scenario in found.values():
-        of_scenario.sort(key=lambda s: (s.label, s.memory or 0))
+        of_scenario.sort(key=lambda s: (s.label, s.amount))
     return found
 
 

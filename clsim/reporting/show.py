@@ -121,7 +121,7 @@ def _entry(text: str, look: Look) -> Text:
 def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     """What `clsim run` prints at its end: a row a seed, and the mean over seeds."""
     spec = records[0]["spec"]
-    memory = f", {spec['memory']['buffer']} memory of {spec['memory']['capacity']}"
+    memory = f", {spec['memory']['buffer']} memory of {report.memory_size(spec)}"
     if spec["memory"]["buffer"] == "none":
         memory = ", no memory"
     elif spec["memory"]["per"] == "class":
