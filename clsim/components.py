@@ -28,8 +28,35 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "grand": "clsim.selectors.dynamics:grand",
         "el2n": "clsim.selectors.dynamics:el2n",
         # uncertainty
+        "least-confidence": "clsim.selectors.uncertainty:least_confidence",
+        "entropy": "clsim.selectors.uncertainty:entropy",
+        "margin": "clsim.selectors.uncertainty:margin",
+        "variation-ratio": "clsim.selectors.uncertainty:variation_ratio",
+        "mc-least-confidence": "clsim.selectors.uncertainty:mc_least_confidence",
+        "mc-entropy": "clsim.selectors.uncertainty:mc_entropy",
+        "mc-margin": "clsim.selectors.uncertainty:mc_margin",
+        "mc-variation-ratio": "clsim.selectors.uncertainty:mc_variation_ratio",
+        "ensemble-least-confidence": "clsim.selectors.uncertainty:ensemble_least_confidence",
+        "ensemble-entropy": "clsim.selectors.uncertainty:ensemble_entropy",
+        "ensemble-margin": "clsim.selectors.uncertainty:ensemble_margin",
+        "ensemble-variation-ratio": "clsim.selectors.uncertainty:ensemble_variation_ratio",
+        "bald": "clsim.selectors.disagreement:bald",
+        "ensemble-bald": "clsim.selectors.disagreement:ensemble_bald",
+        "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
+        "mean-std": "clsim.selectors.disagreement:mean_std",
         # batches
+        "batch-bald": "clsim.selectors.disagreement:batch_bald",
+        "cluster-margin": "clsim.selectors.balanced:cluster_margin",
+        "balancing": "clsim.selectors.balanced:balancing",
+        "balanced-random": "clsim.selectors.balanced:balanced_random",
+        "poal": "clsim.selectors.pareto:poal",
         # boundary
+        "boundary-margin": "clsim.selectors.boundary:boundary_margin",
+        "base": "clsim.selectors.boundary:base",
+        "cal": "clsim.selectors.boundary:cal",
+        "contextual-diversity": "clsim.selectors.boundary:contextual_diversity",
+        "deepfool": "clsim.selectors.adversarial:deepfool",
+        "adversarial-bim": "clsim.selectors.adversarial:adversarial_bim",
         # continual
         "ring": "clsim.selectors.continual:ring",
         "mean-of-features": "clsim.selectors.continual:mean_of_features",
@@ -65,11 +92,17 @@ ALIASES: dict[str, str] = {
     "gradmatch": "grad-match",
     "gss": "gss-greedy",
     "mof": "mean-of-features",
+    "qbc": "vote-entropy",
+    "dbal": "mc-entropy",
+    "mase": "boundary-margin",
+    "consensus-kl": "ensemble-bald",
+    "adversarial-deepfool": "deepfool",
 }
 """A selector's other names in the field → its name here."""
 
 OVER_ALL = {
     *("random", "reservoir", "class-balanced"),
+    *("base", "balancing", "balanced-random"),  # they balance classes themselves, from what is labelled or predicted
     *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""

@@ -49,11 +49,13 @@ class Trainer:
         global generator stays as it was.
         """
         weights, layers = torch.randint(2**62, (2,), generator=self.rng).tolist()
-        with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
+        net = self.fresh(weights)
+        device = net.head.weight.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(layers)
-            return self._train(self.fresh(weights), samples)
+            return net, self._trained(net, samples)
 
-    def _train(self, net: Net, samples: Exemplars) -> tuple[Net, History]:
+    def _trained(self, net: Net, samples: Exemplars) -> History:
         spec = self.spec
         rate = OptimizerSpec(
             lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=True, schedule="cosine"
@@ -76,7 +78,7 @@ class Trainer:
                 self.cost.proxy_steps += 1
                 self.cost.forward_passes += len(batch)
             outcomes.append(self._outcome(net, samples))
-        return net, History(*map(torch.stack, zip(*outcomes, strict=True)))
+        return History(*map(torch.stack, zip(*outcomes, strict=True)))
 
     def _outcome(self, net: Net, samples: Exemplars) -> tuple[Tensor, Tensor, Tensor]:
         logits = []

@@ -53,7 +53,7 @@ def test_the_projections_are_expected_log_likelihoods() -> None:
 
 def test_a_certain_prediction_has_nothing_to_say() -> None:
     x, y = clusters(12, seed=1)
-    mean, deviation = expected_log_likelihoods(small_pool(x, y, sharp=1e4, tasks=2), 4, generator(), 0.7)
+    mean, deviation = expected_log_likelihoods(small_pool(x, y, sharp=1e4, tasks=((0, 1), (2, 3))), 4, generator(), 0.7)
     assert mean.isfinite().all()
     assert deviation.isfinite().all()
 

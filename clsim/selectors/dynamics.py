@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool import History, Pool, Selection
+from clsim.selectors.scores import highest
 
 
 def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -22,7 +23,7 @@ def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     Source: Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning (ICLR 2019),
         definition 1 and algorithm 1.
     """
-    return _largest(forgetting_events(pool.history), pool, budget)
+    return Selection(highest(forgetting_events(pool.history), budget, ties=pool.data.key))
 
 
 def forgetting_events(history: History) -> Tensor:
@@ -52,7 +53,8 @@ def grand(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> S
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.1.
     """
     members = _members(pool, nets, "grand")
-    return _largest(sum_of([m.gradients.squares.sqrt() for m in members]), pool, budget)
+    norms = torch.stack([m.gradients.squares.sqrt() for m in members])
+    return Selection(highest(norms.mean(0), budget, ties=pool.data.key))
 
 
 def el2n(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> Selection:
@@ -69,21 +71,11 @@ def el2n(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> Se
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.2.
     """
     members = _members(pool, nets, "el2n")
-    return _largest(sum_of([m.gradients.q.norm(dim=1) for m in members]), pool, budget)
-
-
-def sum_of(scores: list[Tensor]) -> Tensor:
-    """Σ over nets, (n,): the order of the means."""
-    return torch.stack(scores).sum(0)
+    errors = torch.stack([m.gradients.q.norm(dim=1) for m in members])
+    return Selection(highest(errors.mean(0), budget, ties=pool.data.key))
 
 
 def _members(pool: Pool, nets: int, name: str) -> list[Pool]:
     if nets < 0:
         raise InputError(f"{name}: nets: found {nets}, allowed: 0 or more")
     return pool.committee(nets) if nets else [pool]
-
-
-def _largest(score: Tensor, pool: Pool, budget: int) -> Selection:
-    """Largest score first; equal scores by key."""
-    by_key = pool.data.key.argsort(descending=True, stable=True)
-    return Selection(by_key[score[by_key].argsort(descending=True, stable=True)][:budget])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.models import evaluating
 from clsim.pool import Pool, Selection
+from clsim.selectors.scores import highest
 
 
 def gss_greedy(
@@ -87,8 +88,7 @@ def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Se
     if not 0 <= lr < torch.inf:
         raise InputError(f"mir: lr: found {lr}, allowed: a finite number from 0")
     rise = virtual_losses(pool, lr) - _losses(pool.logits, _labels(pool))
-    by_key = pool.data.key.argsort(stable=True)
-    return Selection(by_key[rise.nan_to_num(0)[by_key].argsort(descending=True, stable=True)][:budget])
+    return Selection(highest(rise, budget, ties=pool.data.key))
 
 
 def virtual_losses(pool: Pool, lr: float) -> Tensor:
