@@ -45,17 +45,10 @@ class Trainer:
         """A proxy trained on the labelled samples, and how every sample fared after each epoch.
 
         What it is tested on after an epoch is one pass in eval mode over all of them, so that the dynamics of a sample
-        do not depend on its augmentation. Torch's global generator, from which dropout draws, stays as it was.
+        do not depend on its augmentation.
         """
-        seed = int(torch.randint(2**62, (1,), generator=self.rng))
-        net = self.fresh(seed)
-        device = net.head.weight.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            return net, self._trained(net, samples)
-
-    def _trained(self, net: Net, samples: Exemplars) -> History:
         spec = self.spec
+        net = self.fresh(int(torch.randint(2**62, (1,), generator=self.rng)))
         rate = OptimizerSpec(
             lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=True, schedule="cosine"
         )
@@ -77,7 +70,7 @@ class Trainer:
                 self.cost.proxy_steps += 1
                 self.cost.forward_passes += len(batch)
             outcomes.append(self._outcome(net, samples))
-        return History(*map(torch.stack, zip(*outcomes, strict=True)))
+        return net, History(*map(torch.stack, zip(*outcomes, strict=True)))
 
     def _outcome(self, net: Net, samples: Exemplars) -> tuple[Tensor, Tensor, Tensor]:
         logits = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from clsim.pool import Pool, Selection
-from clsim.selectors.scores import ranks_within
 
 
 def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -34,5 +33,9 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     Imbalanced Data (ICML 2020), and of GDumb (Prabhu et al., ECCV 2020).
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    rank = ranks_within(pool.data.y[by_key])
+    y = pool.data.y[by_key]
+    grouped = y.argsort(stable=True)
+    first = torch.searchsorted(y[grouped], y[grouped])  # where each one's class begins
+    rank = torch.empty_like(grouped)
+    rank[grouped] = torch.arange(len(y), device=y.device) - first
     return Selection(by_key[rank.argsort(stable=True)][:budget])  # the first of each class, then the second, …
