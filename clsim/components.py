@@ -13,6 +13,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # coverage
         "herding": "clsim.selectors.herding:herding",
         "kcenter": "clsim.selectors.kcenter:k_center",
+        "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
+        "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
         # clusters
         # submodular
         # information measures
@@ -41,6 +43,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 COMBINATORS = {
     "per_class": "clsim.selectors.combinators:per_class",
+    "subsample": "clsim.selectors.combinators:subsample",
+    "topped_up": "clsim.selectors.combinators:topped_up",
     "whole": "clsim.selectors.combinators:whole",
 }
 """Selectors made of selectors: ``per_class(kcenter)``."""
@@ -48,6 +52,7 @@ COMBINATORS = {
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
+    "coreset": "kcenter",
 }
 """A selector's other names in the field → its name here."""
 
