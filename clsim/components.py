@@ -19,11 +19,25 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # submodular
         # information measures
         # gradients
+        "grad-match": "clsim.selectors.matching:grad_match",
+        "glister": "clsim.selectors.bilevel:glister",
+        "glister-active": "clsim.selectors.bilevel:glister_active",
+        "badge": "clsim.selectors.badge:badge",
+        "acs-fw": "clsim.selectors.bayesian:acs_fw",
+        "sparse-approximation": "clsim.selectors.bayesian:sparse_approximation",
         # dynamics
+        "forgetting": "clsim.selectors.dynamics:forgetting",
+        "grand": "clsim.selectors.dynamics:grand",
+        "el2n": "clsim.selectors.dynamics:el2n",
         # uncertainty
         # batches
         # boundary
         # continual
+        "ring": "clsim.selectors.continual:ring",
+        "mean-of-features": "clsim.selectors.continual:mean_of_features",
+        "rainbow": "clsim.selectors.continual:rainbow",
+        "gss-greedy": "clsim.selectors.interference:gss_greedy",
+        "mir": "clsim.selectors.interference:mir",
     },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
@@ -53,11 +67,17 @@ ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
     "coreset": "kcenter",
+    "gradmatch": "grad-match",
+    "gss": "gss-greedy",
+    "mof": "mean-of-features",
 }
 """A selector's other names in the field → its name here."""
 
-OVER_ALL = {"random", "reservoir", "class-balanced"}
+OVER_ALL = {
+    *("random", "reservoir", "class-balanced"),
+    *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
+}
 """Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
 
-BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")}
 """What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""

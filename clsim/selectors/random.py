@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clsim.pool import Pool, Selection
 
@@ -44,9 +45,17 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
         of GDumb (Prabhu et al., ECCV 2020).
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    y = pool.data.y[by_key]
+    return Selection(by_key[in_turn(pool.data.y[by_key])][:budget])
+
+
+def in_turn(y: Tensor) -> Tensor:
+    """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
+
+    >>> in_turn(torch.tensor([7, 7, 7, 2, 7, 2])).tolist()
+    [0, 3, 1, 5, 2, 4]
+    """
     grouped = y.argsort(stable=True)
     first = torch.searchsorted(y[grouped], y[grouped])  # where each one's class begins
     rank = torch.empty_like(grouped)
     rank[grouped] = torch.arange(len(y), device=y.device) - first
-    return Selection(by_key[rank.argsort(stable=True)][:budget])  # the first of each class, then the second, …
+    return rank.argsort(stable=True)
