@@ -134,8 +134,8 @@ class Pool:
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
+        self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
-        self.incoming = incoming
 
     def __len__(self) -> int:
         return len(self.data)
@@ -251,6 +251,11 @@ class Pool:
         """What the choice should avoid; None: nothing in particular."""
         return self._other("private")
 
+    @property
+    def incoming(self) -> Pool | None:
+        """The new batch, when the choice is what to replay with it; else None."""
+        return self._other("incoming")
+
     def inputs(self, rows: Tensor | slice) -> Tensor:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
         return self._prepare(self.data.x[rows])
@@ -270,7 +275,7 @@ class Pool:
             precision=self._precision,
             batch_size=self._batch_size,
             cost=self.cost,
-            incoming=self.incoming,
+            incoming=self._beside["incoming"],
         )
 
     def _gradients(self, y: Tensor) -> Gradients:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clsim.pool import Pool, Selection
+from clsim.selectors.scores import ranks_within
 
 
 def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """Uniformly at random over everything seen so far: the largest keys.
 
     Each sample draws one key when it is first seen. What a memory kept and what is new compete by key, so the memory
-    is at any time a uniform sample, without replacement, of the whole stream: Vitter's reservoir (1985), in the form
-    of Efraimidis & Spirakis (2006).
+    is at any time a uniform sample, without replacement, of the whole stream.
+
+    Needs: nothing of the net.
+    Cost: O(n·log n) time, O(n) memory.
+    Source: Vitter, Random Sampling with a Reservoir (1985), in the form of Efraimidis & Spirakis (2006).
     """
     return Selection(pool.data.key.argsort(descending=True, stable=True)[:budget])
 
@@ -20,7 +25,11 @@ def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 def reservoir(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """The same memory as ``random``, made to be updated with every batch: its rows stand in no particular order.
 
-    Without the order it is a partition instead of a sort. Source: Vitter, Random Sampling with a Reservoir (1985).
+    Without the order it is a partition instead of a sort.
+
+    Needs: nothing of the net.
+    Cost: O(n) time and memory.
+    Source: Vitter, Random Sampling with a Reservoir (1985).
     """
     return Selection(pool.data.key.topk(min(budget, len(pool)), sorted=False).indices)
 
@@ -29,13 +38,21 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     """As many of each class as there are of any other, as far as they last; uniformly at random within a class.
 
     The same memory as ``per_class(random)``, in three sorts instead of a loop over classes, so that it can be
-    updated with every batch. Source: the balanced memories of Chrysakis & Moens, Online Continual Learning from
-    Imbalanced Data (ICML 2020), and of GDumb (Prabhu et al., ECCV 2020).
+    updated with every batch.
+
+    Needs: labels.
+    Cost: O(n·log n) time, O(n) memory.
+    Source: the balanced memories of Chrysakis & Moens, Online Continual Learning from Imbalanced Data (ICML 2020), and
+        of GDumb (Prabhu et al., ECCV 2020).
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    y = pool.data.y[by_key]
-    grouped = y.argsort(stable=True)
-    first = torch.searchsorted(y[grouped], y[grouped])  # where each one's class begins
-    rank = torch.empty_like(grouped)
-    rank[grouped] = torch.arange(len(y), device=y.device) - first
-    return Selection(by_key[rank.argsort(stable=True)][:budget])  # the first of each class, then the second, …
+    return Selection(by_key[in_turn(pool.data.y[by_key])][:budget])
+
+
+def in_turn(y: Tensor) -> Tensor:
+    """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
+
+    >>> in_turn(torch.tensor([7, 7, 7, 2, 7, 2])).tolist()
+    [0, 3, 1, 5, 2, 4]
+    """
+    return ranks_within(y).argsort(stable=True)
