@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from clsim.errors import InputError as InputError
     from clsim.exemplars import Exemplars as Exemplars
     from clsim.memory import Buffer as Buffer
+    from clsim.picks import Picks as Picks
+    from clsim.picks import select as select
     from clsim.pool import Pool as Pool
     from clsim.pool import Selection as Selection
     from clsim.specs import RunSpec as RunSpec
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "run": "clsim.api",
+    "select": "clsim.picks",
+    "Picks": "clsim.picks",
     "check_learner": "clsim.checks",
     "check_selector": "clsim.checks",
     "InputError": "clsim.errors",

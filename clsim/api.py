@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
-from clsim.resolve import resolve
+from clsim.resolve import memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import RunRecord, Store
 
@@ -25,7 +25,7 @@ def run(
     strategy: str = "er",
     *,
     buffer: str | Selector | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -40,7 +40,7 @@ def run(
         scenario: a name of ``clsim list scenarios``, a path to a TOML file, or a benchmark made with Avalanche.
         strategy: a name of ``clsim list strategies``, a path, or ``avalanche:NAME``.
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
-        memory: exemplars in all; the strategy's own capacity if None.
+        memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
@@ -61,7 +61,7 @@ def run(
     if buffer is not None:
         flags.setdefault("memory", {})["buffer"] = buffer if isinstance(buffer, str) else _name(buffer)
     if memory is not None:
-        flags.setdefault("memory", {})["capacity"] = memory
+        flags.setdefault("memory", {}).update(memory_size(memory))
     named = scenario if isinstance(scenario, (str, Path)) else None
     spec = resolve({} if named is None else str(named), strategy, flags=flags, settings=settings, seed=seed)
     return execute(

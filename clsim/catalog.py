@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +100,11 @@ def entries(kind: str) -> list[Entry]:
     known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
     installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in _installed(kind)]
     return known + installed
+
+
+def combinators() -> list[Entry]:
+    """The selectors made of selectors, likewise."""
+    return [_described(name, target) for name, target in COMBINATORS.items()]
 
 
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
@@ -260,9 +265,8 @@ def _described(name: str, target: str) -> Entry:
     """What a docstring says (first line, ``Needs:``, ``Cost:``, ``Source:``), read from the file without running it."""
     module_name, _, attribute = target.rpartition(":")
     path = Path(__file__).parent.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == attribute:
-            text = ast.get_docstring(node) or ""
+    for name_there, text in _docstrings(path):
+        if name_there == attribute:
             said = {key: " ".join(value.split()) for key, value in _SAYS.findall(text)}
             title = " ".join(text.partition("\n\n")[0].split())
             return Entry(
@@ -275,6 +279,14 @@ def _described(name: str, target: str) -> Entry:
                 said.get("Cost", "").rstrip("."),
             )
     return Entry(name, "", "", target)
+
+
+@cache
+def _docstrings(path: Path) -> list[tuple[str, str]]:
+    """Of the functions and classes of a file, which hold several components each."""
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [(node.name, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]
 
 
 _SAYS = re.compile(r"^(Needs|Cost|Source): (.*?)(?=\n\n|\n(?:Needs|Cost|Source): |\Z)", re.DOTALL | re.MULTILINE)

@@ -11,6 +11,7 @@ from clsim.commands import err
 from clsim.commands.look import check, doctor, list_, show
 from clsim.commands.report import report
 from clsim.commands.run import run
+from clsim.commands.select import select
 from clsim.errors import InputError
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, list_, show, check, doctor):
+for command in (run, select, report, list_, show, check, doctor):
     app.command(command.__name__.strip("_"))(command)
 
 

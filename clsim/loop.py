@@ -149,11 +149,12 @@ def train(
         progress.experience(results.done, len(stream.schedule), len(experience.train) * training.epochs)
         learner.begin(experience)
         losses: list[Terms] = []
-        for _ in range(training.epochs):
+        for epoch in range(training.epochs):
             for batch in batches(experience.train, training.batch_size, randomness.order):
                 for _ in range(training.passes):
                     losses.append(learner.observe(batch))
-                memory.after_batch(batch, seen, setup.pool)
+                if not epoch:  # a sample is offered to the memory once, however often it is learnt
+                    memory.after_batch(batch, seen, setup.pool)
                 progress.step(len(batch))
         memory.after_experience(experience.train, seen, setup.pool, reference=experience.validation)
         losses += learner.finish(experience)

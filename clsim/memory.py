@@ -79,7 +79,8 @@ class Buffer:
         if retrieve is None:
             return exemplars
         pool = make_pool(exemplars, incoming=new)
-        selection = self._chosen(retrieve, pool, size, f"memory.retrieval {self.spec.retrieval!r}")
+        name = f"memory.retrieval {self.spec.retrieval!r}"
+        selection = chosen(retrieve, pool, size, self.rng, name, look=False)
         return exemplars[selection.index]
 
     def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
@@ -129,7 +130,8 @@ class Buffer:
         # where every used row is a candidate, they are the pool, and nothing is copied
         rows = None if len(self._kept) + len(new) == self._used else torch.cat([self._kept.to(new.device), place])
         pool = make_pool(used if rows is None else used[rows], reference=reference)
-        selection = self._chosen(self._select, pool, budget, self._name)  # type: ignore[arg-type]
+        look = self.spec.update == "experience"
+        selection = chosen(self._select, pool, budget, self.rng, self._name, look=look)  # type: ignore[arg-type]
         try:
             self._kept = selection.index if rows is None else rows[selection.index]
             is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
@@ -156,29 +158,40 @@ class Buffer:
     def _name(self) -> str:
         return f"memory.buffer {self.spec.buffer!r}"
 
-    def _chosen(self, select: Selector, pool: Pool, budget: int, name: str) -> Selection:
-        try:
-            selection = select(pool, budget, rng=self.rng)
-        except InputError:
-            raise
-        except Exception as error:  # it may be a user's own
-            raise InputError(f"{name}: {raised(error)}") from error
-        if not isinstance(selection, Selection):
-            raise _invalid(name, f"a {type(selection).__name__}", len(pool), budget)
-        index, found = selection.index, ""
-        if index.dtype != torch.int64 or index.ndim != 1:
-            found = f"an index of type {index.dtype} and shape {tuple(index.shape)}"
-        elif len(index) > min(budget, len(pool)):
-            found = f"{len(index)} rows"
-        elif self.spec.update == "experience" and select is self._select and len(index):
-            # a look at the values waits for the device: not in a step
-            if int(index.min()) < 0 or int(index.max()) >= len(pool):
-                found = f"rows from {int(index.min())} to {int(index.max())}"
-            elif len(index.unique()) < len(index):
-                found = "a row twice"
-        if found:
-            raise _invalid(name, found, len(pool), budget)
-        return selection
+
+def chosen(
+    select: Selector, pool: Pool, budget: int, rng: torch.Generator, name: str, *, look: bool = True
+) -> Selection:
+    """What a selector, which may be a user's own, chooses; what is wrong with it is one line.
+
+    Args:
+        name: of the selector, for messages.
+        look: at the rows themselves too, which waits for the device: not in a step.
+
+    Raises:
+        InputError: if it raises, or returns anything but different rows of the pool, at most ``budget`` of them.
+    """
+    try:
+        selection = select(pool, budget, rng=rng)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}") from error
+    if not isinstance(selection, Selection):
+        raise _invalid(name, f"a {type(selection).__name__}", len(pool), budget)
+    index, found = selection.index, ""
+    if index.dtype != torch.int64 or index.ndim != 1:
+        found = f"an index of type {index.dtype} and shape {tuple(index.shape)}"
+    elif len(index) > min(budget, len(pool)):
+        found = f"{len(index)} rows"
+    elif look and len(index):
+        if int(index.min()) < 0 or int(index.max()) >= len(pool):
+            found = f"rows from {int(index.min())} to {int(index.max())}"
+        elif len(index.unique()) < len(index):
+            found = "a row twice"
+    if found:
+        raise _invalid(name, found, len(pool), budget)
+    return selection
 
 
 def _invalid(name: str, found: str, candidates: int, budget: int) -> InputError:

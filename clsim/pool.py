@@ -96,7 +96,8 @@ class Pool:
     Args:
         data: the candidates.
         net: whose features and scores they are; it is left as it was found, in its mode too. None: a proxy of
-            ``trainer``, trained when first needed.
+            ``trainer``, trained when first needed; without a trainer either, the vectors ``data.x`` are the features,
+            and a selector that asks for more than features is refused.
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
         precision: makes the context of forward passes (autocast, or nothing).
         batch_size: samples a forward pass.
@@ -159,7 +160,7 @@ class Pool:
     @property
     def features(self) -> Tensor:
         """float32 (n, width), the penultimate layer in eval mode."""
-        return self._forward()[0]
+        return self.data.x if self._nets.none else self._forward()[0]
 
     @property
     def logits(self) -> Tensor:
@@ -263,7 +264,7 @@ class Pool:
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
-            self._pools[name] = self._with(data, self.net)
+            self._pools[name] = self._with(data, None if self._nets.none else self.net)
         return self._pools.get(name)
 
     def _with(self, data: Exemplars, net: Net | None) -> Pool:
@@ -306,10 +307,20 @@ class _Nets:
         self._data, self._net, self._trainer = data, net, trainer
         self._proxies: list[tuple[Net, History]] = []
 
+    @property
+    def none(self) -> bool:
+        """The candidates' vectors are their features, and that is all there is."""
+        return self._net is self._trainer is None
+
     def scoring(self) -> Net:
         return self.proxy(0)[0] if self._net is None else self._net
 
     def proxy(self, i: int) -> tuple[Net, History]:
+        if self.none:
+            raise InputError(
+                "the selector asks for a net (its logits, gradients or dropout passes), but there are features alone; "
+                "allowed: selectors that need features or nothing (`clsim list selectors`), or a data set"
+            )
         if self._trainer is None:
             raise InputError("pool: the selector asks for a net trained on the pool, but the pool has no trainer")
         while len(self._proxies) <= i:

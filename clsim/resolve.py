@@ -13,7 +13,7 @@ from typing import Any
 from clsim import catalog, specs
 from clsim.data import datasets
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec, LearnerSpec, ModelSpec, RunSpec
+from clsim.specs import DataSpec, LearnerSpec, MemorySpec, ModelSpec, RunSpec
 from clsim.strict import merge
 
 if sys.version_info >= (3, 11):
@@ -61,6 +61,9 @@ def resolve(
     command_line = merge(flags or {}, *(_setting(text) for text in settings))
     specs.check(command_line, "command line")
 
+    scenario_tables, strategy_tables, here, command_line = (
+        _one_size(layer) for layer in (scenario_tables, strategy_tables, here, command_line)
+    )
     planned = merge(strategy_tables, here).get("memory", {}).get("buffer", "none")
     wished = catalog.canonical(command_line.get("memory", {}).get("buffer", planned))
     if planned == "none" and wished != "none":
@@ -98,6 +101,32 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
         specs.check(tables, f"{path}: [on.{name}]")
 
 
+def memory_size(size: int | str) -> dict[str, Any]:
+    """What ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
+
+    >>> memory_size("500"), memory_size("1%"), memory_size(20)
+    ({'capacity': 500}, {'fraction': 0.01}, {'capacity': 20})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        if not text.endswith("%"):
+            return {"capacity": int(text)}
+        share = float(text[:-1]) / 100
+        if 0 < share <= 1:
+            return {"fraction": share}
+    except ValueError:
+        pass
+    raise InputError(f"memory: found {size!r}, allowed: a whole number, as in 500, or a share, as in 1%")
+
+
+def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer that gives the memory's size one way takes back what an earlier one gave the other way."""
+    memory, usual = tables.get("memory", {}), MemorySpec()
+    if memory.get("fraction"):
+        return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
+    return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
+
+
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
     """Where the command line names another model or learner, the options of the one before do not hold."""
     for table, usual in (("model", ModelSpec().name), ("learner", LearnerSpec().name)):
@@ -116,13 +145,22 @@ def _setting(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
         raise InputError(f"--set: found {text!r}, allowed: table.key=value, as in memory.capacity=500")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+    parsed = value_of(value)
     for key in reversed(name.strip().split(".")):
         parsed = {key: parsed}
     return parsed
+
+
+def value_of(text: str) -> Any:
+    """A value in TOML; a bare word is text.
+
+    >>> value_of("0.5"), value_of(" cosine")
+    (0.5, 'cosine')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 OWN = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))

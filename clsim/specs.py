@@ -195,6 +195,13 @@ class MemorySpec:
         if self.fraction and self.per == "class":
             raise InputError("memory.fraction: found with per = 'class', allowed: per = 'total'")
 
+    @property
+    def size(self) -> str:
+        """In words: ``500``, ``20 a class``, ``1 %``."""
+        if self.fraction:
+            return f"{100 * self.fraction:.4g} %"
+        return f"{self.capacity}{' a class' if self.per == 'class' else ''}"
+
 
 @dataclass(frozen=True)
 class ProxySpec:

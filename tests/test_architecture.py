@@ -26,7 +26,7 @@ FLOORS = [
     {"bridge", "checks"},
     {"loop"},
     {"reporting", "doctor"},
-    {"api"},
+    {"api", "picks"},
     {"commands"},
     {"cli"},
 ]

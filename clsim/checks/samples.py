@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -37,11 +38,15 @@ def pools() -> dict[str, Pool]:
         "exact duplicates": pool_of(x[:5].repeat(8, 1, 1, 1), y[:5].repeat(8)),
         "all samples alike": pool_of(same, y),
         "features of zero": pool_of(same, y, zero=True),
+        "features far from zero": pool_of(x, y, shift=1e3),
         "certain predictions": pool_of(x, y, sharp=1e4),
+        "certain and open predictions": pool_of(mixed(x), y, sharp=300),
         "no labels": pool_of(x, torch.full_like(y, -1)),
         "half of the labels": pool_of(x, y.where(torch.arange(40) % 8 < 4, -1)),
         "a missing class": pool_of(x, torch.where(y == 2, 3, y)),
-        "two tasks with classes of their own": pool_of(x, y, tasks=2),
+        "the last class missing": pool_of(x, y % (CLASSES - 1)),
+        "two tasks with classes of their own": pool_of(x, y, tasks=((0, 1), (2, 3))),
+        "a task with a single class": pool_of(x, y, tasks=((0,), (1, 2, 3))),
         "labelled, reference, query and private samples": pool_of(x, y, beside=True),
     }
 
@@ -53,6 +58,12 @@ def clusters(n: int, *, seed: int) -> tuple[Tensor, Tensor]:
     y = torch.arange(n) % CLASSES
     noise = torch.randint(-25, 26, (n, *SHAPE), generator=rng)
     return (centres[y] + noise).to(torch.uint8), y
+
+
+def mixed(x: Tensor) -> Tensor:
+    """Every second image almost black: far from all clusters."""
+    dark = torch.arange(len(x)) % 2 == 1
+    return torch.where(dark.view(-1, 1, 1, 1), x // 16, x)
 
 
 def exemplars(x: Tensor, y: Tensor, *, task: int = 0, seed: int = 6) -> Exemplars:
@@ -68,8 +79,9 @@ def pool_of(
     *,
     zero: bool = False,
     sharp: float = 1.0,
+    shift: float = 0.0,
     batch_size: int = 500,
-    tasks: int = 1,
+    tasks: Sequence[Sequence[int]] = (range(CLASSES),),
     beside: bool = False,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
@@ -77,12 +89,11 @@ def pool_of(
     Args:
         zero: a net whose features are all alike.
         sharp: the head's weights are so much larger.
-        tasks: 2: each with two of the classes.
+        shift: added to each feature.
+        tasks: the classes of each; a sample belongs to the task of its class.
         beside: with labelled, reference, query, private and incoming samples.
     """
-    visible = torch.ones(tasks, CLASSES, dtype=torch.bool)
-    if tasks == 2:
-        visible = torch.tensor([[True, True, False, False], [False, False, True, True]])
+    visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
     def fresh(seed: int) -> models.Net:
         return models.build(partial(body, dropout=0.2), SHAPE, visible, seed, CPU)
@@ -90,14 +101,14 @@ def pool_of(
     net = fresh(0)
     with torch.no_grad():
         net.head.weight *= sharp
+        list(net.body.parameters())[-1].add_(shift)  # the bias of the last layer
         if zero:
             for parameter in net.body.parameters():
                 parameter.zero_()
     transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
     rng, cost = torch.Generator().manual_seed(8), Cost()
     data = exemplars(x, y)
-    if tasks == 2:
-        data = dataclasses.replace(data, task=y // 2)
+    data = dataclasses.replace(data, task=visible[:, y.clamp_min(0)].int().argmax(0))
     others = [exemplars(*clusters(8, seed=10 + i)) if beside else None for i in range(5)]
     return Pool(
         data,

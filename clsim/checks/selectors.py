@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clsim.checks.comparing import NanWins, no_nan_wins
 from clsim.checks.samples import CLASSES, CheckFailed, clusters, pool_of, pools
 from clsim.pool import Pool, Selection, Selector
 
+ORDINARY = "40 samples of 4 classes"
 
-def check_selector(select: Selector, *, shortfall: bool = False, reads_labels: bool = True) -> None:
+
+def check_selector(
+    select: Selector,
+    *,
+    shortfall: bool = False,
+    reads_labels: bool = True,
+    score: Callable[[Pool], Tensor] | None = None,
+) -> None:
     """Everything that a selector promises, on small pools with and without trouble in them.
 
     Args:
         shortfall: the selector may return fewer than ``min(budget, n)`` rows, and says so in its documentation.
         reads_labels: false: the selector is an acquisition, and promises not to look at the candidates' labels.
+        score: of a selector that ranks samples one by one: what it ranks by, (n,), the largest first.
 
     Raises:
         CheckFailed: at the first broken promise.
@@ -30,6 +41,8 @@ def check_selector(select: Selector, *, shortfall: bool = False, reads_labels: b
     _check_repeatable(select)
     if not reads_labels:
         _check_blind(select)
+    if score is not None:
+        _check_ranking(select, score)
 
 
 def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfall: bool) -> None:
@@ -52,19 +65,26 @@ def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfa
     weight = selection.weight
     if weight is not None and (weight.shape != index.shape or not weight.isfinite().all() or (weight < 0).any()):
         raise CheckFailed(f"returned weights {where} that are not finite numbers from 0, one a row")
+    if weight is not None and len(index) and not weight.sum() > 0:
+        raise CheckFailed(f"returned weights {where} that are all 0: nothing would be learnt")
+    if selection.score is not None and selection.score.shape != index.shape:
+        raise CheckFailed(f"returned scores of shape {tuple(selection.score.shape)} {where}, not one a row")
 
 
 def _check_purity(select: Selector) -> None:
     """Nothing but the selection may come out of it."""
-    pool = pool_of(*clusters(40, seed=2))
+    x, y = clusters(40, seed=2)
+    pool, untouched = pool_of(x, y), pool_of(x, y)
     net = pool.net
     net.train()
     frozen = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d))
     frozen.eval()
+    net.head.bias.requires_grad_(False)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     columns = {name: column.clone() for name, column in pool.data.columns().items()}
+    wanted = [p.requires_grad for p in net.parameters()]
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    _select(select, pool, 7, "40 samples of 4 classes")
+    _select(select, pool, 7, ORDINARY)
     if not torch.equal(torch_state, torch.get_rng_state()):
         raise CheckFailed("drew from torch's global generator; all randomness must come from rng")
     if str(numpy_state) != str(np.random.get_state()):  # noqa: NPY002
@@ -78,40 +98,83 @@ def _check_purity(select: Selector) -> None:
         raise CheckFailed("left the net in another mode (train or eval) than it found it in")
     if any(p.grad is not None for p in net.parameters()):
         raise CheckFailed("left gradients in the net")
+    if wanted != [p.requires_grad for p in net.parameters()]:
+        raise CheckFailed("changed which parameters of the net require a gradient")
     for name, column in pool.data.columns().items():
         if not torch.equal(columns[name], column):
             raise CheckFailed(f"changed the pool's column {name!r}")
+    for name, mine, theirs in (
+        ("features", pool.features, untouched.features),
+        ("logits", pool.logits, untouched.logits),
+    ):
+        if not torch.allclose(mine, theirs, atol=1e-5):
+            raise CheckFailed(f"changed the pool's {name} in place, which others share")
 
 
 def _check_repeatable(select: Selector) -> None:
     """Same pool and seed, same picks, in whatever order the pool stands and however it is batched."""
     x, y = clusters(40, seed=3)
-    name = "40 samples of 4 classes"
-    first = _select(select, pool_of(x, y), 9, name).index
-    if not torch.equal(first, _select(select, pool_of(x, y), 9, name).index):
-        raise CheckFailed("chose otherwise when called again with the same pool and the same seed")
-    if not torch.equal(first, _select(select, pool_of(x, y, batch_size=7), 9, name).index):
-        raise CheckFailed("chose otherwise when the pool was passed through the net in batches of 7")
-    if not torch.equal(first, _select(select, pool_of(x, y), 9, name, seed=1).index):
+    first = _select(select, pool_of(x, y), 9, ORDINARY)
+    _compare(first, _select(select, pool_of(x, y), 9, ORDINARY), "when called again with the same pool and seed")
+    for size, last in ((7, "the last of 5"), (13, "the last of a single one")):
+        batched = _select(select, pool_of(x, y, batch_size=size), 9, ORDINARY)
+        _compare(first, batched, f"when the pool was passed through the net in batches of {size}, {last}")
+    if not torch.equal(first.index, _select(select, pool_of(x, y), 9, ORDINARY, seed=1).index):
         return  # it draws: another order of the pool draws other samples
     order = torch.randperm(40, generator=torch.Generator().manual_seed(5))
-    turned = order[_select(select, pool_of(x, y)[order], 9, name).index]
-    if set(turned.tolist()) != set(first.tolist()):
+    turned = order[_select(select, pool_of(x, y)[order], 9, ORDINARY).index]
+    if set(turned.tolist()) != set(first.index.tolist()):
         raise CheckFailed("chose other samples when the same pool stood in another order, though it draws nothing")
 
 
 def _check_blind(select: Selector) -> None:
     """Labels that are hidden from it, or wrong, must move nothing."""
     x, y = clusters(40, seed=3)
-    name = "40 samples of 4 classes"
-    first = _select(select, pool_of(x, y), 9, name).index
-    for found, poisoned in (("hidden", torch.full_like(y, -1)), ("wrong", (y + 1 + torch.arange(40) % 3) % CLASSES)):
-        if not torch.equal(first, _select(select, pool_of(x, poisoned), 9, name).index):
-            raise CheckFailed(f"chose otherwise when the labels were {found}: it reads what an acquisition cannot know")
+    poisoned = {
+        "hidden": torch.full_like(y, -1),
+        "hidden from every second sample": y.where(torch.arange(40) % 2 == 0, -1),
+        "wrong": (y + 1 + torch.arange(40) % 3) % CLASSES,
+        "all the same": torch.zeros_like(y),
+    }
+    for budget in (3, 9):
+        first = _select(select, pool_of(x, y, beside=True), budget, ORDINARY)
+        for how, labels in poisoned.items():
+            other = _select(select, pool_of(x, labels, beside=True), budget, ORDINARY)
+            _compare(first, other, f"when the labels were {how}: it reads what an acquisition cannot know")
+
+
+def _check_ranking(select: Selector, score: Callable[[Pool], Tensor]) -> None:
+    """The picks are the largest scores, in falling order, up to round-off."""
+    for name, pool in pools().items():
+        index = _select(select, pool, 7, name).index
+        scores = score(pool).double()
+        best = scores.sort(descending=True).values[: len(index)]
+        if not torch.allclose(scores[index], best, rtol=1e-4, atol=1e-6):
+            rank = int((scores[index] - best).abs().gt(1e-6).int().argmax())
+            raise CheckFailed(
+                f"ranked {name} otherwise than by its score: pick {rank + 1} scores "
+                f"{float(scores[index][rank]):.4g}, and that place belongs to {float(best[rank]):.4g}"
+            )
+
+
+def _compare(first: Selection, other: Selection, when: str) -> None:
+    if not torch.equal(first.index, other.index):
+        raise CheckFailed(f"chose otherwise {when}")
+    if (first.weight is None) != (other.weight is None):
+        raise CheckFailed(f"gave weights only sometimes: otherwise {when}")
+    if (
+        first.weight is not None
+        and other.weight is not None
+        and not torch.allclose(first.weight, other.weight, rtol=1e-3, atol=1e-5)
+    ):
+        raise CheckFailed(f"weighed otherwise {when}")
 
 
 def _select(select: Selector, pool: Pool, budget: int, name: str, seed: int = 0) -> Selection:
     try:
-        return select(pool, budget, rng=torch.Generator().manual_seed(seed))
+        with no_nan_wins():
+            return select(pool, budget, rng=torch.Generator().manual_seed(seed))
+    except NanWins as error:
+        raise CheckFailed(f"{error} on {name} with budget {budget}, where NaN counts as the largest") from error
     except Exception as error:
         raise CheckFailed(f"raised {type(error).__name__} on {name} with budget {budget}: {error}") from error

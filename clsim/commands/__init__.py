@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
+err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.", rich_help_panel="Where")]

@@ -14,6 +14,9 @@ from clsim import catalog
 from clsim.commands import out
 from clsim.errors import InputError, nearest
 
+WIDE = 120
+"""Columns of a terminal that selectors need to stand in a table."""
+
 
 def list_(
     kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, selectors, datasets …")] = None,
@@ -22,15 +25,60 @@ def list_(
     kinds = [*catalog.FILES, "datasets", *catalog.COMPONENTS]
     if kind is not None and kind not in (*kinds, "buffers"):
         raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, kinds)}")
+    console = Console(emoji=False)
     for shown in [kind] if kind else kinds:
+        entries = catalog.entries(shown)
+        if kind is not None and shown in ("selectors", "buffers"):
+            _print_selectors(entries, console)
+            continue
         table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(ratio=1)
-        for entry in catalog.entries(shown):
-            further = [entry.paper, *(f"{k} {v}" for k, v in (("needs", entry.needs), ("cost", entry.cost)) if v)]
-            said = "".join(f" [dim]· {escape(text)}" for text in further if text)
-            table.add_row(escape(entry.name), escape(entry.title) + said)
-        Console().print(table, "")
+        for entry in entries:
+            paper = f" [dim]· {escape(entry.paper)}" if entry.paper else ""
+            table.add_row(escape(entry.name), escape(_plain(entry.title)) + paper)
+        console.print(table, "")
+
+
+def _print_selectors(entries: list[catalog.Entry], console: Console) -> None:
+    """A family after the other: what each keeps, needs and costs, and its paper; in columns where there is room."""
+    others: dict[str, list[str]] = {}
+    for alias, name in catalog.ALIASES.items():
+        others.setdefault(name, []).append(alias)
+    wide = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, show_header=wide, header_style="dim")
+    table.add_column("", style="cyan", min_width=12, max_width=24)
+    table.add_column("keeps" if wide else "", ratio=5)
+    for column, ratio in (("needs", 2), ("cost", 3), ("paper", 5)) if wide else ():
+        table.add_column(column, style="dim", ratio=ratio)
+    families = dict.fromkeys(entry.family for entry in entries)
+    for family in families:
+        table.add_row(f"[bold white]{escape(family or 'installed')}")
+        for entry in (e for e in entries if e.family == family):
+            name = escape(", ".join([entry.name, *others.get(entry.name, [])]))
+            title, needs, cost, paper = (
+                escape(_plain(text)) for text in (entry.title, entry.needs, entry.cost, entry.paper)
+            )
+            if wide:
+                table.add_row(name, title, needs, cost, paper)
+                continue
+            further = " · ".join(text for text in (f"needs {needs}" if needs else "", cost) if text)
+            lines = [title, *(f"[dim]{text}[/]" for text in (further, paper) if text)]
+            table.add_row(name, "\n".join(lines))
+        table.add_row()
+    console.print(table)
+    console.print("[dim]Inside one another, as in per_class(kcenter):[/]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(ratio=1)
+    for entry in catalog.combinators():
+        table.add_row(escape(entry.name), escape(_plain(entry.title)))
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Without the marks of docstrings and the full stop."""
+    return text.replace("``", "").rstrip(".")
 
 
 def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows.")]) -> None:
@@ -63,6 +111,12 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
 def check(
     name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
     kind: Annotated[str, typer.Option(help="selectors or learners.")] = "selectors",
+    acquisition: Annotated[
+        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
+    ] = False,
+    shortfall: Annotated[
+        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
+    ] = False,
 ) -> None:
     """Does a component of your own keep the contract? Says which promise it breaks."""
     from clsim import checks
@@ -70,11 +124,15 @@ def check(
     kinds: dict[str, Any] = {"selectors": checks.check_selector, "learners": checks.check_learner}
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    if kind != "selectors" and (acquisition or shortfall):
+        raise InputError("check: found --acquisition or --shortfall with learners, allowed: with selectors")
+    promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
     try:
-        kinds[kind](catalog.component(kind, name))
+        kinds[kind](catalog.component(kind, name), **promises)
     except checks.CheckFailed as failure:
         raise InputError(f"{name}: {failure}") from failure
-    out.print(f"{name}: keeps the contract", markup=False, highlight=False)
+    blind = ", and reads no labels" if acquisition else ""
+    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)
 
 
 def doctor(data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None) -> None:

@@ -27,7 +27,9 @@ def run(
     buffer: Annotated[
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,
-    memory: Annotated[int | None, typer.Option(help="Exemplars in memory.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
@@ -47,15 +49,14 @@ def run(
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim import api
-    from clsim.resolve import resolve
+    from clsim.resolve import memory_size, resolve
     from clsim.store import Store
 
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
-    flags: dict[str, dict[str, Any]] = {"memory": {}, "training": {}}
+    flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
     for table, key, value in (
         ("memory", "buffer", buffer),
-        ("memory", "capacity", memory),
         ("training", "device", device),
         ("training", "precision", precision),
         ("training", "threads", threads),
@@ -82,7 +83,7 @@ def run(
 
 
 def _title(spec: RunSpec) -> str:
-    memory = f" · {spec.memory.buffer} {spec.memory.capacity}" if spec.memory.buffer != "none" else ""
+    memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
     return f"{spec.scenario} · {spec.strategy}{memory} · seed {spec.seed}"
 
 
@@ -90,7 +91,10 @@ def _command(spec: RunSpec, scenario: str, strategy: str, flags: dict[str, dict[
     """The command that makes exactly this run."""
     words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
+        if key == "fraction":
+            words += ["--set", f"memory.fraction={value!r}"]
+        else:
+            words += [f"--{'memory' if key == 'capacity' else key}", str(value)]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(spec.seed)])

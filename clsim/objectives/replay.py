@@ -18,7 +18,8 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
     n = len(batch.y)
-    share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum()
+    # a selection may give weight 0: a batch of nothing else teaches nothing, instead of 0 / 0
+    share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum().clamp_min(1e-12)
     losses = F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none") * share
     if batch.new == n:
         return {"new": losses.sum()}

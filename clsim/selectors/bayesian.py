@@ -82,7 +82,7 @@ def sparse_approximation(
     solver: Literal["iht", "greedy"] = "iht",
     projections: int = 10,
     uncertainty: float = 1.0,
-    spread: float = 1.0,
+    spread: float = 0.01,
     iterations: int = 100,
 ) -> Selection:
     """Query weighted samples that represent the pool's expected log-likelihood and are uncertain themselves.
@@ -93,26 +93,27 @@ def sparse_approximation(
     log-likelihood is and how uncertain it is without the labels.
 
     ``greedy``: the sample that lowers the objective most by its own weight, then w on S refitted (orthogonal matching
-    pursuit with the two further terms). ``iht``, proximal iterative hard thresholding from w = 1: a gradient step on w,
-    then the b samples that the step and α's term, linearised, rank highest, projected to w ≥ 0; a step that does not
-    lower the objective is halved. Both end with w fitted to S under w ≥ 0. The form of φ, σ and the steps is
-    recalled, not taken from the paper's text: treat its numbers as unverified.
+    pursuit with the two further terms). ``iht``, proximal iterative hard thresholding: a gradient step on w by exact
+    line search, then the b samples that the step and α's term, linearised, rank highest, projected to w ≥ 0; a step
+    that does not lower the objective is halved; from w = 0 and from w = 1, the better of the two. Both solvers end with
+    w fitted to S under w ≥ 0. The objective is recalled, not read: the form of φ and σ, the steps and all constants are
+    unverified. β is small so that w may grow to n/b, as the sum over b samples that stands for n needs.
 
     Args:
         solver: ``iht`` or ``greedy``.
         projections: J.
         uncertainty: α.
         spread: β, above 0.
-        iterations: of ``iht``, at most.
+        iterations: of ``iht``, at least 1.
 
     Needs: dropout passes.
     Cost: J forward passes, then O(n·J) time a pick or an iteration and O(b³) for the weights, O(n·J) memory.
     Source: Shen et al., Batch Active Learning from the Perspective of Sparse Approximation (2022), as recalled.
     """
-    if not (0 <= uncertainty < torch.inf and 0 < spread < torch.inf):
+    if not (0 <= uncertainty < torch.inf and 0 < spread < torch.inf and iterations > 0):
         raise InputError(
-            f"sparse-approximation: found uncertainty {uncertainty} and spread {spread}, allowed: uncertainty from 0, "
-            "spread above 0, both finite"
+            f"sparse-approximation: found uncertainty {uncertainty}, spread {spread} and iterations {iterations}, "
+            "allowed: uncertainty from 0, spread above 0, both finite, iterations from 1"
         )
     mean, deviation = expected_log_likelihoods(pool, projections, rng)
     problem = Approximation(mean.double(), deviation.double(), uncertainty, spread)
@@ -188,22 +189,37 @@ class Approximation:
         return picks
 
     def thresholded(self, budget: int, iterations: int) -> Tensor:
-        """Rows in the order of their weights, by proximal iterative hard thresholding."""
-        everything = torch.ones_like(self._sigma)
-        picks, weight = self._projected(everything, self._missing(everything[:0].long()), budget, 1.0)
-        value = self.value(picks, weight[picks])
-        curvature = torch.linalg.eigvalsh(self._vectors.T @ self._vectors)[-1] + self._beta
-        length = longest = float(0.5 / curvature)
+        """Rows, those of the largest weights first, by proximal iterative hard thresholding."""
+        found = []
+        for start in (0.0, 1.0):
+            picks, _ = self.iterate(budget, iterations, start)
+            weight = self.weights(picks)
+            found.append((float(self.value(picks, weight)), picks[weight.argsort(descending=True, stable=True)]))
+        return min(found, key=lambda one: one[0])[1]
+
+    def iterate(self, budget: int, iterations: int, start: float) -> tuple[Tensor, Tensor]:
+        """The rows that are kept after so many steps from w = start, in no order, and their weights."""
+        weight = torch.full_like(self._sigma, start)
+        picks, value, shorter = weight[:0].long(), torch.inf, 1.0
         for _ in range(iterations):
-            left = self._target - weight @ self._vectors
-            slope = 2 * (self._beta * (weight - 1) - self._vectors @ left)
+            slope = 2 * (self._beta * (weight - 1) - self._vectors @ (self._target - weight @ self._vectors))
+            length = shorter * self._line_search(slope, picks, budget)
             tried, moved = self._projected(weight - length * slope, self._missing(picks), budget, length)
-            lower = self.value(tried, moved[tried])
+            lower = float(self.value(tried, moved[tried]))
             if lower < value:
-                picks, weight, value, length = tried, moved, lower, longest
+                picks, weight, value, shorter = tried, moved, lower, 1.0
             else:
-                length /= 2
-        return picks[weight[picks].argsort(descending=True, stable=True)]
+                shorter /= 2
+        return picks, weight[picks]
+
+    def _line_search(self, slope: Tensor, picks: Tensor, budget: int) -> float:
+        """The exact step against the slope, on the picks and as many others that it would raise most."""
+        outside = slope.index_fill(0, picks, torch.inf)
+        moving = torch.cat([picks, outside.argsort(stable=True)[: min(budget, len(slope) - len(picks))]])
+        part = slope[moving]
+        square = part.square().sum()
+        curvature = (part @ self._vectors[moving]).square().sum() + self._beta * square
+        return float(torch.where(square > 0, square / (2 * curvature), 1))
 
     def _projected(self, moved: Tensor, missing: Tensor, budget: int, length: float) -> tuple[Tensor, Tensor]:
         """The b rows that rank highest after a step to ``moved``; the weights that they keep of it, else 0, (n,)."""

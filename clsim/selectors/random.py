@@ -15,9 +15,10 @@ def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     Each sample draws one key when it is first seen. What a memory kept and what is new compete by key, so the memory
     is at any time a uniform sample, without replacement, of the whole stream.
 
-    Needs: nothing of the net.
-    Cost: O(n·log n) time, O(n) memory.
-    Source: Vitter, Random Sampling with a Reservoir (1985), in the form of Efraimidis & Spirakis (2006).
+    Needs: nothing.
+    Cost: O(n log n) time.
+    Source: Vitter, Random Sampling with a Reservoir (ACM TOMS 1985), in the form of Efraimidis & Spirakis, Weighted
+    Random Sampling with a Reservoir (IPL 2006).
     """
     return Selection(pool.data.key.argsort(descending=True, stable=True)[:budget])
 
@@ -27,9 +28,9 @@ def reservoir(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
     Without the order it is a partition instead of a sort.
 
-    Needs: nothing of the net.
-    Cost: O(n) time and memory.
-    Source: Vitter, Random Sampling with a Reservoir (1985).
+    Needs: nothing.
+    Cost: O(n) time.
+    Source: Vitter, Random Sampling with a Reservoir (ACM TOMS 1985).
     """
     return Selection(pool.data.key.topk(min(budget, len(pool)), sorted=False).indices)
 
@@ -41,9 +42,9 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     updated with every batch.
 
     Needs: labels.
-    Cost: O(n·log n) time, O(n) memory.
+    Cost: O(n log n) time.
     Source: the balanced memories of Chrysakis & Moens, Online Continual Learning from Imbalanced Data (ICML 2020), and
-        of GDumb (Prabhu et al., ECCV 2020).
+    of Prabhu et al., GDumb (ECCV 2020).
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
     return Selection(by_key[in_turn(pool.data.y[by_key])][:budget])
