@@ -15,6 +15,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kcenter": "clsim.selectors.kcenter:k_center",
         # clusters
         # submodular
+        "facility-location": "clsim.selectors.submodular:facility_location",
         # information measures
         # gradients
         # dynamics
