@@ -20,7 +20,7 @@ class Dense:
     service changes are touched: about n·log k of them in all, where asking anew would touch n·k.
 
     Args:
-        similarity: (clients, n).
+        similarity: (clients, n); its rows are read as its columns where it is ``symmetric``, which is faster.
         floor, cap: (clients,).
         modular: (n,).
     """
@@ -34,8 +34,10 @@ class Dense:
         floor: Tensor | None = None,
         cap: Tensor | None = None,
         modular: Tensor | None = None,
+        symmetric: bool = False,
     ) -> None:
         m, n = similarity.shape
+        self._offers = similarity if symmetric else similarity.T
         self.device = similarity.device
         self.service = similarity.new_zeros(m) if floor is None else floor.to(similarity.dtype)
         self._s, self._cap = similarity, None if cap is None else cap.to(similarity.dtype)
@@ -56,7 +58,7 @@ class Dense:
 
     def add(self, row: Tensor) -> None:
         """Serve the clients from this candidate too."""
-        offered = self._s[:, row]
+        offered = self._offers[row].contiguous()
         if self._cap is not None:
             offered = torch.minimum(offered, self._cap)
         served = (offered > self.service).nonzero().flatten()

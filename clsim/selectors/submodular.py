@@ -73,7 +73,7 @@ def located(
     if similarities == "auto":
         similarities = "dense" if n * n <= DENSE and clients is None else "sparse"
     if similarities == "dense":
-        return facilities.Dense(samples.matrix())
+        return facilities.Dense(samples.matrix(), symmetric=True)
     drawn = min(n, clients or (n if n <= 100_000 else 10_000))
     served = samples if drawn == n else samples[torch.randperm(n, generator=rng)[:drawn].to(samples.device)]
     if similarities == "blocks":
