@@ -17,6 +17,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
         # clusters
         # submodular
+        "facility-location": "clsim.selectors.submodular:facility_location",
         # information measures
         # gradients
         "grad-match": "clsim.selectors.matching:grad_match",
