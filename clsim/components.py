@@ -13,8 +13,11 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # coverage
         "herding": "clsim.selectors.herding:herding",
         "kcenter": "clsim.selectors.kcenter:k_center",
+        "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
+        "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
         # clusters
         # submodular
+        "facility-location": "clsim.selectors.submodular:facility_location",
         # information measures
         # gradients
         "grad-match": "clsim.selectors.matching:grad_match",
@@ -82,6 +85,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 COMBINATORS = {
     "per_class": "clsim.selectors.combinators:per_class",
+    "subsample": "clsim.selectors.combinators:subsample",
+    "topped_up": "clsim.selectors.combinators:topped_up",
     "whole": "clsim.selectors.combinators:whole",
 }
 """Selectors made of selectors: ``per_class(kcenter)``."""
@@ -89,21 +94,22 @@ COMBINATORS = {
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
-    "gradmatch": "grad-match",
-    "gss": "gss-greedy",
-    "mof": "mean-of-features",
     "qbc": "vote-entropy",
     "dbal": "mc-entropy",
     "mase": "boundary-margin",
     "consensus-kl": "ensemble-bald",
     "adversarial-deepfool": "deepfool",
+    "coreset": "kcenter",
+    "gradmatch": "grad-match",
+    "gss": "gss-greedy",
+    "mof": "mean-of-features",
 }
 """A selector's other names in the field → its name here."""
 
 OVER_ALL = {
     *("random", "reservoir", "class-balanced"),
-    *("base", "balancing", "balanced-random"),  # they balance classes themselves, from what is labelled or predicted
     *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
+    *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
 

@@ -49,13 +49,11 @@ class Trainer:
         global generator stays as it was.
         """
         weights, layers = torch.randint(2**62, (2,), generator=self.rng).tolist()
-        net = self.fresh(weights)
-        device = net.head.weight.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
             torch.manual_seed(layers)
-            return net, self._trained(net, samples)
+            return self._train(self.fresh(weights), samples)
 
-    def _trained(self, net: Net, samples: Exemplars) -> History:
+    def _train(self, net: Net, samples: Exemplars) -> tuple[Net, History]:
         spec = self.spec
         rate = OptimizerSpec(
             lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=True, schedule="cosine"
@@ -78,7 +76,7 @@ class Trainer:
                 self.cost.proxy_steps += 1
                 self.cost.forward_passes += len(batch)
             outcomes.append(self._outcome(net, samples))
-        return History(*map(torch.stack, zip(*outcomes, strict=True)))
+        return net, History(*map(torch.stack, zip(*outcomes, strict=True)))
 
     def _outcome(self, net: Net, samples: Exemplars) -> tuple[Tensor, Tensor, Tensor]:
         logits = []

@@ -31,8 +31,8 @@ def deepfool(
 
     With f'_k = f_k − f_ŷ and w'_k = ∇f_k − ∇f_ŷ at x + 1.02·Σ r, each step adds r = |f'_k| / ‖w'_k‖² · w'_k of the
     class k with the lowest |f'_k| / ‖w'_k‖, until the prediction changes. For a linear net, one step is the exact
-    distance to the boundary. What does not change within ``iterations`` comes last; equal ones are ranked by ``boundary-margin``.
-    In units of the net's normalised input.
+    distance to the boundary. What does not change within ``iterations`` comes last; equal ones are ranked by
+    ``boundary-margin``. In units of the net's normalised input.
 
     Args:
         iterations: at most.
@@ -78,7 +78,8 @@ def adversarial_bim(
 
     η += ε·sign ∇_x CE(f(x + η), ŷ), until the prediction changes. The gradient's sign is that of
     logsumexp_{c≠ŷ} f_c − f_ŷ, of which the cross-entropy is a rising function, but which does not vanish where the
-    softmax is certain. What does not change within ``iterations`` comes last; equal ones are ranked by ``boundary-margin``.
+    softmax is certain. What does not change within ``iterations`` comes last; equal ones are ranked by
+    ``boundary-margin``.
 
     Args:
         epsilon: ε, in units of the net's normalised input.

@@ -10,7 +10,7 @@ from clsim.data.augment import crop
 from clsim.errors import InputError
 from clsim.models import evaluating
 from clsim.pool import Pool, Selection
-from clsim.selectors.scores import ranks_within
+from clsim.selectors.random import in_turn
 
 
 def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -28,8 +28,7 @@ def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     if pool.data.score is not None:
         by_key = by_key[pool.data.score[by_key].argsort(stable=True)]  # NaN, of what is new, comes last
     newest = by_key.flip(0)
-    # the newest of each class, then the second newest, …
-    places = ranks_within(pool.data.y[newest]).argsort(stable=True)[:budget]
+    places = in_turn(pool.data.y[newest])[:budget]
     return Selection(newest[places], score=(-places).argsort().argsort().float())
 
 
