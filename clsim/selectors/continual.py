@@ -81,8 +81,8 @@ def rainbow(pool: Pool, budget: int, *, rng: torch.Generator, versions: int = 12
     uncertainty = disagreement(pool, versions, strength, rng)
     by_key = pool.data.key.argsort(stable=True)
     order = by_key[uncertainty[by_key].argsort(stable=True)]
-    places = torch.arange(size, device=order.device)
-    return Selection(order[(places * n).div(max(size, 1), rounding_mode="floor")[_spread(places)]])
+    places = _spread(size).to(order.device)
+    return Selection(order[(places * n).div(max(size, 1), rounding_mode="floor")])
 
 
 def disagreement(pool: Pool, versions: int, strength: float, rng: torch.Generator) -> Tensor:
@@ -126,12 +126,16 @@ def _squares(x: Tensor, rng: torch.Generator) -> Tensor:
     return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
 
-def _spread(places: Tensor) -> Tensor:
-    """0 … m−1 so that any prefix is spread evenly: sorted by their binary digits read backwards.
+def _spread(m: int) -> Tensor:
+    """0 … m−1 in an order of which any prefix is spread evenly: where 0, ½, ¼, ¾, ⅛ … of m lie (van der Corput).
 
-    >>> _spread(torch.arange(8)).tolist()
-    [0, 4, 2, 6, 1, 5, 3, 7]
+    >>> _spread(8).tolist(), _spread(6).tolist()
+    ([0, 4, 2, 6, 1, 5, 3, 7], [0, 3, 1, 4, 2, 5])
     """
-    digits = max(len(places) - 1, 1).bit_length()
-    backwards = sum((places >> k & 1) << (digits - 1 - k) for k in range(digits))
-    return torch.as_tensor(backwards).argsort()
+    digits = max(m - 1, 1).bit_length()
+    turn = torch.arange(2**digits)
+    backwards = torch.zeros_like(turn)
+    for digit in range(digits):
+        backwards |= (turn >> digit & 1) << (digits - 1 - digit)
+    places = (backwards * m) >> digits
+    return torch.full((m,), len(turn)).scatter_reduce_(0, places, turn, "amin").argsort() if m else turn[:0]
