@@ -14,16 +14,17 @@ def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """Keep what a net forgets most often while it is trained on the pool.
 
     Forgetting events: Σ_t [right after epoch t, wrong after epoch t + 1]. A sample that is never right counts as
-    forgotten infinitely often, an unlabelled one comes last. Ties, of which there are many, go to the larger key, that
-    is at random. The paper looks at a sample each time it is trained on; here every sample is looked at after each
-    epoch, in eval mode, so that its augmentation does not matter.
+    forgotten infinitely often, an unlabelled one comes last. Ties, of which few epochs make many, go to the larger mean
+    loss over the epochs; the paper leaves them open. The paper looks at a sample each time it is trained on; here every
+    sample is looked at after each epoch, in eval mode, so that its augmentation does not matter.
 
     Needs: training dynamics of a proxy.
     Cost: a proxy's training, then O(epochs·n) time.
     Source: Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning (ICLR 2019),
         definition 1 and algorithm 1.
     """
-    return Selection(highest(forgetting_events(pool.history), budget, ties=pool.data.key))
+    history = pool.history
+    return Selection(highest(forgetting_events(history), budget, ties=history.losses.mean(0)))
 
 
 def forgetting_events(history: History) -> Tensor:
