@@ -13,15 +13,59 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # coverage
         "herding": "clsim.selectors.herding:herding",
         "kcenter": "clsim.selectors.kcenter:k_center",
+        "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
+        "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
         # clusters
         # submodular
+        "facility-location": "clsim.selectors.submodular:facility_location",
         # information measures
         # gradients
+        "grad-match": "clsim.selectors.matching:grad_match",
+        "glister": "clsim.selectors.bilevel:glister",
+        "glister-active": "clsim.selectors.bilevel:glister_active",
+        "badge": "clsim.selectors.badge:badge",
+        "acs-fw": "clsim.selectors.bayesian:acs_fw",
+        "sparse-approximation": "clsim.selectors.bayesian:sparse_approximation",
         # dynamics
+        "forgetting": "clsim.selectors.dynamics:forgetting",
+        "grand": "clsim.selectors.dynamics:grand",
+        "el2n": "clsim.selectors.dynamics:el2n",
         # uncertainty
+        "least-confidence": "clsim.selectors.uncertainty:least_confidence",
+        "entropy": "clsim.selectors.uncertainty:entropy",
+        "margin": "clsim.selectors.uncertainty:margin",
+        "variation-ratio": "clsim.selectors.uncertainty:variation_ratio",
+        "mc-least-confidence": "clsim.selectors.uncertainty:mc_least_confidence",
+        "mc-entropy": "clsim.selectors.uncertainty:mc_entropy",
+        "mc-margin": "clsim.selectors.uncertainty:mc_margin",
+        "mc-variation-ratio": "clsim.selectors.uncertainty:mc_variation_ratio",
+        "ensemble-least-confidence": "clsim.selectors.uncertainty:ensemble_least_confidence",
+        "ensemble-entropy": "clsim.selectors.uncertainty:ensemble_entropy",
+        "ensemble-margin": "clsim.selectors.uncertainty:ensemble_margin",
+        "ensemble-variation-ratio": "clsim.selectors.uncertainty:ensemble_variation_ratio",
+        "bald": "clsim.selectors.disagreement:bald",
+        "ensemble-bald": "clsim.selectors.disagreement:ensemble_bald",
+        "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
+        "mean-std": "clsim.selectors.disagreement:mean_std",
         # batches
+        "batch-bald": "clsim.selectors.disagreement:batch_bald",
+        "cluster-margin": "clsim.selectors.balanced:cluster_margin",
+        "balancing": "clsim.selectors.balanced:balancing",
+        "balanced-random": "clsim.selectors.balanced:balanced_random",
+        "poal": "clsim.selectors.pareto:poal",
         # boundary
+        "boundary-margin": "clsim.selectors.boundary:boundary_margin",
+        "base": "clsim.selectors.boundary:base",
+        "cal": "clsim.selectors.boundary:cal",
+        "contextual-diversity": "clsim.selectors.boundary:contextual_diversity",
+        "deepfool": "clsim.selectors.adversarial:deepfool",
+        "adversarial-bim": "clsim.selectors.adversarial:adversarial_bim",
         # continual
+        "ring": "clsim.selectors.continual:ring",
+        "mean-of-features": "clsim.selectors.continual:mean_of_features",
+        "rainbow": "clsim.selectors.continual:rainbow",
+        "gss-greedy": "clsim.selectors.interference:gss_greedy",
+        "mir": "clsim.selectors.interference:mir",
     },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
@@ -41,6 +85,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 COMBINATORS = {
     "per_class": "clsim.selectors.combinators:per_class",
+    "subsample": "clsim.selectors.combinators:subsample",
+    "topped_up": "clsim.selectors.combinators:topped_up",
     "whole": "clsim.selectors.combinators:whole",
 }
 """Selectors made of selectors: ``per_class(kcenter)``."""
@@ -48,11 +94,24 @@ COMBINATORS = {
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
+    "qbc": "vote-entropy",
+    "dbal": "mc-entropy",
+    "mase": "boundary-margin",
+    "consensus-kl": "ensemble-bald",
+    "adversarial-deepfool": "deepfool",
+    "coreset": "kcenter",
+    "gradmatch": "grad-match",
+    "gss": "gss-greedy",
+    "mof": "mean-of-features",
 }
 """A selector's other names in the field → its name here."""
 
-OVER_ALL = {"random", "reservoir", "class-balanced"}
+OVER_ALL = {
+    *("random", "reservoir", "class-balanced"),
+    *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
+    *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
+}
 """Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
 
-BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {"reservoir": {"update": "batch"}}
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")}
 """What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""

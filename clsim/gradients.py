@@ -49,17 +49,14 @@ class Gradients:
 
     def dense(self) -> Tensor:
         """The gradients themselves, (n, C, d + 1), the bias last: for few samples."""
-        return self.q[:, :, None] * _with_one(self.h)[:, None, :]
+        h = torch.cat([self.h, self.h.new_ones(len(self), 1)], 1)
+        return self.q[:, :, None] * h[:, None, :]
 
     def sum(self, weight: Tensor | None = None) -> Tensor:
         """Σ_i w_i g_i as a matrix (C, d + 1), the bias last."""
         q = self.q if weight is None else self.q * weight[:, None]
-        return q.T @ _with_one(self.h)
+        return torch.cat([q.T @ self.h, q.sum(0)[:, None]], 1)
 
     def along(self, direction: Tensor) -> Tensor:
         """⟨g_i, direction⟩ for a matrix (C, d + 1), (n,)."""
-        return (self.q @ direction * _with_one(self.h)).sum(1)
-
-
-def _with_one(h: Tensor) -> Tensor:
-    return torch.cat([h, h.new_ones(len(h), 1)], 1)
+        return (self.q * torch.addmm(direction[:, -1], self.h, direction[:, :-1].T)).sum(1)

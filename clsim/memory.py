@@ -68,7 +68,8 @@ class Buffer:
     def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
         """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
 
-        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars.
+        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars, with the
+        weights that it gives them.
         """
         if self._store is None:
             return None
@@ -78,10 +79,20 @@ class Buffer:
         exemplars = self._store[self._kept[drawn.to(self._kept.device)]]
         if retrieve is None:
             return exemplars
+        started = time.perf_counter()
         pool = make_pool(exemplars, incoming=new)
         name = f"memory.retrieval {self.spec.retrieval!r}"
         selection = chosen(retrieve, pool, size, self.rng, name, look=False)
-        return exemplars[selection.index]
+        index, weight = selection.index, selection.weight
+        try:
+            if weight is not None:  # on top of the weights that they have in memory
+                weight = weight if exemplars.weight is None else weight * exemplars.weight[index]
+                exemplars = exemplars.with_notes(index, weight, None)
+            replayed = exemplars[index]
+        except IndexError as error:
+            raise _invalid(name, str(error), len(pool), size) from None
+        self._cost.select_seconds += time.perf_counter() - started
+        return replayed
 
     def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the batch, if the memory is updated with every batch."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from clsim.dropout import Dropped
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, concatenate
 from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
 
@@ -72,7 +72,7 @@ class History:
     losses: Tensor
     errors: Tensor
 
-    def __getitem__(self, rows: Tensor) -> History:
+    def __getitem__(self, rows: Tensor | slice) -> History:
         return History(self.correct[:, rows], self.losses[:, rows], self.errors[:, rows])
 
 
@@ -127,7 +127,7 @@ class Pool:
     ) -> None:
         self.data = data
         self.cost = Cost() if cost is None else cost
-        self._nets = _Nets(data, net, trainer)
+        self._nets = _Nets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # in the pool that this one is a part of
         self._prepare = prepare
         self._precision = precision
@@ -135,8 +135,8 @@ class Pool:
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
+        self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
-        self.incoming = incoming
 
     def __len__(self) -> int:
         return len(self.data)
@@ -211,7 +211,9 @@ class Pool:
         return torch.stack(drawn)
 
     def committee(self, nets: int) -> list[Pool]:
-        """The same candidates under so many fresh nets, each trained on them from other first weights.
+        """The same candidates under so many fresh nets, each trained from other first weights.
+
+        They are trained on what is labelled, among the candidates and beside them.
 
         Raises:
             InputError: if the pool has no trainer.
@@ -228,7 +230,7 @@ class Pool:
             InputError: if the pool has no trainer.
         """
         history = self._nets.proxy(0)[1]
-        return history if self._rows is None else history[self._rows]
+        return history[slice(len(self)) if self._rows is None else self._rows]
 
     @property
     def labelled(self) -> Pool | None:
@@ -250,6 +252,11 @@ class Pool:
         """What the choice should avoid; None: nothing in particular."""
         return self._other("private")
 
+    @property
+    def incoming(self) -> Pool | None:
+        """The new batch, when the choice is what to replay with it; else None."""
+        return self._other("incoming")
+
     def inputs(self, rows: Tensor | slice) -> Tensor:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
         return self._prepare(self.data.x[rows])
@@ -269,7 +276,7 @@ class Pool:
             precision=self._precision,
             batch_size=self._batch_size,
             cost=self.cost,
-            incoming=self.incoming,
+            incoming=self._beside["incoming"],
         )
 
     def _gradients(self, y: Tensor) -> Gradients:
@@ -294,7 +301,7 @@ class Pool:
 
 
 class _Nets:
-    """The nets that a pool and its parts share, trained on all of its candidates when first needed. Final."""
+    """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final."""
 
     def __init__(self, data: Exemplars, net: Net | None, trainer: Trains | None) -> None:
         self._data, self._net, self._trainer = data, net, trainer

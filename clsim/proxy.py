@@ -45,10 +45,16 @@ class Trainer:
         """A proxy trained on the labelled samples, and how every sample fared after each epoch.
 
         What it is tested on after an epoch is one pass in eval mode over all of them, so that the dynamics of a sample
-        do not depend on its augmentation.
+        do not depend on its augmentation. Layers that draw (dropout) draw from a seed of the proxy's own, and torch's
+        global generator stays as it was.
         """
+        weights, layers = torch.randint(2**62, (2,), generator=self.rng).tolist()
+        with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
+            torch.manual_seed(layers)
+            return self._train(self.fresh(weights), samples)
+
+    def _train(self, net: Net, samples: Exemplars) -> tuple[Net, History]:
         spec = self.spec
-        net = self.fresh(int(torch.randint(2**62, (1,), generator=self.rng)))
         rate = OptimizerSpec(
             lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=True, schedule="cosine"
         )

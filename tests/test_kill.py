@@ -46,6 +46,8 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
         },
     ),
     (6, {"strategy": "gdumb"}),
+    (5, {"buffer": "reservoir", "settings": ["memory.retrieval=mir", "memory.candidates=12"]}),
+    (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
 

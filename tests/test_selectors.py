@@ -28,6 +28,18 @@ def radius(x: Tensor, chosen: Tensor | tuple[int, ...]) -> float:
     return float(torch.cdist(x, x[list(chosen)]).min(1).values.max())
 
 
+ACQUISITIONS = {
+    # gradients
+    *("glister-active", "badge", "acs-fw", "sparse-approximation"),
+}
+"""Selectors that never read a candidate's label, by name."""
+
+
+@pytest.mark.parametrize("name", sorted(ACQUISITIONS))
+def test_an_acquisition_reads_no_label(name: str) -> None:
+    check_selector(catalog.component("selectors", name), reads_labels=False)
+
+
 @pytest.mark.parametrize("name", catalog.COMPONENTS["selectors"])
 def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
     check_selector(catalog.component("buffers", name))

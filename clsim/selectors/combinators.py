@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from clsim.errors import InputError
 from clsim.pool import Pool, Selection, Selector
 
 
@@ -39,6 +42,50 @@ def per_class(select: Selector) -> Selector:
         return Selection(torch.cat(picks)[order], torch.cat(weighted)[order] if len(weighted) == len(weights) else None)
 
     return balanced
+
+
+def subsample(select: Selector, size: int) -> Selector:
+    """The selector, on so many candidates drawn uniformly at random first: what it costs no longer grows with the pool.
+
+    Where the budget is larger than that, the part is as large as the budget.
+    """
+    if size < 1:
+        raise InputError(f"subsample: size: found {size}, allowed: from 1")
+
+    def on_a_part(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        if len(pool) <= max(size, budget):
+            return select(pool, budget, rng=rng)
+        drawn = torch.randperm(len(pool), generator=rng)[: max(size, budget)]
+        rows = drawn.sort().values.to(pool.data.device)
+        part = select(pool[rows], budget, rng=rng)
+        return replace(part, index=rows[part.index])
+
+    return on_a_part
+
+
+def topped_up(select: Selector) -> Selector:
+    """The selector, and where it returns fewer than it may, those with the largest keys: the rest is at random.
+
+    What is added weighs as much as the least of what was chosen (all weigh 1 where nothing was), and has no score.
+    """
+
+    def full(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        chosen = select(pool, budget, rng=rng)
+        missing = min(budget, len(pool)) - len(chosen.index)
+        if missing <= 0:
+            return chosen
+        left = torch.ones(len(pool), dtype=torch.bool, device=pool.data.device).index_fill_(0, chosen.index, False)
+        rows = left.nonzero().flatten()
+        added = rows[pool.data.key[rows].argsort(descending=True, stable=True)[:missing]]
+        weight, score = chosen.weight, chosen.score
+        if weight is not None:
+            least = weight.min() if len(weight) else weight.new_tensor(1.0)
+            weight = torch.cat([weight, least.expand(missing)])
+        if score is not None:
+            score = torch.cat([score, score.new_full((missing,), torch.nan)])
+        return Selection(torch.cat([chosen.index, added]), weight, score)
+
+    return full
 
 
 def quotas(counts: Tensor, budget: int, rng: torch.Generator) -> Tensor:

@@ -2,47 +2,184 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from torch.nn import functional as F
+from torch import Tensor
 
 from clsim.pool import Pool, Selection
+from clsim.selectors.neighbours import Metric, measured, principal, squared_distances
+from clsim.selectors.points import Points, points
+
+SMALL = 4096
+"""So many rows are gone through as a whole at each pick; of more, only those that may be the farthest."""
 
 
-def k_center(
-    pool: Pool,
-    budget: int,
-    *,
-    rng: torch.Generator,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
-) -> Selection:
-    """The greedy 2-approximation of the k-center problem on features.
+def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean") -> Selection:
+    """The greedy 2-approximation of the k-center problem on features: the farthest sample each time.
 
-    u = argmax_i min_{j∈S} d(φ_i, φ_j), again and again; the radius is at most twice the optimum (Gonzalez, 1985).
-    The first centre is the sample nearest the mean, so that nothing is drawn at random. Memory O(n) beside the
-    features; every prefix is itself the k-center of that size.
+    u = argmax_i min_{j∈S} d(φ_i, φ_j), again and again, where S begins with ``pool.labelled`` if there is any; the
+    radius is at most twice the optimum (Gonzalez, 1985). Without labelled samples the first centre is the sample
+    nearest the mean, so that nothing is drawn at random. Every prefix is itself the k-center of that size.
 
     It covers the pool, outliers first: when only a handful of exemplars a class fit, they are the untypical ones, and
-    random or herding do better. It pays when the budget is large enough to reach the typical ones too.
+    random or herding do better. It pays when the budget is large enough to reach the typical ones too. For small
+    memories rather take ``herding``, ``k-means`` or ``typiclust``; or k-center among the typical ones,
+    ``per_class(prefilter(density,kcenter,5))``, or ``kcenter-robust``.
 
     Args:
         metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
 
+    Needs: features; labelled samples if there are any.
+    Cost: O(n·b·d) time at worst, far less where distances differ; O(n) memory.
     Source: Sener & Savarese, Active Learning for CNNs: A Core-Set Approach (ICLR 2018), algorithm 1.
     """
-    features = F.normalize(pool.features) if metric == "cosine" else pool.features
-    squares = features.square().sum(1)
-    mean = features.mean(0)
-    picks = torch.empty(min(budget, len(pool)), dtype=torch.int64, device=features.device)
-    if not len(picks):
-        return Selection(picks)
-    centre = torch.add(squares, features @ mean, alpha=-2).argmin()
-    nearest = torch.full_like(squares, torch.inf)  # squared distance to the closest centre so far
-    for i in range(len(picks)):
+    candidates = points(pool.features, normalise=metric == "cosine")
+    return Selection(farthest_first(candidates, budget, _covered(pool, candidates)))
+
+
+def k_center_pca(
+    pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", width: int = 50
+) -> Selection:
+    """k-center on the first principal components of the features.
+
+    The scores (φ − μ)·V, with V the eigenvectors of the largest eigenvalues of the candidates' covariance, in float32;
+    then as ``kcenter``. Where the features are no wider than that, it is ``kcenter`` itself.
+
+    Args:
+        metric: before the projection: ``euclidean``, or features scaled to length 1 (``cosine``).
+        width: how many components.
+
+    Needs: features; labelled samples if there are any.
+    Cost: O(n·d² + n·b·width) time, O(n·width) memory.
+    Source: k-center as in Sener & Savarese (ICLR 2018), algorithm 1; that it is run on components is a usage of
+        active-learning libraries, no paper's claim.
+    """
+    features = measured(pool.features, metric)
+    if features.shape[1] <= width:
+        return k_center(pool, budget, rng=rng, metric=metric)
+    mean, directions = principal(features, width)
+    scores = points((features - mean) @ directions)
+    near = None
+    if pool.labelled is not None:
+        near = scores.nearest_of((measured(pool.labelled.features, metric) - mean) @ directions)
+    return Selection(farthest_first(scores, budget, near))
+
+
+def k_center_robust(
+    pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", outliers: float = 0.1
+) -> Selection:
+    """k-center that may leave a fraction of the samples uncovered: the farthest but for so many, each time.
+
+    Each pick is the (z+1)-th farthest from what is chosen, z = ⌊outliers·n⌋, where k-center takes the farthest. Sener
+    & Savarese bound the outliers in a mixed integer program; this is a greedy form of our own. Its guarantee: after
+    k + z picks all but z samples lie within twice the radius that k centres with z outliers need, since a pick farther
+    away than that is one of the z outliers or lies in a ball that had none.
+
+    Args:
+        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        outliers: the fraction that may stay uncovered, from 0 (k-center) to below 1.
+
+    Needs: features; labelled samples if there are any.
+    Cost: O(n·b·d) time, O(n) memory.
+    Source: greedy form of the robust k-center of Sener & Savarese, Active Learning for CNNs: A Core-Set Approach (ICLR
+        2018), algorithm 2.
+    """
+    candidates = points(pool.features, normalise=metric == "cosine")
+    skipped = int(min(max(outliers, 0.0), 1.0) * len(pool))
+    near = _covered(pool, candidates)
+    return Selection(_all_rows(candidates, min(budget, len(pool)), near, skipped))
+
+
+def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, *, small: int = SMALL) -> Tensor:
+    """Rows in the order of Gonzalez' greedy algorithm, int64 (min(budget, n),).
+
+    A squared distance to the nearest centre only ever falls, so one that was computed early is an upper bound ever
+    after. While the farthest of a few *active* rows is at least as far as the bound of every other row, it is the
+    farthest of all, and no other row has to be looked at: exact, as long as no two distances are equal. Others
+    catch up with the centres they missed, in one product, when their bound makes them candidates again.
+
+    Args:
+        near: squared distances to the nearest of the centres that were there before, (n,).
+        small: no more rows than that are all active.
+    """
+    n, budget = len(candidates), min(budget, len(candidates))
+    if n <= max(small, 1) or not budget:
+        return _all_rows(candidates, budget, near)
+    picks = candidates.squares.new_empty(budget, dtype=torch.int64)
+    picks[0] = candidates.squares.argmin() if near is None else near.argmax()
+    bound = _squared_distances_to(candidates, picks[0])
+    bound = bound if near is None else torch.minimum(bound, near)
+    bound[picks[0]] = CHOSEN
+    seen = torch.ones(n, dtype=torch.int32, device=bound.device)  # so many of the picks does a bound know of
+    done, size = 1, max(n // 16, 1)
+    while done < budget:
+        active, others = _catch_up(candidates, bound, seen, picks[:done], size)
+        rows, squares, values = candidates[active], candidates.squares[active], bound[active]
+        began = done
+        while done < budget:
+            best = values.argmax()
+            if bool(values[best] < others):
+                break
+            picks[done] = active[best]
+            distance = torch.addmv(squares + squares[best], rows, rows[best], alpha=-2).clamp_min_(0)
+            torch.minimum(values, distance, out=values)
+            values[best] = CHOSEN
+            done += 1
+        bound[active], seen[active] = values, done
+        # one product with many missed centres costs little, many products with many rows do not pay
+        size = min(2 * size, max(n // 8, 1)) if done - began < 8 else max(size // 2, min(size, 512))
+    return picks
+
+
+CHOSEN = -1.0
+"""In place of the squared distance of a row that is a centre: below every duplicate of it, so that none comes twice."""
+
+
+def _all_rows(candidates: Points, budget: int, near: Tensor | None, skipped: int = 0) -> Tensor:
+    """As the equation says, every row at every pick; the farthest but for ``skipped`` of them."""
+    picks = candidates.squares.new_empty(budget, dtype=torch.int64)
+    near = torch.full_like(candidates.squares, torch.inf) if near is None else near.clone()
+    for i in range(budget):
+        first = i == 0 and bool(near.isinf().all())
+        centre = candidates.squares.argmin() if first else _farthest(near, min(skipped, len(near) - i - 1))
         picks[i] = centre
-        distance = squares + squares[centre] - 2 * (features @ features[centre])
-        nearest = torch.minimum(nearest, distance.clamp_min_(0))  # clamped: round-off makes some slightly negative
-        nearest[centre] = -1  # below every duplicate of it, so that no row is chosen twice
-        centre = nearest.argmax()
-    return Selection(picks)
+        torch.minimum(near, _squared_distances_to(candidates, centre), out=near)
+        near[centre] = CHOSEN
+    return picks
+
+
+def _farthest(near: Tensor, skipped: int) -> Tensor:
+    """The row of the (skipped + 1)-th largest; of equals, the first."""
+    if not skipped:
+        return near.argmax()
+    return (near == near.kthvalue(len(near) - skipped).values).to(torch.uint8).argmax()
+
+
+def _squared_distances_to(candidates: Points, centre: Tensor) -> Tensor:
+    """Of each row to one of them, (n,); clamped, since round-off makes some slightly negative."""
+    products = candidates.along(candidates[centre[None]][0])
+    return products.mul_(-2).add_(candidates.squares).add_(candidates.squares[centre]).clamp_min_(0)
+
+
+def _catch_up(candidates: Points, bound: Tensor, seen: Tensor, picks: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """So many rows with the largest distances, all of them true, the largest at least the bound of all other rows.
+
+    Returns the rows, in order, and that bound.
+    """
+    while True:
+        top = bound.topk(size + 1)
+        active, others = top.indices[:size].sort().values, top.values[size]
+        stale = active[seen[active] < len(picks)]
+        stale = stale[seen[stale].argsort(stable=True)]  # those that missed equally many together
+        for rows in stale.split(1024) if len(stale) else ():
+            there = candidates[rows]
+            for centres in picks[int(seen[rows[0]]) :].split(1024):
+                squares = squared_distances(there, candidates[centres]).min(1).values
+                bound[rows] = torch.minimum(bound[rows], squares)
+        seen[stale] = len(picks)
+        if bool(bound[active].max() >= others):
+            return active, others
+
+
+def _covered(pool: Pool, candidates: Points) -> Tensor | None:
+    """Squared distances to what is labelled already."""
+    return None if pool.labelled is None else candidates.nearest_of(pool.labelled.features)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clsim.pool import Pool, Selection
+from clsim.selectors.scores import ranks_within
 
 
 def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -45,9 +47,13 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     of Prabhu et al., GDumb (ECCV 2020).
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    y = pool.data.y[by_key]
-    grouped = y.argsort(stable=True)
-    first = torch.searchsorted(y[grouped], y[grouped])  # where each one's class begins
-    rank = torch.empty_like(grouped)
-    rank[grouped] = torch.arange(len(y), device=y.device) - first
-    return Selection(by_key[rank.argsort(stable=True)][:budget])  # the first of each class, then the second, …
+    return Selection(by_key[in_turn(pool.data.y[by_key])][:budget])
+
+
+def in_turn(y: Tensor) -> Tensor:
+    """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
+
+    >>> in_turn(torch.tensor([7, 7, 7, 2, 7, 2])).tolist()
+    [0, 3, 1, 5, 2, 4]
+    """
+    return ranks_within(y).argsort(stable=True)

@@ -1,0 +1,152 @@
+"""Choices that even out the classes, or the clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.cluster import AgglomerativeClustering
+from torch import Tensor
+
+from clsim.pool import Pool, Selection
+from clsim.selectors.scores import at_least, filled, highest, margins, ranks_within
+
+
+def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """An oracle baseline: at random, each time of the class with fewest samples, by labels that are hidden.
+
+    It reads the candidates' labels, as no acquisition can, to show what balance alone is worth. The next sample is of
+    the class that has fewest among what is labelled already and what is chosen: water filling, so that the largest
+    class exceeds the smallest by as little as can be. Where nothing is labelled yet, it is ``class-balanced``.
+
+    Needs: labels of the candidates.
+    Cost: O(n log n) time, O(n) memory.
+    Source: the balanced random baseline of Emam et al., Active Learning at the ImageNet Scale (2021).
+    """
+    by_key = pool.data.key.argsort(descending=True, stable=True)
+    y = pool.data.y[by_key]
+    level = ranks_within(y)
+    if pool.labelled is not None:
+        labelled = pool.labelled.data.y
+        counts = (labelled + 1).bincount(minlength=int(y.max()) + 2 if len(y) else 1)
+        level = level + counts[y + 1]
+    return Selection(by_key[level.argsort(stable=True)][:budget])
+
+
+def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """At random while there is budget to spare, then what is most like the rarest class and least like common ones.
+
+    With classes of more than the mean number of labelled samples called majority, and the others minority: as soon as
+    the budget left is at most |minority|·(mean of majority − mean of minority), the next pick is
+    argmin_x ‖h − μ_rarest‖² / min_{c majority} ‖h − μ_c‖², where μ are the labelled samples' class means; before, the
+    next by key, uniformly at random. A pick counts with its predicted class, since its label is hidden. Where the
+    rarest class has no sample, the numerator is 1. Where nothing is labelled yet, all picks are random.
+
+    Needs: features; labelled samples.
+    Cost: O(b·n·d) time, O(n·C) memory.
+    Source: Aggarwal, Popescu & Hudelot, Active Learning for Imbalanced Datasets (WACV 2020); with the nearest of the
+        majority's centres.
+    """
+    budget = min(budget, len(pool))
+    by_key = pool.data.key.argsort(descending=True, stable=True)
+    if pool.labelled is None:
+        return Selection(by_key[:budget])
+    features, predictions = pool.features, pool.predictions
+    centres = _Centres(pool.labelled, features)
+    classes = (pool.visible.any(0) | pool.labelled.visible.any(0)).nonzero().flatten()
+    open_ = torch.ones(len(pool), dtype=torch.bool, device=features.device)
+    picks = torch.empty(budget, dtype=torch.int64, device=features.device)
+    next_random = 0
+    for i in range(budget):
+        counts = centres.counts[classes]
+        common = counts > counts.mean()
+        gap = (~common).sum() * (counts[common].mean() - counts[~common].mean())  # NaN without a majority
+        if budget - i <= gap:
+            rarest = classes[counts.argmin()]
+            far = centres.squared[:, classes[common]].amin(1)
+            near = centres.squared[:, rarest] if centres.counts[rarest] else torch.ones_like(far)
+            ratio = torch.where(near > 0, near / far, 0.0)
+            picks[i] = ratio.masked_fill(~open_, torch.inf).nan_to_num(nan=torch.inf).argmin()
+            if not open_[picks[i]]:  # all that are left lie on a centre of the majority
+                picks[i] = open_.nonzero()[0, 0]
+        else:
+            while not open_[by_key[next_random]]:
+                next_random += 1
+            picks[i] = by_key[next_random]
+        open_[picks[i]] = False
+        centres.add(features[picks[i]], predictions[picks[i]])
+    return Selection(picks)
+
+
+def cluster_margin(
+    pool: Pool, budget: int, *, rng: torch.Generator, factor: int = 10, size: int = 10, candidates: int = 4000
+) -> Selection:
+    """What the net cannot decide, from all over the pool: clusters take turns, the smallest first.
+
+    The ``factor``·b candidates with the lowest margin p₍₁₎ − p₍₂₎ are grouped by the clusters of all candidates
+    (average linkage on features). In each round every group that has samples left gives one, the group that began
+    smallest first; each gives its lowest margin first.
+
+    Args:
+        factor: so many times the budget may be chosen from.
+        size: samples a cluster, on average.
+        candidates: only so many with the lowest margin are clustered, since that takes memory quadratic in them; where
+            the budget is larger, the others follow by margin.
+
+    Needs: features, probabilities.
+    Cost: O(m² log m) time, O(m²) memory, for m ≤ ``candidates``.
+    Source: Citovsky et al., Batch Active Learning at Scale (NeurIPS 2021), algorithm 2; it draws at random inside a
+        cluster.
+    """
+    for name, value in (("factor", factor), ("size", size), ("candidates", candidates)):
+        at_least(name, value, 1)
+    budget = min(budget, len(pool))
+    narrow = -margins(pool.probabilities)
+    rows = highest(narrow, candidates)
+    cluster = _clusters(pool.features[rows], -(-len(rows) // size))
+    rows, cluster = rows[: factor * budget], cluster[: factor * budget]
+    return Selection(filled(rows[in_turns(cluster)[:budget]], narrow, budget))
+
+
+def in_turns(cluster: Tensor) -> Tensor:
+    """Rows in the order of a round robin over their clusters, small ones first; inside a cluster as they stand.
+
+    >>> in_turns(torch.tensor([7, 7, 7, 2, 2, 5]))
+    tensor([5, 3, 0, 4, 1, 2])
+    """
+    _, which, counts = cluster.unique(return_inverse=True, return_counts=True)
+    order = counts[which].argsort(stable=True)
+    return order[ranks_within(cluster)[order].argsort(stable=True)]
+
+
+def _clusters(x: Tensor, count: int) -> Tensor:
+    """int64 (n,), so many clusters by average linkage."""
+    if count < 2 or len(x) < 2:
+        return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    found = AgglomerativeClustering(n_clusters=count, linkage="average").fit_predict(np.asarray(x.cpu()))
+    return torch.from_numpy(found).to(x.device, torch.int64)
+
+
+class _Centres:
+    """Class means, as samples are added, and how far candidates are from them. Final.
+
+    Attributes:
+        counts: float32 (C,), samples of each class.
+        squared: (n, C), squared distances of the candidates.
+    """
+
+    def __init__(self, labelled: Pool, candidates: Tensor) -> None:
+        known = labelled.data.y >= 0
+        y, h = labelled.data.y[known], labelled.features[known]
+        self._x, self._squares = candidates, candidates.square().sum(1)
+        self.counts = h.new_zeros(labelled.logits.shape[1]).index_add_(0, y, h.new_ones(len(y)))
+        self._sums = h.new_zeros(len(self.counts), h.shape[1]).index_add_(0, y, h)
+        self.squared = torch.stack([self._to(c) for c in range(len(self.counts))], 1)
+
+    def add(self, h: Tensor, y: Tensor) -> None:
+        self._sums[y] += h
+        self.counts[y] += 1
+        self.squared[:, y] = self._to(y)
+
+    def _to(self, c: int | Tensor) -> Tensor:
+        centre = self._sums[c] / self.counts[c].clamp_min(1)
+        return (self._squares + centre.square().sum() - 2 * (self._x @ centre)).clamp_min(0)

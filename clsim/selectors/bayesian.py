@@ -1,0 +1,240 @@
+"""Bayesian batches: a few samples whose expected log-likelihood, as a function of the weights, is that of all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.pool import Pool, Selection
+from clsim.selectors.matching import nonnegative_solution
+
+
+def acs_fw(
+    pool: Pool, budget: int, *, rng: torch.Generator, projections: int = 10, entropy_weight: float = 0.7
+) -> Selection:
+    """Query a sparse subset whose expected log-likelihood approximates the whole pool's, by Frank–Wolfe.
+
+    L_n(θ) = E_{y∼p̄(y|x_n)} log p(y|x_n, θ) + γ·H(p̄_n) as a vector over J nets θ_j drawn by dropout, divided by √J; p̄
+    is the mean prediction of the same nets. With σ_n = ‖L_n‖, Frank–Wolfe minimises ‖Σ_n L_n − Σ_n w_n L_n‖² over
+    w ≥ 0, Σ_n w_n σ_n ≤ Σ_n σ_n, from w = 0: argmax_n ⟨L − L(w), L_n/σ_n⟩, then an exact line search. The batch is
+    the support of w, in the order of its first picks.
+
+    The support is often smaller than the budget, since Frank–Wolfe returns to samples that it has. The rest is then
+    chosen in the same way out of what is left over, again and again: this top-up is ours, the paper queries fewer.
+
+    Args:
+        projections: J.
+        entropy_weight: γ.
+
+    Needs: dropout passes.
+    Cost: J forward passes, then O(b·n·J) time a round, O(n·J) memory.
+    Source: Pinsler et al., Bayesian Batch Active Learning as Sparse Subset Approximation (NeurIPS 2019), algorithm 1
+        with the projections of section 5.
+    """
+    likelihoods, _ = expected_log_likelihoods(pool, projections, rng, entropy_weight)
+    rest = torch.arange(len(pool), device=likelihoods.device)
+    picks = rest[:0]
+    size = min(budget, len(pool))
+    while len(picks) < size:
+        chosen = frank_wolfe(likelihoods[rest], size - len(picks))[0]
+        picks = torch.cat([picks, rest[chosen]])
+        rest = rest[torch.ones_like(rest).index_fill_(0, chosen, 0).bool()]
+    return Selection(picks)
+
+
+def frank_wolfe(vectors: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """min ‖Σ_n a_n − Σ_n w_n a_n‖² over w ≥ 0, Σ_n w_n‖a_n‖ ≤ Σ_n ‖a_n‖, from w = 0, in so many steps.
+
+    Args:
+        vectors: a, (n, J) with n ≥ 1.
+
+    Returns:
+        The support in the order in which it grew, int64 (at most steps,), never empty if steps > 0; w, float64 (n,).
+    """
+    vectors = vectors.double()
+    sigma = vectors.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    corners = vectors * (sigma.sum() / sigma)[:, None]  # of the polytope that w·a moves in
+    target, point = vectors.sum(0), torch.zeros_like(vectors[0])
+    weight = torch.zeros_like(sigma)
+    visited = torch.empty(steps, dtype=torch.int64, device=vectors.device)
+    for step in range(steps):
+        best = (vectors @ (target - point) / sigma).argmax()
+        towards = corners[best] - point
+        length = (towards @ (target - point) / (towards @ towards).clamp_min(1e-30)).clamp(0, 1)
+        weight *= 1 - length
+        weight[best] += length * sigma.sum() / sigma[best]
+        point = point + length * towards
+        visited[step] = best
+        if not (target - point).norm() > 1e-9 * target.norm():
+            visited = visited[: step + 1]
+            break  # the target is met
+    return _first_visits(visited, len(vectors)), weight
+
+
+def sparse_approximation(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    solver: Literal["iht", "greedy"] = "iht",
+    projections: int = 10,
+    uncertainty: float = 1.0,
+    spread: float = 0.01,
+    iterations: int = 100,
+) -> Selection:
+    """Query weighted samples that represent the pool's expected log-likelihood and are uncertain themselves.
+
+    min over S, |S| = b, and w ≥ 0 on S, 0 elsewhere, of
+    ‖Σ_n φ_n − Σ_S w_n φ_n‖² + α·(Σ_n σ_n − Σ_S σ_n)² + β·‖w − 1‖². φ_n, a vector over J nets drawn by dropout divided
+    by √J, is the mean and σ_n the standard deviation, over y ∼ p̄(y|x_n), of log p(y|x_n, θ_j): what the pool's
+    log-likelihood is and how uncertain it is without the labels.
+
+    ``greedy``: the sample that lowers the objective most by its own weight, then w on S refitted (orthogonal matching
+    pursuit with the two further terms). ``iht``, proximal iterative hard thresholding: a gradient step on w by exact
+    line search, then the b samples that the step and α's term, linearised, rank highest, projected to w ≥ 0; a step
+    that does not lower the objective is halved; from w = 0 and from w = 1, the better of the two. Both solvers end with
+    w fitted to S under w ≥ 0. The objective is recalled, not read: the form of φ and σ, the steps and all constants are
+    unverified. β is small so that w may grow to n/b, as the sum over b samples that stands for n needs.
+
+    Args:
+        solver: ``iht`` or ``greedy``.
+        projections: J.
+        uncertainty: α.
+        spread: β, above 0.
+        iterations: of ``iht``, at least 1.
+
+    Needs: dropout passes.
+    Cost: J forward passes, then O(n·J) time a pick or an iteration and O(b³) for the weights, O(n·J) memory.
+    Source: Shen et al., Batch Active Learning from the Perspective of Sparse Approximation (2022), as recalled.
+    """
+    if not (0 <= uncertainty < torch.inf and 0 < spread < torch.inf and iterations > 0):
+        raise InputError(
+            f"sparse-approximation: found uncertainty {uncertainty}, spread {spread} and iterations {iterations}, "
+            "allowed: uncertainty from 0, spread above 0, both finite, iterations from 1"
+        )
+    mean, deviation = expected_log_likelihoods(pool, projections, rng)
+    problem = Approximation(mean.double(), deviation.double(), uncertainty, spread)
+    size = min(budget, len(pool))
+    picks = problem.greedy(size) if solver == "greedy" else problem.thresholded(size, iterations)
+    return Selection(picks, problem.weights(picks).float())
+
+
+def expected_log_likelihoods(
+    pool: Pool, projections: int, rng: torch.Generator, entropy_weight: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """E_{y∼p̄} log p(y|x_n, θ_j) + γ·H(p̄_n), over √J, (n, J); and the deviation over y, root mean square over j, (n,).
+
+    No class that a sample cannot have counts, and log 0 is the logarithm of the smallest float.
+    """
+    if projections < 1:
+        raise InputError(f"projections: found {projections}, allowed: 1 or more")
+    drawn = pool.stochastic(projections, rng)
+    logs = drawn.clamp_min(torch.finfo(drawn.dtype).tiny).log()
+    predictive = drawn.mean(0)
+    mean = (predictive * logs).sum(2)
+    deviation = (predictive * (logs - mean[:, :, None]).square()).sum(2).mean(0).sqrt()
+    entropy = torch.special.entr(predictive).sum(1)
+    return (mean + entropy_weight * entropy).T / projections**0.5, deviation
+
+
+class Approximation:
+    """min over |S| = b, w ≥ 0 on S, of ‖Σφ − Σ_S w φ‖² + α(Σσ − Σ_S σ)² + β‖w − 1‖². Final.
+
+    Args:
+        vectors: φ, float64 (n, J).
+        sigma: σ, float64 (n,).
+        alpha, beta: of the two further terms.
+    """
+
+    def __init__(self, vectors: Tensor, sigma: Tensor, alpha: float, beta: float) -> None:
+        self._vectors, self._sigma, self._alpha, self._beta = vectors, sigma, alpha, beta
+        self._target = vectors.sum(0)
+
+    def value(self, picks: Tensor, weight: Tensor) -> Tensor:
+        """The objective at w on ``picks``, 0 elsewhere."""
+        others = len(self._sigma) - len(picks)
+        return (
+            (self._target - weight @ self._vectors[picks]).square().sum()
+            + self._alpha * self._missing(picks).square()
+            + self._beta * ((weight - 1).square().sum() + others)
+        )
+
+    def weights(self, picks: Tensor) -> Tensor:
+        """The best w ≥ 0 on ``picks``."""
+        if not len(picks):
+            return self._sigma[:0]
+        ones = self._sigma.new_ones(len(picks))
+        matrix = torch.cat([self._vectors[picks].T, self._beta**0.5 * torch.diag(ones)])
+        weight = nonnegative_solution(matrix, torch.cat([self._target, self._beta**0.5 * ones]))
+        return torch.where(weight.sum() > 0, weight, 1)
+
+    def greedy(self, budget: int) -> Tensor:
+        """Rows in the order in which they are chosen."""
+        picks = torch.empty(budget, dtype=torch.int64, device=self._sigma.device)
+        squares = self._vectors.square().sum(1) + self._beta
+        ridge = self._beta * torch.eye(self._vectors.shape[1], dtype=squares.dtype, device=squares.device)
+        left = self._target
+        for k in range(budget):
+            alone = (self._vectors @ left + self._beta).clamp_min(0) / squares  # best weight, the others' kept
+            missing = self._missing(picks[:k])
+            gain = squares * alone.square() + self._alpha * (missing.square() - (missing - self._sigma).square())
+            gain[picks[:k]] = -torch.inf
+            picks[k] = gain.argmax()
+            chosen = self._vectors[picks[: k + 1]]
+            # what the best w on the picks leaves of the target, found in the J dimensions of φ
+            left = self._beta * torch.linalg.solve(chosen.T @ chosen + ridge, self._target - chosen.sum(0))
+        return picks
+
+    def thresholded(self, budget: int, iterations: int) -> Tensor:
+        """Rows, those of the largest weights first, by proximal iterative hard thresholding."""
+        found = []
+        for start in (0.0, 1.0):
+            picks, _ = self.iterate(budget, iterations, start)
+            weight = self.weights(picks)
+            found.append((float(self.value(picks, weight)), picks[weight.argsort(descending=True, stable=True)]))
+        return min(found, key=lambda one: one[0])[1]
+
+    def iterate(self, budget: int, iterations: int, start: float) -> tuple[Tensor, Tensor]:
+        """The rows that are kept after so many steps from w = start, in no order, and their weights."""
+        weight = torch.full_like(self._sigma, start)
+        picks, value, shorter = weight[:0].long(), torch.inf, 1.0
+        for _ in range(iterations):
+            slope = 2 * (self._beta * (weight - 1) - self._vectors @ (self._target - weight @ self._vectors))
+            length = shorter * self._line_search(slope, picks, budget)
+            tried, moved = self._projected(weight - length * slope, self._missing(picks), budget, length)
+            lower = float(self.value(tried, moved[tried]))
+            if lower < value:
+                picks, weight, value, shorter = tried, moved, lower, 1.0
+            else:
+                shorter /= 2
+        return picks, weight[picks]
+
+    def _line_search(self, slope: Tensor, picks: Tensor, budget: int) -> float:
+        """The exact step against the slope, on the picks and as many others that it would raise most."""
+        outside = slope.index_fill(0, picks, torch.inf)
+        moving = torch.cat([picks, outside.argsort(stable=True)[: min(budget, len(slope) - len(picks))]])
+        part = slope[moving]
+        square = part.square().sum()
+        curvature = (part @ self._vectors[moving]).square().sum() + self._beta * square
+        return float(torch.where(square > 0, square / (2 * curvature), 1))
+
+    def _projected(self, moved: Tensor, missing: Tensor, budget: int, length: float) -> tuple[Tensor, Tensor]:
+        """The b rows that rank highest after a step to ``moved``; the weights that they keep of it, else 0, (n,)."""
+        kept = moved.clamp_min(0)
+        rank = kept.square() / (2 * length) + 2 * self._alpha * missing * self._sigma
+        chosen = rank.argsort(descending=True, stable=True)[:budget]
+        return chosen, torch.zeros_like(kept).index_copy_(0, chosen, kept[chosen])
+
+    def _missing(self, picks: Tensor) -> Tensor:
+        return self._sigma.sum() - self._sigma[picks].sum()
+
+
+def _first_visits(visited: Tensor, n: int) -> Tensor:
+    """Distinct rows in the order of their first visit."""
+    first = torch.full((n,), len(visited), device=visited.device)
+    first.scatter_reduce_(0, visited, torch.arange(len(visited), device=visited.device), "amin")
+    order = first.argsort(stable=True)
+    return order[: int((first < len(visited)).sum())]

@@ -1,0 +1,140 @@
+"""What lies near a decision boundary: in the last layer, in the input, or beside neighbours that are seen otherwise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clsim.pool import Pool, Selection
+from clsim.selectors.scores import at_least, filled, highest
+
+LOG_TINY = -87.3
+"""log p is no lower: where float32 ends. Divergences stay finite at p = 0."""
+
+
+def boundary_margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """What is nearest to a boundary of the last layer: the lowest distance, in feature space, to another class.
+
+    min_{c ≠ ŷ} ((w_ŷ − w_c)ᵀh + b_ŷ − b_c) / ‖w_ŷ − w_c‖, over the classes of the sample's task: how far h must move
+    for the logits of ŷ and c to tie.
+
+    Needs: features, logits.
+    Cost: O(n·C) time and memory.
+    Source: MASE of Emam et al., Active Learning at the ImageNet Scale (2021).
+    """
+    return Selection(highest(-boundary_distances(pool).amin(1), budget))
+
+
+def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """What is nearest to the boundaries of each class, equally many for each.
+
+    For each class c in turn, the samples not yet taken with the smallest D(x, c) = min_{c' ≠ ŷ} d(x; ŷ, c') if ŷ = c,
+    else d(x; ŷ, c), where d is the distance of ``boundary-margin``: ⌊b/C⌋ of them, and one more for the first b mod C
+    classes. C counts the classes that any candidate's task has. The nearest of each class come first. Where no sample
+    left can be of a class, those nearest to any boundary stand in.
+
+    Needs: features, logits.
+    Cost: O(n·C + C·n log n) time, O(n·C) memory.
+    Source: BASE of Emam et al., Active Learning at the ImageNet Scale (2021), algorithm 1.
+    """
+    distances = boundary_distances(pool)
+    nearest = distances.amin(1)
+    own = torch.arange(distances.shape[1], device=distances.device) == pool.predictions[:, None]
+    distances = torch.where(own, nearest[:, None], distances).clamp_max(torch.finfo(nearest.dtype).max)
+    distances = distances.where(pool.visible, torch.nan)  # NaN: not to be had
+    classes = pool.visible.any(0).nonzero().flatten()
+    budget = min(budget, len(pool))
+    picks, ranks = [], []
+    for i, c in enumerate(classes.tolist()):
+        quota = budget // len(classes) + (i < budget % len(classes))
+        open_to = int((~distances[:, c].isnan()).sum())
+        chosen = highest(-distances[:, c], min(quota, open_to))
+        distances[chosen] = torch.nan
+        picks.append(chosen)
+        ranks.append(torch.arange(len(chosen), device=chosen.device))
+    order = torch.cat(ranks).argsort(stable=True)
+    return Selection(filled(torch.cat(picks)[order], -nearest, budget))
+
+
+def cal(pool: Pool, budget: int, *, rng: torch.Generator, neighbours: int = 10) -> Selection:
+    """What the net sees otherwise than its nearest neighbours in feature space: contrastive examples.
+
+    The highest mean over the neighbours x' of ½[KL(p(x') ‖ p(x)) + KL(p(x) ‖ p(x'))]. Neighbours are of what is
+    labelled already (as in the paper), else of the candidates themselves, a sample not being its own (as in DeepCore).
+
+    Args:
+        neighbours: how many, nearest by Euclidean distance.
+
+    Needs: features, probabilities; labelled samples, if there are any.
+    Cost: O(n·m·d) time, O(1000·m) memory, for m that may be neighbours.
+    Source: Margatina et al., Active Learning by Acquiring Contrastive Examples (EMNLP 2021), algorithm 1; the symmetric
+        form of Guo et al., DeepCore (DEXA 2022).
+    """
+    at_least("neighbours", neighbours, 1)
+    other = pool.labelled or pool
+    count = min(neighbours, len(other) - (other is pool))
+    if count < 1:
+        return Selection(torch.arange(min(budget, len(pool)), device=pool.data.device))
+    p, log_p, log_other, p_other = pool.probabilities, log_softmax(pool), log_softmax(other), other.probabilities
+    score = torch.empty(len(pool), device=p.device)
+    for rows in torch.arange(len(pool), device=p.device).split(1000):
+        distance = torch.cdist(pool.features[rows], other.features)
+        if other is pool:
+            distance[torch.arange(len(rows)), rows] = torch.inf
+        near = distance.topk(count, largest=False).indices
+        difference = (p_other[near] - p[rows, None]) * (log_other[near] - log_p[rows, None])
+        score[rows] = difference.sum(2).mean(1) / 2
+    return Selection(highest(score, budget))
+
+
+def contextual_diversity(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """What is confused otherwise than all that is chosen: k-center under the symmetric divergence of the softmax.
+
+    argmax_x min_{s ∈ S} ½[KL(p(x) ‖ p(s)) + KL(p(s) ‖ p(x))], again and again. S begins with what is labelled already;
+    where nothing is, with the sample nearest to the mean softmax.
+
+    Needs: probabilities; labelled samples, if there are any.
+    Cost: O((b + l)·n·C) time, O(n·C) memory, for l labelled samples.
+    Source: CDAL-CS of Agarwal et al., Contextual Diversity for Active Learning (ECCV 2020), in the form of Guo et al.,
+        DeepCore (DEXA 2022).
+    """
+    p, log_p = pool.probabilities, log_softmax(pool)
+    own = (p * log_p).sum(1)
+
+    def divergence(q: Tensor, log_q: Tensor) -> Tensor:
+        """To each of the rows of q (m, C): (n, m), never below 0."""
+        return ((own[:, None] + (q * log_q).sum(1) - p @ log_q.T - log_p @ q.T) / 2).clamp_min_(0)
+
+    nearest = torch.full_like(own, torch.inf)
+    if pool.labelled is not None:
+        q, log_q = pool.labelled.probabilities, log_softmax(pool.labelled)
+        for part, log_part in zip(q.split(256), log_q.split(256), strict=True):
+            nearest = torch.minimum(nearest, divergence(part, log_part).amin(1))
+    picks = torch.empty(min(budget, len(pool)), dtype=torch.int64, device=p.device)
+    for i in range(len(picks)):
+        if i == 0 and pool.labelled is None:
+            mean = p.mean(0, keepdim=True)
+            picks[i] = divergence(mean, mean.log().clamp_min(LOG_TINY))[:, 0].argmin()
+        else:
+            picks[i] = nearest.argmax()
+        last = picks[i : i + 1]
+        nearest = torch.minimum(nearest, divergence(p[last], log_p[last])[:, 0])
+        nearest[last] = -1  # below every duplicate of it, so that no row is chosen twice
+    return Selection(picks)
+
+
+def boundary_distances(pool: Pool) -> Tensor:
+    """Of each sample's features to where its likeliest class ties with each other one, (n, C), from 0.
+
+    ∞ for the class itself, for those that its task does not have, and where no movement leads to a tie.
+    """
+    weight, predictions, logits = pool.net.head.weight.detach().float(), pool.predictions, pool.logits
+    apart = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")[predictions]
+    ahead = logits.gather(1, predictions[:, None]) - logits
+    distances = torch.where(ahead > 0, ahead / apart, 0.0)  # x / 0 = ∞
+    return distances.scatter(1, predictions[:, None], torch.inf)
+
+
+def log_softmax(pool: Pool) -> Tensor:
+    """log p, (n, C), not below :data:`LOG_TINY`."""
+    return pool.logits.log_softmax(1).clamp_min(LOG_TINY)

@@ -1,0 +1,182 @@
+"""What nets disagree on: nets drawn by dropout, or a committee."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clsim.pool import Pool, Selection
+from clsim.selectors.scores import at_least, entropies, highest, informations, least_confidences, vote_shares
+
+
+def bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
+    """What would tell most about which net is right: the highest I(y; ω) = H(p̄) − mean_t H(p_t).
+
+    High where each net is sure, and of another class than the others; 0 where all give the same softmax, however
+    uncertain.
+
+    Args:
+        passes: nets drawn by dropout; p̄ is the mean of their softmax p_t.
+
+    Needs: passes with dropout.
+    Cost: ``passes`` forward passes, O(T·n·C) memory.
+    Source: Houlsby et al., Bayesian Active Learning for Classification and Preference Learning (2011), eq. 2; with
+        dropout Gal, Islam & Ghahramani, Deep Bayesian Active Learning with Image Data (ICML 2017).
+    """
+    at_least("passes", passes, 1)
+    return Selection(highest(informations(pool.stochastic(passes, rng)), budget))
+
+
+def ensemble_bald(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
+    """What a committee disagrees on: the highest mean_t KL(p_t ‖ p̄), its members' divergence from their consensus.
+
+    It is BALD over the members, since H(p̄) − mean_t H(p_t) = mean_t KL(p_t ‖ p̄).
+
+    Args:
+        nets: fresh ones, trained on the pool's labelled samples.
+
+    Needs: a committee.
+    Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
+    Source: McCallum & Nigam, Employing EM and Pool-Based Active Learning for Text Classification (ICML 1998).
+    """
+    at_least("nets", nets, 1)
+    return Selection(highest(informations(torch.stack([m.probabilities for m in pool.committee(nets)])), budget))
+
+
+def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
+    """What the votes of a committee are spread over: the highest −Σ_c (v_c / T) log(v_c / T).
+
+    Equal entropies, and with few members there are many, are ranked by 1 − max_c p̄_c.
+
+    Args:
+        nets: fresh ones, trained on the pool's labelled samples.
+
+    Needs: a committee.
+    Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
+    Source: Dagan & Engelson, Committee-Based Sampling for Training Probabilistic Classifiers (ICML 1995).
+    """
+    at_least("nets", nets, 1)
+    p = torch.stack([member.probabilities for member in pool.committee(nets)])
+    return Selection(highest(entropies(vote_shares(p)), budget, ties=least_confidences(p.mean(0))))
+
+
+def mean_std(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
+    """What nets drawn by dropout vary on: the highest mean over the classes of the standard deviation of p_c.
+
+    (1/C) Σ_c √(mean_t p_tc² − p̄_c²), over the C classes of the sample's task.
+
+    Args:
+        passes: nets drawn.
+
+    Needs: passes with dropout.
+    Cost: ``passes`` forward passes, O(T·n·C) memory.
+    Source: Kampffmeyer, Salberg & Jenssen (CVPR workshops 2016), as in Gal, Islam & Ghahramani, Deep Bayesian Active
+        Learning with Image Data (ICML 2017), section 4.
+    """
+    at_least("passes", passes, 1)
+    deviation = pool.stochastic(passes, rng).std(0, correction=0)
+    return Selection(highest(deviation.sum(1) / pool.visible.sum(1), budget))
+
+
+def batch_bald(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    passes: int = 10,
+    candidates: int = 1000,
+    configurations: int = 1000,
+) -> Selection:
+    """What would together tell most about which net is right: greedily the highest I(y_S; ω).
+
+    The next pick is argmax_x I(y_x; ω | y_S) = Σ_ŷ p(ŷ_S) [H(Σ_t w_t p_t(y_x)) − Σ_t w_t H(p_t(y_x))], where
+    w_t = p(ω_t | ŷ_S) is what the labels ŷ_S of what is chosen would say of the T nets. The first pick is BALD's; a
+    duplicate of what is chosen gains little. All labellings ŷ_S are enumerated while they are few; after that, as many
+    are drawn from p(y_S), and both terms are averaged over them: unbiased, and never negative.
+
+    T nets can be told apart with log T nats. Where nothing is left to learn (no gain above 1e-4 nats), a new round
+    begins as if nothing were chosen; where the nets agree on all that is left, the rest follow by BALD.
+
+    Args:
+        passes: nets drawn by dropout, T: more tell more picks apart.
+        candidates: only so many with the highest BALD are candidates (or the budget, if that is more).
+        configurations: labellings that are enumerated, or drawn.
+
+    Needs: passes with dropout.
+    Cost: ``passes`` forward passes, O(b·configurations·candidates·C·T) time, O(T·n·C + 2e7) memory.
+    Source: Kirsch, van Amersfoort & Gal, BatchBALD (NeurIPS 2019), algorithm 1 and section 3.3.
+    """
+    for name, value in (("passes", passes), ("candidates", candidates), ("configurations", configurations)):
+        at_least(name, value, 1)
+    p = pool.stochastic(passes, rng)
+    by_bald = highest(informations(p), len(pool))
+    rows = by_bald[: max(candidates, budget)]
+    picks = rows[greedy_joint(p[:, rows], min(budget, len(rows)), configurations, rng)]
+    return Selection(picks)
+
+
+def greedy_joint(p: Tensor, budget: int, configurations: int, rng: torch.Generator) -> Tensor:
+    """See :func:`batch_bald`; of (T, n, C), whose rows stand by BALD, best first. int64 (budget,)."""
+    n = p.shape[1]
+    picks = torch.empty(budget, dtype=torch.int64, device=p.device)
+    open_ = torch.ones(n, dtype=torch.bool, device=p.device)
+    round_ = _Labellings(p, configurations, rng)
+    for i in range(budget):
+        gains = round_.gains(p).masked_fill_(~open_, -1)
+        if gains.amax() <= 1e-4:
+            fresh = round_.empty
+            round_ = _Labellings(p, configurations, rng)
+            gains = round_.gains(p).masked_fill_(~open_, -1)
+            if fresh or gains.amax() <= 1e-4:
+                picks[i:] = open_.nonzero().flatten()[: budget - i]
+                break
+        picks[i] = gains.argmax()
+        open_[picks[i]] = False
+        round_.add(p[:, picks[i]])
+    return picks
+
+
+class _Labellings:
+    """The labellings ŷ_S of what is chosen, with their probabilities and what each says of the nets. Final.
+
+    Attributes:
+        share: (K,), p(ŷ_S), or 1 / K where they are drawn.
+        weight: (K, T), p(ω_t | ŷ_S).
+    """
+
+    def __init__(self, p: Tensor, most: int, rng: torch.Generator) -> None:
+        self.share = p.new_ones(1)
+        self.weight = p.new_full((1, len(p)), 1 / len(p))
+        self.empty = True
+        self._most, self._rng, self._sampled = most, rng, False
+
+    def gains(self, p: Tensor) -> Tensor:
+        """I(y_x; ω | y_S) of each row x of (T, n, C), in blocks of labellings: (n,)."""
+        block = max(1, 5_000_000 // max(p[0].numel(), 1))
+        parts = zip(self.share.split(block), self.weight.split(block), strict=True)
+        return torch.stack([share @ informations(p, weight) for share, weight in parts]).sum(0)
+
+    def add(self, p: Tensor) -> None:
+        """Also choose a row, of softmax (T, C)."""
+        self.empty = False
+        likely = self.weight @ p  # p(y_x | ŷ_S), (K, C)
+        if likely.numel() <= self._most and not self._sampled:
+            share = (self.share[:, None] * likely).flatten()
+            parent = torch.arange(len(likely), device=p.device).repeat_interleave(p.shape[1])
+            label = torch.arange(p.shape[1], device=p.device).repeat(len(likely))
+            possible = share > 0
+            share, parent, label = share[possible], parent[possible], label[possible]
+        else:
+            parent = torch.arange(self._most, device=p.device)
+            parent = parent if self._sampled else self._drawn(self.share.expand(self._most, -1))
+            label = self._drawn(likely[parent])
+            share, self._sampled = p.new_ones(self._most), True
+        weight = self.weight[parent] * p[:, label].T
+        self.share, self.weight = share / share.sum(), weight / weight.sum(1, keepdim=True)
+
+    def _drawn(self, p: Tensor) -> Tensor:
+        """One of each row of (m, k), with probabilities proportional to its entries."""
+        edges = p.cumsum(1)
+        # a hair below the last edge, so that round-off never leads to an entry of probability 0
+        at = torch.rand(len(p), 1, generator=self._rng).to(p.device) * edges[:, -1:] * (1 - 1e-6)
+        return torch.searchsorted(edges, at, right=True).flatten()

@@ -1,0 +1,95 @@
+"""Distances between many rows of features, in blocks: nearest neighbours, principal components, the metric of a choice.
+
+Nothing here makes an n × n matrix: a block of rows meets all others, and what is asked of it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Metric = Literal["euclidean", "cosine"]
+"""Distances between features, or between features scaled to length 1: √(2 − 2·cos)."""
+
+BLOCK = 2**23
+"""Numbers in a block of distances: 32 MiB of float32."""
+
+
+def measured(features: Tensor, metric: Metric) -> Tensor:
+    """Features whose Euclidean distances are the metric's, (n, d); the very same tensor where nothing is to do."""
+    return F.normalize(features) if metric == "cosine" else features
+
+
+def blocks(n: int, width: int) -> Iterator[slice]:
+    """Rows 0 to n in slices of at most :data:`BLOCK` numbers, ``width`` of them a row.
+
+    >>> [s.start for s in blocks(3, BLOCK)], list(blocks(0, 1))
+    ([0, 1, 2], [])
+    """
+    rows = max(BLOCK // max(width, 1), 1)
+    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i − b_j‖², (n, m), never below 0: in one product, so with the round-off of ‖a‖² + ‖b‖²; centre them first."""
+    return torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1)[:, None]).clamp_min_(0)
+
+
+def nearest(queries: Tensor, candidates: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest candidates of each query, exactly, the nearest first: distances and rows, (n, k) each.
+
+    Args:
+        queries: (n, d), on whatever device.
+        candidates: (m, d); None: the queries themselves, where a row is no neighbour of its own.
+        k: at most the number of candidates (less one where they are the queries); it is cut down to that.
+
+    The neighbours come from ‖a‖² + ‖b‖² − 2⟨a, b⟩ of centred rows; their distances, and so their order, are then
+    computed from differences, so that those of duplicates are exactly 0. O(n·m·d) time; O(n·k) memory and a block.
+    """
+    themselves = candidates is None
+    others = queries if candidates is None else candidates
+    k = max(min(k, len(others) - themselves), 0)
+    distance = queries.new_empty(len(queries), k)
+    index = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+    if not k or not len(queries):
+        return distance, index
+    mean = others.mean(0)
+    centred = others - mean
+    for rows in blocks(len(queries), max(len(others), k * queries.shape[1])):
+        squares = squared_distances(queries[rows] - mean, centred)
+        if themselves:
+            row = torch.arange(rows.start, rows.stop, device=queries.device)
+            squares[row - rows.start, row] = torch.inf
+        found = squares.topk(k, largest=False, sorted=False).indices.sort(1).values
+        exact = (others[found] - queries[rows, None]).norm(dim=2)
+        order = exact.argsort(dim=1, stable=True)  # of equals, the earlier row
+        distance[rows], index[rows] = exact.gather(1, order), found.gather(1, order)
+    return distance, index
+
+
+def nearest_of(features: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance to the nearest centre, and which one it is, (n,) each; O(n·m·d) time, a block of memory."""
+    mean = centres.mean(0)
+    centred = centres - mean
+    square, which = features.new_empty(len(features)), features.new_empty(len(features), dtype=torch.int64)
+    for rows in blocks(len(features), max(len(centres), features.shape[1])):
+        square[rows], which[rows] = squared_distances(features[rows] - mean, centred).min(1)
+    return square, which
+
+
+def principal(features: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Principal components in float32: the mean (d,), and the directions of largest variance (d, min(width, d)).
+
+    ``(features - mean) @ directions`` are the scores. From the d × d covariance, summed in blocks in float64: O(n·d²).
+    """
+    mean = features.mean(0)
+    covariance = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
+    for rows in blocks(len(features), features.shape[1]):
+        centred = features[rows] - mean
+        covariance += centred.T @ centred
+    directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :width]
+    return mean, directions.to(features.dtype)

@@ -1,0 +1,66 @@
+"""Features as points about their mean, scaled if asked: without a copy of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.selectors.neighbours import blocks, squared_distances
+
+
+@dataclass(frozen=True)
+class Points:
+    """z_i = s_i·φ_i − mean, where s_i is 1, or 1/‖φ_i‖; only what is asked for is computed.
+
+    Distances come from ‖a‖² + ‖b‖² − 2⟨a, b⟩: about the mean, its round-off does not grow with how far the features are
+    from the origin.
+
+    Attributes:
+        features: float32 (n, d).
+        scale: (n,), or None: all are 1.
+        mean: (d,), of the scaled features.
+        squares: ‖z‖², (n,).
+    """
+
+    features: Tensor
+    scale: Tensor | None
+    mean: Tensor
+    squares: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Their z, (m, d): a copy."""
+        scaled = self.features[rows] if self.scale is None else self.features[rows] * self.scale[rows, None]
+        return scaled - self.mean
+
+    def along(self, direction: Tensor) -> Tensor:
+        """⟨z_i, direction⟩, (n,): one pass through the features."""
+        products = self.features @ direction
+        return (products if self.scale is None else products.mul_(self.scale)).sub_(self.mean @ direction)
+
+    def nearest_of(self, others: Tensor) -> Tensor:
+        """Squared distance to the nearest of other features (m, d), (n,)."""
+        there = (others if self.scale is None else F.normalize(others)) - self.mean
+        near = self.squares.new_empty(len(self))
+        for rows in blocks(len(self), 4 * max(there.shape)):
+            near[rows] = squared_distances(self[rows], there).min(1).values
+        return near
+
+
+def points(features: Tensor, *, normalise: bool = False) -> Points:
+    """Of features, or of features scaled to length 1 (those of length 0 stay there)."""
+    scale = None
+    if normalise:
+        scale = torch.linalg.vector_norm(features, dim=1).clamp_min_(1e-12).reciprocal_()
+    total = features.sum(0) if scale is None else scale @ features
+    unknown = features.new_empty(0)
+    about = Points(features, scale, total / max(len(features), 1), unknown)
+    squares = [
+        torch.linalg.vector_norm(about[rows], dim=1).square_() for rows in blocks(len(features), 4 * features.shape[1])
+    ]
+    return Points(features, scale, about.mean, torch.cat(squares) if squares else unknown)

@@ -1,0 +1,120 @@
+"""How alike samples are, a block at a time: the n × n matrix is never written out unless asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clsim.pool import Pool
+
+Representation = Literal["features", "gradients", "hypothetical"]
+"""What of a sample is compared.
+
+``features``: of the penultimate layer; no label is read. ``gradients``: last-layer gradients at the label where there
+is one, as DeepCore does. ``hypothetical``: those at the predicted label, for acquisitions.
+"""
+
+BLOCK = 1 << 18
+"""Elements of a block of similarities that is worked on at once: it fits a core's cache."""
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Samples with the similarity s_ij = ½ + ½·cos(φ_i, φ_j), between 0 and 1; the cosine with a zero vector is 0.
+
+    φ is one vector a sample, or the outer product of two, of which the cosine is the product of theirs.
+
+    Attributes:
+        factors: (n, d) each, of any length.
+        scales: (n,) each, one over the length.
+    """
+
+    factors: tuple[Tensor, ...]
+    scales: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.factors[0])
+
+    def __getitem__(self, rows: Tensor | slice) -> Cosine:
+        return Cosine(tuple(f[rows] for f in self.factors), tuple(s[rows] for s in self.scales))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+        return self.factors[0].device
+
+    def unit(self) -> tuple[Tensor, ...]:
+        """The factors at length 1, written out; a single one as [φ, 1]/√2, whose inner products are s itself."""
+        scaled = [f * s[:, None] for f, s in zip(self.factors, self.scales, strict=True)]
+        if len(scaled) == 1:
+            scaled = [torch.cat([scaled[0], scaled[0].new_ones(len(self), 1)], 1).mul_(0.5**0.5)]
+        return tuple(scaled)
+
+    def similarity(self, other: Cosine) -> Tensor:
+        """s, (n, m): choose n × m with care."""
+        return between(self.unit(), other.unit())
+
+    def matrix(self) -> Tensor:
+        """All of s, (n, n), symmetric to the last bit: each block is computed once and mirrored."""
+        n, size, unit = len(self), 512, self.unit()
+        whole = unit[0].new_empty(n, n)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            block = between(tuple(u[start:stop] for u in unit), tuple(u[start:] for u in unit))
+            own = block[:, : stop - start]
+            own.copy_(own.triu() + own.triu(1).T)
+            whole[start:stop, start:] = block
+            whole[stop:, start:stop] = block[:, stop - start :].T
+        return whole
+
+    def sums(self) -> Tensor:
+        """Σ_i s_ij over all samples i, float64 (n,), in O(n · width) by the sum of directions."""
+        unit = self.unit()
+        if len(unit) == 1:
+            return (unit[0] @ unit[0].sum(0, dtype=torch.float64).to(unit[0].dtype)).double()
+        return ((unit[0] @ (unit[0].T @ unit[1]) * unit[1]).sum(1).double() + len(self)) / 2
+
+
+def cosine(*factors: Tensor) -> Cosine:
+    """Of these factors; zero vectors keep length 0."""
+    lengths = [f.norm(dim=1) for f in factors]
+    return Cosine(factors, tuple(torch.where(x > 0, 1 / x, 0.0) for x in lengths))
+
+
+def represented(pool: Pool, by: Representation) -> Cosine:
+    """The pool's samples with the similarity of their features or gradients."""
+    if by == "features":
+        return cosine(pool.features)
+    gradients = pool.gradients if by == "gradients" else pool.hypothetical_gradients
+    return cosine(gradients.q, torch.cat([gradients.h, gradients.h.new_ones(len(pool), 1)], 1))
+
+
+def neighbours(clients: Cosine, candidates: Cosine, count: int) -> tuple[Tensor, Tensor]:
+    """Of each client the ``count`` most similar candidates, exactly, by blocks of clients.
+
+    Returns:
+        Similarities, (m, count), and their candidates, int32 (m, count); in no order.
+    """
+    m, n = len(clients), len(candidates)
+    values = clients.factors[0].new_empty(m, count)
+    indices = torch.empty(m, count, dtype=torch.int32, device=clients.device)
+    size, chunk = max(1, min(1024, (1 << 26) // n)), 4096
+    block = values.new_empty(size, n)
+    for start in range(0, m, size):
+        some = clients[start : start + size].unit()
+        found = block[: len(some[0])]
+        for first in range(0, n, chunk):
+            found[:, first : first + chunk] = between(some, candidates[first : first + chunk].unit())
+        nearest = found.topk(count, sorted=False)
+        values[start : start + size], indices[start : start + size] = nearest.values, nearest.indices.int()
+    return values, indices
+
+
+def between(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+    """Similarities of samples, given their units."""
+    if len(a) == 1:
+        return a[0] @ b[0].T
+    return (a[0] @ b[0].T).mul_(a[1] @ b[1].T).add_(1).mul_(0.5)

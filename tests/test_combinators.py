@@ -1,0 +1,71 @@
+"""Selectors made of selectors: what they add, and what they leave as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from clsim import catalog
+from clsim.checks import check_selector
+from clsim.errors import InputError
+from clsim.pool import Pool, Selection
+from clsim.selectors.combinators import subsample, topped_up
+from clsim.selectors.kcenter import k_center
+from tests.helpers import generator, pool_of
+
+
+def points(n: int, d: int = 3, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=generator(seed))
+
+
+def half(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """Returns fewer than it may: half, those with the smallest keys."""
+    index = pool.data.key.argsort()[: min(budget, len(pool)) // 2]
+    noted = torch.arange(len(index))
+    return Selection(index, noted + 2.0, noted * 1.0)
+
+
+def test_a_subsample_is_what_the_selector_picks_from_a_random_part() -> None:
+    pool = pool_of(points(200))
+    rows = torch.randperm(200, generator=generator(4))[:50].sort().values
+    expected = rows[k_center(pool[rows], 10, rng=generator()).index]
+    assert torch.equal(subsample(k_center, 50)(pool, 10, rng=generator(4)).index, expected)
+
+
+def test_every_sample_is_as_likely_in_a_subsample() -> None:
+    pool, counts = pool_of(points(20)), torch.zeros(20)
+    for seed in range(400):
+        counts[subsample(k_center, 10)(pool, 10, rng=generator(seed)).index] += 1
+    assert counts.sum() == 400 * 10
+    assert counts.min() > 160
+    assert counts.max() < 240  # of 400, four standard deviations about a half
+
+
+def test_a_subsample_no_smaller_than_the_pool_changes_nothing() -> None:
+    pool = pool_of(points(30))
+    plain = k_center(pool, 8, rng=generator()).index
+    assert torch.equal(subsample(k_center, 30)(pool, 8, rng=generator()).index, plain)
+    assert len(subsample(k_center, 4)(pool, 8, rng=generator()).index) == 8
+
+
+def test_topped_up_fills_with_the_largest_keys() -> None:
+    key = torch.tensor([0.1, 0.2, 0.3, 0.8, 0.4, 0.7, 0.5, 0.6])
+    selection = topped_up(half)(pool_of(points(8), key=key), 6, rng=generator())
+    assert selection.index.tolist() == [0, 1, 2, 3, 5, 7]
+    assert selection.weight is not None
+    assert selection.weight.tolist() == [2, 3, 4, 2, 2, 2]
+    assert selection.score is not None
+    assert selection.score[:3].tolist() == [0, 1, 2]
+    assert bool(selection.score[3:].isnan().all())
+    with pytest.raises(AssertionError, match="returned 0 rows"):
+        check_selector(half)
+    check_selector(half, shortfall=True)
+    check_selector(topped_up(half))
+
+
+def test_combinators_are_found_by_name() -> None:
+    check_selector(catalog.component("buffers", "per_class(subsample(k-center, 12))"))
+    check_selector(catalog.component("buffers", "topped_up(subsample(herding,12))"))
+    with pytest.raises(InputError, match="subsample: size: found 0, allowed: from 1"):
+        catalog.component("buffers", "subsample(kcenter,0)")
