@@ -24,6 +24,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.augmentation
+	$(BIN)/python -m benchmarks.coverage
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

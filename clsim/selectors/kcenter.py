@@ -127,6 +127,7 @@ def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, 
             values[best] = CHOSEN
             done += 1
         bound[active], seen[active] = values, done
+        del rows  # before the next are gathered
         # one product with many missed centres costs little, many products with many rows do not pay
         size = min(2 * size, max(n // 8, 1)) if done - began < 8 else max(size // 2, min(size, 512))
     return picks

@@ -16,8 +16,8 @@ def k_medoids(
 
     min_S Σ_i min_{j∈S} ‖φ_i − φ_j‖ by swaps of a medoid and another sample, until none is better: the change of the sum
     by a swap (m, x) is Σ_i min(d_ix − d_i, 0) + Σ_{i nearest to m} (clamp(d_ix, d_i, d′_i) − d_i), with d_i and d′_i
-    the distances to the nearest and second nearest medoid. A block of samples is tried at a time, for all medoids at once,
-    and its best swap done as long as there is one. From medoids drawn in proportion to their distance. They are
+    the distances to the nearest and second nearest medoid. A block of samples is tried at a time, for all medoids at
+    once, and its best swap done as long as there is one. From medoids drawn in proportion to their distance. They are
     returned by the size of their clusters, the largest first. What is found cannot be improved by one swap (after
     ``passes`` without an end, it may be); it is at most 5 times the optimum, and commonly the optimum itself on few
     samples.

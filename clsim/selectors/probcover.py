@@ -24,8 +24,8 @@ def prob_cover(
     """The samples whose balls of radius δ cover the most, greedily: dense regions first, and each only once.
 
     u = argmax_i |{j not covered: ‖φ_i − φ_j‖ ≤ δ}|, again and again, where what is labelled covers from the beginning:
-    at least 1 − 1/e of the largest coverage possible. Once all is covered, δ becomes half of the largest distance to what
-    is chosen, and they cover anew; where nothing but duplicates is left, the largest keys come first.
+    at least 1 − 1/e of the largest coverage possible. Once all is covered, δ becomes half of the largest distance to
+    what is chosen, and they cover anew; where nothing but duplicates is left, the largest keys come first.
 
     δ is the largest radius at which a ``purity`` of all balls is pure: holds samples of a single k-means cluster. A
     ball about i is pure up to the distance r_i to the nearest sample of another cluster, so δ is the (1 − purity)
