@@ -227,7 +227,7 @@ def test_prob_cover_is_its_loop_and_halves_the_radius_when_all_is_covered() -> N
         if not uncovered.any():
             radius = float(distance[:, expected].min(1).values.max()) / 2
             continue
-        gain = ((distance <= radius) & uncovered).sum(1)
+        gain = ((distance <= radius) & uncovered).sum(1) + pool_of(x).data.key.double()
         gain[expected] = -1
         expected.append(int(gain.argmax()))
     assert picked(prob_cover, x, 25, metric="euclidean", radius=1.0) == expected

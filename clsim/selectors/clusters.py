@@ -67,8 +67,10 @@ def agglomerative(
     return Selection(representatives(features, cluster)[:budget])
 
 
-def k_means_clusters(features: Tensor, k: int, rng: torch.Generator, *, iterations: int = 100) -> Tensor:
-    """The k-means cluster of each row, int64 (n,); min(k, n) of them, fewer where rows are alike.
+def k_means_clusters(
+    features: Tensor, k: int, rng: torch.Generator, *, iterations: int = 100, starts: int = 1
+) -> Tensor:
+    """The k-means cluster of each row, int64 (n,), the best of so many starts; min(k, n), fewer where rows are alike.
 
     On one thread: with more, scikit-learn adds up centres in whatever order threads end, and the same seed would not
     give the same clusters.
@@ -80,7 +82,7 @@ def k_means_clusters(features: Tensor, k: int, rng: torch.Generator, *, iteratio
     k, seed = min(k, len(features)), int(torch.randint(2**31 - 1, (1,), generator=rng))
     if k < 1:
         return torch.zeros(len(features), dtype=torch.int64, device=features.device)
-    method = KMeans(k, n_init=1, max_iter=iterations, random_state=seed)
+    method = KMeans(k, n_init=starts, max_iter=iterations, random_state=seed)
     with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates: fewer clusters than asked for
         labels = method.fit(np.asarray(features.cpu())).labels_

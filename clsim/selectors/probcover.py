@@ -24,12 +24,13 @@ def prob_cover(
     """The samples whose balls of radius δ cover the most, greedily: dense regions first, and each only once.
 
     u = argmax_i |{j not covered: ‖φ_i − φ_j‖ ≤ δ}|, again and again, where what is labelled covers from the beginning:
-    at least 1 − 1/e of the largest coverage possible. Once all is covered, δ becomes half of the largest distance to
-    what is chosen, and they cover anew; where nothing but duplicates is left, the largest keys come first.
+    at least 1 − 1/e of the largest coverage possible; of equals, the largest key. Once all is covered, δ
+    becomes half of the largest distance to what is chosen, and they cover anew; where nothing but duplicates is left,
+    the largest keys come first.
 
     δ is the largest radius at which a ``purity`` of all balls is pure: holds samples of a single k-means cluster. A
     ball about i is pure up to the distance r_i to the nearest sample of another cluster, so δ is the (1 − purity)
-    quantile of r (the largest value below it, if need be).
+    quantile of r, or just below it.
 
     Args:
         metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
@@ -53,14 +54,14 @@ def prob_cover(
     labelled = features[:0] if pool.labelled is None else measured(pool.labelled.features, metric) - mean
     if not radius and budget:
         classes = clusters or max(int(pool.visible.any(0).sum()), 2)
-        radius = pure_radius(features, k_means_clusters(features, classes, rng), purity)
+        radius = pure_radius(features, k_means_clusters(features, classes, rng, starts=10), purity)
     near = torch.full((n,), torch.inf, device=features.device)  # distance to what is chosen or labelled
     if len(labelled):
         near = nearest_of(features, labelled)[0].sqrt_()
     picks: list[Tensor] = []
     chosen = torch.zeros(n, dtype=torch.bool, device=features.device)
     while len(picks) < budget:
-        _cover(features, radius, near, picks, budget, chosen)
+        _cover(features, radius, near, picks, budget, chosen, pool.data.key)
         left = near.masked_fill(chosen, 0)
         if len(picks) == budget or bool(left.max() <= 0):
             break
@@ -84,7 +85,9 @@ def pure_radius(features: Tensor, cluster: Tensor, purity: float) -> float:
     return float(torch.nextafter(bound, bound.new_zeros(())))
 
 
-def _cover(features: Tensor, radius: float, near: Tensor, picks: list[Tensor], budget: int, chosen: Tensor) -> None:
+def _cover(
+    features: Tensor, radius: float, near: Tensor, picks: list[Tensor], budget: int, chosen: Tensor, key: Tensor
+) -> None:
     """Add the ball that covers most of what is not covered, until all is or the budget is spent.
 
     ``near`` (n,) is updated: the distances to what is chosen.
@@ -92,7 +95,8 @@ def _cover(features: Tensor, radius: float, near: Tensor, picks: list[Tensor], b
     covered = near <= radius
     gain = _within(features, (~covered).nonzero().flatten(), radius)
     while len(picks) < budget and not bool(covered.all()):
-        best = torch.maximum(gain, (~covered).to(gain.dtype)).masked_fill(chosen, -1).argmax()  # at least itself
+        least = (~covered).to(gain.dtype)  # itself
+        best = (torch.maximum(gain, least) + key.double()).masked_fill(chosen, -1).argmax()  # keys are below 1
         picks.append(best)
         chosen[best] = True
         distance = torch.linalg.vector_norm(features - features[best], dim=1)  # exactly 0 for duplicates
