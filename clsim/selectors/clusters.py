@@ -30,7 +30,7 @@ def k_means(
     Needs: features.
     Cost: O(n·b·d) time an iteration, O(n·d) memory.
     Source: MacQueen, Some Methods for Classification and Analysis of Multivariate Observations (1967), by scikit-learn;
-        as an acquisition in Roy & Etemad, Does Unsupervised Labelling Help (2022), and DeepAL.
+        as an acquisition, DeepAL's k-means sampling.
     """
     features = measured(pool.features, metric)
     cluster = k_means_clusters(features, budget, rng, iterations=iterations)

@@ -40,8 +40,8 @@ def prob_cover(
 
     Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time for each δ, O(n·d) memory and a block.
-    Source: Yehuda, Dekel, Hacohen & Weinshall, Active Learning Through a Covering Lens (NeurIPS 2022), algorithm 1 and
-        section 3.3; what follows a full cover is ours.
+    Source: Yehuda, Dekel, Hacohen & Weinshall, Active Learning Through a Covering Lens (NeurIPS 2022): greedy, and
+        the radius by purity; what follows a full cover is ours.
     """
     if radius < 0 or not 0 < purity <= 1:
         raise InputError(

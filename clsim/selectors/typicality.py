@@ -28,7 +28,7 @@ def density(
 
     Needs: features.
     Cost: O(n²·d) time, O(n) memory.
-    Source: the typicality of Hacohen, Dekel & Weinshall, Active Learning on a Budget (ICML 2022), equation 4.
+    Source: the typicality of Hacohen, Dekel & Weinshall, Active Learning on a Budget (ICML 2022).
     """
     typical = typicality(measured(pool.features, metric), neighbours)
     return Selection(typical.argsort(descending=True, stable=True)[:budget])
@@ -44,8 +44,7 @@ def centre_of_gravity(pool: Pool, budget: int, *, rng: torch.Generator, metric: 
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·d) time and memory.
-    Source: TorchAL's centre of gravity; Munjal, Hayat, Hayat, Sourati & Khan, Towards Robust and Reproducible Active
-        Learning using Neural Networks (CVPR 2022) (unverified).
+    Source: the acquisition of that name in the TorchAL toolkit; its own form is unverified.
     """
     features = everything = measured(pool.features, metric)
     if pool.labelled is not None:
@@ -79,7 +78,7 @@ def typiclust(
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time an iteration of k-means, and O(n²·d / b) for the neighbours; O(n·d) memory.
     Source: Hacohen, Dekel & Weinshall, Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets (ICML
-        2022), algorithm 1 and equation 4.
+        2022), algorithm 1; neighbours at their distances, not squared ones as in its code.
     """
     n, features = len(pool), measured(pool.features, metric)
     labelled = 0
@@ -129,8 +128,8 @@ def usl(
 
     Needs: features.
     Cost: O(n²·d) time for the neighbours, O(n·b·d) a round; O(n·neighbours) memory.
-    Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022),
-        section 3.2; distances as in the paper, not squared as in its code; the number of rounds is its code's.
+    Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022);
+        distances as in the paper, not squared as in its code; the number of rounds is its code's.
     """
     features = measured(pool.features, metric)
     cluster = k_means_clusters(features, budget, rng)
