@@ -23,7 +23,7 @@ def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = 
 
     It covers the pool, outliers first: when only a handful of exemplars a class fit, they are the untypical ones, and
     random or herding do better. It pays when the budget is large enough to reach the typical ones too. For small
-    memories rather take ``herding``, ``k-means`` or ``typiclust``; or k-center among the typical ones,
+    memories rather take ``k-means``, ``k-medoids`` or ``herding``; or k-center among the typical ones,
     ``per_class(prefilter(density,kcenter,5))``, or ``kcenter-robust``.
 
     Args:
