@@ -27,6 +27,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.coverage
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

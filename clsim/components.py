@@ -15,7 +15,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kcenter": "clsim.selectors.kcenter:k_center",
         "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
         "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
+        "prob-cover": "clsim.selectors.probcover:prob_cover",
+        "dacs": "clsim.selectors.dacs:dacs",
+        "density": "clsim.selectors.typicality:density",
+        "centre-of-gravity": "clsim.selectors.typicality:centre_of_gravity",
         # clusters
+        "k-means": "clsim.selectors.clusters:k_means",
+        "k-medoids": "clsim.selectors.medoids:k_medoids",
+        "agglomerative": "clsim.selectors.clusters:agglomerative",
+        "typiclust": "clsim.selectors.typicality:typiclust",
+        "usl": "clsim.selectors.typicality:usl",
         # submodular
         "facility-location": "clsim.selectors.submodular:facility_location",
         # information measures
@@ -100,6 +109,11 @@ ALIASES: dict[str, str] = {
     "consensus-kl": "ensemble-bald",
     "adversarial-deepfool": "deepfool",
     "coreset": "kcenter",
+    "probcover": "prob-cover",
+    "center-of-gravity": "centre-of-gravity",
+    "cog": "centre-of-gravity",
+    "kmeans": "k-means",
+    "kmedoids": "k-medoids",
     "gradmatch": "grad-match",
     "gss": "gss-greedy",
     "mof": "mean-of-features",

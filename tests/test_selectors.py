@@ -29,6 +29,9 @@ def radius(x: Tensor, chosen: Tensor | tuple[int, ...]) -> float:
 
 
 ACQUISITIONS = {
+    # uniform, coverage, clusters
+    *("random", "herding", "kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "dacs", "density"),
+    *("centre-of-gravity", "k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
     # gradients
     *("glister-active", "badge", "acs-fw", "sparse-approximation"),
 }
@@ -43,6 +46,11 @@ def test_an_acquisition_reads_no_label(name: str) -> None:
 @pytest.mark.parametrize("name", catalog.COMPONENTS["selectors"])
 def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
     check_selector(catalog.component("buffers", name))
+
+
+@pytest.mark.parametrize("name", sorted(ACQUISITIONS))
+def test_acquisitions_do_not_read_labels(name: str) -> None:
+    check_selector(catalog.component("selectors", name), reads_labels=False)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import InputError
 from clsim.pool import Pool, Selection
-from clsim.selectors.neighbours import Metric, measured, principal, squared_distances
+from clsim.selectors.neighbours import Metric, measured, principal, scales, squared_distances
 from clsim.selectors.points import Points, points
 
 SMALL = 4096
@@ -22,7 +23,7 @@ def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = 
 
     It covers the pool, outliers first: when only a handful of exemplars a class fit, they are the untypical ones, and
     random or herding do better. It pays when the budget is large enough to reach the typical ones too. For small
-    memories rather take ``herding``, ``k-means`` or ``typiclust``; or k-center among the typical ones,
+    memories rather take ``k-means``, ``k-medoids`` or ``herding``; or k-center among the typical ones,
     ``per_class(prefilter(density,kcenter,5))``, or ``kcenter-robust``.
 
     Args:
@@ -32,7 +33,7 @@ def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = 
     Cost: O(n·b·d) time at worst, far less where distances differ; O(n) memory.
     Source: Sener & Savarese, Active Learning for CNNs: A Core-Set Approach (ICLR 2018), algorithm 1.
     """
-    candidates = points(pool.features, normalise=metric == "cosine")
+    candidates = points(pool.features, normalise=scales(metric))
     return Selection(farthest_first(candidates, budget, _covered(pool, candidates)))
 
 
@@ -83,10 +84,11 @@ def k_center_robust(
     Source: greedy form of the robust k-center of Sener & Savarese, Active Learning for CNNs: A Core-Set Approach (ICLR
         2018), algorithm 2.
     """
-    candidates = points(pool.features, normalise=metric == "cosine")
-    skipped = int(min(max(outliers, 0.0), 1.0) * len(pool))
+    if not 0 <= outliers < 1:
+        raise InputError(f"kcenter-robust: outliers: found {outliers}, allowed: from 0 to below 1")
+    candidates = points(pool.features, normalise=scales(metric))
     near = _covered(pool, candidates)
-    return Selection(_all_rows(candidates, min(budget, len(pool)), near, skipped))
+    return Selection(_all_rows(candidates, min(budget, len(pool)), near, int(outliers * len(pool))))
 
 
 def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, *, small: int = SMALL) -> Tensor:
@@ -125,6 +127,7 @@ def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, 
             values[best] = CHOSEN
             done += 1
         bound[active], seen[active] = values, done
+        del rows  # before the next are gathered
         # one product with many missed centres costs little, many products with many rows do not pay
         size = min(2 * size, max(n // 8, 1)) if done - began < 8 else max(size // 2, min(size, 512))
     return picks

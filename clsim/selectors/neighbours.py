@@ -6,11 +6,14 @@ Nothing here makes an n × n matrix: a block of rows meets all others, and what 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.errors import nearest as nearest_name
 
 Metric = Literal["euclidean", "cosine"]
 """Distances between features, or between features scaled to length 1: √(2 − 2·cos)."""
@@ -19,9 +22,20 @@ BLOCK = 2**23
 """Numbers in a block of distances: 32 MiB of float32."""
 
 
+def scales(metric: Metric) -> bool:
+    """Whether a metric scales features to length 1 first.
+
+    Raises:
+        InputError: if there is no such metric.
+    """
+    if metric not in get_args(Metric):
+        raise InputError(f"metric: found {metric!r}; {nearest_name(str(metric), get_args(Metric))}")
+    return metric == "cosine"
+
+
 def measured(features: Tensor, metric: Metric) -> Tensor:
     """Features whose Euclidean distances are the metric's, (n, d); the very same tensor where nothing is to do."""
-    return F.normalize(features) if metric == "cosine" else features
+    return F.normalize(features) if scales(metric) else features
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
@@ -59,13 +73,15 @@ def nearest(queries: Tensor, candidates: Tensor | None, k: int) -> tuple[Tensor,
         return distance, index
     mean = others.mean(0)
     centred = others - mean
-    for rows in blocks(len(queries), max(len(others), k * queries.shape[1])):
+    for rows in blocks(len(queries), len(others)):
         squares = squared_distances(queries[rows] - mean, centred)
         if themselves:
             row = torch.arange(rows.start, rows.stop, device=queries.device)
             squares[row - rows.start, row] = torch.inf
         found = squares.topk(k, largest=False, sorted=False).indices.sort(1).values
-        exact = (others[found] - queries[rows, None]).norm(dim=2)
+        exact = torch.empty_like(squares[:, :k])
+        for part in blocks(len(found), k * queries.shape[1]):
+            exact[part] = (others[found[part]] - queries[rows][part, None]).norm(dim=2)
         order = exact.argsort(dim=1, stable=True)  # of equals, the earlier row
         distance[rows], index[rows] = exact.gather(1, order), found.gather(1, order)
     return distance, index

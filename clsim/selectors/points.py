@@ -35,8 +35,8 @@ class Points:
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """Their z, (m, d): a copy."""
-        scaled = self.features[rows] if self.scale is None else self.features[rows] * self.scale[rows, None]
-        return scaled - self.mean
+        copied = self.features[rows].clone() if isinstance(rows, slice) else self.features[rows]
+        return (copied if self.scale is None else copied.mul_(self.scale[rows, None])).sub_(self.mean)
 
     def along(self, direction: Tensor) -> Tensor:
         """⟨z_i, direction⟩, (n,): one pass through the features."""
@@ -58,9 +58,8 @@ def points(features: Tensor, *, normalise: bool = False) -> Points:
     if normalise:
         scale = torch.linalg.vector_norm(features, dim=1).clamp_min_(1e-12).reciprocal_()
     total = features.sum(0) if scale is None else scale @ features
-    unknown = features.new_empty(0)
-    about = Points(features, scale, total / max(len(features), 1), unknown)
-    squares = [
-        torch.linalg.vector_norm(about[rows], dim=1).square_() for rows in blocks(len(features), 4 * features.shape[1])
-    ]
-    return Points(features, scale, about.mean, torch.cat(squares) if squares else unknown)
+    squares = features.new_empty(len(features))
+    about = Points(features, scale, total / max(len(features), 1), squares)
+    for rows in blocks(len(features), 32 * features.shape[1]):  # small: they stay in the processor's cache
+        squares[rows] = torch.linalg.vector_norm(about[rows], dim=1).square_()
+    return about

@@ -1,0 +1,164 @@
+"""Typical samples: those with near neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clsim.pool import Pool, Selection
+from clsim.selectors.clusters import by_turns, k_means_clusters
+from clsim.selectors.neighbours import Metric, blocks, measured, nearest, squared_distances
+
+EPSILON = 1e-5
+"""Added to a mean distance before it is inverted: duplicates have one of 0."""
+
+
+def density(
+    pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "cosine", neighbours: int = 20
+) -> Selection:
+    """The samples with the nearest neighbours: the most typical, however alike they are.
+
+    typicality(i) = 1 / (mean distance from φ_i to its nearest neighbours), the largest first. By itself it keeps near
+    copies of one sample; it is meant to come before another, as in ``prefilter(density,kcenter,5)``: k-center among
+    the typical ones.
+
+    Args:
+        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        neighbours: how many.
+
+    Needs: features.
+    Cost: O(n²·d) time, O(n) memory.
+    Source: the typicality of Hacohen, Dekel & Weinshall, Active Learning on a Budget (ICML 2022).
+    """
+    typical = typicality(measured(pool.features, metric), neighbours)
+    return Selection(typical.argsort(descending=True, stable=True)[:budget])
+
+
+def centre_of_gravity(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean") -> Selection:
+    """The samples farthest from the mean of all that is labelled or a candidate: the least typical.
+
+    ‖φ_i − mean(φ_{L∪U})‖, the largest first.
+
+    Args:
+        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+
+    Needs: features; labelled samples if there are any.
+    Cost: O(n·d) time and memory.
+    Source: the acquisition of that name in the TorchAL toolkit; its own form is unverified.
+    """
+    features = everything = measured(pool.features, metric)
+    if pool.labelled is not None:
+        everything = torch.cat([measured(pool.labelled.features, metric), features])
+    distance = (features - everything.mean(0)).norm(dim=1)
+    return Selection(distance.argsort(descending=True, stable=True)[:budget])
+
+
+def typiclust(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    metric: Metric = "cosine",
+    clusters: int = 500,
+    neighbours: int = 20,
+    smallest: int = 5,
+) -> Selection:
+    """The most typical sample of each of the largest clusters that have no labelled sample yet.
+
+    k-means of labelled and candidates into min(labelled + budget, ``clusters``) clusters; then, from the cluster with
+    the fewest labelled samples and of these the largest, each one's member of highest typicality,
+    1 / (mean distance to its nearest neighbours in the cluster + 10⁻⁵); then the second of each, and so on.
+
+    Args:
+        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        clusters: at most so many.
+        neighbours: at most so many; a small cluster has fewer.
+        smallest: clusters of at most so many samples come after all others.
+
+    Needs: features; labelled samples if there are any.
+    Cost: O(n·b·d) time an iteration of k-means, and O(n²·d / b) for the neighbours; O(n·d) memory.
+    Source: Hacohen, Dekel & Weinshall, Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets (ICML
+        2022), algorithm 1; neighbours at their distances, not squared ones as in its code.
+    """
+    n, features = len(pool), measured(pool.features, metric)
+    labelled = 0
+    if pool.labelled is not None:
+        labelled = len(pool.labelled)
+        features = torch.cat([features, measured(pool.labelled.features, metric)])
+    cluster = k_means_clusters(features, min(labelled + budget, clusters), rng)
+    size = cluster.bincount()
+    count = cluster[n:].bincount(minlength=len(size))
+    typical = torch.empty(len(features), device=features.device)
+    for c in range(len(size)):
+        members = (cluster == c).nonzero().flatten()
+        typical[members] = typicality(features[members], neighbours)
+    rows = by_turns(cluster[:n], -typical[:n], size - count * (len(features) + 1))
+    small = size[cluster[rows]] <= smallest
+    return Selection(torch.cat([rows[~small], rows[small]])[:budget])
+
+
+def usl(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    metric: Metric = "cosine",
+    neighbours: int = 400,
+    weight: float = 1.0,
+    momentum: float = 0.9,
+    power: float = 1.0,
+    horizon: float = 1.0,
+    rounds: int = 10,
+) -> Selection:
+    """A dense sample of each of as many k-means clusters as there is budget, away from the other clusters' samples.
+
+    In each round, of each cluster the member with the largest U − ``weight``·R is chosen, U = 1 / (mean distance to the
+    nearest neighbours + 10⁻⁵); then R ← ``momentum``·R + (1 − ``momentum``)·Σ_j 1/‖φ_i − φ_j‖^``power`` over those
+    chosen in the other clusters. R begins at 0; the last round's choice counts, the largest cluster's first. Where
+    there are fewer clusters than budget (duplicates), the second best of each, and so on.
+
+    Args:
+        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        neighbours: for the density; at most n − 1.
+        weight: of the repulsion.
+        momentum: of the repulsion over the rounds.
+        power: of the distance.
+        horizon: chosen samples at this distance or farther do not repel.
+        rounds: of choosing; 1: without repulsion.
+
+    Needs: features.
+    Cost: O(n²·d) time for the neighbours, O(n·b·d) a round; O(n·neighbours) memory.
+    Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022);
+        distances as in the paper, not squared as in its code; the number of rounds is its code's.
+    """
+    features = measured(pool.features, metric)
+    cluster = k_means_clusters(features, budget, rng)
+    priority, dense = cluster.bincount(), typicality(features, neighbours)
+    repulsion = torch.zeros_like(dense)
+    rows = by_turns(cluster, -dense, priority)
+    for _ in range(1, rounds):
+        chosen = rows[: int((priority > 0).sum())]
+        push = _repulsion(features, cluster, chosen, power, horizon)
+        repulsion = momentum * repulsion + (1 - momentum) * push
+        rows = by_turns(cluster, weight * repulsion - dense, priority)
+    return Selection(rows[:budget])
+
+
+def typicality(features: Tensor, neighbours: int) -> Tensor:
+    """1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour."""
+    distance = nearest(features, None, neighbours)[0]
+    if not distance.shape[1]:
+        return torch.zeros(len(features), device=features.device)
+    return 1 / (distance.mean(1) + EPSILON)
+
+
+def _repulsion(features: Tensor, cluster: Tensor, chosen: Tensor, power: float, horizon: float) -> Tensor:
+    """Σ over the chosen samples of other clusters nearer than the horizon of 1 / distance^power, (n,)."""
+    total = features.new_empty(len(features))
+    mean = features.mean(0)
+    centres, theirs = features[chosen] - mean, cluster[chosen]
+    for rows in blocks(len(features), len(chosen)):
+        distance = squared_distances(features[rows] - mean, centres).sqrt_().clamp_min_(EPSILON)
+        silent = (cluster[rows, None] == theirs) | (distance >= horizon)
+        total[rows] = distance.pow_(-power).masked_fill_(silent, 0).sum(1)
+    return total
