@@ -131,9 +131,11 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
         first, *others = inner
         arguments = [int(other) if other.isdecimal() else component(kind, other) for other in others]
         combine = _load(COMBINATORS[combinator], kind)
-        taken = len(inspect.signature(combine).parameters)
-        if len(inner) > taken:
-            raise InputError(f"selectors: {name!r}: {combinator} takes {taken} arguments, found {len(inner)}")
+        parameters = inspect.signature(combine).parameters.values()
+        taken, needed = len(parameters), sum(p.default is p.empty for p in parameters)
+        if not needed <= len(inner) <= taken:
+            allowed_count = taken if taken == needed else f"{needed} to {taken}"
+            raise InputError(f"selectors: {name!r}: {combinator} takes {allowed_count} arguments, found {len(inner)}")
         return combine(component(kind, first, options, where), *arguments)
     found = _find(kind, name)
     if not callable(found):
