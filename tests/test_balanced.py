@@ -46,7 +46,7 @@ def test_balanced_random_fills_the_least_filled_class(budget: int) -> None:
         max(totals) - min(totals)
         for counts in candidates
         if sum(counts) == budget
-        for totals in [[c + l for c, l in zip(counts, (4, 1, 2), strict=True)]]
+        for totals in [[chosen + there for chosen, there in zip(counts, (4, 1, 2), strict=True)]]
     )
     assert filled.max() - filled.min() == best
 
@@ -183,10 +183,12 @@ def test_poal_leaves_uncertain_outsiders_out() -> None:
     with torch.no_grad():
         pool.net.head.weight.copy_(torch.tensor([[1.0, 1, 1, 1], [-1, -1, -1, -1]]) / 4)
     by_entropy = entropy(pool, 10, rng=generator()).index
-    assert (by_entropy >= 120).sum() >= 6
-    picks = pareto.poal(pool, 10, rng=generator()).index
-    assert (picks >= 120).sum() <= 3
-    assert entropies(pool.probabilities)[picks].mean() > entropies(pool.probabilities)[:120].mean()
+    outsiders, score = 0.0, entropies(pool.probabilities)
+    for seed in range(10):
+        picks = pareto.poal(pool, 10, rng=generator(seed)).index
+        outsiders += float((picks >= 120).sum()) / 10
+        assert score[picks].mean() > score[:120].mean()
+    assert outsiders < int((by_entropy >= 120).sum()) - 2
 
 
 def test_fass_of_the_whole_pool_is_facility_location_and_else_of_the_uncertain() -> None:

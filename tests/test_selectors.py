@@ -33,6 +33,22 @@ def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
     check_selector(catalog.component("buffers", name))
 
 
+ACQUISITIONS = {
+    # uncertainty; a committee is trained on labels, and tested by itself
+    *("least-confidence", "entropy", "margin", "variation-ratio"),
+    *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "bald", "mean-std"),
+    # batches
+    *("batch-bald", "cluster-margin", "balancing", "fass", "poal"),
+    # boundary
+    *("boundary-margin", "base", "cal", "contextual-diversity", "deepfool", "adversarial-bim"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ACQUISITIONS))
+def test_acquisitions_do_not_read_what_is_hidden_from_them(name: str) -> None:
+    check_selector(catalog.component("selectors", name), reads_labels=False)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_k_center_is_within_twice_the_best_radius(seed: int) -> None:
     x = points(12, seed=seed)
