@@ -61,6 +61,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "cluster-margin": "clsim.selectors.balanced:cluster_margin",
         "balancing": "clsim.selectors.balanced:balancing",
         "balanced-random": "clsim.selectors.balanced:balanced_random",
+        "fass": "clsim.selectors.fass:fass",
         "poal": "clsim.selectors.pareto:poal",
         # boundary
         "boundary-margin": "clsim.selectors.boundary:boundary_margin",
@@ -94,6 +95,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 COMBINATORS = {
     "per_class": "clsim.selectors.combinators:per_class",
+    "prefilter": "clsim.selectors.combinators:prefilter",
     "subsample": "clsim.selectors.combinators:subsample",
     "topped_up": "clsim.selectors.combinators:topped_up",
     "whole": "clsim.selectors.combinators:whole",

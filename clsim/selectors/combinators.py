@@ -44,6 +44,26 @@ def per_class(select: Selector) -> Selector:
     return balanced
 
 
+def prefilter(first: Selector, then: Selector, factor: int = 5) -> Selector:
+    """The second selector, among the ``factor``·budget samples that the first one chooses.
+
+    ``prefilter(entropy,kcenter,5)`` spreads its picks over what is uncertain. With a budget of the whole pool, nothing
+    is filtered out.
+    """
+    for name, select in (("first", first), ("then", then)):
+        if not callable(select):
+            raise InputError(f"prefilter: {name}: found {select!r}, allowed: a selector")
+    if not isinstance(factor, int) or factor < 1:
+        raise InputError(f"prefilter: factor: found {factor!r}, allowed: a whole number from 1")
+
+    def filtered(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        rows = first(pool, factor * budget, rng=rng).index
+        part = then(pool[rows], budget, rng=rng)
+        return replace(part, index=rows[part.index])
+
+    return filtered
+
+
 def subsample(select: Selector, size: int) -> Selector:
     """The selector, on so many candidates drawn uniformly at random first: what it costs no longer grows with the pool.
 

@@ -1,0 +1,45 @@
+"""Uncertain samples that stand for the others of their kind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from clsim.errors import InputError, nearest
+from clsim.pool import Pool, Selection
+from clsim.selectors import uncertainty as measures
+from clsim.selectors.combinators import prefilter
+from clsim.selectors.submodular import facility_location
+
+MEASURES = {
+    "entropy": measures.entropy,
+    "margin": measures.margin,
+    "least-confidence": measures.least_confidence,
+}
+
+
+def fass(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    factor: int = 5,
+    uncertainty: Literal["entropy", "margin", "least-confidence"] = "entropy",
+) -> Selection:
+    """Of the most uncertain samples those that best stand for them all: filtered active submodular selection.
+
+    The ``factor``·b most uncertain first, then facility location among them. It is
+    ``prefilter(entropy,facility-location,5)``.
+
+    Args:
+        factor: so many times the budget pass the filter.
+        uncertainty: what it goes by.
+
+    Needs: features, probabilities.
+    Cost: O(n·C + (factor·b)²·d) time, O((factor·b)²) memory up to half a gigabyte.
+    Source: Wei, Iyer & Bilmes, Submodularity in Data Subset Selection and Active Learning (ICML 2015), section 5.
+    """
+    if uncertainty not in MEASURES:
+        raise InputError(f"fass: uncertainty: unknown {uncertainty!r}; {nearest(uncertainty, MEASURES)}")
+    return prefilter(MEASURES[uncertainty], facility_location, factor)(pool, budget, rng=rng)
