@@ -16,6 +16,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # clusters
         # submodular
         "facility-location": "clsim.selectors.submodular:facility_location",
+        "graph-cut": "clsim.selectors.submodular:graph_cut",
+        "log-det": "clsim.selectors.submodular:log_det",
+        "disparity-min": "clsim.selectors.submodular:disparity_min",
+        "disparity-sum": "clsim.selectors.submodular:disparity_sum",
+        "feature-based": "clsim.selectors.submodular:feature_based",
+        "craig": "clsim.selectors.craig:craig",
         # information measures
         # gradients
         # dynamics

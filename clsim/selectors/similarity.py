@@ -57,6 +57,18 @@ class Cosine:
         """s, (n, m): choose n × m with care."""
         return between(self.unit(), other.unit())
 
+    def column(self, row: Tensor) -> Tensor:
+        """s of one sample with all, (n,); nothing is copied."""
+        cosines = None
+        for f, scale in zip(self.factors, self.scales, strict=True):
+            along = f @ f[row] * scale * scale[row]
+            cosines = along if cosines is None else cosines * along
+        return (1 + cosines) / 2  # type: ignore[operator]
+
+    def diagonal(self) -> Tensor:
+        """s of each sample with itself, (n,): 1, but ½ for a zero vector."""
+        return (1 + torch.stack(self.scales).gt(0).all(0).to(self.scales[0].dtype)) / 2
+
     def matrix(self) -> Tensor:
         """All of s, (n, n), symmetric to the last bit: each block is computed once and mirrored."""
         n, size, unit = len(self), 512, self.unit()
