@@ -23,6 +23,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "feature-based": "clsim.selectors.submodular:feature_based",
         "craig": "clsim.selectors.craig:craig",
         # information measures
+        "flvmi": "clsim.selectors.information:flvmi",
+        "flqmi": "clsim.selectors.information:flqmi",
+        "gcmi": "clsim.selectors.information:gcmi",
+        "logdetmi": "clsim.selectors.information:logdetmi",
+        "com": "clsim.selectors.information:com",
+        "flcg": "clsim.selectors.information:flcg",
+        "gccg": "clsim.selectors.information:gccg",
+        "logdetcg": "clsim.selectors.information:logdetcg",
+        "flcmi": "clsim.selectors.information:flcmi",
+        "logdetcmi": "clsim.selectors.information:logdetcmi",
         # gradients
         # dynamics
         # uncertainty

@@ -59,11 +59,8 @@ class Cosine:
 
     def column(self, row: Tensor) -> Tensor:
         """s of one sample with all, (n,); nothing is copied."""
-        cosines = None
-        for f, scale in zip(self.factors, self.scales, strict=True):
-            along = f @ f[row] * scale * scale[row]
-            cosines = along if cosines is None else cosines * along
-        return (1 + cosines) / 2  # type: ignore[operator]
+        along = [f @ f[row] * scale * scale[row] for f, scale in zip(self.factors, self.scales, strict=True)]
+        return (1 + torch.stack(along).prod(0)) / 2
 
     def diagonal(self) -> Tensor:
         """s of each sample with itself, (n,): 1, but ½ for a zero vector."""
