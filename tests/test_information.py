@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsim import models
+from clsim import catalog, models
+from clsim.checks import check_selector
 from clsim.errors import InputError
 from clsim.pool import Pool, Selection
 from clsim.selectors import information, targets
@@ -115,7 +116,7 @@ def function_of(name: str, pool: Pool, monkeypatch: pytest.MonkeyPatch, **option
     """The set function that the selector maximises."""
     found: list[SetFunction] = []
 
-    def caught(function: SetFunction, budget: int, *, rng: torch.Generator) -> Tensor:
+    def caught(function: SetFunction, budget: int, *, rng: torch.Generator, start: Tensor | None = None) -> Tensor:
         found.append(function)
         return torch.arange(budget)
 
@@ -280,3 +281,8 @@ def test_wrong_sets_and_options_are_refused() -> None:
         run("flvmi", pool_with(), eta=-1)
     with pytest.raises(InputError, match=r"nu is 1\.5, allowed: from 0 to 1"):
         run("logdetcg", pool_with(), nu=1.5)
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_without_classes_asked_for_they_read_no_labels(name: str) -> None:
+    check_selector(catalog.component("selectors", name), reads_labels=False)

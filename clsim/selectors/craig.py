@@ -30,7 +30,7 @@ def craig(
     Needs: gradients.
     Cost: O(Σ_c n_c²·d) time, O(max n_c²) memory up to half a gigabyte.
     Source: Mirzasoleiman, Bilmes & Leskovec, Coresets for Data-efficient Training of Machine Learning Models (ICML
-        2020), eq. 11 and algorithm 1.
+        2020), algorithm 1.
     """
     if not min(budget, len(pool)):
         return Selection(pool.data.y[:0], torch.zeros(0, device=pool.data.device))

@@ -195,7 +195,8 @@ def logdetcg(
 ) -> Selection:
     """Keeps diverse samples outside the span of the private set (LOGDETCG).
 
-    f(A) = logdet(S_A − ν²·S_AP S_P⁻¹ S_PA), with S + λ·I for S_A and S_P.
+    f(A) = logdet(S_A − ν²·S_AP S_P⁻¹ S_PA), with S + λ·I for S_A and S_P. Without a private set, all samples are worth
+    the same alone: the first is the one with the largest Σ_i s_ij.
 
     Args:
         private: the classes that P is made of, where the pool has no private set; see
@@ -209,7 +210,8 @@ def logdetcg(
     """
     samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
     function = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, (p, share(nu, "nu"))))
-    return Selection(maximise(function, budget, rng=rng))
+    start = samples.typical() if p is None else None
+    return Selection(maximise(function, budget, rng=rng, start=start))
 
 
 def flcmi(

@@ -51,7 +51,8 @@ def facility_location(
     Needs: features.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
     Source: Wei, Iyer & Bilmes, Submodularity in Data Subset Selection and Active Learning (ICML 2015); the greedy
-        bound of Nemhauser, Wolsey & Fisher (1978); the sampled sum of Mirzasoleiman et al. (NeurIPS 2013), section 5.
+        bound of Nemhauser, Wolsey & Fisher (1978); the drawn clients: Mirzasoleiman et al., Distributed
+        Submodular Maximization (NeurIPS 2013).
     """
     samples = represented(pool, representation)
     function = located(samples, budget, similarities, neighbours, clients, rng)
@@ -106,7 +107,8 @@ def log_det(
     """Keeps samples that span a large volume: diverse ones.
 
     f(A) = logdet(I + S_A / λ) with s = ½ + ½·cos: submodular, and monotone with f(∅) = 0 for every λ > 0. It differs
-    from logdet(S_A + λ·I) by |A|·log λ alone, so the picks are those of either.
+    from logdet(S_A + λ·I) by |A|·log λ alone, so the picks are those of either. Alone, all samples
+    are worth the same: the first is the one with the largest Σ_i s_ij.
 
     Args:
         ridge: λ; the smaller, the more exact duplicates repel each other.
@@ -119,8 +121,8 @@ def log_det(
         factor of Chen, Zhang & Zhou, Fast Greedy MAP Inference for DPP (NeurIPS 2018), algorithm 1.
     """
     samples = represented(pool, representation)
-    function = LogDet(samples.diagonal(), samples.column, ridge)
-    return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
+    function, start = LogDet(samples.diagonal(), samples.column, ridge), samples.typical()
+    return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon, start=start))
 
 
 def disparity_min(
