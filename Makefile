@@ -22,12 +22,14 @@ check: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,bench]"
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.submodular
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

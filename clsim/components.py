@@ -27,7 +27,23 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "usl": "clsim.selectors.typicality:usl",
         # submodular
         "facility-location": "clsim.selectors.submodular:facility_location",
+        "graph-cut": "clsim.selectors.submodular:graph_cut",
+        "log-det": "clsim.selectors.submodular:log_det",
+        "disparity-min": "clsim.selectors.submodular:disparity_min",
+        "disparity-sum": "clsim.selectors.submodular:disparity_sum",
+        "feature-based": "clsim.selectors.submodular:feature_based",
+        "craig": "clsim.selectors.craig:craig",
         # information measures
+        "flvmi": "clsim.selectors.information:flvmi",
+        "flqmi": "clsim.selectors.information:flqmi",
+        "gcmi": "clsim.selectors.information:gcmi",
+        "logdetmi": "clsim.selectors.information:logdetmi",
+        "com": "clsim.selectors.information:com",
+        "flcg": "clsim.selectors.information:flcg",
+        "gccg": "clsim.selectors.information:gccg",
+        "logdetcg": "clsim.selectors.information:logdetcg",
+        "flcmi": "clsim.selectors.information:flcmi",
+        "logdetcmi": "clsim.selectors.information:logdetcmi",
         # gradients
         "grad-match": "clsim.selectors.matching:grad_match",
         "glister": "clsim.selectors.bilevel:glister",

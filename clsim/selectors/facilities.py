@@ -80,9 +80,12 @@ class Blocks:
     submodular = True
     incremental = False
 
-    def __init__(self, clients: Cosine, candidates: Cosine) -> None:
+    def __init__(
+        self, clients: Cosine, candidates: Cosine, floor: Tensor | None = None, cap: Tensor | None = None
+    ) -> None:
         self.device = clients.device
-        self.service = clients.scales[0].new_zeros(len(clients))
+        self.service = clients.scales[0].new_zeros(len(clients)) if floor is None else floor
+        self._cap = cap
         self._unit, self._candidates = clients.unit(), candidates
 
     def __len__(self) -> int:
@@ -100,7 +103,8 @@ class Blocks:
         self.service = torch.maximum(self.service, self._similar(row.reshape(1))[0])
 
     def _similar(self, rows: Tensor) -> Tensor:
-        return between(self._candidates[rows].unit(), self._unit)
+        offered = between(self._candidates[rows].unit(), self._unit)
+        return offered if self._cap is None else torch.minimum(offered, self._cap, out=offered)
 
 
 class Sparse:
@@ -114,16 +118,27 @@ class Sparse:
     submodular = True
     incremental = True
 
-    def __init__(self, clients: Cosine, candidates: Cosine, count: int) -> None:
+    def __init__(
+        self,
+        clients: Cosine,
+        candidates: Cosine,
+        count: int,
+        floor: Tensor | None = None,
+        cap: Tensor | None = None,
+    ) -> None:
         self.device = clients.device
-        self.service = clients.scales[0].new_zeros(len(clients))
+        self.service = clients.scales[0].new_zeros(len(clients)) if floor is None else floor
+        self._cap = cap
         self._unit, self._candidates = clients.unit(), candidates
         self._s, self._of = neighbours(clients, candidates, count)
         self._gains = self.service.new_zeros(len(candidates), dtype=torch.float64)
         self._rows = max(1, (1 << 20) // count)
         for start in range(0, len(clients), self._rows):
             rows = slice(start, start + self._rows)
-            self._gains.index_add_(0, self._of[rows].flatten(), self._s[rows].double().flatten())
+            if cap is not None:
+                torch.minimum(self._s[rows], cap[rows, None], out=self._s[rows])
+            worth = (self._s[rows] - self.service[rows, None]).clamp_(min=0)
+            self._gains.index_add_(0, self._of[rows].flatten(), worth.double().flatten())
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -135,6 +150,8 @@ class Sparse:
     def add(self, row: Tensor) -> None:
         """Serve the clients from this candidate too."""
         offered = between(self._candidates[row.reshape(1)].unit(), self._unit)[0]
+        if self._cap is not None:
+            offered = torch.minimum(offered, self._cap)
         served = (offered > self.service).nonzero().flatten()
         for part in served.split(self._rows):
             low, high = self.service[part, None], offered[part, None]

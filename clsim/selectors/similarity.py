@@ -57,6 +57,22 @@ class Cosine:
         """s, (n, m): choose n × m with care."""
         return between(self.unit(), other.unit())
 
+    def column(self, row: Tensor) -> Tensor:
+        """s of one sample with all, (n,); nothing is copied."""
+        along = [f @ f[row] * scale * scale[row] for f, scale in zip(self.factors, self.scales, strict=True)]
+        return (1 + torch.stack(along).prod(0)) / 2
+
+    def diagonal(self) -> Tensor:
+        """s of each sample with itself, (n,): 1, but ½ for a zero vector."""
+        return (1 + torch.stack(self.scales).gt(0).all(0).to(self.scales[0].dtype)) / 2
+
+    def typical(self) -> Tensor | None:
+        """The sample with the largest Σ_i s_ij, of those that are not zero: a start where a function tells none."""
+        if not len(self):
+            return None
+        diagonal = self.diagonal()
+        return self.sums().masked_fill(diagonal < diagonal.max(), -torch.inf).argmax()
+
     def matrix(self) -> Tensor:
         """All of s, (n, n), symmetric to the last bit: each block is computed once and mirrored."""
         n, size, unit = len(self), 512, self.unit()

@@ -1,0 +1,92 @@
+"""CRAIG: weighted medoids of each class's gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clsim.gradients import Gradients
+from clsim.pool import Pool, Selection
+from clsim.selectors.facilities import Dense
+from clsim.selectors.greedy import Optimiser, maximise
+from clsim.selectors.submodular import DENSE
+
+
+def craig(
+    pool: Pool, budget: int, *, rng: torch.Generator, optimiser: Optimiser = "auto", epsilon: float = 0.1
+) -> Selection:
+    """Keeps medoids of the last-layer gradients of each class, weighted by how many samples each stands for.
+
+    In each class F(A) = Σ_i max_{j∈A} (c − ‖g_i − g_j‖) with c = 2·max ‖g‖, which no distance exceeds: then the
+    weighted gradients of A approximate the full one to within Σ_i min_{j∈A} ‖g_i − g_j‖. A pick's weight is the
+    number of samples it is nearest to; the weights sum to n. Classes get shares of the budget in proportion to their
+    size; a class left without a pick is stood for by the nearest picks of others. The unlabelled count as predicted.
+
+    Of a class beyond 11,000 samples, only as many drawn ones are to be served as fit half a gigabyte of distances.
+
+    Args:
+        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+
+    Needs: gradients.
+    Cost: O(Σ_c n_c²·d) time, O(max n_c²) memory up to half a gigabyte.
+    Source: Mirzasoleiman, Bilmes & Leskovec, Coresets for Data-efficient Training of Machine Learning Models (ICML
+        2020), algorithm 1.
+    """
+    if not min(budget, len(pool)):
+        return Selection(pool.data.y[:0], torch.zeros(0, device=pool.data.device))
+    gradients = pool.gradients
+    y = torch.where(pool.data.y >= 0, pool.data.y, pool.predictions)
+    labels, counts = y.unique(return_counts=True)
+    picks, places = [], []
+    for label, share in zip(labels.tolist(), shares(counts.cpu(), budget).tolist(), strict=True):
+        if share:
+            rows = (y == label).nonzero().flatten()
+            function = Dense(_closeness(gradients[rows], rng))
+            picks.append(rows[maximise(function, share, rng=rng, optimiser=optimiser, epsilon=epsilon)])
+            places.append((torch.arange(share, device=rows.device) + 0.5) / share)
+    index = torch.cat(picks)[torch.cat(places).argsort(stable=True)]  # so that prefixes keep the classes' shares
+    nearest = _nearest(gradients, y, index)
+    nearest[index] = torch.arange(len(index), device=index.device)  # of equal ones, each stands for itself
+    return Selection(index, nearest.bincount(minlength=len(index)).float())
+
+
+def shares(counts: Tensor, budget: int) -> Tensor:
+    """The budget in proportion to ``counts``, by the largest remainders; int64 (classes,), its sum min(budget, n).
+
+    >>> shares(torch.tensor([10, 25, 65]), 10).tolist(), shares(torch.tensor([1, 2]), 5).tolist()
+    ([1, 3, 6], [1, 2])
+    """
+    total = int(counts.sum())
+    exact = min(budget, total) * counts.double() / max(total, 1)
+    share = exact.floor().long()
+    left = min(budget, total) - int(share.sum())
+    share[(exact - share).argsort(descending=True, stable=True)[:left]] += 1
+    return share
+
+
+def _closeness(gradients: Gradients, rng: torch.Generator) -> Tensor:
+    """c − ‖g_i − g_j‖, (clients, n)."""
+    n = len(gradients)
+    clients = gradients
+    if n * n > DENSE:
+        clients = gradients[torch.randperm(n, generator=rng)[: DENSE // n].to(gradients.q.device)]
+    largest, size = 2 * gradients.squares.max().sqrt(), max(1, (1 << 22) // n)
+    close = gradients.h.new_empty(len(clients), n)
+    for start in range(0, len(clients), size):
+        distances = clients[start : start + size].squared_distances(gradients).sqrt_()
+        torch.sub(largest, distances, out=close[start : start + size])
+    return close.clamp_(min=0)
+
+
+def _nearest(gradients: Gradients, y: Tensor, index: Tensor) -> Tensor:
+    """Of each sample, the position of the nearest pick: one of its own class where there is one. int64 (n,)."""
+    nearest = torch.empty_like(y)
+    of, chosen = y[index], gradients[index]
+    size = max(1, (1 << 22) // len(index))
+    for start in range(0, len(y), size):
+        rows = slice(start, start + size)
+        distances = gradients[rows].squared_distances(chosen)
+        own = y[rows, None] == of
+        foreign = own.any(1, keepdim=True) & ~own
+        nearest[rows] = distances.masked_fill_(foreign, torch.inf).argmin(1)
+    return nearest

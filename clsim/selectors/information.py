@@ -1,0 +1,277 @@
+"""Submodular information measures: samples like the query set, unlike the private set.
+
+V is the pool with gradients at predicted labels, Q the query set and P the private one with gradients at the labels
+that they have, and s = ½ + ½·cos between last-layer gradients.
+
+Q is ``pool.query``; without one, the labelled samples of the classes in the option ``query``; without those,
+``pool.reference``, and at last the pool itself. P is ``pool.private``; without one, the labelled samples of the
+classes in the option ``private``, and at last nobody, which leaves a measure without its condition. Labelled samples
+are those of ``pool.labelled``, or where there are none, the candidates that have labels. A set of more than 1,000 is
+represented by 1,000 drawn ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from clsim.pool import Pool, Selection
+from clsim.selectors.facilities import Dense
+from clsim.selectors.functions import Concave, Concavity, Difference, LogDet, Quadratic, concave
+from clsim.selectors.greedy import maximise
+from clsim.selectors.similarity import represented
+from clsim.selectors.submodular import cut, located
+from clsim.selectors.targets import at_least_zero, eliminated, most_like, private_set, query_set, share, summed
+
+
+def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
+    """Keeps samples that stand for the pool as far as the pool is like the query (FLVMI).
+
+    f(A) = Σ_{i∈V} min(max_{j∈A} s_ij, η·max_{q∈Q} s_iq).
+
+    Args:
+        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        eta: η, from 0: the larger, the less the query matters.
+
+    Needs: gradients, query.
+    Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
+    Source: Kothawade et al., SIMILAR: Submodular Information Measures Based Active Learning in Realistic Scenarios
+        (NeurIPS 2021), table 1.
+    """
+    samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
+    function = located(samples, budget, "auto", None, None, rng, cap=at_least_zero(eta, "eta") * most_like(samples, q))
+    return Selection(maximise(function, budget, rng=rng))
+
+
+def flqmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
+    """Keeps samples that stand for the query, and are like it (FLQMI).
+
+    f(A) = Σ_{q∈Q} max_{j∈A} s_jq + η·Σ_{j∈A} max_{q∈Q} s_jq.
+
+    Args:
+        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        eta: η, from 0: the larger, the more each pick must be like the query, and the less they spread over it.
+
+    Needs: gradients, query.
+    Cost: O(n·|Q|·(d + b)) time, O(n·|Q|) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
+    function = Dense(q.similarity(samples), modular=at_least_zero(eta, "eta") * most_like(samples, q))
+    return Selection(maximise(function, budget, rng=rng))
+
+
+def gcmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = ()) -> Selection:
+    """Keeps samples that are like the whole query, however like each other (GCMI).
+
+    f(A) = 2λ·Σ_{j∈A} Σ_{q∈Q} s_jq: modular, so that it is the best b; λ > 0 changes nothing.
+
+    Args:
+        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+
+    Needs: gradients, query.
+    Cost: O(n·|Q|·d) time, O(n) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
+    return Selection(maximise(Quadratic(2 * summed(samples, q), samples.column, 0.0), budget, rng=rng))
+
+
+def logdetmi(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    query: Sequence[int] = (),
+    eta: float = 1.0,
+    ridge: float = 1.0,
+) -> Selection:
+    """Keeps diverse samples within the span of the query (LOGDETMI).
+
+    f(A) = logdet S_A − logdet(S_A − η²·S_AQ S_Q⁻¹ S_QA), with S + λ·I for S_A and S_Q; not submodular, so it is naive
+    greedy.
+
+    Args:
+        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        eta: η, from 0 to 1, so that the second matrix stays positive definite.
+        ridge: λ.
+
+    Needs: gradients, query.
+    Cost: O(n·(b + |Q|)·(d + b + |Q|)) time, O(n·(b + |Q|)) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
+    free = LogDet(samples.diagonal(), samples.column, ridge)
+    beside = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, (q, share(eta, "eta"))))
+    return Selection(maximise(Difference(free, beside), budget, rng=rng))
+
+
+def com(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    query: Sequence[int] = (),
+    eta: float = 1.0,
+    psi: Concavity = "sqrt",
+) -> Selection:
+    """Keeps samples that are like the query, with diminishing returns: concave over modular (COM).
+
+    f(A) = η·Σ_{j∈A} ψ(Σ_{q∈Q} s_jq) + Σ_{q∈Q} ψ(Σ_{j∈A} s_jq).
+
+    Args:
+        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        eta: η, from 0.
+        psi: ``sqrt``; ``log``: log(1 + x); ``inverse``: x/(1 + x).
+
+    Needs: gradients, query.
+    Cost: O(n·|Q|·(d + b)) time at most, lazily far less, O(n·|Q|) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
+    s = samples.similarity(q)
+    function = Concave(s, psi, at_least_zero(eta, "eta") * concave(psi)(s.double().sum(1)))
+    return Selection(maximise(function, budget, rng=rng))
+
+
+def flcg(pool: Pool, budget: int, *, rng: torch.Generator, private: Sequence[int] = (), nu: float = 1.0) -> Selection:
+    """Keeps samples that stand for what the private set does not stand for (FLCG).
+
+    f(A) = Σ_{i∈V} max(max_{j∈A} s_ij − ν·max_{p∈P} s_ip, 0).
+
+    Args:
+        private: the classes that P is made of, where the pool has no private set; see
+            :mod:`clsim.selectors.information`.
+        nu: ν, from 0: how hard the private set is avoided.
+
+    Needs: gradients, private.
+    Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
+    floor = at_least_zero(nu, "nu") * most_like(samples, p)
+    return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor), budget, rng=rng))
+
+
+def gccg(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    private: Sequence[int] = (),
+    nu: float = 1.0,
+    penalty: float = 0.5,
+) -> Selection:
+    """Keeps samples that are like the pool, unlike each other and unlike the private set (GCCG).
+
+    f(A) = Σ_{i∈V} Σ_{j∈A} s_ij − λ·Σ_{i,j∈A} s_ij − 2λν·Σ_{j∈A} Σ_{p∈P} s_jp.
+
+    Args:
+        private: the classes that P is made of, where the pool has no private set; see
+            :mod:`clsim.selectors.information`.
+        nu: ν, from 0: how hard the private set is avoided.
+        penalty: λ, from 0; up to ½ graph cut itself is monotone.
+
+    Needs: gradients, private.
+    Cost: O(n·(b + |P|)·d) time, O(n) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
+    function = cut(samples, at_least_zero(penalty, "penalty"))
+    avoided = 2 * penalty * at_least_zero(nu, "nu") * summed(samples, p)
+    alone = Quadratic(function.gains() - avoided, samples.column, -2 * penalty)
+    return Selection(maximise(alone, budget, rng=rng))
+
+
+def logdetcg(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    private: Sequence[int] = (),
+    nu: float = 1.0,
+    ridge: float = 1.0,
+) -> Selection:
+    """Keeps diverse samples outside the span of the private set (LOGDETCG).
+
+    f(A) = logdet(S_A − ν²·S_AP S_P⁻¹ S_PA), with S + λ·I for S_A and S_P. Without a private set, all samples are worth
+    the same alone: the first is the one with the largest Σ_i s_ij.
+
+    Args:
+        private: the classes that P is made of, where the pool has no private set; see
+            :mod:`clsim.selectors.information`.
+        nu: ν, from 0 to 1, so that the matrix stays positive definite.
+        ridge: λ.
+
+    Needs: gradients, private.
+    Cost: O(n·(b + |P|)·(d + b + |P|)) time, O(n·(b + |P|)) memory.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
+    function = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, (p, share(nu, "nu"))))
+    start = samples.typical() if p is None else None
+    return Selection(maximise(function, budget, rng=rng, start=start))
+
+
+def flcmi(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    query: Sequence[int] = (),
+    private: Sequence[int] = (),
+    eta: float = 1.0,
+    nu: float = 1.0,
+) -> Selection:
+    """Keeps samples that stand for what is like the query and not like the private set (FLCMI).
+
+    f(A) = Σ_{i∈V} max(min(max_{j∈A} s_ij, η·max_{q∈Q} s_iq) − ν·max_{p∈P} s_ip, 0).
+
+    Args:
+        query, private: the classes that Q and P are made of, where the pool has no such set; see
+            :mod:`clsim.selectors.information`.
+        eta, nu: η and ν, from 0.
+
+    Needs: gradients, query, private.
+    Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples = represented(pool, "hypothetical")
+    q, p = query_set(pool, query, rng), private_set(pool, private, rng)
+    floor, cap = at_least_zero(nu, "nu") * most_like(samples, p), at_least_zero(eta, "eta") * most_like(samples, q)
+    return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor, cap), budget, rng=rng))
+
+
+def logdetcmi(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    query: Sequence[int] = (),
+    private: Sequence[int] = (),
+    eta: float = 1.0,
+    nu: float = 1.0,
+    ridge: float = 1.0,
+) -> Selection:
+    """Keeps diverse samples within the span of the query, outside that of the private set (LOGDETCMI).
+
+    f(A) = logdet S_AP + logdet S_QP − logdet S_P − logdet S_APQ, S with λ on its diagonal, S_AQ times η and S_AP
+    times ν; not submodular, so it is naive greedy.
+
+    Args:
+        query, private: the classes that Q and P are made of, where the pool has no such set; see
+            :mod:`clsim.selectors.information`.
+        eta, nu: η and ν, from 0 to 1, so that the matrices stay positive definite.
+        ridge: λ.
+
+    Needs: gradients, query, private.
+    Cost: O(n·m·(d + m)) time, O(n·m) memory, with m = b + |Q| + |P|.
+    Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
+    """
+    samples = represented(pool, "hypothetical")
+    q, p = query_set(pool, query, rng), private_set(pool, private, rng)
+    apart, within = (p, share(nu, "nu")), (q, share(eta, "eta"))
+    outside = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, apart))
+    both = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, apart, within))
+    return Selection(maximise(Difference(outside, both), budget, rng=rng))

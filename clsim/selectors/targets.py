@@ -1,0 +1,107 @@
+"""Query and private sets: what a choice should resemble, and what it should avoid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.pool import Pool
+from clsim.selectors.similarity import Cosine, between, represented
+
+MOST = 1000
+"""Samples of a query or private set at most; of more, so many are drawn."""
+
+
+def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine:
+    """``pool.query``, else the labelled samples of these classes, else ``pool.reference``, else the pool itself."""
+    found = pool.query
+    if found is None:
+        found = _labelled_of(pool, classes, "query")
+    if found is None:
+        found = pool.reference
+    return _drawn(represented(pool, "hypothetical") if found is None else represented(found, "gradients"), rng)
+
+
+def private_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine | None:
+    """``pool.private``, else the labelled samples of these classes, else None: nobody."""
+    found = _labelled_of(pool, classes, "private") if pool.private is None else pool.private
+    return None if found is None else _drawn(represented(found, "gradients"), rng)
+
+
+def most_like(samples: Cosine, others: Cosine | None) -> Tensor:
+    """max_o s_io of each sample i, (n,); 0 if there are no others."""
+    return _over(samples, others, lambda s: s.amax(1))
+
+
+def summed(samples: Cosine, others: Cosine | None) -> Tensor:
+    """Σ_o s_io of each sample i, float64 (n,)."""
+    return _over(samples, others, lambda s: s.sum(1, dtype=torch.float64)).double()
+
+
+def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]) -> Tensor | None:
+    """W with W·Wᵀ = S_VB (S_B + ridge·I)⁻¹ S_BV, float64 (n, |B|), for B all sets together; None if they are empty.
+
+    Args:
+        sets: each with the factor that its similarities with the samples (not those within B) are multiplied by.
+    """
+    there = [(others, factor) for others, factor in sets if others is not None]
+    if not there:
+        return None
+    units = [others.unit() for others, _ in there]
+    within = torch.cat([torch.cat([between(a, b) for b in units], 1) for a in units]).double()
+    across = torch.cat([factor * samples.similarity(others) for others, factor in there], 1).double()
+    within.diagonal().add_(ridge)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(within), across.T, upper=False).T
+
+
+def at_least_zero(value: float, name: str) -> float:
+    """An option.
+
+    Raises:
+        InputError: if it is below 0.
+    """
+    if not value >= 0:
+        raise InputError(f"selector: {name} is {value:g}, allowed: 0 and more")
+    return value
+
+
+def share(value: float, name: str) -> float:
+    """An option.
+
+    Raises:
+        InputError: if it is not from 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"selector: {name} is {value:g}, allowed: from 0 to 1")
+    return value
+
+
+def _labelled_of(pool: Pool, classes: Sequence[int], option: str) -> Pool | None:
+    if not len(classes):
+        return None
+    labelled = pool if pool.labelled is None else pool.labelled
+    wanted = torch.tensor(list(classes), device=labelled.data.device)
+    rows = torch.isin(labelled.data.y, wanted[wanted >= 0]).nonzero().flatten()
+    if not len(rows):
+        there = ", ".join(map(str, labelled.data.y[labelled.data.y >= 0].unique().tolist())) or "none"
+        raise InputError(
+            f"selector: {option} is {list(classes)}, but no labelled sample is of these; there are: {there}"
+        )
+    return labelled[rows]
+
+
+def _drawn(others: Cosine, rng: torch.Generator) -> Cosine:
+    if len(others) <= MOST:
+        return others
+    return others[torch.randperm(len(others), generator=rng)[:MOST].to(others.device)]
+
+
+def _over(samples: Cosine, others: Cosine | None, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    if others is None or not len(samples):
+        return samples.scales[0].new_zeros(len(samples))
+    unit, size = others.unit(), 8192
+    parts = [reduce(between(samples[i : i + size].unit(), unit)) for i in range(0, len(samples), size)]
+    return torch.cat(parts)
