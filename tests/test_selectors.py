@@ -39,6 +39,9 @@ ACQUISITIONS = {
     *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "bald", "mean-std"),
     # batches
     *("batch-bald", "cluster-margin", "balancing", "fass", "poal"),
+    # submodular, information measures
+    *("facility-location", "graph-cut", "log-det", "disparity-min", "disparity-sum", "feature-based"),
+    *("flvmi", "flqmi", "gcmi", "logdetmi", "com", "flcg", "gccg", "logdetcg", "flcmi", "logdetcmi"),
     # boundary
     *("boundary-margin", "base", "cal", "contextual-diversity", "deepfool", "adversarial-bim"),
 }

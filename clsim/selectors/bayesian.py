@@ -210,6 +210,8 @@ class Approximation:
                 picks, weight, value, shorter = tried, moved, lower, 1.0
             else:
                 shorter /= 2
+                if shorter < 1e-6:
+                    break  # nothing lower is to be had along the slope
         return picks, weight[picks]
 
     def _line_search(self, slope: Tensor, picks: Tensor, budget: int) -> float:

@@ -46,8 +46,15 @@ class Dense:
         self._block = similarity.new_empty(self._rows, n)
         for start in range(0, m, self._rows):
             rows = slice(start, start + self._rows)
-            high = similarity[rows] if self._cap is None else torch.minimum(similarity[rows], self._cap[rows, None])
-            self._gains = self._gains + (high - self.service[rows, None]).clamp_(min=0).sum(0).double()
+            worth = similarity[rows]
+            if self._cap is not None:
+                worth = torch.minimum(worth, self._cap[rows, None])
+            if floor is not None:
+                worth = worth - self.service[rows, None]
+            if floor is not None or cap is not None:
+                worth = worth.clamp(min=0)
+            # not by a product with ones: that may round equal columns apart, and break ties otherwise
+            self._gains = self._gains + worth.sum(0).double()
 
     def __len__(self) -> int:
         return self._s.shape[1]

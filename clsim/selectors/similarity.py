@@ -79,10 +79,13 @@ class Cosine:
         whole = unit[0].new_empty(n, n)
         for start in range(0, n, size):
             stop = min(start + size, n)
-            block = between(tuple(u[start:stop] for u in unit), tuple(u[start:] for u in unit))
+            block = whole[start:stop, start:]
+            if len(unit) == 1:
+                torch.mm(unit[0][start:stop], unit[0][start:].T, out=block)  # in its place: nothing is copied
+            else:
+                block.copy_(between(tuple(u[start:stop] for u in unit), tuple(u[start:] for u in unit)))
             own = block[:, : stop - start]
             own.copy_(own.triu() + own.triu(1).T)
-            whole[start:stop, start:] = block
             whole[stop:, start:stop] = block[:, stop - start :].T
         return whole
 
