@@ -84,8 +84,8 @@ def batch_bald(
     *,
     rng: torch.Generator,
     passes: int = 10,
-    candidates: int = 1000,
-    configurations: int = 1000,
+    candidates: int = 200,
+    configurations: int = 200,
 ) -> Selection:
     """What would together tell most about which net is right: greedily the highest I(y_S; ω).
 
@@ -99,7 +99,8 @@ def batch_bald(
 
     Args:
         passes: nets drawn by dropout, T: more tell more picks apart.
-        candidates: only so many with the highest BALD are candidates (or the budget, if that is more).
+        candidates: only so many with the highest BALD are candidates (or the budget, if that is more). A pick's time
+            grows with candidates · configurations; more of both are nearer to the exact greedy choice.
         configurations: labellings that are enumerated, or drawn.
 
     Needs: passes with dropout.
