@@ -96,6 +96,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",
+        # penalties on important weights
+        "ewc": "clsim.learners.penalties:ewc",
+        "mas": "clsim.learners.penalties:mas",
+        "mean-imm": "clsim.learners.imm:mean_imm",
+        "mode-imm": "clsim.learners.imm:mode_imm",
+        "online-ewc": "clsim.learners.penalties:online_ewc",
+        "si": "clsim.learners.si:Si",
     },
     "models": {
         "linear": "clsim.models:linear",

@@ -1,0 +1,95 @@
+"""SI: importance from the path that the weights took while they learnt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clsim.exemplars import Exemplars
+from clsim.learners import Setup, Terms
+from clsim.learners.sgd import Sgd
+from clsim.objectives.importance import Weights, check_numbers, distance, on_device, weights
+from clsim.streams import Experience
+
+
+class Si:
+    """Synaptic intelligence: a weight matters by how much of the loss's fall its own moves account for. Final.
+
+    L = CE + λ Σ Ω(θ − θ*)². Along the path of an experience ω = −Σ g·δθ, with g the gradient of CE alone (on new ∪
+    replayed samples, before the penalty) and δθ the step that the optimizer took; for small steps of plain gradient
+    descent Σω is the fall of the loss. At its end Ω += max(0, ω / (Δθ² + ξ)), Δθ the way from θ*, the weights at the
+    experience's beginning. All weights are covered, the head's too: its rows of other tasks have no gradient under a
+    mask, and so no importance. Running statistics of batch norm are no weights: they are not held.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ.
+        damping: ξ, which bounds the importance of a weight that hardly moved.
+
+    Cost: three copies of the weights' size (Ω kept; θ* and ω in training), and one more within a step.
+
+    Source: Zenke, Poole & Ganguli, Continual Learning Through Synaptic Intelligence (ICML 2017), eq. 3-5
+    """
+
+    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
+        check_numbers("si", strength=strength, damping=damping)
+        self._setup = setup
+        self._strength = strength
+        self._damping = damping
+        self._sgd = Sgd(setup)
+        self._anchor: Weights = {}
+        self.path: Weights = {}
+        self.importance: Weights = {}
+
+    def begin(self, experience: Experience) -> None:
+        """The path starts at the weights as they are."""
+        self._sgd.begin(experience)
+        self._anchor = weights(self._setup.net)
+        self.path = {name: torch.zeros_like(value) for name, value in self._anchor.items()}
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step along the gradient of cross-entropy and penalty; the path knows of the first alone."""
+        net = self._setup.net
+        terms = self._sgd.backward(self._sgd.prepare(batch, self._setup.memory.sample(batch, self._setup.pool)))
+        before = weights(net)
+        gradients: Weights = {}
+        for name, parameter in net.named_parameters():
+            if parameter.grad is not None:
+                gradients[name] = parameter.grad.clone()
+        if self.importance:
+            penalty = self._strength * distance(net, self._anchor, self.importance)
+            penalty.backward()  # adds to the gradients of the cross-entropy
+            terms["penalty"] = penalty.detach()
+        self._sgd.apply()
+        for name, parameter in net.named_parameters():
+            if name in gradients:
+                self.path[name] -= gradients[name] * (parameter.detach() - before[name])
+        return terms
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Add what the path of this experience says."""
+        for name, parameter in self._setup.net.named_parameters():
+            moved = (parameter.detach() - self._anchor[name]).square() + self._damping
+            # without damping, a weight that did not move has 0 / 0: it mattered nothing
+            new = torch.where(moved > 0, self.path[name] / moved, 0).clamp_min(0)
+            self.importance[name] = self.importance[name] + new if name in self.importance else new
+        return self._sgd.finish(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples."""
+        return self._sgd.predict(x, task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's and the importances; anchor and path begin anew with each experience."""
+        return {"sgd": self._sgd.state_dict(), "importance": self.importance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self.importance = on_device(self._setup.net, state["importance"])

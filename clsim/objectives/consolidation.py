@@ -1,0 +1,69 @@
+"""Consolidation: new samples are learnt, but weights that mattered to earlier ones cost something to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from clsim.exemplars import Exemplars
+from clsim.models import Net
+from clsim.objectives import Batch, Terms
+from clsim.objectives.importance import Weights, distance, on_device, weights
+from clsim.objectives.replay import replay
+from clsim.streams import Experience
+
+if TYPE_CHECKING:
+    from clsim.learners import Setup
+
+
+class Consolidation:
+    """L = CE + λ Σ Ω(θ − θ*)², with Ω ← decay · Ω + Ω_t after each experience. Final.
+
+    θ* are the weights at the end of the experience before: one anchor and one importance, however many the tasks. The
+    first experience has no penalty. With a memory, CE covers new ∪ replayed samples; the importance is that of the new
+    ones. Memory beside the net: 1 M kept, and M more for θ* while an experience is learnt.
+
+    Args:
+        setup: net, transform.
+        measure: the importance Ω_t of each weight to an experience, as non-negative tensors.
+        strength: λ.
+        decay: of earlier importances; 1 sums them.
+    """
+
+    def __init__(
+        self, setup: Setup, measure: Callable[[Setup, Exemplars], Weights], *, strength: float, decay: float = 1.0
+    ) -> None:
+        self._setup = setup
+        self._measure = measure
+        self._strength = strength
+        self._decay = decay
+        self._anchor: Weights = {}
+        self.importance: Weights = {}
+
+    def begin(self, experience: Experience) -> None:
+        """The weights as they are become the anchor."""
+        self._anchor = weights(self._setup.net) if self.importance else {}
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """Cross-entropy, and from the second experience on the penalty."""
+        terms = replay(net, batch)
+        if self.importance:
+            terms["penalty"] = self._strength * distance(net, self._anchor, self.importance)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """Add the importance of what was learnt."""
+        new, old = self._measure(self._setup, experience.train), self.importance
+        self.importance = {name: self._decay * old[name] + value if old else value for name, value in new.items()}
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The importances; the anchor is the net itself between two experiences."""
+        return {"importance": self.importance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.importance = on_device(self._setup.net, state["importance"])

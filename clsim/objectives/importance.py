@@ -1,0 +1,126 @@
+"""How much each weight matters to what a net has learnt, and the price of moving those that do.
+
+Importances, anchors and merged weights are dictionaries of tensors, by the names and in the shapes of
+``net.named_parameters()``: all weights and biases, the head's too. Under a mask, a task gives the head's rows of other
+tasks no gradient, so they matter nothing to it. Running statistics of batch norm are no weights: they are neither
+measured nor held, and go on following the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.models import Net, evaluating
+
+if TYPE_CHECKING:
+    from clsim.learners import Setup
+
+Weights = dict[str, Tensor]
+
+_FLOATS = 2**24
+"""Of per-sample gradients at a time: 64 MiB."""
+
+
+def weights(net: Net) -> Weights:
+    """A copy of all weights."""
+    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+
+def on_device(net: Net, stored: Weights) -> Weights:
+    """What a checkpoint holds, beside the weights that it belongs to."""
+    parameters = dict(net.named_parameters())
+    return {name: value.to(parameters[name].device) for name, value in stored.items()}
+
+
+def distance(net: Net, anchor: Weights, importance: Weights | None = None) -> Tensor:
+    """Σ Ω(θ − θ*)² over all weights, a scalar with its gradient; without importances Ω is 1."""
+    parts = []
+    for name, parameter in net.named_parameters():
+        square = (parameter - anchor[name]).square()
+        parts.append((square if importance is None else square * importance[name]).sum())
+    return torch.stack(parts).sum()
+
+
+def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
+    """The diagonal of the empirical Fisher matrix: F = 1/n Σ_i (∂ log p(y_i | x_i) / ∂θ)².
+
+    At the given labels, a gradient a sample (not a batch), in eval mode and without augmentation; unlabelled samples
+    are passed over. Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017).
+
+    Args:
+        setup: the net, and how its inputs are prepared.
+        samples: of the experience just learnt.
+        most: measure on so many of them, drawn uniformly (those with the largest keys); 0 = all.
+    """
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits[None], y[None])
+
+    return _mean(setup, _some(samples[samples.y >= 0], most), loss, torch.square)
+
+
+def sensitivity(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
+    """How much the outputs' length answers to each weight: 1/n Σ_i |∂‖f(x_i)‖² / ∂θ|.
+
+    f are the logits of the classes that the sample's task has. No label is read. A gradient a sample, as in the
+    paper's equation, in eval mode and without augmentation. Source: Aljundi et al., Memory Aware Synapses: Learning
+    what (not) to forget (ECCV 2018).
+
+    Args:
+        setup: the net, and how its inputs are prepared.
+        samples: of the experience just learnt.
+        most: measure on so many of them, drawn uniformly (those with the largest keys); 0 = all.
+    """
+
+    def length(logits: Tensor, y: Tensor) -> Tensor:
+        return logits.masked_fill(logits == -math.inf, 0).square().sum()
+
+    return _mean(setup, _some(samples, most), length, torch.abs)
+
+
+def check_numbers(learner: str, **least_is_zero: float) -> None:
+    """Refuse what is below 0.
+
+    Raises:
+        InputError: naming learner and option.
+    """
+    for name, value in least_is_zero.items():
+        if value < 0:
+            raise InputError(f"{learner}: {name}: found {value:g}, allowed: 0 and more")
+
+
+def _some(samples: Exemplars, most: int) -> Exemplars:
+    return samples[samples.key.topk(most).indices] if 0 < most < len(samples) else samples
+
+
+def _mean(
+    setup: Setup, samples: Exemplars, score: Callable[[Tensor, Tensor], Tensor], of: Callable[[Tensor], Tensor]
+) -> Weights:
+    """The mean over the samples of ``of(∂ score(logits, y) / ∂θ)``, in float32 whatever the training's precision."""
+    net = setup.net
+    parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+
+    def one(parameters: Weights, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        return score(functional_call(net, parameters, (x[None], task[None]))[0], y)
+
+    # a net that draws even in eval mode draws for each sample anew
+    gradients = vmap(grad(one), in_dims=(None, 0, 0, 0), randomness="different")
+    chunk = max(_FLOATS // sum(p.numel() for p in parameters.values()), 1)
+    with evaluating(net):
+        for start in range(0, len(samples), chunk):
+            part = samples[start : start + chunk]
+            each = gradients(parameters, setup.transform.plain(part.x), part.y, part.task)
+            for name, gradient in each.items():
+                total[name] += of(gradient).sum(0)
+    setup.cost.forward_passes += len(samples)
+    return {name: value / max(len(samples), 1) for name, value in total.items()}
