@@ -2,7 +2,7 @@
 
 >>> import clsim
 >>> sorted(clsim.__all__)[:4]
-['Buffer', 'Exemplars', 'InputError', 'Pool']
+['Buffer', 'Exemplars', 'InputError', 'Picks']
 """
 
 from __future__ import annotations

@@ -217,9 +217,9 @@ def test_prefilter_chooses_among_what_passes() -> None:
     ("name", "message"),
     [
         ("prefilter(entropy)", "prefilter takes 2 to 3 arguments, found 1"),
-        ("prefilter(entropy,5)", "prefilter: then: found 5, allowed: a selector"),
+        ("prefilter(entropy,5)", "selectors: unknown name '5'"),
         ("prefilter(entropy,kcenter,0)", "prefilter: factor: found 0"),
-        ("prefilter(entropy,kcenter,margin)", "prefilter: factor: found"),
+        ("prefilter(entropy,kcenter,margin)", "factor: found 'margin', allowed: a whole number"),
         ("prefilter(entropy,kcentre,5)", "did you mean 'kcenter'"),
     ],
 )

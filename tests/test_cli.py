@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 
 import clsim as package
 from clsim import catalog, cli, store
@@ -166,7 +167,7 @@ def test_selectors_are_listed_with_what_they_need(
     monkeypatch.setenv("COLUMNS", columns)
     assert clsim("list", "selectors") == 0
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= int(columns)
+    assert max(map(cell_len, out.splitlines())) <= int(columns)
     words = " ".join(out.split())
     for said in ("random, uniform", "kcenter, k-center", "O(n log n) time", "Vitter", "per_class", "labels"):
         assert said in words

@@ -47,7 +47,7 @@ def _print_selectors(entries: list[catalog.Entry], console: Console) -> None:
         others.setdefault(name, []).append(alias)
     wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, show_header=wide, header_style="dim")
-    table.add_column("", style="cyan", min_width=12, max_width=24)
+    table.add_column("", style="cyan", min_width=12, max_width=26)
     table.add_column("keeps" if wide else "", ratio=5)
     for column, ratio in (("needs", 2), ("cost", 3), ("paper", 5)) if wide else ():
         table.add_column(column, style="dim", ratio=ratio)
