@@ -165,7 +165,7 @@ def test_sis_path_is_the_fall_of_the_loss() -> None:
         learner, given = Si(setup), experience(0)
         learner.begin(given)
         losses = [learner.observe(given.train)["new"] for _ in range(steps)]
-        fall = float(losses[0] - F.cross_entropy(setup.net(given.train.x, given.train.task), given.train.y))
+        fall = float(losses[0] - F.cross_entropy(setup.net(given.train.x, given.train.task), given.train.y).detach())
         path = sum(float(value.sum()) for value in learner.path.values())
         errors.append(abs(path / fall - 1))
     assert errors[0] < 0.02
@@ -270,7 +270,10 @@ def test_ewc_takes_the_steps_of_avalanches() -> None:
         torch.testing.assert_close(consolidation(learner).importance, last)
     alone = setup_of(ONE_HEAD)
     learn(Sgd(alone), 0, 1)
-    assert max(float((value - alone.net.get_parameter(name)).abs().max()) for name, value in theirs[1].items()) > 0.01
+    assert (
+        max(float((value - alone.net.get_parameter(name).detach()).abs().max()) for name, value in theirs[1].items())
+        > 0.01
+    )
 
 
 def test_si_walks_the_path_of_avalanches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,3 +402,19 @@ def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, tmp_path: 
     plain, ours = (clsim.run("split-digits", name, settings=settings, runs=tmp_path) for name in ("finetune", strategy))
     assert (ours.metrics["forgetting"] or 0) < (plain.metrics["forgetting"] or 0)
     assert not ours.data["diverged"]
+
+
+@pytest.mark.parametrize("make", [ewc, online_ewc, mas, Si, mean_imm, mode_imm], ids=lambda make: make.__name__)
+def test_what_is_saved_is_all_of_it(make: Any, tmp_path: Path) -> None:
+    """Through a file after the first experience and on: importances, averages and predictions bit for bit."""
+    whole = make(setup_of())
+    learn(whole, 0)
+    torch.save(whole.state_dict(), tmp_path / "state.pt")
+    resumed = make(setup_of())
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    given = experience(0).train
+    assert_same(resumed.predict(given.x, given.task), whole.predict(given.x, given.task))
+    for learner in (whole, resumed):
+        learn(learner, 1)
+    assert_same(resumed.state_dict(), whole.state_dict())
+    assert_same(resumed.predict(given.x, given.task), whole.predict(given.x, given.task))
