@@ -23,7 +23,7 @@ def ewc(setup: Setup, *, strength: float = 400.0, samples: int = 0) -> Learner:
         strength: λ.
         samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
 
-    Cost: a forward and backward pass a sample after each experience; 1 M kept, 1 M more in training.
+    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
 
     Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017), eq. 3; De Lange et
     al., A continual learning survey (TPAMI 2021)
@@ -55,7 +55,7 @@ def online_ewc(setup: Setup, *, strength: float = 400.0, decay: float = 0.95, sa
     return Sgd(setup, objective=Consolidation(setup, measure, strength=strength, decay=decay))
 
 
-def mas(setup: Setup, *, strength: float = 3.0, samples: int = 0) -> Learner:
+def mas(setup: Setup, *, strength: float = 1.0, samples: int = 0) -> Learner:
     """Memory aware synapses: L = CE + λ Σ Ω(θ − θ*)², Ω the mean of |∂‖f(x)‖²/∂θ|, summed over experiences.
 
     The importance asks for no label; see :func:`clsim.objectives.importance.sensitivity`, and there what the penalty
@@ -63,10 +63,10 @@ def mas(setup: Setup, *, strength: float = 3.0, samples: int = 0) -> Learner:
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
+        strength: λ; the survey's search begins at 3, which leaves small nets little to learn with.
         samples: of each experience that the importance is measured on, drawn uniformly; 0 = all.
 
-    Cost: a forward and backward pass a sample after each experience; 1 M kept, 1 M more in training.
+    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
 
     Source: Aljundi et al., Memory Aware Synapses: Learning what (not) to forget (ECCV 2018)
     """

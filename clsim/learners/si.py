@@ -10,7 +10,7 @@ from torch import Tensor
 from clsim.exemplars import Exemplars
 from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
-from clsim.objectives.importance import Weights, check_numbers, distance, on_device, weights
+from clsim.objectives.importance import Weights, check_numbers, distance, on_device, pull, weights
 from clsim.streams import Experience
 
 
@@ -19,16 +19,17 @@ class Si:
 
     L = CE + λ Σ Ω(θ − θ*)². Along the path of an experience ω = −Σ g·δθ, with g the gradient of CE alone (on new ∪
     replayed samples, before the penalty) and δθ the step that the optimizer took; for small steps of plain gradient
-    descent Σω is the fall of the loss. At its end Ω += max(0, ω / (Δθ² + ξ)), Δθ the way from θ*, the weights at the
-    experience's beginning. All weights are covered, the head's too: its rows of other tasks have no gradient under a
-    mask, and so no importance. Running statistics of batch norm are no weights: they are not held.
+    descent Σω is the fall of the loss. At its end Ω += max(0, ω / (Δθ² + ξ)),
+    Δθ the way from θ*, the weights at the experience's beginning. Under SGD λΩ is at most 1 / (2·lr); see
+    :func:`clsim.objectives.importance.pull`. All weights are covered, the head's too: its rows of other tasks have no
+    gradient under a mask, and so no importance. Running statistics of batch norm are no weights: they are not held.
 
     Args:
         setup: net, memory, transform, generators.
         strength: λ.
         damping: ξ, which bounds the importance of a weight that hardly moved.
 
-    Cost: three copies of the weights' size (Ω kept; θ* and ω in training), and one more within a step.
+    Cost: 1 M kept (Ω), 3 M more in training (θ*, ω, λΩ), and 2 M within a step.
 
     Source: Zenke, Poole & Ganguli, Continual Learning Through Synaptic Intelligence (ICML 2017), eq. 3-5
     """
@@ -40,6 +41,7 @@ class Si:
         self._damping = damping
         self._sgd = Sgd(setup)
         self._anchor: Weights = {}
+        self._pull: Weights = {}
         self.path: Weights = {}
         self.importance: Weights = {}
 
@@ -47,6 +49,7 @@ class Si:
         """The path starts at the weights as they are."""
         self._sgd.begin(experience)
         self._anchor = weights(self._setup.net)
+        self._pull = pull(self._setup, self._strength, self.importance)
         self.path = {name: torch.zeros_like(value) for name, value in self._anchor.items()}
 
     def observe(self, batch: Exemplars) -> Terms:
@@ -59,7 +62,7 @@ class Si:
             if parameter.grad is not None:
                 gradients[name] = parameter.grad.clone()
         if self.importance:
-            penalty = self._strength * distance(net, self._anchor, self.importance)
+            penalty = distance(net, self._anchor, self._pull)
             penalty.backward()  # adds to the gradients of the cross-entropy
             terms["penalty"] = penalty.detach()
         self._sgd.apply()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clsim.exemplars import Exemplars
 from clsim.models import Net
 from clsim.objectives import Batch, Terms
-from clsim.objectives.importance import Weights, distance, on_device, weights
+from clsim.objectives.importance import Weights, distance, on_device, pull, weights
 from clsim.objectives.replay import replay
 from clsim.streams import Experience
 
@@ -20,8 +20,9 @@ class Consolidation:
     """L = CE + λ Σ Ω(θ − θ*)², with Ω ← decay · Ω + Ω_t after each experience. Final.
 
     θ* are the weights at the end of the experience before: one anchor and one importance, however many the tasks. The
-    first experience has no penalty. With a memory, CE covers new ∪ replayed samples; the importance is that of the new
-    ones. Memory beside the net: 1 M kept, and M more for θ* while an experience is learnt.
+    first experience has no penalty. Under SGD λΩ is at most 1 / (2·lr); see
+    :func:`clsim.objectives.importance.pull`. With a memory, CE covers new ∪ replayed samples; the importance is that
+    of the new ones. Memory beside the net: 1 M kept, and 2 M more (θ*, λΩ) while an experience is learnt.
 
     Args:
         setup: net, transform.
@@ -38,17 +39,19 @@ class Consolidation:
         self._strength = strength
         self._decay = decay
         self._anchor: Weights = {}
+        self._pull: Weights = {}
         self.importance: Weights = {}
 
     def begin(self, experience: Experience) -> None:
         """The weights as they are become the anchor."""
         self._anchor = weights(self._setup.net) if self.importance else {}
+        self._pull = pull(self._setup, self._strength, self.importance)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """Cross-entropy, and from the second experience on the penalty."""
         terms = replay(net, batch)
         if self.importance:
-            terms["penalty"] = self._strength * distance(net, self._anchor, self.importance)
+            terms["penalty"] = distance(net, self._anchor, self._pull)
         return terms
 
     def finish(self, experience: Experience) -> None:
