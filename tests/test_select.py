@@ -284,7 +284,7 @@ def test_a_million_features_take_less_than_three_times_their_own_memory(tmp_path
     code = (
         "import resource, sys; from clsim import cli; sys.argv = ['clsim', 'select', '--features', 'x.npy', "
         "'--budget', '30']\ntry: cli.main()\n"
-        "except SystemExit as e: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, e.code)"
+        "except SystemExit as e: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, e.code or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     peak, code_of = done.stdout.split()[-2:]
