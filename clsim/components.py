@@ -96,6 +96,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",
+        # replay, and projection by memories
+        "gem": "clsim.learners.projected:gem",
+        "a-gem": "clsim.learners.projected:a_gem",
+        "der": "clsim.learners.dark:der",
+        "der++": "clsim.learners.dark:DerPlusPlus",
+        "er-ace": "clsim.learners.ace:er_ace",
     },
     "models": {
         "linear": "clsim.models:linear",
