@@ -103,6 +103,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
         "si": "clsim.learners.si:Si",
+        # replay, and projection by memories
+        "gem": "clsim.learners.projected:gem",
+        "a-gem": "clsim.learners.projected:a_gem",
+        "der": "clsim.learners.dark:der",
+        "der++": "clsim.learners.dark:DerPlusPlus",
+        "er-ace": "clsim.learners.ace:er_ace",
     },
     "models": {
         "linear": "clsim.models:linear",

@@ -22,7 +22,7 @@ class Exemplars:
             so far *is* a reservoir (Efraimidis & Spirakis, 2006, with equal weights).
         index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
         weight: float32 (n,), its weight in the loss; None: all weigh the same.
-        soft: float32 (n, k) soft labels, or None.
+        soft: float32 (n, k) soft labels or logits, NaN rows of those that have none; or None.
         score: float32 (n,), what a selector noted of an exemplar when it kept it, NaN of those it has not seen yet; or
             None.
     """
@@ -55,10 +55,16 @@ class Exemplars:
         self.index[rows] = other.index
         if self.weight is not None:
             self.weight[rows] = 1.0 if other.weight is None else other.weight
-        if self.soft is not None and other.soft is not None:
-            self.soft[rows] = other.soft
+        if self.soft is not None:  # none of what stood there before stays
+            self.soft[rows] = torch.nan if other.soft is None else other.soft
         if self.score is not None:
             self.score[rows] = torch.nan if other.score is None else other.score
+
+    def with_soft(self, width: int) -> Exemplars:
+        """The same samples with a column of soft labels: their own, or NaN (n, width) where they have none."""
+        if self.soft is not None:
+            return self
+        return dataclasses.replace(self, soft=self.key.new_full((len(self), width), torch.nan))
 
     def columns(self) -> dict[str, Tensor]:
         """The columns that are there, by name."""
@@ -99,12 +105,13 @@ def _placed(n: int, rows: Tensor, values: Tensor | None, other: float) -> Tensor
 
 
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
-    """One after the other. Soft labels are kept if all parts have them."""
-    soft = [p.soft for p in parts if p.soft is not None]
+    """One after the other. Soft labels are kept; parts that have none get NaN where another has them."""
+    widths = [p.soft.shape[1] for p in parts if p.soft is not None]
     x, y, task, key, index = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index")
     )
-    joint_soft = torch.cat(soft) if len(soft) == len(parts) else None
+    soft = [p.with_soft(widths[0]).soft for p in parts] if widths else []
+    joint_soft = torch.cat(soft) if soft else None  # type: ignore[arg-type]
     return Exemplars(x, y, task, key, index, joint_weight(parts), joint_soft, _joint(parts, "score", torch.nan))
 
 

@@ -159,6 +159,8 @@ class Buffer:
         if further:
             place = torch.cat([place, torch.arange(self._used, self._used + further, device=new.device)])
             self._used += further
+        if self._store is not None and new.soft is not None:
+            self._store = self._store.with_soft(new.soft.shape[1])
         if self._store is None or len(self._store) < self._used:
             rows = max(self._used, min(2 * self._used, budget + len(new)))
             self._store = _resized(new if self._store is None else self._store, rows)

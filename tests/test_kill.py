@@ -48,6 +48,9 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (6, {"strategy": "gdumb"}),
     (5, {"buffer": "reservoir", "settings": ["memory.retrieval=mir", "memory.candidates=12"]}),
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
+    (10, {"strategy": "der++"}),
+    (11, {"strategy": "er-ace"}),
+    (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
 
