@@ -278,7 +278,7 @@ def test_ace_under_a_mask_and_after_loading() -> None:
     objective(setup.net, batch_of(first))
     other = AsymmetricCrossEntropy(setup)
     other.load_state_dict(objective.state_dict())
-    new, old = samples([2, 3], task=1, seed=2), samples([1, 0], seed=3)
+    new, old = samples([2, 3], task=1, seed=2), samples([1, 1], seed=3)
     for o in (objective, other):
         o.begin(experience(new, 1))
         terms = o(setup.net, batch_of(new, old))

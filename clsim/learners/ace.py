@@ -16,6 +16,6 @@ def er_ace(setup: Setup, *, classes: Literal["batch", "experience"] = "batch") -
         classes: those at hand: of the ``batch``, as in the paper, or of the ``experience``.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
-    (ICLR 2022), eq. 3.
+    (ICLR 2022), ER-ACE.
     """
     return Sgd(setup, objective=AsymmetricCrossEntropy(setup, classes=classes))

@@ -22,7 +22,7 @@ def der(setup: Setup, *, alpha: float = 0.3) -> Sgd:
     Args:
         alpha: weight of the distance.
 
-    Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), eq. 6, algorithm 1.
+    Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER.
     """
     return Sgd(setup, objective=Dark(setup, alpha=alpha))
 
@@ -37,7 +37,7 @@ class DerPlusPlus:
         alpha: weight of the distance to the stored logits.
         beta: weight of the labels.
 
-    Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), eq. 7, algorithm 2.
+    Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER++.
     """
 
     def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5) -> None:

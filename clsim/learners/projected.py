@@ -106,7 +106,7 @@ def gem(setup: Setup, *, margin: float = 0.5, damping: float = 1e-3) -> Projecte
     Where ⟨g, g_k⟩ < 0 for any earlier task k in memory, g gives way to g̃ = g + Gᵀv (G: the g_k, a row each), with
     v = argmin_{v ≥ γ} ½ vᵀ(GGᵀ + εI)v + (Gg)ᵀv, the dual of min ½‖g̃ − g‖² so that Gg̃ ≥ 0. With γ = 0 and ε → 0 it is
     that projection; in general ⟨g̃, g_k⟩ ≥ −ε·v_k, and γ > 0 leans towards the earlier tasks. Else the step is
-    fine-tuning's. The margin bounds v from below, as in the authors' program; the paper's text adds it to v instead.
+    fine-tuning's. The margin bounds v from below within the program; it is not added to its solution.
 
     Tasks are experiences; every exemplar of a task counts in each step. Any buffer will do that keeps something of each
     task: class-balanced does; ring does only where classes do not come back.
@@ -117,7 +117,7 @@ def gem(setup: Setup, *, margin: float = 0.5, damping: float = 1e-3) -> Projecte
 
     Cost: a forward and backward pass of the whole memory each step, T gradients beside the net, and one wait for the
     device, since the dual (T variables) is solved on the CPU in double precision.
-    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory for Continual Learning (NeurIPS 2017), eq. 8–12.
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory for Continual Learning (NeurIPS 2017).
 
     Raises:
         InputError: if the margin is negative, or the damping is not above 0.
@@ -135,7 +135,7 @@ def a_gem(setup: Setup) -> Projected:
     current task into the reference too; the paper's memory holds earlier tasks alone (``update = "experience"``).
 
     Cost: a forward and backward pass of the memory batch, one gradient beside the net.
-    Source: Chaudhry et al., Efficient Lifelong Learning with A-GEM (ICLR 2019), eq. 11.
+    Source: Chaudhry et al., Efficient Lifelong Learning with A-GEM (ICLR 2019).
     """
     return Projected(setup, not_opposing, by_task=False)
 

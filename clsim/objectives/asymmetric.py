@@ -29,7 +29,7 @@ class AsymmetricCrossEntropy:
         classes: what C_now is: of the ``batch``, as in the paper, or of the ``experience``.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
-    (ICLR 2022), eq. 3 (ER-ACE).
+    (ICLR 2022), ER-ACE.
     """
 
     def __init__(self, setup: Setup, *, classes: Literal["batch", "experience"] = "batch") -> None:

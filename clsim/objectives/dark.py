@@ -22,8 +22,8 @@ class Dark:
     """Cross-entropy on new samples, and the distance to the stored logits on exemplars. Final.
 
     L = CE(new) + α · mean_i mean_c (f_c(x_i) − z_ic)² + β · CE(exemplars that carry no logits), each a weighted mean
-    over its samples; c runs over the classes that the exemplar's task may use (all, where it is unknown). The paper
-    writes ‖·‖² and its α are for the mean over classes, which is meant here.
+    over its samples; c runs over the classes that the exemplar's task may use (all, where it is unknown). A
+    squared norm ‖·‖² would be larger by the number of classes; α is for the mean.
 
     What is stored: with ``memory.update = "batch"`` the logits of the step itself (its last pass; augmented, in train
     mode, before the weights moved), as in the paper; with ``"experience"`` those of the experience's end, in eval mode
@@ -37,8 +37,8 @@ class Dark:
         beta: β ≥ 0.
 
     Cost: a row of float32 logits an exemplar.
-    Source: Buzzega et al., Dark Experience for General Continual Learning: a Strong, Simple Baseline (NeurIPS 2020),
-    eq. 6; with β, on a second batch from memory, eq. 7.
+    Source: Buzzega et al., Dark Experience for General Continual Learning: a Strong, Simple Baseline (NeurIPS 2020):
+    DER; with β, on a second batch from memory, DER++.
     """
 
     def __init__(self, setup: Setup, *, alpha: float, beta: float = 0.0) -> None:
