@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "gradients"},
+    {"tables"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models"},
@@ -24,6 +25,7 @@ FLOORS = [
     {"proxy", "selectors", "memory"},
     {"objectives", "learners"},
     {"bridge", "checks"},
+    {"results", "machine"},
     {"loop"},
     {"reporting", "doctor"},
     {"api", "grid", "picks"},
