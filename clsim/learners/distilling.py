@@ -13,7 +13,7 @@ from clsim.objectives.distillation import Distillation
 from clsim.objectives.importance import check_numbers
 
 
-def lwf(setup: Setup, *, strength: float = 10.0, temperature: float = 2.0) -> Learner:
+def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Learner:
     """Learning without forgetting: L = CE + λ Σ_k KL(softmax(z*_k / T) ‖ softmax(z_k / T)), on new samples.
 
     z*_k are the logits of old task k's classes by the net as it was after the last experience, z_k the new net's.
@@ -23,7 +23,8 @@ def lwf(setup: Setup, *, strength: float = 10.0, temperature: float = 2.0) -> Le
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
+        strength: λ; the default is the paper's. The survey's search begins with 10, which needs learning rates of 0.01
+            and less.
         temperature: T.
 
     Cost: 1 M kept (the old net); a forward pass more for each new sample.
@@ -39,7 +40,7 @@ def lwf(setup: Setup, *, strength: float = 10.0, temperature: float = 2.0) -> Le
 def ebll(
     setup: Setup,
     *,
-    strength: float = 10.0,
+    strength: float = 1.0,
     code_strength: float = 1.0,
     temperature: float = 2.0,
     code: int = 0,
@@ -57,13 +58,13 @@ def ebll(
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
+        strength: λ; see ``lwf``.
         code_strength: α.
         temperature: T of the distillation.
         code: units of the code, fewer than the features; 0 = 100, or half of the features where they are not more.
         reconstruction: weight of the reconstruction in the autoencoder's loss, beside the task's.
         epochs: of the autoencoder.
-        rate: Adadelta's learning rate for the autoencoder.
+        rate: Adadelta's learning rate for the autoencoder; the survey's hardly moves one in few steps, 1 does.
         batch_size: samples a step of the autoencoder.
 
     Cost: 1 M kept (the old net) and an encoder an experience, (features + 1) × code.

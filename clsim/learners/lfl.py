@@ -75,7 +75,7 @@ class Lfl:
     Source: Jung et al., Less-forgetting Learning in Deep Neural Networks (2016)
     """
 
-    def __init__(self, setup: Setup, *, strength: float = 1.0) -> None:
+    def __init__(self, setup: Setup, *, strength: float = 0.1) -> None:
         check_numbers("lfl", strength=strength)
         self._setup = setup
         self._objective = Nearness(setup, strength=strength)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Autoencoder:
     """How the autoencoder of a task is made and learnt.
 
-    h → c = sigmoid(W z + b) → ẑ = V c + d, with z = (h − μ) / σ the features standardised by their mean and deviation
-    over the task (σ = 1 where a feature never changes). Minimised with everything else frozen:
+    h → c = sigmoid(W z + b) → ẑ = V c + d, with z = (h − μ) / σ the features standardised over the task: μ the mean
+    of each, σ² the mean of their variances. (With a σ for each, one that the task hardly used would weigh without
+    bound once another task uses it.) Minimised with everything else frozen:
     CE(head(μ + σẑ), y) + α · mean (ẑ − z)², both over the samples of a batch, the latter over the features too.
 
     Attributes:
@@ -62,8 +63,7 @@ class Autoencoder:
         net, device = setup.net, setup.device
         rng = torch.Generator().manual_seed(seed)
         features = Pool(samples, net, setup.transform.plain, precision=setup.precision, cost=setup.cost).features
-        mean, deviation = features.mean(0), features.std(0, correction=0)
-        deviation = deviation.where(deviation > 0, 1.0)
+        mean, deviation = features.mean(0), features.var(0, correction=0).mean().sqrt().clamp_min(1e-6)
         rows = dataclasses.replace(samples, x=(features - mean) / deviation, soft=None, weight=None, score=None)
 
         width = features.shape[1]
