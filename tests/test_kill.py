@@ -50,6 +50,8 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
+    (13, {"strategy": "lwf", "settings": ["stream.setting=task"]}),
+    (7, {"strategy": "ebll", "settings": ["stream.setting=task", "optimizer.momentum=0.9"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
