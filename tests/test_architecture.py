@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "gradients"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
-    {"resolve", "optimizers", "models"},
+    {"resolve", "optimizers", "models", "gates"},
     {"dropout", "streams"},
     {"pool"},
     {"proxy", "selectors", "memory"},
