@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -81,8 +82,9 @@ class Hat:
 
     def _attend(self, position: int) -> None:
         """The embedding that is learnt, a view of its row, and its optimizer."""
+        plain = dataclasses.replace(self._setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
         self._embedding = self.embeddings[position].detach().requires_grad_()
-        self._optimizer = optimizers.build(self._setup.spec.optimizer, [self._embedding])
+        self._optimizer = optimizers.build(plain, [self._embedding])
 
     def begin(self, experience: Experience) -> None:
         """A fresh embedding, or the one it had; what may move follows from the gates of earlier tasks."""
@@ -113,7 +115,7 @@ class Hat:
         if gradient is None:
             return
         for group, weights in zip(self._optimizer.param_groups, self._sgd.optimizer.param_groups, strict=True):
-            group["lr"], group["weight_decay"] = weights["lr"], 0.0
+            group["lr"] = weights["lr"]
         gradient *= compensation(e.detach(), self._s, self._s_max)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -170,8 +172,8 @@ class Hat:
 def hardness(batch: int, batches: int, s_max: float) -> float:
     """s in a batch, counted from 0, of an epoch: from 1/s_max to s_max, in equal steps.
 
-    >>> hardness(0, 11, 100.0), hardness(5, 11, 100.0), hardness(10, 11, 100.0)
-    (0.01, 50.005, 100.0)
+    >>> [round(hardness(batch, 5, 100.0), 4) for batch in range(5)]
+    [0.01, 25.0075, 50.005, 75.0025, 100.0]
     """
     return 1 / s_max + (s_max - 1 / s_max) * batch / max(batches - 1, 1)
 

@@ -144,8 +144,7 @@ class PackNet:
         if not last:
             return {}
         return {
-            name: torch.where((owner > 0) & (owner <= last), net.get_parameter(name), 0)
-            for name, owner in self.owner.items()
+            name: net.get_parameter(name) * ((owner > 0) & (owner <= last)) for name, owner in self.owner.items()
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def apply_within(sgd: Sgd, net: Net, shares: Mapping[str, Tensor]) -> None:
     sgd.apply()
     with torch.no_grad():
         for (parameter, share), old in zip(held, before, strict=True):
-            parameter.copy_(torch.where(share > 0, old.lerp(parameter, share), old))
+            parameter.copy_(old.lerp_(parameter, share))
 
 
 def head_shares(net: Net, experience: Experience) -> dict[str, Tensor]:
