@@ -103,7 +103,7 @@ class Gated:
 
 
 def _times(x: Tensor, gate: Tensor) -> Tensor:
-    """The gate of each unit on all of its pixels, which stand in dimensions of their own or one unit after the other."""
+    """The gate of each unit on all of its pixels: they have dimensions of their own, or stand unit by unit in one."""
     gate = gate.repeat_interleave(x.shape[1] // gate.shape[-1], -1)
     return x * gate.view(*gate.shape, *[1] * (x.ndim - 2))
 

@@ -185,9 +185,7 @@ def vgg_deep(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
     return _vgg(_channels(shape, "vgg-deep"), shape, ((64,), (64,) * 6, (128,) * 6, (256,) * 6), 512, dropout)
 
 
-def _vgg(
-    channels: int, shape: Shape, stages: Sequence[Sequence[int]], hidden: int, dropout: float
-) -> nn.Module:
+def _vgg(channels: int, shape: Shape, stages: Sequence[Sequence[int]], hidden: int, dropout: float) -> nn.Module:
     """Stages of 3 × 3 convolutions with ReLU, each but the last of 1 pixel pooled by half; no batch norm.
 
     64 pixels end as 4, 32 as 2, 28 as 1. A smaller image is pooled until it has one pixel, and no further.
@@ -209,7 +207,8 @@ def _vgg(
     for layer in layers:  # the signal would fade in as many layers as these with torch's usual weights
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim import optimizers
@@ -31,18 +31,23 @@ _STEEP = 50.0
 class Hat:
     """Gates a = σ(s·e_t) on all hidden units; e_t, an embedding of task t, is learnt with the weights. Final.
 
-    L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t), where a_<t is the largest gate that any earlier task has on the unit: units
-    that an earlier task uses cost nothing, others as much as they are used. In each epoch s grows from 1/s_max to s_max,
-    s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B; predictions use s_max. The gradient of e is made that
-    of an s that does not anneal, ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within ±6. The step of
-    weight ij is scaled by 1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and momentum with it
-    (see :func:`~clsim.learners.protection.apply_within`), so that as s_max → ∞ nothing that an earlier task needs moves.
+    L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t), where a_<t is the largest gate that any earlier task has on the unit:
+    units that an earlier task uses cost nothing, others as much as they are used. In each epoch s grows from 1/s_max
+    to s_max, s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B; predictions use s_max. The gradient of e
+    is made that of an s that does not anneal, ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within
+    ±6. The step of weight ij is scaled by 1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and
+    momentum with it (see :func:`~clsim.learners.protection.apply_within`), so that as s_max → ∞ nothing that an
+    earlier task needs moves.
 
-    The body must be a sequence of layers (see :class:`clsim.gates.Gated`): no skip connections. Statistics of batch norm
-    are learnt with the first experience and fixed afterwards. The head's rows belong to the classes of a task. An
-    experience that holds several tasks (joint, cumulative) is learnt as one. Embeddings have the optimizer and the rate
-    of the weights, and no weight decay. They begin at U(0, 2): all gates open. Exemplars, if a memory has any, are not
-    replayed.
+    The body must be a sequence of layers (see :class:`clsim.gates.Gated`): no skip connections. Statistics of batch
+    norm are learnt with the first experience and fixed afterwards. The head's rows belong to the classes of a task.
+    An experience that holds several tasks (joint, cumulative) is learnt as one. Exemplars, if a memory has any, are
+    not replayed.
+
+    Embeddings begin at U(0, 2), all gates open, as in the survey's code. Their optimizer and rate are those of the weights,
+    but without weight decay and, as in the authors' code, without momentum: with it, the price closes every gate before the
+    cross-entropy objects, and a gate at −6 has next to no slope to come back. A price that is too high for the rate
+    does so anyway: every gate is closed, and what is predicted does not depend on the sample.
 
     Args:
         setup: net, memory, transform, generators.
@@ -72,6 +77,7 @@ class Hat:
         first = torch.rand(shape, generator=generator(setup.spec.seed, "task embeddings")) * 2
         self.embeddings = first.to(setup.device)
         self.used = torch.zeros(shape[1], device=setup.device)
+        self._hardest = torch.full((shape[0], 1), s_max, device=setup.device)
         self._learnt_as = list(range(shape[0]))
         self._done = 0
         self._step = 0
@@ -83,7 +89,7 @@ class Hat:
     def _attend(self, position: int) -> None:
         """The embedding that is learnt, a view of its row, and its optimizer."""
         plain = dataclasses.replace(self._setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
-        self._embedding = self.embeddings[position].detach().requires_grad_()
+        self._embedding = nn.Parameter(self.embeddings[position])
         self._optimizer = optimizers.build(plain, [self._embedding])
 
     def begin(self, experience: Experience) -> None:
@@ -93,6 +99,7 @@ class Hat:
         for task in tasks_of(experience):
             self._learnt_as[task] = experience.position
         self._attend(experience.position)
+        self._hardest[experience.position] = self._s_max
         self._step = 0
         self._batches = batch_count(len(experience.train), training.batch_size)
         self._shares = {f"body.{name}": share for name, share in self._gated.shares(self.used).items()}
@@ -136,8 +143,8 @@ class Hat:
         return self._sgd.finish(experience)
 
     def gates(self, position: int) -> Tensor:
-        """σ(s_max·e) of a task, (Σ units,): those it predicts with."""
-        return torch.sigmoid(self._s_max * self.embeddings[position])
+        """σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
+        return torch.sigmoid(self._hardest[position] * self.embeddings[position])
 
     def remember(self, samples: Exemplars) -> Exemplars:
         """As they are."""
@@ -148,15 +155,16 @@ class Hat:
         net = self._setup.net
         with evaluating(net), torch.no_grad(), self._setup.precision():
             learnt_as = torch.tensor(self._learnt_as, device=task.device)[task]
-            gates = torch.sigmoid(self._s_max * self.embeddings[learnt_as])
+            gates = torch.sigmoid(self._hardest * self.embeddings)[learnt_as]
             return net.logits(self._gated.features(self._setup.transform.plain(x), gates), task)
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, the embeddings, the units in use, and whose embedding each task has."""
+        """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""
         return {
             "sgd": self._sgd.state_dict(),
             "embeddings": self.embeddings,
             "used": self.used,
+            "hardest": self._hardest,
             "learnt_as": self._learnt_as,
             "done": self._done,
         }
@@ -166,6 +174,7 @@ class Hat:
         self._sgd.load_state_dict(state["sgd"])
         self.embeddings.copy_(state["embeddings"])
         self.used.copy_(state["used"])
+        self._hardest.copy_(state["hardest"])
         self._learnt_as, self._done = list(state["learnt_as"]), state["done"]
 
 

@@ -143,9 +143,7 @@ class PackNet:
         """Those of owners 1 … last, all others 0; none are replaced where ``last`` is 0."""
         if not last:
             return {}
-        return {
-            name: net.get_parameter(name) * ((owner > 0) & (owner <= last)) for name, owner in self.owner.items()
-        }
+        return {name: net.get_parameter(name) * ((owner > 0) & (owner <= last)) for name, owner in self.owner.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, whose each weight is, and the last owner that each task uses."""
