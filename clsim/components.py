@@ -109,6 +109,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "der": "clsim.learners.dark:der",
         "der++": "clsim.learners.dark:DerPlusPlus",
         "er-ace": "clsim.learners.ace:er_ace",
+        # a part of the net for each task
+        "packnet": "clsim.learners.packnet:PackNet",
+        "hat": "clsim.learners.hat:Hat",
     },
     "models": {
         "linear": "clsim.models:linear",
@@ -116,6 +119,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "convnet3": "clsim.models:convnet3",
         "slim-resnet18": "clsim.models:slim_resnet18",
         "resnet18": "clsim.models:resnet18",
+        "vgg-small": "clsim.models:vgg_small",
+        "vgg-base": "clsim.models:vgg_base",
+        "vgg-wide": "clsim.models:vgg_wide",
+        "vgg-deep": "clsim.models:vgg_deep",
     },
     "objectives": {
         "replay": "clsim.objectives.replay:replay",

@@ -19,7 +19,7 @@ FLOORS = [
     {"tables"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
-    {"resolve", "optimizers", "models"},
+    {"resolve", "optimizers", "models", "gates"},
     {"dropout", "streams"},
     {"pool"},
     {"proxy", "selectors", "memory"},
