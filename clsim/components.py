@@ -103,6 +103,11 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
         "si": "clsim.learners.si:Si",
+        # distillation from the old net
+        "lwf": "clsim.learners.distilling:lwf",
+        "ebll": "clsim.learners.distilling:ebll",
+        "lwm": "clsim.learners.distilling:lwm",
+        "lfl": "clsim.learners.lfl:Lfl",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
         "a-gem": "clsim.learners.projected:a_gem",
