@@ -109,6 +109,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "der": "clsim.learners.dark:der",
         "der++": "clsim.learners.dark:DerPlusPlus",
         "er-ace": "clsim.learners.ace:er_ace",
+        # replay with a teacher, and a readout or a softmax of its own
+        "icarl": "clsim.learners.icarl:Icarl",
     },
     "models": {
         "linear": "clsim.models:linear",
