@@ -110,7 +110,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "der++": "clsim.learners.dark:DerPlusPlus",
         "er-ace": "clsim.learners.ace:er_ace",
         # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.bic:Bic",
         "icarl": "clsim.learners.icarl:Icarl",
+        "ss-il": "clsim.learners.separated:ss_il",
     },
     "models": {
         "linear": "clsim.models:linear",
