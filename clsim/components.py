@@ -102,6 +102,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mean-imm": "clsim.learners.imm:mean_imm",
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
+        "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
@@ -112,7 +113,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # replay with a teacher, and a readout or a softmax of its own
         "bic": "clsim.learners.bic:Bic",
         "icarl": "clsim.learners.icarl:Icarl",
-        "ss-il": "clsim.learners.separated:ss_il",
+        "ss-il": "clsim.learners.separated:SsIl",
     },
     "models": {
         "linear": "clsim.models:linear",

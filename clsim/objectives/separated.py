@@ -44,6 +44,11 @@ class Separated:
         self._now = torch.zeros_like(self._teacher.classes)
         self._tasks = self._now[None][:0]  # bool (experiences so far, classes): what each of them brought
 
+    @property
+    def seen(self) -> Tensor:
+        """bool (classes,): those of the experiences so far, the one at hand included."""
+        return self._teacher.classes | self._now
+
     def begin(self, experience: Experience) -> None:
         """Its classes are the new side."""
         self._now = torch.zeros_like(self._now)
