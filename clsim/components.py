@@ -102,6 +102,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mean-imm": "clsim.learners.imm:mean_imm",
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
+        "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
         # distillation from the old net
         "lwf": "clsim.learners.distilling:lwf",
@@ -117,6 +118,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # a part of the net for each task
         "packnet": "clsim.learners.packnet:PackNet",
         "hat": "clsim.learners.hat:Hat",
+        # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.bic:Bic",
+        "icarl": "clsim.learners.icarl:Icarl",
+        "ss-il": "clsim.learners.separated:SsIl",
     },
     "models": {
         "linear": "clsim.models:linear",
