@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Terminal:
-    """Watches one run. Final. A context manager; see :class:`clsim.loop.Progress`.
+    """Watches one run. Final. A context manager; see :class:`clsim.progress.Progress`.
 
     Args:
         title: of the run.
