@@ -9,6 +9,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clsim.reporting import searches
+from clsim.tradeoff import Search, Trial
+
 
 class Terminal:
     """Watches one run. Final. A context manager; see :class:`clsim.progress.Progress`.
@@ -35,7 +38,7 @@ class Terminal:
         self._task = self._bar.add_task("", total=None, speed="", accuracy="")
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
-        self._length = self._position = 0
+        self._length = self._position = self._span = 0
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -48,7 +51,7 @@ class Terminal:
 
     def experience(self, position: int, total: int, images: int) -> None:
         """The bar spans the whole stream, as if every experience were as long as this one."""
-        self._position, self._length = position, total
+        self._position, self._length, self._span = position, total, images
         self._started, self._images, self._pending = time.perf_counter(), 0, 0
         self._bar.update(
             self._task,
@@ -56,6 +59,12 @@ class Terminal:
             total=images * total,
             completed=images * position,
         )
+
+    def trial(self, trial: Trial) -> None:
+        """The bar goes back to where the experience began."""
+        what = f"experience {self._position + 1}/{self._length} · {searches.trial(trial)}"
+        self._pending = 0
+        self._bar.update(self._task, description=what, completed=self._span * self._position)
 
     def step(self, images: int) -> None:
         """Counts; the bar is moved a few times a second at most."""
@@ -66,6 +75,11 @@ class Terminal:
             speed = self._images / (now - self._started)
             self._bar.update(self._task, advance=self._pending, speed=f"{speed:,.0f} images/s")
             self._shown, self._pending = now, 0
+
+    def searched(self, search: Search) -> None:
+        """The search and what it chose, in three lines."""
+        for line in searches.lines(search, f"experience {self._position + 1}/{self._length}"):
+            self._console.print(line, highlight=False, soft_wrap=not self._console.is_terminal)
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """The average accuracy over the experiences seen so far."""
