@@ -142,7 +142,7 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     if len(records) >= 3:
         out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
     for record in records:
-        if found := searches.searches(record):
+        if searched := searches.searches(record):
             controller = record["spec"]["controller"]["name"]
             out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
-            out.print(searches.summary(found))
+            out.print(searches.summary(searched))
