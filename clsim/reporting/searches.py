@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -30,33 +30,27 @@ def searches(record: Mapping[str, Any]) -> list[Search]:
 
 def trial(tried: Trial | Attempt) -> str:
     """What is trained, in a few words."""
-    what = "fine-tuning" if tried.phase == "plasticity" else _values(tried.values)
-    return f"{what} · lr {tried.lr:g}" if what else f"lr {tried.lr:g}"
+    return f"{_trained(tried)} · lr {tried.lr:g}"
 
 
-def lines(search: Search, heading: str) -> Iterator[Text]:
-    """A search at a glance: the rates, what is needed, and the trade-offs until one reached it.
+def glance(search: Search, heading: str) -> list[tuple[str, str, Text]]:
+    """A search in three lines: the rates, what is needed, and the trade-offs until one reached it.
 
     Args:
         heading: says which experience.
     """
-    margin = Text(" " * len(heading))
     rates = [a for a in search.attempts if a.phase == "plasticity"]
     others = [a for a in search.attempts if a.phase != "plasticity"]
-    best = next(i for i, a in enumerate(rates) if a.accuracy == search.best)
-    tried = []
-    for i, a in enumerate(rates):
-        mark = " ←" if i == best else ""
-        tried.append(Text(f"{a.lr:g}: {_percent(a.accuracy)}{mark}", style="bold" if i == best else "dim"))
-    yield Text.assemble((heading, "bold"), "  fine-tuning at lr   ", _joined(tried))
-    kept = search.kept
-    if kept.phase == "once":
-        yield Text.assemble(margin, "  trained once        ", (trial(kept), "bold"), f": {_percent(kept.accuracy)}")
-        return
-    yield Text.assemble(margin, f"  must reach          {_percent(kept.needed)}")
-    names = ", ".join(map(plain, kept.values))
+    tried = [
+        Text(f"{a.lr:g}: {_percent(a.accuracy)}{' ←' if best else ''}", "bold" if best else "dim")
+        for a, best in ((a, a is _best(search)) for a in rates)
+    ]
+    found = [(heading, "fine-tuning at lr", _joined(tried))]
+    if search.kept.phase == "once":
+        return [*found, ("", "trained once", Text(f"{trial(search.kept)}: {_percent(search.kept.accuracy)}", "bold"))]
+    found.append(("", "must reach", Text(_percent(search.kept.needed))))
     tried = [Text(f"{_numbers(a)}: {_percent(a.accuracy)}{_MARKS[a.decision][0]}", _look(a)) for a in others]
-    yield Text.assemble(margin, f"  {names:<18}  ", _joined(tried))
+    return [*found, ("", ", ".join(map(plain, search.kept.values)), _joined(tried))]
 
 
 def summary(found: Sequence[Search]) -> Table:
@@ -90,24 +84,38 @@ def summary(found: Sequence[Search]) -> Table:
 def trace(found: Sequence[Search]) -> Table:
     """Every attempt of every experience."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name, side in (("task", "right"), ("trained", "left"), ("validation, %", "right"), ("needed, %", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    table.add_column("decision")
-    for name in ("steps", "forward passes", "seconds"):
+    table.add_column("task", justify="right")
+    table.add_column("trained", no_wrap=True)
+    for name in ("lr", "reached", "needed"):
+        table.add_column(name, justify="right")
+    table.add_column("decision", no_wrap=True)
+    for name in ("steps", "seconds"):
         table.add_column(name, justify="right")
     for search in found:
         for a in search.attempts:
             table.add_row(
                 str(search.experience + 1),
-                Text(plain(trial(a))),
-                f"{100 * a.accuracy:.1f}",
-                f"{100 * a.needed:.1f}" if a.phase == "stability" else "",
-                Text(a.decision, style=_look(a)),
-                *(f"{a.cost.get(name, 0):,}" for name in ("steps", "forward_passes")),
+                Text(plain(_trained(a))),
+                f"{a.lr:g}",
+                _percent(a.accuracy),
+                _percent(a.needed) if a.phase == "stability" else "",
+                Text(_said(a, search), style=_look(a)),
+                f"{a.cost.get('steps', 0):,}",
                 f"{a.seconds:.1f}",
             )
         table.add_section()
     return table
+
+
+def _best(search: Search) -> Attempt | None:
+    """The fine-tuning whose rate was taken."""
+    return next((a for a in search.attempts if a.phase == "plasticity" and a.accuracy == search.best), None)
+
+
+def _said(attempt: Attempt, search: Search) -> str:
+    if attempt.phase == "plasticity":
+        return "best" if attempt is _best(search) else ""
+    return attempt.decision
 
 
 def _percent(share: float) -> str:
@@ -118,8 +126,10 @@ def _numbers(attempt: Attempt) -> str:
     return ", ".join(f"{value:g}" for value in attempt.values.values())
 
 
-def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+def _trained(tried: Trial | Attempt) -> str:
+    if tried.phase == "plasticity":
+        return "fine-tuning"
+    return ", ".join(f"{name} {value:g}" for name, value in tried.values.items()) or "the method"
 
 
 def _moved(first: float | None, kept: float | None) -> str:

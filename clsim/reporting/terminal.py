@@ -8,6 +8,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from clsim.reporting import searches
 from clsim.tradeoff import Search, Trial
@@ -78,8 +80,18 @@ class Terminal:
 
     def searched(self, search: Search) -> None:
         """The search and what it chose, in three lines."""
-        for line in searches.lines(search, f"experience {self._position + 1}/{self._length}"):
-            self._console.print(line, highlight=False, soft_wrap=not self._console.is_terminal)
+        glance = searches.glance(search, f"experience {self._position + 1}/{self._length}")
+        if self._console.is_terminal:
+            grid = Table.grid(padding=(0, 2))
+            for _ in range(3):
+                grid.add_column()
+            for heading, label, text in glance:
+                grid.add_row(Text(heading, "bold"), label, text)
+            self._console.print(grid)
+            return
+        for heading, label, text in glance:
+            line = f"{self._title} · {heading} · {label} {text}" if heading else f"  {label} {text}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """The average accuracy over the experiences seen so far."""
