@@ -16,8 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "gradients"},
-    {"tables"},
-    {"specs"},
+    {"tables", "tradeoff", "plateau"},
+    {"specs", "progress"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models", "gates"},
     {"dropout", "streams"},
@@ -25,7 +25,8 @@ FLOORS = [
     {"proxy", "selectors", "memory"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine"},
+    {"results", "machine", "evaluation", "snapshots", "traces"},
+    {"controller"},
     {"loop"},
     {"reporting", "doctor"},
     {"api", "grid", "picks"},
