@@ -142,6 +142,9 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
     for seed in study.seeds:
         for cell, title, words in cells.values():
             spec = dataclasses.replace(cell, seed=seed)
+            if cell.stream.by_difficulty:  # each seed has a joint run of its own
+                name, strategy, flags, settings = words
+                spec = resolve(name, strategy, flags=flags, settings=settings, seed=seed)
             run = Planned(spec, f"{title} · seed {seed}", command(*words, seed), total=experiences(spec))
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
     return list(planned.values())
@@ -242,6 +245,7 @@ def _looked_up(run: Planned, store: Store) -> Planned:
 
 def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
     """What runs have in common that take the same time: most alike first."""
+    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
     cell = {key: value for key, value in spec.items() if key != "seed"}
     work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
     return json.dumps(cell, sort_keys=True), json.dumps(work, sort_keys=True)

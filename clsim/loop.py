@@ -102,7 +102,7 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        started, seen = time.perf_counter(), stream.classes_seen(position)
+        started, seen = time.perf_counter(), stream.shares(position, spec.memory.per)
         progress.experience(results.done, len(stream.schedule), len(experience.train) * training.epochs)
         learner.begin(experience)
         losses: list[Terms] = []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import clsim
-from clsim import api, data, loop, machine, streams
+from clsim import api, data, divide, loop, machine
 from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
@@ -190,7 +190,7 @@ def test_every_purpose_has_a_generator_of_its_own() -> None:
 def test_a_stream_and_a_spec_make_a_run_without_names(tmp_path: Path) -> None:
     spec = resolve({"stream": {"setting": "class", "experiences": 2}, "model": {"name": "linear"}}, "er")
     dataset = data.load(spec.data, tmp_path)
-    stream = streams.build(dataset, spec.stream, spec.seed, torch.device("cpu"))
+    stream = divide.build(dataset, spec.stream, spec.seed, torch.device("cpu"))
     with machine.isolated(spec, stream.device), Store(tmp_path / "runs").open(spec) as folder:
         record = loop.train(spec, stream, folder, loop.Quiet())
     assert record.accuracy.shape == (2, 2)

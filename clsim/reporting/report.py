@@ -214,7 +214,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    for names in (NAMES, [c for c in chosen if "." in c or c == "sources"]):
+    told = [c for c in chosen if "." in c or c == "sources"]
+    told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
+    for names in (NAMES, told):
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 
