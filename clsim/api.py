@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clsim import grid
 from clsim.errors import InputError
-from clsim.resolve import joint_of, memory_size, resolve
+from clsim.resolve import memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import RunFolder, RunRecord, Store
 
@@ -119,13 +120,13 @@ def _joint_accuracy(
     name = spec.stream.difficulty
     record = RunFolder(store.root / name).record()
     if record is None or not record.data["finished"]:
-        joint = joint_of(spec)
+        joint, command = grid.joint_run(spec)
         if joint.fingerprint != name:
             raise InputError(
                 f"stream.difficulty: no finished run {name} in {store.root}, and the joint run of {spec.scenario!r} is "
                 f"{joint.fingerprint} now; run the strategy joint on the same scenario, data, stream and model first"
             )
-        record = execute(joint, store, data_root=data_root, progress=progress)
+        record = execute(joint, store, data_root=data_root, progress=progress, command=command)
     return record.data["accuracy"][-1]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from clsim import catalog
 from clsim.errors import InputError
-from clsim.resolve import as_text, keeps_memory, memory_size, resolve
+from clsim.resolve import as_text, joint_of, keeps_memory, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import Store
 from clsim.strict import Options, arguments
@@ -193,6 +193,24 @@ def command(
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(seed)])
+
+
+def joint_run(spec: RunSpec, scenario: str = "") -> tuple[RunSpec, str]:
+    """What says how hard the tasks of a run are (see :func:`clsim.resolve.joint_of`), and the command that makes it."""
+    scenario = scenario or spec.scenario
+    joint, usual = joint_of(spec, scenario), resolve(scenario, "joint", seed=spec.seed)
+    settings = []
+    for table in ("data", "stream", "model", "training"):
+        before, after = (_leaves(dataclasses.asdict(getattr(s, table)), table) for s in (usual, joint))
+        settings += [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
+    return joint, command(scenario, "joint", {"memory": {}, "training": {}}, settings, spec.seed)
+
+
+def _leaves(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _leaves(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return out
 
 
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]

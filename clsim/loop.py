@@ -24,6 +24,7 @@ from clsim.pool import Cost, Selector
 from clsim.randomness import Randomness, derive
 from clsim.results import Results, record_of
 from clsim.specs import RunSpec
+from clsim.storage import state_bytes
 from clsim.store import RunFolder, RunRecord
 from clsim.streams import Stream
 
@@ -124,6 +125,8 @@ def train(
             results.validation[position] = _share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if memory.exemplars is None else memory.exemplars.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
+        cost.state_bytes = state_bytes(learner.state_dict(), net)
+        cost.net_bytes = sum(p.nbytes for p in net.parameters())
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))
         results.done += 1

@@ -15,7 +15,7 @@ PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "strict", "compat", "metrics", "components", "gradients"},
+    {"errors", "strict", "compat", "metrics", "components", "gradients", "cost"},
     {"tables"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
@@ -26,7 +26,7 @@ FLOORS = [
     {"proxy", "selectors", "memory"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine"},
+    {"results", "machine", "storage"},
     {"loop"},
     {"reporting", "doctor"},
     {"api", "grid", "picks"},
