@@ -93,6 +93,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "condensers": {
+        "dm": "clsim.condensers.distribution:dm",
+    },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",
