@@ -159,6 +159,18 @@ def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> 
     raise InputError(f"selectors: {name!r}: {parameter.name}: found {text!r}, allowed: a whole number")
 
 
+def is_condenser(name: str) -> bool:
+    """Whether a name is that of a condenser, shipped or installed; or ``condensed(…)`` around one of the user's own."""
+    return name in COMPONENTS["condensers"] or name in {entry.name for entry in _installed("condensers")}
+
+
+def is_selector(name: str) -> bool:
+    """Whether a name can be that of a selector: shipped, installed, or of selectors inside combinators."""
+    combinator, inner = _taken_apart(canonical(name))
+    known = {*COMPONENTS["selectors"], *(entry.name for entry in _installed("selectors"))}
+    return bool(inner) or combinator in known
+
+
 def canonical(name: str) -> str:
     """A selector's name here, whichever the field uses.
 

@@ -28,7 +28,7 @@ FLOORS = [
     {"bridge", "checks"},
     {"loop"},
     {"reporting", "doctor"},
-    {"api", "grid", "picks"},
+    {"api", "grid", "picks", "condense"},
     {"engines"},
     {"supervise"},
     {"commands"},
