@@ -240,9 +240,7 @@ def _method(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
     return catalog.component("condensers", method, options, "options")
 
 
-def _pool(
-    spec: RunSpec, source: Dataset, model: str, precision: str, device: torch.device, keeper: Keeper
-) -> Pool:
+def _pool(spec: RunSpec, source: Dataset, model: str, precision: str, device: torch.device, keeper: Keeper) -> Pool:
     """The training part, with random nets and proxies behind it."""
     shape, images = source.train_x.shape[1:], source.train_x.ndim == 4
     body = catalog.component("models", model or ("convnet3" if images else "mlp"))

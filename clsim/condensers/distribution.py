@@ -40,7 +40,7 @@ def dm(
 
     Needs: random nets.
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
-    Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023), eq. 6, algorithm 1.
+    Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
     """
     method = Matching(real)
     return synthesise(
