@@ -7,11 +7,11 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -77,17 +77,30 @@ class Condensed:
         write(path, buffer.getvalue())
 
 
-class Look:
-    """Somebody who watches; does nothing. Subclass it, or give any object with these methods."""
+class Look(Protocol):
+    """Somebody who watches a set being made; see :class:`clsim.commands.condense.Easel`."""
 
     def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
         """An iteration is done; asking for the loss waits for the device."""
 
-    def picture(self, exemplars: Exemplars) -> None:
-        """A picture of the images as they are now is due."""
+    def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
+        """The images as they are now; every so often, and at the end."""
 
     def net(self, done: int, total: int, accuracy: float) -> None:
-        """A net has been trained and tested."""
+        """A net has been trained on the set, and tested."""
+
+
+class Nobody:
+    """Nobody watches."""
+
+    def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
+        """Silence."""
+
+    def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
+        """Silence."""
+
+    def net(self, done: int, total: int, accuracy: float) -> None:
+        """Silence."""
 
 
 @dataclass
@@ -104,6 +117,7 @@ class Keeper:
     key: str
     look: Look
     seconds: float = 30.0
+    classes: tuple[str, ...] = ()
     losses: tuple[float, float] | None = None
     _saved: float = field(default_factory=time.monotonic)
     _drawn: float = float("-inf")
@@ -135,7 +149,7 @@ class Keeper:
         self.look.iteration(done, total, lambda: float(loss))
         now = time.monotonic()
         if now - self._drawn > self.seconds:
-            self.look.picture(draft.exemplars())
+            self.look.picture(draft.exemplars(), self.classes)
             self._drawn = now
         if self.path is not None and now - self._saved > self.seconds:
             state = {**draft.state_dict(), "iteration": done, "clsim": clsim.__version__, "key": self.key}
@@ -203,18 +217,19 @@ def condense(
     )
     digits = spec.data.dataset in DIGITS
     make = _method(method, options or {}, digits)
-    place, look = loop.device_of(device), look or Look()
+    place, look = loop.device_of(device), look or Nobody()
     what = (clsim.__version__, spec.as_dict(), data.datasets.digest(spec.data), catalog.digest(method), method)
     key = json.dumps([*what, sorted((options or {}).items()), model, ipc, precision], default=str)
     keeper = Keeper(state, hashlib.sha256(key.encode()).hexdigest(), look, every)
     with loop.isolated(spec, place):
         source = data.load(spec.data, data.data_root(data_root), progress=False)
+        keeper.classes = source.classes
         pool = _pool(spec, source, model, precision, place, keeper)
         started = time.perf_counter()
         budget = ipc * len(source.classes)
         exemplars = made(make, pool, budget, generator(seed, "memory"), f"method {method!r}")
         half = time.perf_counter()
-        look.picture(exemplars)
+        look.picture(exemplars, source.classes)
         factor = factor_of(make)
         operations = () if not augment else siamese.DIGITS if digits else siamese.ALL
         tests, shown = _exemplars(source.test_x, source.test_y, 0, place), decoded(exemplars, factor)
