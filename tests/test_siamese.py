@@ -66,7 +66,9 @@ def test_a_crop_is_a_shift_by_an_eighth_at_most_and_all_shifts_are_as_likely(own
     for draw in draws:
         for after in draw(x.expand(1800 if own else 1, -1, -1, -1)):
             padded = np.pad(x[0, 0].numpy(), 1)
-            found = [(t, s) for t in range(3) for s in range(3) if np.array_equal(padded[t : t + 8, s : s + 8], after[0])]
+            found = [
+                (t, s) for t in range(3) for s in range(3) if np.array_equal(padded[t : t + 8, s : s + 8], after[0])
+            ]
             assert len(found) == 1
             counts[found[0]] = counts.get(found[0], 0) + 1
     assert len(counts) == 9

@@ -38,10 +38,14 @@ class Draw:
             InputError: for vectors, or another number of images than the parameters are for.
         """
         if x.ndim != 4:
-            raise InputError(f"siamese augmentation: found inputs of shape {tuple(x.shape)}, allowed: images (n, c, h, w)")
+            raise InputError(
+                f"siamese augmentation: found inputs of shape {tuple(x.shape)}, allowed: images (n, c, h, w)"
+            )
         if self.values.shape[1] not in (1, len(x)):
             drawn = self.values.shape[1]
-            raise InputError(f"siamese augmentation: found {len(x)} images, allowed: {drawn}, as many as were drawn for")
+            raise InputError(
+                f"siamese augmentation: found {len(x)} images, allowed: {drawn}, as many as were drawn for"
+            )
         if not self.operation:
             return x
         return OPERATIONS[self.operation](x, self.values.to(x.device, x.dtype))
