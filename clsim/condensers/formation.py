@@ -194,7 +194,7 @@ class Formation:
         if not filters:
             raise InputError("idc: the model has no convolution to compare gradients of; allowed: convnet3, resnet18 …")
         synthetic.clip()
-        total = torch.zeros((), device=synthetic.images.device)
+        total = synthetic.images.new_zeros(())
         for step in range(self._steps):
             if step and self._samples:
                 learn(net, optimizer, material, self._samples)

@@ -48,9 +48,9 @@ def dc(
 ) -> Exemplars:
     """Match the gradients of each class, real and synthetic, while a net learns from the synthetic ones.
 
-    L = Σ_c D(∇_θ ℓ(T_c; θ), ∇_θ ℓ(S_c; θ)) with D(A, B) = Σ_layers Σ_rows (1 − cos(A_row, B_row)): a row is a filter of a
-    convolution or an output of a linear layer, one-dimensional parameters are left out. In each iteration a fresh net
-    takes ``steps`` steps of the images, and trains for ``epochs`` on them between one and the next.
+    L = Σ_c D(∇_θ ℓ(T_c; θ), ∇_θ ℓ(S_c; θ)) with D(A, B) = Σ_layers Σ_rows (1 − cos(A_row, B_row)): a row is a filter of
+    a convolution or an output of a linear layer, one-dimensional parameters are left out. In each iteration the images
+    take ``steps`` steps in a fresh net, which trains on them for ``epochs`` between one and the next.
 
     Args:
         iterations: nets, one after the other; the paper has 1000.
@@ -237,7 +237,7 @@ class Matching:
         net = self._nets(material)
         optimizer = torch.optim.SGD(net.parameters(), self._net_lr, momentum=self._net_momentum)
         weights = [p for p in net.parameters() if p.ndim > 1]
-        total = torch.zeros((), device=synthetic.images.device)
+        total = synthetic.images.new_zeros(())
         for step in range(steps):
             if step:
                 made, place = synthetic.decoded()
@@ -291,7 +291,7 @@ def _classes_apart(
     net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
 ) -> Compared:
     """The images' gradient of Σ_c D(A_c, B_c), class by class, so that only one class's graph is in memory."""
-    loss = torch.zeros((), device=synthetic.images.device)
+    loss = synthetic.images.new_zeros(())
     wanted, found = [], []
     for position in range(len(material.counts)):
         change = material.change()

@@ -20,14 +20,14 @@ NORM_SAMPLES = 16
 
 
 def logits(net: Net, x: Tensor, material: Material) -> Tensor:
-    """Of the material's own labels, float32 (n, k), its columns.
+    """Of the material's own labels, (n, k), its columns.
 
     The head's other columns, of classes that are not condensed now, have no part in the softmax.
 
     Args:
         x: float32 (n, \\*shape), normalised.
     """
-    return net.head(net.features(x)).float()[:, material.columns]
+    return net.head(net.features(x))[:, material.columns]
 
 
 def losses(net: Net, x: Tensor, place: Tensor, material: Material) -> Tensor:
@@ -48,7 +48,7 @@ def gradient(
         x, place: as of :func:`losses`.
         graph: keep the graph, to differentiate once more; otherwise the pass goes block by block.
     """
-    count = torch.zeros(len(material.counts), device=x.device).index_add_(0, place, x.new_ones(len(place)))
+    count = x.new_zeros(len(material.counts)).index_add_(0, place, x.new_ones(len(place)))
     share = 1 / (count[place] * (count > 0).sum())
     material.pool.cost.forward_passes += len(x)
     if graph:
