@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -41,3 +42,9 @@ class Watch(Protocol):
 
     def finish(self, loss: float, stored: float) -> None:
         """The loss of what was made, and the loss of what of it is stored (as uint8)."""
+
+
+def factor_of(condense: Condenser) -> int:
+    """How many small images a side of each stored one holds: the condenser's option ``factor``; 1 if it has none."""
+    parameter = inspect.signature(condense).parameters.get("factor")
+    return 1 if parameter is None else int(parameter.default)

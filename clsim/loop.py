@@ -123,14 +123,16 @@ def train(
 
     net = fresh(derive(spec.seed, "weights"))
     transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
+    condense = None
     if selector is None and spec.memory.buffer != "none":
-        selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        found = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        condense, selector = (found, None) if catalog.is_condenser(spec.memory.buffer) else (None, found)
     retrieve = None
     if spec.memory.retrieval != "random":
         retrieve = catalog.component(
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
-    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve)
+    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost)
     learner: Learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(
         setup
@@ -165,7 +167,7 @@ def train(
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
         if experience.validation is not None:
             results.validation[position] = _share_correct(learner, experience.validation, spec, cost)
-        cost.memory_bytes = 0 if memory.exemplars is None else memory.exemplars.nbytes
+        cost.memory_bytes = 0 if memory.stored is None else memory.stored.nbytes
         cost.peak_bytes = _peak_bytes(stream.device)
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))

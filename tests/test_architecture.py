@@ -15,7 +15,7 @@ PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "strict", "compat", "metrics", "components", "gradients"},
+    {"errors", "strict", "compat", "metrics", "components", "docstrings", "gradients"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"bridge", "checks"},
     {"loop"},
     {"reporting", "doctor"},
-    {"api", "grid", "picks"},
+    {"api", "grid", "picks", "condense"},
     {"engines"},
     {"supervise"},
     {"commands"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ def dm(
 
     Needs: random nets.
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
-    Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023), eq. 6, algorithm 1.
+    Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
     """
     method = Matching(real)
     return synthesise(
@@ -97,11 +96,11 @@ def means(features: Tensor, place: Tensor, classes: int) -> Tensor:
 
 
 def _features(net: Net, x: Tensor, material: Material) -> Tensor:
-    """Features of real samples: block by block, where the net allows, so that a block stays in the cache of a CPU."""
-    together = x.device.type == "cuda" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-    with material.pool.precision() if material.pool.precision else nullcontext():
+    """Features of real samples: on a CPU in blocks that stay in its cache, unless the net has batch norm."""
+    together = x.device.type != "cpu" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    with material.pool.precision():
         return torch.cat([net.features(part).float() for part in x.split(len(x) if together else BLOCK)])
 
 
-BLOCK = 128
-"""Real images a forward pass on a CPU."""
+BLOCK = 16
+"""Real images a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""

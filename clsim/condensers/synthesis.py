@@ -18,7 +18,7 @@ from clsim import catalog
 from clsim.condensers.nets import Fresh
 from clsim.data import siamese, tiles
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, groups
 from clsim.models import Net
 from clsim.pool import Pool
 from clsim.randomness import derive
@@ -35,7 +35,7 @@ class Material:
 
     Args:
         pool: of real samples.
-        groups: the rows of each class in the pool.
+        members: the rows of each class in the pool.
         seed: of everything that is drawn.
         operations: of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
 
@@ -49,16 +49,16 @@ class Material:
         augment: on the device of the images; likewise.
     """
 
-    def __init__(self, pool: Pool, groups: Sequence[Tensor], seed: int, operations: Sequence[str] = ()) -> None:
+    def __init__(self, pool: Pool, members: Sequence[Tensor], seed: int, operations: Sequence[str] = ()) -> None:
         self.pool = pool
-        self.counts = [len(rows) for rows in groups]
-        firsts = torch.stack([rows[0] for rows in groups]) if groups else pool.data.y[:0]
+        self.counts = [len(rows) for rows in members]
+        firsts = torch.stack([rows[0] for rows in members]) if members else pool.data.y[:0]
         self.labels, self.tasks = pool.data.y[firsts], pool.data.task[firsts]
         self.columns, self.targets = self.labels.unique(return_inverse=True)
         self.rng = torch.Generator()
         self.augment = torch.Generator(pool.data.device)
         self.operations = tuple(operations)
-        self._groups, self._seed = groups, seed
+        self._members, self._seed = members, seed
         self._fresh = Fresh(pool.fresh)
 
     def begin(self, iteration: int) -> None:
@@ -90,12 +90,12 @@ class Material:
     def everything(self) -> tuple[Tensor, Tensor]:
         """The rows in the pool of all real samples, int64 (n,), one class after the other; and the class's position."""
         n = torch.tensor(self.counts, device=self.labels.device)
-        return torch.cat(list(self._groups)), torch.arange(len(n), device=n.device).repeat_interleave(n)
+        return torch.cat(list(self._members)), torch.arange(len(n), device=n.device).repeat_interleave(n)
 
     def rows(self, position: int, size: int) -> Tensor:
         """Rows in the pool of ``size`` random samples of a class, all of them if it has no more."""
         drawn = torch.randperm(self.counts[position], generator=self.rng)[:size]
-        return self._groups[position][drawn.to(self.pool.data.device)]
+        return self._members[position][drawn.to(self.pool.data.device)]
 
     def real(self, size: int, positions: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Normalised real samples, at most ``size`` random ones of each class (all classes, or those named).
@@ -244,25 +244,16 @@ def synthesise(
         raise InputError(f"momentum: found {momentum}, allowed: from 0 to below 1")
     operations = augment if pool.data.x.ndim == 4 else ()
     seed = int(torch.randint(2**62, (), generator=rng))
-    groups = classes(pool.data)
-    quota = quotas(torch.tensor([len(rows) for rows in groups], dtype=torch.int64), budget, rng).tolist()
-    groups, quota = [g for g, q in zip(groups, quota, strict=True) if q], [q for q in quota if q]
-    material = Material(pool, groups, seed, operations)
-    images = _start(material, groups, quota, start, factor)
+    rows = groups(pool.data)
+    quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
+    rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
+    material = Material(pool, rows, seed, operations)
+    images = _start(material, rows, quota, start, factor)
     place = torch.arange(len(quota)).repeat_interleave(torch.tensor(quota, dtype=torch.int64)).to(pool.data.device)
     synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum)
     with torch.random.fork_rng(devices=[pool.data.device] if pool.data.device.type == "cuda" else []):
         _iterate(method, synthetic, material, iterations if len(synthetic) else 0)
     return synthetic.exemplars()
-
-
-def classes(samples: Exemplars) -> list[Tensor]:
-    """The rows of each labelled class, by task and label; a label that occurs in two tasks is two classes."""
-    known = (samples.y >= 0).nonzero().flatten()
-    pairs = torch.stack([samples.task[known], samples.y[known]], 1)
-    member = pairs.unique(dim=0, return_inverse=True)[1]
-    order = member.argsort(stable=True)
-    return list(known[order].split(member.bincount().tolist())) if len(known) else []
 
 
 def _iterate(method: Method, synthetic: Synthetic, material: Material, iterations: int) -> None:
@@ -285,7 +276,7 @@ def _iterate(method: Method, synthetic: Synthetic, material: Material, iteration
         watch.finish(*losses)
 
 
-def _start(material: Material, groups: Sequence[Tensor], quota: Sequence[int], start: str, factor: int) -> Tensor:
+def _start(material: Material, members: Sequence[Tensor], quota: Sequence[int], start: str, factor: int) -> Tensor:
     """Images to begin with, one class after the other, normalised."""
     pool, shape = material.pool, tuple(material.pool.data.x.shape[1:])
     if factor != 1 and len(shape) != 3:
@@ -297,7 +288,7 @@ def _start(material: Material, groups: Sequence[Tensor], quota: Sequence[int], s
         return torch.randn(sum(quota), *shape, generator=rng).to(pool.data.device)
     select = None if start == "real" else catalog.component("selectors", start)
     chosen = [pool.data.y[:0]]
-    for rows, count in zip(groups, quota, strict=True):
+    for rows, count in zip(members, quota, strict=True):
         wanted = count * factor**2
         if select is None:
             best = rows[torch.randperm(len(rows), generator=rng)[:wanted].to(rows.device)]
