@@ -95,6 +95,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
+        "dc": "clsim.condensers.matching:dc",
+        "dsa": "clsim.condensers.matching:dsa",
+        "dcc": "clsim.condensers.matching:dcc",
+        "dsac": "clsim.condensers.matching:dsac",
+        "idc": "clsim.condensers.formation:idc",
+        "acc-dd": "clsim.condensers.formation:acc_dd",
     },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",

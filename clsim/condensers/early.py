@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from clsim.condensers.synthesis import Material
+from clsim.condensers.training import losses
+from clsim.errors import InputError
+from clsim.models import Net
 
 
 def perturb(module: nn.Module, rng: torch.Generator) -> None:
@@ -46,3 +52,68 @@ def direction(parameters: Sequence[Tensor], rng: torch.Generator) -> list[Tensor
         length = theta.detach().square().sum(dims, keepdim=True).sqrt()
         found.append(d * (length / d.square().sum(dims, keepdim=True).sqrt().clamp_min(1e-12)))
     return found
+
+
+class Nets:
+    """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
+
+    Args:
+        count: early-stage nets; 0: random ones.
+        epochs: that each is trained for on the real samples, 2 in the paper; a fraction is a part of an epoch.
+        perturb: move an early net's weights a little each time, by :func:`perturb`.
+
+    Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
+    """
+
+    def __init__(self, count: int, epochs: float = 2.0, perturb: bool = True) -> None:
+        if count < 0:
+            raise InputError(f"early_nets: found {count}, allowed: from 0")
+        if not 0 <= epochs < math.inf:
+            raise InputError(f"early_epochs: found {epochs}, allowed: from 0")
+        self._count, self._epochs, self._perturb = count, epochs, perturb
+        self._states: list[dict[str, Tensor]] = []
+
+    def __call__(self, material: Material) -> Net:
+        """The next net, in train mode: the same object each time.
+
+        The early nets are trained when first asked for; they follow from the material's seed alone, so that a run that
+        goes on after a break has the same ones.
+        """
+        net = material.fresh()
+        if not self._count:
+            return net
+        while len(self._states) < self._count:
+            self._states.append(self._trained(material, len(self._states)))
+        net.load_state_dict(self._states[int(torch.randint(self._count, (), generator=material.rng))])
+        if self._perturb:
+            perturb(net, material.rng)
+        return net
+
+    def _trained(self, material: Material, number: int) -> dict[str, Tensor]:
+        net = material.build(material.seed(f"early net {number}")).train()
+        rng = torch.Generator().manual_seed(material.seed(f"early order {number}"))
+        optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=5e-4)
+        rows, place = material.everything()
+        pool, steps = material.pool, round(self._epochs * max(len(rows) // BATCH, 1))
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # dropout must not move the method's
+            torch.manual_seed(material.seed(f"early layers {number}"))
+            order: list[Tensor] = []
+            for _ in range(steps):
+                order = order or _shuffled(len(rows), rng)
+                part = order.pop().to(rows.device)
+                optimizer.zero_grad()
+                losses(net, pool.prepare(pool.data.x[rows[part]]), place[part], material).mean().backward()
+                optimizer.step()
+                pool.cost.proxy_steps += 1
+                pool.cost.forward_passes += len(part)
+        return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+LR, BATCH = 0.01, 64
+"""Of nets that are trained on real samples, with momentum 0.9 and weight decay 5e-4."""
+
+
+def _shuffled(n: int, rng: torch.Generator) -> list[Tensor]:
+    """The batches of an epoch; what is left over is left out, unless it is all there is."""
+    parts = torch.randperm(n, generator=rng).split(BATCH)
+    return list(parts[: max(n // BATCH, 1)])

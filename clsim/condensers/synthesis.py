@@ -42,7 +42,9 @@ class Material:
     Attributes:
         pool: for its ``prepare``, its ``precision`` and its ``cost``.
         labels, tasks: int64 (C,), the label and the task of each class.
+        columns, targets: int64, the labels that occur, (k,), and where among them each class's is, (C,).
         counts: real samples of each class.
+        operations: of the siamese augmentation.
         rng: on the CPU; starts anew with each iteration.
         augment: on the device of the images; likewise.
     """
@@ -52,9 +54,11 @@ class Material:
         self.counts = [len(rows) for rows in members]
         firsts = torch.stack([rows[0] for rows in members]) if members else pool.data.y[:0]
         self.labels, self.tasks = pool.data.y[firsts], pool.data.task[firsts]
+        self.columns, self.targets = self.labels.unique(return_inverse=True)
         self.rng = torch.Generator()
         self.augment = torch.Generator(pool.data.device)
-        self._members, self._seed, self._operations = members, seed, operations
+        self.operations = tuple(operations)
+        self._members, self._seed = members, seed
         self._fresh = Fresh(pool.fresh)
 
     def begin(self, iteration: int) -> None:
@@ -75,9 +79,18 @@ class Material:
         """A net of its own with weights drawn from ``seed``, for those that a method keeps."""
         return self.pool.fresh(seed)
 
-    def change(self) -> Change:
-        """One augmentation, drawn now: call it on real and on synthetic images, and both get the same."""
-        return siamese.draw(self._operations, None, self.rng)
+    def change(self, n: int | None = None) -> Change:
+        """One augmentation, drawn now: call it on real and on synthetic images, and both get the same.
+
+        Args:
+            n: for so many images, each with its own parameters.
+        """
+        return siamese.draw(self.operations, n, self.rng)
+
+    def everything(self) -> tuple[Tensor, Tensor]:
+        """The rows in the pool of all real samples, int64 (n,), one class after the other; and the class's position."""
+        n = torch.tensor(self.counts, device=self.labels.device)
+        return torch.cat(list(self._members)), torch.arange(len(n), device=n.device).repeat_interleave(n)
 
     def rows(self, position: int, size: int) -> Tensor:
         """Rows in the pool of ``size`` random samples of a class, all of them if it has no more."""
@@ -141,6 +154,12 @@ class Synthetic:
     def of(self, position: int) -> tuple[Tensor, Tensor]:
         """What a net is shown of one class."""
         return self.decoded((self.place == position).nonzero().flatten())
+
+    def clip(self) -> None:
+        """Put every pixel back into the range that can be stored; vectors stay as they are."""
+        if self._rounds:
+            with torch.no_grad():
+                self.images.clamp_(self._shift, self._shift + 255 * self._scale)
 
     def stored(self) -> Tensor:
         """As they are kept, (m, \\*shape): uint8, rounded and clipped; vectors as they are."""
