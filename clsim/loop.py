@@ -81,7 +81,7 @@ def train(
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
-        cost.memory_bytes = 0 if setup.memory.exemplars is None else setup.memory.exemplars.nbytes
+        cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
         cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
         cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
@@ -142,16 +142,18 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
 
     net = fresh(derive(spec.seed, "weights"))
     transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
+    condense = None
     if spec.memory.buffer == "none":
         selector = None
     elif selector is None:
-        selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        found = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        condense, selector = (found, None) if catalog.is_condenser(spec.memory.buffer) else (None, found)
     retrieve = None
     if spec.memory.retrieval != "random":
         retrieve = catalog.component(
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
-    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve)
+    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost, Plateau(fall, training.patience))
     learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
