@@ -94,10 +94,10 @@ def execute(
         if record is not None:
             return record
 
-    from clsim import bridge, data, loop, streams
+    from clsim import bridge, data, loop, machine, streams
 
-    device = loop.device_of(spec.training.device)
-    with loop.isolated(spec, device):
+    device = machine.device_of(spec.training.device)
+    with machine.isolated(spec, device):
         if benchmark is None:
             dataset = data.load(spec.data, data.data_root(data_root), progress=progress is not None)
             stream = streams.build(dataset, spec.stream, spec.seed, device)

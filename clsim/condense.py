@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import catalog, data, loop, models
+from clsim import catalog, data, machine, models
 from clsim.condensers.evaluation import Training, accuracy
 from clsim.data import Dataset, siamese
 from clsim.data.augment import Transform
@@ -217,11 +217,11 @@ def condense(
     )
     digits = spec.data.dataset in DIGITS
     make = _method(method, options or {}, digits)
-    place, look = loop.device_of(device), look or Nobody()
+    place, look = machine.device_of(device), look or Nobody()
     what = (clsim.__version__, spec.as_dict(), data.datasets.digest(spec.data), catalog.digest(method), method)
     key = json.dumps([*what, sorted((options or {}).items()), model, ipc, precision], default=str)
     keeper = Keeper(state, hashlib.sha256(key.encode()).hexdigest(), look, every)
-    with loop.isolated(spec, place):
+    with machine.isolated(spec, place):
         source = data.load(spec.data, data.data_root(data_root), progress=False)
         keeper.classes = source.classes
         pool = _pool(spec, source, model, precision, place, keeper)

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import torch
 
-import clsim
-from clsim import catalog, metrics, models
+from clsim import catalog, models
 from clsim.data.augment import Transform
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, batches
 from clsim.learners import Learner, Setup, Terms
+from clsim.machine import peak_bytes
 from clsim.memory import Buffer
 from clsim.pool import Cost, Selector
 from clsim.randomness import Randomness, derive
+from clsim.results import Results, record_of
 from clsim.specs import RunSpec
-from clsim.store import FORMAT, RunFolder, RunRecord
+from clsim.store import RunFolder, RunRecord
 from clsim.streams import Stream
 
 
@@ -58,43 +52,6 @@ class Quiet:
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """Silence."""
-
-
-@dataclass
-class Results:
-    """What accumulates over a run, and goes into its record.
-
-    Attributes:
-        done: experiences trained so far.
-        accuracy: T rows of T, NaN = not tested.
-        losses: a list a term, of equal lengths, NaN in steps without the term.
-    """
-
-    done: int
-    accuracy: list[list[float]]
-    initial: list[float]
-    validation: list[float]
-    cost: list[dict[str, Any]] = field(default_factory=list)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    steps: int = 0
-    started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
-
-    @staticmethod
-    def empty(experiences: int) -> Results:
-        """Nothing tested yet."""
-        unknown = [math.nan] * experiences
-        return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy())
-
-    def add_losses(self, steps: list[Terms]) -> None:
-        """Fetch the losses of an experience from the device, all at once."""
-        for name in {name for terms in steps for name in terms}:
-            column = self.losses.setdefault(name, [math.nan] * self.steps)
-            values = [terms[name] for terms in steps if name in terms]
-            fetched = iter(torch.stack(values).float().tolist())
-            column += [next(fetched) if name in terms else math.nan for terms in steps]
-        self.steps += len(steps)
-        for column in self.losses.values():
-            column += [math.nan] * (self.steps - len(column))
 
 
 def train(
@@ -168,11 +125,11 @@ def train(
         if experience.validation is not None:
             results.validation[position] = _share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if memory.stored is None else memory.stored.nbytes
-        cost.peak_bytes = _peak_bytes(stream.device)
+        cost.peak_bytes = peak_bytes(stream.device)
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))
         results.done += 1
-        record = folder.save(_record(spec, stream, results, command), results.losses, _state(setup, learner, results))
+        record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])
     return record
 
@@ -225,81 +182,3 @@ def _restore(state: dict[str, Any], setup: Setup, learner: Learner) -> Results:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"checkpoint.pt does not fit this run ({line}); run it again with --fresh") from None
-
-
-def _record(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
-    losses = [value for column in results.losses.values() for value in column[-1:]]
-    return {
-        "format": FORMAT,
-        "fingerprint": spec.fingerprint,
-        "finished": results.done == len(stream.schedule),
-        "spec": spec.as_dict(),
-        "accuracy": [_nullable(row) for row in results.accuracy],
-        "initial": _nullable(results.initial),
-        "validation": _nullable(results.validation),
-        "classes": [list(labels) for labels in stream.classes],
-        "cost": results.cost,
-        "metrics": metrics.summary(results.accuracy, results.initial),
-        "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
-        "versions": {
-            "clsim": clsim.__version__,
-            "torch": torch.__version__,
-            "avalanche": version("avalanche-lib"),
-            "python": platform.python_version(),
-        },
-        "environment": {
-            "device": torch.cuda.get_device_name(stream.device) if stream.device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "system": platform.system(),
-        },
-        "command": command,
-        "started": results.started,
-        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _nullable(values: list[float]) -> list[float | None]:
-    """JSON has no NaN."""
-    return [None if math.isnan(v) else v for v in values]
-
-
-def _peak_bytes(device: torch.device) -> int:
-    """Most memory that was in use: of the device, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-
-
-@contextmanager
-def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
-    """Torch's own state (threads, global generators, determinism) set for a run, and as it was afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(spec.seed, "torch"))
-        torch.set_num_threads(spec.training.threads)
-        torch.backends.cudnn.deterministic = True
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.backends.cudnn.deterministic = deterministic
-
-
-def device_of(name: str) -> torch.device:
-    """The device that ``training.device`` names.
-
-    Raises:
-        InputError: if the machine does not have it.
-    """
-    if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    there = device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
-    if device.type != "cpu" and not there:
-        raise InputError(
-            f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}"
-        )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "docstrings", "gradients"},
+    {"tables"},
     {"specs"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models"},
@@ -26,6 +27,7 @@ FLOORS = [
     {"condensers"},
     {"objectives", "learners"},
     {"bridge", "checks"},
+    {"results", "machine"},
     {"loop"},
     {"reporting", "doctor"},
     {"api", "grid", "picks", "condense"},

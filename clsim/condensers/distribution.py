@@ -19,7 +19,7 @@ def dm(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 1000,
+    iterations: int = 200,
     lr: float = 1.0,
     momentum: float = 0.5,
     real: int = 256,
@@ -33,7 +33,7 @@ def dm(
     what they would see in training.
 
     Args:
-        iterations: steps of the images; the paper's 20,000 take a GPU.
+        iterations: steps of the images, in a net each; the paper has 20,000.
         lr: of the images; the paper has 10 from 100 images a class on.
         real: samples of each class an iteration.
         start: ``real`` samples, ``noise``, or a selector's picks.

@@ -18,7 +18,8 @@ from clsim import catalog
 from clsim.condensers.nets import Fresh
 from clsim.data import siamese, tiles
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, groups
+from clsim.exemplars import Exemplars
+from clsim.exemplars import groups as classes
 from clsim.models import Net
 from clsim.pool import Pool
 from clsim.randomness import derive
@@ -244,7 +245,7 @@ def synthesise(
         raise InputError(f"momentum: found {momentum}, allowed: from 0 to below 1")
     operations = augment if pool.data.x.ndim == 4 else ()
     seed = int(torch.randint(2**62, (), generator=rng))
-    rows = groups(pool.data)
+    rows = classes(pool.data)
     quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
     rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
     material = Material(pool, rows, seed, operations)
