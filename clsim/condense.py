@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import time
@@ -250,8 +251,9 @@ def _method(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
             return pool.data[chosen(select, pool, budget, rng, f"method {method!r}").index]
 
         return picked
-    if digits and method in catalog.COMPONENTS["condensers"]:
-        options = {"augment": siamese.DIGITS, **options}
+    augment = inspect.signature(catalog.component("condensers", method, {}, "options")).parameters.get("augment")
+    if digits and augment is not None and "flip" in augment.default:
+        options = {"augment": tuple(name for name in augment.default if name != "flip"), **options}
     return catalog.component("condensers", method, options, "options")
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clsim import models
-from clsim.condensers.synthesis import Material, Method, Synthetic, classes
-from clsim.exemplars import Exemplars
+from clsim.condensers.synthesis import Material, Method, Synthetic
+from clsim.exemplars import Exemplars, groups
 from clsim.models import Net
 from clsim.pool import History, Pool
 from tests.helpers import generator
@@ -68,7 +68,7 @@ def pool_of(
 
 
 def material_of(pool: Pool, operations: tuple[str, ...] = ()) -> Material:
-    material = Material(pool, classes(pool.data), 5, operations)
+    material = Material(pool, groups(pool.data), 5, operations)
     material.begin(0)
     return material
 
@@ -83,7 +83,7 @@ def synthetic_of(material: Material, each: int, *, lr: float = 0.1, factor: int 
 
 def loss_of(made: Exemplars, method: Method, pool: Pool, *, factor: int = 1, nets: int = 10) -> float:
     """The mean loss of images as they are stored, in nets drawn from another seed."""
-    material = Material(pool, classes(pool.data), 7)
+    material = Material(pool, groups(pool.data), 7)
     made = made[made.y.argsort(stable=True)]
     losses = []
     for i in range(nets):

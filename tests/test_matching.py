@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import inspect
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim import catalog
+from clsim.checks import check_condenser
+from clsim.components import COMPONENTS
+from clsim.condense import _method
 from clsim.condensers import matching, training
 from clsim.condensers.early import Nets
 from clsim.condensers.matching import Matching, distance
@@ -206,6 +213,14 @@ def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_comp
     assert abs(float(Matching(ONE, RANDOM, steps=2)(0, synthetic, material))) < 1e-9
 
 
+def test_no_batch_is_a_single_sample_left_over() -> None:
+    for n, most in ((257, 256), (1, 64), (65, 64), (500, 64), (512, 256)):
+        sizes = [len(part) for part in training.parts(torch.arange(n), most)]
+        assert sum(sizes) == n
+        assert max(sizes) <= most
+        assert min(sizes) > 1 or n == 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_set_and_torchs_own_generator_is_untouched(name: str) -> None:
     pool, before = pool_of(6, dtype=torch.float32), torch.random.get_rng_state()
@@ -235,6 +250,20 @@ def test_early_nets_are_an_option_of_all() -> None:
         early = condense(pool, 6, rng=generator(), early_nets=1, early_epochs=5, **options)
         random = condense(pool, 6, rng=generator(), **options)
         assert not torch.equal(early.x, random.x), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_contract_of_a_condenser_is_kept(name: str) -> None:
+    check_condenser(partial(METHODS[name], iterations=1, steps=2, epochs=1, real=8))
+
+
+@pytest.mark.parametrize("name", COMPONENTS["condensers"])
+def test_digits_are_mirrored_by_none_and_change_no_other_operation(name: str) -> None:
+    for digits in (False, True):
+        made = inspect.signature(_method(name, {}, digits)).parameters
+        if "augment" in made:
+            plain = inspect.signature(catalog.component("condensers", name)).parameters["augment"].default
+            assert tuple(made["augment"].default) == tuple(op for op in plain if op != "flip" or not digits)
 
 
 def test_mistakes_are_one_clear_line() -> None:

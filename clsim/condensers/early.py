@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clsim.condensers.synthesis import Material
-from clsim.condensers.training import losses
+from clsim.condensers.training import losses, parts, ready
 from clsim.errors import InputError
 from clsim.models import Net
 
@@ -90,16 +90,17 @@ class Nets:
         return net
 
     def _trained(self, material: Material, number: int) -> dict[str, Tensor]:
-        net = material.build(material.seed(f"early net {number}")).train()
+        net = material.build(material.seed(f"early net {number}"))
         rng = torch.Generator().manual_seed(material.seed(f"early order {number}"))
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=5e-4)
         rows, place = material.everything()
-        pool, steps = material.pool, round(self._epochs * max(len(rows) // BATCH, 1))
+        pool, steps = material.pool, round(self._epochs * len(parts(rows, BATCH)))
+        ready(net.eval(), len(rows))
         with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # dropout must not move the method's
             torch.manual_seed(material.seed(f"early layers {number}"))
             order: list[Tensor] = []
             for _ in range(steps):
-                order = order or _shuffled(len(rows), rng)
+                order = order or list(parts(torch.randperm(len(rows), generator=rng), BATCH))
                 part = order.pop().to(rows.device)
                 optimizer.zero_grad()
                 losses(net, pool.prepare(pool.data.x[rows[part]]), place[part], material).mean().backward()
@@ -111,9 +112,3 @@ class Nets:
 
 LR, BATCH = 0.01, 64
 """Of nets that are trained on real samples, with momentum 0.9 and weight decay 5e-4."""
-
-
-def _shuffled(n: int, rng: torch.Generator) -> list[Tensor]:
-    """The batches of an epoch; what is left over is left out, unless it is all there is."""
-    parts = torch.randperm(n, generator=rng).split(BATCH)
-    return list(parts[: max(n // BATCH, 1)])

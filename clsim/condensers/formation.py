@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from clsim.condensers.early import BATCH, LR, Nets
 from clsim.condensers.matching import least
 from clsim.condensers.synthesis import Change, Material, Synthetic, synthesise
-from clsim.condensers.training import freeze_norms, gradient, logits, losses
+from clsim.condensers.training import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.data import siamese
 from clsim.errors import InputError, nearest
 from clsim.exemplars import Exemplars
@@ -247,10 +247,11 @@ def learn(net: Net, optimizer: torch.optim.Optimizer, material: Material, sample
 
     Source: Yun et al., CutMix (ICCV 2019).
     """
-    net.train()
     rows, place = material.everything()
     names = [name for name in material.operations if name != "cutout"]
-    for part in torch.randperm(len(rows), generator=material.rng)[:samples].to(rows.device).split(BATCH):
+    drawn = torch.randperm(len(rows), generator=material.rng)[:samples].to(rows.device)
+    ready(net, len(drawn))
+    for part in parts(drawn, BATCH):
         x = material.pool.prepare(material.pool.data.x[rows[part]])
         x = all_in_turn(material, names, len(x))(x)
         draws = torch.rand(4, generator=material.rng).tolist()

@@ -69,15 +69,26 @@ def mean(gradients: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 def train(
     net: Net, optimizer: torch.optim.Optimizer, x: Tensor, place: Tensor, material: Material, epochs: int
 ) -> None:
-    """Train a net on images, 256 a step, each augmented with parameters of its own."""
-    net.train()
+    """Train a net on images, at most 256 a step, each augmented with parameters of its own."""
+    ready(net, len(x))
     for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=material.rng).to(x.device).split(256):
+        for rows in parts(torch.randperm(len(x), generator=material.rng).to(x.device), 256):
             optimizer.zero_grad()
             losses(net, material.change(len(rows))(x[rows]), place[rows], material).mean().backward()
             optimizer.step()
             material.pool.cost.proxy_steps += 1
             material.pool.cost.forward_passes += len(rows)
+
+
+def ready(net: Net, n: int) -> None:
+    """Train mode for n samples; batch norms stay frozen where there is a single one, which has no variance."""
+    if n > 1:
+        net.train()
+
+
+def parts(rows: Tensor, most: int) -> tuple[Tensor, ...]:
+    """Batches of at most ``most``, as equal as can be, so that none is a single sample left over."""
+    return torch.tensor_split(rows, max(-(-len(rows) // most), 1))
 
 
 def freeze_norms(net: Net, material: Material) -> None:
@@ -92,8 +103,10 @@ def freeze_norms(net: Net, material: Material) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = 1.0  # the statistics of this one batch
-    with torch.no_grad():
-        net.features(material.real(NORM_SAMPLES)[0])
+    x, _ = material.real(NORM_SAMPLES)
+    if len(x) > 1:
+        with torch.no_grad():
+            net.features(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
