@@ -51,6 +51,8 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
+    (13, {"strategy": "lwf", "settings": ["stream.setting=task"]}),
+    (7, {"strategy": "ebll", "settings": ["stream.setting=task", "optimizer.momentum=0.9"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
     (13, {"strategy": "packnet", "settings": [*TASK, "learner.options.retrain_epochs=2"]}),
     (14, {"strategy": "hat", "settings": [*TASK, "model.name=mlp", "model.options={hidden=[32], dropout=0.2}"]}),
