@@ -50,6 +50,10 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
+    (13, {"strategy": "icarl"}),
+    (15, {"strategy": "bic", "memory": 40, "settings": ["stream.setting=class"]}),
+    (14, {"strategy": "ss-il"}),
+    (13, {"strategy": "rwalk", "settings": ["learner.options.every=7"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
