@@ -17,7 +17,12 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
-    return by_origin(F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none"), batch)
+    return cross_entropy(net(batch.x, batch.task), batch)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The terms of :func:`replay` from the batch's logits, where an objective needs the features behind them too."""
+    return by_origin(F.cross_entropy(logits, batch.y, reduction="none"), batch)
 
 
 def by_origin(losses: Tensor, batch: Batch) -> dict[str, Tensor]:
