@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from clsim import loop, models, streams
+from clsim import loop, machine, models, streams
 from clsim.compat import import_torchvision
 from clsim.data import Dataset
 from clsim.data.datasets import moments
@@ -48,7 +48,7 @@ def ours(dataset: Dataset, model: str, memory: int) -> Callable[[], float]:
     spec = resolve(tables, "er", flags={"memory": {"capacity": memory}})
 
     def run() -> float:
-        with loop.isolated(spec, CPU), tempfile.TemporaryDirectory() as folder:
+        with machine.isolated(spec, CPU), tempfile.TemporaryDirectory() as folder:
             stream = streams.build(dataset, spec.stream, 0, CPU)
             with Store(Path(folder)).open(spec) as run_folder:
                 cost = loop.train(spec, stream, run_folder, loop.Quiet()).data["cost"][0]

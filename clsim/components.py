@@ -102,7 +102,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mean-imm": "clsim.learners.imm:mean_imm",
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
+        "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
+        # distillation from the old net
+        "lwf": "clsim.learners.distilling:lwf",
+        "ebll": "clsim.learners.distilling:ebll",
+        "lwm": "clsim.learners.distilling:lwm",
+        "lfl": "clsim.learners.lfl:Lfl",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
         "a-gem": "clsim.learners.projected:a_gem",
@@ -112,6 +118,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # a part of the net for each task
         "packnet": "clsim.learners.packnet:PackNet",
         "hat": "clsim.learners.hat:Hat",
+        # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.bic:Bic",
+        "icarl": "clsim.learners.icarl:Icarl",
+        "ss-il": "clsim.learners.separated:SsIl",
     },
     "models": {
         "linear": "clsim.models:linear",

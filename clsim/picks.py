@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim import catalog, data, loop, models
+from clsim import catalog, data, machine, models
 from clsim.data import arrays
 from clsim.data.augment import Transform
 from clsim.errors import InputError
@@ -176,8 +176,8 @@ def select(
         proxy=ProxySpec(source="proxy", epochs=epochs),
     )
     _check_size(fraction, budget)
-    place, cost = loop.device_of(device), Cost() if cost is None else cost
-    with loop.isolated(spec, place):
+    place, cost = machine.device_of(device), Cost() if cost is None else cost
+    with machine.isolated(spec, place):
         if features is None:
             pool, classes, scorer = _of_dataset(spec, model, place, data_root, cost)
         else:

@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "gradients"},
-    {"specs"},
+    {"tables", "tradeoff", "plateau"},
+    {"specs", "progress"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models", "gates"},
     {"dropout", "streams"},
@@ -24,6 +25,8 @@ FLOORS = [
     {"proxy", "selectors", "memory"},
     {"objectives", "learners"},
     {"bridge", "checks"},
+    {"results", "machine", "evaluation", "snapshots", "traces"},
+    {"controller"},
     {"loop"},
     {"reporting", "doctor"},
     {"api", "grid", "picks"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import clsim
-from clsim import api, data, loop, streams
+from clsim import api, data, loop, machine, streams
 from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
@@ -177,7 +177,7 @@ def test_no_experience_is_begun_when_there_are_more_than_classes(tmp_path: Path)
 @pytest.mark.parametrize("name", ["cuda:7", "tpu", "meta", "cuda:-1"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=rf"^training\.device: found '{name}', allowed: auto, cpu"):
-        loop.device_of(name)
+        machine.device_of(name)
 
 
 def test_every_purpose_has_a_generator_of_its_own() -> None:
@@ -191,7 +191,7 @@ def test_a_stream_and_a_spec_make_a_run_without_names(tmp_path: Path) -> None:
     spec = resolve({"stream": {"setting": "class", "experiences": 2}, "model": {"name": "linear"}}, "er")
     dataset = data.load(spec.data, tmp_path)
     stream = streams.build(dataset, spec.stream, spec.seed, torch.device("cpu"))
-    with loop.isolated(spec, stream.device), Store(tmp_path / "runs").open(spec) as folder:
+    with machine.isolated(spec, stream.device), Store(tmp_path / "runs").open(spec) as folder:
         record = loop.train(spec, stream, folder, loop.Quiet())
     assert record.accuracy.shape == (2, 2)
     assert api._finished(Store(tmp_path / "runs"), spec) is not None
