@@ -29,6 +29,7 @@ from clsim.randomness import Randomness, derive
 from clsim.results import Results, record_of
 from clsim.snapshots import UNFIT, copied, restore, snapshot
 from clsim.specs import RunSpec
+from clsim.storage import state_bytes
 from clsim.store import RunFolder, RunRecord
 from clsim.streams import Experience, Stream
 
@@ -51,7 +52,7 @@ def train(
     setup, learner = assemble(spec, stream, cost, selector)
 
     def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
-        return learn(experience, setup, learner, stream.classes_seen(experience.position), progress)
+        return learn(experience, setup, learner, stream.shares(experience.position, spec.memory.per), progress)
 
     controller = None
     if spec.controller.name != "none":
@@ -82,6 +83,8 @@ def train(
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if setup.memory.exemplars is None else setup.memory.exemplars.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
+        cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
+        cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))
         results.done += 1

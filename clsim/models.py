@@ -142,7 +142,7 @@ def resnet18(shape: Shape, *, width: int = 64) -> nn.Module:
 
 
 def vgg_small(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
-    """VGG with 6 convolutions of 64 to 128 channels (334,016 parameters at 3 channels) and 2 layers of 128 units.
+    """VGG with 6 convolutions of 64 to 128 channels (334,016 parameters of 3-channel images) and 2 layers of 128 units.
 
     Args:
         dropout: after both layers of units; .5 in the survey.
@@ -153,7 +153,7 @@ def vgg_small(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
 
 
 def vgg_base(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
-    """VGG with 6 convolutions of 64 to 256 channels (1,145,408 parameters at 3 channels) and 2 layers of 512 units.
+    """VGG with 6 convolutions of 64 to 256 channels (1,145,408 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
         dropout: after both layers of units; .5 in the survey.
@@ -164,7 +164,7 @@ def vgg_base(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
 
 
 def vgg_wide(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
-    """VGG with 6 convolutions of 64 to 512 channels (4,500,864 parameters at 3 channels) and 2 layers of 512 units.
+    """VGG with 6 convolutions of 64 to 512 channels (4,500,864 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
         dropout: after both layers of units; .5 in the survey.
@@ -175,7 +175,7 @@ def vgg_wide(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
 
 
 def vgg_deep(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
-    """VGG with 19 convolutions of 64 to 256 channels (4,280,704 parameters at 3 channels) and 2 layers of 512 units.
+    """VGG with 19 convolutions of 64 to 256 channels (4,280,704 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
         dropout: after both layers of units; .5 in the survey.

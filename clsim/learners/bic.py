@@ -48,9 +48,7 @@ class Bic:
     Source: Wu et al., Large Scale Incremental Learning (CVPR 2019), eq. 1-5.
     """
 
-    def __init__(
-        self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3
-    ) -> None:
+    def __init__(self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3) -> None:
         check_numbers("bic", ridge=ridge)
         if not 0 <= validation < 1:
             raise InputError(f"bic: validation: found {validation:g}, allowed: a share from 0 to below 1")

@@ -88,7 +88,7 @@ def ebll(
     return Sgd(setup, objective=objective)
 
 
-def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 1.0, temperature: float = 2.0) -> Learner:
+def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1, temperature: float = 2.0) -> Learner:
     """Learning without memorizing: LwF, and the new net attends to where the old one did.
 
     L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, with q the attention maps by Grad-CAM for the old
@@ -98,7 +98,8 @@ def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 1.0,
     Args:
         setup: net, memory, transform, generators.
         strength: β.
-        attention_strength: γ.
+        attention_strength: γ; the maps have length 1, so where little speaks for a class the slopes are steep, and 1
+            is too much for a rate of 0.05 and small batches.
         temperature: T of the distillation.
 
     Cost: 1 M kept (the old net).

@@ -84,4 +84,4 @@ class Separated:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self._teacher.load_state_dict(state["teacher"])
-        self._tasks: Tensor = state["tasks"].to(self._now.device)
+        self._tasks = state["tasks"].to(self._now.device)
