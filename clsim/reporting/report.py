@@ -31,7 +31,7 @@ COSTS = {
 }
 """What a run has spent, by the name that specs and records use."""
 
-NAMES = ("scenario", "strategy", "buffer", "memory")
+NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
 
 
@@ -168,6 +168,8 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
     row |= {"memory": memory_size(spec) if kept else "–"}
+    controller = spec.get("controller")
+    row |= {"controller": controller.get("name", "–") if isinstance(controller, dict) else "–"}
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
@@ -243,13 +245,15 @@ def _allows(allowed: Sequence[Any], found: Any) -> bool:
 
 def _varying(runs: pd.DataFrame, labels: list[str], names: Sequence[str]) -> list[str]:
     """The columns in which runs of one label differ."""
-    names = [name for name in names if runs[name].nunique(dropna=False) > 1]
+    # without a controller a run has none of its settings: that alone is said by its name
+    own = [name for name in names if name.startswith("controller.")]
+    names = [name for name in names if runs[name].nunique(dropna=name in own) > 1]
     if not names:
         return []
     if not labels:
         return list(names)
-    found = (runs.groupby(labels, dropna=False)[names].nunique(dropna=False) > 1).any()
-    return [name for name in names if found[name]]
+    within = runs.groupby(labels, dropna=False)
+    return [name for name in names if (within[name].nunique(dropna=name in own) > 1).any()]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
