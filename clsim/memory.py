@@ -132,9 +132,7 @@ class Buffer:
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
-    def _update(
-        self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None
-    ) -> None:
+    def _update(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None) -> None:
         started = time.perf_counter()
         self._seen += len(new)
         budget = self.spec.capacity * (1 if self.spec.per == "total" else shares)

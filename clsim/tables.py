@@ -39,7 +39,9 @@ class DataSpec:
         _at_least(self, "data", size=0, per_class=0, imbalance=1)
         if bool(self.sequence) != (self.dataset == "sequence"):
             found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
-            raise InputError(f"data.sequence: found {found}, allowed: names of data sets, with data.dataset = 'sequence'")
+            raise InputError(
+                f"data.sequence: found {found}, allowed: names of data sets, with data.dataset = 'sequence'"
+            )
         if len(set(self.sequence)) < len(self.sequence):
             raise InputError(f"data.sequence: found {list(self.sequence)}, allowed: each data set once")
 
@@ -65,7 +67,8 @@ class StreamSpec:
             how well a joint model does on each: ``easy-first`` or ``hard-first``.
         difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
             order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
-            scenario, data, stream, model and seed, which is run first if it is not in the store.
+            scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
+            not in the store.
     """
 
     kind: Literal["split", "permuted", "rotated", "sequence"] = "split"

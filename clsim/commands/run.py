@@ -93,7 +93,9 @@ def run(
                 folder = Store(runs).folder(spec)
                 progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
             again = fresh and spec in specs
-            record = api.execute(spec, Store(runs), data_root=data_root, fresh=again, progress=progress, command=command)
+            record = api.execute(
+                spec, Store(runs), data_root=data_root, fresh=again, progress=progress, command=command
+            )
             if logging is not None:
                 logging.write(record)
             if spec in specs:

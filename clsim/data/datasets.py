@@ -70,7 +70,9 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     if dataset is None:
         dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
     if spec.sequence:
-        dataset = replace(dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence))
+        dataset = replace(
+            dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
+        )
     return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 else dataset
 
 
@@ -157,7 +159,9 @@ def _in_sequence(parts: Sequence[Dataset]) -> Raw:
     first = np.cumsum([0, *(len(part.classes) for part in parts)])
 
     def joined(side: str) -> tuple[np.ndarray, np.ndarray]:
-        x = np.empty((sum(len(getattr(p, f"{side}_x")) for p in parts), channels, *parts[0].train_x.shape[2:]), np.uint8)
+        x = np.empty(
+            (sum(len(getattr(p, f"{side}_x")) for p in parts), channels, *parts[0].train_x.shape[2:]), np.uint8
+        )
         filled = 0
         for part in parts:
             images = getattr(part, f"{side}_x")
