@@ -27,6 +27,7 @@ def run(
     *,
     buffer: str | Selector | None = None,
     memory: int | str | None = None,
+    controller: str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -42,6 +43,7 @@ def run(
         strategy: a name of ``clsim list strategies``, a path, or ``avalanche:NAME``.
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
+        controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
@@ -63,6 +65,8 @@ def run(
         flags.setdefault("memory", {})["buffer"] = buffer if isinstance(buffer, str) else _name(buffer)
     if memory is not None:
         flags.setdefault("memory", {}).update(memory_size(memory))
+    if controller is not None:
+        flags.setdefault("controller", {})["name"] = controller
     named = scenario if isinstance(scenario, (str, Path)) else None
     spec = resolve({} if named is None else str(named), strategy, flags=flags, settings=settings, seed=seed)
     return execute(

@@ -103,13 +103,26 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mean-imm": "clsim.learners.imm:mean_imm",
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
+        "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
+        # distillation from the old net
+        "lwf": "clsim.learners.distilling:lwf",
+        "ebll": "clsim.learners.distilling:ebll",
+        "lwm": "clsim.learners.distilling:lwm",
+        "lfl": "clsim.learners.lfl:Lfl",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
         "a-gem": "clsim.learners.projected:a_gem",
         "der": "clsim.learners.dark:der",
         "der++": "clsim.learners.dark:DerPlusPlus",
         "er-ace": "clsim.learners.ace:er_ace",
+        # a part of the net for each task
+        "packnet": "clsim.learners.packnet:PackNet",
+        "hat": "clsim.learners.hat:Hat",
+        # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.bic:Bic",
+        "icarl": "clsim.learners.icarl:Icarl",
+        "ss-il": "clsim.learners.separated:SsIl",
     },
     "models": {
         "linear": "clsim.models:linear",
@@ -117,6 +130,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "convnet3": "clsim.models:convnet3",
         "slim-resnet18": "clsim.models:slim_resnet18",
         "resnet18": "clsim.models:resnet18",
+        "vgg-small": "clsim.models:vgg_small",
+        "vgg-base": "clsim.models:vgg_base",
+        "vgg-wide": "clsim.models:vgg_wide",
+        "vgg-deep": "clsim.models:vgg_deep",
     },
     "objectives": {
         "replay": "clsim.objectives.replay:replay",

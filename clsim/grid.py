@@ -179,7 +179,8 @@ def experiences(spec: RunSpec) -> int:
 def title(spec: RunSpec) -> str:
     """A run in a few words, its seed apart."""
     memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory}"
+    controller = f" · {spec.controller.name}" if spec.controller.name != "none" else ""
+    return f"{spec.scenario} · {spec.strategy}{memory}{controller}"
 
 
 def command(
@@ -190,6 +191,8 @@ def command(
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
         share = ["--set", f"memory.fraction={value!r}"]
         words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]
+    if "controller" in flags:
+        words += ["--controller", flags["controller"]["name"]]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(seed)])

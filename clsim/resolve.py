@@ -67,7 +67,7 @@ def resolve(
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
     implied = catalog.BUFFER_DEFAULTS.get(wished, {})
-    tables = merge({"memory": implied}, tables, command_line)
+    tables = _controlled(merge({"memory": implied}, tables, command_line), command_line)
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
@@ -89,11 +89,12 @@ def joint_of(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> RunSpec:
     Raises:
         InputError: if it is not found by name.
     """
-    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model", "training")}
+    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model")}
+    tables["training"] = {
+        key: getattr(spec.training, key) for key in ("device", "precision", "threads", "channels_last")
+    }
     for key in ("presentation", "tasks", "difficulty"):
         del tables["stream"][key]
-    for key in ("epochs", "batch_size", "passes"):
-        del tables["training"][key]
     return resolve(scenario or spec.scenario, "joint", flags=tables, seed=spec.seed)
 
 
@@ -199,6 +200,17 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
         if command_line.get(table, {}).get("name", planned) != planned:
             tables[table] = {key: value for key, value in tables.get(table, {}).items() if key != "options"}
     return tables
+
+
+def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """A controller needs a validation part: a fifth of each class, as in the survey, unless anything says otherwise.
+    Without a controller, what a strategy says of its own use of one does not make another run."""
+    if tables.get("controller", {}).get("name", "none") != "none":
+        return merge({"stream": {"validation": 0.2}}, tables)
+    for key, value in command_line.get("controller", {}).items():
+        if key != "name":
+            raise InputError(f"controller.{key}: found {value!r} without a controller, allowed: with stability-decay")
+    return {name: table for name, table in tables.items() if name != "controller"}
 
 
 def _setting(text: str) -> dict[str, Any]:

@@ -128,6 +128,8 @@ class TrainingSpec:
         epochs: passes over an experience; 1 is the online setting.
         batch_size: new samples a step.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
+        patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
+            the best epoch's state; 0: train all epochs, and go on with the last.
         precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -137,13 +139,14 @@ class TrainingSpec:
     epochs: int = 1
     batch_size: int = 10
     passes: int = 1
+    patience: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, "training", epochs=1, batch_size=1, passes=1, threads=1)
+        _at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,10 @@ class OptimizerSpec:
     Attributes:
         name: ``sgd``, ``adam`` or ``adamw``.
         lr: learning rate at the start of an experience.
-        schedule: ``constant``; ``cosine`` (to 0 over the experience); ``step`` (× gamma at each milestone).
+        schedule: ``constant``; ``cosine`` (to 0 over the experience); ``step`` (× gamma at each milestone);
+            ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
         milestones: shares of the experience's steps, for ``step``.
+        patience: epochs, for ``plateau``.
         warmup: share of the experience's steps over which the rate grows linearly from 0.
         restart: a fresh optimizer state for each experience; false carries momentum over.
     """
@@ -164,14 +169,15 @@ class OptimizerSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
-    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "constant"
     milestones: tuple[float, ...] = ()
+    patience: int = 5
     gamma: float = 0.1
     warmup: float = 0.0
     restart: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0)
+        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:

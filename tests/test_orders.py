@@ -126,7 +126,7 @@ def test_a_run_of_ones_own_may_say_what_is_hard(tmp_path: Path) -> None:
     order = np.argsort([-a for a in own.data["accuracy"][-1]], kind="stable")
     assert [labels[0] // 2 for labels in record.data["classes"]] == order.tolist()
     unknown = [*EASY, "stream.tasks=easy-first", f"stream.difficulty={'0' * 16}"]
-    with pytest.raises(InputError, match="no finished run 0000000000000000 in .*run the strategy joint"):
+    with pytest.raises(InputError, match=r"no finished run 0000000000000000 in .*run the strategy joint"):
         clsim.run("split-digits", "finetune", settings=unknown, runs=tmp_path)
 
 

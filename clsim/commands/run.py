@@ -29,6 +29,9 @@ def run(
     memory: Annotated[
         str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
     ] = None,
+    controller: Annotated[
+        str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
@@ -73,6 +76,8 @@ def run(
     ):
         if value is not None:
             flags[table][key] = value
+    if controller is not None:
+        flags["controller"] = {"name": controller}
     specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
     joint = [grid.joint_run(spec, scenario) for spec in specs if spec.stream.by_difficulty]
