@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from clsim.condensers import matching, training
 from clsim.condensers.early import Nets
 from clsim.condensers.matching import Matching, distance
-from clsim.condensers.synthesis import Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
 from clsim.models import Net
