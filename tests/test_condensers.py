@@ -27,7 +27,7 @@ from clsim.memory import Buffer, decoded
 from clsim.models import InstanceNorm, Net
 from clsim.pool import Cost, Pool
 from clsim.specs import MemorySpec
-from tests.condensing import CLASSES, material_of, normed, pool_of, synthetic_of
+from tests.condensing import CLASSES, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import generator
 
 
@@ -79,10 +79,10 @@ def test_nothing_is_left_to_do_where_synthetic_equals_real(model: Callable | Non
 
 def test_more_iterations_lower_the_loss() -> None:
     """In nets that no iteration has seen."""
-    pool = pool_of(40, dtype=torch.float32)
+    pool = pool_of(40, shallow, dtype=torch.float32)
     losses = []
-    for iterations in (0, 5, 40):
-        made = dm(pool, 2 * CLASSES, rng=generator(), iterations=iterations, lr=3.0, start="noise", augment=())
+    for iterations in (0, 10, 100):
+        made = dm(pool, 2 * CLASSES, rng=generator(), iterations=iterations, lr=10.0, start="noise", augment=())
         made = made[made.y.argsort(stable=True)]
         material = Material(pool, groups(pool.data), 7)
         still = Synthetic(pool.prepare(made.x), made.y, material, lr=0.0, momentum=0.0)
@@ -91,7 +91,7 @@ def test_more_iterations_lower_the_loss() -> None:
             material.begin(i)
             total += float(Matching(256)(i, still, material))
         losses.append(total)
-    assert losses[2] < 0.7 * losses[1] < 0.7 * losses[0]
+    assert losses[2] < 0.5 * losses[1] < 0.25 * losses[0]
 
 
 def test_fresh_nets_are_redrawn_in_place_and_are_what_building_gives() -> None:
