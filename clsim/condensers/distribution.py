@@ -71,6 +71,8 @@ class Matching:
         net, change = material.fresh().requires_grad_(False), material.change()
         x, place = material.real(self._real)
         made, made_place = synthetic.decoded()
+        if min(len(x), len(made)) == 1:
+            net.eval()  # a single sample has no batch statistics
         classes = len(material.counts)
         with torch.no_grad():
             target = means(_features(net, change(x), material), place, classes)

@@ -239,7 +239,7 @@ def synthesise(
     """
     if iterations < 0:
         raise InputError(f"iterations: found {iterations}, allowed: a whole number from 0")
-    if not lr > 0:
+    if budget and not lr > 0:
         raise InputError(f"lr: found {lr}, allowed: a number above 0")
     if not 0 <= momentum < 1:
         raise InputError(f"momentum: found {momentum}, allowed: from 0 to below 1")
