@@ -114,13 +114,17 @@ class Buffer:
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
 
-    def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
-        """Select out of memory ∪ the batch, if the memory is updated with every batch."""
+    def after_batch(self, new: Exemplars, shares: int, make_pool: MakePool) -> None:
+        """Select out of memory ∪ the batch, if the memory is updated with every batch.
+
+        Args:
+            shares: how many classes, or tasks, have been seen, where ``memory.per`` counts those.
+        """
         if self._select is not None and self.spec.update == "batch":
-            self._update(new, classes_seen, make_pool)
+            self._update(new, shares, make_pool)
 
     def after_experience(
-        self, new: Exemplars, classes_seen: int, make_pool: MakePool, *, reference: Exemplars | None = None
+        self, new: Exemplars, shares: int, make_pool: MakePool, *, reference: Exemplars | None = None
     ) -> None:
         """Select out of memory ∪ the experience, if that is the time; then drop what is not kept.
 
@@ -128,9 +132,9 @@ class Buffer:
             reference: the experience's held-out share, for selectors that ask for one.
         """
         if self._condense is not None:
-            self._make(new, classes_seen, make_pool, reference)
+            self._make(new, shares, make_pool, reference)
         elif self._select is not None and self.spec.update == "experience":
-            self._update(new, classes_seen, make_pool, reference)
+            self._update(new, shares, make_pool, reference)
         if self._store is not None:
             self._fill(self._store[self._kept])
 
@@ -151,12 +155,10 @@ class Buffer:
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
-    def _update(
-        self, new: Exemplars, classes_seen: int, make_pool: MakePool, reference: Exemplars | None = None
-    ) -> None:
+    def _update(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None) -> None:
         started = time.perf_counter()
         self._seen += len(new)
-        budget = self._budget(classes_seen)
+        budget = self._budget(shares)
         store, place = self._write(new, budget)
         used = store if len(store) == self._used else store[: self._used]
         # where every used row is a candidate, they are the pool, and nothing is copied
@@ -173,12 +175,12 @@ class Buffer:
         self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
         self._cost.select_seconds += time.perf_counter() - started
 
-    def _budget(self, classes_seen: int) -> int:
+    def _budget(self, shares: int) -> int:
         if self.spec.fraction:
             return max(round(self.spec.fraction * self._seen), 1)
-        return self.spec.capacity * (classes_seen if self.spec.per == "class" else 1)
+        return self.spec.capacity * (1 if self.spec.per == "total" else shares)
 
-    def _make(self, new: Exemplars, classes_seen: int, make_pool: MakePool, reference: Exemplars | None) -> None:
+    def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
         """Condense the classes that memory does not hold, and keep the first exemplars of each that it holds."""
         started = time.perf_counter()
         self._seen += len(new)
@@ -188,11 +190,11 @@ class Buffer:
         fresh = [g for g in groups(new) if (int(new.task[g[0]]), int(new.y[g[0]])) not in known]
         most = self.spec.capacity if self.spec.per == "class" else len(new)
         counts = torch.tensor([*map(len, held), *(min(len(g), most) for g in fresh)], dtype=torch.int64)
-        shares = quotas(counts, self._budget(classes_seen), self.rng).tolist()
+        amounts = quotas(counts, self._budget(shares), self.rng).tolist()
         parts = (
-            [] if old is None else [old[torch.cat([g[:n] for g, n in zip(held, shares, strict=False)]).sort().values]]
+            [] if old is None else [old[torch.cat([g[:n] for g, n in zip(held, amounts, strict=False)]).sort().values]]
         )
-        budget = sum(shares[len(held) :])
+        budget = sum(amounts[len(held) :])
         if budget:
             pool = make_pool(new[torch.cat(fresh)], reference=reference)
             parts.append(made(self._condense, pool, budget, self.rng, self._name))  # type: ignore[arg-type]

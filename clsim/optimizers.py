@@ -21,11 +21,11 @@ def build(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.opti
     return kind(parameters, spec.lr, weight_decay=spec.weight_decay)
 
 
-def rate(spec: OptimizerSpec, step: int, steps: int) -> float:
+def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
     """The learning rate of step 0 … steps − 1 of an experience.
 
-    Linear warm-up, then constant; cosine, lr · ½(1 + cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017); or
-    × gamma at each milestone.
+    Linear warm-up, then constant; cosine, lr · ½(1 + cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017);
+    × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau brought.
 
     >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
     0.1
@@ -40,4 +40,6 @@ def rate(spec: OptimizerSpec, step: int, steps: int) -> float:
         return spec.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if spec.schedule == "step":
         return spec.lr * spec.gamma ** sum(step >= m * steps for m in spec.milestones)
+    if spec.schedule == "plateau":
+        return spec.lr * spec.gamma**falls
     return spec.lr

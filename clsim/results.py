@@ -26,7 +26,9 @@ class Results:
     Attributes:
         done: experiences trained so far.
         accuracy: T rows of T, NaN = not tested.
-        losses: a list a term, of equal lengths, NaN in steps without the term.
+        losses: a list a term, of equal lengths, NaN in steps without the term; in a controller's search, those of the
+            attempt that was kept.
+        searches: the trace of the controller, a :class:`clsim.tradeoff.Search` as a dictionary an experience.
     """
 
     done: int
@@ -35,6 +37,7 @@ class Results:
     validation: list[float]
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    searches: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -69,6 +72,7 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         "validation": _nullable(results.validation),
         "classes": [list(labels) for labels in stream.classes],
         "cost": results.cost,
+        **({"searches": results.searches} if results.searches else {}),
         "metrics": metrics.summary(results.accuracy, results.initial),
         "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
         "versions": {

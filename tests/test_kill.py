@@ -34,6 +34,7 @@ clsim.run(**{arguments!r})
 """
 
 BASE = ["data.per_class=20", "training.epochs=3", "model.name=tests.helpers:mlp_with_dropout"]
+TASK = ["stream.setting=task", "optimizer.momentum=0.9", "optimizer.restart=false", "optimizer.lr=0.01"]
 RUNS: list[tuple[int, dict[str, Any]]] = [
     # files replaced: the spec, then losses, record and checkpoint of each experience
     (2, {"buffer": "kcenter"}),
@@ -50,7 +51,11 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
+    (13, {"strategy": "lwf", "settings": ["stream.setting=task"]}),
+    (7, {"strategy": "ebll", "settings": ["stream.setting=task", "optimizer.momentum=0.9"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
+    (13, {"strategy": "packnet", "settings": [*TASK, "learner.options.retrain_epochs=2"]}),
+    (14, {"strategy": "hat", "settings": [*TASK, "model.name=mlp", "model.options={hidden=[32], dropout=0.2}"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
 

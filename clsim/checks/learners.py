@@ -6,11 +6,12 @@ import io
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clsim import models
-from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, exemplars
+from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, convolutional, exemplars
 from clsim.data.augment import Transform
+from clsim.errors import InputError
 from clsim.learners import Learner, Setup
 from clsim.memory import Buffer
 from clsim.pool import Cost
@@ -18,6 +19,8 @@ from clsim.randomness import Randomness
 from clsim.selectors.random import random as random_selector
 from clsim.specs import MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
 from clsim.streams import Experience
+
+Model = Callable[[models.Shape], nn.Module]
 
 
 def check_learner(make: Callable[[Setup], Learner]) -> None:
@@ -29,16 +32,21 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     Raises:
         CheckFailed: at the first broken promise.
     """
-    setup, learner = _learn(make, buffered=True)
-    _check_terms(make)
+    model: Model = body
+    try:
+        make(_setup(body, buffered=True))
+    except InputError:  # it may need feature maps; if it refuses those too, its own message says so
+        model = convolutional
+    setup, learner = _learn(make, model, buffered=True)
+    _check_terms(make, model)
     _check_predictions(setup, learner)
-    _check_silent_evaluation(make, setup, learner)
-    _check_resume(make, setup)
-    _learn(make, buffered=False)
+    _check_silent_evaluation(make, model, setup, learner)
+    _check_resume(make, model, setup)
+    _learn(make, model, buffered=False)
 
 
-def _check_terms(make: Callable[[Setup], Learner]) -> None:
-    setup = _setup(buffered=True)
+def _check_terms(make: Callable[[Setup], Learner], model: Model) -> None:
+    setup = _setup(model, buffered=True)
     learner, experience = make(setup), _experience(0)
     untouched = {name: column.clone() for name, column in experience.train.columns().items()}
     state = torch.get_rng_state()
@@ -79,18 +87,18 @@ def _check_predictions(setup: Setup, learner: Learner) -> None:
         raise CheckFailed(f"learnt {accuracy:.0%} of two separable classes that it had just been trained on")
 
 
-def _check_silent_evaluation(make: Callable[[Setup], Learner], setup: Setup, learner: Learner) -> None:
-    watched, _ = _learn(make, buffered=True, evaluate=True)
-    again, _ = _learn(make, buffered=True)
+def _check_silent_evaluation(make: Callable[[Setup], Learner], model: Model, setup: Setup, learner: Learner) -> None:
+    watched, _ = _learn(make, model, buffered=True, evaluate=True)
+    again, _ = _learn(make, model, buffered=True)
     if not torch.equal(_snapshot(setup), _snapshot(again)):
         raise CheckFailed("learnt otherwise from the same seed and the same stream")
     if not torch.equal(_snapshot(setup), _snapshot(watched)):
         raise CheckFailed("learnt otherwise when it was evaluated in between")
 
 
-def _check_resume(make: Callable[[Setup], Learner], whole: Setup) -> None:
+def _check_resume(make: Callable[[Setup], Learner], model: Model, whole: Setup) -> None:
     """Through a file and back after the first experience, then on: bit for bit the same."""
-    setup, learner = _learn(make, buffered=True, positions=(0,))
+    setup, learner = _learn(make, model, buffered=True, positions=(0,))
     state = learner.state_dict()
     if state is None:
         return  # it says that it cannot be resumed
@@ -102,7 +110,7 @@ def _check_resume(make: Callable[[Setup], Learner], whole: Setup) -> None:
         loaded = torch.load(file, weights_only=True)
     except Exception as error:
         raise CheckFailed(f"has a state_dict that is not tensors and plain values only: {error}") from error
-    resumed = _setup(buffered=True)
+    resumed = _setup(model, buffered=True)
     learner = make(resumed)
     learner.load_state_dict(loaded["learner"])
     resumed.memory.load_state_dict(loaded["memory"], CPU)
@@ -113,9 +121,14 @@ def _check_resume(make: Callable[[Setup], Learner], whole: Setup) -> None:
 
 
 def _learn(
-    make: Callable[[Setup], Learner], *, buffered: bool, evaluate: bool = False, positions: tuple[int, ...] = (0, 1)
+    make: Callable[[Setup], Learner],
+    model: Model,
+    *,
+    buffered: bool,
+    evaluate: bool = False,
+    positions: tuple[int, ...] = (0, 1),
 ) -> tuple[Setup, Learner]:
-    setup = _setup(buffered=buffered)
+    setup = _setup(model, buffered=buffered)
     learner = make(setup)
     try:
         _train(setup, learner, positions, evaluate)
@@ -138,7 +151,7 @@ def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate:
         learner.finish(experience)
 
 
-def _setup(*, buffered: bool) -> Setup:
+def _setup(model: Model, *, buffered: bool) -> Setup:
     spec = RunSpec(
         training=TrainingSpec(epochs=5),
         optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
@@ -150,7 +163,7 @@ def _setup(*, buffered: bool) -> Setup:
     transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
 
     def fresh(seed: int) -> models.Net:
-        return models.build(body, SHAPE, visible, seed, CPU)
+        return models.build(model, SHAPE, visible, seed, CPU)
 
     return Setup(spec, fresh(0), fresh, memory, transform, randomness, cost)
 
