@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import clsim
-from clsim import api, data, divide, loop, machine, streams
+from clsim import api, data, divide, loop, machine
 from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
