@@ -10,6 +10,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "random": "clsim.selectors.random:random",
         "reservoir": "clsim.selectors.random:reservoir",
         "class-balanced": "clsim.selectors.random:class_balanced",
+        "task-balanced": "clsim.selectors.random:task_balanced",
         # coverage
         "herding": "clsim.selectors.herding:herding",
         "kcenter": "clsim.selectors.kcenter:k_center",
@@ -93,6 +94,15 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "condensers": {
+        "dm": "clsim.condensers.distribution:dm",
+        "dc": "clsim.condensers.matching:dc",
+        "dsa": "clsim.condensers.matching:dsa",
+        "dcc": "clsim.condensers.matching:dcc",
+        "dsac": "clsim.condensers.matching:dsac",
+        "idc": "clsim.condensers.formation:idc",
+        "acc-dd": "clsim.condensers.formation:acc_dd",
+    },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",
@@ -169,7 +179,7 @@ ALIASES: dict[str, str] = {
 """A selector's other names in the field → its name here."""
 
 OVER_ALL = {
-    *("random", "reservoir", "class-balanced"),
+    *("random", "reservoir", "class-balanced", "task-balanced"),
     *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
     *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
 }

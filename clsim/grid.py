@@ -17,7 +17,7 @@ from typing import Any
 
 from clsim import catalog
 from clsim.errors import InputError
-from clsim.resolve import as_text, keeps_memory, memory_size, resolve
+from clsim.resolve import as_text, joint_of, keeps_memory, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import Store
 from clsim.strict import Options, arguments
@@ -142,6 +142,9 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
     for seed in study.seeds:
         for cell, title, words in cells.values():
             spec = dataclasses.replace(cell, seed=seed)
+            if cell.stream.by_difficulty:  # each seed has a joint run of its own
+                name, strategy, flags, settings = words
+                spec = resolve(name, strategy, flags=flags, settings=settings, seed=seed)
             run = Planned(spec, f"{title} · seed {seed}", command(*words, seed), total=experiences(spec))
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
     return list(planned.values())
@@ -195,6 +198,24 @@ def command(
     return shlex.join([*words, "--seed", str(seed)])
 
 
+def joint_run(spec: RunSpec, scenario: str = "") -> tuple[RunSpec, str]:
+    """What says how hard the tasks of a run are (see :func:`clsim.resolve.joint_of`), and the command that makes it."""
+    scenario = scenario or spec.scenario
+    joint, usual = joint_of(spec, scenario), resolve(scenario, "joint", seed=spec.seed)
+    settings = []
+    for table in ("data", "stream", "model", "training"):
+        before, after = (_leaves(dataclasses.asdict(getattr(s, table)), table) for s in (usual, joint))
+        settings += [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
+    return joint, command(scenario, "joint", {"memory": {}, "training": {}}, settings, spec.seed)
+
+
+def _leaves(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _leaves(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return out
+
+
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
 
 
@@ -245,6 +266,7 @@ def _looked_up(run: Planned, store: Store) -> Planned:
 
 def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
     """What runs have in common that take the same time: most alike first."""
+    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
     cell = {key: value for key, value in spec.items() if key != "seed"}
     work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
     return json.dumps(cell, sort_keys=True), json.dumps(work, sort_keys=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,31 @@ def resolve(
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
-    return specs.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    spec = specs.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    if spec.stream.by_difficulty and not spec.stream.difficulty:
+        difficulty = joint_of(spec, scenario).fingerprint
+        spec = replace(spec, stream=replace(spec.stream, difficulty=difficulty))
+    return spec
+
+
+def joint_of(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> RunSpec:
+    """The joint run that says how hard the tasks of a run are: its data, stream, model and seed, the tasks as given.
+
+    The same one for all strategies that alter none of these.
+
+    Args:
+        scenario: where the run's comes from; else it is looked up by name.
+
+    Raises:
+        InputError: if it is not found by name.
+    """
+    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model")}
+    tables["training"] = {
+        key: getattr(spec.training, key) for key in ("device", "precision", "threads", "channels_last")
+    }
+    for key in ("presentation", "tasks", "difficulty"):
+        del tables["stream"][key]
+    return resolve(scenario or spec.scenario, "joint", flags=tables, seed=spec.seed)
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:
@@ -212,6 +237,8 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = [tables.get(t, {}).get(k, "") for t, k in OWN]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
     found = [(name, catalog.digest(name)) for name in named]
-    data = DataSpec(**{key: tables.get("data", {}).get(key, "") for key in ("dataset", "path")})
-    found.append((data.path, datasets.digest(data)))
+    data = tables.get("data", {})
+    if data.get("dataset") in datasets.OWN:
+        own = DataSpec(data["dataset"], data.get("path", ""))
+        found.append((own.path, datasets.digest(own)))
     return [(name, digest) for name, digest in found if digest]

@@ -115,7 +115,16 @@ TABLES: dict[str, Any] = {
 }
 """Name of each table of a spec file → the dataclass that reads it."""
 
-EXTRAS: tuple[str, ...] = ("proxy", "controller", "training.patience", "optimizer.patience")
+EXTRAS: tuple[str, ...] = (
+    "proxy",
+    "controller",
+    "data.sequence",
+    "data.imbalance",
+    "stream.tasks",
+    "stream.difficulty",
+    "training.patience",
+    "optimizer.patience",
+)
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ class DataSpec:
         path: the user's folder or file, for ``image-folder`` and ``npz``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
         per_class: at most so many training images a class (the first ones); 0 keeps all.
+        sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
+        imbalance: a long tail of training images: the largest class has so many times those of the smallest, and class
+            i of C keeps n·imbalance^(−i/(C−1)), its first ones, with n those of a class before. 1 keeps all. Classes
+            that come in the order of their labels come from head to tail; ``stream.order = "seeded"`` mixes them.
         augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``.
     """
 
@@ -27,9 +32,18 @@ class DataSpec:
     size: int = 0
     per_class: int = 0
     augment: tuple[str, ...] = ()
+    sequence: tuple[str, ...] = ()
+    imbalance: float = 1.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "data", size=0, per_class=0)
+        _at_least(self, "data", size=0, per_class=0, imbalance=1)
+        if bool(self.sequence) != (self.dataset == "sequence"):
+            found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
+            raise InputError(
+                f"data.sequence: found {found}, allowed: names of data sets, with data.dataset = 'sequence'"
+            )
+        if len(set(self.sequence)) < len(self.sequence):
+            raise InputError(f"data.sequence: found {list(self.sequence)}, allowed: each data set once")
 
 
 @dataclass(frozen=True)
@@ -38,10 +52,10 @@ class StreamSpec:
 
     Attributes:
         kind: ``split`` divides the classes; ``permuted`` and ``rotated`` repeat the whole data set, with other
-            pixels or another angle in each experience.
+            pixels or another angle in each experience; ``sequence`` has an experience a data set of ``data.sequence``.
         setting: ``task`` (the task is known when predicting: logits are masked to its classes), ``class`` (one head
-            over all classes), ``domain`` (one head; in a ``split`` the labels are counted from zero in each
-            experience).
+            over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
+            in each experience).
         experiences: how many.
         order: of the classes: ``fixed`` (0, 1, 2 …) or ``seeded`` (drawn from the run's seed).
         first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
@@ -49,9 +63,15 @@ class StreamSpec:
         presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
             experience that holds everything.
         validation: share of each experience's training images that is held out, stratified by class.
+        tasks: the order of whole experiences: as ``given`` by the above, ``seeded`` (drawn from the run's seed), or by
+            how well a joint model does on each: ``easy-first`` or ``hard-first``.
+        difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
+            order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
+            scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
+            not in the store.
     """
 
-    kind: Literal["split", "permuted", "rotated"] = "split"
+    kind: Literal["split", "permuted", "rotated", "sequence"] = "split"
     setting: Literal["task", "class", "domain"] = "task"
     experiences: int = 5
     order: Literal["fixed", "seeded"] = "fixed"
@@ -59,20 +79,37 @@ class StreamSpec:
     sizes: tuple[int, ...] = ()
     presentation: Literal["separate", "cumulative", "joint"] = "separate"
     validation: float = 0.0
+    tasks: Literal["given", "seeded", "easy-first", "hard-first"] = "given"
+    difficulty: str = ""
 
     def __post_init__(self) -> None:
         _at_least(self, "stream", experiences=1, first=0)
         if not 0 <= self.validation < 1:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
-        if self.kind != "split" and self.setting == "task":
+        if self.kind in ("permuted", "rotated") and self.setting == "task":
             raise InputError(f"stream.setting: found 'task' with kind {self.kind!r}, allowed: 'class' or 'domain'")
         if self.kind != "split" and (self.first or self.sizes):
             raise InputError(f"stream.kind: found {self.kind!r} with stream.first or stream.sizes, allowed: 'split'")
+        if self.kind == "sequence" and self.order == "seeded":
+            raise InputError(
+                "stream.order: found 'seeded' with kind 'sequence', whose classes stay with their data set; "
+                "allowed: 'fixed', with stream.tasks = 'seeded' for another order of the data sets"
+            )
+        if self.difficulty and (not self.by_difficulty or not re.fullmatch("[0-9a-f]{16}", self.difficulty)):
+            raise InputError(
+                f"stream.difficulty: found {self.difficulty!r} with tasks = {self.tasks!r}, "
+                "allowed: the fingerprint of a run, with easy-first or hard-first"
+            )
         if self.sizes and (self.first or len(self.sizes) != self.experiences or min(self.sizes) < 1):
             raise InputError(
                 f"stream.sizes: found {list(self.sizes)} with {self.experiences} experiences and first = {self.first}, "
                 "allowed: one number from 1 an experience, and first = 0"
             )
+
+    @property
+    def by_difficulty(self) -> bool:
+        """Whether the order of the tasks follows a joint model."""
+        return self.tasks in ("easy-first", "hard-first")
 
 
 @dataclass(frozen=True)
@@ -162,8 +199,8 @@ class MemorySpec:
     Attributes:
         buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
             ``per_class(…)`` around one; ``none`` keeps nothing.
-        capacity: exemplars in all, or a class (see ``per``).
-        per: ``total`` or ``class``: what the capacity counts.
+        capacity: exemplars in all, a class or a task (see ``per``).
+        per: ``total``, ``class`` or ``task``: what the capacity counts.
         fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
         batch_size: exemplars replayed with each batch of new samples.
         update: select after every ``batch`` or after every ``experience``.
@@ -175,7 +212,7 @@ class MemorySpec:
 
     buffer: str = "none"
     capacity: int = 500
-    per: Literal["total", "class"] = "total"
+    per: Literal["total", "class", "task"] = "total"
     fraction: float = 0.0
     batch_size: int = 10
     update: Literal["batch", "experience"] = "experience"
@@ -188,13 +225,13 @@ class MemorySpec:
         _at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
         if not 0 <= self.fraction <= 1:
             raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
-        if self.fraction and self.per == "class":
-            raise InputError("memory.fraction: found with per = 'class', allowed: per = 'total'")
+        if self.fraction and self.per != "total":
+            raise InputError(f"memory.fraction: found with per = {self.per!r}, allowed: per = 'total'")
 
     @property
     def size(self) -> str:
         """In words: ``500``, ``20 a class``, ``1 %``."""
-        exemplars = f"{self.capacity} a class" if self.per == "class" else f"{self.capacity}"
+        exemplars = f"{self.capacity}" if self.per == "total" else f"{self.capacity} a {self.per}"
         return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
 
 

@@ -263,7 +263,7 @@ def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
             values["accuracy/average"] = sum(seen.values()) / len(seen)
         if i and not np.isnan(so_far := metrics.forgetting(R[: i + 1, : i + 1])):
             values["forgetting"] = so_far
-        yield i + 1, values | {f"cost/{name}": float(value) for name, value in cost.items()}
+        yield i + 1, values | {f"cost/{n}": float(v) for n, v in cost.items() if v is not None}
 
 
 def _title(spec: RunSpec) -> str:
