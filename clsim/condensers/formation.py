@@ -51,7 +51,8 @@ def idc(
     L = Σ_c ‖∇_θ ℓ(A_c(T_c); θ) − ∇_θ ℓ(A_c(up(S_c)); θ)‖², the weights of convolutions alone; up cuts each stored image
     into factor × factor tiles and scales them up bilinearly, so that the same bytes hold factor² images. Each iteration
     takes ``steps`` steps of the images in one net, which after each of them learns from ``samples`` real samples under
-    CutMix. Pixels are kept in their range.
+    CutMix. Pixels are kept in their range. The images take one step for all classes, where the authors' code takes one
+    after each.
 
     Args:
         iterations: nets, one after the other; the paper has 2000.
@@ -71,8 +72,7 @@ def idc(
     Needs: random nets with convolutions.
     Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward, the synthetic ones about four
         times that a sample.
-    Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022), eq. 3 and 5,
-        algorithm 1; there the images take their step after each class, here after all of them.
+    Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022).
     """
     nets = Nets(early_nets, early_epochs, perturb)
     method = Formation(nets, real=real, most=most, steps=steps, samples=samples, distance=distance)
@@ -124,7 +124,7 @@ def acc_dd(
 
     Needs: random nets with convolutions.
     Cost: as :func:`idc`, and early_nets · early_epochs over the real samples.
-    Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023), algorithm 1.
+    Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
     """
     return idc(
         pool,

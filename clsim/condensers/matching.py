@@ -59,15 +59,16 @@ def dc(
         steps, epochs: 0: the paper's by images a class, (1, 1) for 1, (10, 50) from 10, (50, 10) from 50 on.
         net_lr: of the net, with momentum 0.5.
         start: ``noise``, ``real`` samples, or a selector's picks.
-        early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation.
+        early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation,
+            of :func:`~clsim.condensers.formation.acc_dd`.
         early_epochs: that they are trained for on the real samples.
         perturb: the early nets' weights, anew each time.
 
     Needs: random nets.
     Cost: iterations · steps · C · ``real`` samples forward and backward, the synthetic ones about four times that a
         sample, and iterations · (steps − 1) · epochs over the synthetic ones.
-    Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021), eq. 9 and 10, algorithm 1;
-        Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
+    Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021),
+        algorithm 1.
     """
     nets = Nets(early_nets, early_epochs, perturb)
     method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
@@ -182,7 +183,9 @@ def dsac(
     early_epochs: float = 2.0,
     perturb: bool = True,
 ) -> Exemplars:
-    """DCC under DSA's augmentation: D(1/C Σ_c ∇ℓ(A_c(T_c)), 1/C Σ_c ∇ℓ(A_c(S_c))), A_c the same for real and synthetic.
+    """DCC under an augmentation that is the same for real and synthetic images.
+
+    L = D(1/C Σ_c ∇_θ ℓ(A_c(T_c); θ), 1/C Σ_c ∇_θ ℓ(A_c(S_c); θ)), one operation A_c drawn for each class and step.
 
     Args:
         augment: operations to draw from; leave ``flip`` out for digits.
