@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
-from clsim.resolve import memory_size, resolve
+from clsim.resolve import label_share, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import RunRecord, Store
 
@@ -26,6 +26,7 @@ def run(
     *,
     buffer: str | Selector | None = None,
     memory: int | str | None = None,
+    labels: int | str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -41,6 +42,7 @@ def run(
         strategy: a name of ``clsim list strategies``, a path, or ``avalanche:NAME``.
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
+        labels: labelled samples a class, or a share of each class (``"5%"``); the scenario's own if None.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
@@ -62,6 +64,8 @@ def run(
         flags.setdefault("memory", {})["buffer"] = buffer if isinstance(buffer, str) else _name(buffer)
     if memory is not None:
         flags.setdefault("memory", {}).update(memory_size(memory))
+    if labels is not None:
+        flags.setdefault("labels", {}).update(label_share(labels))
     named = scenario if isinstance(scenario, (str, Path)) else None
     spec = resolve({} if named is None else str(named), strategy, flags=flags, settings=settings, seed=seed)
     return execute(
@@ -100,9 +104,9 @@ def execute(
     with machine.isolated(spec, device):
         if benchmark is None:
             dataset = data.load(spec.data, data.data_root(data_root), progress=progress is not None)
-            stream = streams.build(dataset, spec.stream, spec.seed, device)
+            stream = streams.build(dataset, spec.stream, spec.seed, device, spec.labels)
         else:
-            stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device)
+            stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(store, spec) or loop.train(

@@ -17,7 +17,7 @@ from clsim import catalog, models
 from clsim.data.augment import Transform
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, batches
-from clsim.learners import Learner, Setup, Terms
+from clsim.learners import Learner, Readout, Setup, SeveralReadouts, Terms, incoming
 from clsim.machine import peak_bytes
 from clsim.memory import Buffer
 from clsim.pool import Cost, Selector
@@ -103,16 +103,21 @@ def train(
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
         started, seen = time.perf_counter(), stream.classes_seen(position)
-        progress.experience(results.done, len(stream.schedule), len(experience.train) * training.epochs)
+        samples = incoming(learner, experience)
+        progress.experience(results.done, len(stream.schedule), len(samples) * training.epochs)
         learner.begin(experience)
         losses: list[Terms] = []
         for epoch in range(training.epochs):
-            for batch in batches(experience.train, training.batch_size, randomness.order):
+            for batch in batches(samples, training.batch_size, randomness.order):
                 for _ in range(training.passes):
                     losses.append(learner.observe(batch))
-                if not epoch:  # a sample is offered to the memory once, however often it is learnt
+                # a sample is offered to the memory once, however often it is learnt
+                if not epoch and samples is experience.train:
                     memory.after_batch(learner.remember(batch), seen, setup.pool)
                 progress.step(len(batch))
+        if samples is not experience.train:  # its labelled samples were not among the batches
+            for batch in batches(experience.train, training.batch_size, randomness.order):
+                memory.after_batch(learner.remember(batch), seen, setup.pool)
         memory.after_experience(learner.remember(experience.train), seen, setup.pool, reference=experience.validation)
         losses += learner.finish(experience)
         results.add_losses(losses)  # waits for the device
@@ -120,6 +125,12 @@ def train(
 
         tested = len(stream) if spec.evaluation.rows == "all" else position + 1
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
+        if isinstance(learner, SeveralReadouts):
+            for name, predict in learner.readouts().items():
+                results.add_readout(name, position, _tested(predict, stream, tested, spec, cost))
+        if experience.unlabelled is not None:
+            hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
+            results.unlabelled[position] = _share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = _share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if memory.exemplars is None else memory.exemplars.nbytes
@@ -134,19 +145,23 @@ def train(
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
     """Accuracy on the test samples of the first ``experiences``; NaN for the others. Training notices nothing."""
+    return _tested(learner.predict, stream, experiences, spec, cost)
+
+
+def _tested(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
     started = time.perf_counter()
     sizes = stream.test_sizes[:experiences]
-    correct = _correct(learner, stream.tests[: sum(sizes)], spec, cost)
+    correct = _correct(predict, stream.tests[: sum(sizes)], spec, cost)
     shares = torch.stack([part.float().mean() for part in correct.split(sizes)]).tolist()
     cost.evaluate_seconds += time.perf_counter() - started
     return shares + [math.nan] * (len(stream) - experiences)
 
 
 def _share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
-    return _correct(learner, samples, spec, cost).float().mean().item()
+    return _correct(learner.predict, samples, spec, cost).float().mean().item()
 
 
-def _correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+def _correct(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
     """Which samples are predicted right, bool (n,)."""
     cost.forward_passes += len(samples)
     cuda = [samples.device] if samples.device.type == "cuda" else []
@@ -154,7 +169,7 @@ def _correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) ->
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
         for start in range(0, len(samples), spec.evaluation.batch_size):
             batch = samples[start : start + spec.evaluation.batch_size]
-            hits.append(learner.predict(batch.x, batch.task).argmax(1) == batch.y)
+            hits.append(predict(batch.x, batch.task).argmax(1) == batch.y)
     return torch.cat(hits)
 
 

@@ -24,6 +24,9 @@ from clsim.tables import (
     EvaluationSpec as EvaluationSpec,
 )
 from clsim.tables import (
+    LabelsSpec as LabelsSpec,
+)
+from clsim.tables import (
     LearnerSpec as LearnerSpec,
 )
 from clsim.tables import (
@@ -59,6 +62,7 @@ class RunSpec:
     seed: int = 0
     data: DataSpec = field(default_factory=DataSpec)
     stream: StreamSpec = field(default_factory=StreamSpec)
+    labels: LabelsSpec = field(default_factory=LabelsSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -100,7 +104,7 @@ TABLES: dict[str, Any] = {
 }
 """Name of each table of a spec file → the dataclass that reads it."""
 
-EXTRAS: tuple[str, ...] = ("proxy",)
+EXTRAS: tuple[str, ...] = ("proxy", "labels")
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""
 

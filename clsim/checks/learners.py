@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -11,12 +12,12 @@ from torch import Tensor
 from clsim import models
 from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, exemplars
 from clsim.data.augment import Transform
-from clsim.learners import Learner, Setup
+from clsim.learners import Learner, Setup, incoming
 from clsim.memory import Buffer
 from clsim.pool import Cost
 from clsim.randomness import Randomness
 from clsim.selectors.random import random as random_selector
-from clsim.specs import MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
+from clsim.specs import LabelsSpec, MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
 from clsim.streams import Experience
 
 
@@ -43,7 +44,7 @@ def _check_terms(make: Callable[[Setup], Learner]) -> None:
     untouched = {name: column.clone() for name, column in experience.train.columns().items()}
     state = torch.get_rng_state()
     learner.begin(experience)
-    terms = learner.observe(experience.train[:10])
+    terms = learner.observe(incoming(learner, experience)[:10])
     if not torch.equal(state, torch.get_rng_state()):
         raise CheckFailed("observe drew from torch's global generator; all randomness must come from setup.randomness")
     if not isinstance(terms, dict):
@@ -128,10 +129,11 @@ def _learn(
 def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate: bool) -> None:
     for position in positions:
         experience = _experience(position)
+        samples = incoming(learner, experience)
         learner.begin(experience)
         for epoch in range(setup.spec.training.epochs):
-            for start in range(0, len(experience.train), 10):
-                learner.observe(experience.train[start : start + 10])
+            for start in range(0, len(samples), 10):
+                learner.observe(samples[start : start + 10])
                 if evaluate and not epoch:
                     learner.predict(experience.train.x[:7], experience.train.task[:7])
         setup.memory.after_experience(experience.train, 2 * position + 2, setup.pool)
@@ -143,6 +145,7 @@ def _setup(*, buffered: bool) -> Setup:
         training=TrainingSpec(epochs=5),
         optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
         memory=MemorySpec(buffer="random" if buffered else "none", capacity=20),
+        labels=LabelsSpec(fraction=1.0),
     )
     randomness, cost = Randomness(7, CPU), Cost()
     memory = Buffer(spec.memory, random_selector if buffered else None, rng=randomness.memory, cost=cost)
@@ -156,11 +159,12 @@ def _setup(*, buffered: bool) -> Setup:
 
 
 def _experience(position: int) -> Experience:
-    """Two of the four clusters, 52 samples: the last batch is short."""
+    """Two of the four clusters, 52 samples: the last batch is short. All of them once more, without their labels."""
     x, y = clusters(104, seed=4)
     rows = ((y == 2 * position) | (y == 2 * position + 1)).nonzero().flatten()
     train = exemplars(x[rows], y[rows], task=position)
-    return Experience(position, (2 * position, 2 * position + 1), train)
+    unlabelled = dataclasses.replace(train, y=torch.full_like(train.y, -1))
+    return Experience(position, (2 * position, 2 * position + 1), train, unlabelled=unlabelled)
 
 
 def _snapshot(setup: Setup) -> Tensor:

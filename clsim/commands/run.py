@@ -29,6 +29,9 @@ def run(
     memory: Annotated[
         str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labelled samples: a number a class, or a share of each class, as in 5%.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
@@ -55,7 +58,7 @@ def run(
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim import api, grid
-    from clsim.resolve import memory_size, resolve
+    from clsim.resolve import label_share, memory_size, resolve
     from clsim.store import Store
 
     if log:
@@ -65,6 +68,7 @@ def run(
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
+    flags["labels"] = {} if labels is None else label_share(labels)
     for table, key, value in (
         ("memory", "buffer", buffer),
         ("training", "device", device),
