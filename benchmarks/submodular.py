@@ -1,17 +1,17 @@
 """Facility location beside apricot and submodlib; and of a million samples, its time and peak memory.
 
 The contestants take turns in one process on the same clustered features (float32, width 512), and the ratios of their
-times are printed with what each one's picks are worth: processor time, which other work on the machine disturbs least,
-and wall-clock time beside it. Peak memory is that of a process of its own, beyond what it
-holds before.
+wall-clock times are printed with what each one's picks are worth; processor time, which other work on the machine
+disturbs less, beside it. Peak memory is that of a process of its own.
 
-    python -m benchmarks.submodular [--n 10000] [--budget 1000] [--rounds 3] [--threads 1] [--skip-million]
+    python -m benchmarks.submodular [--n 10000] [--budget 1000] [--rounds 3] [--threads 2] [--skip-million]
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,15 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clsim import models
 from clsim.exemplars import Exemplars
 from clsim.pool import Pool
 from clsim.selectors.similarity import cosine
 from clsim.selectors.submodular import facility_location
-
-CPU = torch.device("cpu")
 
 
 def clustered(n: int, width: int) -> Tensor:
@@ -43,12 +40,9 @@ def clustered(n: int, width: int) -> Tensor:
 
 
 def pool_of(x: Tensor) -> Pool:
-    """A pool whose features are ``x``."""
-    net = models.build(lambda shape: nn.Identity(), (x.shape[1],), torch.ones(1, 2, dtype=torch.bool), 0, CPU)
+    """A pool whose features are ``x`` itself, as ``clsim select --features`` makes it."""
     none = torch.zeros(len(x), dtype=torch.int64)
-    pool = Pool(Exemplars(x, none, none, torch.zeros(len(x)), none), net, lambda x: x)
-    _ = pool.features
-    return pool
+    return Pool(Exemplars(x, none, none, torch.zeros(len(x)), none), None, lambda x: x)
 
 
 def ours(x: Tensor, budget: int, **options: Any) -> Tensor:
@@ -135,7 +129,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--budget", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="torch's; more only pay on a machine of one's own")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every contestant that can use them")
     parser.add_argument("--skip-million", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -163,12 +157,12 @@ def main() -> None:
             wall[name].append(time.perf_counter() - started[1])
             values[name] = worth(x, index)
     print(f"facility location, {arguments.n:,} × 512, {arguments.budget} picks")
-    best = statistics.median(seconds["clsim"])
-    for name, times in seconds.items():
+    best = statistics.median(wall["clsim"])
+    for name, times in wall.items():
         median = statistics.median(times)
         ratio, value = median / best, values[name] / values["clsim"]
-        clock = f"(wall {statistics.median(wall[name]):.2f} s)"
-        print(f"  {name:<18} {median:7.2f} s  {ratio:6.1f} ×  {clock}  objective {value:.5f}  ({len(times)} rounds)")
+        busy = f"(processor {statistics.median(seconds[name]):.2f} s)"
+        print(f"  {name:<18} {median:7.2f} s  {ratio:6.1f} ×  {busy}  objective {value:.5f}  ({len(times)} rounds)")
     _, before, peak, _ = apart(arguments.n, 512, arguments.budget, arguments.threads)
     print(f"  clsim's peak memory beyond the pool's: {(peak - before) / 2**30:.2f} GiB")
     if not arguments.skip_million:
