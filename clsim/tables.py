@@ -19,7 +19,7 @@ class DataSpec:
         path: the user's folder or file, for ``image-folder`` and ``npz``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
         per_class: at most so many training images a class (the first ones); 0 keeps all.
-        augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``.
+        augment: batched augmentations, applied in this order; see :data:`clsim.data.augment.AUGMENTATIONS`.
     """
 
     dataset: str = "digits"
