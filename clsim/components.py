@@ -103,6 +103,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
         "si": "clsim.learners.si:Si",
+        # from labelled and unlabelled samples
+        "paws": "clsim.learners.neighbours:paws",
+        "csl": "clsim.learners.neighbours:csl",
+        "nncsl": "clsim.learners.neighbours:nncsl",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
         "a-gem": "clsim.learners.projected:a_gem",

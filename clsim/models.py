@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +108,8 @@ def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400)) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def convnet3(shape: Shape, *, width: int = 128) -> nn.Module:
-    """Three blocks of 3 × 3 convolution, instance norm, ReLU, 2 × 2 average pooling.
+def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch"] = "instance") -> nn.Module:
+    """Three blocks of 3 × 3 convolution, instance norm (or batch norm), ReLU, 2 × 2 average pooling.
 
     Source: the ConvNet of Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021).
     """
@@ -117,7 +118,8 @@ def convnet3(shape: Shape, *, width: int = 128) -> nn.Module:
     for before in (channels, width, width):
         blocks += [
             nn.Conv2d(before, width, 3, padding=1),
-            nn.GroupNorm(width, width),  # instance norm with affine parameters
+            # a group a channel is instance norm, with affine parameters
+            nn.GroupNorm(width, width) if norm == "instance" else nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.AvgPool2d(2),
         ]

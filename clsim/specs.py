@@ -104,7 +104,11 @@ TABLES: dict[str, Any] = {
 }
 """Name of each table of a spec file → the dataclass that reads it."""
 
-EXTRAS: tuple[str, ...] = ("proxy", "labels")
+EXTRAS: tuple[str, ...] = (
+    "proxy",
+    "labels",
+    *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
+)
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""
 

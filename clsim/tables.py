@@ -148,15 +148,18 @@ class OptimizerSpec:
     """The optimizer and its schedule, by name.
 
     Attributes:
-        name: ``sgd``, ``adam`` or ``adamw``.
-        lr: learning rate at the start of an experience.
+        name: ``sgd``, ``adam``, ``adamw`` or ``lars``.
+        lr: learning rate at the start of an experience, or at the end of its warm-up.
         schedule: ``constant``; ``cosine`` (to 0 over the experience); ``step`` (× gamma at each milestone).
         milestones: shares of the experience's steps, for ``step``.
-        warmup: share of the experience's steps over which the rate grows linearly from 0.
+        warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
+        lr_start, lr_end: where the warm-up begins and the cosine ends.
+        trust: of LARS, how long a step may be for the weights' own size.
+        head_lr: of LARS, the classifier's rate, which follows the same schedule; 0: as all others.
         restart: a fresh optimizer state for each experience; false carries momentum over.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -166,9 +169,13 @@ class OptimizerSpec:
     gamma: float = 0.1
     warmup: float = 0.0
     restart: bool = True
+    lr_start: float = 0.0
+    lr_end: float = 0.0
+    trust: float = 0.001
+    head_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0)
+        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, lr_start=0, lr_end=0, trust=0, head_lr=0)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:
