@@ -11,5 +11,6 @@ from __future__ import annotations
 from clsim.checks.learners import check_learner
 from clsim.checks.samples import CheckFailed
 from clsim.checks.selectors import check_selector
+from clsim.checks.semi import check_hidden_labels
 
-__all__ = ["CheckFailed", "check_learner", "check_selector"]
+__all__ = ["CheckFailed", "check_hidden_labels", "check_learner", "check_selector"]

@@ -39,7 +39,7 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
 
 
 def _check_terms(make: Callable[[Setup], Learner]) -> None:
-    setup = _setup(buffered=True)
+    setup = setup_of(buffered=True)
     learner, experience = make(setup), _experience(0)
     untouched = {name: column.clone() for name, column in experience.train.columns().items()}
     state = torch.get_rng_state()
@@ -62,9 +62,9 @@ def _check_terms(make: Callable[[Setup], Learner]) -> None:
 def _check_predictions(setup: Setup, learner: Learner) -> None:
     for position in (0, 1):
         test = _experience(position).train
-        before = _snapshot(setup)
+        before = snapshot(setup)
         logits = learner.predict(test.x, test.task)
-        if not torch.equal(before, _snapshot(setup)):
+        if not torch.equal(before, snapshot(setup)):
             raise CheckFailed("predict changed the net")
         if logits.shape != (len(test), CLASSES) or logits.requires_grad or logits.isnan().any():
             raise CheckFailed(
@@ -83,9 +83,9 @@ def _check_predictions(setup: Setup, learner: Learner) -> None:
 def _check_silent_evaluation(make: Callable[[Setup], Learner], setup: Setup, learner: Learner) -> None:
     watched, _ = _learn(make, buffered=True, evaluate=True)
     again, _ = _learn(make, buffered=True)
-    if not torch.equal(_snapshot(setup), _snapshot(again)):
+    if not torch.equal(snapshot(setup), snapshot(again)):
         raise CheckFailed("learnt otherwise from the same seed and the same stream")
-    if not torch.equal(_snapshot(setup), _snapshot(watched)):
+    if not torch.equal(snapshot(setup), snapshot(watched)):
         raise CheckFailed("learnt otherwise when it was evaluated in between")
 
 
@@ -103,20 +103,20 @@ def _check_resume(make: Callable[[Setup], Learner], whole: Setup) -> None:
         loaded = torch.load(file, weights_only=True)
     except Exception as error:
         raise CheckFailed(f"has a state_dict that is not tensors and plain values only: {error}") from error
-    resumed = _setup(buffered=True)
+    resumed = setup_of(buffered=True)
     learner = make(resumed)
     learner.load_state_dict(loaded["learner"])
     resumed.memory.load_state_dict(loaded["memory"], CPU)
     resumed.randomness.load_state_dict(loaded["randomness"])
     _train(resumed, learner, (1,), evaluate=False)
-    if not torch.equal(_snapshot(whole), _snapshot(resumed)):
+    if not torch.equal(snapshot(whole), snapshot(resumed)):
         raise CheckFailed("learnt otherwise after it was saved and loaded: its state_dict is not all of its state")
 
 
 def _learn(
     make: Callable[[Setup], Learner], *, buffered: bool, evaluate: bool = False, positions: tuple[int, ...] = (0, 1)
 ) -> tuple[Setup, Learner]:
-    setup = _setup(buffered=buffered)
+    setup = setup_of(buffered=buffered)
     learner = make(setup)
     try:
         _train(setup, learner, positions, evaluate)
@@ -128,19 +128,24 @@ def _learn(
 
 def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate: bool) -> None:
     for position in positions:
-        experience = _experience(position)
-        samples = incoming(learner, experience)
-        learner.begin(experience)
-        for epoch in range(setup.spec.training.epochs):
-            for start in range(0, len(samples), 10):
-                learner.observe(samples[start : start + 10])
-                if evaluate and not epoch:
-                    learner.predict(experience.train.x[:7], experience.train.task[:7])
-        setup.memory.after_experience(experience.train, 2 * position + 2, setup.pool)
-        learner.finish(experience)
+        train_on(setup, learner, _experience(position), evaluate=evaluate)
 
 
-def _setup(*, buffered: bool) -> Setup:
+def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate: bool = False) -> None:
+    """An experience as the loop does it, two classes each; with predictions in between if asked."""
+    samples = incoming(learner, experience)
+    learner.begin(experience)
+    for epoch in range(setup.spec.training.epochs):
+        for start in range(0, len(samples), 10):
+            learner.observe(samples[start : start + 10])
+            if evaluate and not epoch:
+                learner.predict(experience.train.x[:7], experience.train.task[:7])
+    setup.memory.after_experience(experience.train, 2 * experience.position + 2, setup.pool)
+    learner.finish(experience)
+
+
+def setup_of(*, buffered: bool) -> Setup:
+    """Small net, transform and memory of a run on two tasks of two classes."""
     spec = RunSpec(
         training=TrainingSpec(epochs=5),
         optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
@@ -167,6 +172,6 @@ def _experience(position: int) -> Experience:
     return Experience(position, (2 * position, 2 * position + 1), train, unlabelled=unlabelled)
 
 
-def _snapshot(setup: Setup) -> Tensor:
+def snapshot(setup: Setup) -> Tensor:
     """All weights and statistics in one vector."""
     return torch.cat([value.detach().flatten().double() for value in setup.net.state_dict().values()])

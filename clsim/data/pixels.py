@@ -87,8 +87,10 @@ def stretched_table(x: Tensor) -> Tensor:
     return torch.where(high > low, stretched.floor(), levels).to(torch.uint8)
 
 
-def resized_windows(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
-    """A window of each image, resized to ``size`` × ``size``: bilinear, with the low-pass filter that shrinking needs.
+def resized_windows(
+    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """A window of each image, resized to ``size`` (height, width), bilinear; shrinking is low-pass filtered.
 
     Resizing is separable, so it is two products with a matrix of weights an image: rows, then columns.
 
@@ -97,10 +99,10 @@ def resized_windows(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width:
         top, left, height, width: of the windows, whole numbers (n,).
 
     Returns:
-        uint8 (n, c, size, size).
+        uint8 (n, c, *size).
     """
-    rows = _weights(top, height, size, x.shape[2])
-    columns = _weights(left, width, size, x.shape[3])
+    rows = _weights(top, height, size[0], x.shape[2])
+    columns = _weights(left, width, size[1], x.shape[3])
     out = rows[:, None] @ x.to(torch.float32) @ columns[:, None].transpose(2, 3)
     return out.round_().clamp_(0, 255).to(torch.uint8)
 

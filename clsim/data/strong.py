@@ -26,7 +26,7 @@ def rand_augment(x: Tensor, rng: torch.Generator) -> Tensor:
 
     Source: Cubuk et al., RandAugment (NeurIPS 2020), with the ranges of Sohn et al., FixMatch (NeurIPS 2020), table 12.
     """
-    for _ in range(2):
+    for _ in range(2 if len(x) else 0):
         drawn = torch.randint(len(OPERATIONS), (len(x),), generator=rng, device=x.device)
         x = apply(x, drawn, torch.rand(len(x), generator=rng, device=x.device))
     return x

@@ -14,22 +14,22 @@ RATIO = (3 / 4, 4 / 3)
 
 
 def large_crop(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A random window of 75 to 100 % of the area, resized to the image's height; the large views of NNCSL."""
-    return resized_crop(x, rng, size=x.shape[2], scale=(0.75, 1.0))
+    """A random window of 75 to 100 % of the area, resized to the size of the image; the large views of NNCSL."""
+    return resized_crop(x, rng, size=(x.shape[2], x.shape[3]), scale=(0.75, 1.0))
 
 
 def small_crop(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A random window of 30 to 75 % of the area, resized to 18/32 of the image's height; the small views of NNCSL."""
-    return resized_crop(x, rng, size=small_side(x.shape[2]), scale=(0.3, 0.75))
+    """A random window of 30 to 75 % of the area, resized to 18/32 of the image's sides; the small views of NNCSL."""
+    return resized_crop(x, rng, size=(small_side(x.shape[2]), small_side(x.shape[3])), scale=(0.3, 0.75))
 
 
-def small_side(height: int) -> int:
+def small_side(side: int) -> int:
     """Of small views: 18 pixels of 32."""
-    return round(height * 18 / 32)
+    return round(side * 18 / 32)
 
 
-def resized_crop(x: Tensor, rng: torch.Generator, *, size: int, scale: tuple[float, float]) -> Tensor:
-    """A random window of each image, resized to ``size`` × ``size``.
+def resized_crop(x: Tensor, rng: torch.Generator, *, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+    """A random window of each image, resized to ``size`` (height, width).
 
     Area U(scale), ratio of the sides log-uniform in [3/4, 4/3]: the first of ten draws that fits, else the largest
     window in the middle whose ratio is allowed, as in torchvision.

@@ -252,14 +252,14 @@ def _projection(setup: Setup, widths: Sequence[int]) -> nn.Module:
 def _refuse_one_size(setup: Setup, samples: Exemplars) -> None:
     """Small views need a net that takes other sizes of image."""
     x = samples.x[:1]
-    side = small_side(x.shape[2]) if x.ndim == 4 else 0
+    height, width = (small_side(side) for side in x.shape[2:]) if x.ndim == 4 else (0, 0)
     try:
         with evaluating(setup.net), torch.no_grad():
-            setup.net.head(setup.net.features(setup.transform.plain(x[..., :side, :side])))
+            setup.net.head(setup.net.features(setup.transform.plain(x[..., :height, :width])))
     except Exception as error:  # it may be a user's own
         raise InputError(
-            f"learner.options.small_views: with images of {side} × {side} the model {raised(error)}; allowed: 0, or a "
-            "model that takes images of any size (slim-resnet18, resnet18)"
+            f"learner.options.small_views: with images of {height} × {width} the model {raised(error)}; allowed: 0, or "
+            "a model that takes images of any size (slim-resnet18, resnet18)"
         ) from None
 
 
