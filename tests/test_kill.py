@@ -51,6 +51,17 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
+    (
+        8,
+        {
+            "strategy": "nncsl",
+            "labels": 5,
+            "settings": [
+                *("learner.options.large=['crop', 'jitter']", "learner.options.projection=[16, 8]"),
+                *("optimizer.name=lars", "optimizer.momentum=0.9", "optimizer.restart=false", "optimizer.warmup=0.2"),
+            ],
+        },
+    ),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
 
