@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from clsim import loop, machine, models, streams
+from clsim import divide, loop, machine, models
 from clsim.compat import import_torchvision
 from clsim.data import Dataset
 from clsim.data.datasets import moments
@@ -49,7 +49,7 @@ def ours(dataset: Dataset, model: str, memory: int) -> Callable[[], float]:
 
     def run() -> float:
         with machine.isolated(spec, CPU), tempfile.TemporaryDirectory() as folder:
-            stream = streams.build(dataset, spec.stream, 0, CPU)
+            stream = divide.build(dataset, spec.stream, 0, CPU)
             with Store(Path(folder)).open(spec) as run_folder:
                 cost = loop.train(spec, stream, run_folder, loop.Quiet()).data["cost"][0]
         return cost["steps"] / (cost["train_seconds"] + cost["select_seconds"])

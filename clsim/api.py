@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clsim import grid
 from clsim.errors import InputError
 from clsim.resolve import label_share, memory_size, resolve
 from clsim.specs import RunSpec
-from clsim.store import RunRecord, Store
+from clsim.store import RunFolder, RunRecord, Store
 
 if TYPE_CHECKING:
     from clsim.loop import Progress
@@ -27,6 +28,7 @@ def run(
     buffer: str | Selector | None = None,
     memory: int | str | None = None,
     labels: int | str | None = None,
+    controller: str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -43,6 +45,7 @@ def run(
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
         labels: labelled samples a class, or a share of each class (``"5%"``); the scenario's own if None.
+        controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
@@ -66,6 +69,8 @@ def run(
         flags.setdefault("memory", {}).update(memory_size(memory))
     if labels is not None:
         flags.setdefault("labels", {}).update(label_share(labels))
+    if controller is not None:
+        flags.setdefault("controller", {})["name"] = controller
     named = scenario if isinstance(scenario, (str, Path)) else None
     spec = resolve({} if named is None else str(named), strategy, flags=flags, settings=settings, seed=seed)
     return execute(
@@ -98,13 +103,15 @@ def execute(
         if record is not None:
             return record
 
-    from clsim import bridge, data, loop, machine, streams
+    from clsim import bridge, data, divide, loop, machine
 
+    by_difficulty = benchmark is None and spec.stream.by_difficulty
+    difficulty = _joint_accuracy(spec, store, data_root, progress) if by_difficulty else None
     device = machine.device_of(spec.training.device)
     with machine.isolated(spec, device):
         if benchmark is None:
             dataset = data.load(spec.data, data.data_root(data_root), progress=progress is not None)
-            stream = streams.build(dataset, spec.stream, spec.seed, device, spec.labels)
+            stream = divide.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels)
         else:
             stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())
@@ -112,6 +119,23 @@ def execute(
             return _finished(store, spec) or loop.train(
                 spec, stream, folder, progress or loop.Quiet(), selector=selector, command=command
             )
+
+
+def _joint_accuracy(
+    spec: RunSpec, store: Store, data_root: str | Path | None, progress: Progress | None
+) -> list[float | None]:
+    """On each task, of the run that the spec names; it is carried out first if need be."""
+    name = spec.stream.difficulty
+    record = RunFolder(store.root / name).record()
+    if record is None or not record.data["finished"]:
+        joint, command = grid.joint_run(spec)
+        if joint.fingerprint != name:
+            raise InputError(
+                f"stream.difficulty: no finished run {name} in {store.root}, and the joint run of {spec.scenario!r} is "
+                f"{joint.fingerprint} now; run the strategy joint on the same scenario, data, stream and model first"
+            )
+        record = execute(joint, store, data_root=data_root, progress=progress, command=command)
+    return record.data["accuracy"][-1]
 
 
 def _finished(store: Store, spec: RunSpec) -> RunRecord | None:

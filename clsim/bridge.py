@@ -237,6 +237,8 @@ def from_benchmark(
     if not isinstance(benchmark, CLScenario):
         kind = type(benchmark).__name__
         raise InputError(f"scenario: found a {kind}, allowed: a name, a path, or a benchmark made with Avalanche")
+    if spec.tasks != "given":
+        raise InputError(f"stream.tasks: found {spec.tasks!r} with a benchmark, allowed: 'given'")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(test) not in (1, len(train)):
         raise InputError(f"benchmark: {len(train)} training and {len(test)} test experiences, allowed: as many, or 1")

@@ -10,6 +10,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "random": "clsim.selectors.random:random",
         "reservoir": "clsim.selectors.random:reservoir",
         "class-balanced": "clsim.selectors.random:class_balanced",
+        "task-balanced": "clsim.selectors.random:task_balanced",
         # coverage
         "herding": "clsim.selectors.herding:herding",
         "kcenter": "clsim.selectors.kcenter:k_center",
@@ -102,17 +103,30 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mean-imm": "clsim.learners.imm:mean_imm",
         "mode-imm": "clsim.learners.imm:mode_imm",
         "online-ewc": "clsim.learners.penalties:online_ewc",
+        "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
         # from labelled and unlabelled samples
         "paws": "clsim.learners.neighbours:paws",
         "csl": "clsim.learners.neighbours:csl",
         "nncsl": "clsim.learners.neighbours:nncsl",
+        # distillation from the old net
+        "lwf": "clsim.learners.distilling:lwf",
+        "ebll": "clsim.learners.distilling:ebll",
+        "lwm": "clsim.learners.distilling:lwm",
+        "lfl": "clsim.learners.lfl:Lfl",
         # replay, and projection by memories
         "gem": "clsim.learners.projected:gem",
         "a-gem": "clsim.learners.projected:a_gem",
         "der": "clsim.learners.dark:der",
         "der++": "clsim.learners.dark:DerPlusPlus",
         "er-ace": "clsim.learners.ace:er_ace",
+        # a part of the net for each task
+        "packnet": "clsim.learners.packnet:PackNet",
+        "hat": "clsim.learners.hat:Hat",
+        # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.bic:Bic",
+        "icarl": "clsim.learners.icarl:Icarl",
+        "ss-il": "clsim.learners.separated:SsIl",
     },
     "models": {
         "linear": "clsim.models:linear",
@@ -120,6 +134,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "convnet3": "clsim.models:convnet3",
         "slim-resnet18": "clsim.models:slim_resnet18",
         "resnet18": "clsim.models:resnet18",
+        "vgg-small": "clsim.models:vgg_small",
+        "vgg-base": "clsim.models:vgg_base",
+        "vgg-wide": "clsim.models:vgg_wide",
+        "vgg-deep": "clsim.models:vgg_deep",
     },
     "objectives": {
         "replay": "clsim.objectives.replay:replay",
@@ -156,7 +174,7 @@ ALIASES: dict[str, str] = {
 """A selector's other names in the field → its name here."""
 
 OVER_ALL = {
-    *("random", "reservoir", "class-balanced"),
+    *("random", "reservoir", "class-balanced", "task-balanced"),
     *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
     *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
 }

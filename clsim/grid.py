@@ -17,7 +17,7 @@ from typing import Any
 
 from clsim import catalog
 from clsim.errors import InputError
-from clsim.resolve import as_text, keeps_memory, memory_size, resolve
+from clsim.resolve import as_text, joint_of, keeps_memory, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import Store
 from clsim.strict import Options, arguments
@@ -142,6 +142,9 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
     for seed in study.seeds:
         for cell, title, words in cells.values():
             spec = dataclasses.replace(cell, seed=seed)
+            if cell.stream.by_difficulty:  # each seed has a joint run of its own
+                name, strategy, flags, settings = words
+                spec = resolve(name, strategy, flags=flags, settings=settings, seed=seed)
             run = Planned(spec, f"{title} · seed {seed}", command(*words, seed), total=experiences(spec))
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
     return list(planned.values())
@@ -176,7 +179,8 @@ def experiences(spec: RunSpec) -> int:
 def title(spec: RunSpec) -> str:
     """A run in a few words, its seed apart."""
     memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory}"
+    controller = f" · {spec.controller.name}" if spec.controller.name != "none" else ""
+    return f"{spec.scenario} · {spec.strategy}{memory}{controller}"
 
 
 def command(
@@ -189,9 +193,29 @@ def command(
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
         share = ["--set", f"memory.fraction={value!r}"]
         words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]
+    if "controller" in flags:
+        words += ["--controller", flags["controller"]["name"]]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(seed)])
+
+
+def joint_run(spec: RunSpec, scenario: str = "") -> tuple[RunSpec, str]:
+    """What says how hard the tasks of a run are (see :func:`clsim.resolve.joint_of`), and the command that makes it."""
+    scenario = scenario or spec.scenario
+    joint, usual = joint_of(spec, scenario), resolve(scenario, "joint", seed=spec.seed)
+    settings = []
+    for table in ("data", "stream", "model", "training"):
+        before, after = (_leaves(dataclasses.asdict(getattr(s, table)), table) for s in (usual, joint))
+        settings += [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
+    return joint, command(scenario, "joint", {"memory": {}, "training": {}}, settings, spec.seed)
+
+
+def _leaves(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _leaves(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return out
 
 
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
@@ -244,6 +268,7 @@ def _looked_up(run: Planned, store: Store) -> Planned:
 
 def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
     """What runs have in common that take the same time: most alike first."""
+    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
     cell = {key: value for key, value in spec.items() if key != "seed"}
     work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
     return json.dumps(cell, sort_keys=True), json.dumps(work, sort_keys=True)

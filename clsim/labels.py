@@ -23,7 +23,7 @@ def known_rows(
     """
     if labels is None or not labels.partial:
         return None
-    if labels.unlabelled == "stream" and spec.kind != "split":
+    if labels.unlabelled == "stream" and spec.kind not in ("split", "sequence"):
         raise InputError(f"labels.unlabelled: found 'stream' with stream.kind {spec.kind!r}, allowed: 'own'")
     rngs = (generator(seed, f"experience {i}") for i in range(len(parts)))
     free = [~stratified(part.y, spec.validation, rng) for part, rng in zip(parts, rngs, strict=True)]

@@ -94,13 +94,17 @@ class Buffer:
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
 
-    def after_batch(self, new: Exemplars, classes_seen: int, make_pool: MakePool) -> None:
-        """Select out of memory ∪ the batch, if the memory is updated with every batch."""
+    def after_batch(self, new: Exemplars, shares: int, make_pool: MakePool) -> None:
+        """Select out of memory ∪ the batch, if the memory is updated with every batch.
+
+        Args:
+            shares: how many classes, or tasks, have been seen, where ``memory.per`` counts those.
+        """
         if self._select is not None and self.spec.update == "batch":
-            self._update(new, classes_seen, make_pool)
+            self._update(new, shares, make_pool)
 
     def after_experience(
-        self, new: Exemplars, classes_seen: int, make_pool: MakePool, *, reference: Exemplars | None = None
+        self, new: Exemplars, shares: int, make_pool: MakePool, *, reference: Exemplars | None = None
     ) -> None:
         """Select out of memory ∪ the experience, if that is the time; then drop what is not kept.
 
@@ -108,7 +112,7 @@ class Buffer:
             reference: the experience's held-out share, for selectors that ask for one.
         """
         if self._select is not None and self.spec.update == "experience":
-            self._update(new, classes_seen, make_pool, reference)
+            self._update(new, shares, make_pool, reference)
         if self._store is not None:
             self._fill(self._store[self._kept])
 
@@ -128,12 +132,10 @@ class Buffer:
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]
 
-    def _update(
-        self, new: Exemplars, classes_seen: int, make_pool: MakePool, reference: Exemplars | None = None
-    ) -> None:
+    def _update(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None) -> None:
         started = time.perf_counter()
         self._seen += len(new)
-        budget = self.spec.capacity * (classes_seen if self.spec.per == "class" else 1)
+        budget = self.spec.capacity * (1 if self.spec.per == "total" else shares)
         if self.spec.fraction:
             budget = max(round(self.spec.fraction * self._seen), 1)
         store, place = self._write(new, budget)

@@ -95,16 +95,17 @@ def linear(shape: Shape) -> nn.Module:
     return nn.Flatten()
 
 
-def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400)) -> nn.Module:
+def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400), dropout: float = 0.0) -> nn.Module:
     """Fully connected layers with ReLU.
 
     Args:
         hidden: width of each layer.
+        dropout: share of each layer's outputs that a training step leaves out.
     """
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True), *_dropout(dropout)]
     return nn.Sequential(*layers)
 
 
@@ -140,6 +141,84 @@ def resnet18(shape: Shape, *, width: int = 64) -> nn.Module:
     Source: He et al., Deep Residual Learning (CVPR 2016), with the stem that small images need.
     """
     return _resnet18(_channels(shape, "resnet18"), width)
+
+
+def vgg_small(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
+    """VGG with 6 convolutions of 64 to 128 channels (334,016 parameters of 3-channel images) and 2 layers of 128 units.
+
+    Args:
+        dropout: after both layers of units; .5 in the survey.
+
+    Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
+    """
+    return _vgg(_channels(shape, "vgg-small"), shape, ((64,), (64,), (64, 64), (128, 128)), 128, dropout)
+
+
+def vgg_base(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
+    """VGG with 6 convolutions of 64 to 256 channels (1,145,408 parameters, 3 channels in) and 2 layers of 512 units.
+
+    Args:
+        dropout: after both layers of units; .5 in the survey.
+
+    Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
+    """
+    return _vgg(_channels(shape, "vgg-base"), shape, ((64,), (64,), (128, 128), (256, 256)), 512, dropout)
+
+
+def vgg_wide(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
+    """VGG with 6 convolutions of 64 to 512 channels (4,500,864 parameters, 3 channels in) and 2 layers of 512 units.
+
+    Args:
+        dropout: after both layers of units; .5 in the survey.
+
+    Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
+    """
+    return _vgg(_channels(shape, "vgg-wide"), shape, ((64,), (128,), (256, 256), (512, 512)), 512, dropout)
+
+
+def vgg_deep(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
+    """VGG with 19 convolutions of 64 to 256 channels (4,280,704 parameters, 3 channels in) and 2 layers of 512 units.
+
+    Args:
+        dropout: after both layers of units; .5 in the survey.
+
+    Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
+    """
+    return _vgg(_channels(shape, "vgg-deep"), shape, ((64,), (64,) * 6, (128,) * 6, (256,) * 6), 512, dropout)
+
+
+def _vgg(channels: int, shape: Shape, stages: Sequence[Sequence[int]], hidden: int, dropout: float) -> nn.Module:
+    """Stages of 3 × 3 convolutions with ReLU, each but the last of 1 pixel pooled by half; no batch norm.
+
+    64 pixels end as 4, 32 as 2, 28 as 1. A smaller image is pooled until it has one pixel, and no further.
+    """
+    layers: list[nn.Module] = []
+    side, before = min(shape[1:]), channels
+    for stage in stages:
+        for width in stage:
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True)]
+            before = width
+        if side > 1:
+            layers.append(nn.MaxPool2d(2))
+            side //= 2
+    layers.append(nn.Flatten())
+    before *= math.prod(size // 2 ** sum(isinstance(m, nn.MaxPool2d) for m in layers) for size in shape[1:])
+    for _ in range(2):
+        layers += [nn.Linear(before, hidden), nn.ReLU(inplace=True), *_dropout(dropout)]
+        before = hidden
+    for layer in layers:  # the signal would fade in as many layers as these with torch's usual weights
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
+
+
+def _dropout(share: float) -> list[nn.Module]:
+    """A layer that drops out, or none: a net without dropout has no trace of it."""
+    if not 0 <= share < 1:
+        raise InputError(f"model.options.dropout: found {share:g}, allowed: a share from 0 to below 1")
+    return [nn.Dropout(share)] if share else []
 
 
 class _Block(nn.Module):

@@ -76,11 +76,12 @@ def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list
     return groups
 
 
-def rate(spec: OptimizerSpec, step: int, steps: int) -> float:
+def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
     """The learning rate of step 0 … steps − 1 of an experience.
 
     Linear warm-up from ``lr_start``, then constant; cosine, lr_end + (lr − lr_end) · ½(1 + cos(π·progress))
-    (Loshchilov & Hutter, SGDR, 2017); or × gamma at each milestone.
+    (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau
+    brought.
 
     >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
     0.1
@@ -95,4 +96,6 @@ def rate(spec: OptimizerSpec, step: int, steps: int) -> float:
         return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
     if spec.schedule == "step":
         return spec.lr * spec.gamma ** sum(step >= m * steps for m in spec.milestones)
+    if spec.schedule == "plateau":
+        return spec.lr * spec.gamma**falls
     return spec.lr

@@ -15,32 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.cost import Cost as Cost
 from clsim.dropout import Dropped
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
 from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
-
-
-@dataclass
-class Cost:
-    """What a run has spent; shared by the loop, the learner and every pool.
-
-    Attributes:
-        steps: optimizer steps.
-        proxy_steps: optimizer steps of the proxies that a selector asked for.
-        forward_passes: samples passed forward through the net (training, selection and evaluation together).
-        train_seconds: in the learner. Selection and evaluation are counted apart.
-    """
-
-    steps: int = 0
-    proxy_steps: int = 0
-    forward_passes: int = 0
-    train_seconds: float = 0.0
-    select_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    peak_bytes: int = 0
-    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,34 @@ def resolve(
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
     implied = catalog.BUFFER_DEFAULTS.get(wished, {})
-    tables = merge({"memory": implied}, tables, command_line)
+    tables = _controlled(merge({"memory": implied}, tables, command_line), command_line)
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
-    return specs.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    spec = specs.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    if spec.stream.by_difficulty and not spec.stream.difficulty:
+        difficulty = joint_of(spec, scenario).fingerprint
+        spec = replace(spec, stream=replace(spec.stream, difficulty=difficulty))
+    return spec
+
+
+def joint_of(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> RunSpec:
+    """The joint run that says how hard the tasks of a run are: its data, stream, model and seed, the tasks as given.
+
+    The same one for all strategies that alter none of these.
+
+    Args:
+        scenario: where the run's comes from; else it is looked up by name.
+
+    Raises:
+        InputError: if it is not found by name.
+    """
+    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model", "training")}
+    for key in ("presentation", "tasks", "difficulty"):
+        del tables["stream"][key]
+    for key in ("epochs", "batch_size", "passes"):
+        del tables["training"][key]
+    return resolve(scenario or spec.scenario, "joint", flags=tables, seed=spec.seed)
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:
@@ -200,6 +224,17 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
     return tables
 
 
+def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """A controller needs a validation part: a fifth of each class, as in the survey, unless anything says otherwise.
+    Without a controller, what a strategy says of its own use of one does not make another run."""
+    if tables.get("controller", {}).get("name", "none") != "none":
+        return merge({"stream": {"validation": 0.2}}, tables)
+    for key, value in command_line.get("controller", {}).items():
+        if key != "name":
+            raise InputError(f"controller.{key}: found {value!r} without a controller, allowed: with stability-decay")
+    return {name: table for name, table in tables.items() if name != "controller"}
+
+
 def _setting(text: str) -> dict[str, Any]:
     """``table.key=value`` as nested tables.
 
@@ -224,6 +259,8 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = [tables.get(t, {}).get(k, "") for t, k in OWN]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
     found = [(name, catalog.digest(name)) for name in named]
-    data = DataSpec(**{key: tables.get("data", {}).get(key, "") for key in ("dataset", "path")})
-    found.append((data.path, datasets.digest(data)))
+    data = tables.get("data", {})
+    if data.get("dataset") in datasets.OWN:
+        own = DataSpec(data["dataset"], data.get("path", ""))
+        found.append((own.path, datasets.digest(own)))
     return [(name, digest) for name, digest in found if digest]

@@ -28,7 +28,9 @@ class Results:
         accuracy: T rows of T, NaN = not tested.
         unlabelled: share of an experience's unlabelled samples predicted right at its end; NaN = there are none.
         readouts: an accuracy matrix for each further way to predict.
-        losses: a list a term, of equal lengths, NaN in steps without the term.
+        losses: a list a term, of equal lengths, NaN in steps without the term; in a controller's search, those of the
+            attempt that was kept.
+        searches: the trace of the controller, a :class:`clsim.tradeoff.Search` as a dictionary an experience.
     """
 
     done: int
@@ -39,6 +41,7 @@ class Results:
     readouts: dict[str, list[list[float]]] = field(default_factory=dict)
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    searches: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -84,6 +87,7 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         **further,
         "classes": [list(labels) for labels in stream.classes],
         "cost": results.cost,
+        **({"searches": results.searches} if results.searches else {}),
         "metrics": metrics.summary(results.accuracy, results.initial),
         "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
         "versions": {

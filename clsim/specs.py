@@ -47,6 +47,9 @@ from clsim.tables import (
 from clsim.tables import (
     TrainingSpec as TrainingSpec,
 )
+from clsim.tradeoff import (
+    ControllerSpec as ControllerSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,24 @@ class RunSpec:
     learner: LearnerSpec = field(default_factory=LearnerSpec)
     memory: MemorySpec = field(default_factory=MemorySpec)
     proxy: ProxySpec = field(default_factory=ProxySpec)
+    controller: ControllerSpec = field(default_factory=ControllerSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     sources: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed: found {self.seed}, allowed: a whole number from 0 to 2^63 − 1")
+        asks = {
+            f"controller {self.controller.name!r}": self.controller.name != "none",
+            "optimizer.schedule 'plateau'": self.optimizer.schedule == "plateau",
+            f"training.patience {self.training.patience}": bool(self.training.patience),
+        }
+        reader = next((name for name, reads in asks.items() if reads), "")
+        if reader and not self.stream.validation:
+            raise InputError(
+                f"stream.validation: found 0 with {reader}, which goes by validation accuracy; "
+                "allowed: a share above 0, as in --set stream.validation=0.2"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used."""
@@ -108,6 +123,13 @@ EXTRAS: tuple[str, ...] = (
     "proxy",
     "labels",
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
+    "controller",
+    "data.sequence",
+    "data.imbalance",
+    "stream.tasks",
+    "stream.difficulty",
+    "training.patience",
+    "optimizer.patience",
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

@@ -2,6 +2,7 @@
 
 spec.json        the resolved spec, written first
 checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
+search.json      what a controller's search in the experience after that has found; gone at its end
 losses.npz       the loss of every step, a column a term
 record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
 error.json       what stopped the run, if something did; gone once it is finished
@@ -30,6 +31,7 @@ from filelock import FileLock, Timeout
 import clsim
 from clsim.errors import InputError, RunBusy
 from clsim.specs import RunSpec
+from clsim.tradeoff import read_search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,6 +212,7 @@ class RunFolder:
             buffer = io.BytesIO()
             torch.save({**state, "clsim": clsim.__version__, "fingerprint": self.path.name}, buffer)
             write(self.path / "checkpoint.pt", buffer.getvalue())
+        (self.path / "search.json").unlink(missing_ok=True)
         if record["finished"]:
             (self.path / "error.json").unlink(missing_ok=True)
         return RunRecord(record, self.path)
@@ -253,7 +256,8 @@ class RunFolder:
         """Start anew; an existing record is set aside, not deleted."""
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path / "record.json", self.path / "record.previous.json")
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        for name in ("checkpoint.pt", "search.json"):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -298,6 +302,11 @@ def _problem(data: Any, fingerprint: str) -> str:
         return "metrics: found something that is no number"
     if not all(isinstance(c, dict) and all(map(_number, c.values())) for c in data["cost"]):
         return "cost: found something that is no number"
+    try:
+        for search in data.get("searches", ()):
+            read_search(search, "searches")
+    except (InputError, TypeError) as error:
+        return _line(error)
     if _foreign(data["spec"], data["fingerprint"], fingerprint):
         return "it is not the record of this folder's run (its spec has another fingerprint)"
     return ""

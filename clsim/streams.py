@@ -1,12 +1,11 @@
-"""Streams: a data set, divided into experiences by an Avalanche benchmark, as tensors.
+"""Streams: experiences in order, as tensors.
 
-Avalanche decides which samples belong to which experience; the samples themselves are gathered from the cached arrays
-by index, an experience at a time, and never pass through a data loader.
+The samples of an experience are gathered from the cached arrays by index, one experience at a time, and never pass
+through a data loader. :mod:`clsim.divide` makes streams of data sets.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.compat import import_torchvision
-from clsim.data import Dataset
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
-from clsim.labels import known_rows, stratified
+from clsim.labels import stratified
 from clsim.parts import Change as Change
 from clsim.parts import Part as Part
-from clsim.parts import permutation, rotation
 from clsim.randomness import generator
 from clsim.specs import LabelsSpec, StreamSpec
 
@@ -61,6 +57,7 @@ class Stream:
         labelled: bool, the rows of each training part whose labels are known; None: all. The labels of the others are
             read by :meth:`truth` alone.
         labels: what of the rest is the unlabelled part.
+        given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -81,6 +78,7 @@ class Stream:
         device: torch.device,
         labelled: Sequence[np.ndarray] | None = None,
         labels: LabelsSpec | None = None,
+        given: Sequence[int] | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -99,6 +97,7 @@ class Stream:
         self._train, self._test = train, test
         self._spec, self._seed = spec, seed
         self._known, self._labels = labelled, labels or LabelsSpec()
+        self._given = range(len(train)) if given is None else given
 
     def __len__(self) -> int:
         return len(self._train)
@@ -146,6 +145,10 @@ class Stream:
             yield np.ascontiguousarray(part.x[part.rows]).tobytes()
             yield part.y.tobytes()
 
+    def shares(self, position: int, per: str) -> int:
+        """Among how many a memory is shared after ``position``: the classes seen so far, or (``task``) the tasks."""
+        return position + 1 if per == "task" else self.classes_seen(position)
+
     def classes_seen(self, position: int) -> int:
         """Different labels up to and including ``position``."""
         return len({label for labels in self.classes[: position + 1] for label in labels})
@@ -171,7 +174,9 @@ class Stream:
                 held_out, keys = self._drawn(j)
                 open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~self._known[j]))
                 if self._labels.unlabelled == "stream":  # every experience has its share of every class
-                    order = torch.randperm(len(open_), generator=generator(self._seed, f"shares {j}")).numpy()
+                    order = torch.randperm(
+                        len(open_), generator=generator(self._seed, f"shares {self._given[j]}")
+                    ).numpy()
                     open_ = np.sort(open_[order[i :: len(self)]])
                 pieces.append(self._train[j].of(open_).gather(i, self.device, keys[open_]))
         found = concatenate(pieces)
@@ -179,129 +184,9 @@ class Stream:
 
     def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
         """Which samples of an experience are held out, and the keys of all."""
-        y, rng = self._train[position].y, generator(self._seed, f"experience {position}")
+        y, rng = self._train[position].y, generator(self._seed, f"experience {self._given[position]}")
         return stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
 
     def _included(self, position: int) -> range:
         """Experiences whose samples are presented at ``position``."""
         return range(position if self._spec.presentation == "separate" else 0, position + 1)
-
-
-def build(
-    dataset: Dataset, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
-) -> Stream:
-    """The stream of a data set.
-
-    Raises:
-        InputError: if the classes cannot be divided, or the labels not be drawn, as the spec asks.
-    """
-    width = len(dataset.classes)
-    order = list(range(width))
-    if spec.order == "seeded":
-        order = torch.randperm(width, generator=generator(seed, "class order")).tolist()
-    if spec.kind == "split":
-        train, test, classes, names = _split(dataset, spec, order)
-    else:
-        train, test = _changed(dataset, spec, seed)
-        classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
-    return Stream(
-        train,
-        test,
-        classes,
-        names,
-        masked=spec.setting == "task",
-        mean=dataset.mean,
-        std=dataset.std,
-        spec=spec,
-        seed=seed,
-        device=device,
-        labelled=known_rows(train, spec, seed, labels),
-        labels=labels,
-    )
-
-
-def _split(
-    dataset: Dataset, spec: StreamSpec, order: list[int]
-) -> tuple[list[Part], list[Part], list[tuple[int, ...]], Sequence[str]]:
-    """Divide the classes; Avalanche assigns the samples."""
-    _refuse_uneven(spec, len(order))
-    for side, y in (("training", dataset.train_y), ("test", dataset.test_y)):
-        for label in np.flatnonzero(np.bincount(y, minlength=len(order)) == 0)[:1]:
-            raise InputError(f"data: class {dataset.classes[label]!r} has no {side} samples, allowed: at least one")
-    import_torchvision()
-    from avalanche.benchmarks import nc_benchmark
-
-    benchmark = nc_benchmark(
-        _Labels(dataset.train_y),
-        _Labels(dataset.test_y),
-        n_experiences=spec.experiences,
-        task_labels=spec.setting == "task",
-        shuffle=False,
-        fixed_class_order=order,
-        per_exp_classes=dict(enumerate(spec.sizes or [spec.first] * bool(spec.first))) or None,
-    )
-    classes = [tuple(sorted(c)) for c in benchmark.original_classes_in_exp]
-    names: Sequence[str] = dataset.classes
-    renumbered = np.arange(len(order))
-    if spec.setting == "domain":  # labels are counted from zero within each experience, in the order of the classes
-        for members in classes:
-            renumbered[[c for c in order if c in members]] = np.arange(len(members))
-        widest = max(map(len, classes))
-        classes, names = [tuple(range(len(c))) for c in classes], [str(i) for i in range(widest)]
-
-    def parts(x: np.ndarray, y: np.ndarray, assignment: Sequence[Sequence[int]]) -> list[Part]:
-        return [Part(x, rows, renumbered[y[rows]]) for rows in map(np.asarray, assignment)]
-
-    return (
-        parts(dataset.train_x, dataset.train_y, benchmark.train_exps_patterns_assignment),
-        parts(dataset.test_x, dataset.test_y, benchmark.test_exps_patterns_assignment),
-        classes,
-        names,
-    )
-
-
-def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
-    """Can so many classes be divided as the spec asks?"""
-    found, first = f"stream.experiences: found {spec.experiences}", spec.first
-    rest, others = (labels - first, spec.experiences - 1) if first else (labels, spec.experiences)
-    if spec.sizes:
-        if sum(spec.sizes) != labels:
-            total = f"{list(spec.sizes)}, {sum(spec.sizes)} classes"
-            raise InputError(f"stream.sizes: found {total}, allowed: {labels} in all")
-    elif first >= labels and others:
-        raise InputError(f"stream.first: found {first} with {labels} classes, allowed: 1 to {labels - others}")
-    elif others > rest:
-        raise InputError(f"{found} with {labels} classes, allowed: 1 to {labels}")
-    elif (rest % others) if others else rest:
-        even = ", ".join(str(n + bool(first)) for n in range(1, rest + 1) if rest % n == 0)
-        raise InputError(f"{found}, which does not divide {rest} classes evenly; allowed: {even}, or stream.sizes")
-
-
-def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part], list[Part]]:
-    """The whole data set in every experience, permuted or rotated; the first one as it is."""
-    shape = dataset.train_x.shape[1:]
-    if spec.kind == "rotated" and len(shape) != 3:
-        raise InputError("stream.kind: found 'rotated' with a data set of vectors, allowed: images")
-    rng = generator(seed, "permutations")
-    changes: list[Change | None] = [None]
-    for i in range(1, spec.experiences):
-        if spec.kind == "permuted":
-            changes.append(permutation(torch.randperm(math.prod(shape), generator=rng)))
-        else:
-            changes.append(rotation(180 * i / spec.experiences))
-    sides = [(dataset.train_x, np.asarray(dataset.train_y)), (dataset.test_x, np.asarray(dataset.test_y))]
-    train, test = ([Part(x, np.arange(len(y)), y, change) for change in changes] for x, y in sides)
-    return train, test
-
-
-class _Labels(torch.utils.data.Dataset):
-    """All that Avalanche needs to divide a data set: its labels."""
-
-    def __init__(self, y: np.ndarray) -> None:
-        self.targets = y.tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, row: int) -> tuple[int, int]:
-        return row, self.targets[row]

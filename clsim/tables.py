@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ class DataSpec:
         path: the user's folder or file, for ``image-folder`` and ``npz``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
         per_class: at most so many training images a class (the first ones); 0 keeps all.
+        sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
+        imbalance: a long tail of training images: the largest class has so many times those of the smallest, and class
+            i of C keeps n·imbalance^(−i/(C−1)), its first ones, with n those of a class before. 1 keeps all. Classes
+            that come in the order of their labels come from head to tail; ``stream.order = "seeded"`` mixes them.
         augment: batched augmentations, applied in this order; see :data:`clsim.data.augment.AUGMENTATIONS`.
     """
 
@@ -27,9 +32,18 @@ class DataSpec:
     size: int = 0
     per_class: int = 0
     augment: tuple[str, ...] = ()
+    sequence: tuple[str, ...] = ()
+    imbalance: float = 1.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "data", size=0, per_class=0)
+        _at_least(self, "data", size=0, per_class=0, imbalance=1)
+        if bool(self.sequence) != (self.dataset == "sequence"):
+            found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
+            raise InputError(
+                f"data.sequence: found {found}, allowed: names of data sets, with data.dataset = 'sequence'"
+            )
+        if len(set(self.sequence)) < len(self.sequence):
+            raise InputError(f"data.sequence: found {list(self.sequence)}, allowed: each data set once")
 
 
 @dataclass(frozen=True)
@@ -38,10 +52,10 @@ class StreamSpec:
 
     Attributes:
         kind: ``split`` divides the classes; ``permuted`` and ``rotated`` repeat the whole data set, with other
-            pixels or another angle in each experience.
+            pixels or another angle in each experience; ``sequence`` has an experience a data set of ``data.sequence``.
         setting: ``task`` (the task is known when predicting: logits are masked to its classes), ``class`` (one head
-            over all classes), ``domain`` (one head; in a ``split`` the labels are counted from zero in each
-            experience).
+            over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
+            in each experience).
         experiences: how many.
         order: of the classes: ``fixed`` (0, 1, 2 …) or ``seeded`` (drawn from the run's seed).
         first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
@@ -49,9 +63,14 @@ class StreamSpec:
         presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
             experience that holds everything.
         validation: share of each experience's training images that is held out, stratified by class.
+        tasks: the order of whole experiences: as ``given`` by the above, ``seeded`` (drawn from the run's seed), or by
+            how well a joint model does on each: ``easy-first`` or ``hard-first``.
+        difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
+            order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
+            scenario, data, stream, model and seed, which is run first if it is not in the store.
     """
 
-    kind: Literal["split", "permuted", "rotated"] = "split"
+    kind: Literal["split", "permuted", "rotated", "sequence"] = "split"
     setting: Literal["task", "class", "domain"] = "task"
     experiences: int = 5
     order: Literal["fixed", "seeded"] = "fixed"
@@ -59,20 +78,37 @@ class StreamSpec:
     sizes: tuple[int, ...] = ()
     presentation: Literal["separate", "cumulative", "joint"] = "separate"
     validation: float = 0.0
+    tasks: Literal["given", "seeded", "easy-first", "hard-first"] = "given"
+    difficulty: str = ""
 
     def __post_init__(self) -> None:
         _at_least(self, "stream", experiences=1, first=0)
         if not 0 <= self.validation < 1:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
-        if self.kind != "split" and self.setting == "task":
+        if self.kind in ("permuted", "rotated") and self.setting == "task":
             raise InputError(f"stream.setting: found 'task' with kind {self.kind!r}, allowed: 'class' or 'domain'")
         if self.kind != "split" and (self.first or self.sizes):
             raise InputError(f"stream.kind: found {self.kind!r} with stream.first or stream.sizes, allowed: 'split'")
+        if self.kind == "sequence" and self.order == "seeded":
+            raise InputError(
+                "stream.order: found 'seeded' with kind 'sequence', whose classes stay with their data set; "
+                "allowed: 'fixed', with stream.tasks = 'seeded' for another order of the data sets"
+            )
+        if self.difficulty and (not self.by_difficulty or not re.fullmatch("[0-9a-f]{16}", self.difficulty)):
+            raise InputError(
+                f"stream.difficulty: found {self.difficulty!r} with tasks = {self.tasks!r}, "
+                "allowed: the fingerprint of a run, with easy-first or hard-first"
+            )
         if self.sizes and (self.first or len(self.sizes) != self.experiences or min(self.sizes) < 1):
             raise InputError(
                 f"stream.sizes: found {list(self.sizes)} with {self.experiences} experiences and first = {self.first}, "
                 "allowed: one number from 1 an experience, and first = 0"
             )
+
+    @property
+    def by_difficulty(self) -> bool:
+        """Whether the order of the tasks follows a joint model."""
+        return self.tasks in ("easy-first", "hard-first")
 
 
 @dataclass(frozen=True)
@@ -125,6 +161,8 @@ class TrainingSpec:
         epochs: passes over an experience; 1 is the online setting.
         batch_size: new samples a step.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
+        patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
+            the best epoch's state; 0: train all epochs, and go on with the last.
         precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -134,13 +172,14 @@ class TrainingSpec:
     epochs: int = 1
     batch_size: int = 10
     passes: int = 1
+    patience: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, "training", epochs=1, batch_size=1, passes=1, threads=1)
+        _at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
 
 
 @dataclass(frozen=True)
@@ -150,8 +189,10 @@ class OptimizerSpec:
     Attributes:
         name: ``sgd``, ``adam``, ``adamw`` or ``lars``.
         lr: learning rate at the start of an experience, or at the end of its warm-up.
-        schedule: ``constant``; ``cosine`` (to 0 over the experience); ``step`` (× gamma at each milestone).
+        schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
+            ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
         milestones: shares of the experience's steps, for ``step``.
+        patience: epochs, for ``plateau``.
         warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
         lr_start, lr_end: where the warm-up begins and the cosine ends.
         trust: of LARS, how long a step may be for the weights' own size.
@@ -164,8 +205,9 @@ class OptimizerSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
-    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "constant"
     milestones: tuple[float, ...] = ()
+    patience: int = 5
     gamma: float = 0.1
     warmup: float = 0.0
     restart: bool = True
@@ -175,7 +217,8 @@ class OptimizerSpec:
     head_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, lr_start=0, lr_end=0, trust=0, head_lr=0)
+        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
+        _at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:
@@ -197,8 +240,8 @@ class MemorySpec:
     Attributes:
         buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
             ``per_class(…)`` around one; ``none`` keeps nothing.
-        capacity: exemplars in all, or a class (see ``per``).
-        per: ``total`` or ``class``: what the capacity counts.
+        capacity: exemplars in all, a class or a task (see ``per``).
+        per: ``total``, ``class`` or ``task``: what the capacity counts.
         fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
         batch_size: exemplars replayed with each batch of new samples.
         update: select after every ``batch`` or after every ``experience``.
@@ -210,7 +253,7 @@ class MemorySpec:
 
     buffer: str = "none"
     capacity: int = 500
-    per: Literal["total", "class"] = "total"
+    per: Literal["total", "class", "task"] = "total"
     fraction: float = 0.0
     batch_size: int = 10
     update: Literal["batch", "experience"] = "experience"
@@ -223,13 +266,13 @@ class MemorySpec:
         _at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
         if not 0 <= self.fraction <= 1:
             raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
-        if self.fraction and self.per == "class":
-            raise InputError("memory.fraction: found with per = 'class', allowed: per = 'total'")
+        if self.fraction and self.per != "total":
+            raise InputError(f"memory.fraction: found with per = {self.per!r}, allowed: per = 'total'")
 
     @property
     def size(self) -> str:
         """In words: ``500``, ``20 a class``, ``1 %``."""
-        exemplars = f"{self.capacity} a class" if self.per == "class" else f"{self.capacity}"
+        exemplars = f"{self.capacity}" if self.per == "total" else f"{self.capacity} a {self.per}"
         return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
 
 

@@ -34,6 +34,7 @@ clsim.run(**{arguments!r})
 """
 
 BASE = ["data.per_class=20", "training.epochs=3", "model.name=tests.helpers:mlp_with_dropout"]
+TASK = ["stream.setting=task", "optimizer.momentum=0.9", "optimizer.restart=false", "optimizer.lr=0.01"]
 RUNS: list[tuple[int, dict[str, Any]]] = [
     # files replaced: the spec, then losses, record and checkpoint of each experience
     (2, {"buffer": "kcenter"}),
@@ -62,6 +63,8 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
             ],
         },
     ),
+    (13, {"strategy": "packnet", "settings": [*TASK, "learner.options.retrain_epochs=2"]}),
+    (14, {"strategy": "hat", "settings": [*TASK, "model.name=mlp", "model.options={hidden=[32], dropout=0.2}"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),
 ]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import clsim
-from clsim import streams
+from clsim import divide, streams
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
 from clsim.labels import revealed
@@ -26,7 +26,7 @@ from tests.test_streams import CPU, dataset
 
 
 def build(labels: LabelsSpec, seed: int = 0, **spec: Any) -> streams.Stream:
-    return streams.build(dataset(per_class=20), StreamSpec(experiences=3, **spec), seed, CPU, labels)
+    return divide.build(dataset(per_class=20), StreamSpec(experiences=3, **spec), seed, CPU, None, labels)
 
 
 def counts(samples: Exemplars) -> Counter[int]:

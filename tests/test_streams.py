@@ -11,7 +11,7 @@ from scipy import stats
 from torch.utils.data import TensorDataset
 
 import clsim
-from clsim import streams
+from clsim import divide, streams
 from clsim.compat import import_torchvision
 from clsim.data import Dataset
 from clsim.data.datasets import moments
@@ -35,7 +35,7 @@ def dataset(classes: int = 6, per_class: int = 10, *, shape: tuple[int, ...] = (
 
 
 def build(spec: StreamSpec, data: Dataset | None = None, seed: int = 0) -> streams.Stream:
-    return streams.build(data or dataset(), spec, seed, CPU)
+    return divide.build(data or dataset(), spec, seed, CPU)
 
 
 @pytest.mark.parametrize("order", ["fixed", "seeded"])
@@ -187,9 +187,9 @@ def test_vectors_are_permuted_too_and_not_rotated() -> None:
 
 def test_rotation_turns_counter_clockwise() -> None:
     x = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(streams.rotation(0)(x), x)
-    assert torch.equal(streams.rotation(90)(x), x.rot90(1, (2, 3)))
-    assert torch.equal(streams.rotation(180)(x), x.flip(2, 3))
+    assert torch.equal(divide.rotation(0)(x), x)
+    assert torch.equal(divide.rotation(90)(x), x.rot90(1, (2, 3)))
+    assert torch.equal(divide.rotation(180)(x), x.flip(2, 3))
     angles = build(StreamSpec(kind="rotated", setting="domain", experiences=2))
     assert torch.equal(angles.experience(1).train.x, torch.from_numpy(dataset().train_x).rot90(1, (2, 3)))
 

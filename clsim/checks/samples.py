@@ -135,3 +135,14 @@ def body(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
         *[torch.nn.Dropout(dropout)] * (dropout > 0),
         torch.nn.Linear(16, 8),
     )
+
+
+def convolutional(shape: models.Shape) -> torch.nn.Module:
+    """A small net with batch norm and feature maps."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AvgPool2d(2),
+        torch.nn.Flatten(),
+    )

@@ -81,8 +81,13 @@ def _plain(text: str) -> str:
     return text.replace("``", "").rstrip(".")
 
 
-def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows.")]) -> None:
-    """The file behind a name, and where its code is."""
+def show(
+    name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows; or the folder of a run.")],
+) -> None:
+    """The file behind a name, and where its code is; or what a run found, a controller's search attempt by attempt."""
+    if Path(name, "spec.json").is_file():
+        _show_run(Path(name))
+        return
     found = False
     for kind in catalog.FILES:
         if name in catalog.file_names(kind) or name.endswith(".toml"):
@@ -108,6 +113,21 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `clsim list`
     if not found:
         every = [entry.name for kind in [*catalog.FILES, *catalog.COMPONENTS] for entry in catalog.entries(kind)]
         raise InputError(f"show: unknown name {name!r}; {nearest(name, every)}")
+
+
+def _show_run(folder: Path) -> None:
+    from clsim.reporting import searches
+    from clsim.reporting.show import show_runs
+    from clsim.store import RunFolder
+
+    record = RunFolder(folder.resolve()).record()
+    if record is None:
+        raise InputError(f"{folder}: holds no record so far; run it to the end of its first experience")
+    show_runs([record.data], out)
+    if found := searches.searches(record.data):
+        out.print(searches.trace(found))
+    if record.data["command"]:
+        out.print(record.data["command"], markup=False, highlight=False)
 
 
 def check(

@@ -32,6 +32,9 @@ def run(
     labels: Annotated[
         str | None, typer.Option(help="Labelled samples: a number a class, or a share of each class, as in 5%.")
     ] = None,
+    controller: Annotated[
+        str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
@@ -77,10 +80,15 @@ def run(
     ):
         if value is not None:
             flags[table][key] = value
+    if controller is not None:
+        flags["controller"] = {"name": controller}
     specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
     records = []
-    for spec in specs:
-        command = grid.command(scenario, strategy, flags, set_ or [], spec.seed)
+    joint = [grid.joint_run(spec, scenario) for spec in specs if spec.stream.by_difficulty]
+    named = {spec.stream.difficulty for spec in specs}  # some may name another run
+    todo = [(spec, command) for spec, command in joint if spec.fingerprint in named]
+    todo += [(spec, grid.command(scenario, strategy, flags, set_ or [], spec.seed)) for spec in specs]
+    for spec, command in todo:
         with contextlib.ExitStack() as stack:
             progress: Progress | None = None
             if not quiet and not as_json:
@@ -93,11 +101,14 @@ def run(
 
                 folder = Store(runs).folder(spec)
                 progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
-            records.append(
-                api.execute(spec, Store(runs), data_root=data_root, fresh=fresh, progress=progress, command=command)
+            again = fresh and spec in specs
+            record = api.execute(
+                spec, Store(runs), data_root=data_root, fresh=again, progress=progress, command=command
             )
             if logging is not None:
-                logging.write(records[-1])
+                logging.write(record)
+            if spec in specs:
+                records.append(record)
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:

@@ -30,6 +30,7 @@ class Dataset:
         test_x, test_y: likewise.
         classes: names; the position is the label.
         mean, std: per channel of images scaled to [0, 1], or per dimension of vectors; of the training part.
+        groups: of a sequence of data sets: how many classes each has, in order; empty elsewhere.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

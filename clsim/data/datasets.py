@@ -6,7 +6,9 @@ Parallel runs share the cached pages, and a second start reads neither torchvisi
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,7 @@ DATASETS: dict[str, tuple[str, str]] = {
     "svhn": ("32 × 32 colour house numbers, 10 classes", "Netzer et al. (2011)"),
     "tiny-imagenet": ("64 × 64 colour photographs, 200 classes", "Le & Yang (2015)"),
     "image-folder": ("your folder of class folders: set data.path and data.size", ""),
+    "sequence": ("several of these, one after the other: set data.sequence and data.size", ""),
     "npz": ("your arrays x_train, y_train, x_test, y_test: uint8 images or float vectors; set data.path", ""),
 }
 """Name → a line, and where it comes from."""
@@ -59,13 +62,18 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
         raise InputError(f"data.path: found {spec.path!r} with {spec.dataset}, allowed: no path with a named data set")
     if spec.dataset == "image-folder" and not spec.size:
         raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
-    version = [digest(spec)[:16]] if spec.dataset in OWN else []
+    _refuse_unfit(spec)
+    version = [digest(spec)[:16]] if spec.dataset in OWN else list(spec.sequence)
     size = [str(spec.size)] if spec.size else []
     folder = root / "clsim-cache" / "-".join([spec.dataset, *version, *size])
     dataset = cache.read(folder, spec.dataset)
     if dataset is None:
         dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
-    return _first_of_each_class(dataset, spec.per_class) if spec.per_class else dataset
+    if spec.sequence:
+        dataset = replace(
+            dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
+        )
+    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 else dataset
 
 
 def digest(spec: DataSpec) -> str:
@@ -100,9 +108,24 @@ def digest(spec: DataSpec) -> str:
     return sha.hexdigest()
 
 
+def _refuse_unfit(spec: DataSpec) -> None:
+    if not spec.sequence:
+        return
+    allowed = [name for name in DATASETS if name not in (*OWN, "sequence")]
+    for name in spec.sequence:
+        if name not in allowed:
+            raise InputError(f"data.sequence: found {name!r}; {nearest(name, allowed)}")
+    if not spec.size:
+        raise InputError("data.size: found 0 with sequence, allowed: the side that all images get in pixels, as in 32")
+
+
 def _made(spec: DataSpec, root: Path, progress: bool, download: bool) -> Raw:
     from clsim.data import sources  # with Pillow and torchvision: only where there is no cache
 
+    if spec.sequence:
+        return _in_sequence(
+            [load(DataSpec(name, size=spec.size), root, progress=progress, download=download) for name in spec.sequence]
+        )
     raw = sources.read(spec, root, progress=progress, download=download)
     _refuse_broken(raw, spec)
     if spec.size and raw.train_x.ndim == 2:
@@ -130,8 +153,50 @@ def _refuse_broken(raw: Raw, spec: DataSpec) -> None:
         raise InputError(f"{where}: samples of shape {found}, allowed: the same")
 
 
-def _first_of_each_class(dataset: Dataset, count: int) -> Dataset:
-    rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:count] for c in range(len(dataset.classes))]))
+def _in_sequence(parts: Sequence[Dataset]) -> Raw:
+    """One after the other, each with classes of its own; grey images in three equal channels if others have colours."""
+    channels = max(part.train_x.shape[1] for part in parts)
+    first = np.cumsum([0, *(len(part.classes) for part in parts)])
+
+    def joined(side: str) -> tuple[np.ndarray, np.ndarray]:
+        x = np.empty(
+            (sum(len(getattr(p, f"{side}_x")) for p in parts), channels, *parts[0].train_x.shape[2:]), np.uint8
+        )
+        filled = 0
+        for part in parts:
+            images = getattr(part, f"{side}_x")
+            x[filled : filled + len(images)] = images  # a single channel is repeated
+            filled += len(images)
+        return x, np.concatenate([getattr(p, f"{side}_y") + f for p, f in zip(parts, first, strict=False)])
+
+    names = tuple(f"{part.name} {c}" for part in parts for c in part.classes)
+    return Raw(*joined("train"), *joined("test"), names)
+
+
+def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
+    """How many of each class a long tail leaves: ⌊n·ρ^(−i/(C−1))⌋ of class i, n its samples; one at least.
+
+    Args:
+        counts: samples of each class before.
+        imbalance: ρ, of the largest to the smallest class where all were equal.
+
+    >>> long_tail([500] * 5, 100)
+    [500, 158, 50, 15, 5]
+
+    Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples (CVPR 2019), long-tailed CIFAR; as a
+    stream, Liu et al., Long-Tailed Class Incremental Learning (ECCV 2022), ordered and shuffled.
+    """
+    last = max(len(counts) - 1, 1)
+    # 500 · 100^(−1) is 5.000…1 or 4.999…: the nearest multiple of 1e-9 is meant
+    kept = [math.floor(round(n * imbalance ** (-i / last), 9)) for i, n in enumerate(counts)]
+    return [min(max(k, 1), n) for k, n in zip(kept, counts, strict=True)]
+
+
+def _fewer(dataset: Dataset, spec: DataSpec) -> Dataset:
+    """The first training samples of each class: at most ``per_class``, then with a long tail."""
+    counts = np.bincount(dataset.train_y, minlength=len(dataset.classes)).tolist()
+    counts = long_tail([min(n, spec.per_class or n) for n in counts], spec.imbalance)
+    rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:n] for c, n in enumerate(counts)]))
     x, y = dataset.train_x[rows], dataset.train_y[rows]
     for array in (x, y):
         array.setflags(write=False)

@@ -23,6 +23,7 @@ from clsim import catalog
 from clsim.engines import EngineSpec, Job, Outcome, cores, failed, work
 from clsim.errors import InputError, RunBusy
 from clsim.store import RunFolder, Store, write
+from clsim.tradeoff import Search, Trial
 
 FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "error.json")
 """What a run's folder is made of, in the order of writing: the checkpoint follows what it stands for."""
@@ -140,7 +141,7 @@ class Ray:
 
 
 class _Post:
-    """Sends a run's files home after each experience. A :class:`clsim.loop.Progress`."""
+    """Sends a run's files home after each experience. A :class:`clsim.progress.Progress`."""
 
     def __init__(self, job: Job, folder: RunFolder, queue: Queue) -> None:
         self._job, self._folder, self._queue = job, folder, queue
@@ -148,8 +149,15 @@ class _Post:
     def experience(self, position: int, total: int, images: int) -> None:
         """Nothing new so far."""
 
+    def trial(self, trial: Trial) -> None:
+        """The folder holds what the trials before found."""
+        self._queue.put((self._job, _files(self._folder.path)))
+
     def step(self, images: int) -> None:
         """Nothing new so far."""
+
+    def searched(self, search: Search) -> None:
+        """It comes with the experience."""
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """The folder holds a new state."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from clsim.exemplars import Exemplars
 from clsim.memory import Buffer
 from clsim.models import Net
 from clsim.objectives import Terms
+from clsim.plateau import Plateau
 from clsim.pool import Cost, Pool
 from clsim.proxy import Trainer
 from clsim.randomness import Randomness
@@ -31,6 +32,7 @@ class Setup:
         fresh: a net of the same architecture, with weights drawn from a seed.
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
+        plateau: how often the learning rate has fallen in this experience; the loop keeps count.
     """
 
     spec: RunSpec
@@ -40,6 +42,7 @@ class Setup:
     transform: Transform
     randomness: Randomness
     cost: Cost
+    plateau: Plateau = field(default_factory=Plateau)
 
     @property
     def device(self) -> torch.device:

@@ -91,8 +91,8 @@ class Sgd:
 
     def apply(self) -> None:
         """One step of the optimizer along the gradients, at the rate of the schedule."""
+        rate = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps, self._setup.plateau.falls)
         for group in self.optimizer.param_groups:
-            rate = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps)
             group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self._step += 1

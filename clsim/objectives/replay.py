@@ -17,10 +17,20 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
+    return cross_entropy(net(batch.x, batch.task), batch)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The terms of :func:`replay` from the batch's logits, where an objective needs the features behind them too."""
+    return by_origin(F.cross_entropy(logits, batch.y, reduction="none"), batch)
+
+
+def by_origin(losses: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The weighted mean of losses (n,) of a batch, as what new samples and what exemplars contribute to it."""
     n = len(batch.y)
     # a selection may give weight 0: a batch of nothing else teaches nothing, instead of 0 / 0
     share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum().clamp_min(1e-12)
-    losses = F.cross_entropy(net(batch.x, batch.task), batch.y, reduction="none") * share
+    losses = losses * share
     if batch.new == n:
         return {"new": losses.sum()}
     new, old = losses.split([batch.new, n - batch.new])

@@ -173,6 +173,7 @@ class Gallery:
         else:
             notes.append("Accuracy against memory is absent: it needs two sizes of memory or more.")
         named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
+        named = [m for m in named if any(np.isfinite(s.costs[m]).all() for s in shown)]  # some are not known of all
         kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
             (("train_seconds", "select_seconds"), "training and selection, s"),
             (("forward_passes",), COSTS["forward_passes"]),
@@ -201,6 +202,8 @@ class Gallery:
         points, bounds = [], []
         for s in series:
             cost, accuracy = float(np.mean(np.sum([s.costs[n] for n in names], axis=0))), s.level
+            if not np.isfinite(cost):
+                continue
             if s.bound:
                 bounds.append((cost, accuracy, self._looks[s.label]))
             else:

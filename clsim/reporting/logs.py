@@ -30,6 +30,7 @@ from clsim.errors import InputError, nearest, raised
 from clsim.loop import Progress
 from clsim.specs import RunSpec
 from clsim.store import RunFolder, RunRecord
+from clsim.tradeoff import Search, Trial
 
 Point = tuple[int, dict[str, float]]
 """Where on its axis (a step, or a number of experiences), and the values there by name."""
@@ -195,9 +196,17 @@ class Logging:
         """Passed on."""
         self._progress.experience(position, total, images)
 
+    def trial(self, trial: Trial) -> None:
+        """Passed on."""
+        self._progress.trial(trial)
+
     def step(self, images: int) -> None:
         """Passed on."""
         self._progress.step(images)
+
+    def searched(self, search: Search) -> None:
+        """Passed on."""
+        self._progress.searched(search)
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """Passed on; then what the experience left in the run's folder is logged."""
@@ -254,7 +263,7 @@ def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
             values["accuracy/average"] = sum(seen.values()) / len(seen)
         if i and not np.isnan(so_far := metrics.forgetting(R[: i + 1, : i + 1])):
             values["forgetting"] = so_far
-        yield i + 1, values | {f"cost/{name}": float(value) for name, value in cost.items()}
+        yield i + 1, values | {f"cost/{n}": float(v) for n, v in cost.items() if v is not None}
 
 
 def _title(spec: RunSpec) -> str:

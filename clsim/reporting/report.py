@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from clsim import catalog
 from clsim.errors import InputError, nearest
 from clsim.metrics import METRICS, summary
+from clsim.specs import EXTRAS, TABLES
 from clsim.strict import Options, arguments
 
 if TYPE_CHECKING:
@@ -28,8 +30,16 @@ COSTS = {
     "evaluate_seconds": "evaluation, s",
     "peak_bytes": "peak memory, bytes",
     "memory_bytes": "memory, bytes",
+    "state_bytes": "kept beside net and memory, bytes",
+    "net_bytes": "net, bytes",
+    "storage_bytes": "storage beside the net, bytes",
+    "storage_nets": "storage beside the net, in nets",
+    "relative_passes": "samples passed forward, × fine-tuning",
+    "relative_seconds": "training and selection, × fine-tuning",
 }
-"""What a run has spent, by the name that specs and records use."""
+"""What a run has spent, by the name that specs and records use; the last four are made of the others."""
+
+_SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
 
 NAMES = ("scenario", "strategy", "buffer", "memory")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
@@ -138,22 +148,49 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
     Metrics are computed from the accuracy matrix, whatever version wrote the record. Intransigence is held against
-    the joint run on the same stream with the same seed, if it is among the records.
+    the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
+    the run of the strategy ``finetune``.
     """
     import pandas as pd
 
     records = list(records)
     joint = {_stream(r): r["accuracy"][-1] for r in records if r["spec"]["stream"]["presentation"] == "joint"}
+    tuned: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["spec"]["strategy"] == "finetune":
+            tuned.setdefault(_stream(record), []).append(record)
     rows = []
     for record in records:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
         row |= {"command": record["command"], **settings(record["spec"])}
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)))
-        row |= {name: sum(c[name] for c in record["cost"]) for name in COSTS}
-        row |= {"peak_bytes": max((c["peak_bytes"] for c in record["cost"]), default=0)}
-        row |= {"memory_bytes": record["cost"][-1]["memory_bytes"] if record["cost"] else 0}
-        rows.append(row)
+        rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     return pd.DataFrame(rows)
+
+
+def _spent(record: Mapping[str, Any]) -> dict[str, float]:
+    """What a run has spent in all; NaN where its version did not count it."""
+    cost = record["cost"]
+    last = cost[-1] if cost else {}
+    spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in _SUMS}
+    spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
+    spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
+    spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]
+    spent["storage_nets"] = spent["storage_bytes"] / (spent["net_bytes"] or math.nan)
+    return spent
+
+
+def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What a run has spent, as a multiple of what fine-tuning on the same stream has; NaN where no one run is that."""
+    like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
+    base = like[0]["cost"] if len(like) == 1 else []
+
+    def ratio(*names: str) -> float:
+        mine, theirs = (sum(c[name] for c in cost for name in names) for cost in (record["cost"], base))
+        return mine / theirs if theirs else math.nan
+
+    seconds = ratio("train_seconds", "select_seconds")
+    return {"relative_passes": ratio("forward_passes"), "relative_seconds": seconds}
 
 
 def memory_size(spec: Mapping[str, Any]) -> int | str:
@@ -171,6 +208,9 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
+    for name in (name for name in EXTRAS if "." in name):  # left out of a spec where they are as usual
+        table, _, key = name.partition(".")
+        row.setdefault(name, _plain(list(v) if isinstance(v := getattr(TABLES[table](), key), tuple) else v))
     return row | {"sources": _plain(spec["sources"])}
 
 
@@ -186,7 +226,7 @@ def problem(record: Mapping[str, Any]) -> str:
         if not isinstance(spec[table].get(key), (str, int)):
             return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
     for cost in record["cost"]:
-        if lacking := [name for name in COSTS if cost.get(name) is None]:
+        if lacking := [name for name in (*_SUMS, "peak_bytes", "memory_bytes") if cost.get(name) is None]:
             return f"cost.{lacking[0]}: found nothing, allowed: a number"
     return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
 
@@ -214,7 +254,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    for names in (NAMES, [c for c in chosen if "." in c or c == "sources"]):
+    told = [c for c in chosen if "." in c or c == "sources"]
+    told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
+    for names in (NAMES, told):
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 

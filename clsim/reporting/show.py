@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from clsim.metrics import METRICS, summary
-from clsim.reporting import formats, latex, listing, report
+from clsim.reporting import formats, latex, listing, report, searches
 from clsim.reporting.cells import BEST, TIED, Cell
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.listing import Listing, Look
@@ -147,3 +147,8 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     out.print(rich)
     if len(records) >= 3:
         out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
+    for record in records:
+        if searched := searches.searches(record):
+            controller = record["spec"]["controller"]["name"]
+            out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
+            out.print(searches.summary(searched))

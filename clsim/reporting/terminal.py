@@ -8,10 +8,15 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from clsim.reporting import searches
+from clsim.tradeoff import Search, Trial
 
 
 class Terminal:
-    """Watches one run. Final. A context manager; see :class:`clsim.loop.Progress`.
+    """Watches one run. Final. A context manager; see :class:`clsim.progress.Progress`.
 
     Args:
         title: of the run.
@@ -35,7 +40,7 @@ class Terminal:
         self._task = self._bar.add_task("", total=None, speed="", accuracy="")
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
-        self._length = self._position = 0
+        self._length = self._position = self._span = 0
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -48,7 +53,7 @@ class Terminal:
 
     def experience(self, position: int, total: int, images: int) -> None:
         """The bar spans the whole stream, as if every experience were as long as this one."""
-        self._position, self._length = position, total
+        self._position, self._length, self._span = position, total, images
         self._started, self._images, self._pending = time.perf_counter(), 0, 0
         self._bar.update(
             self._task,
@@ -56,6 +61,12 @@ class Terminal:
             total=images * total,
             completed=images * position,
         )
+
+    def trial(self, trial: Trial) -> None:
+        """The bar goes back to where the experience began."""
+        what = f"experience {self._position + 1}/{self._length} · {searches.trial(trial)}"
+        self._pending = 0
+        self._bar.update(self._task, description=what, completed=self._span * self._position)
 
     def step(self, images: int) -> None:
         """Counts; the bar is moved a few times a second at most."""
@@ -66,6 +77,21 @@ class Terminal:
             speed = self._images / (now - self._started)
             self._bar.update(self._task, advance=self._pending, speed=f"{speed:,.0f} images/s")
             self._shown, self._pending = now, 0
+
+    def searched(self, search: Search) -> None:
+        """The search and what it chose, in three lines."""
+        glance = searches.glance(search, f"experience {self._position + 1}/{self._length}")
+        if self._console.is_terminal:
+            grid = Table.grid(padding=(0, 2))
+            for _ in range(3):
+                grid.add_column()
+            for heading, label, text in glance:
+                grid.add_row(Text(heading, "bold"), label, text)
+            self._console.print(grid)
+            return
+        for heading, label, text in glance:
+            line = f"{self._title} · {heading} · {label} {text}" if heading else f"  {label} {text}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def row(self, position: int, accuracy: list[float]) -> None:
         """The average accuracy over the experiences seen so far."""

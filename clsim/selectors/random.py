@@ -50,6 +50,21 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     return Selection(by_key[in_turn(pool.data.y[by_key])][:budget])
 
 
+def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+    """As many of each task as there are of any other, as far as they last; within a task as ``class_balanced``.
+
+    With ``memory.per = "task"`` each task keeps a share of fixed size, however many classes it has.
+
+    Needs: labels; the tasks.
+    Cost: O(n log n) time.
+    Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), but at random.
+    """
+    by_key = pool.data.key.argsort(descending=True, stable=True)
+    y, task = pool.data.y[by_key], pool.data.task[by_key]
+    rows = by_key[in_turn(task * (y.max() + 1) + y if len(y) else y)]  # the first of each class of each task, …
+    return Selection(rows[in_turn(pool.data.task[rows])][:budget])
+
+
 def in_turn(y: Tensor) -> Tensor:
     """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
 

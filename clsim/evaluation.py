@@ -1,0 +1,65 @@
+"""Accuracy. Training notices nothing of it."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.learners import Learner, Readout
+from clsim.pool import Cost
+from clsim.specs import RunSpec
+from clsim.streams import Experience, Stream
+
+
+def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
+    """Accuracy on the test samples of the first ``experiences``; NaN for the others."""
+    return row_of(learner.predict, stream, experiences, spec, cost)
+
+
+def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
+    """As :func:`evaluate`, of any way to predict."""
+    started = time.perf_counter()
+    sizes = stream.test_sizes[:experiences]
+    hits = _hits(predict, stream.tests[: sum(sizes)], spec, cost)
+    shares = torch.stack([part.float().mean() for part in hits.split(sizes)]).tolist()
+    cost.evaluate_seconds += time.perf_counter() - started
+    return shares + [math.nan] * (len(stream) - experiences)
+
+
+def share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
+    """Accuracy on any samples: whole numbers divided, so that two may be compared to the last bit."""
+    return int(correct(learner, samples, spec, cost).sum()) / len(samples)
+
+
+def held_out(experience: Experience) -> Exemplars:
+    """The experience's validation part, where it is needed.
+
+    Raises:
+        InputError: if it has none, or one without a sample.
+    """
+    if experience.validation is None or not len(experience.validation):
+        raise InputError(
+            f"stream.validation: nothing is held out of experience {experience.position + 1}, "
+            "allowed: a share that holds out one sample or more"
+        )
+    return experience.validation
+
+
+def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+    """Which samples are predicted right, bool (n,)."""
+    return _hits(learner.predict, samples, spec, cost)
+
+
+def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+    cost.forward_passes += len(samples)
+    cuda = [samples.device] if samples.device.type == "cuda" else []
+    hits = []
+    with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
+        for start in range(0, len(samples), spec.evaluation.batch_size):
+            batch = samples[start : start + spec.evaluation.batch_size]
+            hits.append(predict(batch.x, batch.task).argmax(1) == batch.y)
+    return torch.cat(hits)

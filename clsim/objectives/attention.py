@@ -1,0 +1,142 @@
+"""Learning without memorizing: the new net looks where the old one looked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.models import Net, evaluating
+from clsim.objectives import Batch, Terms
+from clsim.objectives.distillation import Teacher, mean_of_new
+from clsim.objectives.replay import cross_entropy
+from clsim.streams import Experience
+
+if TYPE_CHECKING:
+    from clsim.learners import Setup
+
+
+class Attention:
+    """L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, on new samples. Final.
+
+    q are attention maps by Grad-CAM, as vectors of length 1 (n, positions): with A the last feature maps, b the old
+    class that the old net thinks likeliest, and w_k the mean over positions of ∂z_b/∂A_k, they are
+    ReLU(Σ_k w_k A_k) / ‖·‖₂. q* are those of the old net, for the same class. The gradient passes through A and
+    through w, so a step differentiates twice. The first experience has neither.
+
+    The last feature maps are the last output of a layer of the body that has more than one position, so the body must
+    be a sequence of layers. With a memory, CE covers new ∪ replayed samples.
+
+    Args:
+        setup: net, transform, counters.
+        strength: β.
+        attention_strength: γ.
+        temperature: T of the distillation.
+
+    Raises:
+        InputError: if the net has no feature maps.
+
+    Cost: 1 M kept. A step passes back through the last layers twice more.
+    """
+
+    def __init__(self, setup: Setup, *, strength: float, attention_strength: float, temperature: float) -> None:
+        self._setup = setup
+        self._strength = strength
+        self._attention_strength = attention_strength
+        self._temperature = temperature
+        body = setup.net.body
+        if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
+            raise _without_maps(setup)
+        self.teacher = Teacher(setup)
+        self._layers = 0  # of the body, up to the maps
+
+    def begin(self, experience: Experience) -> None:
+        """Find the last feature maps.
+
+        Raises:
+            InputError: if there are none.
+        """
+        net, self._layers = self._setup.net, 0
+        with evaluating(net), torch.no_grad():
+            x = self._setup.transform.plain(experience.train.x[:1])
+            for i, layer in enumerate(_sequence(net)):
+                x = layer(x)
+                if x.ndim == 4 and x.shape[2] * x.shape[3] > 1:
+                    self._layers = i + 1
+        if not self._layers:
+            raise _without_maps(self._setup)
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """Cross-entropy, and from the second experience on distillation and attention."""
+        teacher = self.teacher.net
+        if teacher is None:
+            return cross_entropy(net(batch.x, batch.task), batch)
+        maps = _sequence(net)[: self._layers](batch.x)
+        features = _sequence(net)[self._layers :](maps)
+        terms = cross_entropy(net.logits(features, batch.task), batch)
+
+        self._setup.cost.forward_passes += batch.new
+        with torch.no_grad():
+            old_maps = _sequence(teacher)[: self._layers](batch.x[: batch.new])
+        old_maps.requires_grad_()
+        old = _sequence(teacher)[self._layers :](old_maps)
+        away = self.teacher.divergence(net, features[: batch.new], old.detach(), batch, self._temperature)
+        terms["distillation"] = self._strength * away
+
+        old_logits = teacher.head(old).float()
+        known = torch.cat(self.teacher.groups)
+        likeliest = known[old_logits.detach().index_select(1, known).argmax(1)][:, None]
+        target = attention(old_maps, old_logits.gather(1, likeliest), create_graph=False).detach()
+        logits = net.head(features[: batch.new]).float()
+        seen = attention(maps, logits.gather(1, likeliest), create_graph=True)[: batch.new]
+        terms["attention"] = self._attention_strength * mean_of_new((seen - target).abs().sum(1), batch)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """The net as it is becomes the old one."""
+        self.teacher.learn(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old net."""
+        return self.teacher.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.teacher.load_state_dict(state)
+
+
+def attention(maps: Tensor, score: Tensor, *, create_graph: bool) -> Tensor:
+    """Grad-CAM: where in its feature maps a net finds what speaks for a score, (n, h · w), each row of length 1.
+
+    ReLU(Σ_k w_k A_k) with w_k = mean over positions of ∂score/∂A_k; a row of zeros where nothing speaks for it.
+
+    Args:
+        maps: A, float (n, k, h, w).
+        score: computed from maps, each sample's from its own.
+        create_graph: whether the result is to be differentiated.
+
+    Source: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks (ICCV 2017), eq. 1-2.
+    """
+    (slope,) = torch.autograd.grad(score.sum(), maps, create_graph=create_graph, retain_graph=True)
+    weight = slope.float().mean((2, 3), keepdim=True)
+    return F.normalize((weight * maps.float()).sum(1).relu().flatten(1), dim=1)
+
+
+def _sequence(net: Net) -> nn.Sequential:
+    """The body's layers; :class:`Attention` accepts no other body."""
+    return net.body  # type: ignore[return-value]
+
+
+def _without_maps(setup: Setup) -> InputError:
+    return InputError(
+        f"lwm: model.name: found {setup.spec.model.name!r}, which has no feature maps to attend to; allowed: "
+        "convnet3, slim-resnet18, resnet18, or a convolutional net whose body is an nn.Sequential"
+    )

@@ -1,0 +1,143 @@
+"""BiC's objective: labels and the old net's answers in the proportion of new and old classes; and its correction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.learners import Setup
+from clsim.models import Net
+from clsim.objectives import Batch, Terms
+from clsim.objectives.replay import by_origin
+from clsim.objectives.teacher import Teacher, divergence
+from clsim.streams import Experience
+
+
+@dataclass(frozen=True)
+class Correction:
+    """q = α·o + β for the logits of some classes, q = o for the others.
+
+    Attributes:
+        classes: bool (classes,).
+        numbers: float32 (2,): α and β.
+    """
+
+    classes: Tensor
+    numbers: Tensor
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Corrected logits, (n, classes) as they came."""
+        return torch.where(self.classes, self.numbers[0] * logits + self.numbers[1], logits)
+
+    @staticmethod
+    def none(like: Tensor) -> Correction:
+        """Of no class."""
+        return Correction(torch.zeros_like(like), torch.tensor([1.0, 0.0], device=like.device))
+
+
+def fitted(logits: Tensor, y: Tensor, new: Tensor, seen: Tensor, ridge: float) -> Correction:
+    """The correction of the new classes under which held-out labels are likeliest.
+
+    argmin over α, β of mean CE(q, y) + ½ρ((α − 1)² + β²), the softmax over the classes seen. The problem is convex in
+    its two numbers, and ρ > 0 gives it one solution even where the labels can be told without error; it is found by
+    L-BFGS in double precision.
+
+    Args:
+        logits: (n, classes), finite.
+        y: (n,), of classes seen.
+        new: bool (classes,), those corrected.
+        seen: bool (classes,).
+        ridge: ρ.
+    """
+    logits = logits.double()
+    start = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device)
+    numbers = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [numbers], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        corrected = Correction(new, numbers)(logits).masked_fill(~seen, -torch.inf)
+        value = F.cross_entropy(corrected, y) + ridge / 2 * (numbers - start).square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return Correction(new, numbers.detach().float())
+
+
+class Proportional:
+    """L = (1 − λ)·CE + λ·KL(softmax(q°/T) ‖ softmax(o/T)), λ = n / (n + m). Final.
+
+    n are the classes seen before, m those of the experience, and the divergence is over the n, on new and replayed
+    samples; q° are the old net's logits as they were corrected, o the net's own, all unmasked. Where an experience
+    holds every class again, n is 0.
+
+    Args:
+        setup: net, memory, transform.
+        temperature: T.
+
+    Attributes:
+        correction: of the old net.
+    """
+
+    def __init__(self, setup: Setup, *, temperature: float) -> None:
+        if not temperature > 0:
+            raise InputError(f"bic: temperature: found {temperature:g}, allowed: above 0")
+        self._temperature = temperature
+        self._teacher = Teacher(setup)
+        self._old = torch.zeros_like(self._teacher.classes)
+        self._share = 0.0
+        self.correction = Correction.none(self._old)
+
+    @property
+    def old(self) -> Tensor:
+        """bool (classes,): those seen before and not in the experience at hand."""
+        return self._old
+
+    def begin(self, experience: Experience) -> None:
+        """How old and new classes weigh."""
+        self._old = self._teacher.classes.clone()
+        self._old[list(experience.classes)] = False
+        old = len(self._old.nonzero())
+        self._share = old / (old + len(experience.classes))
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
+        features = net.features(batch.x)
+        losses = F.cross_entropy(net.logits(features, batch.task), batch.y, reduction="none")
+        if not self._share:
+            return by_origin(losses, batch)
+        terms = {name: (1 - self._share) * term for name, term in by_origin(losses, batch).items()}
+        target = self.correction(self._teacher.logits(batch.x))
+        gap = divergence(net.head(features).float(), target, self._old, self._temperature)
+        terms["distillation"] = self._share * torch.stack(list(by_origin(gap, batch).values())).sum()
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """The net as it is now becomes the old one, without a correction as yet."""
+        self._teacher.take(experience.classes)
+        self.correction = Correction.none(self._old)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old net and its correction."""
+        correction = {"classes": self.correction.classes, "numbers": self.correction.numbers}
+        return {"teacher": self._teacher.state_dict(), "correction": correction}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._teacher.load_state_dict(state["teacher"])
+        stored = {name: value.to(self._old.device) for name, value in state["correction"].items()}
+        self.correction = Correction(stored["classes"], stored["numbers"])

@@ -1,0 +1,159 @@
+"""Encoder based lifelong learning: what an autoencoder of each old task sees of the features must not move."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.exemplars import Exemplars, batches
+from clsim.models import Net
+from clsim.objectives import Batch, Terms
+from clsim.objectives.distillation import Teacher, mean_of_new
+from clsim.objectives.replay import cross_entropy
+from clsim.pool import Pool
+from clsim.randomness import derive
+from clsim.streams import Experience
+
+if TYPE_CHECKING:
+    from clsim.learners import Setup
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """How the autoencoder of a task is made and learnt.
+
+    h → c = sigmoid(W z + b) → ẑ = V c + d, with z = (h − μ) / σ the features standardised over the task: μ the mean
+    of each, σ² the mean of their variances. (With a σ for each, one that the task hardly used would weigh without
+    bound once another task uses it.) Minimised with everything else frozen:
+    CE(head(μ + σẑ), y) + α · mean (ẑ − z)², both over the samples of a batch, the latter over the features too.
+
+    Attributes:
+        code: units of c, fewer than the features.
+        reconstruction: α.
+        epochs: over the task's samples.
+        rate: Adadelta's learning rate.
+        batch_size: samples a step.
+
+    Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017), section 3.2.
+    """
+
+    code: int
+    reconstruction: float
+    epochs: int
+    rate: float
+    batch_size: int
+
+    def fit(self, setup: Setup, samples: Exemplars, seed: int) -> tuple[Tensor, Tensor]:
+        """The encoder learnt on samples: weights (code, width) and bias (code,), for features as they are.
+
+        In eval mode, without augmentation; only labelled samples count. The decoder is thrown away, and the
+        standardisation folded into the encoder.
+
+        Args:
+            setup: the net, which stays as it is.
+            samples: of the task, at least one labelled.
+            seed: of the first weights and of the order.
+        """
+        samples = samples[samples.y >= 0]
+        net, device = setup.net, setup.device
+        rng = torch.Generator().manual_seed(seed)
+        features = Pool(samples, net, setup.transform.plain, precision=setup.precision, cost=setup.cost).features
+        mean, deviation = features.mean(0), features.var(0, correction=0).mean().sqrt().clamp_min(1e-6)
+        rows = dataclasses.replace(samples, x=(features - mean) / deviation, soft=None, weight=None, score=None)
+
+        width = features.shape[1]
+        encoder, decoder = _layer(width, self.code, rng, device), _layer(self.code, width, rng, device)
+        parameters = [*encoder, *decoder]
+        optimizer = torch.optim.Adadelta(parameters, lr=self.rate)
+        for _ in range(self.epochs):
+            for batch in batches(rows, self.batch_size, rng):
+                again = F.linear(F.linear(batch.x, *encoder).sigmoid(), *decoder)
+                task = F.cross_entropy(net.logits(mean + deviation * again, batch.task), batch.y)
+                loss = task + self.reconstruction * F.mse_loss(again, batch.x)
+                # not backward(), which would leave gradients in the net's head
+                for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                    parameter.grad = slope
+                optimizer.step()
+        weight, bias = (parameter.detach() for parameter in encoder)
+        weight = weight / deviation
+        return weight, bias - weight @ mean
+
+
+class Encoded:
+    """L = CE + λ · LwF's distillation + α Σ_k mean (c_k(h) − c_k(h*))², on new samples. Final.
+
+    c_k are the codes that the encoder of old task k makes of the features, (new, code); h* are the features that the
+    net had after the last experience; the mean is over samples and units. The first experience has neither. With a
+    memory, CE covers new ∪ replayed samples.
+
+    Args:
+        setup: net, transform, counters.
+        strength: λ.
+        code_strength: α.
+        temperature: T of the distillation.
+        autoencoder: how the encoders are learnt.
+
+    Cost: 1 M kept, and an encoder an experience; see :class:`Autoencoder` for what learning it takes.
+    """
+
+    def __init__(
+        self, setup: Setup, *, strength: float, code_strength: float, temperature: float, autoencoder: Autoencoder
+    ) -> None:
+        self._setup = setup
+        self._strength = strength
+        self._code_strength = code_strength
+        self._temperature = temperature
+        self._autoencoder = autoencoder
+        self.teacher = Teacher(setup)
+        self.encoders: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """Cross-entropy, and from the second experience on distillation and codes."""
+        features = net.features(batch.x)
+        terms = cross_entropy(net.logits(features, batch.task), batch)
+        if self.teacher.net is not None:
+            new, old = features[: batch.new], self.teacher.features(batch)
+            away = self.teacher.divergence(net, new, old, batch, self._temperature)
+            terms["distillation"] = self._strength * away
+            if self.encoders:
+                gaps = [F.linear(new, *e).sigmoid() - F.linear(old, *e).sigmoid() for e in self.encoders]
+                moved = torch.stack([gap.float().square().mean(1) for gap in gaps]).sum(0)
+                terms["code"] = self._code_strength * mean_of_new(moved, batch)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """The net as it is becomes the old one; learn what it sees of the experience."""
+        self.teacher.learn(experience)
+        if bool((experience.train.y >= 0).any()):
+            seed = derive(self._setup.spec.seed, f"autoencoder {experience.position}")
+            self.encoders = [*self.encoders, self._autoencoder.fit(self._setup, experience.train, seed)]
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old net and the encoders."""
+        return {"teacher": self.teacher.state_dict(), "encoders": self.encoders}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.teacher.load_state_dict(state["teacher"])
+        device = self._setup.device
+        self.encoders = [(weight.to(device), bias.to(device)) for weight, bias in state["encoders"]]
+
+
+def _layer(inputs: int, outputs: int, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights and bias of a linear layer, uniform within ±1/√inputs."""
+    bound = inputs**-0.5
+    weight = torch.empty(outputs, inputs).uniform_(-bound, bound, generator=rng)
+    bias = torch.empty(outputs).uniform_(-bound, bound, generator=rng)
+    return weight.to(device).requires_grad_(), bias.to(device).requires_grad_()

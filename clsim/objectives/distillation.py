@@ -1,0 +1,161 @@
+"""Distillation: what the old net says of new samples is what the new one should go on saying."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.exemplars import Exemplars
+from clsim.models import Net
+from clsim.objectives import Batch, Terms
+from clsim.objectives.replay import cross_entropy
+from clsim.streams import Experience
+
+if TYPE_CHECKING:
+    from clsim.learners import Setup
+
+
+class Teacher:
+    """The net as it was after the last experience, and which of its logits had been learnt by then. Final.
+
+    The old logits fall into groups, each with a softmax of its own: where tasks are masked, the classes of each task
+    learnt; else all classes learnt, as one group. Logits of classes that were not learnt yet are never read.
+
+    The copy stays in eval mode: its batch norm uses the statistics of that time, while the net that learns uses those
+    of its batch. So with batch norm the two differ a little even at equal weights.
+
+    Args:
+        setup: the net.
+
+    Cost: 1 M kept; a forward pass more for each new sample.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self.net: Net | None = None
+        self.groups: list[Tensor] = []
+
+    def learn(self, experience: Experience) -> None:
+        """The net as it is becomes the old one, and the classes of the experience old ones."""
+        net = self._setup.net
+        self.net = _frozen(net)
+        classes = torch.tensor(experience.classes, device=self._setup.device)
+        if net.masked:
+            classes = net.visible[experience.position].nonzero().flatten()
+            if not any(torch.equal(classes, group) for group in self.groups):
+                self.groups = [*self.groups, classes]
+        else:
+            self.groups = [torch.cat([*self.groups, classes]).unique()]
+
+    def features(self, batch: Batch) -> Tensor:
+        """The old features (new, width) of the batch's new samples, without gradient."""
+        self._setup.cost.forward_passes += batch.new
+        with torch.no_grad():
+            return self._there.features(batch.x[: batch.new])
+
+    def divergence(self, net: Net, features: Tensor, old: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """How far the new net's softened probabilities are from the old ones', a scalar.
+
+        Σ_g mean_i KL(softmax(z*_ig / T) ‖ softmax(z_ig / T)) over the groups g and the new samples i. It differs from
+        the cross-entropy of the softened probabilities, which LwF's paper writes, by the old ones' entropy alone: the
+        same gradient, and 0 at the old logits. There is no factor T², as in the paper; who is used to one divides it
+        out of the strength.
+
+        Args:
+            net: that learns.
+            features: its features (new, width) of the new samples.
+            old: the old net's, from :meth:`features`.
+            batch: for the samples' weights.
+            temperature: T.
+        """
+        with torch.no_grad():
+            target = self._there.head(old).float() / temperature
+        logits = net.head(features).float() / temperature
+        parts = []
+        for group in self.groups:
+            p, q = target.index_select(1, group).log_softmax(1), logits.index_select(1, group).log_softmax(1)
+            parts.append(mean_of_new(F.kl_div(q, p, reduction="none", log_target=True).sum(1), batch))
+        return torch.stack(parts).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old net's weights and statistics, and the groups of its logits."""
+        return {"net": None if self.net is None else self.net.state_dict(), "groups": self.groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.groups = [group.to(self._setup.device, copy=True) for group in state["groups"]]
+        self.net = None
+        if state["net"] is not None:
+            self.net = _frozen(self._setup.net)
+            self.net.load_state_dict(state["net"])
+
+    @property
+    def _there(self) -> Net:
+        if self.net is None:
+            raise RuntimeError("there is no old net before the first experience was learnt")
+        return self.net
+
+
+class Distillation:
+    """L = CE + λ Σ_g KL(old ‖ new), on the old logits of new samples; see :meth:`Teacher.divergence`. Final.
+
+    The first experience has no old logits. With a memory, CE covers new ∪ replayed samples; the distillation covers
+    the new ones.
+
+    Args:
+        setup: net, counters.
+        strength: λ.
+        temperature: T of the softmax.
+    """
+
+    def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
+        self._strength = strength
+        self._temperature = temperature
+        self.teacher = Teacher(setup)
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """Cross-entropy, and from the second experience on the distillation."""
+        features = net.features(batch.x)
+        terms = cross_entropy(net.logits(features, batch.task), batch)
+        if self.teacher.net is not None:
+            old = self.teacher.features(batch)
+            away = self.teacher.divergence(net, features[: batch.new], old, batch, self._temperature)
+            terms["distillation"] = self._strength * away
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """The net as it is becomes the old one."""
+        self.teacher.learn(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old net."""
+        return self.teacher.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.teacher.load_state_dict(state)
+
+
+def mean_of_new(values: Tensor, batch: Batch) -> Tensor:
+    """The weighted mean of one value (new,) for each new sample of the batch."""
+    if batch.weight is None:
+        return values.mean()
+    weight = batch.weight[: batch.new]
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)
+
+
+def _frozen(net: Net) -> Net:
+    copied = copy.deepcopy(net).eval().requires_grad_(False)
+    copied.zero_grad()  # deepcopy takes the gradients along
+    return copied

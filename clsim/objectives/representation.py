@@ -1,0 +1,102 @@
+"""iCaRL's objective: labels, and the answers of the net before on what it knew."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.learners import Setup
+from clsim.models import Net
+from clsim.objectives import Batch, Terms
+from clsim.objectives.importance import check_numbers
+from clsim.objectives.replay import by_origin
+from clsim.objectives.teacher import Teacher, divergence
+from clsim.streams import Experience
+
+LOSSES = ("survey", "original")
+
+
+class Representation:
+    """What iCaRL's features are learnt with; see :func:`clsim.learners.icarl.Icarl` for the equations. Final.
+
+    The net before is kept and asked about the very (augmented) images of the step; the paper stores its answers.
+    A task's mask holds for the net before too: a sample is distilled over those old classes that its task has.
+
+    Args:
+        setup: net, memory, transform.
+        strength: λ.
+        temperature: T of the survey's loss.
+        loss: ``survey`` or ``original``.
+    """
+
+    def __init__(
+        self, setup: Setup, *, strength: float, temperature: float, loss: Literal["survey", "original"]
+    ) -> None:
+        check_numbers("icarl", strength=strength)
+        if loss not in LOSSES:
+            raise InputError(f"icarl: loss: found {loss!r}, allowed: {', '.join(LOSSES)}")
+        if not temperature > 0:
+            raise InputError(f"icarl: temperature: found {temperature:g}, allowed: above 0")
+        self._strength = strength
+        self._temperature = temperature
+        self._original = loss == "original"
+        self._teacher = Teacher(setup)
+        self._now = torch.zeros_like(self._teacher.classes)
+
+    def begin(self, experience: Experience) -> None:
+        """Its classes."""
+        self._now = torch.zeros_like(self._now)
+        self._now[list(experience.classes)] = True
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """``new``, ``memory`` with exemplars, and ``distillation`` where there is something to distil."""
+        logits = net.head(net.features(batch.x)).float()
+        visible = net.visible[batch.task]
+        target = self._teacher.logits(batch.x) if self._teacher.ready else None
+        if self._original:
+            return self._binary(logits, target, visible, batch)
+        losses = F.cross_entropy(logits.masked_fill(~visible, -torch.inf), batch.y, reduction="none")
+        terms = by_origin(losses, batch)
+        if target is not None and batch.new < len(batch.y):
+            known = visible & self._teacher.classes
+            gap = divergence(logits[batch.new :], target[batch.new :], known[batch.new :], self._temperature)
+            terms["distillation"] = self._strength * self._temperature**2 * _mean(gap, batch, batch.new)
+        return terms
+
+    def _binary(self, logits: Tensor, target: Tensor | None, visible: Tensor, batch: Batch) -> Terms:
+        known, seen = visible & self._teacher.classes & ~self._now, visible & (self._teacher.classes | self._now)
+        wanted = F.one_hot(batch.y, logits.shape[1]).float()
+        columns = seen.sum(1)
+        labels = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        terms = by_origin(labels.masked_fill(~(seen & ~known), 0).sum(1) / columns, batch)
+        if target is not None:
+            answers = F.binary_cross_entropy_with_logits(logits, target.sigmoid(), reduction="none")
+            terms["distillation"] = self._strength * _mean(answers.masked_fill(~known, 0).sum(1) / columns, batch)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """The net as it is now becomes the net before."""
+        self._teacher.take(experience.classes)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net before."""
+        return {"teacher": self._teacher.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._teacher.load_state_dict(state["teacher"])
+
+
+def _mean(losses: Tensor, batch: Batch, first: int = 0) -> Tensor:
+    """The weighted mean of the losses of a batch's rows from ``first`` on."""
+    weight = torch.ones_like(losses) if batch.weight is None else batch.weight[first:]
+    return (losses * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -1,0 +1,122 @@
+"""Networks: the sizes that papers give them, the images that they take, and dropout as an option."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import clsim
+from clsim import catalog, models
+from clsim.errors import InputError
+from clsim.gates import Gated
+from tests.helpers import assert_same, generator
+
+CPU = torch.device("cpu")
+ONE = torch.ones(1, 10, dtype=torch.bool)
+VGG = {
+    "vgg-small": (334_016, 6, 128),
+    "vgg-base": (1_145_408, 6, 512),
+    "vgg-wide": (4_500_864, 6, 512),
+    "vgg-deep": (4_280_704, 19, 512),
+}
+"""Weights and biases of the convolutions, convolutions, units of both layers behind them: De Lange et al. (2021)."""
+
+
+def body_of(name: str, shape: models.Shape, **options: float) -> nn.Module:
+    return models.build(catalog.component("models", name, options), shape, ONE, 0, CPU).body
+
+
+def kinds(body: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+    return [module for module in body.modules() if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_vgg_has_the_parameters_that_the_survey_counts(name: str) -> None:
+    parameters, convolutions, units = VGG[name]
+    body = body_of(name, (3, 64, 64))
+    layers = kinds(body, nn.Conv2d)
+    assert sum(p.numel() for layer in layers for p in layer.parameters()) == parameters
+    assert len(layers) == convolutions
+    assert [layer.out_features for layer in kinds(body, nn.Linear)] == [units, units]
+    assert len(kinds(body, nn.MaxPool2d)) == 4
+    assert not kinds(body, nn.BatchNorm2d)
+    last = layers[-1].out_channels
+    assert kinds(body, nn.Linear)[0].in_features == 4 * 4 * last  # 64 pixels, halved four times
+
+
+@pytest.mark.parametrize("name", VGG)
+@pytest.mark.parametrize(
+    ("shape", "pixels"),
+    [((3, 32, 32), 4), ((1, 28, 28), 1), ((3, 48, 64), 12), ((1, 8, 8), 1), ((1, 5, 9), 2), ((1, 1, 1), 1)],
+    ids=str,
+)
+def test_vgg_takes_smaller_images(name: str, shape: models.Shape, pixels: int) -> None:
+    body = body_of(name, shape)
+    features = body(torch.randn(3, *shape, generator=generator()))
+    assert features.shape == (3, VGG[name][2])
+    assert kinds(body, nn.Linear)[0].in_features == pixels * kinds(body, nn.Conv2d)[-1].out_channels
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_the_signal_does_not_fade_in_many_layers(name: str) -> None:
+    """He's weights keep its size; torch's usual ones lose nine tenths of it in every four convolutions."""
+    with torch.no_grad():
+        features = body_of(name, (3, 64, 64))(torch.randn(4, 3, 64, 64, generator=generator()))
+    assert 0.2 < float(features.square().mean().sqrt()) < 5
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_vgg_wants_images(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^model\.name: {name} needs images, found vectors of width 7"):
+        body_of(name, (7,))
+
+
+@pytest.mark.parametrize("name", ["mlp", *VGG])
+def test_dropout_stands_behind_each_layer_of_units_and_changes_no_weight(name: str) -> None:
+    plain, dropping = body_of(name, (1, 16, 16)), body_of(name, (1, 16, 16), dropout=0.4)
+    assert not kinds(plain, nn.Dropout)
+    assert [module.p for module in kinds(dropping, nn.Dropout)] == [0.4, 0.4]  # type: ignore[union-attr]
+    leaves = [m for m in dropping.modules() if not list(m.children())]
+    behind = [type(a) for a, b in itertools.pairwise(leaves) if isinstance(b, nn.Dropout)]
+    assert behind == [nn.ReLU, nn.ReLU]
+    assert isinstance(leaves[-1], nn.Dropout)
+    assert_same(list(plain.parameters()), list(dropping.parameters()))
+    x = torch.rand(5, 1, 16, 16, generator=generator(1))
+    assert torch.equal(plain.eval()(x), dropping.eval()(x))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert not torch.equal(plain(x), dropping.train()(x))
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg-small"])
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
+def test_dropout_is_a_share(name: str, share: float) -> None:
+    with pytest.raises(InputError, match=r"^model\.options\.dropout: found .*, allowed: a share from 0 to below 1$"):
+        body_of(name, (1, 8, 8), dropout=share)
+
+
+def test_an_mlp_without_dropout_is_the_one_that_it_was() -> None:
+    """Stored results rest on its first weights and on the names in its checkpoints."""
+
+    def by_hand(shape: models.Shape) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU())
+
+    expected = models.build(by_hand, (1, 8, 8), ONE, 3, CPU).state_dict()
+    found = models.build(lambda shape: models.mlp(shape, hidden=(20, 10)), (1, 8, 8), ONE, 3, CPU).state_dict()
+    assert_same(dict(found), dict(expected))
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet3", *VGG])
+def test_the_models_that_an_error_names_have_gates(name: str) -> None:
+    assert Gated(body_of(name, (3, 16, 16)), name).units
+
+
+@pytest.mark.parametrize("options", ["{}", "{dropout = 0.5}"])
+def test_vgg_learns(options: str, tmp_path: Path) -> None:
+    settings = ["model.name=vgg-small", f"model.options={options}", "data.per_class=60", "stream.setting=task"]
+    record = clsim.run("split-digits", "finetune", settings=[*settings, "training.epochs=2"], runs=tmp_path)
+    assert (record.metrics["learning_accuracy"] or 0) > 0.8
