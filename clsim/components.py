@@ -94,6 +94,15 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "condensers": {
+        "dm": "clsim.condensers.distribution:dm",
+        "dc": "clsim.condensers.matching:dc",
+        "dsa": "clsim.condensers.matching:dsa",
+        "dcc": "clsim.condensers.matching:dcc",
+        "dsac": "clsim.condensers.matching:dsac",
+        "idc": "clsim.condensers.formation:idc",
+        "acc-dd": "clsim.condensers.formation:acc_dd",
+    },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",

@@ -88,7 +88,7 @@ def train(
             results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
-        cost.memory_bytes = 0 if setup.memory.exemplars is None else setup.memory.exemplars.nbytes
+        cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
         cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
         cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
@@ -100,11 +100,11 @@ def train(
     return record
 
 
-def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, progress: Progress) -> list[Terms]:
+def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
     """One experience, from its first batch to what is kept of it. Returns the losses of its steps.
 
     Args:
-        seen: classes so far, this experience's included.
+        shares: classes, or tasks, so far, this experience's included: what ``memory.per`` counts.
     """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
@@ -118,7 +118,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, pro
                 losses.append(learner.observe(batch))
             # a sample is offered to the memory once, however often it is learnt
             if not epoch and samples is experience.train:
-                memory.after_batch(learner.remember(batch), seen, setup.pool)
+                memory.after_batch(learner.remember(batch), shares, setup.pool)
             progress.step(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
@@ -133,8 +133,8 @@ def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, pro
     plateau.begin()
     if samples is not experience.train:  # its labelled samples were not among the batches
         for batch in batches(experience.train, training.batch_size, setup.randomness.order):
-            memory.after_batch(learner.remember(batch), seen, setup.pool)
-    memory.after_experience(learner.remember(experience.train), seen, setup.pool, reference=experience.validation)
+            memory.after_batch(learner.remember(batch), shares, setup.pool)
+    memory.after_experience(learner.remember(experience.train), shares, setup.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
 
@@ -154,16 +154,18 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
 
     net = fresh(derive(spec.seed, "weights"))
     transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
+    condense = None
     if spec.memory.buffer == "none":
         selector = None
     elif selector is None:
-        selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        found = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        condense, selector = (found, None) if catalog.is_condenser(spec.memory.buffer) else (None, found)
     retrieve = None
     if spec.memory.retrieval != "random":
         retrieve = catalog.component(
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
-    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve)
+    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost, Plateau(fall, training.patience))
     learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)

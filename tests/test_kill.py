@@ -51,6 +51,12 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (8, {"buffer": "gss-greedy", "settings": ["memory.retrieval=badge", "memory.candidates=15"]}),
     (10, {"strategy": "der++"}),
     (11, {"strategy": "er-ace"}),
+    (13, {"strategy": "lwf", "settings": ["stream.setting=task"]}),
+    (7, {"strategy": "ebll", "settings": ["stream.setting=task", "optimizer.momentum=0.9"]}),
+    (13, {"strategy": "icarl"}),
+    (15, {"strategy": "bic", "memory": 40, "settings": ["stream.setting=class"]}),
+    (14, {"strategy": "ss-il"}),
+    (13, {"strategy": "rwalk", "settings": ["learner.options.every=7"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
     (
         8,
