@@ -93,11 +93,11 @@ def train(
     return record
 
 
-def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, progress: Progress) -> list[Terms]:
+def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
     """One experience, from its first batch to what is kept of it. Returns the losses of its steps.
 
     Args:
-        seen: classes so far, this experience's included.
+        shares: classes, or tasks, so far, this experience's included: what ``memory.per`` counts.
     """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
@@ -109,7 +109,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, pro
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
             if not epoch:  # a sample is offered to the memory once, however often it is learnt
-                memory.after_batch(learner.remember(batch), seen, setup.pool)
+                memory.after_batch(learner.remember(batch), shares, setup.pool)
             progress.step(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
@@ -122,7 +122,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, seen: int, pro
             raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
         learner.load_state_dict(best)
     plateau.begin()
-    memory.after_experience(learner.remember(experience.train), seen, setup.pool, reference=experience.validation)
+    memory.after_experience(learner.remember(experience.train), shares, setup.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
 

@@ -89,11 +89,12 @@ def joint_of(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> RunSpec:
     Raises:
         InputError: if it is not found by name.
     """
-    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model", "training")}
+    tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model")}
+    tables["training"] = {
+        key: getattr(spec.training, key) for key in ("device", "precision", "threads", "channels_last")
+    }
     for key in ("presentation", "tasks", "difficulty"):
         del tables["stream"][key]
-    for key in ("epochs", "batch_size", "passes"):
-        del tables["training"][key]
     return resolve(scenario or spec.scenario, "joint", flags=tables, seed=spec.seed)
 
 

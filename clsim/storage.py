@@ -33,9 +33,9 @@ def state_bytes(state: Mapping[str, Any] | None, net: Net) -> int | None:
     return total
 
 
-def _place(tensor: Tensor) -> tuple[int, int, int]:
-    """Which stretch of memory: two views of one are two tensors, an empty one is nowhere."""
-    return tensor.data_ptr(), int(tensor.storage_offset()), tensor.nbytes
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Which stretch of memory: where it begins, and its bytes."""
+    return tensor.data_ptr(), tensor.nbytes
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

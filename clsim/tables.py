@@ -67,7 +67,8 @@ class StreamSpec:
             how well a joint model does on each: ``easy-first`` or ``hard-first``.
         difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
             order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
-            scenario, data, stream, model and seed, which is run first if it is not in the store.
+            scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
+            not in the store.
     """
 
     kind: Literal["split", "permuted", "rotated", "sequence"] = "split"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import controller, data, loop, streams
+from clsim import controller, data, divide, loop, streams
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
 from clsim.learners import Setup, Terms
@@ -203,7 +203,7 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
 
 
 def stream_of(spec: RunSpec) -> streams.Stream:
-    return streams.build(data.load(spec.data, Path("none")), spec.stream, spec.seed, torch.device("cpu"))
+    return divide.build(data.load(spec.data, Path("none")), spec.stream, spec.seed, torch.device("cpu"))
 
 
 def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import clsim
-from clsim import loop, optimizers
+from clsim import divide, loop, optimizers
 from clsim.errors import InputError
 from clsim.plateau import Plateau
 from clsim.resolve import resolve
@@ -93,7 +93,7 @@ def test_the_surveys_schedule_stops_early_and_learns(tmp_path: Path) -> None:
 
 def test_the_fall_is_what_the_optimizer_sees(tmp_path: Path) -> None:
     spec = resolve("split-digits", "finetune", settings=[*BASE, "optimizer.schedule=plateau", "optimizer.lr=0.5"])
-    stream = clsim.streams.build(clsim.data.load(spec.data, tmp_path), spec.stream, spec.seed, torch.device("cpu"))
+    stream = divide.build(clsim.data.load(spec.data, tmp_path), spec.stream, spec.seed, torch.device("cpu"))
     setup, learner = loop.assemble(spec, stream, loop.Cost())
     experience = stream.experience(0)
     learner.begin(experience)

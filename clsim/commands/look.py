@@ -125,8 +125,8 @@ def _show_run(folder: Path) -> None:
     if record is None:
         raise InputError(f"{folder}: holds no record so far; run it to the end of its first experience")
     show_runs([record.data], out)
-    if found := searches.searches(record.data):
-        out.print(searches.trace(found))
+    if record.data.get("searches"):
+        out.print(searches.trace(record.data))
     if record.data["command"]:
         out.print(record.data["command"], markup=False, highlight=False)
 

@@ -57,7 +57,7 @@ def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection
 
     Needs: labels; the tasks.
     Cost: O(n log n) time.
-    Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), but at random.
+    Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), at random and not the newest.
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
     y, task = pool.data.y[by_key], pool.data.task[by_key]
