@@ -114,6 +114,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "online-ewc": "clsim.learners.penalties:online_ewc",
         "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
+        # from labelled and unlabelled samples
+        "paws": "clsim.learners.neighbours:paws",
+        "csl": "clsim.learners.neighbours:csl",
+        "nncsl": "clsim.learners.neighbours:nncsl",
         # distillation from the old net
         "lwf": "clsim.learners.distilling:lwf",
         "ebll": "clsim.learners.distilling:ebll",

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -108,8 +109,8 @@ def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400), dropout: float = 0.
     return nn.Sequential(*layers)
 
 
-def convnet3(shape: Shape, *, width: int = 128) -> nn.Module:
-    """Three blocks of 3 × 3 convolution, instance norm, ReLU, 2 × 2 average pooling.
+def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch"] = "instance") -> nn.Module:
+    """Three blocks of 3 × 3 convolution, instance norm (or batch norm), ReLU, 2 × 2 average pooling.
 
     Images of 28 × 28 pixels are padded to 32 × 32 by the first convolution, as there.
 
@@ -120,7 +121,7 @@ def convnet3(shape: Shape, *, width: int = 128) -> nn.Module:
     for i, before in enumerate((channels, width, width)):
         blocks += [
             nn.Conv2d(before, width, 3, padding=3 if not i and shape[1:] == (28, 28) else 1),
-            InstanceNorm(width),
+            InstanceNorm(width) if norm == "instance" else nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.AvgPool2d(2),
         ]

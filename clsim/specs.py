@@ -24,6 +24,9 @@ from clsim.tables import (
     EvaluationSpec as EvaluationSpec,
 )
 from clsim.tables import (
+    LabelsSpec as LabelsSpec,
+)
+from clsim.tables import (
     LearnerSpec as LearnerSpec,
 )
 from clsim.tables import (
@@ -62,6 +65,7 @@ class RunSpec:
     seed: int = 0
     data: DataSpec = field(default_factory=DataSpec)
     stream: StreamSpec = field(default_factory=StreamSpec)
+    labels: LabelsSpec = field(default_factory=LabelsSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -117,6 +121,8 @@ TABLES: dict[str, Any] = {
 
 EXTRAS: tuple[str, ...] = (
     "proxy",
+    "labels",
+    *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
     "data.imbalance",

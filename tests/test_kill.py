@@ -58,6 +58,17 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
     (14, {"strategy": "ss-il"}),
     (13, {"strategy": "rwalk", "settings": ["learner.options.every=7"]}),
     (12, {"strategy": "gem", "settings": ["optimizer.lr=0.5"]}),
+    (
+        8,
+        {
+            "strategy": "nncsl",
+            "labels": 5,
+            "settings": [
+                *("learner.options.large=['crop', 'jitter']", "learner.options.projection=[16, 8]"),
+                *("optimizer.name=lars", "optimizer.momentum=0.9", "optimizer.restart=false", "optimizer.warmup=0.2"),
+            ],
+        },
+    ),
     (13, {"strategy": "packnet", "settings": [*TASK, "learner.options.retrain_epochs=2"]}),
     (14, {"strategy": "hat", "settings": [*TASK, "model.name=mlp", "model.options={hidden=[32], dropout=0.2}"]}),
     (9, {"buffer": "class-balanced", "settings": ["memory.update=batch", "data.augment=['crop', 'color']"]}),

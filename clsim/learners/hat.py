@@ -64,8 +64,8 @@ class Hat:
 
     def __init__(self, setup: Setup, *, s_max: float = 800.0, c: float = 2.5) -> None:
         need_tasks(setup, "hat")
-        if not 1 <= s_max < math.inf:
-            raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number from 1")
+        if not 0 < s_max < math.inf:
+            raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number above 0")
         if not 0 <= c < math.inf:
             raise InputError(f"hat: c: found {c:g}, allowed: 0 and more")
         self._setup = setup

@@ -145,8 +145,14 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"]) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
+    headings = {name: METRICS[name].label for name in shown}
+    for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
+        for record, values in zip(records, found, strict=True):
+            values[readout] = summary(record["readouts"][readout], record["initial"])["accuracy"]
+        shown.append(readout)
+        headings[readout] = f"accuracy by {readout}"
     for name in shown:
-        rich.add_column(f"{METRICS[name].label}, %", justify="right")
+        rich.add_column(f"{headings[name]}, %", justify="right")
     columns = {name: [100 * v for values in found if (v := values[name]) is not None] for name in shown}
     for i, record in enumerate(records):
         rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))
