@@ -30,6 +30,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.submodular
+	$(BIN)/python -m benchmarks.class_gradients
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from clsim.api import run as run
+    from clsim.checks import check_condenser as check_condenser
     from clsim.checks import check_learner as check_learner
     from clsim.checks import check_selector as check_selector
     from clsim.errors import InputError as InputError
@@ -32,6 +33,7 @@ _PLACES = {
     "run": "clsim.api",
     "select": "clsim.picks",
     "Picks": "clsim.picks",
+    "check_condenser": "clsim.checks",
     "check_learner": "clsim.checks",
     "check_selector": "clsim.checks",
     "InputError": "clsim.errors",

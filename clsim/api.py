@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clsim import grid
 from clsim.errors import InputError
-from clsim.resolve import memory_size, resolve
+from clsim.resolve import label_share, memory_size, resolve
 from clsim.specs import RunSpec
 from clsim.store import RunFolder, RunRecord, Store
 
@@ -27,6 +27,7 @@ def run(
     *,
     buffer: str | Selector | None = None,
     memory: int | str | None = None,
+    labels: int | str | None = None,
     controller: str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
@@ -43,6 +44,7 @@ def run(
         strategy: a name of ``clsim list strategies``, a path, or ``avalanche:NAME``.
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
+        labels: labelled samples a class, or a share of each class (``"5%"``); the scenario's own if None.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
@@ -65,6 +67,8 @@ def run(
         flags.setdefault("memory", {})["buffer"] = buffer if isinstance(buffer, str) else _name(buffer)
     if memory is not None:
         flags.setdefault("memory", {}).update(memory_size(memory))
+    if labels is not None:
+        flags.setdefault("labels", {}).update(label_share(labels))
     if controller is not None:
         flags.setdefault("controller", {})["name"] = controller
     named = scenario if isinstance(scenario, (str, Path)) else None
@@ -107,9 +111,9 @@ def execute(
     with machine.isolated(spec, device):
         if benchmark is None:
             dataset = data.load(spec.data, data.data_root(data_root), progress=progress is not None)
-            stream = divide.build(dataset, spec.stream, spec.seed, device, difficulty)
+            stream = divide.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels)
         else:
-            stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device)
+            stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(store, spec) or loop.train(

@@ -15,10 +15,11 @@ from clsim import optimizers
 from clsim.compat import import_torchvision, without_warnings
 from clsim.errors import InputError, nearest
 from clsim.exemplars import Exemplars
+from clsim.labels import known_rows
 from clsim.learners import Learner, Setup, Terms
 from clsim.models import Net, evaluating
 from clsim.pool import Pool, Selector
-from clsim.specs import StreamSpec
+from clsim.specs import LabelsSpec, StreamSpec
 from clsim.streams import Experience, Part, Stream
 
 import_torchvision()  # before Avalanche, which imports it too
@@ -221,7 +222,9 @@ class _Samples(torch.utils.data.Dataset):
         return self._setup.transform.train(x, self._setup.randomness.augment)[0], self.targets[row]
 
 
-def from_benchmark(benchmark: Any, spec: StreamSpec, seed: int, device: torch.device) -> Stream:
+def from_benchmark(
+    benchmark: Any, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
+) -> Stream:
     """The stream of a benchmark that a user made with Avalanche.
 
     Its samples are read one by one, once. Images must come as PIL images, uint8 tensors, or floats in [0, 1]; vectors
@@ -272,6 +275,8 @@ def from_benchmark(benchmark: Any, spec: StreamSpec, seed: int, device: torch.de
         spec=replace(spec, setting=setting, experiences=len(train), kind="split", first=0, sizes=()),  # type: ignore[arg-type]
         seed=seed,
         device=device,
+        labelled=known_rows(parts[0], spec, seed, labels),
+        labels=labels,
     )
 
 

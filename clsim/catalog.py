@@ -7,22 +7,20 @@ Nothing heavy is imported before a component is asked for.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from clsim.components import ALIASES, BUFFER_DEFAULTS, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.docstrings import Entry, described
 from clsim.errors import InputError, nearest
 
 if sys.version_info >= (3, 11):
@@ -34,19 +32,6 @@ FILES = ("scenarios", "strategies", "reports", "studies")
 
 
 __all__ = ["ALIASES", "BUFFER_DEFAULTS", "COMBINATORS", "COMPONENTS", "Entry", "component", "entries", "find_file"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of ``clsim list``: a name, what it is, where that comes from; of a selector, what it needs and costs."""
-
-    name: str
-    title: str
-    paper: str
-    place: str
-    family: str = ""
-    needs: str = ""
-    cost: str = ""
 
 
 def find_file(kind: str, name: str) -> Path:
@@ -84,8 +69,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What ``clsim list KIND`` shows, without importing any of it; ``buffers`` are selectors."""
-    kind = "selectors" if kind == "buffers" else kind
+    """What ``clsim list KIND`` shows, without importing any of it; ``buffers`` are selectors and condensers."""
+    if kind == "buffers":
+        return entries("selectors") + entries("condensers")
     if kind in FILES:
         found = []
         for name in file_names(kind):
@@ -97,22 +83,22 @@ def entries(kind: str) -> list[Entry]:
         from clsim.data.datasets import DATASETS  # with numpy: only where it is shown
 
         return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
-    known = [_described(name, target) for name, target in COMPONENTS[kind].items()]
+    known = [described(name, target) for name, target in COMPONENTS[kind].items()]
     installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in _installed(kind)]
     return known + installed
 
 
 def combinators() -> list[Entry]:
     """The selectors made of selectors, likewise."""
-    return [_described(name, target) for name, target in COMBINATORS.items()]
+    return [described(name, target) for name, target in COMBINATORS.items()]
 
 
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
     """The object behind a name, its options bound as keyword arguments.
 
     Args:
-        kind: of :data:`COMPONENTS`, or ``buffers``: the selectors as ``--buffer`` means them, applied to each class
-            apart unless they are :data:`OVER_ALL` or stand inside a combinator.
+        kind: of :data:`COMPONENTS`, or ``buffers``: the condensers, and the selectors as ``--buffer`` means them,
+            applied to each class apart unless they are :data:`OVER_ALL` or stand inside a combinator.
         name: as users type it; a selector may stand inside combinators, as in ``per_class(./mine.py:pick)``.
         options: each must be a keyword-only parameter of the function; the signature is the schema. They are those
             of the first selector inside the combinators.
@@ -122,6 +108,8 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
         InputError: if there is no such name, module, file, attribute or option; with the nearest one.
     """
     name = name.strip()
+    if kind == "buffers" and is_condenser(name):
+        kind, name = "condensers", _innermost(name)[0]
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
@@ -157,6 +145,25 @@ def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> 
     if text.isdecimal():
         return int(text)
     raise InputError(f"selectors: {name!r}: {parameter.name}: found {text!r}, allowed: a whole number")
+
+
+def is_condenser(name: str) -> bool:
+    """Whether a buffer is synthesised: a shipped or installed condenser, or ``condensed(./mine.py:attr)``.
+
+    >>> is_condenser("dm"), is_condenser("condensed(./mine.py:make)"), is_condenser("kcenter")
+    (True, True, False)
+    """
+    combinator, inner = _taken_apart(name)
+    if inner:
+        return combinator == "condensed" and len(inner) == 1
+    return name in COMPONENTS["condensers"] or name in {entry.name for entry in _installed("condensers")}
+
+
+def is_selector(name: str) -> bool:
+    """Whether a name can be that of a selector: shipped, installed, or of selectors inside combinators."""
+    combinator, inner = _taken_apart(canonical(name))
+    known = {*COMPONENTS["selectors"], *(entry.name for entry in _installed("selectors"))}
+    return bool(inner) or combinator in known
 
 
 def canonical(name: str) -> str:
@@ -196,7 +203,8 @@ def check_name(kind: str, name: str) -> None:
     Raises:
         InputError: with the nearest name.
     """
-    kind = "selectors" if kind == "buffers" else kind
+    if kind == "buffers":
+        kind = "condensers" if is_condenser(name) else "selectors"
     for inner in _innermost(canonical(name) if kind == "selectors" else name):
         if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
             _entry_point(kind, inner)
@@ -292,34 +300,3 @@ def _file_module(file: str) -> ModuleType:
     sys.modules[module.__name__] = module  # so that its functions know where they come from
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
-
-
-def _described(name: str, target: str) -> Entry:
-    """What a docstring says (first line, ``Needs:``, ``Cost:``, ``Source:``), read from the file without running it."""
-    module_name, _, attribute = target.rpartition(":")
-    path = Path(__file__).parent.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
-    for name_there, text in _docstrings(path):
-        if name_there == attribute:
-            said = {key: " ".join(value.split()) for key, value in _SAYS.findall(text)}
-            title = " ".join(text.partition("\n\n")[0].split())
-            return Entry(
-                name,
-                title,
-                said.get("Source", ""),
-                target,
-                module_name.rpartition(".")[2],
-                said.get("Needs", "").rstrip("."),
-                said.get("Cost", "").rstrip("."),
-            )
-    return Entry(name, "", "", target)
-
-
-@cache
-def _docstrings(path: Path) -> list[tuple[str, str]]:
-    """Of the functions and classes of a file, which hold several components each."""
-    nodes = ast.parse(path.read_text(encoding="utf-8")).body
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return [(node.name, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]
-
-
-_SAYS = re.compile(r"^(Needs|Cost|Source): (.*?)(?=\n\n|\n(?:Needs|Cost|Source): |\Z)", re.DOTALL | re.MULTILINE)

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from clsim.commands import err
+from clsim.commands.condense import condense
 from clsim.commands.look import check, doctor, list_, show
 from clsim.commands.report import report
 from clsim.commands.run import run
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, study, select, report, list_, show, check, doctor):
+for command in (run, study, select, condense, report, list_, show, check, doctor):
     app.command(command.__name__.strip("_"))(command)
 
 

@@ -94,6 +94,15 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "condensers": {
+        "dm": "clsim.condensers.distribution:dm",
+        "dc": "clsim.condensers.matching:dc",
+        "dsa": "clsim.condensers.matching:dsa",
+        "dcc": "clsim.condensers.matching:dcc",
+        "dsac": "clsim.condensers.matching:dsac",
+        "idc": "clsim.condensers.formation:idc",
+        "acc-dd": "clsim.condensers.formation:acc_dd",
+    },
     "learners": {
         "sgd": "clsim.learners.sgd:Sgd",
         "gdumb": "clsim.learners.gdumb:Gdumb",
@@ -105,6 +114,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "online-ewc": "clsim.learners.penalties:online_ewc",
         "rwalk": "clsim.learners.rwalk:RWalk",
         "si": "clsim.learners.si:Si",
+        # from labelled and unlabelled samples
+        "paws": "clsim.learners.neighbours:paws",
+        "csl": "clsim.learners.neighbours:csl",
+        "nncsl": "clsim.learners.neighbours:nncsl",
         # distillation from the old net
         "lwf": "clsim.learners.distilling:lwf",
         "ebll": "clsim.learners.distilling:ebll",

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from clsim.compat import import_torchvision
 from clsim.data import Dataset
 from clsim.errors import InputError
+from clsim.labels import known_rows
 from clsim.randomness import generator
-from clsim.specs import StreamSpec
+from clsim.specs import LabelsSpec, StreamSpec
 from clsim.streams import Change, Part, Stream
 
 
@@ -28,6 +29,7 @@ def build(
     seed: int,
     device: torch.device,
     difficulty: Sequence[float | None] | None = None,
+    labels: LabelsSpec | None = None,
 ) -> Stream:
     """The stream of a data set.
 
@@ -35,20 +37,21 @@ def build(
         difficulty: a joint model's accuracy on each task, in the order that ``given`` has; for the orders by it.
 
     Raises:
-        InputError: if the classes cannot be divided, or the tasks not ordered, as the spec asks.
+        InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
     """
-    labels = len(dataset.classes)
-    order = list(range(labels))
+    width = len(dataset.classes)
+    order = list(range(width))
     if spec.order == "seeded":
-        order = torch.randperm(labels, generator=generator(seed, "class order")).tolist()
+        order = torch.randperm(width, generator=generator(seed, "class order")).tolist()
     if spec.kind == "sequence":
         train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order)
     elif spec.kind == "split":
         train, test, classes, names = _split(dataset, spec, order)
     else:
         train, test = _changed(dataset, spec, seed)
-        classes, names = [tuple(range(labels))] * spec.experiences, dataset.classes
+        classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
     tasks = order_of_tasks(spec, seed, difficulty)
+    known = known_rows(train, spec, seed, labels)
     return Stream(
         [train[task] for task in tasks],
         [test[task] for task in tasks],
@@ -61,6 +64,8 @@ def build(
         seed=seed,
         device=device,
         given=tasks,
+        labelled=None if known is None else [known[task] for task in tasks],
+        labels=labels,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
-from clsim.learners import Learner
+from clsim.learners import Learner, Readout
 from clsim.pool import Cost
 from clsim.specs import RunSpec
 from clsim.streams import Experience, Stream
@@ -17,9 +17,14 @@ from clsim.streams import Experience, Stream
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
     """Accuracy on the test samples of the first ``experiences``; NaN for the others."""
+    return row_of(learner.predict, stream, experiences, spec, cost)
+
+
+def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
+    """As :func:`evaluate`, of any way to predict."""
     started = time.perf_counter()
     sizes = stream.test_sizes[:experiences]
-    hits = correct(learner, stream.tests[: sum(sizes)], spec, cost)
+    hits = _hits(predict, stream.tests[: sum(sizes)], spec, cost)
     shares = torch.stack([part.float().mean() for part in hits.split(sizes)]).tolist()
     cost.evaluate_seconds += time.perf_counter() - started
     return shares + [math.nan] * (len(stream) - experiences)
@@ -46,11 +51,15 @@ def held_out(experience: Experience) -> Exemplars:
 
 def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
     """Which samples are predicted right, bool (n,)."""
+    return _hits(learner.predict, samples, spec, cost)
+
+
+def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
     cost.forward_passes += len(samples)
     cuda = [samples.device] if samples.device.type == "cuda" else []
     hits = []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
         for start in range(0, len(samples), spec.evaluation.batch_size):
             batch = samples[start : start + spec.evaluation.batch_size]
-            hits.append(learner.predict(batch.x, batch.task).argmax(1) == batch.y)
+            hits.append(predict(batch.x, batch.task).argmax(1) == batch.y)
     return torch.cat(hits)

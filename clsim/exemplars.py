@@ -131,6 +131,16 @@ def _joint(parts: Sequence[Exemplars], name: str, missing: float) -> Tensor | No
     return torch.cat(filled)
 
 
+def groups(samples: Exemplars) -> list[Tensor]:
+    """The rows of each class, by task and label: a label that occurs in two tasks is two classes. Of labelled ones."""
+    known = (samples.y >= 0).nonzero().flatten()
+    if not len(known):
+        return []
+    pairs = torch.stack([samples.task[known], samples.y[known]], 1)
+    member = pairs.unique(dim=0, return_inverse=True)[1]
+    return list(known[member.argsort(stable=True)].split(member.bincount().tolist()))
+
+
 def batches(samples: Exemplars, size: int, rng: torch.Generator) -> Iterator[Exemplars]:
     """One epoch in an order drawn from ``rng`` (on the CPU).
 

@@ -188,6 +188,8 @@ def command(
 ) -> str:
     """The command that makes exactly this run."""
     words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
+    for key, value in flags.get("labels", {}).items():
+        words += ["--set", f"labels.{key}={value!r}"]
     for key, value in (*flags["memory"].items(), *flags["training"].items()):
         share = ["--set", f"memory.fraction={value!r}"]
         words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]

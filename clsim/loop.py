@@ -16,9 +16,9 @@ from clsim import catalog, models
 from clsim.controller import Controller, training_seconds
 from clsim.data.augment import Transform
 from clsim.errors import InputError
-from clsim.evaluation import evaluate, held_out, share_correct
+from clsim.evaluation import evaluate, held_out, row_of, share_correct
 from clsim.exemplars import batches
-from clsim.learners import Learner, Setup, Terms
+from clsim.learners import Learner, Setup, SeveralReadouts, Terms, incoming
 from clsim.machine import peak_bytes
 from clsim.memory import Buffer
 from clsim.plateau import Plateau
@@ -68,7 +68,8 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        progress.experience(results.done, len(stream.schedule), len(experience.train) * spec.training.epochs)
+        images = len(incoming(learner, experience)) * spec.training.epochs
+        progress.experience(results.done, len(stream.schedule), images)
         if controller is None:
             with training_seconds(cost):
                 results.add_losses(learn_one(experience, setup, learner))  # waits for the device
@@ -79,9 +80,15 @@ def train(
 
         tested = len(stream) if spec.evaluation.rows == "all" else position + 1
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
+        if isinstance(learner, SeveralReadouts):
+            for name, predict in learner.readouts().items():
+                results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
+        if experience.unlabelled is not None:
+            hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
+            results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
-        cost.memory_bytes = 0 if setup.memory.exemplars is None else setup.memory.exemplars.nbytes
+        cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
         cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
         cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
@@ -102,13 +109,15 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
     losses: list[Terms] = []
+    samples = incoming(learner, experience)
     plateau.begin()
     learner.begin(experience)
     for epoch in range(training.epochs):
-        for batch in batches(experience.train, training.batch_size, setup.randomness.order):
+        for batch in batches(samples, training.batch_size, setup.randomness.order):
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
-            if not epoch:  # a sample is offered to the memory once, however often it is learnt
+            # a sample is offered to the memory once, however often it is learnt
+            if not epoch and samples is experience.train:
                 memory.after_batch(learner.remember(batch), shares, setup.pool)
             progress.step(len(batch))
         if plateau.watches:
@@ -122,6 +131,9 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
             raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
         learner.load_state_dict(best)
     plateau.begin()
+    if samples is not experience.train:  # its labelled samples were not among the batches
+        for batch in batches(experience.train, training.batch_size, setup.randomness.order):
+            memory.after_batch(learner.remember(batch), shares, setup.pool)
     memory.after_experience(learner.remember(experience.train), shares, setup.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
@@ -142,16 +154,18 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
 
     net = fresh(derive(spec.seed, "weights"))
     transform = Transform(stream.mean, stream.std, spec.data.augment, device=stream.device, channels_last=channels_last)
+    condense = None
     if spec.memory.buffer == "none":
         selector = None
     elif selector is None:
-        selector = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        found = catalog.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
+        condense, selector = (found, None) if catalog.is_condenser(spec.memory.buffer) else (None, found)
     retrieve = None
     if spec.memory.retrieval != "random":
         retrieve = catalog.component(
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
-    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve)
+    memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost, Plateau(fall, training.patience))
     learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)

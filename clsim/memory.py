@@ -8,9 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from clsim.data import tiles
+from clsim.drafts import Condenser, factor_of
 from clsim.errors import InputError, raised
-from clsim.exemplars import Exemplars
+from clsim.exemplars import Exemplars, concatenate, groups
 from clsim.pool import Cost, Pool, Selection, Selector
+from clsim.selectors.combinators import quotas
 from clsim.specs import MemorySpec
 
 
@@ -24,7 +27,7 @@ class MakePool(Protocol):
 
 
 class Buffer:
-    """At most ``capacity`` exemplars, chosen by a selector out of memory ∪ new. Final.
+    """At most ``capacity`` exemplars: chosen by a selector out of memory ∪ new, or made by a condenser of new. Final.
 
     The exemplars live in a store a batch larger than the memory; ``kept`` names the rows in memory and ``free`` the
     others, which the next batch overwrites. So an update moves only the new batch, and no shape depends on the data:
@@ -33,6 +36,8 @@ class Buffer:
     Args:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
+        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; of the
+            others, the first exemplars of each are kept as their shares shrink.
         retrieve: the selector of what to replay; None: at random.
         rng: draws the replayed batches, and is handed to the selector; on the CPU.
         cost: the counter for the time of selection.
@@ -46,11 +51,16 @@ class Buffer:
         rng: torch.Generator,
         cost: Cost,
         retrieve: Selector | None = None,
+        condense: Condenser | None = None,
     ) -> None:
+        if condense is not None and spec.update == "batch":
+            raise InputError(f"memory.update: found 'batch' with the condenser {spec.buffer!r}, allowed: experience")
         self.spec = spec
         self.rng = rng
         self._select = select
         self._retrieve = retrieve
+        self._condense = condense
+        self._factor = 1 if condense is None else factor_of(condense)
         self._cost = cost
         self._store: Exemplars | None = None
         self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
@@ -61,9 +71,15 @@ class Buffer:
         return len(self._kept)
 
     @property
-    def exemplars(self) -> Exemplars | None:
-        """What is in memory; None while it is empty."""
+    def stored(self) -> Exemplars | None:
+        """What is in memory, as it is kept; None while it is empty."""
         return None if self._store is None else self._store[self._kept]
+
+    @property
+    def exemplars(self) -> Exemplars | None:
+        """What is in memory, as a learner sees it: several images where a stored one holds several."""
+        stored = self.stored
+        return None if stored is None else decoded(stored, self._factor)
 
     def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
         """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
@@ -74,9 +90,13 @@ class Buffer:
         if self._store is None:
             return None
         size, retrieve = self.spec.batch_size, self._retrieve
-        candidates = size if retrieve is None else self.spec.candidates or len(self)
-        drawn = torch.randperm(len(self), generator=self.rng)[:candidates]
-        exemplars = self._store[self._kept[drawn.to(self._kept.device)]]
+        parts = self._factor**2
+        candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
+        drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
+        exemplars = self._store[self._kept[drawn // parts]]
+        if parts > 1:
+            first = torch.arange(len(drawn), device=drawn.device) * parts
+            exemplars = decoded(exemplars, self._factor)[first + drawn % parts]
         if retrieve is None:
             return exemplars
         started = time.perf_counter()
@@ -111,14 +131,17 @@ class Buffer:
         Args:
             reference: the experience's held-out share, for selectors that ask for one.
         """
-        if self._select is not None and self.spec.update == "experience":
+        if self._condense is not None:
+            self._make(new, shares, make_pool, reference)
+        elif self._select is not None and self.spec.update == "experience":
             self._update(new, shares, make_pool, reference)
         if self._store is not None:
             self._fill(self._store[self._kept])
 
     def state_dict(self) -> dict[str, Any]:
         """The exemplars, column by column, and how many samples were seen; complete at the end of an experience."""
-        return {"columns": {} if self.exemplars is None else self.exemplars.columns(), "seen": self._seen}
+        stored = self.stored
+        return {"columns": {} if stored is None else stored.columns(), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """The inverse of :meth:`state_dict`."""
@@ -135,9 +158,7 @@ class Buffer:
     def _update(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None) -> None:
         started = time.perf_counter()
         self._seen += len(new)
-        budget = self.spec.capacity * (1 if self.spec.per == "total" else shares)
-        if self.spec.fraction:
-            budget = max(round(self.spec.fraction * self._seen), 1)
+        budget = self._budget(shares)
         store, place = self._write(new, budget)
         used = store if len(store) == self._used else store[: self._used]
         # where every used row is a candidate, they are the pool, and nothing is copied
@@ -152,6 +173,33 @@ class Buffer:
             raise _invalid(self._name, str(error), len(pool), budget) from None
         self._store = store.with_notes(self._kept, selection.weight, selection.score)
         self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
+        self._cost.select_seconds += time.perf_counter() - started
+
+    def _budget(self, shares: int) -> int:
+        if self.spec.fraction:
+            return max(round(self.spec.fraction * self._seen), 1)
+        return self.spec.capacity * (1 if self.spec.per == "total" else shares)
+
+    def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
+        """Condense the classes that memory does not hold, and keep the first exemplars of each that it holds."""
+        started = time.perf_counter()
+        self._seen += len(new)
+        old = self.stored
+        held = [] if old is None else groups(old)
+        known = set() if old is None else set(zip(old.task.tolist(), old.y.tolist(), strict=True))
+        fresh = [g for g in groups(new) if (int(new.task[g[0]]), int(new.y[g[0]])) not in known]
+        most = self.spec.capacity if self.spec.per == "class" else len(new)
+        counts = torch.tensor([*map(len, held), *(min(len(g), most) for g in fresh)], dtype=torch.int64)
+        amounts = quotas(counts, self._budget(shares), self.rng).tolist()
+        parts = (
+            [] if old is None else [old[torch.cat([g[:n] for g, n in zip(held, amounts, strict=False)]).sort().values]]
+        )
+        budget = sum(amounts[len(held) :])
+        if budget:
+            pool = make_pool(new[torch.cat(fresh)], reference=reference)
+            parts.append(made(self._condense, pool, budget, self.rng, self._name))  # type: ignore[arg-type]
+        if parts:
+            self._fill(concatenate(parts))
         self._cost.select_seconds += time.perf_counter() - started
 
     def _write(self, new: Exemplars, budget: int) -> tuple[Exemplars, Tensor]:
@@ -207,6 +255,36 @@ def chosen(
     if found:
         raise _invalid(name, found, len(pool), budget)
     return selection
+
+
+def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, name: str) -> Exemplars:
+    """What a condenser, which may be a user's own, makes; what is wrong with it is one line.
+
+    Raises:
+        InputError: if it raises, or returns anything but at most ``budget`` samples like those of the pool.
+    """
+    try:
+        exemplars = condense(pool, budget, rng=rng)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}") from error
+    like = f"Exemplars, at most {budget}, {pool.data.x.dtype} of shape {tuple(pool.data.x.shape[1:])} each"
+    if not isinstance(exemplars, Exemplars):
+        raise InputError(f"{name}: the condenser returned a {type(exemplars).__name__}, allowed: {like}")
+    x = exemplars.x
+    if len(x) > budget or x.dtype != pool.data.x.dtype or x.shape[1:] != pool.data.x.shape[1:]:
+        found = f"{len(x)} of {x.dtype}, of shape {tuple(x.shape[1:])} each"
+        raise InputError(f"{name}: the condenser returned {found}, allowed: {like}")
+    return exemplars
+
+
+def decoded(exemplars: Exemplars, factor: int) -> Exemplars:
+    """What a learner sees of exemplars that hold factor × factor small images each; with ``factor`` 1, themselves."""
+    if factor == 1:
+        return exemplars
+    columns = {name: column.repeat_interleave(factor**2, 0) for name, column in exemplars.columns().items()}
+    return Exemplars(**(columns | {"x": tiles.apart(exemplars.x, factor)}))
 
 
 def _invalid(name: str, found: str, candidates: int, budget: int) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +12,16 @@ from torch import nn
 from clsim.specs import OptimizerSpec
 
 
-def build(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """A fresh optimizer; ``momentum`` and ``nesterov`` are SGD's."""
+def build(
+    spec: OptimizerSpec, parameters: Iterable[nn.Parameter], head: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """A fresh optimizer; ``momentum`` and ``nesterov`` are SGD's.
+
+    Args:
+        head: those of the parameters that are the classifier's: LARS has a rate of their own for them.
+    """
+    if spec.name == "lars":
+        return Lars(_lars_groups(spec, list(parameters), list(head)), spec)
     if spec.name == "sgd":
         return torch.optim.SGD(
             parameters, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
@@ -21,11 +30,58 @@ def build(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.opti
     return kind(parameters, spec.lr, weight_decay=spec.weight_decay)
 
 
+class Lars(torch.optim.SGD):
+    """SGD with momentum, each weight tensor's gradient scaled to the size of the weights. Final.
+
+    g ← (∇L + λw) · trust · ‖w‖ / (‖∇L‖ + λ‖w‖), then v ← μv + g, w ← w − lr · v. So the loss may be scaled without
+    changing a step, as long as λ = 0. Where w or its gradient is 0, and in groups that are not ``adapted`` (biases and
+    the parameters of norms), g is ∇L + λw.
+
+    Args:
+        groups: of parameters, with ``adapted`` and ``scale`` (of the learning rate) beside what SGD knows.
+
+    Source: You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], spec: OptimizerSpec) -> None:
+        super().__init__(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+        self._trust = spec.trust
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Scale the gradients in place, then a step of SGD."""
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None and group["adapted"]:
+                    size, gradient, decay = w.norm(), w.grad.norm(), group["weight_decay"]
+                    ratio = self._trust * size / (gradient + decay * size).clamp_min(1e-30)
+                    # SGD adds λw itself: scaled gradient and scaled decay, less the decay to come
+                    w.grad.add_(w, alpha=decay)
+                    w.grad.mul_(torch.where((size > 0) & (gradient > 0), ratio, 1.0))
+                    w.grad.sub_(w, alpha=decay)
+        return super().step(closure)
+
+
+def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Weights; vectors (biases, norms), not adapted and without decay; and the same of the head, without decay."""
+    heads = {id(p) for p in head}
+    scale = spec.head_lr / spec.lr if spec.head_lr else 1.0
+    groups = []
+    for own in (False, True):
+        for vectors in (False, True):
+            chosen = [p for p in parameters if (id(p) in heads) == own and (p.ndim <= 1) == vectors]
+            decay = 0.0 if own or vectors else spec.weight_decay
+            group = {"params": chosen, "weight_decay": decay, "adapted": not vectors, "scale": scale if own else 1.0}
+            groups += [group] if chosen else []
+    return groups
+
+
 def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
     """The learning rate of step 0 … steps − 1 of an experience.
 
-    Linear warm-up, then constant; cosine, lr · ½(1 + cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017);
-    × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau brought.
+    Linear warm-up from ``lr_start``, then constant; cosine, lr_end + (lr − lr_end) · ½(1 + cos(π·progress))
+    (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau
+    brought.
 
     >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
     0.1
@@ -34,10 +90,10 @@ def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
     """
     warmup = spec.warmup * steps
     if step < warmup:
-        return spec.lr * (step + 1) / math.ceil(warmup)
+        return spec.lr_start + (spec.lr - spec.lr_start) * (step + 1) / math.ceil(warmup)
     if spec.schedule == "cosine":
         progress = (step - warmup) / max(steps - warmup, 1)
-        return spec.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
     if spec.schedule == "step":
         return spec.lr * spec.gamma ** sum(step >= m * steps for m in spec.milestones)
     if spec.schedule == "plateau":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,15 @@ from torch.nn import functional as F
 
 from clsim.cost import Cost as Cost
 from clsim.dropout import Dropped
-from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
 from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
+from clsim.scorers import History, Nets, Trains
+
+if TYPE_CHECKING:
+    from clsim.drafts import Watch
+
+__all__ = ["Cost", "History", "Pool", "Selection", "Selector", "Trains"]
 
 
 @dataclass(frozen=True)
@@ -36,31 +41,6 @@ class Selection:
     index: Tensor
     weight: Tensor | None = None
     score: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class History:
-    """Training dynamics: how each sample fared after each epoch of a proxy's training, in eval mode.
-
-    Attributes:
-        correct: bool (epochs, n); false where a sample is unlabelled.
-        losses: float32 (epochs, n), cross-entropy; NaN where unlabelled.
-        errors: float32 (epochs, n), ‖p − y‖₂; NaN where unlabelled.
-    """
-
-    correct: Tensor
-    losses: Tensor
-    errors: Tensor
-
-    def __getitem__(self, rows: Tensor | slice) -> History:
-        return History(self.correct[:, rows], self.losses[:, rows], self.errors[:, rows])
-
-
-class Trains(Protocol):
-    """Trains a fresh net on samples; see :class:`clsim.proxy.Trainer`."""
-
-    def train(self, samples: Exemplars) -> tuple[Net, History]:
-        """On the labelled ones."""
 
 
 class Selector(Protocol):
@@ -87,6 +67,7 @@ class Pool:
         reference: held-out labelled samples that the choice should serve.
         query, private: what the choice should resemble, and what it should avoid.
         incoming: the new batch, when the choice is what to replay with it.
+        watch: who watches a condenser.
     """
 
     def __init__(
@@ -104,13 +85,13 @@ class Pool:
         query: Exemplars | None = None,
         private: Exemplars | None = None,
         incoming: Exemplars | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.data = data
+        self.prepare, self.precision, self.watch = prepare, precision, watch
         self.cost = Cost() if cost is None else cost
-        self._nets = _Nets(data if labelled is None else concatenate([data, labelled]), net, trainer)
+        self._nets = Nets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # in the pool that this one is a part of
-        self._prepare = prepare
-        self._precision = precision
         self._batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._members: list[Pool] = []
@@ -136,6 +117,14 @@ class Pool:
     def net(self) -> Net:
         """The net behind the features and scores; to be read, never changed."""
         return self._nets.scoring()
+
+    def fresh(self, seed: int) -> Net:
+        """A net of the run's architecture, untrained, with weights drawn from ``seed``.
+
+        Raises:
+            InputError: if the pool has no trainer, which knows the architecture.
+        """
+        return self._nets.fresh(seed)
 
     @property
     def features(self) -> Tensor:
@@ -239,7 +228,7 @@ class Pool:
 
     def inputs(self, rows: Tensor | slice) -> Tensor:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
-        return self._prepare(self.data.x[rows])
+        return self.prepare(self.data.x[rows])
 
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
@@ -252,8 +241,8 @@ class Pool:
         return Pool(
             data,
             net,
-            self._prepare,
-            precision=self._precision,
+            self.prepare,
+            precision=self.precision,
             batch_size=self._batch_size,
             cost=self.cost,
             incoming=self._beside["incoming"],
@@ -270,39 +259,11 @@ class Pool:
 
     def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
         features, logits = [], []
-        with evaluating(net), torch.no_grad(), self._precision():
+        with evaluating(net), torch.no_grad(), self.precision():
             for start in range(0, max(len(self), 1), self._batch_size):
                 rows = slice(start, start + self._batch_size)
-                out = net.features(self._prepare(self.data.x[rows])).float()
+                out = net.features(self.prepare(self.data.x[rows])).float()
                 features.append(out)
                 logits.append(net.logits(out, self.data.task[rows]))
         self.cost.forward_passes += len(self)
         return torch.cat(features), torch.cat(logits)
-
-
-class _Nets:
-    """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final."""
-
-    def __init__(self, data: Exemplars, net: Net | None, trainer: Trains | None) -> None:
-        self._data, self._net, self._trainer = data, net, trainer
-        self._proxies: list[tuple[Net, History]] = []
-
-    @property
-    def none(self) -> bool:
-        """The candidates' vectors are their features, and that is all there is."""
-        return self._net is self._trainer is None
-
-    def scoring(self) -> Net:
-        return self.proxy(0)[0] if self._net is None else self._net
-
-    def proxy(self, i: int) -> tuple[Net, History]:
-        if self.none:
-            raise InputError(
-                "the selector asks for a net (its logits, gradients or dropout passes), but there are features alone; "
-                "allowed: selectors that need features or nothing (`clsim list selectors`), or a data set"
-            )
-        if self._trainer is None:
-            raise InputError("pool: the selector asks for a net trained on the pool, but the pool has no trainer")
-        while len(self._proxies) <= i:
-            self._proxies.append(self._trainer.train(self._data))
-        return self._proxies[i]

@@ -185,12 +185,35 @@ def memory_size(size: int | str) -> dict[str, Any]:
     raise InputError(f"memory: found {size!r}, allowed: a whole number, as in 500, or a share, as in 1%")
 
 
+def label_share(size: int | str) -> dict[str, Any]:
+    """What ``--labels`` sets: so many labelled samples a class, or a share of each class.
+
+    >>> label_share("25"), label_share("5%"), label_share("100%")
+    ({'per_class': 25}, {'fraction': 0.05}, {'fraction': 1.0})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        share = float(text.removesuffix("%")) / 100
+        if text.endswith("%") and 0 < share <= 1:
+            return {"fraction": share}
+        if int(text) > 0:
+            return {"per_class": int(text)}
+    except ValueError:
+        pass
+    raise InputError(f"labels: found {size!r}, allowed: a whole number a class, as in 25, or a share, as in 5%")
+
+
 def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer that gives the memory's size one way takes back what an earlier one gave the other way."""
+    """A layer that gives a size (of the memory, of the labelled part) one way takes back what an earlier one gave."""
     memory, usual = tables.get("memory", {}), MemorySpec()
+    if any(key in tables.get("labels", {}) for key in _LABELLED):
+        tables = merge({"labels": _LABELLED}, tables)
     if memory.get("fraction"):
         return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
     return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
+
+
+_LABELLED = {"fraction": 0.0, "per_class": 0, "count": 0}
 
 
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:

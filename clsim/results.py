@@ -26,6 +26,8 @@ class Results:
     Attributes:
         done: experiences trained so far.
         accuracy: T rows of T, NaN = not tested.
+        unlabelled: share of an experience's unlabelled samples predicted right at its end; NaN = there are none.
+        readouts: an accuracy matrix for each further way to predict.
         losses: a list a term, of equal lengths, NaN in steps without the term; in a controller's search, those of the
             attempt that was kept.
         searches: the trace of the controller, a :class:`clsim.tradeoff.Search` as a dictionary an experience.
@@ -35,6 +37,8 @@ class Results:
     accuracy: list[list[float]]
     initial: list[float]
     validation: list[float]
+    unlabelled: list[float] = field(default_factory=list)
+    readouts: dict[str, list[list[float]]] = field(default_factory=dict)
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     searches: list[dict[str, Any]] = field(default_factory=list)
@@ -45,7 +49,12 @@ class Results:
     def empty(experiences: int) -> Results:
         """Nothing tested yet."""
         unknown = [math.nan] * experiences
-        return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy())
+        return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy(), unlabelled=unknown.copy())
+
+    def add_readout(self, name: str, position: int, row: list[float]) -> None:
+        """A row of the accuracy matrix of a further way to predict."""
+        unknown = [math.nan] * len(self.accuracy)
+        self.readouts.setdefault(name, [unknown.copy() for _ in unknown])[position] = row
 
     def add_losses(self, steps: list[Terms]) -> None:
         """Fetch the losses of an experience from the device, all at once."""
@@ -62,6 +71,11 @@ class Results:
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
     """All that a run's folder says of it, as JSON takes it."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
+    further: dict[str, Any] = {}  # what most runs have not
+    if not all(map(math.isnan, results.unlabelled)):
+        further["unlabelled"] = _nullable(results.unlabelled)
+    if results.readouts:
+        further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
@@ -70,6 +84,7 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         "accuracy": [_nullable(row) for row in results.accuracy],
         "initial": _nullable(results.initial),
         "validation": _nullable(results.validation),
+        **further,
         "classes": [list(labels) for labels in stream.classes],
         "cost": results.cost,
         **({"searches": results.searches} if results.searches else {}),

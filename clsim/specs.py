@@ -24,6 +24,9 @@ from clsim.tables import (
     EvaluationSpec as EvaluationSpec,
 )
 from clsim.tables import (
+    LabelsSpec as LabelsSpec,
+)
+from clsim.tables import (
     LearnerSpec as LearnerSpec,
 )
 from clsim.tables import (
@@ -62,6 +65,7 @@ class RunSpec:
     seed: int = 0
     data: DataSpec = field(default_factory=DataSpec)
     stream: StreamSpec = field(default_factory=StreamSpec)
+    labels: LabelsSpec = field(default_factory=LabelsSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -92,7 +96,7 @@ class RunSpec:
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         for name in EXTRAS:
             table, _, key = name.partition(".")
-            usual = json.loads(json.dumps(dataclasses.asdict(TABLES[table]())))
+            usual = dataclasses.asdict(TABLES[table]())
             if not key and getattr(self, table) == TABLES[table]():
                 del plain[table]
             elif key and plain[table][key] == usual[key]:
@@ -116,8 +120,16 @@ TABLES: dict[str, Any] = {
 """Name of each table of a spec file → the dataclass that reads it."""
 
 EXTRAS: tuple[str, ...] = (
-    *("proxy", "controller", "training.patience", "optimizer.patience"),
-    *("data.sequence", "data.imbalance", "stream.tasks", "stream.difficulty"),
+    "proxy",
+    "labels",
+    *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
+    "controller",
+    "data.sequence",
+    "data.imbalance",
+    "stream.tasks",
+    "stream.difficulty",
+    "training.patience",
+    "optimizer.patience",
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

@@ -6,8 +6,8 @@ through a data loader. :mod:`clsim.divide` makes streams of data sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
+from clsim.labels import stratified
+from clsim.parts import Change as Change
+from clsim.parts import Part as Part
 from clsim.randomness import generator
-from clsim.specs import StreamSpec
-
-Change = Callable[[Tensor], Tensor]
+from clsim.specs import LabelsSpec, StreamSpec
 
 
 @dataclass(frozen=True)
@@ -29,43 +30,16 @@ class Experience:
     Attributes:
         position: in the stream, from 0; also the task id of its samples.
         classes: labels that occur in it.
-        train: what to learn from.
+        train: what to learn from; on a partly labelled stream, the labelled part.
         validation: held out from it; None without a validation share.
+        unlabelled: the unlabelled part, y = −1; None where all is labelled.
     """
 
     position: int
     classes: tuple[int, ...]
     train: Exemplars
     validation: Exemplars | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """The samples of one experience before they are gathered.
-
-    Attributes:
-        x: the whole data set's array (uint8 images or float32 vectors), shared by all parts.
-        rows: int64, those of this part.
-        y: int64, their labels in the stream.
-        change: what is done to the images (a permutation, a rotation); None leaves them.
-    """
-
-    x: np.ndarray
-    rows: np.ndarray
-    y: np.ndarray
-    change: Change | None = None
-
-    def gather(self, task: int, device: torch.device, keys: Tensor) -> Exemplars:
-        """As tensors on ``device``."""
-        x = torch.from_numpy(self.x[self.rows])
-        n = len(self.rows)
-        return Exemplars(
-            x=(x if self.change is None else self.change(x)).to(device),
-            y=torch.from_numpy(self.y.astype(np.int64)).to(device),
-            task=torch.full((n,), task, device=device),
-            key=keys.to(device),
-            index=torch.from_numpy(self.rows.astype(np.int64)).to(device),
-        )
+    unlabelled: Exemplars | None = None
 
 
 class Stream:
@@ -80,6 +54,9 @@ class Stream:
         mean, std: per channel or dimension, of the training data.
         spec: presentation and validation share.
         seed: of the keys and the validation split.
+        labelled: bool, the rows of each training part whose labels are known; None: all. The labels of the others are
+            read by :meth:`truth` alone.
+        labels: what of the rest is the unlabelled part.
         given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
 
     Raises:
@@ -99,6 +76,8 @@ class Stream:
         spec: StreamSpec,
         seed: int,
         device: torch.device,
+        labelled: Sequence[np.ndarray] | None = None,
+        labels: LabelsSpec | None = None,
         given: Sequence[int] | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
@@ -113,10 +92,11 @@ class Stream:
         self.device = device
         self.visible = torch.ones(len(train), len(names), dtype=torch.bool)
         if masked:
-            for task, labels in enumerate(classes):
-                self.visible[task] = torch.tensor([label in labels for label in range(len(names))])
+            for task, own in enumerate(classes):
+                self.visible[task] = torch.tensor([label in own for label in range(len(names))])
         self._train, self._test = train, test
         self._spec, self._seed = spec, seed
+        self._known, self._labels = labelled, labels or LabelsSpec()
         self._given = range(len(train)) if given is None else given
 
     def __len__(self) -> int:
@@ -129,16 +109,24 @@ class Stream:
 
     def experience(self, position: int) -> Experience:
         """The experience at ``position``, with all earlier ones in it if the stream is presented so."""
-        first = position if self._spec.presentation == "separate" else 0
-        pieces = [self._piece(i) for i in range(first, position + 1)]
+        pieces = [self._piece(i) for i in self._included(position)]
         held_out = [v for _, v in pieces if v is not None]
-        labels = sorted({label for i in range(first, position + 1) for label in self.classes[i]})
+        unlabelled = self._hidden(position)
         return Experience(
             position,
-            tuple(labels),
+            tuple(sorted({label for i in self._included(position) for label in self.classes[i]})),
             concatenate([t for t, _ in pieces]),
             concatenate(held_out) if held_out else None,
+            None if unlabelled is None else replace(unlabelled, y=torch.full_like(unlabelled.y, -1)),
         )
+
+    def truth(self, position: int) -> Tensor:
+        """int64, the hidden labels of the experience's unlabelled part, in its order: for metrics, never for learning.
+
+        Empty where all is labelled.
+        """
+        hidden = self._hidden(position)
+        return torch.empty(0, dtype=torch.int64, device=self.device) if hidden is None else hidden.y
 
     @cached_property
     def tests(self) -> Exemplars:
@@ -166,23 +154,39 @@ class Stream:
         return len({label for labels in self.classes[: position + 1] for label in labels})
 
     def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
-        """Training and validation part of one experience; the same whenever it is gathered."""
-        part = self._train[position]
-        rng = generator(self._seed, f"experience {self._given[position]}")
-        held_out = _stratified(part.y, self._spec.validation, rng)
-        keys = torch.rand(len(part.rows), generator=rng)
-        whole = part.gather(position, self.device, keys)
+        """Training (labelled) and validation part of one experience; the same whenever it is gathered."""
+        part, (held_out, keys) = self._train[position], self._drawn(position)
+        if self._known is None and not self._spec.validation:
+            return part.gather(position, self.device, keys), None
+        train = ~held_out if self._known is None else self._known[position] & ~held_out
+        learnt = part.of(train).gather(position, self.device, keys[train])
         if not self._spec.validation:
-            return whole, None
-        chosen = torch.from_numpy(held_out).to(self.device)
-        return whole[~chosen], whole[chosen]
+            return learnt, None
+        return learnt, part.of(held_out).gather(position, self.device, keys[held_out])
 
+    def _hidden(self, position: int) -> Exemplars | None:
+        """The unlabelled part of an experience, its labels still there; None where all is labelled."""
+        if self._known is None:
+            return None
+        pieces = []
+        for i in self._included(position):
+            for j in range(len(self)) if self._labels.unlabelled == "stream" else [i]:
+                held_out, keys = self._drawn(j)
+                open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~self._known[j]))
+                if self._labels.unlabelled == "stream":  # every experience has its share of every class
+                    order = torch.randperm(
+                        len(open_), generator=generator(self._seed, f"shares {self._given[j]}")
+                    ).numpy()
+                    open_ = np.sort(open_[order[i :: len(self)]])
+                pieces.append(self._train[j].of(open_).gather(i, self.device, keys[open_]))
+        found = concatenate(pieces)
+        return found if len(found) else None
 
-def _stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
-    """A boolean mask of the held-out rows: ``share`` of each class, rounded; at least one sample is left."""
-    chosen = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y) if share else ():
-        rows = np.flatnonzero(y == label)
-        count = min(round(share * len(rows)), len(rows) - 1)
-        chosen[rows[torch.randperm(len(rows), generator=rng)[:count].numpy()]] = True
-    return chosen
+    def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
+        """Which samples of an experience are held out, and the keys of all."""
+        y, rng = self._train[position].y, generator(self._seed, f"experience {self._given[position]}")
+        return stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
+
+    def _included(self, position: int) -> range:
+        """Experiences whose samples are presented at ``position``."""
+        return range(position if self._spec.presentation == "separate" else 0, position + 1)

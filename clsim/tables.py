@@ -24,7 +24,7 @@ class DataSpec:
         imbalance: a long tail of training images: the largest class has so many times those of the smallest, and class
             i of C keeps n·imbalance^(−i/(C−1)), its first ones, with n those of a class before. 1 keeps all. Classes
             that come in the order of their labels come from head to tail; ``stream.order = "seeded"`` mixes them.
-        augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``.
+        augment: batched augmentations, applied in this order; see :data:`clsim.data.augment.AUGMENTATIONS`.
     """
 
     dataset: str = "digits"
@@ -113,6 +113,40 @@ class StreamSpec:
 
 
 @dataclass(frozen=True)
+class LabelsSpec:
+    """How many training samples are labelled; the others are learnt from without their label. All zero: every one.
+
+    Give one of ``fraction``, ``per_class`` and ``count``.
+
+    Attributes:
+        fraction: share of each class, rounded.
+        per_class: labelled samples a class (of each experience, where experiences repeat the classes).
+        count: labelled samples in all, divided evenly over the classes.
+        include_labelled: whether the unlabelled part also holds the labelled images, without their labels.
+        unlabelled: where the unlabelled samples of an experience come from: its ``own`` classes, or those of the whole
+            ``stream``, dealt evenly at random over the experiences.
+    """
+
+    fraction: float = 0.0
+    per_class: int = 0
+    count: int = 0
+    include_labelled: bool = True
+    unlabelled: Literal["own", "stream"] = "own"
+
+    def __post_init__(self) -> None:
+        _at_least(self, "labels", per_class=0, count=0)
+        if not 0 <= self.fraction <= 1:
+            raise InputError(f"labels.fraction: found {self.fraction}, allowed: a share from 0 to 1")
+        if sum(map(bool, (self.fraction, self.per_class, self.count))) > 1:
+            raise InputError("labels: found several of fraction, per_class and count, allowed: one of them")
+
+    @property
+    def partial(self) -> bool:
+        """Whether there is an unlabelled part."""
+        return bool(self.fraction or self.per_class or self.count)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The network: a name of ``clsim list models`` or ``module:attr``, and its keyword arguments."""
 
@@ -154,17 +188,20 @@ class OptimizerSpec:
     """The optimizer and its schedule, by name.
 
     Attributes:
-        name: ``sgd``, ``adam`` or ``adamw``.
-        lr: learning rate at the start of an experience.
-        schedule: ``constant``; ``cosine`` (to 0 over the experience); ``step`` (× gamma at each milestone);
+        name: ``sgd``, ``adam``, ``adamw`` or ``lars``.
+        lr: learning rate at the start of an experience, or at the end of its warm-up.
+        schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
             ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
         milestones: shares of the experience's steps, for ``step``.
         patience: epochs, for ``plateau``.
-        warmup: share of the experience's steps over which the rate grows linearly from 0.
+        warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
+        lr_start, lr_end: where the warm-up begins and the cosine ends.
+        trust: of LARS, how long a step may be for the weights' own size.
+        head_lr: of LARS, the classifier's rate, which follows the same schedule; 0: as all others.
         restart: a fresh optimizer state for each experience; false carries momentum over.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -175,9 +212,14 @@ class OptimizerSpec:
     gamma: float = 0.1
     warmup: float = 0.0
     restart: bool = True
+    lr_start: float = 0.0
+    lr_end: float = 0.0
+    trust: float = 0.001
+    head_lr: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
+        _at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:

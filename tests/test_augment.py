@@ -140,9 +140,10 @@ def test_the_input_is_left_alone_and_any_layout_or_length_will_do(name: str) -> 
     out = transform(name).train(x, generator())
     assert torch.equal(x, copy)
     assert torch.equal(transform(name).train(x.contiguous(memory_format=torch.channels_last), generator()), out)
-    assert transform(name).train(x[:0], generator()).shape == (0, 3, 32, 32)
+    small = name == "small-crop"
+    assert transform(name).train(x[:0], generator()).shape == ((0, 3, 18, 18) if small else (0, 3, 32, 32))
     wide = torch.zeros(2, 1, 8, 24, dtype=torch.uint8)
-    assert transform(name, channels=1).train(wide, generator()).shape == wide.shape
+    assert transform(name, channels=1).train(wide, generator()).shape == ((2, 1, 4, 14) if small else wide.shape)
 
 
 def test_mistakes_are_one_clear_line() -> None:

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import clsim
-from clsim import api, data, divide, loop, machine, streams
+from clsim import api, data, divide, loop, machine
 from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
 from clsim.resolve import resolve
 from clsim.store import RunRecord, Store
+from clsim.streams import Stream
 from tests.helpers import assert_same
 
 SMALL = ["data.per_class=40", "training.epochs=2"]
@@ -40,7 +41,7 @@ def test_the_same_seed_gives_the_same_numbers(strategy: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("buffer", ["reservoir", "kcenter"])
 def test_evaluation_changes_no_weight(buffer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(learner: Any, stream: streams.Stream, experiences: int, spec: Any, cost: Any) -> list[float]:
+    def nothing(learner: Any, stream: Stream, experiences: int, spec: Any, cost: Any) -> list[float]:
         return [float("nan")] * len(stream)
 
     def draws(self: Sgd, x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:

@@ -251,6 +251,19 @@ def test_every_presentation_runs(strategy: str, presentation: str, tmp_path: Pat
     assert (record.metrics["accuracy"] or 0) > 0.9
 
 
+@pytest.mark.parametrize(("strategy", "decayed"), [("packnet", {"prune"}), ("hat", {"s_max", "c"})])
+def test_the_controller_knows_what_to_decay_and_nothing_is_forgotten(
+    strategy: str, decayed: set[str], tmp_path: Path
+) -> None:
+    settings = ["stream.setting=task", "stream.experiences=2", "stream.validation=0.2", "data.per_class=60"]
+    settings += ["training.epochs=2", "controller.name=stability-decay", "controller.rates=[0.1]"]
+    settings += ["controller.first_rates=[0.1]", "controller.decays=2", "controller.margin=0.0"]
+    record = clsim.run("split-digits", strategy, settings=settings, runs=tmp_path)
+    assert set(record.data["spec"]["controller"]["decay"]) == decayed
+    assert abs(record.metrics["forgetting"] or 0) < 0.02
+    assert (record.metrics["accuracy"] or 0) > 0.7
+
+
 # a step of which each weight takes its share
 
 
@@ -626,7 +639,7 @@ def test_a_net_without_gates_is_refused_in_one_line(body: Body, found: str) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"s_max": 0.5}, "hat: s_max: found 0.5, allowed: a number from 1"),
+        ({"s_max": 0.0}, "hat: s_max: found 0, allowed: a number above 0"),
         ({"s_max": float("inf")}, "hat: s_max: found inf"),
         ({"c": -1.0}, "hat: c: found -1, allowed: 0 and more"),
         ({"c": float("nan")}, "hat: c: found nan"),

@@ -148,6 +148,6 @@ def test_vectors_alone_are_their_own_features() -> None:
 
 def test_a_pool_without_a_trainer_says_that_it_cannot_train() -> None:
     pool = samples()
-    plain = Pool(pool.data, pool.net, pool._prepare)
+    plain = Pool(pool.data, pool.net, pool.prepare)
     with pytest.raises(InputError, match="the pool has no trainer"):
         _ = plain.history

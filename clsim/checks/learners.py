@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -12,12 +13,12 @@ from clsim import models
 from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, convolutional, exemplars
 from clsim.data.augment import Transform
 from clsim.errors import InputError
-from clsim.learners import Learner, Setup
+from clsim.learners import Learner, Setup, incoming
 from clsim.memory import Buffer
 from clsim.pool import Cost
 from clsim.randomness import Randomness
 from clsim.selectors.random import random as random_selector
-from clsim.specs import MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
+from clsim.specs import LabelsSpec, MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
 from clsim.streams import Experience
 
 Model = Callable[[models.Shape], nn.Module]
@@ -34,7 +35,7 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     """
     model: Model = body
     try:
-        make(_setup(body, buffered=True))
+        make(setup_of(body, buffered=True))
     except InputError:  # it may need feature maps; if it refuses those too, its own message says so
         model = convolutional
     setup, learner = _learn(make, model, buffered=True)
@@ -46,12 +47,12 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
 
 
 def _check_terms(make: Callable[[Setup], Learner], model: Model) -> None:
-    setup = _setup(model, buffered=True)
+    setup = setup_of(model, buffered=True)
     learner, experience = make(setup), _experience(0)
     untouched = {name: column.clone() for name, column in experience.train.columns().items()}
     state = torch.get_rng_state()
     learner.begin(experience)
-    terms = learner.observe(experience.train[:10])
+    terms = learner.observe(incoming(learner, experience)[:10])
     if not torch.equal(state, torch.get_rng_state()):
         raise CheckFailed("observe drew from torch's global generator; all randomness must come from setup.randomness")
     if not isinstance(terms, dict):
@@ -69,9 +70,9 @@ def _check_terms(make: Callable[[Setup], Learner], model: Model) -> None:
 def _check_predictions(setup: Setup, learner: Learner) -> None:
     for position in (0, 1):
         test = _experience(position).train
-        before = _snapshot(setup)
+        before = snapshot(setup)
         logits = learner.predict(test.x, test.task)
-        if not torch.equal(before, _snapshot(setup)):
+        if not torch.equal(before, snapshot(setup)):
             raise CheckFailed("predict changed the net")
         if logits.shape != (len(test), CLASSES) or logits.requires_grad or logits.isnan().any():
             raise CheckFailed(
@@ -90,9 +91,9 @@ def _check_predictions(setup: Setup, learner: Learner) -> None:
 def _check_silent_evaluation(make: Callable[[Setup], Learner], model: Model, setup: Setup, learner: Learner) -> None:
     watched, _ = _learn(make, model, buffered=True, evaluate=True)
     again, _ = _learn(make, model, buffered=True)
-    if not torch.equal(_snapshot(setup), _snapshot(again)):
+    if not torch.equal(snapshot(setup), snapshot(again)):
         raise CheckFailed("learnt otherwise from the same seed and the same stream")
-    if not torch.equal(_snapshot(setup), _snapshot(watched)):
+    if not torch.equal(snapshot(setup), snapshot(watched)):
         raise CheckFailed("learnt otherwise when it was evaluated in between")
 
 
@@ -110,13 +111,13 @@ def _check_resume(make: Callable[[Setup], Learner], model: Model, whole: Setup) 
         loaded = torch.load(file, weights_only=True)
     except Exception as error:
         raise CheckFailed(f"has a state_dict that is not tensors and plain values only: {error}") from error
-    resumed = _setup(model, buffered=True)
+    resumed = setup_of(model, buffered=True)
     learner = make(resumed)
     learner.load_state_dict(loaded["learner"])
     resumed.memory.load_state_dict(loaded["memory"], CPU)
     resumed.randomness.load_state_dict(loaded["randomness"])
     _train(resumed, learner, (1,), evaluate=False)
-    if not torch.equal(_snapshot(whole), _snapshot(resumed)):
+    if not torch.equal(snapshot(whole), snapshot(resumed)):
         raise CheckFailed("learnt otherwise after it was saved and loaded: its state_dict is not all of its state")
 
 
@@ -128,7 +129,7 @@ def _learn(
     evaluate: bool = False,
     positions: tuple[int, ...] = (0, 1),
 ) -> tuple[Setup, Learner]:
-    setup = _setup(model, buffered=buffered)
+    setup = setup_of(model, buffered=buffered)
     learner = make(setup)
     try:
         _train(setup, learner, positions, evaluate)
@@ -140,22 +141,29 @@ def _learn(
 
 def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate: bool) -> None:
     for position in positions:
-        experience = _experience(position)
-        learner.begin(experience)
-        for epoch in range(setup.spec.training.epochs):
-            for start in range(0, len(experience.train), 10):
-                learner.observe(experience.train[start : start + 10])
-                if evaluate and not epoch:
-                    learner.predict(experience.train.x[:7], experience.train.task[:7])
-        setup.memory.after_experience(experience.train, 2 * position + 2, setup.pool)
-        learner.finish(experience)
+        train_on(setup, learner, _experience(position), evaluate=evaluate)
 
 
-def _setup(model: Model, *, buffered: bool) -> Setup:
+def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate: bool = False) -> None:
+    """An experience as the loop does it, two classes each; with predictions in between if asked."""
+    samples = incoming(learner, experience)
+    learner.begin(experience)
+    for epoch in range(setup.spec.training.epochs):
+        for start in range(0, len(samples), 10):
+            learner.observe(samples[start : start + 10])
+            if evaluate and not epoch:
+                learner.predict(experience.train.x[:7], experience.train.task[:7])
+    setup.memory.after_experience(experience.train, 2 * experience.position + 2, setup.pool)
+    learner.finish(experience)
+
+
+def setup_of(model: Model = body, *, buffered: bool) -> Setup:
+    """Small net, transform and memory of a run on two tasks of two classes."""
     spec = RunSpec(
         training=TrainingSpec(epochs=5),
         optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
         memory=MemorySpec(buffer="random" if buffered else "none", capacity=20),
+        labels=LabelsSpec(fraction=1.0),
     )
     randomness, cost = Randomness(7, CPU), Cost()
     memory = Buffer(spec.memory, random_selector if buffered else None, rng=randomness.memory, cost=cost)
@@ -169,13 +177,14 @@ def _setup(model: Model, *, buffered: bool) -> Setup:
 
 
 def _experience(position: int) -> Experience:
-    """Two of the four clusters, 52 samples: the last batch is short."""
+    """Two of the four clusters, 52 samples: the last batch is short. All of them once more, without their labels."""
     x, y = clusters(104, seed=4)
     rows = ((y == 2 * position) | (y == 2 * position + 1)).nonzero().flatten()
     train = exemplars(x[rows], y[rows], task=position)
-    return Experience(position, (2 * position, 2 * position + 1), train)
+    unlabelled = dataclasses.replace(train, y=torch.full_like(train.y, -1))
+    return Experience(position, (2 * position, 2 * position + 1), train, unlabelled=unlabelled)
 
 
-def _snapshot(setup: Setup) -> Tensor:
+def snapshot(setup: Setup) -> Tensor:
     """All weights and statistics in one vector."""
     return torch.cat([value.detach().flatten().double() for value in setup.net.state_dict().values()])

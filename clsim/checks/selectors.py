@@ -37,7 +37,7 @@ def check_selector(
     for name, pool in pools().items():
         for budget in sorted({0, 1, 7, len(pool), len(pool) + 5}):
             _check_selection(_select(select, pool, budget, name), pool, budget, name, shortfall)
-    _check_purity(select)
+    check_purity(lambda pool: _select(select, pool, 7, ORDINARY))
     _check_repeatable(select)
     if not reads_labels:
         _check_blind(select)
@@ -71,8 +71,12 @@ def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfa
         raise CheckFailed(f"returned scores of shape {tuple(selection.score.shape)} {where}, not one a row")
 
 
-def _check_purity(select: Selector) -> None:
-    """Nothing but the selection may come out of it."""
+def check_purity(call: Callable[[Pool], Any]) -> None:
+    """Nothing but what it returns may come out of a selector's or a condenser's call.
+
+    Raises:
+        CheckFailed: if it draws from a global generator, or changes the pool or its net.
+    """
     x, y = clusters(40, seed=2)
     pool, untouched = pool_of(x, y), pool_of(x, y)
     net = pool.net
@@ -84,7 +88,7 @@ def _check_purity(select: Selector) -> None:
     columns = {name: column.clone() for name, column in pool.data.columns().items()}
     wanted = [p.requires_grad for p in net.parameters()]
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    _select(select, pool, 7, ORDINARY)
+    call(pool)
     if not torch.equal(torch_state, torch.get_rng_state()):
         raise CheckFailed("drew from torch's global generator; all randomness must come from rng")
     if str(numpy_state) != str(np.random.get_state()):  # noqa: NPY002

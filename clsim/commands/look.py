@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,15 +125,15 @@ def _show_run(folder: Path) -> None:
     if record is None:
         raise InputError(f"{folder}: holds no record so far; run it to the end of its first experience")
     show_runs([record.data], out)
-    if found := searches.searches(record.data):
-        out.print(searches.trace(found))
+    if record.data.get("searches"):
+        out.print(searches.trace(record.data))
     if record.data["command"]:
         out.print(record.data["command"], markup=False, highlight=False)
 
 
 def check(
     name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
-    kind: Annotated[str, typer.Option(help="selectors or learners.")] = "selectors",
+    kind: Annotated[str, typer.Option(help="selectors, condensers or learners.")] = "selectors",
     acquisition: Annotated[
         bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
     ] = False,
@@ -143,14 +144,21 @@ def check(
     """Does a component of your own keep the contract? Says which promise it breaks."""
     from clsim import checks
 
-    kinds: dict[str, Any] = {"selectors": checks.check_selector, "learners": checks.check_learner}
+    kinds: dict[str, Any] = {
+        "selectors": checks.check_selector,
+        "condensers": checks.check_condenser,
+        "learners": checks.check_learner,
+    }
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
     if kind != "selectors" and (acquisition or shortfall):
-        raise InputError("check: found --acquisition or --shortfall with learners, allowed: with selectors")
+        raise InputError(f"check: found --acquisition or --shortfall with {kind}, allowed: with selectors")
     promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
+    component = catalog.component(kind, name)
+    if kind == "condensers" and "iterations" in inspect.signature(component).parameters:
+        component = catalog.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
     try:
-        kinds[kind](catalog.component(kind, name), **promises)
+        kinds[kind](component, **promises)
     except checks.CheckFailed as failure:
         raise InputError(f"{name}: {failure}") from failure
     blind = ", and reads no labels" if acquisition else ""

@@ -29,6 +29,9 @@ def run(
     memory: Annotated[
         str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labelled samples: a number a class, or a share of each class, as in 5%.")
+    ] = None,
     controller: Annotated[
         str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
     ] = None,
@@ -58,7 +61,7 @@ def run(
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim import api, grid
-    from clsim.resolve import memory_size, resolve
+    from clsim.resolve import label_share, memory_size, resolve
     from clsim.store import Store
 
     if log:
@@ -68,6 +71,7 @@ def run(
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
+    flags["labels"] = {} if labels is None else label_share(labels)
     for table, key, value in (
         ("memory", "buffer", buffer),
         ("training", "device", device),

@@ -63,8 +63,8 @@ def select(
         raise InputError("select: found neither --dataset nor --features, allowed: one of them")
     for flag, file in (("--out", out_), ("--picture", picture)):
         if file is not None and str(file) != "-":
-            _check_place(flag, file, force)
-    options = dict(_option(text) for text in option or [])
+            check_place(flag, file, force)
+    options = dict(named_value(text) for text in option or [])
     from clsim import picks
     from clsim.pool import Cost
     from clsim.store import write
@@ -106,14 +106,15 @@ def select(
         (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def named_value(text: str) -> tuple[str, Any]:
+    """An ``--option``: its name, and its value as in TOML."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise InputError(f"--option: found {text!r}, allowed: NAME=VALUE, as in metric=cosine")
     return name.strip(), parsed(value)
 
 
-def _check_place(flag: str, file: Path, force: bool) -> None:
+def check_place(flag: str, file: Path, force: bool) -> None:
     """Before the work, not after it."""
     if not file.parent.is_dir():
         raise InputError(f"{flag}: no folder {str(file.parent)!r}; allowed: a file in a folder that is there")

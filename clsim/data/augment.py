@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.data.pixels import blend, grey
+from clsim.data.strong import cutout, rand_augment
+from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize
 from clsim.errors import InputError, nearest
+
+View = Callable[[Tensor, torch.Generator], Tensor]
+"""Raw samples and a generator → augmented, normalised float32."""
 
 
 class Transform:
@@ -32,16 +38,13 @@ class Transform:
         device: torch.device,
         channels_last: bool,
     ) -> None:
-        for name in augment:
-            if name not in AUGMENTATIONS:
-                raise InputError(f"data.augment: unknown name {name!r}; {nearest(name, AUGMENTATIONS)}")
         centre = torch.tensor(mean, dtype=torch.float32, device=device)
         spread = torch.tensor(std, dtype=torch.float32, device=device)
         scale = torch.where(spread > 0, spread, 1).reciprocal()
         self._vectors = scale, -centre * scale
         self._images = scale.view(-1, 1, 1) / 255, (-centre * scale).view(-1, 1, 1)
-        self._augment: list[Callable[[Tensor, torch.Generator], Tensor]] = [AUGMENTATIONS[name] for name in augment]
         self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._train = self.view(augment, "data.augment")
 
     def plain(self, x: Tensor) -> Tensor:
         """For evaluation and selection: (x / 255 − mean) / std, vectors without the division by 255."""
@@ -58,11 +61,27 @@ class Transform:
         Raises:
             InputError: if vectors are to be augmented.
         """
-        if self._augment and x.ndim == 2:
-            raise InputError(f"data.augment: found {len(self._augment)} augmentations with vectors, allowed: none")
-        for change in self._augment:
-            x = change(x, rng)
-        return self.plain(x)
+        return self._train(x, rng)
+
+    def view(self, names: Sequence[str], where: str) -> View:
+        """Another way to augment, of these names in this order: as :meth:`train`, with them for ``data.augment``.
+
+        Args:
+            where: the option that names them, for messages.
+
+        Raises:
+            InputError: for an unknown augmentation.
+        """
+        changes = _named(names, where)
+
+        def view(x: Tensor, rng: torch.Generator) -> Tensor:
+            if changes and x.ndim == 2:
+                raise InputError(f"{where}: found {len(changes)} augmentations with vectors, allowed: none")
+            for change in changes:
+                x = change(x, rng)
+            return self.plain(x)
+
+        return view
 
 
 def crop(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -97,24 +116,30 @@ def color(x: Tensor, rng: torch.Generator) -> Tensor:
     """
     brightness, contrast, saturation = 0.6 + 0.8 * torch.rand(3, len(x), 1, 1, 1, generator=rng, device=x.device)
     out = x.to(torch.float32).mul(brightness).clamp_(0, 255)
-    out = _blend(_grey(out).mean((2, 3), keepdim=True), out, contrast)
+    out = blend(grey(out).mean((2, 3), keepdim=True), out, contrast)
     if x.shape[1] == 3:
-        out = _blend(_grey(out), out, saturation)
+        out = blend(grey(out), out, saturation)
     return out.round_().to(x.dtype)
 
 
-def _blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    """base + factor · (x − base), clipped to [0, 255]."""
-    return (x - base).mul_(factor).add_(base).clamp_(0, 255)
-
-
-def _grey(x: Tensor) -> Tensor:
-    """Luma (n, 1, h, w), ITU-R 601 weights; a grey image is its own."""
-    if x.shape[1] != 3:
-        return x.mean(1, keepdim=True)
-    red, green, blue = x.split(1, dim=1)
-    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
-
-
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"crop": crop, "flip": flip, "color": color}
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "crop": crop,
+    "flip": flip,
+    "color": color,
+    # of views
+    "large-crop": large_crop,
+    "small-crop": small_crop,
+    "jitter": jitter,
+    "solarize": solarize,
+    "equalize": equalize,
+    "rand-augment": rand_augment,
+    "cutout": cutout,
+}
 """Names that ``data.augment`` takes."""
+
+
+def _named(names: Sequence[str], where: str) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"{where}: unknown name {name!r}; {nearest(name, AUGMENTATIONS)}")
+    return [AUGMENTATIONS[name] for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -110,3 +110,33 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
+
+
+@runtime_checkable
+class SemiSupervised(Protocol):
+    """A learner that also learns from samples without a label says, beside the rest, what its batches are of.
+
+    Batches come in epochs over what :meth:`incoming` returns, as a rule the unlabelled part; the learner draws its
+    labelled samples itself, from ``experience.train`` and memory; see :class:`clsim.learners.labelled.Labelled`.
+    Memory is offered the labelled part in either case.
+    """
+
+    def incoming(self, experience: Experience) -> Exemplars:
+        """What the batches of an experience are of."""
+
+
+def incoming(learner: Learner, experience: Experience) -> Exemplars:
+    """What the batches of an experience are of: the labelled part, unless the learner says otherwise."""
+    return learner.incoming(experience) if isinstance(learner, SemiSupervised) else experience.train
+
+
+@runtime_checkable
+class SeveralReadouts(Protocol):
+    """A learner that can predict in further ways; each has an accuracy matrix of its own in the record."""
+
+    def readouts(self) -> dict[str, Readout]:
+        """Further ways to predict, by name; none while there is nothing to predict from."""
+
+
+Readout = Callable[[Tensor, Tensor], Tensor]
+"""As :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""

@@ -31,12 +31,12 @@ _STEEP = 50.0
 class Hat:
     """Each task learns which hidden units it uses, a hard gate on each, and what they need is held. Final.
 
-    A gate is a = σ(s·e_t); e_t, an embedding of task t, is learnt with the weights. L = CE + c · Σ a(1 − a_<t) / Σ(1 −
-    a_<t), where a_<t is the largest gate that any earlier task has on the unit: units that an earlier task uses cost
-    nothing, others as much as they are used. In each epoch s grows from 1/s_max to s_max, s = 1/s_max + (s_max −
-    1/s_max)(b − 1)/(B − 1) in batch b of B; predictions use s_max. The gradient of e is made that of an s that does
-    not anneal, ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within ±6. The step of weight ij is
-    scaled by 1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and momentum with it (see
+    a = σ(s·e_t) with e_t an embedding of task t, learnt with the weights on L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t).
+    Here a_<t is the largest gate that any earlier task has on the unit: units that an earlier task uses cost nothing,
+    others as much as they are used. In each epoch s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B;
+    predictions use s_max. The gradient of e is made that of an s that does not anneal,
+    ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within ±6. The step of weight ij is scaled by
+    1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and momentum with it (see
     :func:`~clsim.learners.protection.apply_within`), so that as s_max → ∞ nothing that an earlier task needs moves.
 
     The body must be a sequence of layers (see :class:`clsim.gates.Gated`): no skip connections. Statistics of batch
@@ -64,8 +64,8 @@ class Hat:
 
     def __init__(self, setup: Setup, *, s_max: float = 800.0, c: float = 2.5) -> None:
         need_tasks(setup, "hat")
-        if not 1 <= s_max < math.inf:
-            raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number from 1")
+        if not 0 < s_max < math.inf:
+            raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number above 0")
         if not 0 <= c < math.inf:
             raise InputError(f"hat: c: found {c:g}, allowed: 0 and more")
         self._setup = setup

@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clsim import catalog, optimizers
 from clsim.exemplars import Exemplars, batch_count, joint_weight
@@ -24,15 +24,17 @@ class Sgd:
 
     Args:
         setup: net, memory, transform, generators.
+        beside: a further module that learns along, such as a projection head.
         objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
             net and batch, or a class built with the setup); or, from Python, an objective itself.
     """
 
-    def __init__(self, setup: Setup, *, objective: str | Objective = "replay") -> None:
+    def __init__(self, setup: Setup, *, objective: str | Objective = "replay", beside: nn.Module | None = None) -> None:
         self.net: Net = setup.net
-        self.optimizer = optimizers.build(setup.spec.optimizer, self.net.parameters())
-        self._parameters = list(self.net.parameters())
+        self._beside = nn.Sequential() if beside is None else beside
+        self._parameters = [*self.net.parameters(), *self._beside.parameters()]
         self._setup = setup
+        self.optimizer = self._fresh_optimizer()
         self.objective = _named(objective, setup) if isinstance(objective, str) else objective
         self._step = self._steps = 0
 
@@ -47,7 +49,7 @@ class Sgd:
         """Start the learning-rate schedule over ``steps`` steps."""
         self._step, self._steps = 0, steps
         if self._setup.spec.optimizer.restart:
-            self.optimizer = optimizers.build(self._setup.spec.optimizer, self.net.parameters())
+            self.optimizer = self._fresh_optimizer()
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
@@ -65,17 +67,33 @@ class Sgd:
             self.net.train()
         with self._setup.precision():
             terms = self.objective(self.net, batch)
+        return self._gradients(terms, len(batch.y))
+
+    def descend(self, terms: Terms, passed: int) -> Terms:
+        """One step on terms that the learner computed itself.
+
+        Args:
+            passed: samples that went forward through the net for them.
+        """
+        detached = self._gradients(terms, passed)
+        self.apply()
+        return detached
+
+    def _gradients(self, terms: Terms, passed: int) -> Terms:
         for parameter in self._parameters:
             parameter.grad = None
         reduce(torch.add, terms.values()).backward()
-        self._setup.cost.forward_passes += len(batch.y)
+        self._setup.cost.forward_passes += passed
         return {name: term.detach() for name, term in terms.items()}
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        return optimizers.build(self._setup.spec.optimizer, self._parameters, self.net.head.parameters())
 
     def apply(self) -> None:
         """One step of the optimizer along the gradients, at the rate of the schedule."""
         rate = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps, self._setup.plateau.falls)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self._step += 1
         self._setup.cost.steps += 1
@@ -100,6 +118,7 @@ class Sgd:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
+            **({"beside": beside} if (beside := self._beside.state_dict()) else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -107,6 +126,7 @@ class Sgd:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
+        self._beside.load_state_dict(state.get("beside", {}))
 
     def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
         """Augment new and replayed samples in one go."""

@@ -138,5 +138,5 @@ def _sequence(net: Net) -> nn.Sequential:
 def _without_maps(setup: Setup) -> InputError:
     return InputError(
         f"lwm: model.name: found {setup.spec.model.name!r}, which has no feature maps to attend to; allowed: "
-        "convnet3, slim-resnet18, resnet18, or a convolutional net whose body is an nn.Sequential"
+        "convnet3, a VGG or ResNet net, or a convolutional net whose body is an nn.Sequential"
     )

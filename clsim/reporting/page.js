@@ -147,6 +147,16 @@
     scroll.className = "scroll";
     return scroll;
   };
+  const tried = (rows) => {
+    const table = make("table");
+    table.className = "data";
+    table.createTHead().insertRow().append(...data.searches.map((name) => make("th", name)));
+    const body = table.createTBody();
+    for (const values of rows) body.insertRow().append(...values.map((value) => make("td", value)));
+    const scroll = make("div", null, table);
+    scroll.className = "scroll";
+    return scroll;
+  };
   const block = (title, content, wide) => {
     const part = make("div", null, make("h4", title), content);
     if (wide) part.className = "all";
@@ -162,6 +172,7 @@
       block("Metrics", pairs(data.metrics.map((name, i) => [name, run.metrics[i] === null ? "–" : minus(`${(100 * run.metrics[i]).toFixed(2)} %`)]))),
       block("Cost", pairs(data.costs.map((name, i) => [name, number(run.cost[i])]))),
       block("Accuracy, %: row = after experience, column = tested on", matrix(run.accuracy), true),
+      ...(run.searches ? [block("What the controller tried", tried(run.searches), true)] : []),
       block("Versions", pairs(plain(data.shared[run.versions]))),
       block("Environment", pairs([...plain(data.shared[run.environment]), ["started", run.when[0]], ["ended", run.when[1]]])),
       block("Resolved spec", command(JSON.stringify(spec, null, 1)), true)

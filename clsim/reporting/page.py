@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 import clsim
-from clsim.reporting import formats, report, runs
+from clsim.reporting import formats, report, runs, searches
 from clsim.reporting.cells import cells, contests
 from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
 from clsim.reporting.gallery import Gallery
@@ -121,6 +121,7 @@ def render(
         tables=made,
         contests=[(title, list(of)) for title, of in itertools.groupby(found, lambda contest: contest.title)],
         left_out=left_out,
+        chosen=searches.chosen(spec, every, data),
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),

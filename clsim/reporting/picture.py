@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,11 @@ CLOUD = 5000
 
 def draw(picks: Picks, title: str, path: Path) -> None:
     """Write the picture, as PNG."""
-    figure = (montage if picks.pool.data.x.ndim == 4 else scatter)(picks, title)
+    save((montage if picks.pool.data.x.ndim == 4 else scatter)(picks, title), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write(path, buffer.getvalue())
@@ -36,19 +41,30 @@ def draw(picks: Picks, title: str, path: Path) -> None:
 
 def montage(picks: Picks, title: str) -> Figure:
     """The best picks of each class, best first from left to right; at the right, how many there are."""
+    index = torch.from_numpy(picks.index).to(picks.pool.data.device)
+    x, y = picks.pool.data.x[index].cpu().numpy(), picks.pool.data.y[index].cpu().numpy()
+    return sheet(x, y, picks.classes, title, "best first")
+
+
+def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, about: str) -> Figure:
+    """Images in a row a class.
+
+    Args:
+        x: uint8 (n, c, h, w).
+        y: int64 (n,), positions in ``classes``.
+        about: what stands below the title, before the words on the numbers at the right.
+    """
     from matplotlib.figure import Figure
 
-    x, y = picks.pool.data.x, picks.pool.data.y.cpu().numpy()[picks.index]
-    counts = picks.counts
-    most = sorted(range(len(picks.classes)), key=lambda c: -counts[picks.classes[c]][0])[:ROWS]
+    counts = np.bincount(y[y >= 0], minlength=len(classes))
+    most = sorted(range(len(classes)), key=lambda c: -counts[c])[:ROWS]
     rows = sorted(most)
     channels, high, wide = x.shape[1:]
     gap = max(high // 16, 1)
-    columns = max(min(int(np.bincount(y, minlength=1).max()), COLUMNS), 1)
+    columns = max(min(int(counts.max(initial=1)), COLUMNS), 1)
     canvas = np.full((len(rows) * (high + gap) - gap, columns * (wide + gap) - gap, 3), 255, dtype=np.uint8)
     for i, label in enumerate(rows):
-        best = torch.from_numpy(picks.index[y == label][:columns]).to(x.device)
-        for j, image in enumerate(x[best].cpu().numpy()):
+        for j, image in enumerate(x[y == label][:columns]):
             top, left = i * (high + gap), j * (wide + gap)
             canvas[top : top + high, left : left + wide] = image.transpose(1, 2, 0)  # a grey one fills all three
     size = 0.42 if channels == 3 else 0.36
@@ -56,17 +72,17 @@ def montage(picks: Picks, title: str) -> Figure:
     ax = figure.subplots()
     ax.imshow(canvas, interpolation="nearest")
     middle = np.arange(len(rows)) * (high + gap) + (high - 1) / 2
-    ax.set_yticks(middle, [_text(picks.classes[c]) for c in rows], fontsize=8)
+    ax.set_yticks(middle, [_text(classes[c]) for c in rows], fontsize=8)
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     beside = ax.secondary_yaxis("right")
-    beside.set_yticks(middle, [str(counts[picks.classes[c]][0]) for c in rows], fontsize=8)
+    beside.set_yticks(middle, [str(counts[c]) for c in rows], fontsize=8)
     beside.tick_params(length=0)
     beside.spines[:].set_visible(False)
-    left_out = len(picks.classes) - len(rows)
+    left_out = len(classes) - len(rows)
     more = f"; {left_out} further classes are not shown" if left_out else ""
-    told = f"best first; at the right, how many of the class{more}"
+    told = f"{about}; at the right, how many of the class{more}"
     ax.set_title(f"{_text(title)}\n{told}", fontsize=9, loc="left")
     return figure
 

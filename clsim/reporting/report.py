@@ -41,7 +41,7 @@ COSTS = {
 
 _SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
 
-NAMES = ("scenario", "strategy", "buffer", "memory")
+NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
 
 
@@ -205,6 +205,8 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
     row |= {"memory": memory_size(spec) if kept else "–"}
+    controller = spec.get("controller")
+    row |= {"controller": controller.get("name", "–") if isinstance(controller, dict) else "–"}
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
@@ -285,13 +287,15 @@ def _allows(allowed: Sequence[Any], found: Any) -> bool:
 
 def _varying(runs: pd.DataFrame, labels: list[str], names: Sequence[str]) -> list[str]:
     """The columns in which runs of one label differ."""
-    names = [name for name in names if runs[name].nunique(dropna=False) > 1]
+    # without a controller a run has none of its settings: that alone is said by its name
+    own = [name for name in names if name.startswith("controller.")]
+    names = [name for name in names if runs[name].nunique(dropna=name in own) > 1]
     if not names:
         return []
     if not labels:
         return list(names)
-    found = (runs.groupby(labels, dropna=False)[names].nunique(dropna=False) > 1).any()
-    return [name for name in names if found[name]]
+    within = runs.groupby(labels, dropna=False)
+    return [name for name in names if (within[name].nunique(dropna=name in own) > 1).any()]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

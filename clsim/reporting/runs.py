@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clsim.metrics import METRICS
+from clsim.reporting import searches
 from clsim.reporting.report import COSTS, memory_size
 
 
@@ -41,12 +42,14 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
                 "spec": {key: shared(value) for key, value in record["spec"].items() if key != "seed"},
                 "versions": shared(record["versions"]),
                 "environment": shared(record.get("environment", {})),
+                **({"searches": searches.rows(record)} if record.get("searches") else {}),
                 "command": record["command"],
                 "when": [str(record.get("started", "")), str(record.get("ended", ""))],
             }
         )
     return {
         "runs": runs,
+        "searches": list(searches.ROW),
         "shared": [json.loads(text) for text in numbers],
         "metrics": [metric.label for metric in METRICS.values()],
         "costs": list(COSTS.values()),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from clsim.reporting.formats import plain
+from clsim.reporting.listing import Line, Listing
+from clsim.reporting.report import ReportSpec, groups
 from clsim.tradeoff import Attempt, Search, Trial, read_search
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MARKS = {
     "best so far": ("", ""),
@@ -53,6 +59,51 @@ def glance(search: Search, heading: str) -> list[tuple[str, str, Text]]:
     return [*found, ("", ", ".join(map(plain, search.kept.values)), _joined(tried))]
 
 
+def chosen(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> list[Listing]:
+    """What the controllers of a report's runs chose, a line a row of its tables; nothing where there was none.
+
+    Args:
+        runs: the :func:`clsim.reporting.report.frame` of the records.
+    """
+    found = {record["fingerprint"]: searches(record) for record in records if record.get("searches")}
+    if not found:
+        return []
+    row_names, kept = groups(spec, runs)
+    kept = kept[kept["fingerprint"].isin(found)]
+    names = [*spec.columns, *(name for name in row_names if name not in ("seed", *spec.columns))]
+    lines = []
+    for key, group in kept.groupby(names, dropna=False, sort=False):
+        seeds = [found[fingerprint] for fingerprint in group["fingerprint"]]
+        tasks = list(zip(*seeds, strict=True)) if len({len(one) for one in seeds}) == 1 else [()]
+        every = [search for one in seeds for search in one]
+        options = dict.fromkeys(name for search in every for name in search.kept.values)
+        values = [f"{name} {_medians(tasks, name)}" for name in options]
+        needed = [search for search in every if search.kept.phase == "stability"]
+        reached = sum(search.kept.decision == "accepted" for search in needed)
+        spent = sum(search.seconds for search in every)
+        entries = [
+            _medians(tasks),
+            "; ".join(values) or "–",
+            f"{reached} of {len(needed)}" if needed else "–",
+            f"{sum(len(search.attempts) for search in every) / len(every):.1f}",
+            f"{1 - sum(search.kept.seconds for search in every) / spent:.0%}" if spent else "–",
+        ]
+        lines.append(Line([str(label) for label in key], entries))
+    heads = ("learning rate", "trade-off", "margin kept", "trainings a task", "time on other trainings")
+    lines.sort(key=lambda line: list(line.labels))
+    notes = ["Learning rates and trade-offs task by task: the median over seeds, of two the lower."]
+    notes += ["Margin kept: searches that ended with an accuracy within the margin of the best fine-tuning."]
+    return [Listing("What the controller chose", names, [(head,) for head in heads], lines, notes)] if lines else []
+
+
+def _medians(tasks: Sequence[Sequence[Search]], name: str = "") -> str:
+    """Task by task, of a trade-off or else of the learning rate."""
+    if not all(tasks):
+        return "–"
+    each = ([s.kept.values.get(name, 0) if name else s.kept.lr for s in seeds] for seeds in tasks)
+    return " ".join(f"{statistics.median_low(of):g}" for of in each)
+
+
 def summary(found: Sequence[Search]) -> Table:
     """A row an experience: what was chosen, and what it took. Accuracies are those of the validation part."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -81,29 +132,41 @@ def summary(found: Sequence[Search]) -> Table:
     return table
 
 
-def trace(found: Sequence[Search]) -> Table:
+ROW = ("task", "trained", "lr", "reached", "needed", "decision", "steps", "seconds")
+"""What :func:`rows` says of an attempt."""
+
+
+def rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Every attempt of a record, in words and numbers."""
+    return [
+        [
+            str(search.experience + 1),
+            _trained(a),
+            f"{a.lr:g}",
+            _percent(a.accuracy),
+            _percent(a.needed) if a.phase == "stability" else "",
+            _said(a, search),
+            f"{a.cost.get('steps', 0):,}",
+            f"{a.seconds:.1f}",
+        ]
+        for search in searches(record)
+        for a in search.attempts
+    ]
+
+
+def trace(record: Mapping[str, Any]) -> Table:
     """Every attempt of every experience."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("task", justify="right")
-    table.add_column("trained", no_wrap=True)
-    for name in ("lr", "reached", "needed"):
-        table.add_column(name, justify="right")
-    table.add_column("decision", no_wrap=True)
-    for name in ("steps", "seconds"):
-        table.add_column(name, justify="right")
-    for search in found:
-        for a in search.attempts:
-            table.add_row(
-                str(search.experience + 1),
-                Text(plain(_trained(a))),
-                f"{a.lr:g}",
-                _percent(a.accuracy),
-                _percent(a.needed) if a.phase == "stability" else "",
-                Text(_said(a, search), style=_look(a)),
-                f"{a.cost.get('steps', 0):,}",
-                f"{a.seconds:.1f}",
-            )
-        table.add_section()
+    for name in ROW:
+        words = name in ("trained", "decision")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
+    looks = [_look(a) for search in searches(record) for a in search.attempts]
+    last = ""
+    for row, look in zip(rows(record), looks, strict=True):
+        if last not in ("", row[0]):
+            table.add_section()
+        last = row[0]
+        table.add_row(*(Text(plain(text)) for text in row[:5]), Text(row[5], style=look), *row[6:])
     return table
 
 

@@ -48,9 +48,9 @@ def show(
     """
     runs = report.frame(records)
     if form == "console":
-        _to_console(spec, _listings(spec, runs, tests or spec.tests), failures, out)
+        _to_console(spec, _listings(spec, runs, records, tests or spec.tests), failures, out)
         return
-    text = _text(spec, runs, form, name, failures, tests)
+    text = _text(spec, runs, records, form, name, failures, tests)
     if path is None:
         print(text, end="")
     else:
@@ -58,14 +58,22 @@ def show(
         write(path, text.encode())
 
 
-def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: Sequence[Failed], tests: bool) -> str:
+def _text(
+    spec: ReportSpec,
+    runs: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]],
+    form: str,
+    name: str,
+    failures: Sequence[Failed],
+    tests: bool,
+) -> str:
     if form == "runs":
         return formats.to_runs(spec, runs)
     if form == "csv":
         if tests:
             return formats.contests_to_csv(comparisons(spec, runs))
         return formats.to_csv(tables(spec, runs))
-    made = _listings(spec, runs, tests or spec.tests, self_contained=form == "latex")
+    made = _listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
         return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
@@ -73,9 +81,16 @@ def _text(spec: ReportSpec, runs: pd.DataFrame, form: str, name: str, failures: 
     return "\n".join([*map(formats.to_markdown, made), *further])
 
 
-def _listings(spec: ReportSpec, runs: pd.DataFrame, tests: bool, self_contained: bool = False) -> list[Listing]:
-    """Tables, then tests; what is the same in all of these is said in each, or once."""
+def _listings(
+    spec: ReportSpec,
+    runs: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]],
+    tests: bool,
+    self_contained: bool = False,
+) -> list[Listing]:
+    """Tables, what controllers chose, then tests; what is the same in all of these is said in each, or once."""
     made = [listing.of_table(table) for table in tables(spec, runs)]
+    made += searches.chosen(spec, runs, records)
     if tests:
         found = enumerate(comparisons(spec, runs))
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
@@ -130,8 +145,14 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"]) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
+    headings = {name: METRICS[name].label for name in shown}
+    for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
+        for record, values in zip(records, found, strict=True):
+            values[readout] = summary(record["readouts"][readout], record["initial"])["accuracy"]
+        shown.append(readout)
+        headings[readout] = f"accuracy by {readout}"
     for name in shown:
-        rich.add_column(f"{METRICS[name].label}, %", justify="right")
+        rich.add_column(f"{headings[name]}, %", justify="right")
     columns = {name: [100 * v for values in found if (v := values[name]) is not None] for name in shown}
     for i, record in enumerate(records):
         rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))

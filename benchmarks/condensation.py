@@ -1,0 +1,124 @@
+"""Iterations a second of DM: all classes in one pass, against a class after the other. CIFAR-10's shape, 10 a class.
+
+python -m benchmarks.condensation [threads] [repeats]
+
+Every contestant sees the same real samples, the same nets and the same images, and takes the same step: with an
+augmentation of its own for each class, the loop would differ in that alone, so both go without. The loop is what public
+code does: a new net each iteration, images contiguous, features of real samples with a graph that is then thrown away.
+The second loop throws no graph away, and is the same arithmetic with nothing to waste. Each contestant takes a turn
+each round, and the medians are compared, so that what else the machine does falls on all.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from clsim import models
+from clsim.condensers.distribution import Matching
+from clsim.condensers.synthesis import Material, Synthetic
+from clsim.exemplars import Exemplars, groups
+from clsim.pool import History, Pool
+
+CLASSES, IPC, REAL = 10, 10, 256
+CPU = torch.device("cpu")
+
+
+class Untrained:
+    """Builds nets that nobody trains."""
+
+    def __init__(self, channels_last: bool) -> None:
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def fresh(self, seed: int) -> models.Net:
+        visible = torch.ones(1, CLASSES, dtype=torch.bool)
+        net = models.build(models.convnet3, (3, 32, 32), visible, seed, CPU)
+        return net.to(memory_format=self._format)  # type: ignore[call-overload]
+
+    def train(self, samples: Exemplars) -> tuple[models.Net, History]:
+        raise NotImplementedError
+
+
+def pool_of(channels_last: bool, precision: Callable[[], AbstractContextManager]) -> Pool:
+    n, rng = CLASSES * REAL, torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=rng)
+    y, zeros = torch.arange(n) % CLASSES, torch.zeros(n, dtype=torch.int64)
+    samples = Exemplars(x, y, zeros, torch.zeros(n), torch.arange(n))
+    kind = torch.channels_last if channels_last else torch.contiguous_format
+
+    def prepare(x: Tensor) -> Tensor:
+        return (x.float() / 255 - 0.5).div_(0.25).contiguous(memory_format=kind)
+
+    return Pool(samples, None, prepare, precision=precision, trainer=Untrained(channels_last))
+
+
+def bf16() -> AbstractContextManager:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def class_by_class(graph: bool) -> Callable[[int, Synthetic, Material], Tensor]:
+    """DM as its algorithm is written: a forward pass of each class's real samples, and one of its images."""
+
+    def iteration(number: int, synthetic: Synthetic, material: Material) -> Tensor:
+        net = material.build(int(torch.randint(2**62, (), generator=material.rng)))
+        net.requires_grad_(False)
+        loss = torch.zeros(())
+        for c in range(CLASSES):
+            real, made = material.real(REAL, [c])[0], synthetic.of(c)[0]
+            # with a graph: parameters that require a gradient, as public code has them in this pass
+            net.requires_grad_(graph)
+            with material.pool.precision(), nullcontext() if graph else torch.no_grad():
+                target = net.features(real).float().detach().mean(0)
+            net.requires_grad_(False)
+            with material.pool.precision():
+                features = net.features(made).float().mean(0)
+            loss = loss + (target - features).square().sum()
+        synthetic.optimizer.zero_grad()
+        loss.backward()
+        synthetic.optimizer.step()
+        return loss.detach()
+
+    return iteration
+
+
+def main() -> None:
+    threads, repeats = (int(a) for a in (*sys.argv[1:], "1", "5")[:2]) if len(sys.argv) != 2 else (int(sys.argv[1]), 5)
+    torch.set_num_threads(threads)
+    contestants: dict[str, tuple[Callable[[int, Synthetic, Material], Tensor], Pool]] = {
+        "class by class, fp32, with a graph": (class_by_class(True), pool_of(False, nullcontext)),
+        "class by class, fp32": (class_by_class(False), pool_of(False, nullcontext)),
+        "class by class, bf16": (class_by_class(False), pool_of(False, bf16)),
+        "clsim, fp32": (Matching(REAL), pool_of(True, nullcontext)),
+        "clsim, bf16": (Matching(REAL), pool_of(True, bf16)),
+    }
+    works, seconds, losses = {}, {name: [] for name in contestants}, {}
+    for name, (method, pool) in contestants.items():
+        material = Material(pool, groups(pool.data), 1)
+        rng = torch.Generator().manual_seed(2)
+        place = torch.arange(CLASSES).repeat_interleave(IPC)
+        images = torch.randn(CLASSES * IPC, 3, 32, 32, generator=rng)
+        works[name] = method, Synthetic(images, place, material, lr=1.0, momentum=0.5), material
+    for i in range(repeats + 1):
+        for name, (method, synthetic, material) in works.items():
+            material.begin(i)
+            started = time.perf_counter()
+            loss = float(method(i, synthetic, material))
+            if i:  # the first one allocates
+                seconds[name].append(time.perf_counter() - started)
+            else:
+                losses[name] = loss
+    first = statistics.median(next(iter(seconds.values())))
+    print(f"{threads} thread(s), torch {torch.__version__}, median of {repeats}")
+    for name, values in seconds.items():
+        typical = statistics.median(values)
+        print(f"{name:<36} {1 / typical:6.2f} iterations/s {first / typical:5.2f} ×   first loss {losses[name]:.4f}")
+
+
+if __name__ == "__main__":
+    main()

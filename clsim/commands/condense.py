@@ -1,0 +1,197 @@
+"""``clsim condense``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clsim.commands import err, out
+from clsim.commands.select import check_place, named_value
+from clsim.commands.study import duration
+from clsim.errors import InputError
+
+if TYPE_CHECKING:
+    from clsim.condense import Condensed
+    from clsim.exemplars import Exemplars
+
+_EVALUATION = "Evaluation"
+_MACHINE = "Machine"
+
+
+def condense(
+    dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`, or an .npz file.")] = "cifar10",
+    method: Annotated[
+        str,
+        typer.Option(help="A name of `clsim list condensers`, or ./file.py:attr; or a selector, to compare with."),
+    ] = "dm",
+    ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10,
+    out_: Annotated[Path, typer.Option("--out", help="The .npz file; it loads again with --dataset.")] = Path(
+        "condensed.npz"
+    ),
+    path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
+    per_class: Annotated[
+        int, typer.Option(min=0, help="Use the first so many training images of each class only; 0 = all.")
+    ] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, as in iterations=2000: an option of the method; may be given several times."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same set.")] = 0,
+    sets: Annotated[int, typer.Option(min=1, help="Sets, of seeds one after the other: out.npz, out-1.npz …")] = 1,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two states and two montages.")] = 30.0,
+    picture: Annotated[bool, typer.Option(help="Keep a montage beside the set, as PNG.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")] = False,
+    model: Annotated[
+        str, typer.Option(help="Of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
+    ] = "",
+    nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each.", rich_help_panel=_EVALUATION)] = 300,
+    augment: Annotated[
+        bool, typer.Option(help="Siamese augmentation's operations in training.", rich_help_panel=_EVALUATION)
+    ] = True,
+    proxy_epochs: Annotated[
+        int, typer.Option(min=1, help="Of the net behind a selector's features.", rich_help_panel=_EVALUATION)
+    ] = 10,
+    precision: Annotated[
+        str, typer.Option(help="fp32; or bf16, where the processor is fast at it.", rich_help_panel=_MACHINE)
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch; else its own choice.", rich_help_panel=_MACHINE)
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel=_MACHINE)
+    ] = None,
+) -> None:
+    """Condense a data set into a few images a class; train nets on them. A killed command goes on where it was."""
+    if out_.suffix != ".npz":
+        raise InputError(f"--out: found {str(out_)!r}, allowed: a name that ends in .npz")
+    files = [out_ if not i else out_.with_name(f"{out_.stem}-{i}.npz") for i in range(sets)]
+    for file in files:
+        check_place("--out", file, force)
+    options = dict(named_value(text) for text in option or [])
+    from clsim.condense import condense as make
+
+    found: list[Condensed] = []
+    for i, file in enumerate(files):
+        state = file.with_name(f"{file.name}.state")
+        if force:
+            state.unlink(missing_ok=True)
+        title = f"{method} · {dataset} · {ipc} a class · seed {seed + i}"
+        with Easel(title, file.with_suffix(".png") if picture else None, err) as easel:
+            made = make(
+                dataset,
+                method,
+                ipc=ipc,
+                path=path,
+                per_class=per_class,
+                options=options,
+                model=model,
+                nets=nets,
+                epochs=epochs,
+                augment=augment,
+                proxy_epochs=proxy_epochs,
+                seed=seed + i,
+                precision=precision,
+                device=device,
+                threads=threads,
+                data_root=data_root,
+                state=state,
+                every=every,
+                look=easel,
+            )
+        made.write(file)
+        state.unlink(missing_ok=True)
+        found.append(made)
+        _say(made, title, file)
+    _conclude(found)
+
+
+class Easel:
+    """Shows the work: a bar on a terminal, a line now and then elsewhere; and the montage. Final.
+
+    See :class:`clsim.condense.Look`. A context manager.
+    """
+
+    def __init__(self, title: str, file: Path | None, console: Console) -> None:
+        self._title, self._file, self._console = title, file, console
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=None, note="")
+        self._began = time.monotonic()
+        self._first: int | None = None  # iterations that were done before
+        self._shown = float("-inf")
+
+    def __enter__(self) -> Easel:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
+        """Four times a second on a terminal, every ten seconds elsewhere."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done - 1, now
+        if now - self._shown < (0.25 if self._console.is_terminal else 10) and done < total:
+            return
+        self._shown = now
+        note = f"iteration {done:,}/{total:,} · loss {loss():.4g}"
+        self._bar.update(self._task, completed=done, total=total, note=note)
+        if not self._console.is_terminal:
+            speed = (done - self._first - 1) / (now - self._began) if now > self._began else 0
+            left = f" · about {duration((total - done) / speed)} left" if speed and done < total else ""
+            self._console.print(f"{self._title} · {note}{left}", markup=False, highlight=False, soft_wrap=True)
+
+    def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
+        """Write the montage; nothing of vectors."""
+        if self._file is None or exemplars.x.ndim != 4:
+            return
+        from clsim.reporting.picture import save, sheet
+
+        x, y = exemplars.x.cpu().numpy(), exemplars.y.cpu().numpy()
+        save(sheet(x, y, classes, self._title, "as stored"), self._file)
+
+    def net(self, done: int, total: int, accuracy: float) -> None:
+        """A net has been tested."""
+        self._bar.update(self._task, completed=done, total=total, note=f"net {done}/{total} · {100 * accuracy:.1f} %")
+
+
+def _say(made: Condensed, title: str, file: Path) -> None:
+    n, size = len(made.exemplars), made.exemplars.nbytes
+    out.print(f"{title}: {n:,} images, {size:,} bytes → {file}", markup=False, highlight=False)
+    if made.losses is not None:
+        loss, stored = made.losses
+        out.print(f"loss {loss:.5g}; as stored, rounded to whole grey levels, {stored:.5g}", highlight=False)
+    if made.accuracies:
+        each = ", ".join(f"{100 * a:.1f}" for a in made.accuracies)
+        out.print(f"accuracy of nets trained on it, %: {each}", highlight=False)
+    making, testing = map(duration, made.seconds)
+    out.print(f"[dim]{making} of making, {testing} of training and testing nets", highlight=False)
+
+
+def _conclude(found: list[Condensed]) -> None:
+    """Over all sets and nets, as the papers report it: mean and standard deviation."""
+    accuracies = [100 * a for made in found for a in made.accuracies]
+    if len(accuracies) > 1:
+        nets = len(found[0].accuracies)
+        deviation = statistics.stdev(accuracies)
+        what = f"{len(found)} set{'s' * (len(found) > 1)} × {nets} net{'s' * (nets > 1)}"
+        out.print(f"accuracy {statistics.mean(accuracies):.1f} ± {deviation:.1f} % ({what})", highlight=False)

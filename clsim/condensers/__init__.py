@@ -1,0 +1,1 @@
+"""Condensers: a memory that is synthesised, not chosen. A file a family."""

@@ -1,0 +1,114 @@
+"""Model augmentation: nets at an early stage of their training, their weights perturbed, instead of random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clsim.condensers.synthesis import Material
+from clsim.condensers.training import losses, parts, ready
+from clsim.errors import InputError
+from clsim.models import Net
+
+
+def perturb(module: nn.Module, rng: torch.Generator) -> None:
+    """Move the weights to θ + α₁d₁ + α₂d₂, in place.
+
+    d₁ and d₂ are :func:`direction`\\ s, and |α| ~ U(0.01, 0.09), its sign as likely either way, one α a direction for
+    the whole net.
+
+    Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023); the norm-matched
+        directions are those of Li et al., Visualizing the Loss Landscape of Neural Nets (NeurIPS 2018).
+    """
+    parameters = list(module.parameters())
+    where = parameters[0].device
+    size, sign = torch.rand(2, 2, generator=rng, device=rng.device).to(where)
+    alpha = (0.01 + 0.08 * size) * torch.where(sign < 0.5, -1, 1)
+    first, second = direction(parameters, rng), direction(parameters, rng)
+    with torch.no_grad():
+        for theta, d, e in zip(parameters, first, second, strict=True):
+            theta.add_(alpha[0] * d + alpha[1] * e)
+
+
+def direction(parameters: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+    """A Gaussian direction in the space of the weights, each filter of it as long as the filter of the net.
+
+    d_f ← d_f · ‖θ_f‖ / ‖d_f‖ with f a filter of a convolution or a row of a linear layer. One-dimensional parameters
+    (biases, norms) stay where they are: their d is 0.
+
+    Returns:
+        Tensors of the parameters' shapes, on their devices.
+    """
+    found = []
+    for theta in parameters:
+        if theta.ndim < 2:
+            found.append(torch.zeros_like(theta))
+            continue
+        d = torch.randn(theta.shape, generator=rng, device=rng.device).to(theta)
+        dims = tuple(range(1, theta.ndim))
+        length = theta.detach().square().sum(dims, keepdim=True).sqrt()
+        found.append(d * (length / d.square().sum(dims, keepdim=True).sqrt().clamp_min(1e-12)))
+    return found
+
+
+class Nets:
+    """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
+
+    Args:
+        count: early-stage nets; 0: random ones.
+        epochs: that each is trained for on the real samples, 2 in the paper; a fraction is a part of an epoch.
+        perturb: move an early net's weights a little each time, by :func:`perturb`.
+
+    Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
+    """
+
+    def __init__(self, count: int, epochs: float = 2.0, perturb: bool = True) -> None:
+        if count < 0:
+            raise InputError(f"early_nets: found {count}, allowed: from 0")
+        if not 0 <= epochs < math.inf:
+            raise InputError(f"early_epochs: found {epochs}, allowed: from 0")
+        self._count, self._epochs, self._perturb = count, epochs, perturb
+        self._states: list[dict[str, Tensor]] = []
+
+    def __call__(self, material: Material) -> Net:
+        """The next net, in train mode: the same object each time.
+
+        The early nets are trained when first asked for; they follow from the material's seed alone, so that a run that
+        goes on after a break has the same ones.
+        """
+        net = material.fresh()
+        if not self._count:
+            return net
+        while len(self._states) < self._count:
+            self._states.append(self._trained(material, len(self._states)))
+        net.load_state_dict(self._states[int(torch.randint(self._count, (), generator=material.rng))])
+        if self._perturb:
+            perturb(net, material.rng)
+        return net
+
+    def _trained(self, material: Material, number: int) -> dict[str, Tensor]:
+        net = material.build(material.seed(f"early net {number}"))
+        rng = torch.Generator().manual_seed(material.seed(f"early order {number}"))
+        optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=5e-4)
+        rows, place = material.everything()
+        pool, steps = material.pool, round(self._epochs * len(parts(rows, BATCH)))
+        ready(net.eval(), len(rows))
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # dropout must not move the method's
+            torch.manual_seed(material.seed(f"early layers {number}"))
+            order: list[Tensor] = []
+            for _ in range(steps):
+                order = order or list(parts(torch.randperm(len(rows), generator=rng), BATCH))
+                part = order.pop().to(rows.device)
+                optimizer.zero_grad()
+                losses(net, pool.prepare(pool.data.x[rows[part]]), place[part], material).mean().backward()
+                optimizer.step()
+                pool.cost.proxy_steps += 1
+                pool.cost.forward_passes += len(part)
+        return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+LR, BATCH = 0.01, 64
+"""Of nets that are trained on real samples, with momentum 0.9 and weight decay 5e-4."""

@@ -1,0 +1,327 @@
+"""Gradient matching: a net learns from the synthetic images what it would learn from the real ones.
+
+Gradients are compared in float32: the cosines of small gradients are what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.condensers.early import Nets
+from clsim.condensers.synthesis import Material, Synthetic, synthesise
+from clsim.condensers.training import freeze_norms, gradient, mean, train
+from clsim.data import siamese
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.models import Net
+from clsim.pool import Pool
+
+Schedule = dict[int, tuple[int, int]]
+
+LOOPS: Schedule = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
+"""DC's and DSA's: images a class → steps of the images in one net, epochs of the net between two of them."""
+
+CONTRASTIVE_LOOPS: Schedule = {1: (10, 5), 10: (10, 50), 50: (50, 10)}
+"""Those of DCC and DSAC."""
+
+
+def dc(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    iterations: int = 100,
+    lr: float = 0.1,
+    momentum: float = 0.5,
+    real: int = 256,
+    steps: int = 0,
+    epochs: int = 0,
+    net_lr: float = 0.01,
+    start: str = "noise",
+    early_nets: int = 0,
+    early_epochs: float = 2.0,
+    perturb: bool = True,
+) -> Exemplars:
+    """Match the gradients of each class, real and synthetic, while a net learns from the synthetic ones.
+
+    L = Σ_c D(∇_θ ℓ(T_c; θ), ∇_θ ℓ(S_c; θ)) with D(A, B) = Σ_layers Σ_rows (1 − cos(A_row, B_row)): a row is a filter of
+    a convolution or an output of a linear layer, one-dimensional parameters are left out. In each iteration the images
+    take ``steps`` steps in a fresh net, which trains on them for ``epochs`` between one and the next.
+
+    Args:
+        iterations: nets, one after the other; the paper has 1000.
+        lr, momentum: of the images.
+        real: samples of each class a step.
+        steps, epochs: 0: the paper's by images a class, (1, 1) for 1, (10, 50) from 10, (50, 10) from 50 on.
+        net_lr: of the net, with momentum 0.5.
+        start: ``noise``, ``real`` samples, or a selector's picks.
+        early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation,
+            of :func:`~clsim.condensers.formation.acc_dd`.
+        early_epochs: that they are trained for on the real samples.
+        perturb: the early nets' weights, anew each time.
+
+    Needs: random nets.
+    Cost: iterations · steps · C · ``real`` samples forward and backward, the synthetic ones about four times that a
+        sample, and iterations · (steps − 1) · epochs over the synthetic ones.
+    Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021),
+        algorithm 1.
+    """
+    nets = Nets(early_nets, early_epochs, perturb)
+    method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
+    return synthesise(
+        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=()
+    )
+
+
+def dsa(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    iterations: int = 100,
+    lr: float = 0.1,
+    momentum: float = 0.5,
+    real: int = 256,
+    steps: int = 0,
+    epochs: int = 0,
+    net_lr: float = 0.01,
+    start: str = "real",
+    augment: Sequence[str] = siamese.ALL,
+    early_nets: int = 0,
+    early_epochs: float = 2.0,
+    perturb: bool = True,
+) -> Exemplars:
+    """DC under an augmentation that is the same for real and synthetic images.
+
+    L = Σ_c D(∇_θ ℓ(A_c(T_c); θ), ∇_θ ℓ(A_c(S_c); θ)), D as in :func:`dc`: one operation with its parameters A_c is
+    drawn for each class and step. The net trains on augmented synthetic images too, each with its own parameters.
+
+    Args:
+        augment: operations to draw from; leave ``flip`` out for digits.
+
+    The others are those of :func:`dc`.
+
+    Needs: random nets.
+    Cost: as :func:`dc`.
+    Source: Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
+    """
+    nets = Nets(early_nets, early_epochs, perturb)
+    method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
+    return synthesise(
+        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=augment
+    )
+
+
+def dcc(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    iterations: int = 100,
+    lr: float = 0.1,
+    momentum: float = 0.5,
+    real: int = 256,
+    steps: int = 0,
+    epochs: int = 0,
+    net_lr: float = 0.01,
+    warm_iterations: int = 250,
+    warm_steps: int = 10,
+    start: str = "real",
+    early_nets: int = 0,
+    early_epochs: float = 2.0,
+    perturb: bool = True,
+) -> Exemplars:
+    """Match the gradients of all classes together, so that what tells them apart counts.
+
+    L = D(1/C Σ_c ∇_θ ℓ(T_c; θ), 1/C Σ_c ∇_θ ℓ(S_c; θ)), D as in :func:`dc`: the sum over classes comes first. In the
+    bi-level warm-up, while iteration < ``warm_iterations`` and step < ``warm_steps``, it is DC's loss that is
+    descended; the loss that is reported is always the one above.
+
+    Args:
+        steps, epochs: 0: the paper's by images a class, (10, 5) for 1, (10, 50) from 10, (50, 10) from 50 on.
+        net_lr: of the net, without momentum.
+        warm_iterations, warm_steps: of the warm-up; the paper's, for its 1000 iterations. With ``steps`` of 10 and
+            fewer iterations than 250, nothing is left but the warm-up: shorten it along with them.
+
+    The others are those of :func:`dc`.
+
+    Needs: random nets.
+    Cost: as :func:`dc`; outside the warm-up, the graph of all synthetic images is in memory at once.
+    Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
+    """
+    nets = Nets(early_nets, early_epochs, perturb)
+    warm = warm_iterations, warm_steps
+    method = Matching(
+        CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
+    )
+    return synthesise(
+        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=()
+    )
+
+
+def dsac(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    iterations: int = 100,
+    lr: float = 0.1,
+    momentum: float = 0.5,
+    real: int = 256,
+    steps: int = 0,
+    epochs: int = 0,
+    net_lr: float = 0.01,
+    warm_iterations: int = 250,
+    warm_steps: int = 10,
+    start: str = "real",
+    augment: Sequence[str] = siamese.ALL,
+    early_nets: int = 0,
+    early_epochs: float = 2.0,
+    perturb: bool = True,
+) -> Exemplars:
+    """DCC under an augmentation that is the same for real and synthetic images.
+
+    L = D(1/C Σ_c ∇_θ ℓ(A_c(T_c); θ), 1/C Σ_c ∇_θ ℓ(A_c(S_c); θ)), one operation A_c drawn for each class and step.
+
+    Args:
+        augment: operations to draw from; leave ``flip`` out for digits.
+
+    The others are those of :func:`dcc`.
+
+    Needs: random nets.
+    Cost: as :func:`dcc`.
+    Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
+    """
+    nets = Nets(early_nets, early_epochs, perturb)
+    warm = warm_iterations, warm_steps
+    method = Matching(
+        CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
+    )
+    return synthesise(
+        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=augment
+    )
+
+
+class Matching:
+    """One iteration: a net, some steps of the images in it, and its training on them in between. Final.
+
+    Args:
+        loops: what 0 ``steps`` or ``epochs`` stand for.
+        nets: where the net comes from.
+        warm: sum over classes first, but not while iteration and step are both below these; None: never.
+    """
+
+    def __init__(
+        self,
+        loops: Schedule,
+        nets: Nets,
+        *,
+        real: int = 256,
+        steps: int = 0,
+        epochs: int = 0,
+        net_lr: float = 0.01,
+        net_momentum: float = 0.5,
+        warm: tuple[int, int] | None = None,
+    ) -> None:
+        least("steps", steps, 0)
+        least("epochs", epochs, 0)
+        least("real", real, 1)
+        self._loops, self._nets, self._warm = loops, nets, warm
+        self._real, self._steps, self._epochs = real, steps, epochs
+        self._net_lr, self._net_momentum = net_lr, net_momentum
+
+    def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
+        """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
+        steps, epochs = self._loop(len(synthetic) // len(material.counts))
+        net = self._nets(material)
+        optimizer = torch.optim.SGD(net.parameters(), self._net_lr, momentum=self._net_momentum)
+        weights = [p for p in net.parameters() if p.ndim > 1]
+        total = synthetic.images.new_zeros(())
+        for step in range(steps):
+            if step:
+                made, place = synthetic.decoded()
+                train(net, optimizer, made.detach(), place, material, epochs)
+            freeze_norms(net, material)
+            synthetic.optimizer.zero_grad()
+            apart = self._warm is None or (iteration < self._warm[0] and step < self._warm[1])
+            compare = _classes_apart if apart else _classes_together
+            by_class, summed = compare(net, weights, synthetic, material, self._real)
+            synthetic.optimizer.step()
+            total += by_class if self._warm is None else summed
+        return total / steps
+
+    def _loop(self, images: int) -> tuple[int, int]:
+        steps, epochs = self._loops[max(key for key in self._loops if key <= max(images, 1))]
+        return self._steps or steps, self._epochs or epochs
+
+
+def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    """Σ_layers Σ_rows (1 − cos(A_row, B_row)), a scalar; two rows of zeros are equal, and 0 apart.
+
+    Args:
+        real, synthetic: gradients of the same parameters, filters or rows first: (out, …).
+
+    >>> float(distance([torch.eye(2)], [torch.tensor([[3.0, 0.0], [1.0, 0.0]])]))
+    1.0
+    """
+    total = real[0].new_zeros(())
+    for a, b in zip(real, synthetic, strict=True):
+        a, b = a.flatten(1), b.flatten(1)
+        some = a.ne(0).any(1) | b.ne(0).any(1)
+        total = total + ((1 - F.cosine_similarity(a, b, dim=1)) * some).sum()
+    return total
+
+
+def least(name: str, found: float, allowed: float) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        InputError: in one line.
+    """
+    if not found >= allowed:
+        raise InputError(f"{name}: found {found}, allowed: from {allowed}")
+
+
+Compared = tuple[Tensor, Tensor]
+"""DC's loss and DCC's, detached."""
+
+
+def _classes_apart(
+    net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
+) -> Compared:
+    """The images' gradient of Σ_c D(A_c, B_c), class by class, so that only one class's graph is in memory."""
+    loss = synthetic.images.new_zeros(())
+    wanted, found = [], []
+    for position in range(len(material.counts)):
+        change = material.change()
+        x, place = material.real(real, [position])
+        made, made_place = synthetic.of(position)
+        wanted.append(gradient(net, weights, change(x), place, material))
+        ours = gradient(net, weights, change(made), made_place, material, graph=True)
+        apart = distance(wanted[-1], ours)
+        apart.backward(inputs=[synthetic.images])
+        loss += apart.detach()
+        found.append([g.detach() for g in ours])
+    return loss, distance(mean(wanted), mean(found))
+
+
+def _classes_together(
+    net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
+) -> Compared:
+    """The images' gradient of D(1/C Σ_c A_c, 1/C Σ_c B_c); each class under an augmentation of its own."""
+    wanted, shown = [], []
+    for position in range(len(material.counts)):
+        change = material.change()
+        x, place = material.real(real, [position])
+        wanted.append(gradient(net, weights, change(x), place, material))
+        made, made_place = synthetic.of(position)
+        shown.append((change(made), made_place))
+    images, places = zip(*shown, strict=True)
+    ours = gradient(net, weights, torch.cat(images), torch.cat(places), material, graph=True)
+    loss = distance(mean(wanted), ours)
+    loss.backward(inputs=[synthetic.images])
+    return loss.detach(), loss.detach()

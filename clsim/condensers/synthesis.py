@@ -1,0 +1,301 @@
+"""The frame of every condenser: images that a method changes step by step until a few do the work of many.
+
+A method is a function (or a final class) that is called once an iteration with the synthetic images and the real
+ones, and steps the images' optimizer. Which nets it looks through, and what it compares, is all that sets one apart
+from another. Every iteration draws from generators that follow from the seed and the iteration's number: images,
+optimizer and number are all that there is to resume from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clsim import catalog
+from clsim.condensers.nets import Fresh
+from clsim.data import siamese, tiles
+from clsim.errors import InputError
+from clsim.exemplars import Exemplars
+from clsim.exemplars import groups as classes
+from clsim.models import Net
+from clsim.pool import Pool
+from clsim.randomness import derive
+from clsim.selectors.combinators import quotas
+
+Change = Callable[[Tensor], Tensor]
+
+
+class Material:
+    """The real samples, class by class, and random nets: what a method looks at. Final.
+
+    The classes are those of the pool's labelled samples that get a synthetic image; a label that occurs in two tasks
+    is a class in each. A method names them by their position, 0 … C − 1.
+
+    Args:
+        pool: of real samples.
+        members: the rows of each class in the pool.
+        seed: of everything that is drawn.
+        operations: of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
+
+    Attributes:
+        pool: for its ``prepare``, its ``precision`` and its ``cost``.
+        labels, tasks: int64 (C,), the label and the task of each class.
+        columns, targets: int64, the labels that occur, (k,), and where among them each class's is, (C,).
+        counts: real samples of each class.
+        operations: of the siamese augmentation.
+        rng: on the CPU; starts anew with each iteration.
+        augment: on the device of the images; likewise.
+    """
+
+    def __init__(self, pool: Pool, members: Sequence[Tensor], seed: int, operations: Sequence[str] = ()) -> None:
+        self.pool = pool
+        self.counts = [len(rows) for rows in members]
+        firsts = torch.stack([rows[0] for rows in members]) if members else pool.data.y[:0]
+        self.labels, self.tasks = pool.data.y[firsts], pool.data.task[firsts]
+        self.columns, self.targets = self.labels.unique(return_inverse=True)
+        self.rng = torch.Generator()
+        self.augment = torch.Generator(pool.data.device)
+        self.operations = tuple(operations)
+        self._members, self._seed = members, seed
+        self._fresh = Fresh(pool.fresh)
+
+    def begin(self, iteration: int) -> None:
+        """Set every generator to where this iteration starts; torch's own too, which layers such as dropout use."""
+        for name, rng in (("cpu", self.rng), ("device", self.augment)):
+            rng.manual_seed(derive(self._seed, f"{name} {iteration}"))
+        torch.manual_seed(derive(self._seed, f"torch {iteration}"))
+
+    def seed(self, purpose: str) -> int:
+        """A seed that is the same in every iteration, for what a method makes once."""
+        return derive(self._seed, purpose)
+
+    def fresh(self) -> Net:
+        """A net with new random weights, in train mode: the same object each time, its weights drawn anew."""
+        return self._fresh(int(torch.randint(2**62, (), generator=self.rng)))
+
+    def build(self, seed: int) -> Net:
+        """A net of its own with weights drawn from ``seed``, for those that a method keeps."""
+        return self.pool.fresh(seed)
+
+    def change(self, n: int | None = None) -> Change:
+        """One augmentation, drawn now: call it on real and on synthetic images, and both get the same.
+
+        Args:
+            n: for so many images, each with its own parameters.
+        """
+        return siamese.draw(self.operations, n, self.rng)
+
+    def everything(self) -> tuple[Tensor, Tensor]:
+        """The rows in the pool of all real samples, int64 (n,), one class after the other; and the class's position."""
+        n = torch.tensor(self.counts, device=self.labels.device)
+        return torch.cat(list(self._members)), torch.arange(len(n), device=n.device).repeat_interleave(n)
+
+    def rows(self, position: int, size: int) -> Tensor:
+        """Rows in the pool of ``size`` random samples of a class, all of them if it has no more."""
+        drawn = torch.randperm(self.counts[position], generator=self.rng)[:size]
+        return self._members[position][drawn.to(self.pool.data.device)]
+
+    def real(self, size: int, positions: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised real samples, at most ``size`` random ones of each class (all classes, or those named).
+
+        Returns:
+            float32 (n, \\*shape), one class after the other; and int64 (n,), the class's position.
+        """
+        chosen = range(len(self.counts)) if positions is None else positions
+        drawn = [self.rows(c, size) for c in chosen]
+        sizes = torch.tensor([len(rows) for rows in drawn], device=self.pool.data.device)
+        n = sum(len(rows) for rows in drawn)
+        place = torch.tensor(list(chosen), device=sizes.device).repeat_interleave(sizes, output_size=n)
+        return self.pool.prepare(self.pool.data.x[torch.cat(drawn)]), place
+
+
+class Synthetic:
+    """The images (or vectors) in the making. Final.
+
+    Args:
+        images: float32 (m, \\*shape), in the normalised space of the pool's ``prepare``; they are what is optimised.
+        place: int64 (m,), the position of each image's class in ``material``.
+        factor: each stored image holds factor × factor small ones.
+        lr, momentum: of the images' optimizer.
+
+    Attributes:
+        images: the parameter; one class after the other.
+        optimizer: SGD on the images.
+    """
+
+    def __init__(
+        self, images: Tensor, place: Tensor, material: Material, *, factor: int = 1, lr: float, momentum: float
+    ) -> None:
+        self.images = nn.Parameter(images.detach().clone())
+        self.place = place
+        self.factor = factor
+        self.optimizer = torch.optim.SGD([self.images], lr, momentum=momentum)
+        self._material = material
+        pool = material.pool
+        like = pool.data.x[:1]
+        most = 1 if like.is_floating_point() else 255
+        # what prepare does to a value: shift + scale · value
+        self._shift = pool.prepare(torch.zeros_like(like))
+        self._scale = (pool.prepare(torch.full_like(like, most)) - self._shift) / most
+        self._rounds = not like.is_floating_point()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def decoded(self, rows: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """What a net is shown: the images, or the tiles of each at full size; and the class's position of each.
+
+        Gradients flow to :attr:`images`.
+        """
+        return tiles.apart(self.images[rows], self.factor), self.place[rows].repeat_interleave(self.factor**2)
+
+    def of(self, position: int) -> tuple[Tensor, Tensor]:
+        """What a net is shown of one class."""
+        return self.decoded((self.place == position).nonzero().flatten())
+
+    def clip(self) -> None:
+        """Put every pixel back into the range that can be stored; vectors stay as they are."""
+        if self._rounds:
+            with torch.no_grad():
+                self.images.clamp_(self._shift, self._shift + 255 * self._scale)
+
+    def stored(self) -> Tensor:
+        """As they are kept, (m, \\*shape): uint8, rounded and clipped; vectors as they are."""
+        values = (self.images.detach() - self._shift) / self._scale
+        return values.round_().clamp_(0, 255).to(torch.uint8) if self._rounds else values.contiguous()
+
+    def exemplars(self) -> Exemplars:
+        """As they are kept, the first of each class first, then the second; ``index`` −1: they are of no row."""
+        rank = torch.cat([torch.arange(int(n)) for n in self.place.bincount()]) if len(self) else self.place.cpu()
+        order = rank.argsort(stable=True).to(self.place.device)
+        place = self.place[order]
+        keys = torch.rand(len(self), generator=torch.Generator().manual_seed(self._material.seed("keys")))
+        return Exemplars(
+            self.stored()[order].contiguous(),
+            self._material.labels[place],
+            self._material.tasks[place],
+            keys.to(place.device),
+            torch.full_like(place, -1),
+        )
+
+    def copy(self, images: Tensor) -> Synthetic:
+        """Other images in the same places, which no step moves: to measure a loss with."""
+        return Synthetic(images, self.place, self._material, factor=self.factor, lr=0.0, momentum=0.0)
+
+    def restored(self) -> Tensor:
+        """The images as :meth:`stored` leaves them, back in normalised space."""
+        return self._shift + self._scale * self.stored().float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Images and optimizer, as tensors and plain values."""
+        return {"images": self.images.detach(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        with torch.no_grad():
+            self.images.copy_(state["images"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Method(Protocol):
+    """One outer iteration: compares synthetic with real, and steps ``synthetic.optimizer``.
+
+    Returns the loss that it compared by, a detached scalar on the device. What is drawn comes from ``material``. A
+    method keeps nothing from one iteration to the next that does not follow from ``material.seed(…)``.
+    """
+
+    def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
+        """Of ``iteration`` 0, 1, 2 …"""
+
+
+def synthesise(
+    pool: Pool,
+    budget: int,
+    method: Method,
+    *,
+    rng: torch.Generator,
+    iterations: int,
+    lr: float,
+    momentum: float = 0.5,
+    start: str = "real",
+    factor: int = 1,
+    augment: Sequence[str] = siamese.ALL,
+) -> Exemplars:
+    """Images of every labelled class of a pool, made by a method: min(budget, labelled samples), balanced.
+
+    Args:
+        iterations: calls of the method.
+        lr, momentum: of the images' SGD.
+        start: ``real`` samples at random, ``noise`` N(0, 1) in the normalised space, or a selector's picks of each
+            class, as in ``herding``.
+        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
+        augment: the siamese augmentation's operations.
+
+    Raises:
+        InputError: if the pool has no nets to look through, or an argument is wrong.
+    """
+    if iterations < 0:
+        raise InputError(f"iterations: found {iterations}, allowed: a whole number from 0")
+    if budget and not lr > 0:
+        raise InputError(f"lr: found {lr}, allowed: a number above 0")
+    if not 0 <= momentum < 1:
+        raise InputError(f"momentum: found {momentum}, allowed: from 0 to below 1")
+    operations = augment if pool.data.x.ndim == 4 else ()
+    seed = int(torch.randint(2**62, (), generator=rng))
+    rows = classes(pool.data)
+    quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
+    rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
+    material = Material(pool, rows, seed, operations)
+    images = _start(material, rows, quota, start, factor)
+    place = torch.arange(len(quota)).repeat_interleave(torch.tensor(quota, dtype=torch.int64)).to(pool.data.device)
+    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum)
+    with torch.random.fork_rng(devices=[pool.data.device] if pool.data.device.type == "cuda" else []):
+        _iterate(method, synthetic, material, iterations if len(synthetic) else 0)
+    return synthetic.exemplars()
+
+
+def _iterate(method: Method, synthetic: Synthetic, material: Material, iterations: int) -> None:
+    watch, done = material.pool.watch, 0
+    state = None if watch is None else watch.resume()
+    if state is not None:
+        synthetic.load_state_dict(state)
+        done = state["iteration"]
+    for iteration in range(done, iterations):
+        material.begin(iteration)
+        loss = method(iteration, synthetic, material)
+        if watch is not None:
+            watch.step(iteration + 1, iterations, loss, synthetic)
+    if watch is not None and len(synthetic):
+        # with the same nets, real samples and augmentation on both
+        losses = []
+        for images in (synthetic.images.detach(), synthetic.restored()):
+            material.begin(iterations)
+            losses.append(float(method(iterations, synthetic.copy(images), material)))
+        watch.finish(*losses)
+
+
+def _start(material: Material, members: Sequence[Tensor], quota: Sequence[int], start: str, factor: int) -> Tensor:
+    """Images to begin with, one class after the other, normalised."""
+    pool, shape = material.pool, tuple(material.pool.data.x.shape[1:])
+    if factor != 1 and len(shape) != 3:
+        raise InputError(f"factor: found {factor} with vectors, allowed: 1")
+    if len(shape) == 3:
+        tiles.check(*shape[1:], factor)
+    rng = torch.Generator().manual_seed(material.seed("start"))
+    if start == "noise":
+        return torch.randn(sum(quota), *shape, generator=rng).to(pool.data.device)
+    select = None if start == "real" else catalog.component("selectors", start)
+    chosen = [pool.data.y[:0]]
+    for rows, count in zip(members, quota, strict=True):
+        wanted = count * factor**2
+        if select is None:
+            best = rows[torch.randperm(len(rows), generator=rng)[:wanted].to(rows.device)]
+        else:
+            best = rows[select(pool[rows], min(wanted, len(rows)), rng=rng).index]
+        if not len(best):
+            raise InputError(f"start: {start!r} chose nothing, allowed: real, noise, or a selector")
+        chosen.append(best[torch.arange(wanted, device=best.device) % len(best)])
+    return tiles.together(pool.prepare(pool.data.x[torch.cat(chosen)]), factor)

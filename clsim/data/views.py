@@ -1,0 +1,81 @@
+"""Augmentations for the views of self- and semi-supervised learning: each a whole batch at once, a draw an image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from clsim.data.pixels import blend, equalized_table, grey, resized_windows, through, turned_hue
+
+RATIO = (3 / 4, 4 / 3)
+"""Of the sides of a random window."""
+
+
+def large_crop(x: Tensor, rng: torch.Generator) -> Tensor:
+    """A random window of 75 to 100 % of the area, resized to the size of the image; the large views of NNCSL."""
+    return resized_crop(x, rng, size=(x.shape[2], x.shape[3]), scale=(0.75, 1.0))
+
+
+def small_crop(x: Tensor, rng: torch.Generator) -> Tensor:
+    """A random window of 30 to 75 % of the area, resized to 18/32 of the image's sides; the small views of NNCSL."""
+    return resized_crop(x, rng, size=(small_side(x.shape[2]), small_side(x.shape[3])), scale=(0.3, 0.75))
+
+
+def small_side(side: int) -> int:
+    """Of small views: 18 pixels of 32."""
+    return round(side * 18 / 32)
+
+
+def resized_crop(x: Tensor, rng: torch.Generator, *, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+    """A random window of each image, resized to ``size`` (height, width).
+
+    Area U(scale), ratio of the sides log-uniform in [3/4, 4/3]: the first of ten draws that fits, else the largest
+    window in the middle whose ratio is allowed, as in torchvision.
+
+    Source: Szegedy et al., Going Deeper with Convolutions (CVPR 2015).
+    """
+    n, _, h, w = x.shape
+    u = torch.rand(4, n, 10, generator=rng, device=x.device)
+    area = h * w * (scale[0] + (scale[1] - scale[0]) * u[0])
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    ratio = (low + (high - low) * u[1]).exp()
+    width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (width > 0) & (width <= w) & (height > 0) & (height <= h)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    some = fits.any(1)
+    widest, tallest = (min(w, round(h * RATIO[1])), min(h, round(w / RATIO[0])))
+    width = torch.where(some, width.gather(1, first)[:, 0], float(widest))
+    height = torch.where(some, height.gather(1, first)[:, 0], float(tallest))
+    top = torch.where(some, (u[2, :, 0] * (h - height + 1)).floor(), ((h - height) / 2).floor())
+    left = torch.where(some, (u[3, :, 0] * (w - width + 1)).floor(), ((w - width) / 2).floor())
+    return resized_windows(x, top, left, height, width, size)
+
+
+def jitter(x: Tensor, rng: torch.Generator) -> Tensor:
+    """With probability 0.8, brightness, contrast, saturation by factors U(0.6, 1.4) and hue by U(−0.1, 0.1) turns.
+
+    In this order, where torchvision draws one. Grey images have neither saturation nor hue.
+    """
+    n = len(x)
+    u = torch.rand(5, n, 1, 1, 1, generator=rng, device=x.device)
+    brightness, contrast, saturation = 0.6 + 0.8 * u[:3]
+    out = x.to(torch.float32).mul(brightness).clamp_(0, 255)
+    out = blend(grey(out).mean((2, 3), keepdim=True), out, contrast)
+    if x.shape[1] == 3:
+        out = blend(grey(out), out, saturation)
+        out = turned_hue(out, 0.2 * u[3] - 0.1)
+    return torch.where(u[4] < 0.8, out.round_().to(x.dtype), x)
+
+
+def solarize(x: Tensor, rng: torch.Generator) -> Tensor:
+    """With probability 0.2, invert the pixels from level 128."""
+    chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
+    return torch.where(chosen & (x >= 128), 255 - x, x)
+
+
+def equalize(x: Tensor, rng: torch.Generator) -> Tensor:
+    """With probability 0.2, spread the levels of each channel so that their histogram is flat."""
+    chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
+    return torch.where(chosen, through(x, equalized_table(x)), x)

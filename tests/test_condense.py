@@ -1,0 +1,146 @@
+"""``clsim condense``: a set that is a data set again, a command that survives a kill, mistakes in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import clsim
+from clsim.cli import main
+from clsim.condense import Keeper, Nobody, condense
+from clsim.errors import InputError
+
+ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
+QUICK = ["--nets", "2", "--epochs", "2"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["clsim", "condense", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_the_set_loads_again_and_says_what_rounding_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *ARGUMENTS, *QUICK, "--sets", "2", "--out", "set.npz") == 0
+    printed = capsys.readouterr()
+    assert "20 images, 1,280 bytes → set.npz" in printed.out
+    assert "as stored, rounded to whole grey levels" in printed.out
+    assert "(2 sets × 2 nets)" in printed.out
+    assert "iteration 6/6 · loss" in printed.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["set-1.npz", "set-1.png", "set.npz", "set.png"]
+    assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
+    with np.load("set.npz") as file:
+        assert file["x_train"].dtype == np.uint8
+        assert np.bincount(file["y_train"]).tolist() == [2] * 10
+    settings = ["data.dataset=npz", "data.path=set.npz"]
+    record = clsim.run("split-digits", "finetune", settings=settings, data_root=tmp_path / "data", runs=tmp_path / "r")
+    assert record.data["finished"]
+    again = ["--dataset", "set.npz", "--method", "random", "--ipc", "1", "--nets", "0", "--data-root", str(tmp_path)]
+    assert call(monkeypatch, *again, "--out", "smaller.npz") == 0
+
+
+KILLS_ITSELF = """
+import os, signal, sys
+from pathlib import Path
+from clsim import condense as module
+from clsim.cli import main
+
+class Dies(module.Keeper):
+    def step(self, done, total, loss, draft):
+        super().step(done, total, loss, draft)
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+module.Keeper = Dies
+sys.argv = ["clsim", "condense", *{arguments!r}]
+main()
+"""
+
+
+@pytest.mark.parametrize("method", ["dm", "dsa"])
+def test_a_killed_command_goes_on_and_makes_the_same_set(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS, "--method", method, "--nets", "0", "--every", "0", "--no-picture"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(clsim.__file__).parent.parent)}
+    code = KILLS_ITSELF.format(arguments=[*arguments, "--out", "killed.npz"])
+    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert died.returncode == -9, died.stderr
+    state = torch.load("killed.npz.state", weights_only=True)
+    assert state["iteration"] == 4
+    assert not Path("killed.npz").exists()
+    other = [a if a != "iterations=6" else "iterations=7" for a in arguments]
+    assert call(monkeypatch, *other, "--out", "killed.npz") == 2  # another set's state
+    assert call(monkeypatch, *arguments, "--out", "killed.npz") == 0
+    assert call(monkeypatch, *arguments, "--out", "whole.npz") == 0
+    with np.load("killed.npz") as killed, np.load("whole.npz") as whole:
+        for name in whole.files:
+            assert np.array_equal(killed[name], whole[name])
+    assert not Path("killed.npz.state").exists()
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"no state")
+    with pytest.raises(InputError, match="cannot be read"):
+        Keeper(tmp_path / "state", "key", Nobody()).resume()
+    torch.save({"clsim": clsim.__version__, "key": "other"}, tmp_path / "state")
+    with pytest.raises(InputError, match="found the state of another set"):
+        Keeper(tmp_path / "state", "key", Nobody()).resume()
+
+
+def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
+    state = torch.get_rng_state()
+    options = {"iterations": 2}
+    first, again, other = (
+        condense("digits", "dm", ipc=2, per_class=10, options=options, nets=1, epochs=1, seed=s, threads=1)
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(first.exemplars.x, again.exemplars.x)
+    assert first.accuracies == again.accuracies
+    assert not torch.equal(first.exemplars.x, other.exemplars.x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "dn"], "did you mean"),
+        (["--dataset", "cifar1"], "did you mean 'cifar10'"),
+        (["--dataset", "no.npz"], "no file 'no.npz'"),
+        (["--out", "set.txt"], "allowed: a name that ends in .npz"),
+        (["--out", "nowhere/set.npz"], "no folder 'nowhere'"),
+        (["--option", "iteration=2"], "did you mean 'iterations'"),
+        (["--precision", "fp8"], "allowed: fp32, bf16"),
+        (["--model", "convnet4"], "did you mean 'convnet3'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "--dataset", "digits", "--nets", "0", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+
+
+def test_files_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("condensed.npz").write_bytes(b"")
+    assert call(monkeypatch, "--dataset", "digits") == 2

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim import catalog
+from clsim.checks import check_condenser
+from clsim.components import COMPONENTS
+from clsim.condense import _method
+from clsim.condensers import matching, training
+from clsim.condensers.early import Nets
+from clsim.condensers.matching import Matching, distance
+from clsim.condensers.synthesis import Synthetic, synthesise
+from clsim.data import siamese
+from clsim.errors import InputError
+from clsim.models import Net
+from clsim.pool import Pool
+from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
+from tests.helpers import assert_same, generator
+
+METHODS = {"dc": matching.dc, "dsa": matching.dsa, "dcc": matching.dcc, "dsac": matching.dsac}
+ONE = {1: (1, 1)}
+RANDOM = Nets(0)
+
+
+def plain_gradient(net: Net, x: Tensor, y: Tensor) -> list[Tensor]:
+    """With ``backward``, of the parameters with two and more dimensions."""
+    net.zero_grad()
+    F.cross_entropy(net.head(net.body(x)), y).backward()
+    return [p.grad.clone() for p in net.parameters() if p.grad is not None and p.ndim > 1]
+
+
+def plain_distance(a: list[Tensor], b: list[Tensor]) -> float:
+    """Row by row."""
+    total = 0.0
+    for of_a, of_b in zip(a, b, strict=True):
+        for row, other in zip(of_a, of_b, strict=True):
+            total += 1 - float((row * other).sum() / (row.norm() * other.norm()))
+    return total
+
+
+def everything_of(pool: Pool, net: Net, position: int) -> list[Tensor]:
+    rows = pool.data.y == position
+    return plain_gradient(net, pool.prepare(pool.data.x[rows]), pool.data.y[rows])
+
+
+def test_the_distance_is_that_of_a_plain_recomputation() -> None:
+    shapes = [(4, 3, 3, 3), (5, 7), (2, 2)]
+    a, b = ([torch.randn(s, generator=generator(i), dtype=torch.float64) for s in shapes] for i in (1, 2))
+    assert float(distance(a, b)) == pytest.approx(plain_distance(a, b), abs=1e-12)
+    assert float(distance(a, [3 * x for x in a])) == pytest.approx(0, abs=1e-12)
+    assert float(distance(a, [-x for x in a])) == pytest.approx(2 * (4 + 5 + 2), abs=1e-12)
+
+
+def test_rows_of_zeros_are_no_distance_apart_and_send_no_gradient() -> None:
+    a = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]])
+    b = torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.0, 2.0]], requires_grad=True)
+    apart = distance([a], [b])
+    assert float(apart.detach()) == pytest.approx(1, abs=1e-6)
+    apart.backward()
+    assert b.grad is not None
+    assert torch.isfinite(b.grad).all()
+    assert not b.grad[0].any()
+
+
+@pytest.mark.parametrize("operations", [(), siamese.ALL])
+@pytest.mark.parametrize("warm", [None, (0, 0), (9, 9)])
+def test_loss_and_gradient_are_zero_where_synthetic_equals_real(
+    operations: tuple[str, ...], warm: tuple[int, int] | None
+) -> None:
+    material = material_of(pool_of(6), operations)
+    synthetic = synthetic_of(material, 6)
+    before = synthetic.images.detach().clone()
+    loss = Matching(ONE, RANDOM, steps=3, warm=warm)(0, synthetic, material)
+    assert abs(float(loss)) < 1e-9
+    torch.testing.assert_close(synthetic.images.detach(), before, rtol=0, atol=1e-7)
+    away = synthetic_of(material, 6, noise=0.5)
+    assert Matching(ONE, RANDOM, warm=warm)(0, away, material) > 0.1
+    assert away.images.grad is not None
+    assert away.images.grad.abs().sum() > 1e-3
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_loss_and_gradient_are_those_of_a_plain_recomputation(together: bool) -> None:
+    pool = pool_of(6)
+    material = material_of(pool)
+    synthetic = synthetic_of(material, 2, noise=0.4)
+    start = synthetic.images.detach().clone()
+    loss = Matching(ONE, RANDOM, warm=(0, 0) if together else None)(0, synthetic, material)
+    material.begin(0)
+    net = material.fresh()
+    wanted = [everything_of(pool, net, c) for c in range(CLASSES)]
+    if together:
+        wanted = [[torch.stack(of_one).mean(0) for of_one in zip(*wanted, strict=True)]]
+
+    def plain(x: Tensor) -> float:
+        groups = [slice(None)] if together else [synthetic.place == c for c in range(CLASSES)]
+        found = [plain_gradient(net, x[rows], synthetic.place[rows]) for rows in groups]
+        return sum(plain_distance(a, b) for a, b in zip(wanted, found, strict=True))
+
+    assert float(loss) == pytest.approx(plain(start), rel=1e-9)
+    assert synthetic.images.grad is not None
+    towards = torch.randn(start.shape, generator=generator(8), dtype=start.dtype)
+    slope = (plain(start + 1e-5 * towards) - plain(start - 1e-5 * towards)) / 2e-5
+    assert float((synthetic.images.grad * towards).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+def test_the_gradient_of_real_samples_is_that_of_the_mean_of_the_classes_whatever_their_sizes_and_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = pool_of(6)
+    material = material_of(pool)
+    net = material.fresh()
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    rows = torch.cat([(pool.data.y == c).nonzero().flatten()[: c + 2] for c in range(CLASSES)])
+    x, place = pool.prepare(pool.data.x[rows]), pool.data.y[rows]
+    of_each = [plain_gradient(net, x[place == c], place[place == c]) for c in range(CLASSES)]
+    wanted = training.mean(of_each)
+    for block in (2, 128):
+        monkeypatch.setattr(training, "BLOCK", block)
+        torch.testing.assert_close(training.gradient(net, weights, x, place, material), wanted)
+    torch.testing.assert_close(training.gradient(net, weights, x, place, material, graph=True), wanted)
+
+
+def test_only_the_classes_at_hand_are_in_the_softmax() -> None:
+    few, many = (material_of(pool_of(4, classes=n)) for n in (CLASSES, 7))
+    small, large = few.fresh(), many.fresh()
+    large.body.load_state_dict(small.body.state_dict())
+    with torch.no_grad():
+        large.head.weight[:CLASSES], large.head.bias[:CLASSES] = small.head.weight, small.head.bias
+    x, place = few.real(4)
+    torch.testing.assert_close(training.losses(large, x, place, many), training.losses(small, x, place, few))
+    weights = [large.head.weight]
+    assert not training.gradient(large, weights, x, place, many)[0][CLASSES:].any()
+
+
+def test_dcc_equals_dc_with_one_class() -> None:
+    pool = pool_of(6)
+    one = pool[(pool.data.y == 1).nonzero().flatten()]
+    # another label keeps the softmax from being constant: the class is one, the labels are three
+    sets = []
+    for warm in (None, (0, 0)):
+        material = material_of(one, siamese.ALL)
+        material.columns, material.targets = torch.arange(CLASSES), torch.tensor([1])
+        x = one.prepare(one.data.x[:2]) + 0.5
+        synthetic = Synthetic(x, torch.zeros(2, dtype=torch.int64), material, lr=0.1, momentum=0.5)
+        losses = [float(Matching(ONE, RANDOM, steps=2, net_momentum=0.5, warm=warm)(0, synthetic, material))]
+        sets.append((losses, synthetic.images.detach()))
+    assert sets[0][0][0] > 0.01
+    assert_same(sets[0], sets[1])
+
+
+def test_with_several_classes_dcc_is_not_dc_and_its_warm_up_is() -> None:
+    sets = []
+    for warm in (None, (1, 1), (1, 9), (0, 9)):
+        material = material_of(pool_of(6))
+        synthetic = synthetic_of(material, 2, noise=0.5)
+        Matching(ONE, RANDOM, steps=2, warm=warm)(0, synthetic, material)
+        sets.append(synthetic.images.detach())
+    apart, half, whole, none = sets
+    assert torch.equal(apart, whole)
+    assert not torch.equal(apart, half)
+    assert not torch.equal(half, none)
+
+
+def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None:
+    losses = []
+    for warm in ((1, 1), (0, 0)):
+        material = material_of(pool_of(6))
+        losses.append(float(Matching(ONE, RANDOM, warm=warm)(0, synthetic_of(material, 2, noise=0.5), material)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(matching, "train", lambda net, optimizer, x, place, material, epochs: trained.append(epochs))
+    for each, table, wanted in ((1, matching.LOOPS, []), (1, matching.CONTRASTIVE_LOOPS, 9 * [5])):
+        material = material_of(pool_of(4))
+        Matching(table, RANDOM)(0, synthetic_of(material, each), material)
+        assert trained == wanted
+        trained.clear()
+    material = material_of(pool_of(12))
+    Matching(matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
+    assert trained == 9 * [50]
+
+
+def test_between_the_steps_the_net_trains_on_the_synthetic_images() -> None:
+    material = material_of(pool_of(6))
+    synthetic = synthetic_of(material, 2)
+    x, place = synthetic.decoded()
+    net = material.fresh()
+    before = training.losses(net, x, place, material).mean()
+    training.train(net, torch.optim.SGD(net.parameters(), 0.1), x.detach(), place, material, 40)
+    assert training.losses(net, x, place, material).mean() < 0.9 * before
+
+
+def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_compared() -> None:
+    material = material_of(pool_of(8, normed))
+    net = material.fresh()
+    training.freeze_norms(net, material)
+    norm = net.body[1]
+    assert not norm.training
+    assert norm.momentum == 0.1
+    activations = net.body[0](material.pool.prepare(material.pool.data.x))  # all 8 of each class, fewer than 16
+    torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, activations.var((0, 2, 3)))
+    synthetic = synthetic_of(material, 8)
+    assert abs(float(Matching(ONE, RANDOM, steps=2)(0, synthetic, material))) < 1e-9
+
+
+def test_no_batch_is_a_single_sample_left_over() -> None:
+    for n, most in ((257, 256), (1, 64), (65, 64), (500, 64), (512, 256)):
+        sizes = [len(part) for part in training.parts(torch.arange(n), most)]
+        assert sum(sizes) == n
+        assert max(sizes) <= most
+        assert min(sizes) > 1 or n == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_set_and_torchs_own_generator_is_untouched(name: str) -> None:
+    pool, before = pool_of(6, dtype=torch.float32), torch.random.get_rng_state()
+    sets = [METHODS[name](pool, 6, rng=generator(seed), iterations=2, steps=2, epochs=1, real=4) for seed in (1, 1, 2)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert_same(sets[0].columns(), sets[1].columns())
+    assert not torch.equal(sets[0].x, sets[2].x)
+    assert sets[0].x.dtype == torch.uint8
+    assert sets[0].y.bincount().tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_more_iterations_lower_the_loss(together: bool) -> None:
+    """In nets that the images were not made with."""
+    pool, found = pool_of(10, shallow, dtype=torch.float32), []
+    for iterations in (0, 5, 40):
+        method = Matching(ONE, RANDOM, real=10, warm=(0, 0) if together else None)
+        made = synthesise(pool, 6, method, rng=generator(), iterations=iterations, lr=0.5, start="noise", augment=())
+        found.append(loss_of(made, method, pool))
+    assert found[2] < 0.8 * found[1] < 0.8 * found[0]
+
+
+def test_early_nets_are_an_option_of_all() -> None:
+    for name, condense in METHODS.items():
+        pool = pool_of(6, dtype=torch.float32)
+        options = {"iterations": 1, "steps": 1, "real": 4}
+        early = condense(pool, 6, rng=generator(), early_nets=1, early_epochs=5, **options)
+        random = condense(pool, 6, rng=generator(), **options)
+        assert not torch.equal(early.x, random.x), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_contract_of_a_condenser_is_kept(name: str) -> None:
+    check_condenser(partial(METHODS[name], iterations=1, steps=2, epochs=1, real=8))
+
+
+@pytest.mark.parametrize("name", COMPONENTS["condensers"])
+def test_digits_are_mirrored_by_none_and_change_no_other_operation(name: str) -> None:
+    for digits in (False, True):
+        made = inspect.signature(_method(name, {}, digits)).parameters
+        if "augment" in made:
+            plain = inspect.signature(catalog.component("condensers", name)).parameters["augment"].default
+            assert tuple(made["augment"].default) == tuple(op for op in plain if op != "flip" or not digits)
+
+
+def test_mistakes_are_one_clear_line() -> None:
+    pool = pool_of(4)
+    with pytest.raises(InputError, match="steps: found -1, allowed: from 0"):
+        matching.dc(pool, 3, rng=generator(), steps=-1)
+    with pytest.raises(InputError, match="real: found 0, allowed: from 1"):
+        matching.dsac(pool, 3, rng=generator(), real=0)
+    with pytest.raises(InputError, match="early_nets: found -2, allowed: from 0"):
+        matching.dcc(pool, 3, rng=generator(), early_nets=-2)
