@@ -185,7 +185,7 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
     spec = resolve(
         "split-digits", strategy, settings=[*SMALL, *wide], flags={"controller": {"name": "stability-decay"}}
     )
-    stream = stream_of(spec)
+    stream = stream_of(spec, tmp_path)
     cost = loop.Cost()
     setup, learner = loop.assemble(spec, stream, cost)
     for position in (0, 1):
@@ -202,8 +202,8 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
         setup.randomness.load_state_dict(before["randomness"])  # torch's own generator is everybody's
 
 
-def stream_of(spec: RunSpec) -> streams.Stream:
-    return divide.build(data.load(spec.data, Path("none")), spec.stream, spec.seed, torch.device("cpu"))
+def stream_of(spec: RunSpec, root: Path) -> streams.Stream:
+    return divide.build(data.load(spec.data, root), spec.stream, spec.seed, torch.device("cpu"))
 
 
 def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
