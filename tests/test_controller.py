@@ -420,3 +420,16 @@ def test_stability_reads_the_learners_own_defaults() -> None:
     assert whole == {"epochs": 30}
     assert type(whole["epochs"]) is int
     assert math.isclose(controller.stability(LearnerSpec("gem"), ["margin", "damping"])["damping"], 1e-3)
+
+
+def test_a_search_begins_with_the_values_that_are_given_for_it() -> None:
+    tuned = LearnerSpec("lwf", {"strength": 1.0})
+    assert controller.stability(tuned, ["strength"], {"strength": 10}) == {"strength": 10.0}
+    spec = resolve("split-digits", "lwf", flags={"controller": {"name": "stability-decay"}})
+    assert (spec.controller.first, spec.learner.options["strength"]) == ({"strength": 10.0}, 1.0)
+
+
+@pytest.mark.parametrize("first", [{"stength": 1.0}, {"strength": 0.0}, {"strength": "much"}])
+def test_values_to_begin_with_are_numbers_of_options_that_decay(first: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"controller\.first"):
+        ControllerSpec("stability-decay", decay=("strength",), first=first)
