@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from clsim.compat import import_torchvision
 from clsim.data.augment import AUGMENTATIONS
-from clsim.data.pixels import equalized_table, resized_windows, stretched_table, through, turned_hue
+from clsim.data.pixels import equalized_table, only, resized_windows, stretched_table, through, turned_hue
 from clsim.data.strong import OPERATIONS, apply, cutout, rand_augment
 from clsim.data.views import equalize, jitter, large_crop, resized_crop, small_crop, solarize
 from tests.helpers import generator
@@ -214,3 +215,42 @@ def test_views_take_grey_and_colour_and_leave_their_input_alone(name: str, chann
     assert out.dtype == torch.uint8
     assert out.shape[:2] == x.shape[:2]
     assert not torch.equal(out, AUGMENTATIONS[name](x, generator(2)))
+
+
+@pytest.mark.parametrize("name", ["jitter", "equalize", "rand-augment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_image_changes_with_those_that_are_computed_beside_it(
+    name: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(120, channels)
+    few = AUGMENTATIONS[name](x, generator(7))
+
+    def all_rows(chosen: Tensor, change: Callable[..., Tensor], x: Tensor, *columns: Tensor) -> Tensor:
+        """As on a GPU."""
+        return torch.where(chosen.view(-1, *[1] * (x.ndim - 1)), change(x, *columns), x)
+
+    for module in ("views", "strong"):
+        monkeypatch.setattr(f"clsim.data.{module}.only", all_rows)
+    assert torch.equal(few, AUGMENTATIONS[name](x, generator(7)))
+    assert not torch.equal(few, x)
+
+
+def test_only_the_chosen_rows_are_computed() -> None:
+    given: list[list[list[float]]] = []
+
+    def change(x: Tensor, shift: Tensor) -> Tensor:
+        given.append([x.flatten().tolist(), shift.tolist()])
+        return x + shift[:, None]
+
+    x, shift = torch.arange(4.0)[:, None], torch.tensor([10.0, 20.0, 30.0, 40.0])
+    found = only(torch.tensor([False, True, False, True]), change, x, shift)
+    assert found.flatten().tolist() == [0, 21, 2, 43]
+    assert x.flatten().tolist() == [0, 1, 2, 3]
+    assert given == [[[1, 3], [20, 40]]]
+    assert torch.equal(only(torch.zeros(4, dtype=torch.bool), change, x, shift), x)
+    assert len(given) == 1
+
+
+def test_without_an_image_a_view_is_empty() -> None:
+    for name, view in AUGMENTATIONS.items():
+        assert len(view(torch.zeros(0, 3, 16, 16, dtype=torch.uint8), generator())) == 0, name

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+
+def only(chosen: Tensor, change: Callable[..., Tensor], x: Tensor, *columns: Tensor) -> Tensor:
+    """``x``, of which the chosen rows are those of ``change(x, *columns)``, where no row depends on another.
+
+    A CPU computes the chosen rows alone. A GPU, which would have to be waited for to know how many these are, computes
+    all and drops the others.
+
+    Args:
+        chosen: bool (n,).
+        columns: what else ``change`` is given, n rows each.
+    """
+    if x.device.type != "cpu":
+        return torch.where(chosen.view(-1, *[1] * (x.ndim - 1)), change(x, *columns), x)
+    rows = chosen.nonzero().flatten()
+    if not len(rows):
+        return x
+    return x.index_copy(0, rows, change(*(part.index_select(0, rows) for part in (x, *columns))))
 
 
 def blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
@@ -29,17 +49,24 @@ def turned_hue(x: Tensor, turn: Tensor) -> Tensor:
         x: float32 (n, 3, h, w).
         turn: (n, 1, 1, 1), in turns: 1 is all the way around.
     """
-    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
-    chroma = value - least
     red, green, blue = x.split(1, dim=1)
-    safe = chroma.clamp_min(1e-12)
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    k = (hue + 6 * turn + x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)).remainder(6)
-    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # selected by a weight of 0 or 1, which is exact: many times faster than torch.where over pixels
+    hue = torch.lerp(chroma.mul(4).add_(red).sub_(green), chroma.mul(2).add_(blue).sub_(red), _equal(value, green))
+    hue = torch.lerp(hue, green - blue, _equal(value, red)).div_(chroma.clamp_min(1e-12)).add_(6 * turn)
+    out = torch.empty_like(x)
+    for shift, channel in zip((3.0, 1.0, -1.0), out.split(1, dim=1), strict=True):
+        # clip(min(k, 4 − k), 0, 1) = clip(2 − |k − 2|, 0, 1), where k − 2 = shift + H may be taken from −3 to 3
+        away = hue + shift
+        away.sub_((away / 6).round_(), alpha=6).abs_()
+        torch.sub(value, chroma * (2 - away).clamp_(0, 1), out=channel)
+    return out
+
+
+def _equal(a: Tensor, b: Tensor) -> Tensor:
+    """1.0 where they are, 0.0 elsewhere."""
+    return torch.eq(a, b, out=torch.empty_like(a))
 
 
 def histogram(x: Tensor) -> Tensor:
@@ -92,7 +119,8 @@ def resized_windows(
 ) -> Tensor:
     """A window of each image, resized to ``size`` (height, width), bilinear; shrinking is low-pass filtered.
 
-    Resizing is separable, so it is two products with a matrix of weights an image: rows, then columns.
+    Resizing is separable, so it is two products with a matrix of weights an image: rows, then columns. All channels
+    are in one product, for which they stand side by side.
 
     Args:
         x: uint8 (n, c, h, w).
@@ -101,10 +129,14 @@ def resized_windows(
     Returns:
         uint8 (n, c, *size).
     """
-    rows = _weights(top, height, size[0], x.shape[2])
-    columns = _weights(left, width, size[1], x.shape[3])
-    out = rows[:, None] @ x.to(torch.float32) @ columns[:, None].transpose(2, 3)
-    return out.round_().clamp_(0, 255).to(torch.uint8)
+    n, c, h, w = x.shape
+    rows = _weights(top, height, size[0], h)
+    columns = _weights(left, width, size[1], w)
+    lines = torch.empty(n, h, c, w, device=x.device).copy_(x.transpose(1, 2))
+    lines = (rows @ lines.view(n, h, c * w)).view(n, size[0] * c, w) @ columns.transpose(1, 2)
+    out = torch.empty(n, c, *size, dtype=torch.uint8, device=x.device)
+    # weights are positive and their sum is 1: no level below 0 or, rounded, above 255
+    return out.copy_(lines.round_().view(n, size[0], c, size[1]).transpose(1, 2))
 
 
 def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
@@ -114,5 +146,5 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * ratio
     source = torch.arange(side, device=start.device).float()
     inside = (source >= start) & (source < start + length)
-    weights = (1 - (source + 0.5 - centre).abs() / ratio.clamp_min(1)).clamp_min(0) * inside
-    return weights / weights.sum(2, keepdim=True)
+    weights = (source + 0.5 - centre).abs_().div_(-ratio.clamp_min(1)).add_(1).clamp_min_(0).mul_(inside)
+    return weights.div_(weights.sum(2, keepdim=True))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.data.pixels import blend, equalized_table, grey, stretched_table, through
+from clsim.data.pixels import blend, equalized_table, grey, only, stretched_table, through
 
 OPERATIONS = (
     *("identity", "auto-contrast", "equalize", "posterize", "solarize"),  # tables of levels
@@ -35,20 +35,17 @@ def rand_augment(x: Tensor, rng: torch.Generator) -> Tensor:
 def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """One operation an image.
 
-    All tables of levels are one look-up, all blends one blend, all affine maps one resampling; an image that has
-    another operation passes through each unchanged.
+    All tables of levels are one look-up, all blends one blend, all affine maps one resampling, each of the images that
+    drew it.
 
     Args:
         x: uint8 (n, c, h, w).
         operation: int64 (n,), positions in :data:`OPERATIONS`.
         magnitude: float32 (n,) in [0, 1].
     """
-    which = {name: operation == i for i, name in enumerate(OPERATIONS)}
-    out = through(x, _tables(x, which, magnitude))
-    blended = which["brightness"] | which["color"] | which["contrast"] | which["sharpness"]
-    out = torch.where(blended.view(-1, 1, 1, 1), _blends(x, which, magnitude), out)
-    moved = operation >= OPERATIONS.index("rotate")
-    return torch.where(moved.view(-1, 1, 1, 1), _moved(x, which, magnitude), out)
+    x = only(_among(operation, *OPERATIONS[1:5]), _looked_up, x, operation, magnitude)
+    x = only(_among(operation, *OPERATIONS[5:9]), _blended, x, operation, magnitude)
+    return only(_among(operation, *OPERATIONS[9:]), _moved, x, operation, magnitude)
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -65,25 +62,33 @@ def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
     return x.masked_fill(hole, 128)
 
 
-def _tables(x: Tensor, which: dict[str, Tensor], magnitude: Tensor) -> Tensor:
-    levels = torch.arange(256, device=x.device).expand(len(x), 1, 256)
-    bits = 4 + (5 * magnitude).long().clamp_max(4).view(-1, 1, 1)
-    threshold = (256 * magnitude).view(-1, 1, 1)
-    table = torch.where(which["posterize"].view(-1, 1, 1), levels >> (8 - bits) << (8 - bits), levels)
-    table = torch.where(which["solarize"].view(-1, 1, 1) & (levels >= threshold), 255 - levels, table)
+def _among(operation: Tensor, *names: str) -> Tensor:
+    """bool (n,)."""
+    places = [OPERATIONS.index(name) for name in names]
+    return (operation >= places[0]) & (operation <= places[-1])
+
+
+def _looked_up(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    levels = torch.arange(256, device=x.device)
+    bits = 8 - (4 + (5 * magnitude).long().clamp_max(4)).view(-1, 1, 1)
+    solarized = torch.where(levels >= (256 * magnitude).view(-1, 1, 1), 255 - levels, levels)
+    table = torch.where(_among(operation, "posterize").view(-1, 1, 1), levels >> bits << bits, solarized)
     table = table.to(torch.uint8).expand(len(x), x.shape[1], 256)
-    table = torch.where(which["auto-contrast"].view(-1, 1, 1), stretched_table(x), table)
-    return torch.where(which["equalize"].view(-1, 1, 1), equalized_table(x), table)
+    table = only(_among(operation, "auto-contrast"), lambda _, some: stretched_table(some), table, x)
+    return through(x, only(_among(operation, "equalize"), lambda _, some: equalized_table(some), table, x))
 
 
-def _blends(x: Tensor, which: dict[str, Tensor], magnitude: Tensor) -> Tensor:
+def _blended(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     pixels = x.to(torch.float32)
-    luma = grey(pixels)
     base = torch.zeros_like(pixels)
-    base = torch.where(which["color"].view(-1, 1, 1, 1), luma, base)
-    base = torch.where(which["contrast"].view(-1, 1, 1, 1), luma.mean((2, 3), keepdim=True), base)
-    base = torch.where(which["sharpness"].view(-1, 1, 1, 1), _smooth(pixels), base)
+    base = only(_among(operation, "color"), lambda _, some: grey(some).expand_as(some), base, pixels)
+    base = only(_among(operation, "contrast"), _mean_grey, base, pixels)
+    base = only(_among(operation, "sharpness"), lambda _, some: _smooth(some), base, pixels)
     return blend(base, pixels, (0.05 + 0.9 * magnitude).view(-1, 1, 1, 1)).round_().to(torch.uint8)
+
+
+def _mean_grey(_: Tensor, pixels: Tensor) -> Tensor:
+    return grey(pixels).mean((2, 3), keepdim=True).expand_as(pixels)
 
 
 def _smooth(pixels: Tensor) -> Tensor:
@@ -97,13 +102,13 @@ def _smooth(pixels: Tensor) -> Tensor:
     return out
 
 
-def _moved(x: Tensor, which: dict[str, Tensor], magnitude: Tensor) -> Tensor:
+def _moved(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """Each image resampled bilinearly under its own affine map, about its centre."""
     h, w = x.shape[2:]
     signed = 2 * magnitude - 1
-    angle = torch.where(which["rotate"], math.radians(30) * signed, 0)
-    shear_x, shear_y = (torch.where(which[f"shear-{axis}"], 0.3 * signed, 0) for axis in "xy")
-    shift_x, shift_y = (torch.where(which[f"translate-{axis}"], 0.6 * signed, 0) for axis in "xy")
+    angle = torch.where(_among(operation, "rotate"), math.radians(30) * signed, 0)
+    shear_x, shear_y = (torch.where(_among(operation, f"shear-{axis}"), 0.3 * signed, 0) for axis in "xy")
+    shift_x, shift_y = (torch.where(_among(operation, f"translate-{axis}"), 0.6 * signed, 0) for axis in "xy")
     cos, sin = angle.cos(), angle.sin()
     # of target coordinates in [−1, 1] to those of the source; pixels need not be square in these
     first = torch.stack([cos, (shear_x - sin) * (h / w), shift_x], 1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from clsim.data.pixels import blend, equalized_table, grey, resized_windows, through, turned_hue
+from clsim.data.pixels import blend, equalized_table, grey, only, resized_windows, through, turned_hue
 
 RATIO = (3 / 4, 4 / 3)
 """Of the sides of a random window."""
@@ -58,24 +58,30 @@ def jitter(x: Tensor, rng: torch.Generator) -> Tensor:
 
     In this order, where torchvision draws one. Grey images have neither saturation nor hue.
     """
-    n = len(x)
-    u = torch.rand(5, n, 1, 1, 1, generator=rng, device=x.device)
-    brightness, contrast, saturation = 0.6 + 0.8 * u[:3]
-    out = x.to(torch.float32).mul(brightness).clamp_(0, 255)
+    u = torch.rand(5, len(x), 1, 1, 1, generator=rng, device=x.device)
+    return only(u[4].flatten() < 0.8, _jittered, x, *(0.6 + 0.8 * u[:3]), 0.2 * u[3] - 0.1)
+
+
+def _jittered(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
+    out = x.to(torch.float32).mul_(brightness).clamp_(0, 255)
     out = blend(grey(out).mean((2, 3), keepdim=True), out, contrast)
     if x.shape[1] == 3:
         out = blend(grey(out), out, saturation)
-        out = turned_hue(out, 0.2 * u[3] - 0.1)
-    return torch.where(u[4] < 0.8, out.round_().to(x.dtype), x)
+        out = turned_hue(out, turn)
+    return out.round_().to(x.dtype)
 
 
 def solarize(x: Tensor, rng: torch.Generator) -> Tensor:
     """With probability 0.2, invert the pixels from level 128."""
     chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
-    return torch.where(chosen & (x >= 128), 255 - x, x)
+    # of a level and its inverse, the lower
+    return torch.minimum(x, x ^ (chosen * 255).to(x.dtype))
 
 
 def equalize(x: Tensor, rng: torch.Generator) -> Tensor:
     """With probability 0.2, spread the levels of each channel so that their histogram is flat."""
-    chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
-    return torch.where(chosen, through(x, equalized_table(x)), x)
+    return only(torch.rand(len(x), generator=rng, device=x.device) < 0.2, _equalized, x)
+
+
+def _equalized(x: Tensor) -> Tensor:
+    return through(x, equalized_table(x))
