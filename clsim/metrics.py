@@ -6,8 +6,9 @@ experience i; NaN = not tested. A metric that needs an entry that was not tested
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,16 @@ def worst_case_accuracy(R: Matrix) -> float:
     return float(R[-1, -1] if size == 1 else R[-1, -1] / size + (1 - 1 / size) * minimum_accuracy(R))
 
 
-def _mean(values: Sequence[float]) -> float:
+def accuracy_unlabelled(shares: np.ndarray) -> float:
+    """How well an experience's unlabelled samples are predicted at its end: (1/T) Σ_i u_i, where there are any.
+
+    Args:
+        shares: u, the share predicted right after experience i of its own unlabelled samples, (T,).
+    """
+    return _mean(shares[~np.isnan(shares)])
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """The mean; NaN of nothing, as with a single experience."""
     return float(np.mean(values)) if len(values) else float("nan")
 
@@ -143,7 +153,17 @@ METRICS = {
     "minimum_accuracy": Metric("minimum accuracy", minimum_accuracy),
     "worst_case_accuracy": Metric("worst-case accuracy", worst_case_accuracy),
 }
-"""Every metric by the name that specs and records use."""
+"""Every metric of each run's accuracy matrix, by the name that specs and records use."""
+
+FURTHER = {
+    "accuracy_neighbours": Metric("final accuracy, nearest neighbours", final_average_accuracy),
+    "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
+    "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
+}
+"""What only some runs have: metrics of the readout by nearest neighbours in memory, and of unlabelled samples."""
+
+ALL = METRICS | FURTHER
+"""What a report may show."""
 
 
 def summary(
@@ -168,3 +188,18 @@ def summary(
     }
     values = {name: metric.function(R, *further.get(name, ())) for name, metric in METRICS.items()}
     return {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def further(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """The :data:`FURTHER` metrics of a run's record; None where it has not what they are of.
+
+    >>> print(further({"unlabelled": [0.9, None, 0.6]})["accuracy_unlabelled"])
+    0.75
+    """
+    by_neighbours, learnt = record.get("readouts", {}).get("nearest-neighbour"), record.get("unlabelled")
+    values: dict[str, float | None] = {}
+    for name, metric in FURTHER.items():
+        source = learnt if name == "accuracy_unlabelled" else by_neighbours
+        value = np.nan if source is None else metric.function(np.asarray(source, dtype=float))
+        values[name] = None if np.isnan(value) else value
+    return values

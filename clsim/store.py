@@ -295,7 +295,10 @@ def _problem(data: Any, fingerprint: str) -> str:
         if not isinstance(data.get(key), kind):
             return f"{key}: found {type(data.get(key)).__name__}, allowed: {kind.__name__}"
     size = len(data["accuracy"])
-    rows = [*data["accuracy"], data["initial"]]
+    readouts = data.get("readouts", {})
+    matrices = [data["accuracy"], *(readouts.values() if isinstance(readouts, dict) else [readouts])]
+    rows = [data["initial"], data.get("unlabelled", data["initial"])]
+    rows += [row for m in matrices for row in (m if isinstance(m, list) and len(m) == size else [None])]
     if not all(isinstance(row, list) and len(row) == size and all(map(_number, row)) for row in rows):
         return "accuracy: not a square matrix of numbers"
     if not all(map(_number, data["metrics"].values())):

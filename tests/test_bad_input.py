@@ -200,6 +200,27 @@ def test_a_corrupt_record_is_skipped_by_reports_and_refused_by_its_run(
     assert path.with_name("record.previous.json").read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"readouts": []},
+        {"readouts": {"a": 3}},
+        {"readouts": {"a": [[1.0]]}},
+        {"readouts": {"a": []}},
+        {"unlabelled": [1]},
+    ],
+    ids=str,
+)
+def test_a_record_whose_readouts_are_no_matrices_is_skipped(
+    further: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert clsim(*RUN, "--quiet") == 0
+    path = next(Path("runs").glob("*/record.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | further))
+    line = refused(capsys, *RUN)
+    assert "record.json" in line
+
+
 def _fingerprint(seed: int) -> str:
     from clsim.resolve import resolve
 

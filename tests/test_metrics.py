@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clsim import metrics
-from clsim.metrics import METRICS, summary
+from clsim.metrics import METRICS, further, summary
 
 R = np.array(
     [
@@ -113,3 +113,13 @@ def test_exact_fractions() -> None:
     assert Fraction(metrics.forgetting(matrix)) == Fraction(5, 8)
     assert Fraction(metrics.backward_transfer(matrix)) == Fraction(-5, 8)
     assert metrics.forgetting_survey(matrix) == pytest.approx(5 / 12)
+
+
+def test_what_only_some_runs_have_is_of_their_readout_and_of_their_unlabelled_samples() -> None:
+    matrix = [[0.9, None], [0.4, 0.8]]
+    found = further({"readouts": {"nearest-neighbour": matrix}, "unlabelled": [0.5, None], "accuracy": [[1.0]]})
+    assert found == pytest.approx(
+        {"accuracy_neighbours": 0.6, "forgetting_neighbours": 0.5, "accuracy_unlabelled": 0.5}
+    )
+    assert set(further({}).values()) == {None}
+    assert further({"unlabelled": [None]})["accuracy_unlabelled"] is None

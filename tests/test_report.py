@@ -24,7 +24,7 @@ import clsim
 from benchmarks.report import make
 from clsim import catalog, cli
 from clsim.errors import InputError
-from clsim.metrics import METRICS
+from clsim.metrics import ALL
 from clsim.reporting import formats, plots, report, show, tables
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.comparisons import comparisons, ranks
@@ -229,7 +229,7 @@ def test_every_shipped_report_reads_and_shows(
         assert text.strip()
         assert "nan" not in text.lower()
     for metric in spec.metrics:
-        assert metric in METRICS or metric in COSTS
+        assert metric in ALL or metric in COSTS
 
 
 def test_runs_of_several_versions_are_pointed_out(made: dict[str, Any]) -> None:
@@ -662,3 +662,29 @@ def test_a_mistake_is_one_line(
     lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("skipped")]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_a_report_shows_the_readout_of_runs_that_have_it(
+    made: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [varied(made, seed, 0.9, strategy="er") for seed in range(3)]
+    for seed in range(3):
+        record = varied(made, seed, 0.5, strategy="nncsl")
+        size = len(record["accuracy"])
+        falls = np.full((size, size), 0.7)
+        falls[-1] = 0.61 + seed / 100
+        records.append(record | {"readouts": {"nearest-neighbour": falls.tolist()}, "unlabelled": [0.8] * size})
+    metrics = ("accuracy", "accuracy_neighbours", "forgetting_neighbours", "accuracy_unlabelled")
+    spec = ReportSpec(metrics=metrics, rows=("strategy",))
+    values = {
+        (found.metric, row[0]): str(next(iter(cells.values())))
+        for found in tables.tables(spec, report.frame(records))
+        for row, cells in found.rows.items()
+    }
+    assert values["accuracy_neighbours", "er"] == "–"
+    assert values["accuracy_neighbours", "nncsl"] == "62.0 ± 2.5"
+    assert values["forgetting_neighbours", "nncsl"] == "8.0 ± 2.5"
+    assert values["accuracy_unlabelled", "nncsl"] == "80.0 ± 0.0"
+    text = printed(records, spec, "markdown", capsys)
+    assert "final accuracy, nearest neighbours, %" in text
+    assert "| nncsl | 8.0 ± 2.5 |" in text

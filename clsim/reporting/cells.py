@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clsim.metrics import METRICS
+from clsim.metrics import ALL
 from clsim.reporting import statistics
 from clsim.reporting.report import COSTS, ReportSpec
 from clsim.reporting.statistics import FEWEST
@@ -114,7 +114,7 @@ class Table:
 
 def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.DataFrame) -> Rows:
     """Row label → column label → cell, of the runs of a report; both in the order of their numbers and words."""
-    scale = 100 if metric in METRICS else 1
+    scale = 100 if metric in ALL else 1
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
     found: dict[Key, list[tuple[float, str, int, bool]]] = {}
@@ -183,12 +183,12 @@ def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:
 
 def higher_is_better(metric: str) -> bool:
     """Costs are better low."""
-    return metric in METRICS and METRICS[metric].higher_is_better
+    return metric in ALL and ALL[metric].higher_is_better
 
 
 def title(metric: str) -> str:
     """The heading of a metric or a cost, with its unit."""
-    return METRICS[metric].label + ", %" if metric in METRICS else COSTS[metric]
+    return ALL[metric].label + ", %" if metric in ALL else COSTS[metric]
 
 
 def decimals(*values: float) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim import catalog
 from clsim.errors import InputError, nearest
-from clsim.metrics import METRICS, summary
+from clsim.metrics import ALL, further, summary
 from clsim.specs import EXTRAS, TABLES
 from clsim.strict import Options, arguments
 
@@ -91,7 +91,7 @@ class ReportSpec:
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
-        metrics: a table each; names of :data:`clsim.metrics.METRICS` or :data:`COSTS`.
+        metrics: a table each; names of :data:`clsim.metrics.ALL` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column.
@@ -131,12 +131,12 @@ def read_report(path: Path) -> ReportSpec:
         if name not in labels:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     for metric in spec.metrics:
-        if metric not in METRICS and metric not in COSTS:
-            raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*METRICS, *COSTS])}")
+        if metric not in ALL and metric not in COSTS:
+            raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*ALL, *COSTS])}")
     for published in spec.published:
         for metric, values in published.percent.items():
-            if metric not in METRICS:
-                raise InputError(f"{where}: published.percent: unknown name {metric!r}; {nearest(metric, METRICS)}")
+            if metric not in ALL:
+                raise InputError(f"{where}: published.percent: unknown name {metric!r}; {nearest(metric, ALL)}")
             numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
             if not numbers or len(values) not in (1, 2):
                 allowed = "a list of the mean, or of the mean and its ±"
@@ -163,7 +163,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for record in records:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
         row |= {"command": record["command"], **settings(record["spec"])}
-        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)))
+        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     return pd.DataFrame(rows)
 

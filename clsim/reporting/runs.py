@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clsim.metrics import METRICS
+from clsim.metrics import ALL, METRICS
 from clsim.reporting import searches
 from clsim.reporting.report import COSTS, memory_size
 
@@ -28,6 +28,9 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
     def shared(value: Any) -> int:
         return numbers.setdefault(json.dumps(value, sort_keys=True), len(numbers))
 
+    metrics = [
+        name for name in ALL if name in METRICS or any(_rounded(row[name], 6) is not None for row in rows.values())
+    ]
     runs = []
     for record in records:
         row = rows[record["fingerprint"]]
@@ -36,7 +39,7 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
                 "id": record["fingerprint"],
                 "name": title(record),
                 "seed": record["spec"]["seed"],
-                "metrics": [_rounded(row[name], 6) for name in METRICS],
+                "metrics": [_rounded(row[name], 6) for name in metrics],
                 "cost": [_rounded(row[name], 4) for name in COSTS],
                 "accuracy": [[None if v is None else round(1e4 * v) for v in values] for values in record["accuracy"]],
                 "spec": {key: shared(value) for key, value in record["spec"].items() if key != "seed"},
@@ -51,7 +54,7 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
         "runs": runs,
         "searches": list(searches.ROW),
         "shared": [json.loads(text) for text in numbers],
-        "metrics": [metric.label for metric in METRICS.values()],
+        "metrics": [ALL[name].label for name in metrics],
         "costs": list(COSTS.values()),
     }
 
