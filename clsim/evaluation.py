@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -55,11 +56,14 @@ def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> 
 
 
 def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(predict, samples, spec, cost)])
+
+
+def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> Iterator[tuple[Exemplars, torch.Tensor]]:
+    """The samples batch by batch, each with its scores (n, classes)."""
     cost.forward_passes += len(samples)
     cuda = [samples.device] if samples.device.type == "cuda" else []
-    hits = []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
         for start in range(0, len(samples), spec.evaluation.batch_size):
             batch = samples[start : start + spec.evaluation.batch_size]
-            hits.append(predict(batch.x, batch.task).argmax(1) == batch.y)
-    return torch.cat(hits)
+            yield batch, predict(batch.x, batch.task)

@@ -25,6 +25,7 @@ from clsim.plateau import Plateau
 from clsim.pool import Cost, Selector
 from clsim.progress import Progress as Progress
 from clsim.progress import Quiet as Quiet
+from clsim.pseudo import offered, refuse_unfit
 from clsim.randomness import Randomness, derive
 from clsim.results import Results, record_of
 from clsim.snapshots import UNFIT, copied, restore, snapshot
@@ -134,7 +135,8 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     if samples is not experience.train:  # its labelled samples were not among the batches
         for batch in batches(experience.train, training.batch_size, setup.randomness.order):
             memory.after_batch(learner.remember(batch), shares, setup.pool)
-    memory.after_experience(learner.remember(experience.train), shares, setup.pool, reference=experience.validation)
+    new = learner.remember(offered(experience, setup, learner))
+    memory.after_experience(new, shares, setup.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
 
@@ -144,6 +146,7 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     Args:
         selector: in place of the one that the spec's buffer names, where it names one.
     """
+    refuse_unfit(spec)
     training, randomness = spec.training, Randomness(spec.seed, stream.device)
     model = catalog.component("models", spec.model.name, spec.model.options, "[model.options]")
     channels_last = training.channels_last and len(stream.shape) == 3

@@ -130,6 +130,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     "training.patience",
     "optimizer.patience",
+    *("memory.unlabelled", "memory.confidence"),
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

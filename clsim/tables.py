@@ -188,7 +188,6 @@ class OptimizerSpec:
     """The optimizer and its schedule, by name.
 
     Attributes:
-        name: ``sgd``, ``adam``, ``adamw`` or ``lars``.
         lr: learning rate at the start of an experience, or at the end of its warm-up.
         schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
             ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
@@ -250,6 +249,8 @@ class MemorySpec:
         retrieval: which exemplars to replay: ``random``, or a selector, such as ``mir``.
         candidates: exemplars drawn at random for the retrieval to choose from; 0: all.
         retrieval_options: keyword arguments of the retrieval.
+        unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
+        confidence: the lowest softmax score of such a prediction.
     """
 
     buffer: str = "none"
@@ -262,6 +263,8 @@ class MemorySpec:
     retrieval: str = "random"
     candidates: int = 50
     retrieval_options: Options = field(default_factory=dict)
+    unlabelled: bool = False
+    confidence: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self, "memory", capacity=1, batch_size=1, candidates=0)

@@ -29,7 +29,7 @@ FLOORS = [
     {"condensers"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine", "evaluation", "snapshots", "traces", "storage"},
+    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage"},
     {"controller"},
     {"loop"},
     {"reporting", "doctor"},
