@@ -223,7 +223,8 @@ def test_every_shipped_report_reads_and_shows(
     spec = report.read_report(catalog.find_file("reports", name))
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
-    records = [varied(made, s, 0.5 + s / 100, scenario=scenario) for scenario in scenarios for s in range(3)]
+    asked = {key.replace(".", "__"): value for key, value in spec.filter.items() if "." in key}
+    records = [varied(made, s, 0.5 + s / 100, scenario=scenario, **asked) for scenario in scenarios for s in range(3)]
     for form in show.FORMS:
         text = printed(records, spec, form, capsys)
         assert text.strip()
