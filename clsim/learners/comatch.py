@@ -88,7 +88,7 @@ class CoMatching:
         if self._align is None:
             raise InputError("comatch: a step before the first experience began")
         guess = self._align(step.guess(weak))
-        target = self._smoothed(guess, z[m : m + n].detach())
+        target = self._smoothed(guess, z[m : m + n].detach(), step.allowed)
         self._bank.append((z[: m + n].detach(), torch.cat([one_hot(known.y, guess.shape[1]), guess])))
         weight, contrast = self._weights
         terms = step.supervised(by_label, one_hot(known.y, guess.shape[1]))
@@ -98,13 +98,14 @@ class CoMatching:
         )
         return terms, m + 3 * n
 
-    def _smoothed(self, guess: Tensor, z: Tensor) -> Tensor:
+    def _smoothed(self, guess: Tensor, z: Tensor, allowed: Tensor) -> Tensor:
         """α·p + (1 − α)·Σ_k a_k p_k, a = softmax(z · z_k / t) over the bank; p itself while it is empty."""
         if not self._bank:
             return guess
         embeddings, guesses = (torch.cat(parts) for parts in zip(*self._bank, strict=True))
         near = (z @ embeddings.T / self._temperature).softmax(1) @ guesses
-        return self._smoothing * guess + (1 - self._smoothing) * near
+        # where the task is known, neighbours may be of classes that it does not have
+        return F.normalize((self._smoothing * guess + (1 - self._smoothing) * near) * allowed, p=1, dim=1)
 
 
 def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float, edge: float) -> Tensor:
@@ -151,8 +152,8 @@ def comatch(
     labelled part, as :func:`clsim.learners.mixing.remixmatch` has it), q = α·p + (1 − α)·Σ_k a_k p_k its smoothing by
     the embeddings in a bank of the last steps' weak views, labelled ones with their labels.
 
-    L = CE(labelled ∪ memory) + λ_cls · mean of [max q ≥ τ] · H(q, f(strong u)) + λ_ctr · L_ctr, L_ctr of the strong view
-    and a second one: :func:`graph_loss`.
+    L = CE(labelled ∪ memory) + λ_cls · mean of [max q ≥ τ] · H(q, f(strong u)) + λ_ctr · L_ctr, L_ctr of the strong
+    view and a second one: :func:`graph_loss`.
 
     Args:
         weak, strong, second: augmentations of the views; see :data:`clsim.data.augment.AUGMENTATIONS`.

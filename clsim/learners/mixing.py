@@ -177,7 +177,7 @@ def mixture(setup: Setup, x: Tensor, y: Tensor, task: Tensor, alpha: float) -> t
     share = beta(len(x), alpha, rng).to(x.device)
     share = torch.maximum(share, 1 - share)
     other = torch.randperm(len(x), generator=rng).to(x.device)
-    may = setup.net.visible[task] | setup.net.visible[task[other]]
+    may = setup.net.visible[task] | (setup.net.visible[task[other]] & (share < 1)[:, None])
     return mixed(x, x[other], share), mixed(y, y[other], share), may
 
 
@@ -215,9 +215,9 @@ def mixmatch(
 ) -> SemiSgd:
     """MixMatch with replay: guesses averaged over views and sharpened; labelled and unlabelled samples mixed.
 
-    q = sharpen(mean of softmax f over K views of a sample, T), among the classes seen so far. W is all samples,
-    labelled (with memory's) and unlabelled in each view, in a random order; every one is mixed with one of W. L = mean
-    H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
+    q = sharpen(mean of softmax f over K views, T), among the experience's classes (see :class:`SemiSgd`). W is all
+    samples, labelled (with memory's) and unlabelled in each view, in a random order; every one is mixed with one of W.
+    L = mean H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
 
     Args:
         weak: augmentations; see :data:`clsim.data.augment.AUGMENTATIONS`.

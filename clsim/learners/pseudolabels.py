@@ -91,7 +91,7 @@ def pseudo_label(
     ema: float = 0.0,
     freeze_norm: bool = False,
 ) -> SemiSgd:
-    """Pseudo-label with replay: the likeliest class among those seen so far is the label, more and more.
+    """Pseudo-label with replay: the likeliest of its classes is an unlabelled sample's label, more and more.
 
     L = CE(labelled ∪ memory) + α(t) · mean of CE(f(u), argmax f(u)) over unlabelled samples, with α(t) growing from 0
     to its end within each experience, since a net that has not learnt its classes yet guesses at random.
@@ -123,7 +123,7 @@ def fixmatch(
     """FixMatch with replay: a confident guess from a weak view is the label of a strong view.
 
     L = CE(labelled ∪ memory) + λ_u · mean over all unlabelled samples of [max q ≥ τ] · CE(f(strong u), argmax q), q =
-    softmax f(weak u) among the classes seen so far.
+    softmax f(weak u) among the experience's classes (see :class:`SemiSgd`).
 
     Args:
         weak, strong: augmentations of the two views; see :data:`clsim.data.augment.AUGMENTATIONS`.

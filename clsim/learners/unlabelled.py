@@ -32,8 +32,8 @@ class Step:
         labelled: of the current experience, then from memory.
         new: the first so many are of the current experience.
         unlabelled: y = −1.
-        allowed: bool (n, classes), which classes each unlabelled sample may be guessed to be: those seen so far that
-            its task may use.
+        allowed: bool (n, classes), which classes each unlabelled sample may be guessed to be, of those that its task
+            may use; see :class:`SemiSgd`.
         progress: the share of the experience's steps that is behind, from 0 to below 1.
     """
 
@@ -55,7 +55,7 @@ class Step:
 
 
 class Loss(Protocol):
-    """What a method minimises. Nothing of it outlasts an experience but what is in the modules that the learner saves."""
+    """What a method minimises. Nothing of it outlasts an experience but the modules that the learner saves."""
 
     def begin(self, experience: Experience) -> None:
         """Before the first step of an experience."""
@@ -70,6 +70,10 @@ class SemiSgd:
     Batches are of unlabelled samples. Each comes with labelled ones of the same experience, and with as many exemplars
     as ``memory.batch_size``, as the retrieval chooses them: without its unlabelled terms this is experience replay on
     the labelled part. Without a memory nothing is replayed.
+
+    Unlabelled samples are guessed to be of the experience's classes, of which they are; where they come from the whole
+    stream (``labels.unlabelled``), of any class seen so far. Among all classes seen, samples of new classes would be
+    guessed to be of old ones, which the net knows well, and learnt as such.
 
     The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
     experience, so that it follows where experiences are short; it predicts, and statistics of batch norm are the
@@ -108,6 +112,7 @@ class SemiSgd:
         self._sgd = Sgd(setup, beside=self._beside)
         self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
         self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
+        self._guessed = self._seen
         self._experiences = self._step = self._steps = 0
 
     def incoming(self, experience: Experience) -> Exemplars:
@@ -124,6 +129,10 @@ class SemiSgd:
         training = self._setup.spec.training
         self._labelled.begin(experience)
         self._seen[list(experience.classes)] = True
+        self._guessed = self._seen
+        if self._setup.spec.labels.unlabelled == "own":
+            self._guessed = torch.zeros_like(self._seen)
+            self._guessed[list(experience.classes)] = True
         batches = batch_count(len(self.incoming(experience)), training.batch_size)
         self._step, self._steps = 0, batches * training.epochs * training.passes
         self._sgd.schedule(self._steps)
@@ -139,7 +148,7 @@ class SemiSgd:
         current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool)
         known = current if old is None else concatenate([current, old])
-        allowed = setup.net.visible[batch.task] & self._seen
+        allowed = setup.net.visible[batch.task] & self._guessed
         with setup.precision():
             terms, passed = self._loss(Step(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
