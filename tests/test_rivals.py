@@ -1,4 +1,4 @@
-"""Pseudo-label, FixMatch, MixMatch, ReMixMatch, CoMatch, CCIC: their equations, and what they make of the unlabelled."""
+"""Pseudo-label, FixMatch, MixMatch, ReMixMatch, CoMatch, CCIC: their equations, and what unlabelled samples teach."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_triplets_are_the_hardest_and_the_past_is_a_margin_away() -> None:
     past = torch.randn(5, 4, generator=generator(1))
 
     def d(a: Tensor, b: Tensor) -> float:
-        return float((a - b).square().sum().sqrt())
+        return float((a - b).detach().square().sum().sqrt())
 
     wanted = [
         max(0.0, 1 + max(d(a, h[j]) for j in range(9) if y[j] == c) - min(d(a, h[j]) for j in range(9) if y[j] != c))
@@ -488,7 +488,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     for name, (options, message) in wrong.items():
         with pytest.raises(InputError, match=message):
             made(name, **options)
-    setup, learner = made("remixmatch")
+    _, learner = made("remixmatch")
     experience = _stream(False).experience(0)
     oblong = dataclasses.replace(
         experience, train=dataclasses.replace(experience.train, x=experience.train.x[:, :, :4])
