@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clsim import catalog, traces
@@ -51,7 +52,7 @@ class Controller:
         self._spec = spec
         self._assemble, self._learn = assemble, learn
         self._cost, self._folder, self._progress = cost, folder, progress
-        self._given = stability(spec.learner, spec.controller.decay)
+        self._given = stability(spec.learner, spec.controller.decay, spec.controller.first)
 
     def learn(
         self, experience: Experience, setup: Setup, learner: Learner, earlier: Sequence[Mapping[str, Any]]
@@ -143,8 +144,8 @@ def training_seconds(cost: Cost) -> Iterator[None]:
     cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)
 
 
-def stability(learner: LearnerSpec, names: Sequence[str]) -> Values:
-    """The values of a learner's options: as the spec gives them, else its own defaults.
+def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, Any] = MappingProxyType({})) -> Values:
+    """The values of a learner's options: those to begin with, else as the spec gives them, else its own defaults.
 
     Raises:
         InputError: if it has no such option, or one that is no number above 0.
@@ -161,7 +162,7 @@ def stability(learner: LearnerSpec, names: Sequence[str]) -> Values:
             found = "no value" if value is inspect.Parameter.empty else repr(value)
             raise InputError(f"[controller] decay: {name}: found {found}, allowed: an option that is a number above 0")
         whole = str(options[name].annotation) in ("int", str(int))
-        values[name] = value if whole else float(value)
+        values[name] = (int if whole else float)(first.get(name, value))
     return values
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from clsim.errors import InputError
+from clsim.models import InstanceNorm
 
 _LAYERS = (nn.Linear, nn.Conv2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, InstanceNorm)
 _WITHOUT_WEIGHTS = (
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),

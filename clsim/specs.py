@@ -96,7 +96,7 @@ class RunSpec:
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         for name in EXTRAS:
             table, _, key = name.partition(".")
-            usual = dataclasses.asdict(TABLES[table]())
+            usual = json.loads(json.dumps(dataclasses.asdict(TABLES[table]())))  # lists, as plain has them
             if not key and getattr(self, table) == TABLES[table]():
                 del plain[table]
             elif key and plain[table][key] == usual[key]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ class ControllerSpec:
         name: ``none``, or ``stability-decay``; see :mod:`clsim.tradeoff`.
         decay: the learner's options that trade stability for plasticity: the larger, the less is forgotten. Without
             any, the method is trained once with the best learning rate. Whole numbers are rounded down.
+        first: values of some of them that the search begins with, instead of those that the learner has without a
+            controller.
         margin: p, the share of the best fine-tuning's validation accuracy that stability may cost.
         factor: α, which an option that costs more is multiplied by.
         decays: at most so many in an experience; the model after the last one is kept, whatever its accuracy.
@@ -47,6 +49,7 @@ class ControllerSpec:
 
     name: Literal["none", "stability-decay"] = "none"
     decay: tuple[str, ...] = ()
+    first: Options = field(default_factory=dict)
     margin: float = 0.2
     factor: float = 0.5
     decays: int = 10
@@ -64,6 +67,11 @@ class ControllerSpec:
             raise InputError(f"controller.decays: found {self.decays}, allowed: 0 or more")
         if len(set(self.decay)) < len(self.decay):
             raise InputError(f"controller.decay: found {list(self.decay)}, allowed: each option once")
+        for name, value in self.first.items():
+            if name not in self.decay:
+                raise InputError(f"controller.first: found {name!r}, allowed: the options of controller.decay")
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise InputError(f"controller.first.{name}: found {value!r}, allowed: a finite number above 0")
         for key, rates in (("first_rates", self.first_rates), ("rates", self.rates)):
             if not rates or not all(0 < rate < math.inf for rate in rates):
                 raise InputError(f"controller.{key}: found {list(rates)}, allowed: one number above 0, or more")

@@ -185,7 +185,7 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
     spec = resolve(
         "split-digits", strategy, settings=[*SMALL, *wide], flags={"controller": {"name": "stability-decay"}}
     )
-    stream = stream_of(spec)
+    stream = stream_of(spec, tmp_path)
     cost = loop.Cost()
     setup, learner = loop.assemble(spec, stream, cost)
     for position in (0, 1):
@@ -202,8 +202,8 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
         setup.randomness.load_state_dict(before["randomness"])  # torch's own generator is everybody's
 
 
-def stream_of(spec: RunSpec) -> streams.Stream:
-    return divide.build(data.load(spec.data, Path("none")), spec.stream, spec.seed, torch.device("cpu"))
+def stream_of(spec: RunSpec, root: Path) -> streams.Stream:
+    return divide.build(data.load(spec.data, root), spec.stream, spec.seed, torch.device("cpu"))
 
 
 def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,3 +420,16 @@ def test_stability_reads_the_learners_own_defaults() -> None:
     assert whole == {"epochs": 30}
     assert type(whole["epochs"]) is int
     assert math.isclose(controller.stability(LearnerSpec("gem"), ["margin", "damping"])["damping"], 1e-3)
+
+
+def test_a_search_begins_with_the_values_that_are_given_for_it() -> None:
+    tuned = LearnerSpec("lwf", {"strength": 1.0})
+    assert controller.stability(tuned, ["strength"], {"strength": 10}) == {"strength": 10.0}
+    spec = resolve("split-digits", "lwf", flags={"controller": {"name": "stability-decay"}})
+    assert (spec.controller.first, spec.learner.options["strength"]) == ({"strength": 10.0}, 1.0)
+
+
+@pytest.mark.parametrize("first", [{"stength": 1.0}, {"strength": 0.0}, {"strength": "much"}])
+def test_values_to_begin_with_are_numbers_of_options_that_decay(first: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"controller\.first"):
+        ControllerSpec("stability-decay", decay=("strength",), first=first)

@@ -27,7 +27,7 @@ from clsim.memory import Buffer
 from clsim.objectives import Batch
 from clsim.objectives.attention import attention
 from clsim.objectives.codes import Autoencoder, Encoded
-from clsim.objectives.distillation import Teacher
+from clsim.objectives.distillation import OldLogits
 from clsim.pool import Cost
 from clsim.randomness import Randomness
 from clsim.specs import OptimizerSpec, RunSpec
@@ -175,7 +175,7 @@ def _tensors(value: Any) -> list[Tensor]:
 @settings
 def test_groups_are_the_old_tasks_or_all_old_classes(visible: Tensor) -> None:
     setup = setup_of(visible)
-    teacher = Teacher(setup)
+    teacher = OldLogits(setup)
     for position in (0, 2, 0):
         teacher.learn(experience(position))
     expected = [[0, 1], [4, 5]] if visible is TASKS else [[0, 1, 4, 5]]

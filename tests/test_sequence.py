@@ -11,6 +11,7 @@ from scipy import io
 
 import clsim
 from clsim import divide
+from clsim.compat import import_torchvision
 from clsim.data import Dataset, load
 from clsim.data.datasets import long_tail, moments
 from clsim.errors import InputError
@@ -24,6 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def svhn(monkeypatch: pytest.MonkeyPatch):
     """Small files in the official format: (32, 32, 3, n), and labels 1 … 10, where 10 is the digit 0."""
+    import_torchvision()
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)  # whose checksums are the real ones

@@ -19,7 +19,7 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Lea
     z*_k are the logits of old task k's classes by the net as it was after the last experience, z_k the new net's.
     Where the task is unknown, all old classes form one group, and without a memory new classes win all the same. As in
     the survey, the tasks' terms are summed and not averaged, and there is no factor T²; see
-    :meth:`clsim.objectives.distillation.Teacher.divergence`. All weights learn from the first step on: the paper's
+    :meth:`clsim.objectives.distillation.OldLogits.divergence`. All weights learn from the first step on: the paper's
     warm-up of the new head alone is left out.
 
     Args:

@@ -12,7 +12,7 @@ from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
 from clsim.models import Net
 from clsim.objectives import Batch
-from clsim.objectives.distillation import Teacher, mean_of_new
+from clsim.objectives.distillation import OldLogits, mean_of_new
 from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import cross_entropy
 from clsim.streams import Experience
@@ -28,7 +28,7 @@ class Nearness:
 
     def __init__(self, setup: Setup, *, strength: float) -> None:
         self._strength = strength
-        self.teacher = Teacher(setup)
+        self.teacher = OldLogits(setup)
 
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""

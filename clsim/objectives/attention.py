@@ -12,7 +12,7 @@ from clsim.errors import InputError
 from clsim.exemplars import Exemplars
 from clsim.models import Net, evaluating
 from clsim.objectives import Batch, Terms
-from clsim.objectives.distillation import Teacher, mean_of_new
+from clsim.objectives.distillation import OldLogits, mean_of_new
 from clsim.objectives.replay import cross_entropy
 from clsim.streams import Experience
 
@@ -51,7 +51,7 @@ class Attention:
         body = setup.net.body
         if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
             raise _without_maps(setup)
-        self.teacher = Teacher(setup)
+        self.teacher = OldLogits(setup)
         self._layers = 0  # of the body, up to the maps
 
     def begin(self, experience: Experience) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clsim.exemplars import Exemplars, batches
 from clsim.models import Net
 from clsim.objectives import Batch, Terms
-from clsim.objectives.distillation import Teacher, mean_of_new
+from clsim.objectives.distillation import OldLogits, mean_of_new
 from clsim.objectives.replay import cross_entropy
 from clsim.pool import Pool
 from clsim.randomness import derive
@@ -109,7 +109,7 @@ class Encoded:
         self._code_strength = code_strength
         self._temperature = temperature
         self._autoencoder = autoencoder
-        self.teacher = Teacher(setup)
+        self.teacher = OldLogits(setup)
         self.encoders: list[tuple[Tensor, Tensor]] = []
 
     def begin(self, experience: Experience) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,13 +12,14 @@ from clsim.exemplars import Exemplars
 from clsim.models import Net
 from clsim.objectives import Batch, Terms
 from clsim.objectives.replay import cross_entropy
+from clsim.objectives.teacher import frozen
 from clsim.streams import Experience
 
 if TYPE_CHECKING:
     from clsim.learners import Setup
 
 
-class Teacher:
+class OldLogits:
     """The net as it was after the last experience, and which of its logits had been learnt by then. Final.
 
     The old logits fall into groups, each with a softmax of its own: where tasks are masked, the classes of each task
@@ -42,7 +42,7 @@ class Teacher:
     def learn(self, experience: Experience) -> None:
         """The net as it is becomes the old one, and the classes of the experience old ones."""
         net = self._setup.net
-        self.net = _frozen(net)
+        self.net = frozen(net)
         classes = torch.tensor(experience.classes, device=self._setup.device)
         if net.masked:
             classes = net.visible[experience.position].nonzero().flatten()
@@ -90,7 +90,7 @@ class Teacher:
         self.groups = [group.to(self._setup.device, copy=True) for group in state["groups"]]
         self.net = None
         if state["net"] is not None:
-            self.net = _frozen(self._setup.net)
+            self.net = frozen(self._setup.net)
             self.net.load_state_dict(state["net"])
 
     @property
@@ -101,7 +101,7 @@ class Teacher:
 
 
 class Distillation:
-    """L = CE + λ Σ_g KL(old ‖ new), on the old logits of new samples; see :meth:`Teacher.divergence`. Final.
+    """L = CE + λ Σ_g KL(old ‖ new), on the old logits of new samples; see :meth:`OldLogits.divergence`. Final.
 
     The first experience has no old logits. With a memory, CE covers new ∪ replayed samples; the distillation covers
     the new ones.
@@ -115,7 +115,7 @@ class Distillation:
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
         self._strength = strength
         self._temperature = temperature
-        self.teacher = Teacher(setup)
+        self.teacher = OldLogits(setup)
 
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
@@ -153,9 +153,3 @@ def mean_of_new(values: Tensor, batch: Batch) -> Tensor:
         return values.mean()
     weight = batch.weight[: batch.new]
     return (values * weight).sum() / weight.sum().clamp_min(1e-12)
-
-
-def _frozen(net: Net) -> Net:
-    copied = copy.deepcopy(net).eval().requires_grad_(False)
-    copied.zero_grad()  # deepcopy takes the gradients along
-    return copied

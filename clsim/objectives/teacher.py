@@ -45,7 +45,7 @@ class Teacher:
 
     def take(self, classes: Iterable[int]) -> None:
         """Copy the net, which has now seen these classes too."""
-        self._net = copy.deepcopy(self._setup.net).eval().requires_grad_(False)
+        self._net = frozen(self._setup.net)
         self.classes = self.classes.index_fill(0, torch.tensor(list(classes), device=self.classes.device), True)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -65,8 +65,15 @@ class Teacher:
         self.classes = state["classes"].to(self.classes.device)
         self._net = None
         if state["net"] is not None:
-            self._net = copy.deepcopy(self._setup.net).eval().requires_grad_(False)
+            self._net = frozen(self._setup.net)
             self._net.load_state_dict(state["net"])
+
+
+def frozen(net: Net) -> Net:
+    """A copy in eval mode that nothing trains."""
+    copied = copy.deepcopy(net).eval().requires_grad_(False)
+    copied.zero_grad()  # deepcopy takes the gradients along
+    return copied
 
 
 def divergence(logits: Tensor, target: Tensor, columns: Tensor, temperature: float) -> Tensor:
