@@ -213,7 +213,7 @@ def test_samples_and_targets_are_mixed_alike_and_the_sample_itself_weighs_most()
     y = torch.eye(12)[:, :4] + torch.eye(12)[:, 4:8] + torch.eye(12)[:, 8:]
     task = torch.arange(12) % 2
     one = torch.eye(12)  # as images: what is mixed stands in the row
-    x, target, may = mixture(setup, one, y, task, 0.75)
+    x, target, may = mixture(setup, one, y, setup.net.visible[task], 0.75)
     torch.testing.assert_close(x @ y, target)
     assert (x.diagonal() >= 0.5).all()
     torch.testing.assert_close(x.sum(1), torch.ones(12))
@@ -300,13 +300,13 @@ def test_triplets_are_the_hardest_and_the_past_is_a_margin_away() -> None:
         for a, c in zip(h, y, strict=True)
     ]
     loss = hardest_triplets(h, y, 1.0)
-    assert float(loss) == pytest.approx(sum(wanted) / 9, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(sum(wanted) / 9, rel=1e-5)
     loss.backward()
     assert h.grad is not None
     assert h.grad.isfinite().all()
-    assert float(hardest_triplets(h, torch.zeros(9), 1.0)) == 0  # a single class: nothing to be told from
+    assert float(hardest_triplets(h.detach(), torch.zeros(9), 1.0)) == 0  # a single class: nothing to be told from
     far = [max(0.0, 2 - min(d(a, b) for b in past)) for a in h]
-    assert float(apart(h, past, 2.0)) == pytest.approx(sum(far) / 9, rel=1e-5)
+    assert float(apart(h.detach(), past, 2.0)) == pytest.approx(sum(far) / 9, rel=1e-5)
 
 
 def test_ccic_votes_by_the_nearest_exemplars() -> None:
@@ -373,8 +373,8 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
     setup.net.visible.fill_(True)  # the task is not known
     labels = dataclasses.replace(setup.spec.labels, unlabelled=source)
     setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, labels=labels))
-    learner = catalog.component("learners", "fixmatch")(setup)
-    guessed = []
+    learner = catalog.component("learners", "fixmatch")(setup, threshold=0.0)
+    guessed, taught = [], []
     loss: Callable[[Step], Any] = learner._loss
 
     class Spy:
@@ -383,7 +383,11 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
 
         def __call__(self, step: Step) -> Any:
             guessed.append(step.guess(torch.zeros(len(step.unlabelled), 4))[0].tolist())
-            return loss(step)
+            terms, passed = loss(step)
+            # nor do unlabelled samples say that nothing is of another class
+            gradient = torch.autograd.grad(terms["unlabelled"], setup.net.head.bias, retain_graph=True)[0]
+            taught.append((gradient != 0).tolist())
+            return terms, passed
 
     learner._loss = Spy()
     for position in (0, 1):
@@ -391,6 +395,7 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
         learner.begin(experience)
         learner.observe(learner.incoming(experience)[:10])
     assert guessed == [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5] if source == "own" else [0.25] * 4]
+    assert taught == [[True, True, False, False], [False, False, True, True] if source == "own" else [True] * 4]
     shares = marginal(setup, _stream(False).experience(1)).tolist()
     assert shares == ([0, 0, 0.5, 0.5] if source == "own" else [0.25] * 4)
 

@@ -92,7 +92,7 @@ class CoMatching:
         self._bank.append((z[: m + n].detach(), torch.cat([one_hot(known.y, guess.shape[1]), guess])))
         weight, contrast = self._weights
         terms = step.supervised(by_label, one_hot(known.y, guess.shape[1]))
-        terms["unlabelled"] = weight * confident(target, strong, self._threshold, hard=False)
+        terms["unlabelled"] = weight * confident(target, step.among(strong), self._threshold, hard=False)
         terms["graph"] = contrast * graph_loss(
             target, z[m + n : m + 2 * n], z[m + 2 * n :], self._temperature, self._edge
         )

@@ -73,7 +73,7 @@ class Mixing:
             self._setup,
             torch.cat([known, views]),
             torch.cat([one_hot(step.labelled.y, logits.shape[1]), *[target] * self._views]),
-            torch.cat([step.labelled.task, *[task] * self._views]),
+            torch.cat([net.visible[step.labelled.task], *[step.allowed] * self._views]),
             self._alpha,
         )
         found = net.head(net.features(x)).float().masked_fill(~may, -torch.inf)
@@ -145,7 +145,7 @@ class Anchoring:
             self._setup,
             torch.cat([strong, anchor]),
             torch.cat([one_hot(step.labelled.y, guess.shape[1]), *[target] * repeats]),
-            torch.cat([step.labelled.task, *[task] * repeats]),
+            torch.cat([net.visible[step.labelled.task], *[step.allowed] * repeats]),
             self._alpha,
         )
         first = strong[m : m + n]
@@ -159,26 +159,29 @@ class Anchoring:
         weight, unmixed, rotation = self._weights
         grown = ramp(step.progress, 0.0, self._growth)
         terms["unlabelled"] = weight * grown * soft_cross_entropy(found[m:], y[m:]).mean()
-        terms["unmixed"] = unmixed * grown * soft_cross_entropy(net.logits(features, task), target).mean()
+        terms["unmixed"] = unmixed * grown * soft_cross_entropy(step.among(net.head(features)), target).mean()
         for part in rotated:
             terms["rotation"] = rotation * F.cross_entropy(self.beside(part).float(), quarter)
         return terms, n + sum(map(len, inputs))
 
 
-def mixture(setup: Setup, x: Tensor, y: Tensor, task: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def mixture(setup: Setup, x: Tensor, y: Tensor, may: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """MixUp of each row with a row of the same in a random order: λ'·(x, y) + (1 − λ')·(x, y) of the other.
 
     λ' = max(λ, 1 − λ), λ ~ Beta(α, α) a row, so that the row itself weighs most.
 
+    Args:
+        may: bool (n, classes), the classes among which each row is learnt.
+
     Returns:
-        x and y, mixed; and bool (n, classes): the classes that the task of either may use.
+        x and y, mixed; and the classes of either.
     """
     rng = setup.randomness.memory
     share = beta(len(x), alpha, rng).to(x.device)
     share = torch.maximum(share, 1 - share)
     other = torch.randperm(len(x), generator=rng).to(x.device)
-    may = setup.net.visible[task] | (setup.net.visible[task[other]] & (share < 1)[:, None])
-    return mixed(x, x[other], share), mixed(y, y[other], share), may
+    both = may | (may[other] & (share < 1)[:, None])
+    return mixed(x, x[other], share), mixed(y, y[other], share), both
 
 
 def turned(x: Tensor, quarter: Tensor) -> Tensor:

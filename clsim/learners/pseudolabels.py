@@ -42,7 +42,7 @@ class PseudoLabels:
         by_label, by_guess = setup.net(x, torch.cat([known.task, unlabelled.task])).tensor_split([len(known)])
         terms = step.supervised(by_label, one_hot(known.y, by_label.shape[1]))
         weight = self._weight * ramp(step.progress, *self._ramp)
-        terms["unlabelled"] = weight * confident(step.guess(by_guess), by_guess, 0.0)
+        terms["unlabelled"] = weight * confident(step.guess(by_guess), step.among(by_guess), 0.0)
         return terms, len(x)
 
 
@@ -76,7 +76,7 @@ class Fixed:
         logits = net(x, torch.cat([known.task, unlabelled.task, unlabelled.task]))
         by_label, weak, strong = logits.tensor_split([len(known), len(known) + len(unlabelled)])
         terms = step.supervised(by_label, one_hot(known.y, logits.shape[1]))
-        terms["unlabelled"] = self._weight * confident(step.guess(weak), strong, self._threshold)
+        terms["unlabelled"] = self._weight * confident(step.guess(weak), step.among(strong), self._threshold)
         return terms, len(x)
 
 

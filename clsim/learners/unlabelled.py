@@ -32,8 +32,8 @@ class Step:
         labelled: of the current experience, then from memory.
         new: the first so many are of the current experience.
         unlabelled: y = −1.
-        allowed: bool (n, classes), which classes each unlabelled sample may be guessed to be, of those that its task
-            may use; see :class:`SemiSgd`.
+        allowed: bool (n, classes), the classes among which each unlabelled sample is guessed and learnt, of those
+            that its task may use; see :class:`SemiSgd`.
         progress: the share of the experience's steps that is behind, from 0 to below 1.
     """
 
@@ -43,9 +43,13 @@ class Step:
     allowed: Tensor
     progress: float
 
+    def among(self, logits: Tensor) -> Tensor:
+        """The same logits (n, classes) of the unlabelled samples, −inf for the classes that are not allowed."""
+        return logits.float().masked_fill(~self.allowed, -torch.inf)
+
     def guess(self, logits: Tensor) -> Tensor:
         """Probabilities (n, classes) of the unlabelled samples, among the classes allowed; no gradient reaches them."""
-        return logits.detach().float().masked_fill(~self.allowed, -torch.inf).softmax(1)
+        return self.among(logits.detach()).softmax(1)
 
     def supervised(self, logits: Tensor, target: Tensor) -> Terms:
         """The weighted mean cross-entropy of the labelled samples, as :func:`clsim.objectives.replay.replay` has it."""
@@ -71,9 +75,10 @@ class SemiSgd:
     as ``memory.batch_size``, as the retrieval chooses them: without its unlabelled terms this is experience replay on
     the labelled part. Without a memory nothing is replayed.
 
-    Unlabelled samples are guessed to be of the experience's classes, of which they are; where they come from the whole
-    stream (``labels.unlabelled``), of any class seen so far. Among all classes seen, samples of new classes would be
-    guessed to be of old ones, which the net knows well, and learnt as such.
+    What is guessed and learnt of unlabelled samples is among the experience's classes, of which they are (as in CSL, of
+    NNCSL's paper); where they come from the whole stream (``labels.unlabelled``), among all classes seen so far. Among
+    all classes, samples of new classes would be guessed to be of old ones, which the net knows well; and many samples
+    that are all of new classes would teach it that nothing is of an old one.
 
     The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
     experience, so that it follows where experiences are short; it predicts, and statistics of batch norm are the
