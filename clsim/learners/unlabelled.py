@@ -90,7 +90,7 @@ class SemiSgd:
         name: of the learner, for messages.
         labelled: samples of the experience's labelled part a step; 0: as many as unlabelled ones, if there are so many.
         ema: the most that β becomes; 0: the net itself predicts.
-        freeze_norm: the statistics of batch norm stay as the first experience left them, as in the released code of NNCSL:
+        freeze_norm: the statistics of batch norm stay as the first experience left them, as in NNCSL's released code:
             unlabelled samples are of the current classes alone, and statistics of them would not fit the others.
         beside: a further module that learns along.
 
