@@ -118,6 +118,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "paws": "clsim.learners.neighbours:paws",
         "csl": "clsim.learners.neighbours:csl",
         "nncsl": "clsim.learners.neighbours:nncsl",
+        "pseudo-label": "clsim.learners.pseudolabels:pseudo_label",
+        "fixmatch": "clsim.learners.pseudolabels:fixmatch",
+        "mixmatch": "clsim.learners.mixing:mixmatch",
+        "remixmatch": "clsim.learners.mixing:remixmatch",
+        "comatch": "clsim.learners.comatch:comatch",
+        "ccic": "clsim.learners.ccic:Ccic",
         # distillation from the old net
         "lwf": "clsim.learners.distilling:lwf",
         "ebll": "clsim.learners.distilling:ebll",

@@ -45,6 +45,11 @@ class Labelled:
             self.past = memory if len(memory) else None
         self._groups = {}
 
+    @property
+    def now(self) -> int:
+        """How many samples of the current experience are labelled."""
+        return len(self._now())
+
     def everything(self) -> Exemplars:
         """The current labelled samples, then those of the past.
 
