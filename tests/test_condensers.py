@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -176,12 +177,14 @@ def test_the_first_of_each_class_come_first() -> None:
     assert dm(small_pool(x, y), 8, rng=generator(), iterations=0).y.tolist() == [0, 1, 2, 3] * 2
 
 
-SHIPPED = ["dm"]
+BOUNDS = {"iterations": 1, "steps": 2, "epochs": 1, "real": 8, "samples": 8, "early_epochs": 1.0}
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", catalog.COMPONENTS["condensers"])
 def test_shipped_condensers_keep_the_contract(name: str) -> None:
-    check_condenser(catalog.component("buffers", name, {"iterations": 1}, "options"))
+    parameters = inspect.signature(catalog.component("buffers", name)).parameters
+    options = {option: value for option, value in BOUNDS.items() if option in parameters}
+    check_condenser(catalog.component("buffers", name, options, "options"))
 
 
 def _whole(pool: Pool, budget: int, rng: torch.Generator) -> Exemplars:
