@@ -149,6 +149,8 @@ def dsa_digits(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _one_of(names: Sequence[str], x: Tensor, rng: torch.Generator) -> Tensor:
+    if not len(x):
+        return x
     if rng.device.type == "cpu":
         return siamese.draw(names, len(x), rng)(x)
     values = torch.rand(3, len(x), generator=rng, device=rng.device).to(x.dtype)
