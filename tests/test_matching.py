@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim import catalog
-from clsim.checks import check_condenser
 from clsim.components import COMPONENTS
 from clsim.condense import _method
 from clsim.condensers import matching, training

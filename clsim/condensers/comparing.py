@@ -34,9 +34,7 @@ Compared = tuple[Tensor, Tensor]
 """DC's loss and DCC's, detached."""
 
 
-def classes_apart(
-    net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
-) -> Compared:
+def classes_apart(net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int) -> Compared:
     """The images' gradient of Σ_c D(A_c, B_c), class by class, so that only one class's graph is in memory."""
     loss = synthetic.images.new_zeros(())
     wanted, found = [], []

