@@ -71,6 +71,9 @@ def idc(
         perturb: the early nets' weights, anew each time.
         model: of the nets, a name of ``clsim list models``; empty: the run's.
 
+    As ``--buffer idc`` in a stream, and so for acc-dd: 3 iterations of 20 steps through ConvNet-3, with 32 real and at
+    most 16 small synthetic images of each class a step, and 64 samples for the net.
+
     Needs: random nets with convolutions.
     Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward, the synthetic ones about four
         times that a sample.

@@ -67,6 +67,9 @@ def dc(
         clip: keep pixels in the range that can be stored after each step; else they are cut off at the end.
         model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
 
+    As ``--buffer dc`` in a stream, and so for dsa, dcc and dsac: 2 iterations of 10 steps through ConvNet-3, 5 epochs
+    between two of them, with 64 real samples of each class.
+
     Needs: random nets.
     Cost: iterations · steps · C · ``real`` samples forward and backward, the synthetic ones about four times that a
         sample, and iterations · (steps − 1) · epochs over the synthetic ones.
