@@ -195,5 +195,18 @@ OVER_ALL = {
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
 
-BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")}
-"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates."""
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
+    **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
+    "dm": {"options": {"model": "convnet3", "iterations": 50, "real": 64}},
+    **{
+        name: {"options": {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64}}
+        for name in ("dc", "dsa", "dcc", "dsac")
+    },
+    **{
+        name: {"options": {"model": "convnet3", "iterations": 3, "steps": 20, "real": 32, "most": 16, "samples": 64}}
+        for name in ("idc", "acc-dd")
+    },
+}
+"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates; a condenser
+looks through the papers' ConvNet-3, and for as long as a stream of twenty tasks can wait on a processor, which is far
+less than in the papers."""

@@ -73,12 +73,14 @@ def material_of(pool: Pool, operations: tuple[str, ...] = ()) -> Material:
     return material
 
 
-def synthetic_of(material: Material, each: int, *, lr: float = 0.1, factor: int = 1, noise: float = 0.0) -> Synthetic:
+def synthetic_of(
+    material: Material, each: int, *, lr: float = 0.1, factor: int = 1, noise: float = 0.0, clip: bool = False
+) -> Synthetic:
     """The first ``each`` images of every class, with noise."""
     x, place = material.pool.prepare(material.pool.data.x), material.pool.data.y
     first = torch.cat([(place == c).nonzero().flatten()[:each] for c in range(CLASSES)])
     away = noise * torch.randn(x[first].shape, generator=generator(3), dtype=x.dtype)
-    return Synthetic(x[first] + away, place[first], material, factor=factor, lr=lr, momentum=0.0)
+    return Synthetic(x[first] + away, place[first], material, factor=factor, lr=lr, momentum=0.0, clip=clip)
 
 
 def loss_of(made: Exemplars, method: Method, pool: Pool, *, factor: int = 1, nets: int = 10) -> float:

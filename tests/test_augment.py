@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from clsim.data import siamese
 from clsim.data.augment import AUGMENTATIONS, Transform, color, crop, flip
 from clsim.errors import InputError
 
@@ -162,3 +163,29 @@ def test_on_a_gpu_images_and_draws_stay_there() -> None:
     assert there.train(x, rng).device.type == "cuda"
     here = Transform([0.5] * 3, [0.25] * 3, (), device=CPU, channels_last=True)
     torch.testing.assert_close(there.plain(x).cpu(), here.plain(x.cpu()))
+
+
+@pytest.mark.parametrize(("name", "operations"), [("dsa", siamese.ALL), ("dsa-digits", siamese.DIGITS)])
+def test_siamese_augmentation_comes_after_normalisation(name: str, operations: tuple[str, ...]) -> None:
+    """Whatever stands before it: it draws one operation a batch, each image with its own parameters."""
+    x = images(5, side=8)
+    for seed in range(12):
+        after_flip = generator(seed)
+        wanted = transform().plain(flip(x, after_flip))
+        wanted = siamese.draw(operations, 5, after_flip)(wanted)
+        for names in ((name, "flip"), ("flip", name)):
+            assert torch.equal(transform(*names).train(x, generator(seed)), wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_siamese_augmentation_on_a_gpu_is_one_of_its_operations() -> None:
+    x = images(4, side=8).cuda()
+    made = Transform([0.1, 0.5, 0.9], [0.2] * 3, ("dsa",), device=x.device, channels_last=False)
+    plain, seen = made.plain(x), set()
+    for seed in range(30):
+        out = made.train(x, torch.Generator("cuda").manual_seed(seed))
+        values = torch.rand(3, 4, generator=torch.Generator("cuda").manual_seed(seed), device="cuda")
+        same = [n for n, change in siamese.OPERATIONS.items() if torch.allclose(change(plain, values), out)]
+        seen.update(same)
+        assert same
+    assert seen == set(siamese.ALL)

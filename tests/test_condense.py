@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,30 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     torch.save({"clsim": clsim.__version__, "key": "other"}, tmp_path / "state")
     with pytest.raises(InputError, match="found the state of another set"):
         Keeper(tmp_path / "state", "key", Nobody()).resume()
+
+
+def test_each_set_adds_a_row_with_the_command_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS, *QUICK, "--no-picture", "--no-augment", "--option", "augment=['crop', 'scale']"]
+    assert call(monkeypatch, *arguments, "--sets", "2", "--csv", "rows.csv", "--out", "set.npz") == 0
+    printed = capsys.readouterr().out
+    assert (
+        call(monkeypatch, *ARGUMENTS[:6], "--method", "random", "--nets", "0", "--csv", "rows.csv", "--out", "r.npz")
+        == 0
+    )
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        first, second, picked = csv.DictReader(file)
+    assert (first["seed"], second["seed"]) == ("0", "1")
+    assert f"loss {float(second['loss']):.5g}" in printed
+    assert (picked["method"], picked["accuracy"], picked["loss"]) == ("random", "", "")
+    words = shlex.split(second["command"])
+    assert words[:2] == ["clsim", "condense"]
+    assert call(monkeypatch, *words[2:], "--no-picture", "--csv", "again.csv", "--out", "again.npz") == 0
+    with Path("again.csv").open(newline="", encoding="utf-8") as file:
+        (again,) = csv.DictReader(file)
+    assert {**again, "seconds": ""} == {**second, "seconds": ""}
 
 
 def test_the_same_seed_makes_the_same_set_and_another_another() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from clsim.checks import CheckFailed, check_condenser
 from clsim.checks.samples import clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
 from clsim.condensers.distribution import Matching, dm, means
-from clsim.condensers.nets import Fresh
+from clsim.condensers.nets import Fresh, builder
 from clsim.condensers.synthesis import Material, Synthetic, synthesise
 from clsim.data import tiles
 from clsim.drafts import factor_of
@@ -26,6 +27,7 @@ from clsim.exemplars import Exemplars, concatenate, groups
 from clsim.memory import Buffer, decoded
 from clsim.models import InstanceNorm, Net
 from clsim.pool import Cost, Pool
+from clsim.resolve import resolve
 from clsim.specs import MemorySpec
 from tests.condensing import CLASSES, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import generator
@@ -176,12 +178,47 @@ def test_the_first_of_each_class_come_first() -> None:
     assert dm(small_pool(x, y), 8, rng=generator(), iterations=0).y.tolist() == [0, 1, 2, 3] * 2
 
 
-SHIPPED = ["dm"]
+BOUNDS = {"iterations": 1, "steps": 2, "epochs": 1, "real": 8, "samples": 8, "early_epochs": 1.0}
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", catalog.COMPONENTS["condensers"])
 def test_shipped_condensers_keep_the_contract(name: str) -> None:
-    check_condenser(catalog.component("buffers", name, {"iterations": 1}, "options"))
+    parameters = inspect.signature(catalog.component("buffers", name)).parameters
+    options = {option: value for option, value in BOUNDS.items() if option in parameters}
+    check_condenser(catalog.component("buffers", name, options, "options"))
+
+
+@pytest.mark.parametrize("name", catalog.COMPONENTS["condensers"])
+def test_a_stream_is_condensed_through_convnet3_with_options_that_the_method_has(name: str) -> None:
+    parameters = inspect.signature(catalog.component("condensers", name)).parameters
+    flags = {"memory": {"buffer": name}}
+    options = resolve("split-cifar100", "er", flags=flags).memory.options
+    assert options["model"] == "convnet3"
+    assert set(options) <= set(parameters)
+    shorter = resolve("split-cifar100", "er", flags=flags, settings=["memory.options.iterations=1"]).memory.options
+    assert shorter == options | {"iterations": 1}
+
+
+def test_nets_of_another_model_have_the_classes_of_the_runs_net() -> None:
+    pool = pool_of(6, shallow, classes=7, dtype=torch.float32)
+    build = builder(pool, "convnet3")
+    net = build(3)
+    assert sum(isinstance(m, InstanceNorm) for m in net.modules()) == 3
+    assert torch.equal(net.visible, pool.fresh(0).visible)
+    assert torch.equal(net.head.weight, build(3).head.weight)
+    assert not torch.equal(net.head.weight, build(4).head.weight)
+    assert builder(pool, "") == pool.fresh
+    with pytest.raises(InputError, match="did you mean 'convnet3'"):
+        dm(pool, 3, rng=generator(), iterations=1, model="convnet")
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_pixels_are_kept_in_their_range_after_each_step_if_asked(clip: bool) -> None:
+    material = material_of(pool_of(6, dtype=torch.float32))
+    synthetic = synthetic_of(material, 2, lr=1e6, clip=clip)
+    Matching(8)(0, synthetic, material)
+    assert bool(synthetic.images.abs().max() > 2.001) != clip  # (255 / 255 − 0.5) / 0.25
+    assert bool((synthetic.restored() - synthetic.images).abs().max() < 1 / 32) == clip  # half a grey level of 4 / 255
 
 
 def _whole(pool: Pool, budget: int, rng: torch.Generator) -> Exemplars:

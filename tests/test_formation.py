@@ -79,10 +79,12 @@ def test_no_more_small_images_than_allowed_are_compared() -> None:
 
 def test_pixels_stay_in_the_range_that_is_stored() -> None:
     material = material_of(pool_of(6))
-    synthetic = synthetic_of(material, 2, noise=3.0, lr=1e-12)
-    assert synthetic.images.abs().max() > 2.1
-    Formation(RANDOM, steps=1)(0, synthetic, material)
+    assert synthetic_of(material, 2, noise=3.0).images.abs().max() > 2.1
+    synthetic = synthetic_of(material, 2, noise=3.0, lr=1e9, clip=True)
     assert synthetic.images.abs().max() <= 2 + 1e-9  # (255 / 255 − 0.5) / 0.25
+    Formation(RANDOM, steps=1)(0, synthetic, material)
+    assert synthetic.images.abs().max() <= 2 + 1e-9
+    assert (synthetic.images.abs() > 2 - 1e-9).any()
 
 
 def test_the_net_learns_from_real_samples() -> None:

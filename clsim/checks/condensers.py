@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from clsim.checks.samples import CheckFailed, clusters, pool_of, pools
+from clsim.checks.samples import CheckFailed, clusters, convolutional, pool_of, pools
 from clsim.checks.selectors import ORDINARY, check_purity
 from clsim.drafts import Condenser
 from clsim.exemplars import Exemplars, groups
@@ -14,17 +14,17 @@ from clsim.pool import Pool
 
 
 def check_condenser(condense: Condenser) -> None:
-    """Everything that a condenser promises, on small pools with and without trouble in them.
+    """Everything that a condenser promises, on small pools with and without trouble in them, under convolutional nets.
 
     Raises:
         CheckFailed: at the first broken promise.
     """
-    for name, pool in pools().items():
+    for name, pool in pools(convolutional).items():
         for budget in (0, 1, 8, len(pool) + 5):
             _check_made(_make(condense, pool, budget, name), pool, budget, name)
-    check_purity(lambda pool: _make(condense, pool, 8, ORDINARY))
+    check_purity(lambda pool: _make(condense, pool, 8, ORDINARY), convolutional)
     x, y = clusters(40, seed=3)
-    first, again = (_make(condense, pool_of(x, y), 8, ORDINARY).columns() for _ in range(2))
+    first, again = (_make(condense, pool_of(x, y, model=convolutional), 8, ORDINARY).columns() for _ in range(2))
     for column, values in first.items():
         if column not in again or not torch.equal(values, again[column]):
             raise CheckFailed(f"made another {column!r} when called again with the same pool and seed")

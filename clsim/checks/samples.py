@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -21,33 +21,41 @@ SHAPE = (1, 6, 6)
 CLASSES = 4
 CPU = torch.device("cpu")
 
+Model = Callable[..., torch.nn.Module]
+"""A shape and the option ``dropout`` → the body of a net."""
+
 
 class CheckFailed(AssertionError):
     """A component breaks its contract; the message says how."""
 
 
-def pools() -> dict[str, Pool]:
-    """Ordinary pools, and those that break what was written for ordinary ones."""
+def pools(model: Model | None = None) -> dict[str, Pool]:
+    """Ordinary pools, and those that break what was written for ordinary ones.
+
+    Args:
+        model: of their nets; by default a perceptron.
+    """
     x, y = clusters(40, seed=1)
     same = torch.zeros_like(x)
+    of = partial(pool_of, model=model)
     return {
-        "40 samples of 4 classes": pool_of(x, y),
-        "a single sample": pool_of(x[:1], y[:1]),
-        "a single class": pool_of(x, torch.zeros_like(y)),
-        "a class with one sample": pool_of(x, (torch.arange(40) == 0).long()),
-        "exact duplicates": pool_of(x[:5].repeat(8, 1, 1, 1), y[:5].repeat(8)),
-        "all samples alike": pool_of(same, y),
-        "features of zero": pool_of(same, y, zero=True),
-        "features far from zero": pool_of(x, y, shift=1e3),
-        "certain predictions": pool_of(x, y, sharp=1e4),
-        "certain and open predictions": pool_of(mixed(x), y, sharp=300),
-        "no labels": pool_of(x, torch.full_like(y, -1)),
-        "half of the labels": pool_of(x, y.where(torch.arange(40) % 8 < 4, -1)),
-        "a missing class": pool_of(x, torch.where(y == 2, 3, y)),
-        "the last class missing": pool_of(x, y % (CLASSES - 1)),
-        "two tasks with classes of their own": pool_of(x, y, tasks=((0, 1), (2, 3))),
-        "a task with a single class": pool_of(x, y, tasks=((0,), (1, 2, 3))),
-        "labelled, reference, query and private samples": pool_of(x, y, beside=True),
+        "40 samples of 4 classes": of(x, y),
+        "a single sample": of(x[:1], y[:1]),
+        "a single class": of(x, torch.zeros_like(y)),
+        "a class with one sample": of(x, (torch.arange(40) == 0).long()),
+        "exact duplicates": of(x[:5].repeat(8, 1, 1, 1), y[:5].repeat(8)),
+        "all samples alike": of(same, y),
+        "features of zero": of(same, y, zero=True),
+        "features far from zero": of(x, y, shift=1e3),
+        "certain predictions": of(x, y, sharp=1e4),
+        "certain and open predictions": of(mixed(x), y, sharp=300),
+        "no labels": of(x, torch.full_like(y, -1)),
+        "half of the labels": of(x, y.where(torch.arange(40) % 8 < 4, -1)),
+        "a missing class": of(x, torch.where(y == 2, 3, y)),
+        "the last class missing": of(x, y % (CLASSES - 1)),
+        "two tasks with classes of their own": of(x, y, tasks=((0, 1), (2, 3))),
+        "a task with a single class": of(x, y, tasks=((0,), (1, 2, 3))),
+        "labelled, reference, query and private samples": of(x, y, beside=True),
     }
 
 
@@ -83,6 +91,7 @@ def pool_of(
     batch_size: int = 500,
     tasks: Sequence[Sequence[int]] = (range(CLASSES),),
     beside: bool = False,
+    model: Model | None = None,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
 
@@ -92,11 +101,12 @@ def pool_of(
         shift: added to each feature.
         tasks: the classes of each; a sample belongs to the task of its class.
         beside: with labelled, reference, query, private and incoming samples.
+        model: of the nets; by default :func:`body`.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
     def fresh(seed: int) -> models.Net:
-        return models.build(partial(body, dropout=0.2), SHAPE, visible, seed, CPU)
+        return models.build(partial(model or body, dropout=0.2), SHAPE, visible, seed, CPU)
 
     net = fresh(0)
     with torch.no_grad():
@@ -137,12 +147,13 @@ def body(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
     )
 
 
-def convolutional(shape: models.Shape) -> torch.nn.Module:
+def convolutional(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
     """A small net with batch norm and feature maps."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, padding=1),
         torch.nn.BatchNorm2d(8),
         torch.nn.ReLU(),
+        *[torch.nn.Dropout(dropout)] * (dropout > 0),
         torch.nn.AvgPool2d(2),
         torch.nn.Flatten(),
     )

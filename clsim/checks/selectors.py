@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clsim.checks.comparing import NanWins, no_nan_wins
-from clsim.checks.samples import CLASSES, CheckFailed, clusters, pool_of, pools
+from clsim.checks.samples import CLASSES, CheckFailed, Model, clusters, pool_of, pools
 from clsim.pool import Pool, Selection, Selector
 
 ORDINARY = "40 samples of 4 classes"
@@ -71,17 +72,20 @@ def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfa
         raise CheckFailed(f"returned scores of shape {tuple(selection.score.shape)} {where}, not one a row")
 
 
-def check_purity(call: Callable[[Pool], Any]) -> None:
+def check_purity(call: Callable[[Pool], Any], model: Model | None = None) -> None:
     """Nothing but what it returns may come out of a selector's or a condenser's call.
+
+    Args:
+        model: of the pool's net, with batch norm; by default a perceptron.
 
     Raises:
         CheckFailed: if it draws from a global generator, or changes the pool or its net.
     """
     x, y = clusters(40, seed=2)
-    pool, untouched = pool_of(x, y), pool_of(x, y)
+    pool, untouched = pool_of(x, y, model=model), pool_of(x, y, model=model)
     net = pool.net
     net.train()
-    frozen = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    frozen = next(m for m in net.modules() if isinstance(m, _BatchNorm))
     frozen.eval()
     net.head.bias.requires_grad_(False)
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import shlex
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+import clsim
 from clsim.commands import err, out
 from clsim.commands.select import check_place, named_value
 from clsim.commands.study import duration
 from clsim.errors import InputError
+from clsim.store import write
 
 if TYPE_CHECKING:
     from clsim.condense import Condensed
@@ -48,6 +53,9 @@ def condense(
     sets: Annotated[int, typer.Option(min=1, help="Sets, of seeds one after the other: out.npz, out-1.npz …")] = 1,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two states and two montages.")] = 30.0,
     picture: Annotated[bool, typer.Option(help="Keep a montage beside the set, as PNG.")] = True,
+    csv_: Annotated[
+        Path | None, typer.Option("--csv", help="Add a row for each set to this file, with the command that makes it.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")] = False,
     model: Annotated[
         str, typer.Option(help="Of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
@@ -77,6 +85,8 @@ def condense(
     files = [out_ if not i else out_.with_name(f"{out_.stem}-{i}.npz") for i in range(sets)]
     for file in files:
         check_place("--out", file, force)
+    if csv_ is not None and not csv_.parent.is_dir():
+        raise InputError(f"--csv: no folder {str(csv_.parent)!r}; allowed: a file in a folder that is there")
     options = dict(named_value(text) for text in option or [])
     from clsim.condense import condense as make
 
@@ -112,6 +122,14 @@ def condense(
         state.unlink(missing_ok=True)
         found.append(made)
         _say(made, title, file)
+        if csv_ is not None:
+            asked = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
+            further = {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
+            plain = [] if augment else ["--no-augment"]
+            _add(
+                csv_,
+                _row(made, asked, further, [*(option or [])], plain + (["--path", path] if path else []), seed + i),
+            )
     _conclude(found)
 
 
@@ -185,6 +203,56 @@ def _say(made: Condensed, title: str, file: Path) -> None:
         out.print(f"accuracy of nets trained on it, %: {each}", highlight=False)
     making, testing = map(duration, made.seconds)
     out.print(f"[dim]{making} of making, {testing} of training and testing nets", highlight=False)
+
+
+ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "loss", "loss_stored", "bytes", "seconds")
+"""Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
+
+USUAL = {"per_class": 0, "epochs": 300, "precision": "fp32", "model": "", "proxy_epochs": 10}
+"""What a command need not say."""
+
+
+def _row(
+    made: Condensed,
+    asked: Mapping[str, Any],
+    further: Mapping[str, Any],
+    options: Sequence[str],
+    others: Sequence[str],
+    seed: int,
+) -> list[str]:
+    """Of a set: what was asked for, what came of it, and the command that makes it."""
+    words = ["clsim", "condense"]
+    for name, value in {**asked, **further, "seed": seed}.items():
+        if value != USUAL.get(name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += [word for text in options for word in ("--option", text)] + list(others)
+    each = made.accuracies
+    loss, stored = made.losses or (None, None)
+    found = {
+        **asked,
+        "seed": seed,
+        "accuracy": statistics.mean(each) if each else None,
+        "deviation": statistics.stdev(each) if len(each) > 1 else None,
+        "loss": loss,
+        "loss_stored": stored,
+        "bytes": made.exemplars.nbytes,
+        "seconds": made.seconds[0],
+    }
+    texts = [
+        f"{found[n]:.6g}" if isinstance(found[n], float) else str("" if found[n] is None else found[n]) for n in ROW
+    ]
+    return [*texts, clsim.__version__, shlex.join(words)]
+
+
+def _add(file: Path, row: Sequence[str]) -> None:
+    """At the end of a CSV file, with the names of the columns where it is new."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    if not before:
+        writer.writerow([*ROW, "version", "command"])
+    writer.writerow(row)
+    write(file, (before + lines.getvalue()).encode())
 
 
 def _conclude(found: list[Condensed]) -> None:

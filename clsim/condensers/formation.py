@@ -45,6 +45,7 @@ def idc(
     early_nets: int = 0,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    model: str = "",
 ) -> Exemplars:
     """Store factor² small images in each, and match gradients in nets that learn from real samples.
 
@@ -68,6 +69,10 @@ def idc(
         early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation.
         early_epochs: that they are trained for on the real samples.
         perturb: the early nets' weights, anew each time.
+        model: of the nets, a name of ``clsim list models``; empty: the run's.
+
+    As ``--buffer idc`` in a stream, and so for acc-dd: 3 iterations of 20 steps through ConvNet-3, with 32 real and at
+    most 16 small synthetic images of each class a step, and 64 samples for the net.
 
     Needs: random nets with convolutions.
     Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward, the synthetic ones about four
@@ -88,6 +93,8 @@ def idc(
         start=start,
         factor=factor,
         augment=augment,
+        clip=True,
+        model=model,
     )
 
 
@@ -110,6 +117,7 @@ def acc_dd(
     early_nets: int = 5,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    model: str = "",
 ) -> Exemplars:
     """IDC in a few early-stage nets whose weights are perturbed each time: fewer iterations for the same accuracy.
 
@@ -144,6 +152,7 @@ def acc_dd(
         early_nets=early_nets,
         early_epochs=early_epochs,
         perturb=perturb,
+        model=model,
     )
 
 
@@ -157,7 +166,7 @@ def pixel_rate(pool: Pool, budget: int, base: float) -> float:
         raise InputError(f"idc: found samples of shape {tuple(like.shape[1:])}, allowed: images (c, h, w)")
     most = 1 if like.is_floating_point() else 255
     inverse = pool.prepare(torch.full_like(like, most)) - pool.prepare(torch.zeros_like(like))
-    each = budget / len(pool.data.y[pool.data.y >= 0].unique())
+    each = budget / max(len(pool.data.y[pool.data.y >= 0].unique()), 1)
     return base * each / 10 * (like.shape[2] / 32) ** 2 * float(inverse.square().mean())
 
 
@@ -193,7 +202,6 @@ class Formation:
         filters = [p for p in net.parameters() if p.ndim > 2]
         if not filters:
             raise InputError("idc: the model has no convolution to compare gradients of; allowed: convnet3, resnet18 …")
-        synthetic.clip()
         total = synthetic.images.new_zeros(())
         for step in range(self._steps):
             if step and self._samples:
@@ -202,7 +210,7 @@ class Formation:
             synthetic.optimizer.zero_grad()
             for position in range(len(material.counts)):
                 total += self._match(net, filters, synthetic, material, position)
-            synthetic.optimizer.step()
+            synthetic.step()
         return total / self._steps
 
     def _match(

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from clsim.condensers.comparing import classes_apart, classes_together
 from clsim.condensers.early import Nets
 from clsim.condensers.synthesis import Material, Synthetic, synthesise
-from clsim.condensers.training import freeze_norms, gradient, mean, train
+from clsim.condensers.training import freeze_norms, train
 from clsim.data import siamese
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
-from clsim.models import Net
 from clsim.pool import Pool
 
 Schedule = dict[int, tuple[int, int]]
@@ -45,6 +44,8 @@ def dc(
     early_nets: int = 0,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    clip: bool = False,
+    model: str = "",
 ) -> Exemplars:
     """Match the gradients of each class, real and synthetic, while a net learns from the synthetic ones.
 
@@ -63,6 +64,11 @@ def dc(
             of :func:`~clsim.condensers.formation.acc_dd`.
         early_epochs: that they are trained for on the real samples.
         perturb: the early nets' weights, anew each time.
+        clip: keep pixels in the range that can be stored after each step; else they are cut off at the end.
+        model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
+
+    As ``--buffer dc`` in a stream, and so for dsa, dcc and dsac: 2 iterations of 10 steps through ConvNet-3, 5 epochs
+    between two of them, with 64 real samples of each class.
 
     Needs: random nets.
     Cost: iterations · steps · C · ``real`` samples forward and backward, the synthetic ones about four times that a
@@ -73,7 +79,17 @@ def dc(
     nets = Nets(early_nets, early_epochs, perturb)
     method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
     return synthesise(
-        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=()
+        pool,
+        budget,
+        method,
+        rng=rng,
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+        start=start,
+        augment=(),
+        clip=clip,
+        model=model,
     )
 
 
@@ -94,6 +110,8 @@ def dsa(
     early_nets: int = 0,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    clip: bool = False,
+    model: str = "",
 ) -> Exemplars:
     """DC under an augmentation that is the same for real and synthetic images.
 
@@ -112,7 +130,17 @@ def dsa(
     nets = Nets(early_nets, early_epochs, perturb)
     method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
     return synthesise(
-        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=augment
+        pool,
+        budget,
+        method,
+        rng=rng,
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+        start=start,
+        augment=augment,
+        clip=clip,
+        model=model,
     )
 
 
@@ -134,6 +162,8 @@ def dcc(
     early_nets: int = 0,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    clip: bool = False,
+    model: str = "",
 ) -> Exemplars:
     """Match the gradients of all classes together, so that what tells them apart counts.
 
@@ -159,7 +189,17 @@ def dcc(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
     return synthesise(
-        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=()
+        pool,
+        budget,
+        method,
+        rng=rng,
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+        start=start,
+        augment=(),
+        clip=clip,
+        model=model,
     )
 
 
@@ -182,6 +222,8 @@ def dsac(
     early_nets: int = 0,
     early_epochs: float = 2.0,
     perturb: bool = True,
+    clip: bool = False,
+    model: str = "",
 ) -> Exemplars:
     """DCC under an augmentation that is the same for real and synthetic images.
 
@@ -202,7 +244,17 @@ def dsac(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
     return synthesise(
-        pool, budget, method, rng=rng, iterations=iterations, lr=lr, momentum=momentum, start=start, augment=augment
+        pool,
+        budget,
+        method,
+        rng=rng,
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+        start=start,
+        augment=augment,
+        clip=clip,
+        model=model,
     )
 
 
@@ -248,32 +300,15 @@ class Matching:
             freeze_norms(net, material)
             synthetic.optimizer.zero_grad()
             apart = self._warm is None or (iteration < self._warm[0] and step < self._warm[1])
-            compare = _classes_apart if apart else _classes_together
+            compare = classes_apart if apart else classes_together
             by_class, summed = compare(net, weights, synthetic, material, self._real)
-            synthetic.optimizer.step()
+            synthetic.step()
             total += by_class if self._warm is None else summed
         return total / steps
 
     def _loop(self, images: int) -> tuple[int, int]:
         steps, epochs = self._loops[max(key for key in self._loops if key <= max(images, 1))]
         return self._steps or steps, self._epochs or epochs
-
-
-def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-    """Σ_layers Σ_rows (1 − cos(A_row, B_row)), a scalar; two rows of zeros are equal, and 0 apart.
-
-    Args:
-        real, synthetic: gradients of the same parameters, filters or rows first: (out, …).
-
-    >>> float(distance([torch.eye(2)], [torch.tensor([[3.0, 0.0], [1.0, 0.0]])]))
-    1.0
-    """
-    total = real[0].new_zeros(())
-    for a, b in zip(real, synthetic, strict=True):
-        a, b = a.flatten(1), b.flatten(1)
-        some = a.ne(0).any(1) | b.ne(0).any(1)
-        total = total + ((1 - F.cosine_similarity(a, b, dim=1)) * some).sum()
-    return total
 
 
 def least(name: str, found: float, allowed: float) -> None:
@@ -284,44 +319,3 @@ def least(name: str, found: float, allowed: float) -> None:
     """
     if not found >= allowed:
         raise InputError(f"{name}: found {found}, allowed: from {allowed}")
-
-
-Compared = tuple[Tensor, Tensor]
-"""DC's loss and DCC's, detached."""
-
-
-def _classes_apart(
-    net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
-) -> Compared:
-    """The images' gradient of Σ_c D(A_c, B_c), class by class, so that only one class's graph is in memory."""
-    loss = synthetic.images.new_zeros(())
-    wanted, found = [], []
-    for position in range(len(material.counts)):
-        change = material.change()
-        x, place = material.real(real, [position])
-        made, made_place = synthetic.of(position)
-        wanted.append(gradient(net, weights, change(x), place, material))
-        ours = gradient(net, weights, change(made), made_place, material, graph=True)
-        apart = distance(wanted[-1], ours)
-        apart.backward(inputs=[synthetic.images])
-        loss += apart.detach()
-        found.append([g.detach() for g in ours])
-    return loss, distance(mean(wanted), mean(found))
-
-
-def _classes_together(
-    net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
-) -> Compared:
-    """The images' gradient of D(1/C Σ_c A_c, 1/C Σ_c B_c); each class under an augmentation of its own."""
-    wanted, shown = [], []
-    for position in range(len(material.counts)):
-        change = material.change()
-        x, place = material.real(real, [position])
-        wanted.append(gradient(net, weights, change(x), place, material))
-        made, made_place = synthetic.of(position)
-        shown.append((change(made), made_place))
-    images, places = zip(*shown, strict=True)
-    ours = gradient(net, weights, torch.cat(images), torch.cat(places), material, graph=True)
-    loss = distance(mean(wanted), ours)
-    loss.backward(inputs=[synthetic.images])
-    return loss.detach(), loss.detach()

@@ -8,9 +8,29 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from clsim import catalog, models
 from clsim.models import Net
+from clsim.pool import Pool
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def builder(pool: Pool, model: str) -> Callable[[int], Net]:
+    """Nets of a model, weights drawn from a seed, with the classes of the run's net, on its device and in its format.
+
+    Args:
+        model: a name of ``clsim list models``; empty: the run's, and so for vectors in any case.
+    """
+    if not model or pool.data.x.ndim != 4 or not len(pool):
+        return pool.fresh
+    body, theirs, like = catalog.component("models", model), pool.fresh(0), pool.prepare(pool.data.x[:1])
+    channels_last = like.is_contiguous(memory_format=torch.channels_last)
+
+    def build(seed: int) -> Net:
+        net = models.build(body, tuple(like.shape[1:]), theirs.visible, seed, like.device)
+        return net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]
+
+    return build
 
 
 class Fresh:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clsim import catalog
-from clsim.condensers.nets import Fresh
+from clsim.condensers.nets import Fresh, builder
 from clsim.data import siamese, tiles
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
@@ -39,6 +39,7 @@ class Material:
         members: the rows of each class in the pool.
         seed: of everything that is drawn.
         operations: of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
+        model: of the nets; see :func:`synthesise`.
 
     Attributes:
         pool: for its ``prepare``, its ``precision`` and its ``cost``.
@@ -50,7 +51,9 @@ class Material:
         augment: on the device of the images; likewise.
     """
 
-    def __init__(self, pool: Pool, members: Sequence[Tensor], seed: int, operations: Sequence[str] = ()) -> None:
+    def __init__(
+        self, pool: Pool, members: Sequence[Tensor], seed: int, operations: Sequence[str] = (), model: str = ""
+    ) -> None:
         self.pool = pool
         self.counts = [len(rows) for rows in members]
         firsts = torch.stack([rows[0] for rows in members]) if members else pool.data.y[:0]
@@ -60,7 +63,8 @@ class Material:
         self.augment = torch.Generator(pool.data.device)
         self.operations = tuple(operations)
         self._members, self._seed = members, seed
-        self._fresh = Fresh(pool.fresh)
+        self._build = builder(pool, model)
+        self._fresh = Fresh(self._build)
 
     def begin(self, iteration: int) -> None:
         """Set every generator to where this iteration starts; torch's own too, which layers such as dropout use."""
@@ -78,7 +82,7 @@ class Material:
 
     def build(self, seed: int) -> Net:
         """A net of its own with weights drawn from ``seed``, for those that a method keeps."""
-        return self.pool.fresh(seed)
+        return self._build(seed)
 
     def change(self, n: int | None = None) -> Change:
         """One augmentation, drawn now: call it on real and on synthetic images, and both get the same.
@@ -120,6 +124,7 @@ class Synthetic:
         place: int64 (m,), the position of each image's class in ``material``.
         factor: each stored image holds factor × factor small ones.
         lr, momentum: of the images' optimizer.
+        clip: keep every pixel in the range that can be stored, from the first step to the last; vectors have none.
 
     Attributes:
         images: the parameter; one class after the other.
@@ -127,7 +132,15 @@ class Synthetic:
     """
 
     def __init__(
-        self, images: Tensor, place: Tensor, material: Material, *, factor: int = 1, lr: float, momentum: float
+        self,
+        images: Tensor,
+        place: Tensor,
+        material: Material,
+        *,
+        factor: int = 1,
+        lr: float,
+        momentum: float,
+        clip: bool = False,
     ) -> None:
         self.images = nn.Parameter(images.detach().clone())
         self.place = place
@@ -141,6 +154,8 @@ class Synthetic:
         self._shift = pool.prepare(torch.zeros_like(like))
         self._scale = (pool.prepare(torch.full_like(like, most)) - self._shift) / most
         self._rounds = not like.is_floating_point()
+        self._clips = clip and self._rounds
+        self._clip()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -156,9 +171,13 @@ class Synthetic:
         """What a net is shown of one class."""
         return self.decoded((self.place == position).nonzero().flatten())
 
-    def clip(self) -> None:
-        """Put every pixel back into the range that can be stored; vectors stay as they are."""
-        if self._rounds:
+    def step(self) -> None:
+        """One of the optimizer; then every pixel goes back into its range, if they are clipped."""
+        self.optimizer.step()
+        self._clip()
+
+    def _clip(self) -> None:
+        if self._clips:
             with torch.no_grad():
                 self.images.clamp_(self._shift, self._shift + 255 * self._scale)
 
@@ -223,6 +242,8 @@ def synthesise(
     start: str = "real",
     factor: int = 1,
     augment: Sequence[str] = siamese.ALL,
+    clip: bool = False,
+    model: str = "",
 ) -> Exemplars:
     """Images of every labelled class of a pool, made by a method: min(budget, labelled samples), balanced.
 
@@ -233,6 +254,9 @@ def synthesise(
             class, as in ``herding``.
         factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
         augment: the siamese augmentation's operations.
+        clip: keep pixels in the range that can be stored, after each step.
+        model: of the random nets that images are looked at through, a name of ``clsim list models``; empty, and for
+            vectors: the run's.
 
     Raises:
         InputError: if the pool has no nets to look through, or an argument is wrong.
@@ -248,10 +272,10 @@ def synthesise(
     rows = classes(pool.data)
     quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
     rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
-    material = Material(pool, rows, seed, operations)
+    material = Material(pool, rows, seed, operations, model)
     images = _start(material, rows, quota, start, factor)
     place = torch.arange(len(quota)).repeat_interleave(torch.tensor(quota, dtype=torch.int64)).to(pool.data.device)
-    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum)
+    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum, clip=clip)
     with torch.random.fork_rng(devices=[pool.data.device] if pool.data.device.type == "cuda" else []):
         _iterate(method, synthetic, material, iterations if len(synthetic) else 0)
     return synthetic.exemplars()

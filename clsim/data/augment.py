@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.data import siamese
 from clsim.data.pixels import blend, grey
 from clsim.data.strong import cutout, rand_augment
 from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize
@@ -22,7 +23,8 @@ class Transform:
 
     Args:
         mean, std: per channel of images scaled to [0, 1], or per dimension of vectors. A zero std counts as 1.
-        augment: names of :data:`AUGMENTATIONS`, applied in this order in training.
+        augment: names of :data:`AUGMENTATIONS`, applied in this order in training; those of :data:`NORMALISED` after
+            all others.
         channels_last: memory format of the images that come out.
 
     Raises:
@@ -72,14 +74,19 @@ class Transform:
         Raises:
             InputError: for an unknown augmentation.
         """
-        changes = _named(names, where)
+        _check(names, where)
+        before = [AUGMENTATIONS[name] for name in names if name not in NORMALISED]
+        after = [AUGMENTATIONS[name] for name in names if name in NORMALISED]
 
         def view(x: Tensor, rng: torch.Generator) -> Tensor:
-            if changes and x.ndim == 2:
-                raise InputError(f"{where}: found {len(changes)} augmentations with vectors, allowed: none")
-            for change in changes:
+            if names and x.ndim == 2:
+                raise InputError(f"{where}: found {len(names)} augmentations with vectors, allowed: none")
+            for change in before:
                 x = change(x, rng)
-            return self.plain(x)
+            x = self.plain(x)
+            for change in after:
+                x = change(x, rng).contiguous(memory_format=self._format)
+            return x
 
         return view
 
@@ -122,6 +129,35 @@ def color(x: Tensor, rng: torch.Generator) -> Tensor:
     return out.round_().to(x.dtype)
 
 
+def dsa(x: Tensor, rng: torch.Generator) -> Tensor:
+    """One operation of siamese augmentation a batch, drawn anew, each image with its own parameters.
+
+    What a condensed set is trained with. On a GPU all operations are applied and one is taken: nothing waits for the
+    draw.
+
+    Args:
+        x: float (n, c, h, w), normalised.
+
+    Source: Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
+    """
+    return _one_of(siamese.ALL, x, rng)
+
+
+def dsa_digits(x: Tensor, rng: torch.Generator) -> Tensor:
+    """As :func:`dsa`, without mirroring: for digits and letters."""
+    return _one_of(siamese.DIGITS, x, rng)
+
+
+def _one_of(names: Sequence[str], x: Tensor, rng: torch.Generator) -> Tensor:
+    if not len(x):
+        return x
+    if rng.device.type == "cpu":
+        return siamese.draw(names, len(x), rng)(x)
+    values = torch.rand(3, len(x), generator=rng, device=rng.device).to(x.dtype)
+    chosen = torch.randint(len(names), (1,), generator=rng, device=rng.device)
+    return torch.stack([siamese.OPERATIONS[name](x, values) for name in names]).index_select(0, chosen)[0]
+
+
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crop": crop,
     "flip": flip,
@@ -134,12 +170,16 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "equalize": equalize,
     "rand-augment": rand_augment,
     "cutout": cutout,
+    "dsa": dsa,
+    "dsa-digits": dsa_digits,
 }
 """Names that ``data.augment`` takes."""
 
+NORMALISED = ("dsa", "dsa-digits")
+"""Those of them that alter normalised images, not raw ones."""
 
-def _named(names: Sequence[str], where: str) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
+
+def _check(names: Sequence[str], where: str) -> None:
     for name in names:
         if name not in AUGMENTATIONS:
             raise InputError(f"{where}: unknown name {name!r}; {nearest(name, AUGMENTATIONS)}")
-    return [AUGMENTATIONS[name] for name in names]
