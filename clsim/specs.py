@@ -96,10 +96,9 @@ class RunSpec:
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         for name in EXTRAS:
             table, _, key = name.partition(".")
-            usual = json.loads(json.dumps(dataclasses.asdict(TABLES[table]())))  # lists, as plain has them
             if not key and getattr(self, table) == TABLES[table]():
                 del plain[table]
-            elif key and plain[table][key] == usual[key]:
+            elif key and plain[table][key] == USUAL[name]:
                 del plain[table][key]
         return plain
 
@@ -134,6 +133,14 @@ EXTRAS: tuple[str, ...] = (
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""
+
+USUAL: dict[str, Any] = {
+    f"{table}.{key}": value
+    for table, kind in TABLES.items()
+    for key, value in json.loads(json.dumps(dataclasses.asdict(kind()))).items()
+    if table in EXTRAS or f"{table}.{key}" in EXTRAS
+}
+"""What a spec without them has, as ``table.key``."""
 
 
 def read(tables: Mapping[str, Any], where: str) -> RunSpec:

@@ -54,7 +54,7 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
     for name, value in spec.items():
         table, _, key = name.partition("__")
         if key:
-            out["spec"][table][key] = value
+            out["spec"].setdefault(table, {})[key] = value
         else:
             out["spec"][table] = value
     out["fingerprint"] = f"{abs(hash(json.dumps([out['spec'], out['accuracy']], sort_keys=True))):016x}"[:16]
@@ -224,6 +224,7 @@ def test_every_shipped_report_reads_and_shows(
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
     asked = {key.replace(".", "__"): value for key, value in spec.filter.items() if "." in key}
+    asked |= {key.replace(".", "__"): "another" for key in spec.exclude if "." in key}
     records = [varied(made, s, 0.5 + s / 100, scenario=scenario, **asked) for scenario in scenarios for s in range(3)]
     for form in show.FORMS:
         text = printed(records, spec, form, capsys)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from clsim import catalog
 from clsim.errors import InputError, nearest
 from clsim.metrics import ALL, further, summary
-from clsim.specs import EXTRAS, TABLES
+from clsim.specs import USUAL
 from clsim.strict import Options, arguments
 
 if TYPE_CHECKING:
@@ -210,9 +210,8 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
-    for name in (name for name in EXTRAS if "." in name):  # left out of a spec where they are as usual
-        table, _, key = name.partition(".")
-        row.setdefault(name, _plain(list(v) if isinstance(v := getattr(TABLES[table](), key), tuple) else v))
+    for name, value in USUAL.items():
+        row.setdefault(name, _plain(value))
     return row | {"sources": _plain(spec["sources"])}
 
 
