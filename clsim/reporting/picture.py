@@ -35,7 +35,7 @@ def draw(picks: Picks, title: str, path: Path) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")  # a title may be wider than what it is of
     write(path, buffer.getvalue())
 
 
