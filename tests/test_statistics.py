@@ -253,6 +253,7 @@ def study(rng: np.random.Generator, arms: int, seeds: int, better: float = 0.0) 
             "strategy": "er",
             "buffer": f"b{arm}",
             "memory": 100,
+            "controller": "–",
             "seed": seed,
             "fingerprint": f"{arm}-{seed}",
             "version": "0",

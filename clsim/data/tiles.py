@@ -20,6 +20,7 @@ def apart(x: Tensor, factor: int) -> Tensor:
     Returns:
         (n·factor², c, h, w): the tiles of the first image, row by row, then those of the second. uint8 stays uint8.
 
+    >>> import torch
     >>> apart(torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2), 2)[:, 0, 0, 0].tolist()
     [0, 1, 2, 3]
     """
