@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import clsim
+from clsim.resolve import tomllib
 
 PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -119,3 +120,9 @@ def test_nothing_draws_from_a_global_generator() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in drawing}:
                 assert "generator" in {k.arg for k in node.keywords}, f"{module(path)}, line {node.lineno}"
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    assert {module(path) for path in FILES if path.name == "__init__.py"} <= listed
