@@ -78,7 +78,15 @@ RUNS: list[tuple[int, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("move", "arguments"), RUNS, ids=[str(move) for move, _ in RUNS])
+FAST = 6
+"""So many of them at every `make test`; all of them in CI."""
+
+
+@pytest.mark.parametrize(
+    ("move", "arguments"),
+    [pytest.param(*run, marks=[pytest.mark.slow] * (place >= FAST)) for place, run in enumerate(RUNS)],
+    ids=[f"{run.get('strategy', 'er')}-{move}" for move, run in RUNS],
+)
 def test_a_killed_run_ends_with_the_same_numbers(move: int, arguments: dict[str, Any], tmp_path: Path) -> None:
     settings = [*BASE, *arguments.get("settings", [])]
     arguments = {"scenario": "split-digits", "memory": 20, **arguments, "settings": settings}
