@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# a process for each core, of one thread each
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test check bench clean
 
@@ -13,13 +15,13 @@ demo: $(INSTALLED)
 
 # the fast tests; `slow` ones, on real data, too: make test ARGS="-m slow"
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),-m "not slow")
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,bench]"
