@@ -109,8 +109,8 @@ def _features(net: Net, x: Tensor, material: Material) -> Tensor:
     """Features, float32 (n, d): on a CPU in blocks that stay in its cache, unless the net has batch norm."""
     together = x.device.type != "cpu" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
     with material.pool.precision():
-        return torch.cat([net.features(part).float() for part in x.split(len(x) if together else BLOCK)])
+        return torch.cat([net.features(part).float() for part in x.split(len(x) if together else BLOCK * torch.get_num_threads())])
 
 
 BLOCK = 16
-"""Images a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""
+"""Images a thread, of a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""
