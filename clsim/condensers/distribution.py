@@ -108,8 +108,9 @@ def means(features: Tensor, place: Tensor, classes: int) -> Tensor:
 def _features(net: Net, x: Tensor, material: Material) -> Tensor:
     """Features, float32 (n, d): on a CPU in blocks that stay in its cache, unless the net has batch norm."""
     together = x.device.type != "cpu" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    size = len(x) if together else BLOCK * torch.get_num_threads()
     with material.pool.precision():
-        return torch.cat([net.features(part).float() for part in x.split(len(x) if together else BLOCK * torch.get_num_threads())])
+        return torch.cat([net.features(part).float() for part in x.split(size)])
 
 
 BLOCK = 16
