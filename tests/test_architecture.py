@@ -30,7 +30,7 @@ FLOORS = [
     {"condensers"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage"},
+    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage", "readouts"},
     {"controller"},
     {"loop"},
     {"reporting", "doctor"},

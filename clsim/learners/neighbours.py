@@ -17,6 +17,7 @@ from clsim.errors import InputError, raised
 from clsim.exemplars import Exemplars, batch_count, concatenate
 from clsim.learners import Readout, Setup, Terms
 from clsim.learners.labelled import Labelled
+from clsim.learners.nearest import NEAREST, by_neighbours
 from clsim.learners.sgd import Sgd
 from clsim.models import Net, evaluating
 from clsim.objectives import neighbours
@@ -187,15 +188,7 @@ class SoftNeighbours:
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
             return {}
-        support, classes = self._embedded(known.x), known.y.unique()
-        labels = neighbours.smoothed(known.y, classes)
-
-        def nearest(x: Tensor, task: Tensor) -> Tensor:
-            near = neighbours.posterior(self._embedded(x), support, labels)
-            scores = near.new_full((len(x), len(self._seen)), -torch.inf).index_copy_(1, classes, near)
-            return scores.masked_fill(~self._setup.net.visible[task], -torch.inf)
-
-        return {"nearest-neighbour": nearest}
+        return {NEAREST: by_neighbours(self._setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
         """Net, projection head, optimizer, and which classes and how many experiences were seen."""
@@ -222,13 +215,9 @@ class SoftNeighbours:
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""
-        setup, size = self._setup, self._setup.spec.evaluation.batch_size
-        setup.cost.forward_passes += len(x)
+        setup = self._setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():
-            parts = [
-                self._projection(setup.net.features(setup.transform.plain(some))).float() for some in x.split(size)
-            ]
-        return torch.cat(parts)
+            return self._projection(setup.net.features(setup.transform.plain(x))).float()
 
 
 def freeze_norm(module: nn.Module) -> None:

@@ -176,6 +176,11 @@ class SemiSgd:
         with evaluating(self._average), torch.no_grad(), self._setup.precision():
             return self._average(self._setup.transform.plain(x), task)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Of raw samples, by the net that predicts."""
+        with evaluating(self._average), torch.no_grad(), self._setup.precision():
+            return self._average.features(self._setup.transform.plain(x)).float()
+
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
         average = {"average": self._average.state_dict()} if self._ema else {}
