@@ -86,7 +86,9 @@ def train(
             results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
         if experience.unlabelled is not None:
             hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
-            results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
+            hidden = hidden[hidden.y >= 0]  # the others are of no class of the stream
+            if len(hidden):
+                results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes

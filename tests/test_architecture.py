@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "docstrings", "gradients", "cost"},
-    {"tables", "tradeoff", "plateau"},
+    {"tables", "labelling", "tradeoff", "plateau"},
     {"specs", "progress"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models", "gates", "parts"},

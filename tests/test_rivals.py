@@ -333,8 +333,9 @@ def test_ccic_votes_by_the_nearest_exemplars() -> None:
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_permuting_hidden_labels_leaves_training_bit_identical(name: str) -> None:
-    check_hidden_labels(catalog.component("learners", name))
+@pytest.mark.parametrize("foreign", [False, True])
+def test_permuting_hidden_labels_leaves_training_bit_identical(name: str, foreign: bool) -> None:
+    check_hidden_labels(catalog.component("learners", name), foreign=foreign)
 
 
 SUPERVISED: dict[str, dict[str, Any]] = {

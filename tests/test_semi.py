@@ -240,8 +240,9 @@ def test_batch_norm_is_frozen_after_the_first_experience_unless_it_is_switched_o
 
 
 @pytest.mark.parametrize("name", SEMI)
-def test_permuting_hidden_labels_leaves_training_bit_identical(name: str) -> None:
-    check_hidden_labels(catalog.component("learners", name))
+@pytest.mark.parametrize("foreign", [False, True])
+def test_permuting_hidden_labels_leaves_training_bit_identical(name: str, foreign: bool) -> None:
+    check_hidden_labels(catalog.component("learners", name), foreign=foreign)
 
 
 def test_the_check_sees_a_learner_that_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
