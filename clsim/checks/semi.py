@@ -47,7 +47,7 @@ def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = Fal
 
 
 def _stream(permuted: bool, *, foreign: bool = False) -> Stream:
-    """Four clusters in two experiences, a quarter of the samples labelled; beside them, if asked for, some of no class."""
+    """Four clusters in two experiences, a quarter of the samples labelled; if asked for, beside others of no class."""
     x, y = (column.numpy() for column in clusters(96, seed=4))
     known = np.arange(96) % 16 < CLASSES
     parts, shown = [], []
