@@ -20,7 +20,8 @@ from clsim.checks.semi import _stream
 from clsim.errors import InputError
 from clsim.learners import Setup, Terms
 from clsim.learners.labelled import Labelled
-from clsim.learners.neighbours import SoftNeighbours, freeze_norm
+from clsim.learners.neighbours import SoftNeighbours
+from clsim.learners.projection import freeze_norm
 from clsim.learners.sgd import Sgd
 from clsim.objectives.neighbours import consistency, cross_entropy, mean_entropy, posterior, sharpen, smoothed
 from clsim.optimizers import build, rate

@@ -15,7 +15,7 @@ from clsim.errors import InputError
 from clsim.exemplars import Exemplars, batch_count, concatenate
 from clsim.learners import Setup, Terms
 from clsim.learners.labelled import Labelled
-from clsim.learners.neighbours import freeze_norm
+from clsim.learners.projection import freeze_norm
 from clsim.learners.sgd import Sgd
 from clsim.models import Net, evaluating
 from clsim.objectives import Batch
