@@ -210,3 +210,11 @@ BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
 """What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates; a condenser
 looks through the papers' ConvNet-3, and for as long as a stream of twenty tasks can wait on a processor, which is far
 less than in the papers."""
+
+DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
+"""Data sets whose mirror images mean something else."""
+
+DIGITS_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"options": {"augment": ["color", "crop", "cutout", "scale", "rotate"]}} for name in ("dm", "dsa", "dsac")
+}
+"""What a buffer's name says beside, on these: nothing is mirrored."""

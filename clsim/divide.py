@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.compat import import_torchvision
-from clsim.data import Dataset
+from clsim.data import Dataset, superclasses
 from clsim.errors import InputError
 from clsim.labels import known_rows
 from clsim.randomness import generator
@@ -43,6 +43,8 @@ def build(
     order = list(range(width))
     if spec.order == "seeded":
         order = torch.randperm(width, generator=generator(seed, "class order")).tolist()
+    elif spec.order == "superclass":
+        order = superclasses.order(dataset.classes)
     if spec.kind == "sequence":
         train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order)
     elif spec.kind == "split":
@@ -66,6 +68,7 @@ def build(
         given=tasks,
         labelled=None if known is None else [known[task] for task in tasks],
         labels=labels,
+        source=dataset,
     )
 
 

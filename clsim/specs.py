@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.keeping import MemorySpec as MemorySpec
+from clsim.keeping import ProxySpec as ProxySpec
 from clsim.strict import arguments
 from clsim.tables import (
     DataSpec as DataSpec,
@@ -30,16 +32,10 @@ from clsim.tables import (
     LearnerSpec as LearnerSpec,
 )
 from clsim.tables import (
-    MemorySpec as MemorySpec,
-)
-from clsim.tables import (
     ModelSpec as ModelSpec,
 )
 from clsim.tables import (
     OptimizerSpec as OptimizerSpec,
-)
-from clsim.tables import (
-    ProxySpec as ProxySpec,
 )
 from clsim.tables import (
     StreamSpec as StreamSpec,
@@ -129,7 +125,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     "training.patience",
     "optimizer.patience",
-    *("memory.unlabelled", "memory.confidence"),
+    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

@@ -21,10 +21,10 @@ from clsim.condensers.distribution import Matching, dm, means
 from clsim.condensers.nets import Fresh, builder
 from clsim.condensers.synthesis import Material, Synthetic, synthesise
 from clsim.data import tiles
-from clsim.drafts import factor_of
+from clsim.drafts import decoded, factor_of
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate, groups
-from clsim.memory import Buffer, decoded
+from clsim.memory import Buffer
 from clsim.models import InstanceNorm, Net
 from clsim.pool import Cost, Pool
 from clsim.resolve import resolve
