@@ -28,7 +28,10 @@ class MemorySpec:
         retrieval_options: keyword arguments of the retrieval.
         unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
         confidence: the lowest softmax score of such a prediction.
-        shrink: TODO
+        shrink: what becomes of a condensed class whose share shrinks: ``drop``: its first images stay; ``condense``:
+            the condenser runs again for the smaller share, with the images that it had in the place of real ones, and
+            begins with some of these where it would begin with noise. A condenser's name implies ``condense``, unless
+            the capacity counts classes and no share shrinks.
         start: an ``.npz`` that the memory holds before the first experience, as ``clsim condense`` writes one: labels
             count the classes of the data set from 0. It is replayed from the first batch on, classes that the stream
             has not come to included: knowledge from before the stream. Then it is as if chosen earlier: a selector

@@ -226,10 +226,13 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
 
 
 def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of ``[memory]`` that a buffer's name implies, on the data set of some layers."""
-    data = merge(*layers).get("data", {})
-    digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
-    further = DIGITS_DEFAULTS.get(buffer, {}) if digits else {}
+    """The keys of ``[memory]`` that a buffer's name implies, with the data set and the capacity of some layers."""
+    merged, further = merge(*layers), {}
+    data = merged.get("data", {})
+    if {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}:
+        further = DIGITS_DEFAULTS.get(buffer, {})
+    if catalog.is_condenser(buffer) and merged.get("memory", {}).get("per", MemorySpec().per) != "class":
+        further = merge({"shrink": "condense"}, further)
     return merge(catalog.BUFFER_DEFAULTS.get(buffer, {}), further)
 
 
