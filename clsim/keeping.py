@@ -28,10 +28,13 @@ class MemorySpec:
         retrieval_options: keyword arguments of the retrieval.
         unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
         confidence: the lowest softmax score of such a prediction.
-        shrink: what becomes of a condensed class whose share shrinks: ``drop``: its first images stay; ``condense``:
-            the condenser runs again for the smaller share, with the images that it had in the place of real ones, and
-            begins with some of these where it would begin with noise. A condenser's name implies ``condense``, unless
-            the capacity counts classes and no share shrinks.
+        shrink: what becomes of a condensed class whose share of the memory shrinks: ``drop``: its first images stay;
+            ``condense``: the condenser runs again for the smaller share, with the images that the class had in the
+            place of real ones, and begins with some of these where it would begin with noise. The buffer ``dm`` implies
+            ``condense`` (unless the capacity counts classes: no share shrinks then): split into 5 × 2 classes at
+            16 × 16 pixels, gdumb, memory 50, 4 seeds, it ended at 74.2 instead of 72.0 % on Fashion-MNIST and at 32.0
+            instead of 28.1 % on CIFAR-10. It costs a condensation of the whole memory after each experience, for which
+            the others take long.
         start: an ``.npz`` that the memory holds before the first experience, as ``clsim condense`` writes one: labels
             count the classes of the data set from 0. It is replayed from the first batch on, classes that the stream
             has not come to included: knowledge from before the stream. Then it is as if chosen earlier: a selector

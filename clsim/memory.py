@@ -37,8 +37,8 @@ class Buffer:
     Args:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
-        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; of the
-            others, the first exemplars of each are kept as their shares shrink.
+        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; the others
+            become fewer as their shares shrink, as ``memory.shrink`` says.
         retrieve: the selector of what to replay; None: at random.
         rng: draws the replayed batches, and is handed to the selector; on the CPU.
         cost: the counter for the time of selection.

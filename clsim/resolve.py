@@ -227,13 +227,13 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
 
 def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of ``[memory]`` that a buffer's name implies, with the data set and the capacity of some layers."""
-    merged, further = merge(*layers), {}
-    data = merged.get("data", {})
-    if {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}:
-        further = DIGITS_DEFAULTS.get(buffer, {})
-    if catalog.is_condenser(buffer) and merged.get("memory", {}).get("per", MemorySpec().per) != "class":
-        further = merge({"shrink": "condense"}, further)
-    return merge(catalog.BUFFER_DEFAULTS.get(buffer, {}), further)
+    merged = merge(*layers)
+    data, usual = merged.get("data", {}), catalog.BUFFER_DEFAULTS.get(buffer, {})
+    digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
+    implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})
+    if merged.get("memory", {}).get("per") == "class":  # no share shrinks: it would make another run of the same one
+        implied.pop("shrink", None)
+    return implied
 
 
 def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:

@@ -395,14 +395,15 @@ def test_condensing_again_matches_what_was_there_better_than_dropping() -> None:
     assert loss("condense") < 0.5 * loss("drop")
 
 
-def test_a_condensers_name_implies_how_its_share_shrinks() -> None:
+def test_dm_implies_that_a_fixed_memory_condenses_again() -> None:
     def shrink(*settings: str, buffer: str = "dm") -> str:
         spec = resolve("split-digits", "er", settings=settings, flags={"memory": {"buffer": buffer}})
         assert ("shrink" in spec.as_dict()["memory"]) == (spec.memory.shrink == "condense")
         return spec.memory.shrink
 
-    assert shrink() == shrink(buffer="condensed(./mine.py:make)") == shrink("memory.per=task") == "condense"
-    assert shrink("memory.per=class") == shrink("memory.shrink=drop") == shrink(buffer="herding") == "drop"
+    assert shrink() == shrink("memory.per=task") == shrink("memory.shrink=condense", buffer="idc") == "condense"
+    assert shrink("memory.per=class") == shrink("memory.shrink=drop") == "drop"
+    assert shrink(buffer="idc") == shrink(buffer="herding") == "drop"
 
 
 @pytest.mark.parametrize("name", ["dm", "dsa", "dsac", "idc", "dc"])
