@@ -136,17 +136,22 @@ class InstanceNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) → the same shape and format."""
-        n, c, h, w = x.shape
+        c, h, w = x.shape[1:]
         # torch's own kernels go through channels-last images a channel at a time where they are small, and in the
         # backward pass of bf16: 2 to 20 × slower
         slow = h * w < 1024 or (x.dtype == torch.bfloat16 and torch.is_grad_enabled())
         if x.device.type != "cpu" or not slow or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        about_mean = pixels - pixels.mean(1, keepdim=True)
-        scale = self.weight * torch.rsqrt(about_mean.square().mean(1, keepdim=True) + self.eps)
-        out = torch.addcmul(self.bias.to(x.dtype), about_mean, scale.to(x.dtype))
-        return out.view(n, h, w, c).permute(0, 3, 1, 2)
+        about_mean = x - _pixel_mean(x)
+        scale = self.weight.view(1, c, 1, 1) * torch.rsqrt(_pixel_mean(about_mean.square()) + self.eps)
+        # no view of anything: the ReLU after it works in place, which on a view would copy all in the backward pass
+        return torch.addcmul(self.bias.to(x.dtype).view(1, c, 1, 1), about_mean, scale.to(x.dtype))
+
+
+def _pixel_mean(x: Tensor) -> Tensor:
+    """(n, c, h, w), channels last → (n, c, 1, 1)."""
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n, h * w, c).mean(1).view(n, c, 1, 1)
 
 
 def slim_resnet18(shape: Shape, *, width: int = 20) -> nn.Module:

@@ -87,9 +87,7 @@ class Matching:
         classes = len(material.counts)
         with torch.no_grad():
             target = means(_features(net, change(x), material), place, classes)
-        with material.pool.precision():
-            features = net.features(change(made)).float()
-        loss = (target - means(features, made_place, classes)).square().sum()
+        loss = (target - means(_features(net, change(made), material), made_place, classes)).square().sum()
         synthetic.optimizer.zero_grad()
         loss.backward()
         synthetic.step()
@@ -109,11 +107,12 @@ def means(features: Tensor, place: Tensor, classes: int) -> Tensor:
 
 
 def _features(net: Net, x: Tensor, material: Material) -> Tensor:
-    """Features of real samples: on a CPU in blocks that stay in its cache, unless the net has batch norm."""
+    """Features, float32 (n, d): on a CPU in blocks that stay in its cache, unless the net has batch norm."""
     together = x.device.type != "cpu" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    size = len(x) if together else BLOCK * torch.get_num_threads()
     with material.pool.precision():
-        return torch.cat([net.features(part).float() for part in x.split(len(x) if together else BLOCK)])
+        return torch.cat([net.features(part).float() for part in x.split(size)])
 
 
 BLOCK = 16
-"""Real images a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""
+"""Images a thread, of a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""

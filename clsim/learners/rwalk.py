@@ -11,7 +11,8 @@ from clsim.errors import InputError
 from clsim.exemplars import Exemplars
 from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
-from clsim.objectives.importance import Weights, check_numbers, distance, on_device, pull, weights
+from clsim.learners.walking import walk
+from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
 from clsim.streams import Experience
 
 
@@ -89,26 +90,14 @@ class RWalk:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step along the gradient of cross-entropy and penalty; Fisher and path know of the first alone."""
-        net = self._setup.net
-        terms = self._sgd.backward(self._sgd.prepare(batch, self._setup.memory.sample(batch, self._setup.pool)))
-        before = weights(net)
-        gradients: Weights = {}
-        for name, parameter in net.named_parameters():
-            if parameter.grad is not None:
-                gradients[name] = parameter.grad.clone()
-        if self._pull:
-            penalty = distance(net, self._anchor, self._pull)
-            penalty.backward()  # adds to the gradients of the cross-entropy
-            terms["penalty"] = penalty.detach()
-        self._sgd.apply()
-        for name, parameter in net.named_parameters():
-            if name in gradients:
-                self._squares[name] += gradients[name].square()
-                self._fall[name] -= gradients[name] * (parameter.detach() - before[name])
+        step = walk(self._setup, self._sgd, batch, self._anchor, self._pull)
+        for name, gradient in step.gradients.items():
+            self._squares[name] += gradient.square()
+            self._fall[name] += step.falls[name]
         self._steps += 1
         if self._steps == self._every:
             self._end_stretch()
-        return terms
+        return step.terms
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Halve the scores of before, and add half of this experience's."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from clsim.exemplars import Exemplars
 from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
-from clsim.objectives.importance import Weights, check_numbers, distance, on_device, pull, weights
+from clsim.learners.walking import walk
+from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
 from clsim.streams import Experience
 
 
@@ -54,22 +55,10 @@ class Si:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step along the gradient of cross-entropy and penalty; the path knows of the first alone."""
-        net = self._setup.net
-        terms = self._sgd.backward(self._sgd.prepare(batch, self._setup.memory.sample(batch, self._setup.pool)))
-        before = weights(net)
-        gradients: Weights = {}
-        for name, parameter in net.named_parameters():
-            if parameter.grad is not None:
-                gradients[name] = parameter.grad.clone()
-        if self.importance:
-            penalty = distance(net, self._anchor, self._pull)
-            penalty.backward()  # adds to the gradients of the cross-entropy
-            terms["penalty"] = penalty.detach()
-        self._sgd.apply()
-        for name, parameter in net.named_parameters():
-            if name in gradients:
-                self.path[name] -= gradients[name] * (parameter.detach() - before[name])
-        return terms
+        step = walk(self._setup, self._sgd, batch, self._anchor, self._pull)
+        for name, fall in step.falls.items():
+            self.path[name] += fall
+        return step.terms
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Add what the path of this experience says."""
