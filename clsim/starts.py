@@ -18,9 +18,9 @@ from clsim.streams import Stream
 def start_of(spec: RunSpec, stream: Stream, factor: int) -> Exemplars:
     """The set of ``memory.start``, as a memory stores it.
 
-    Its labels count the classes of the stream's data set from 0, as those of ``clsim condense`` do. Each exemplar is of
-    the first experience that holds its class (``task``), whether the stream has come to it or not, and has that
-    experience's label; of no row of the data set (``index`` below 0).
+    Its classes are known by their names, which ``clsim condense`` writes; without, its labels count those of the
+    stream's data set from 0. Each exemplar is of the first experience that holds its class (``task``), whether the
+    stream has come to it or not, and has that experience's label; of no row of the data set (``index`` below 0).
 
     Args:
         factor: each image of the memory holds factor × factor small ones.

@@ -77,6 +77,13 @@ def test_each_exemplar_is_of_the_experience_that_brings_its_class(order: str, se
     assert len(held.index.unique()) == 20
 
 
+def test_a_set_of_some_classes_is_known_by_their_names() -> None:
+    write("some.npz", y_train=np.arange(20) % 2, classes=np.array(["7", "3"]))
+    setup, _ = begun(start="some.npz")
+    assert setup.memory.stored.y.tolist() == [7, 3] * 10
+    assert setup.memory.stored.task.tolist() == [3, 1] * 10
+
+
 def test_where_classes_come_back_they_are_of_the_first_experience() -> None:
     setup, _ = begun("stream.kind=rotated", "stream.setting=domain")
     assert setup.memory.stored.task.unique().tolist() == [0]
@@ -200,7 +207,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a label too many": ({"y_train": np.arange(1, 21)}, "y_train has labels from 1 to 20, allowed: 0 to 9"),
     "no label": ({"y_train": np.full(20, -1)}, "labels from -1 to -1"),
     "labels in words": ({"y_train": np.array(DIGITS * 2)}, "allowed: whole numbers"),
-    "other classes": ({"classes": np.array(["cat"] * 10)}, "made of other classes ('cat', 'cat', 'cat' … (10 in all))"),
+    "other classes": ({"classes": np.array(["cat"] * 10)}, "found class 'cat'; allowed: 0, 1, 2"),
+    "fewer classes": ({"classes": np.array(DIGITS[:4])}, "y_train has labels from 0 to 9, allowed: 0 to 3"),
     "more than it holds": ({"each": 5}, "found 50 exemplars with a memory of 40, allowed: 40 at most"),
 }
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from clsim.data import tiles
-from clsim.errors import InputError
+from clsim.errors import InputError, nearest
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -97,7 +97,7 @@ def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -
         where: its name, for messages.
         factor: each image of the memory holds factor × factor small ones. With 1, a set of tiles comes as the images
             that it decodes to.
-        classes: of the data set that the labels count; a set that names its own must have the same.
+        classes: names of those of the data set. The labels count them, or the set's own, where it names these.
 
     Returns:
         Images or vectors, as :func:`part`; and labels, each a position in ``classes``.
@@ -111,13 +111,14 @@ def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -
     x, y = part(found[names[0]], found[names[1]], where, names)
     if not len(x):
         raise InputError(f"{where}: {names[0]} is empty, allowed: one sample or more")
-    theirs = found.get("classes")
-    if theirs is not None and [str(name) for name in theirs.ravel()] != list(classes):
-        raise InputError(f"{where}: made of other classes ({_some(theirs.ravel())}), allowed: {_some(classes)}")
-    if y.max() >= len(classes):
-        raise InputError(
-            f"{where}: {names[1]} has labels from {y.min()} to {y.max()}, allowed: 0 to {len(classes) - 1}"
-        )
+    theirs = list(map(str, found["classes"].ravel())) if "classes" in found else list(classes)
+    if y.max() >= len(theirs):
+        labels = f"{names[1]} has labels from {y.min()} to {y.max()}"
+        raise InputError(f"{where}: {labels}, allowed: 0 to {len(theirs) - 1}")
+    for label in np.unique(y).tolist():
+        if theirs[label] not in classes:
+            raise InputError(f"{where}: found class {theirs[label]!r}; {nearest(theirs[label], classes)}")
+    y = np.array([classes.index(theirs[label]) for label in y.tolist()])
     if factor == 1:
         return x, y
     own = found.get("factor", np.array(1))
@@ -133,7 +134,3 @@ def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -
     if (grouped != grouped[:, :1]).any():
         raise InputError(f"{where}: {names[1]} differs within an image of x_stored, allowed: one class in each")
     return stored, grouped[:, 0].copy()
-
-
-def _some(names: Sequence[str] | np.ndarray) -> str:
-    return ", ".join(map(repr, map(str, names[:3]))) + (f" … ({len(names)} in all)" if len(names) > 3 else "")
