@@ -197,7 +197,7 @@ OVER_ALL = {
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
-    "dm": {"options": {"model": "convnet3", "iterations": 50, "real": 64}},
+    "dm": {"shrink": "condense", "options": {"model": "convnet3", "iterations": 50, "real": 64}},
     **{
         name: {"options": {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64}}
         for name in ("dc", "dsa", "dcc", "dsac")
@@ -209,4 +209,12 @@ BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates; a condenser
 looks through the papers' ConvNet-3, and for as long as a stream of twenty tasks can wait on a processor, which is far
-less than in the papers."""
+less than in the papers. DM, the fastest, condenses old classes again as their shares of a fixed memory shrink."""
+
+DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
+"""Data sets whose mirror images mean something else."""
+
+DIGITS_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"options": {"augment": ["color", "crop", "cutout", "scale", "rotate"]}} for name in ("dm", "dsa", "dsac")
+}
+"""What a buffer's name says beside, on these: nothing is mirrored."""

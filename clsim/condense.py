@@ -20,22 +20,20 @@ from torch import Tensor
 
 import clsim
 from clsim import catalog, data, machine, models
+from clsim.components import DIGITS
 from clsim.condensers.evaluation import Training, accuracy
 from clsim.data import Dataset, siamese
 from clsim.data.augment import Transform
-from clsim.drafts import Condenser, Draft, factor_of
+from clsim.drafts import Condenser, Draft, decoded, factor_of, made
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
-from clsim.memory import chosen, decoded, made
+from clsim.memory import chosen
 from clsim.pool import Cost, Pool
 from clsim.proxy import Trainer
 from clsim.randomness import Randomness, derive, generator
 from clsim.selectors.combinators import per_class as of_each_class
 from clsim.specs import DataSpec, ProxySpec, RunSpec, TrainingSpec
 from clsim.store import write
-
-DIGITS = ("digits", "mnist", "kmnist", "svhn")
-"""Data sets whose mirror images mean something else."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Condensed:
         """As ``.npz``: a data set of ``npz``, with the test part of what it was made of.
 
         ``x_train`` holds the images as a net sees them; where a stored image holds several, what is stored is beside
-        them as ``x_stored``, with ``factor``.
+        them as ``x_stored``, with ``factor``. ``classes`` names what the labels count.
         """
         shown = decoded(self.exemplars, self.factor)
         arrays: dict[str, Any] = {
@@ -70,6 +68,7 @@ class Condensed:
             "y_train": shown.y.cpu().numpy(),
             "x_test": np.asarray(self.source.test_x),
             "y_test": np.asarray(self.source.test_y),
+            "classes": np.array(self.source.classes),
         }
         if self.factor > 1:
             arrays |= {"x_stored": self.exemplars.x.cpu().numpy(), "factor": np.array(self.factor)}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.compat import import_torchvision
-from clsim.data import Dataset
+from clsim.data import Dataset, superclasses
 from clsim.data.foreign import in_channels
 from clsim.errors import InputError
 from clsim.labels import foreign_parts, known_rows
@@ -47,6 +47,8 @@ def build(
     order = list(range(width))
     if spec.order == "seeded":
         order = torch.randperm(width, generator=generator(seed, "class order")).tolist()
+    elif spec.order == "superclass":
+        order = superclasses.order(dataset.classes)
     if spec.kind == "sequence":
         train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order)
     elif spec.kind == "split":
@@ -75,6 +77,7 @@ def build(
         labelled=None if known is None else [known[task] for task in tasks],
         labels=labels,
         foreign=None if outside is None else [outside[task] for task in tasks],
+        source=dataset,
     )
 
 

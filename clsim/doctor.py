@@ -18,6 +18,7 @@ PLACES = {  # where torchvision keeps them
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
     "svhn": "train_32x32.mat",
+    "usps": "usps.bz2",
     "tiny-imagenet": "tiny-imagenet-200",
 }
 

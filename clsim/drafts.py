@@ -1,13 +1,16 @@
-"""Condensers, and who watches them at work."""
+"""Condensers, who watches them at work, and what they make."""
 
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from clsim.data import tiles
+from clsim.errors import InputError, raised
 from clsim.exemplars import Exemplars
 
 if TYPE_CHECKING:
@@ -48,3 +51,39 @@ def factor_of(condense: Condenser) -> int:
     """How many small images a side of each stored one holds: the condenser's option ``factor``; 1 if it has none."""
     parameter = inspect.signature(condense).parameters.get("factor")
     return 1 if parameter is None else int(parameter.default)
+
+
+def from_samples(condense: Condenser) -> Condenser:
+    """The condenser, beginning with samples of the pool where its option ``start`` is ``noise``."""
+    parameter = inspect.signature(condense).parameters.get("start")
+    return condense if parameter is None or parameter.default != "noise" else partial(condense, start="real")  # type: ignore[call-arg]
+
+
+def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, name: str) -> Exemplars:
+    """What a condenser, which may be a user's own, makes; what is wrong with it is one line.
+
+    Raises:
+        InputError: if it raises, or returns anything but at most ``budget`` samples like those of the pool.
+    """
+    try:
+        exemplars = condense(pool, budget, rng=rng)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}") from error
+    like = f"Exemplars, at most {budget}, {pool.data.x.dtype} of shape {tuple(pool.data.x.shape[1:])} each"
+    if not isinstance(exemplars, Exemplars):
+        raise InputError(f"{name}: the condenser returned a {type(exemplars).__name__}, allowed: {like}")
+    x = exemplars.x
+    if len(x) > budget or x.dtype != pool.data.x.dtype or x.shape[1:] != pool.data.x.shape[1:]:
+        found = f"{len(x)} of {x.dtype}, of shape {tuple(x.shape[1:])} each"
+        raise InputError(f"{name}: the condenser returned {found}, allowed: {like}")
+    return exemplars
+
+
+def decoded(exemplars: Exemplars, factor: int) -> Exemplars:
+    """What a learner sees of exemplars that hold factor × factor small images each; with ``factor`` 1, themselves."""
+    if factor == 1:
+        return exemplars
+    columns = {name: column.repeat_interleave(factor**2, 0) for name, column in exemplars.columns().items()}
+    return Exemplars(**(columns | {"x": tiles.apart(exemplars.x, factor)}))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clsim.errors import InputError
+from clsim.strict import at_least
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class LabelsSpec:
     foreign_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, found in (("per_class", self.per_class), ("count", self.count)):
-            if found < 0:
-                raise InputError(f"labels.{name}: found {found}, allowed: 0 or more")
+        at_least(self, "labels", per_class=0, count=0)
         if not 0 <= self.fraction <= 1:
             raise InputError(f"labels.fraction: found {self.fraction}, allowed: a share from 0 to 1")
         if sum(map(bool, (self.fraction, self.per_class, self.count))) > 1:

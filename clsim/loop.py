@@ -31,6 +31,7 @@ from clsim.readouts import readouts
 from clsim.results import Results, record_of
 from clsim.snapshots import UNFIT, copied, restore, snapshot
 from clsim.specs import RunSpec
+from clsim.starts import start_of
 from clsim.storage import state_bytes
 from clsim.store import RunFolder, RunRecord
 from clsim.streams import Experience, Stream
@@ -54,7 +55,8 @@ def train(
     setup, learner = assemble(spec, stream, cost, selector)
 
     def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
-        return learn(experience, setup, learner, stream.shares(experience.position, spec.memory.per), progress)
+        shares = stream.shares(experience.position, spec.memory.per, setup.memory.known)
+        return learn(experience, setup, learner, shares, progress)
 
     controller = None
     if spec.controller.name != "none":
@@ -171,6 +173,8 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
     memory = Buffer(spec.memory, selector, rng=randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
+    if spec.memory.start:
+        memory.begin(start_of(spec, stream, memory.factor))
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost, Plateau(fall, training.patience))
     learner = catalog.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from clsim.data import tiles
-from clsim.drafts import Condenser, factor_of
+from clsim.drafts import Condenser, decoded, factor_of, from_samples, made
 from clsim.errors import InputError, raised
 from clsim.exemplars import Exemplars, concatenate, groups
 from clsim.pool import Cost, Pool, Selection, Selector
@@ -36,11 +37,15 @@ class Buffer:
     Args:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
-        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; of the
-            others, the first exemplars of each are kept as their shares shrink.
+        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; the others
+            become fewer as their shares shrink, as ``memory.shrink`` says.
         retrieve: the selector of what to replay; None: at random.
         rng: draws the replayed batches, and is handed to the selector; on the CPU.
         cost: the counter for the time of selection.
+
+    Attributes:
+        factor: each stored image holds factor × factor small ones.
+        known: labels that it began with (tasks, where ``memory.per`` counts those; none where it counts neither).
     """
 
     def __init__(
@@ -60,12 +65,27 @@ class Buffer:
         self._select = select
         self._retrieve = retrieve
         self._condense = condense
-        self._factor = 1 if condense is None else factor_of(condense)
+        self.factor = 1 if condense is None else factor_of(condense)
         self._cost = cost
         self._store: Exemplars | None = None
         self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
         self._seen = 0  # training samples that an update has been offered
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
+        self.known: frozenset[int] = frozenset()
+
+    def begin(self, exemplars: Exemplars) -> None:
+        """Hold these before the first experience.
+
+        Raises:
+            InputError: if they are more than the capacity, by as many classes (or tasks) as they are of.
+        """
+        if self.spec.per != "total":
+            self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
+        budget = self._budget(len(self.known))
+        if len(exemplars) > budget:
+            found = f"{len(exemplars)} exemplars with a memory of {self.spec.size}"
+            raise InputError(f"memory.start: found {found}, allowed: {budget} at most")
+        self._fill(_told_apart(exemplars))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -79,7 +99,7 @@ class Buffer:
     def exemplars(self) -> Exemplars | None:
         """What is in memory, as a learner sees it: several images where a stored one holds several."""
         stored = self.stored
-        return None if stored is None else decoded(stored, self._factor)
+        return None if stored is None else decoded(stored, self.factor)
 
     def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
         """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
@@ -90,13 +110,13 @@ class Buffer:
         if self._store is None:
             return None
         size, retrieve = self.spec.batch_size, self._retrieve
-        parts = self._factor**2
+        parts = self.factor**2
         candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
         drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
         exemplars = self._store[self._kept[drawn // parts]]
         if parts > 1:
             first = torch.arange(len(drawn), device=drawn.device) * parts
-            exemplars = decoded(exemplars, self._factor)[first + drawn % parts]
+            exemplars = decoded(exemplars, self.factor)[first + drawn % parts]
         if retrieve is None:
             return exemplars
         started = time.perf_counter()
@@ -181,7 +201,7 @@ class Buffer:
         return self.spec.capacity * (1 if self.spec.per == "total" else shares)
 
     def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
-        """Condense the classes that memory does not hold, and keep the first exemplars of each that it holds."""
+        """Condense the classes that memory does not hold, and keep of each that it holds as much as its share is."""
         started = time.perf_counter()
         self._seen += len(new)
         old = self.stored
@@ -191,16 +211,31 @@ class Buffer:
         most = self.spec.capacity if self.spec.per == "class" else len(new)
         counts = torch.tensor([*map(len, held), *(min(len(g), most) for g in fresh)], dtype=torch.int64)
         amounts = quotas(counts, self._budget(shares), self.rng).tolist()
-        parts = (
-            [] if old is None else [old[torch.cat([g[:n] for g, n in zip(held, amounts, strict=False)]).sort().values]]
-        )
+        parts = [] if old is None else self._less(old, held, amounts[: len(held)], make_pool)
         budget = sum(amounts[len(held) :])
         if budget:
             pool = make_pool(new[torch.cat(fresh)], reference=reference)
             parts.append(made(self._condense, pool, budget, self.rng, self._name))  # type: ignore[arg-type]
         if parts:
-            self._fill(concatenate(parts))
+            self._fill(_told_apart(concatenate(parts)))
         self._cost.select_seconds += time.perf_counter() - started
+
+    def _less(
+        self, old: Exemplars, held: Sequence[Tensor], amounts: Sequence[int], make_pool: MakePool
+    ) -> list[Exemplars]:
+        """So many exemplars of each class that is held, as ``memory.shrink`` says; in one part or two."""
+        stay, go, budget = [], [], 0
+        for rows, amount in zip(held, amounts, strict=True):
+            if amount == len(rows) or self.spec.shrink == "drop":
+                stay.append(rows[:amount])
+            else:
+                go.append(rows)
+                budget += amount
+        parts = [old[torch.cat(stay).sort().values]] if stay else []
+        if budget:
+            pool = make_pool(decoded(old[torch.cat(go)], self.factor))
+            parts.append(made(from_samples(self._condense), pool, budget, self.rng, self._name))  # type: ignore[arg-type]
+        return parts
 
     def _write(self, new: Exemplars, budget: int) -> tuple[Exemplars, Tensor]:
         """Put ``new`` into free rows, and the rest behind the used ones. Returns the store, and where they are."""
@@ -257,36 +292,6 @@ def chosen(
     return selection
 
 
-def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, name: str) -> Exemplars:
-    """What a condenser, which may be a user's own, makes; what is wrong with it is one line.
-
-    Raises:
-        InputError: if it raises, or returns anything but at most ``budget`` samples like those of the pool.
-    """
-    try:
-        exemplars = condense(pool, budget, rng=rng)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{name}: {raised(error)}") from error
-    like = f"Exemplars, at most {budget}, {pool.data.x.dtype} of shape {tuple(pool.data.x.shape[1:])} each"
-    if not isinstance(exemplars, Exemplars):
-        raise InputError(f"{name}: the condenser returned a {type(exemplars).__name__}, allowed: {like}")
-    x = exemplars.x
-    if len(x) > budget or x.dtype != pool.data.x.dtype or x.shape[1:] != pool.data.x.shape[1:]:
-        found = f"{len(x)} of {x.dtype}, of shape {tuple(x.shape[1:])} each"
-        raise InputError(f"{name}: the condenser returned {found}, allowed: {like}")
-    return exemplars
-
-
-def decoded(exemplars: Exemplars, factor: int) -> Exemplars:
-    """What a learner sees of exemplars that hold factor × factor small images each; with ``factor`` 1, themselves."""
-    if factor == 1:
-        return exemplars
-    columns = {name: column.repeat_interleave(factor**2, 0) for name, column in exemplars.columns().items()}
-    return Exemplars(**(columns | {"x": tiles.apart(exemplars.x, factor)}))
-
-
 def _invalid(name: str, found: str, candidates: int, budget: int) -> InputError:
     return InputError(
         f"{name}: the selector returned {found}, "
@@ -301,3 +306,10 @@ def _resized(exemplars: Exemplars, rows: int) -> Exemplars:
         for name, column in exemplars.columns().items()
     }
     return Exemplars(**columns)
+
+
+def _told_apart(exemplars: Exemplars) -> Exemplars:
+    """The same; those that are of no row of the data set (``index`` below 0) with different numbers."""
+    index = exemplars.index
+    other = -1 - torch.arange(len(index), device=index.device)
+    return dataclasses.replace(exemplars, index=torch.where(index < 0, other, index))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clsim import catalog, specs
+from clsim.components import DIGITS, DIGITS_DEFAULTS
 from clsim.data import datasets
 from clsim.errors import InputError, nearest
 from clsim.specs import DataSpec, LearnerSpec, MemorySpec, ModelSpec, RunSpec
@@ -66,8 +67,7 @@ def resolve(
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
-    implied = catalog.BUFFER_DEFAULTS.get(wished, {})
-    tables = _controlled(merge({"memory": implied}, tables, command_line), command_line)
+    tables = _controlled(merge({"memory": _implied(wished, tables, command_line)}, tables, command_line), command_line)
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = catalog.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
@@ -225,6 +225,17 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
     return tables
 
 
+def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of ``[memory]`` that a buffer's name implies, with the data set and the capacity of some layers."""
+    merged = merge(*layers)
+    data, usual = merged.get("data", {}), catalog.BUFFER_DEFAULTS.get(buffer, {})
+    digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
+    implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})
+    if merged.get("memory", {}).get("per") == "class":  # no share shrinks: it would make another run of the same one
+        implied.pop("shrink", None)
+    return implied
+
+
 def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
     """A controller needs a validation part: a fifth of each class, as in the survey, unless anything says otherwise.
     Without a controller, what a strategy says of its own use of one does not make another run."""
@@ -264,4 +275,6 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data.get("dataset") in datasets.OWN:
         own = DataSpec(data["dataset"], data.get("path", ""))
         found.append((own.path, datasets.digest(own)))
+    if start := tables.get("memory", {}).get("start", ""):
+        found.append((start, datasets.file_digest(start, "memory.start")))
     return [(name, digest) for name, digest in found if digest]

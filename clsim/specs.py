@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.keeping import MemorySpec as MemorySpec
+from clsim.keeping import ProxySpec as ProxySpec
 from clsim.labelling import LabelsSpec as LabelsSpec
 from clsim.strict import arguments
 from clsim.tables import (
@@ -28,16 +30,10 @@ from clsim.tables import (
     LearnerSpec as LearnerSpec,
 )
 from clsim.tables import (
-    MemorySpec as MemorySpec,
-)
-from clsim.tables import (
     ModelSpec as ModelSpec,
 )
 from clsim.tables import (
     OptimizerSpec as OptimizerSpec,
-)
-from clsim.tables import (
-    ProxySpec as ProxySpec,
 )
 from clsim.tables import (
     StreamSpec as StreamSpec,
@@ -128,7 +124,7 @@ EXTRAS: tuple[str, ...] = (
     "training.patience",
     "optimizer.patience",
     *("labels.foreign", "labels.foreign_share"),
-    *("memory.unlabelled", "memory.confidence"),
+    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

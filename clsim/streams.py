@@ -6,7 +6,7 @@ through a data loader. :mod:`clsim.divide` makes streams of data sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clsim.data import Dataset
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
 from clsim.labels import stratified
@@ -59,6 +60,7 @@ class Stream:
         labels: what of the rest is the unlabelled part.
         foreign: samples of no class, in the unlabelled part of each experience; None: there are none.
         given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
+        source: the data set whose rows the training parts have; None: there is none.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -81,6 +83,7 @@ class Stream:
         labels: LabelsSpec | None = None,
         given: Sequence[int] | None = None,
         foreign: Sequence[Part] | None = None,
+        source: Dataset | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -92,6 +95,7 @@ class Stream:
         self.mean, self.std = tuple(mean), tuple(std)
         self.shape = tuple(train[0].x.shape[1:])
         self.device = device
+        self.source = source
         self.visible = torch.ones(len(train), len(names), dtype=torch.bool)
         if masked:
             for task, own in enumerate(classes):
@@ -148,13 +152,32 @@ class Stream:
             yield np.ascontiguousarray(part.x[part.rows]).tobytes()
             yield part.y.tobytes()
 
-    def shares(self, position: int, per: str) -> int:
-        """Among how many a memory is shared after ``position``: the classes seen so far, or (``task``) the tasks."""
-        return position + 1 if per == "task" else self.classes_seen(position)
+    def homes(self) -> dict[int, tuple[int, int]]:
+        """Where the data set's classes are first met: label there → position, and label in the stream."""
+        found: dict[int, tuple[int, int]] = {}
+        if self.source is None:
+            return found
+        for position, part in enumerate(self._train):
+            known = np.asarray(self.source.train_y)[part.rows]
+            for label in np.unique(known).tolist():
+                found.setdefault(label, (position, int(part.y[known == label][0])))
+        return found
+
+    def shares(self, position: int, per: str, known: Iterable[int] = ()) -> int:
+        """Among how many a memory is shared after ``position``: the classes seen so far, or (``task``) the tasks.
+
+        Args:
+            known: labels (or tasks) that count as seen from the beginning.
+        """
+        seen = range(position + 1) if per == "task" else self._labels_seen(position)
+        return len({*seen, *known})
 
     def classes_seen(self, position: int) -> int:
         """Different labels up to and including ``position``."""
-        return len({label for labels in self.classes[: position + 1] for label in labels})
+        return len(self._labels_seen(position))
+
+    def _labels_seen(self, position: int) -> set[int]:
+        return {label for labels in self.classes[: position + 1] for label in labels}
 
     def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
         """Training (labelled) and validation part of one experience; the same whenever it is gathered."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from clsim.errors import InputError
-from clsim.strict import Options
+from clsim.strict import Options, at_least
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DataSpec:
     imbalance: float = 1.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "data", size=0, per_class=0, imbalance=1)
+        at_least(self, "data", size=0, per_class=0, imbalance=1)
         if bool(self.sequence) != (self.dataset == "sequence"):
             found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
             raise InputError(
@@ -57,7 +57,8 @@ class StreamSpec:
             over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
             in each experience).
         experiences: how many.
-        order: of the classes: ``fixed`` (0, 1, 2 …) or ``seeded`` (drawn from the run's seed).
+        order: of the classes: ``fixed`` (0, 1, 2 …), ``seeded`` (drawn from the run's seed), or ``superclass``:
+            CIFAR-100's super-classes one after the other, so that each of 20 experiences is one.
         first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
         sizes: classes in each experience, when they differ otherwise; empty = equal.
         presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
@@ -74,7 +75,7 @@ class StreamSpec:
     kind: Literal["split", "permuted", "rotated", "sequence"] = "split"
     setting: Literal["task", "class", "domain"] = "task"
     experiences: int = 5
-    order: Literal["fixed", "seeded"] = "fixed"
+    order: Literal["fixed", "seeded", "superclass"] = "fixed"
     first: int = 0
     sizes: tuple[int, ...] = ()
     presentation: Literal["separate", "cumulative", "joint"] = "separate"
@@ -83,16 +84,16 @@ class StreamSpec:
     difficulty: str = ""
 
     def __post_init__(self) -> None:
-        _at_least(self, "stream", experiences=1, first=0)
+        at_least(self, "stream", experiences=1, first=0)
         if not 0 <= self.validation < 1:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
         if self.kind in ("permuted", "rotated") and self.setting == "task":
             raise InputError(f"stream.setting: found 'task' with kind {self.kind!r}, allowed: 'class' or 'domain'")
         if self.kind != "split" and (self.first or self.sizes):
             raise InputError(f"stream.kind: found {self.kind!r} with stream.first or stream.sizes, allowed: 'split'")
-        if self.kind == "sequence" and self.order == "seeded":
+        if self.kind == "sequence" and self.order != "fixed":
             raise InputError(
-                "stream.order: found 'seeded' with kind 'sequence', whose classes stay with their data set; "
+                f"stream.order: found {self.order!r} with kind 'sequence', whose classes stay with their data set; "
                 "allowed: 'fixed', with stream.tasks = 'seeded' for another order of the data sets"
             )
         if self.difficulty and (not self.by_difficulty or not re.fullmatch("[0-9a-f]{16}", self.difficulty)):
@@ -146,7 +147,7 @@ class TrainingSpec:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
+        at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ class OptimizerSpec:
     head_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
-        _at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
+        at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
+        at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:
@@ -200,80 +201,6 @@ class LearnerSpec:
 
 
 @dataclass(frozen=True)
-class MemorySpec:
-    """What may be kept of the past, and what of it is replayed.
-
-    Attributes:
-        buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
-            ``per_class(…)`` around one; ``none`` keeps nothing.
-        capacity: exemplars in all, a class or a task (see ``per``).
-        per: ``total``, ``class`` or ``task``: what the capacity counts.
-        fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
-        batch_size: exemplars replayed with each batch of new samples.
-        update: select after every ``batch`` or after every ``experience``.
-        options: keyword arguments of the selector.
-        retrieval: which exemplars to replay: ``random``, or a selector, such as ``mir``.
-        candidates: exemplars drawn at random for the retrieval to choose from; 0: all.
-        retrieval_options: keyword arguments of the retrieval.
-        unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
-        confidence: the lowest softmax score of such a prediction.
-    """
-
-    buffer: str = "none"
-    capacity: int = 500
-    per: Literal["total", "class", "task"] = "total"
-    fraction: float = 0.0
-    batch_size: int = 10
-    update: Literal["batch", "experience"] = "experience"
-    options: Options = field(default_factory=dict)
-    retrieval: str = "random"
-    candidates: int = 50
-    retrieval_options: Options = field(default_factory=dict)
-    unlabelled: bool = False
-    confidence: float = 0.0
-
-    def __post_init__(self) -> None:
-        _at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
-        if not 0 <= self.fraction <= 1:
-            raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
-        if self.fraction and self.per != "total":
-            raise InputError(f"memory.fraction: found with per = {self.per!r}, allowed: per = 'total'")
-
-    @property
-    def size(self) -> str:
-        """In words: ``500``, ``20 a class``, ``1 %``."""
-        exemplars = f"{self.capacity}" if self.per == "total" else f"{self.capacity} a {self.per}"
-        return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
-
-
-@dataclass(frozen=True)
-class ProxySpec:
-    """Fresh nets trained on a selector's candidates, for selectors that ask for one (or a committee), and for coresets.
-
-    SGD with Nesterov momentum and a cosine schedule, the run's architecture and augmentation. The defaults are those
-    of DeepCore (Guo et al., 2022): 10 epochs.
-
-    Attributes:
-        source: whose features and scores selectors see: the ``learner``'s, or a ``proxy``'s.
-        epochs: of each proxy.
-    """
-
-    source: Literal["learner", "proxy"] = "learner"
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        _at_least(self, "proxy", epochs=1, batch_size=1, weight_decay=0)
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"proxy.lr: found {self.lr}, allowed: a finite number above 0")
-        if not 0 < self.momentum < 1:
-            raise InputError(f"proxy.momentum: found {self.momentum}, allowed: above 0 and below 1")
-
-
-@dataclass(frozen=True)
 class EvaluationSpec:
     """What is tested after each experience.
 
@@ -286,11 +213,4 @@ class EvaluationSpec:
     batch_size: int = 100
 
     def __post_init__(self) -> None:
-        _at_least(self, "evaluation", batch_size=1)
-
-
-def _at_least(spec: Any, table: str, **lowest: float) -> None:
-    for key, bound in lowest.items():
-        value = getattr(spec, key)
-        if not bound <= value < math.inf:
-            raise InputError(f"{table}.{key}: found {value}, allowed: {bound} or more")
+        at_least(self, "evaluation", batch_size=1)

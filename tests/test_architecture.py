@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "docstrings", "gradients", "cost"},
-    {"tables", "labelling", "tradeoff", "plateau"},
+    {"tables", "keeping", "labelling", "tradeoff", "plateau"},
     {"specs", "progress"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models", "gates", "parts"},
@@ -30,7 +30,7 @@ FLOORS = [
     {"condensers"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage", "readouts"},
+    {"results", "machine", "evaluation", "pseudo", "readouts", "snapshots", "starts", "traces", "storage"},
     {"controller"},
     {"loop"},
     {"reporting", "doctor"},

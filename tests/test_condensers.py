@@ -21,15 +21,15 @@ from clsim.condensers.distribution import Matching, dm, means
 from clsim.condensers.nets import Fresh, builder
 from clsim.condensers.synthesis import Material, Synthetic, synthesise
 from clsim.data import tiles
-from clsim.drafts import factor_of
+from clsim.drafts import decoded, factor_of
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate, groups
-from clsim.memory import Buffer, decoded
+from clsim.memory import Buffer
 from clsim.models import InstanceNorm, Net
 from clsim.pool import Cost, Pool
 from clsim.resolve import resolve
 from clsim.specs import MemorySpec
-from tests.condensing import CLASSES, material_of, normed, pool_of, shallow, synthetic_of
+from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import generator
 
 
@@ -323,6 +323,102 @@ def test_a_fixed_memory_keeps_a_prefix_of_old_classes_and_condenses_new_ones() -
     assert memory.stored.nbytes == 12 * 36
     memory.after_experience(concatenate([first, second]), 4, make_pool)  # all of it is held
     assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_fixed_memory_condenses_what_it_had_for_a_smaller_share(factor: int) -> None:
+    real: list[tuple[Tensor, Tensor, int, str]] = []
+
+    def watched(
+        pool: Pool, budget: int, *, rng: torch.Generator, start: str = "noise", factor: int = factor
+    ) -> Exemplars:
+        real.append((pool.data.x, pool.data.y, budget, start))
+        return synthesise(pool, budget, Matching(8), rng=rng, iterations=1, lr=1.0, start=start, factor=factor)
+
+    spec = MemorySpec(buffer="mine", capacity=12, shrink="condense")
+    memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=watched)
+    first, second = two_tasks()
+    memory.after_experience(first, 2, make_pool)
+    old = memory.exemplars
+    memory.after_experience(second, 4, make_pool)
+    assert memory.stored.y.bincount().tolist() == [3, 3, 3, 3]
+    assert sorted(zip(memory.stored.y.tolist(), memory.stored.task.tolist(), strict=True)) == [
+        (c, c // 2) for c in range(4) for _ in range(3)
+    ]
+    assert len(memory.stored.index.unique()) == 12
+    (_, _, _, begun), (x, y, budget, again), (_, fresh, _, begun_too) = real
+    assert (begun, again, begun_too) == ("noise", "real", "noise")  # what is condensed again does not begin with noise
+    assert (budget, fresh.unique().tolist()) == (6, [2, 3])
+    for c in (0, 1):  # the images that it had are what it is to resemble, as a net sees them
+        assert torch.equal(x[y == c], old.x[old.y == c])
+    memory.after_experience(concatenate([first, second]), 4, make_pool)  # no share shrinks
+    assert len(real) == 3
+
+
+def test_an_uneven_share_is_kept_where_it_does_not_shrink() -> None:
+    memory = Buffer(
+        MemorySpec(buffer="dm", capacity=11, shrink="condense"),
+        None,
+        rng=generator(),
+        cost=Cost(),
+        condense=partial(dm, iterations=1),
+    )
+    x, y = clusters(80, seed=1)
+    few = exemplars(x, y)[torch.cat([(y == 0).nonzero().flatten()[:2], (y == 1).nonzero().flatten()])]
+    memory.after_experience(few, 2, make_pool)
+    old = memory.stored
+    assert old.y.bincount().tolist() == [2, 9]
+    memory.after_experience(two_tasks()[1], 4, make_pool)
+    assert memory.stored.y.bincount().tolist() == [2, 3, 3, 3]
+    assert torch.equal(memory.stored.x[memory.stored.y == 0], old.x[old.y == 0])
+    assert not torch.equal(memory.stored.x[memory.stored.y == 1], old.x[old.y == 1][:3])
+
+
+def test_condensing_again_matches_what_was_there_better_than_dropping() -> None:
+    like = pool_of(40, shallow, dtype=torch.float32)
+
+    def pool(samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None) -> Pool:
+        return Pool(samples, None, like.prepare, trainer=like._nets._trainer)
+
+    def loss(shrink: str) -> float:
+        spec = MemorySpec(buffer="dm", capacity=24, shrink=shrink)  # type: ignore[arg-type]
+        make = partial(dm, iterations=60, lr=10.0, augment=())
+        memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=make)
+        memory.after_experience(like.data, 3, pool)
+        old = memory.stored
+        later = dataclasses.replace(like.data, task=like.data.task + 1)  # the same labels are other classes there
+        memory.after_experience(later, 6, pool)
+        held = memory.stored[memory.stored.task == 0]
+        assert len(old) == 2 * len(held) == 24
+        return loss_of(held, Matching(40), pool(old))
+
+    assert loss("condense") < 0.5 * loss("drop")
+
+
+def test_dm_implies_that_a_fixed_memory_condenses_again() -> None:
+    def shrink(*settings: str, buffer: str = "dm") -> str:
+        spec = resolve("split-digits", "er", settings=settings, flags={"memory": {"buffer": buffer}})
+        assert ("shrink" in spec.as_dict()["memory"]) == (spec.memory.shrink == "condense")
+        return spec.memory.shrink
+
+    assert shrink() == shrink("memory.per=task") == shrink("memory.shrink=condense", buffer="idc") == "condense"
+    assert shrink("memory.per=class") == shrink("memory.shrink=drop") == "drop"
+    assert shrink(buffer="idc") == shrink(buffer="herding") == "drop"
+
+
+@pytest.mark.parametrize("name", ["dm", "dsa", "dsac", "idc", "dc"])
+def test_no_digit_is_mirrored(name: str) -> None:
+    def augment(data: dict) -> list[str]:
+        options = resolve({"data": data}, "er", flags={"memory": {"buffer": name}}).memory.options
+        made = catalog.component("condensers", name, options)
+        parameter = inspect.signature(made).parameters.get("augment")
+        return [] if parameter is None else list(parameter.default)
+
+    mirrored = ["flip"] if name in ("dm", "dsa", "dsac") else []
+    for data in ({"dataset": "mnist"}, {"dataset": "sequence", "sequence": ["svhn", "usps"], "size": 32}):
+        assert augment(data) == [operation for operation in augment({"dataset": "cifar10"}) if operation != "flip"]
+    for data in ({"dataset": "cifar10"}, {"dataset": "sequence", "sequence": ["svhn", "cifar10"], "size": 32}):
+        assert [operation for operation in augment(data) if operation == "flip"] == mirrored
 
 
 def test_a_growing_memory_keeps_what_it_has() -> None:

@@ -84,7 +84,7 @@ def test_resized_and_limited(tmp_path: Path) -> None:
     assert same(whole, load(DataSpec(dataset="digits"), tmp_path))
 
 
-@pytest.mark.parametrize("name", ["kmnist", "cifar10", "svhn", "tiny-imagenet"])
+@pytest.mark.parametrize("name", ["kmnist", "cifar10", "svhn", "usps", "tiny-imagenet"])
 @pytest.mark.parametrize("download", [True, False])
 def test_without_source_and_network_one_line_says_what_to_do(tmp_path: Path, name: str, download: bool) -> None:
     with pytest.raises(InputError) as info:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import clsim
 from clsim import divide, grid
 from clsim.cli import app
+from clsim.data import Dataset, superclasses
 from clsim.errors import InputError
 from clsim.resolve import joint_of, resolve
 from clsim.specs import StreamSpec
@@ -35,6 +37,31 @@ def test_easy_and_hard_first_sort_by_accuracy_and_ties_stay() -> None:
     assert in_order("easy-first", accuracy, 4) == [1, 3, 0, 2]
     assert in_order("hard-first", accuracy, 4) == [2, 0, 1, 3]
     assert in_order("given", accuracy, 4) == [0, 1, 2, 3]
+
+
+def of_names(names: Sequence[str]) -> Dataset:
+    """Two samples a class."""
+    y = np.arange(len(names)).repeat(2)
+    x = np.zeros((len(y), 1, 2, 2), dtype=np.uint8)
+    return Dataset("mine", x, y, x, y, tuple(names), (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("experiences", [20, 10])
+def test_super_classes_come_one_after_the_other(experiences: int) -> None:
+    names = sorted(name for members in superclasses.CIFAR100.values() for name in members)
+    assert len(set(names)) == 100
+    stream = divide.build(of_names(names), StreamSpec(experiences=experiences, order="superclass"), 0, CPU)
+    groups, each = list(superclasses.CIFAR100.values()), 20 // experiences
+    for position, classes in enumerate(stream.classes):
+        wanted = {name for members in groups[each * position : each * (position + 1)] for name in members}
+        assert {names[label] for label in classes} == wanted
+    shipped = resolve("condense-cifar100-superclass", "gdumb").stream
+    assert (shipped.order, shipped.experiences) == ("superclass", 20)
+
+
+def test_other_classes_have_no_super_classes() -> None:
+    with pytest.raises(InputError, match="found 'superclass' with classes 0, 1, 2 …, allowed: with"):
+        divide.build(of_names("012"), StreamSpec(experiences=3, order="superclass"), 0, CPU)
 
 
 @pytest.mark.parametrize("accuracy", [[], [0.1, 0.2], [0.1, None, 0.3], [0.1] * 4])

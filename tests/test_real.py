@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import clsim
 from clsim import data
-from clsim.data import Dataset
+from clsim.data import Dataset, superclasses
 from clsim.errors import InputError
 from clsim.specs import DataSpec
 
@@ -50,6 +51,19 @@ def test_cifar100_has_its_known_names_and_means() -> None:
     assert found.classes[:3] == ("apple", "aquarium_fish", "baby")
     assert np.allclose(found.mean, (0.5071, 0.4865, 0.4409), atol=1e-3)
     assert np.allclose(found.std, (0.2673, 0.2564, 0.2762), atol=1e-3)
+
+
+def test_super_classes_are_those_of_cifar100s_own_files() -> None:
+    load("cifar100")
+    folder = data.data_root(None) / "cifar-100-python"
+    if not (folder / "meta").is_file():
+        pytest.skip("only the cache is here, not the source")
+    meta, test = (pickle.loads((folder / name).read_bytes(), encoding="latin1") for name in ("meta", "test"))
+    found: dict[str, set[str]] = {}
+    for fine, coarse in zip(test["fine_labels"], test["coarse_labels"], strict=True):
+        name = meta["coarse_label_names"][coarse].replace("_", " ")
+        found.setdefault(name, set()).add(meta["fine_label_names"][fine])
+    assert found == {name: set(members) for name, members in superclasses.CIFAR100.items()}
 
 
 def test_memory_prevents_forgetting_of_clothes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def svhn(monkeypatch: pytest.MonkeyPatch):
     return write
 
 
+def usps(root: Path) -> dict[str, np.ndarray]:
+    """Small files in the official format: a line an image, its label 1 … 10, then index:value from −1 to 1."""
+    rng, images = np.random.default_rng(2), {}
+    root.mkdir(exist_ok=True)
+    for name, n in (("usps", 30), ("usps.t", 20)):
+        images[name] = rng.integers(0, 256, (n, 16, 16), dtype=np.uint8)
+        values = images[name].reshape(n, -1) / 127.5 - 1 + 1e-6  # torchvision cuts off what is behind the point
+        lines = [
+            " ".join([str(i % 10 + 1), *(f"{j + 1}:{v:.6f}" for j, v in enumerate(row))])
+            for i, row in enumerate(values)
+        ]
+        (root / f"{name}.bz2").write_bytes(bz2.compress("\n".join(lines).encode()))
+    return images
+
+
 def sequence(root: Path, svhn, *names: str, **changes) -> Dataset:
     kmnist(root)
     svhn(root)
@@ -54,6 +70,23 @@ def test_svhn_from_its_official_files(tmp_path: Path, svhn) -> None:
     assert found.train_x.shape == (30, 3, 32, 32)
     assert np.array_equal(found.train_x[7], original["X"][..., 7].transpose(2, 0, 1))
     assert found.train_y.tolist() == [i % 10 for i in range(30)]
+
+
+def test_usps_from_its_official_files(tmp_path: Path) -> None:
+    images = usps(tmp_path)
+    found = load(DataSpec("usps"), tmp_path, download=False)
+    assert np.array_equal(found.train_x[:, 0], images["usps"])
+    assert np.array_equal(found.test_x[:, 0], images["usps.t"])
+    assert found.train_y.tolist() == [i % 10 for i in range(30)]
+    assert found.classes == tuple("0123456789")
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    usps(tmp_path)
+    whole = (tmp_path / "usps.bz2").read_bytes()
+    (tmp_path / "usps.bz2").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="usps: no intact copy at"):
+        load(DataSpec("usps"), tmp_path, download=False)
 
 
 def test_data_sets_stand_one_after_the_other(tmp_path: Path, svhn) -> None:
@@ -191,3 +224,22 @@ def test_tiny_imagenet_in_ten_tasks_of_twenty(tmp_path: Path) -> None:
     assert all(v is not None for v in record.data["validation"])
     shipped = resolve("split-tiny-imagenet-10x20", "joint")
     assert (shipped.stream.experiences, shipped.stream.setting, shipped.training.batch_size) == (10, "task", 200)
+
+
+@pytest.mark.parametrize("strategy", ["er", "er-lwf"])
+def test_the_shipped_digits_keep_ten_of_each_digit_of_each_data_set(strategy: str, tmp_path: Path, svhn) -> None:
+    svhn(tmp_path)
+    usps(tmp_path)
+    settings = ['data.sequence=["svhn", "usps", "digits"]', "data.size=8", "model.options.width=4"]
+    settings += ["memory.options.iterations=1", "training.epochs=1", "memory.capacity=20"]
+    record = clsim.run(
+        "condense-digits", strategy, buffer="dm", settings=settings, runs=tmp_path / "runs", data_root=tmp_path
+    )
+    assert [c["memory_bytes"] for c in record.data["cost"]] == [20 * n * 3 * 64 for n in (1, 2, 3)]
+    held = torch.load(record.folder / "checkpoint.pt", weights_only=True)["memory"]["columns"]
+    for task in range(3):
+        assert held["y"][held["task"] == task].bincount().tolist() == [2] * 10
+    assert ("distillation" in record.losses) == (strategy == "er-lwf")
+    shipped = resolve("condense-digits", strategy)
+    assert shipped.data.sequence == ("svhn", "mnist", "usps")
+    assert shipped.memory.size == "100 a task"

@@ -38,9 +38,9 @@ def condense(
         typer.Option(help="A name of `clsim list condensers`, or ./file.py:attr; or a selector, to compare with."),
     ] = "dm",
     ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10,
-    out_: Annotated[Path, typer.Option("--out", help="The .npz file; it loads again with --dataset.")] = Path(
-        "condensed.npz"
-    ),
+    out_: Annotated[
+        Path, typer.Option("--out", help="The .npz; a data set, and of `clsim run` a memory.start.")
+    ] = Path("condensed.npz"),
     path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
     per_class: Annotated[
         int, typer.Option(min=0, help="Use the first so many training images of each class only; 0 = all.")

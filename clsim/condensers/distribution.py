@@ -44,7 +44,8 @@ def dm(
             nets: loss 437 and accuracy 67.1 % with it; 260 before and 357 after rounding, and 70.2 %, without.
         model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
 
-    As ``--buffer dm`` in a stream: 50 iterations through ConvNet-3, with 64 real samples of each class.
+    As ``--buffer dm`` in a stream: 50 iterations through ConvNet-3, with 64 real samples of each class; a fixed memory
+    condenses old classes again for their smaller shares (``memory.shrink``).
 
     Needs: random nets.
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.

@@ -10,7 +10,6 @@ import socket
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from clsim.compat import import_torchvision
+from clsim.data import npz
 from clsim.data.cache import Raw
 from clsim.errors import InputError, nearest
 from clsim.specs import DataSpec
@@ -26,7 +26,6 @@ TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # others may start programs (EPS) whatever the suffix
-NPZ = ("x_train", "y_train", "x_test", "y_test")
 PATIENCE = 60.0  # seconds without a byte before a download counts as failed
 
 
@@ -96,6 +95,7 @@ def _torchvision(name: str, root: Path, download: bool) -> Raw:
         "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),
         "cifar100": (datasets.CIFAR100, "cifar-100-python"),
         "svhn": (datasets.SVHN, "train_32x32.mat"),
+        "usps": (datasets.USPS, "usps.bz2"),
     }
     kind, place = kinds[name]
     svhn = [{"split": "train"}, {"split": "test"}]
@@ -106,15 +106,15 @@ def _torchvision(name: str, root: Path, download: bool) -> Raw:
         train, test = (_present_or_downloaded(kind, root, option, download) for option in options)
     x = [_channels_first(np.asarray(part.data), name) for part in (train, test)]
     y = [np.asarray(part.labels if name == "svhn" else part.targets, dtype=np.int64) for part in (train, test)]
-    classes = [str(d) for d in range(10)] if name == "svhn" else train.classes
+    classes = [str(d) for d in range(10)] if name in ("svhn", "usps") else train.classes
     return Raw(x[0], y[0], x[1], y[1], tuple(classes))
 
 
 def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[str, Any], download: bool) -> Any:
-    """Verified by torchvision's checksums; downloaded only if that fails."""
+    """Verified by torchvision's checksums (USPS: by its archive's own); downloaded only if that fails."""
     try:
         return kind(root, **option)
-    except RuntimeError:
+    except (RuntimeError, FileNotFoundError):
         if not download:
             raise
         return kind(root, download=True, **option)
@@ -245,55 +245,12 @@ def _fit(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _npz(path: Path) -> Raw:
-    wanted: tuple[str, ...] = NPZ
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = file.files
-            if {"x", "y"} <= set(found) and not set(NPZ) <= set(found):
-                wanted = ("x", "y")
-            arrays = {name: file[name] for name in wanted if name in found}
-    except Exception as error:  # zip, zlib, header, pickle, memory: a broken file fails in many ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as .npz ({reason})") from None
-    for name in wanted:
-        if name not in arrays:
-            meant = "".join(f"; did you mean {n!r}?" for n in get_close_matches(name, set(found) - set(wanted), n=1))
-            held = ", ".join(found[:12]) or "none"
-            raise InputError(f"{path}: no array {name!r}{meant} (found: {held}; allowed: {', '.join(NPZ)}, or x, y)")
-    xs, ys = [], []
-    for name_x, name_y in zip(wanted[::2], wanted[1::2], strict=True):
-        xs.append(_samples(arrays[name_x], path, name_x))
-        ys.append(_labels(arrays[name_y], path, name_y))
-        if len(xs[-1]) != len(ys[-1]):
-            raise InputError(f"{path}: {name_x} has {len(xs[-1])} samples and {len(ys[-1])} labels, allowed: as many")
-    values, positions = np.unique(np.concatenate(ys), return_inverse=True)
-    labels, names = np.split(positions.astype(np.int64), [len(ys[0])]), tuple(map(str, values.tolist()))
-    return split(xs[0], labels[0], names) if len(xs) == 1 else Raw(xs[0], labels[0], xs[1], labels[1], names)
-
-
-def _samples(x: np.ndarray, path: Path, name: str) -> np.ndarray:
-    if np.issubdtype(x.dtype, np.floating) and x.ndim == 2 and x.shape[1]:
-        with np.errstate(over="ignore"):  # found below
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise InputError(f"{path}: {name} holds NaN or infinite values, allowed: finite float32 numbers")
-        return x
-    if x.dtype == np.uint8 and 0 not in x.shape[1:]:
-        if x.ndim == 3:
-            return x[:, None]
-        if x.ndim == 4 and x.shape[1] in (1, 3):
-            return x
-        if x.ndim == 4 and x.shape[3] in (1, 3):
-            return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    raise InputError(
-        f"{path}: {name} has type {x.dtype} and shape {x.shape}, "
-        "allowed: uint8 (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels, or float (n, d)"
-    )
-
-
-def _labels(y: np.ndarray, path: Path, name: str) -> np.ndarray:
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"{path}: {name} has type {y.dtype} and shape {y.shape}, allowed: whole numbers (n,)")
-    if len(y) and (y.min() < 0 or y.max() >= 2**63):  # elsewhere −1 means "unlabelled"; here it would become a class
-        raise InputError(f"{path}: {name} has labels from {y.min()} to {y.max()}, allowed: 0 to 2^63 − 1")
-    return y.astype(np.int64)
+    where, found = str(path), npz.arrays(path, str(path), npz.ARRAYS)
+    names = [("x_train", "y_train"), ("x_test", "y_test")] if "x_train" in found else [("x", "y")]
+    parts = [npz.part(found[x], found[y], where, (x, y)) for x, y in names]
+    values, positions = np.unique(np.concatenate([y for _, y in parts]), return_inverse=True)
+    classes = tuple(map(str, values.tolist()))
+    labels = np.split(positions.astype(np.int64), [len(parts[0][1])])
+    if len(parts) == 1:
+        return split(parts[0][0], labels[0], classes)
+    return Raw(parts[0][0], labels[0], parts[1][0], labels[1], classes)

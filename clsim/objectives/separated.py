@@ -22,11 +22,11 @@ from clsim.streams import Experience
 class Separated:
     """L = mean CE over the classes of the sample's own side + λ·T² Σ_s mean KL over the classes of task s. Final.
 
-    The sides are the classes of the experience at hand and those seen before it: a sample's softmax is over the side
-    that its label is on, so that new samples neither push old classes away nor exemplars new ones. The divergence
-    KL(softmax(o°/T) ‖ softmax(o/T)), on new and replayed samples, is taken over the classes that each earlier
-    experience brought, apart; o° are the old net's logits, o the net's own, both unmasked. A mask narrows the softmax
-    of a sample's side.
+    The sides are the classes of the experience at hand and those known before it, from the stream or from what the
+    memory began with: a sample's softmax is over the side that its label is on, so that new samples neither push old
+    classes away nor exemplars new ones. The divergence KL(softmax(o°/T) ‖ softmax(o/T)), on new and replayed samples,
+    is taken over the classes that each earlier experience brought, apart; o° are the old net's logits, o the net's own,
+    both unmasked. A mask narrows the softmax of a sample's side.
 
     Args:
         setup: net, memory, transform.
@@ -42,6 +42,9 @@ class Separated:
         self._temperature = temperature
         self._teacher = Teacher(setup)
         self._now = torch.zeros_like(self._teacher.classes)
+        self._begun = torch.zeros_like(self._now)  # bool (classes,): what the memory holds before the stream
+        if setup.memory.stored is not None:
+            self._begun[setup.memory.stored.y] = True
         self._tasks = self._now[None][:0]  # bool (experiences so far, classes): what each of them brought
 
     @property
@@ -57,7 +60,7 @@ class Separated:
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
         features = net.features(batch.x)
-        side = torch.where(self._now[batch.y][:, None], self._now, self._teacher.classes & ~self._now)
+        side = torch.where(self._now[batch.y][:, None], self._now, (self._teacher.classes | self._begun) & ~self._now)
         alone = net.logits(features, batch.task).masked_fill(~side, -torch.inf)
         terms = by_origin(F.cross_entropy(alone, batch.y, reduction="none"), batch)
         if self._teacher.ready:

@@ -272,7 +272,11 @@ class Gallery:
             ]
             rows = ", ".join(str(c) for c in memories[0][1].classes)
             about = f"Memory {sizes[0]}, at the end, one seed; a row a class, {contents.COLUMNS} of each at most."
-            made.append(Group("What memories hold", pictures, [f"{about} Classes: {rows}."], "small"))
+            tiled = any({"idc", "acc-dd"} & {*label.split()} for label, _ in memories)
+            held = (
+                " Images are shown as they are stored: one of idc or acc-dd holds several small ones." if tiled else ""
+            )
+            made.append(Group("What memories hold", pictures, [f"{about} Classes: {rows}.{held}"], "small"))
         return made
 
     def _held(self, fingerprint: str) -> contents.Held:
