@@ -104,14 +104,19 @@ def execute(
             return record
 
     from clsim import bridge, data, divide, loop, machine
+    from clsim.data import foreign
 
     by_difficulty = benchmark is None and spec.stream.by_difficulty
     difficulty = _joint_accuracy(spec, store, data_root, progress) if by_difficulty else None
     device = machine.device_of(spec.training.device)
     with machine.isolated(spec, device):
         if benchmark is None:
-            dataset = data.load(spec.data, data.data_root(data_root), progress=progress is not None)
-            stream = divide.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels)
+            root, shown = data.data_root(data_root), progress is not None
+            dataset = data.load(spec.data, root, progress=shown)
+            shape, other, outside = dataset.train_x.shape[1:], spec.labels.foreign, None
+            if other:
+                outside = foreign.images(other, shape, spec.data, root, progress=shown)
+            stream = divide.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
         else:
             stream = bridge.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())

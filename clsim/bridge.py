@@ -239,6 +239,8 @@ def from_benchmark(
         raise InputError(f"scenario: found a {kind}, allowed: a name, a path, or a benchmark made with Avalanche")
     if spec.tasks != "given":
         raise InputError(f"stream.tasks: found {spec.tasks!r} with a benchmark, allowed: 'given'")
+    if labels is not None and labels.foreign:
+        raise InputError(f"labels.foreign: found {labels.foreign!r} with a benchmark, allowed: with data.dataset")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(test) not in (1, len(train)):
         raise InputError(f"benchmark: {len(train)} training and {len(test)} test experiences, allowed: as many, or 1")

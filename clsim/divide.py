@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch.nn import functional as F
 
 from clsim.compat import import_torchvision
 from clsim.data import Dataset
+from clsim.data.foreign import in_channels
 from clsim.errors import InputError
-from clsim.labels import known_rows
+from clsim.labels import foreign_parts, known_rows
 from clsim.randomness import generator
 from clsim.specs import LabelsSpec, StreamSpec
 from clsim.streams import Change, Part, Stream
@@ -30,10 +32,12 @@ def build(
     device: torch.device,
     difficulty: Sequence[float | None] | None = None,
     labels: LabelsSpec | None = None,
+    foreign: np.ndarray | None = None,
 ) -> Stream:
     """The stream of a data set.
 
     Args:
+        foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
         difficulty: a joint model's accuracy on each task, in the order that ``given`` has; for the orders by it.
 
     Raises:
@@ -52,6 +56,10 @@ def build(
         classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
     tasks = order_of_tasks(spec, seed, difficulty)
     known = known_rows(train, spec, seed, labels)
+    outside = None
+    if foreign is not None and labels is not None:
+        fit = partial(in_channels, channels=dataset.train_x.shape[1])
+        outside = foreign_parts(train, labels, seed, foreign, fit)
     return Stream(
         [train[task] for task in tasks],
         [test[task] for task in tasks],
@@ -66,6 +74,7 @@ def build(
         given=tasks,
         labelled=None if known is None else [known[task] for task in tasks],
         labels=labels,
+        foreign=None if outside is None else [outside[task] for task in tasks],
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.parts import Part
+from clsim.parts import Change, Part
 from clsim.randomness import generator
 from clsim.specs import LabelsSpec, StreamSpec
 
@@ -31,6 +34,35 @@ def known_rows(
     for rows, chosen in zip(free, known, strict=True):
         rows[rows] = chosen
     return free
+
+
+def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np.ndarray, change: Change) -> list[Part]:
+    """Foreign samples for the unlabelled part of each experience, their label −1: each in one experience alone.
+
+    Args:
+        images: (n, \\*shape), to be dealt from.
+        change: what makes them fit the stream's shape; then comes what is done to the experience's own.
+
+    Raises:
+        InputError: if there are too few.
+    """
+    counts = [round(spec.foreign_share * len(part.rows)) for part in parts]
+    if sum(counts) > len(images):
+        most = math.floor(100 * len(images) / sum(len(part.rows) for part in parts)) / 100
+        raise InputError(
+            f"labels.foreign_share: found {spec.foreign_share:g}, which asks for {sum(counts)} of {len(images)} images "
+            f"of {spec.foreign!r}; allowed: above 0, at most {most:g}"
+        )
+    order = torch.randperm(len(images), generator=generator(seed, "foreign")).numpy()
+    dealt = np.split(order[: sum(counts)], np.cumsum(counts)[:-1])
+    return [
+        Part(images, np.sort(rows), np.full(len(rows), -1), partial(_in_turn, change, part.change))
+        for rows, part in zip(dealt, parts, strict=True)
+    ]
+
+
+def _in_turn(first: Change, second: Change | None, x: Tensor) -> Tensor:
+    return first(x) if second is None else second(first(x))
 
 
 def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.ndarray]:

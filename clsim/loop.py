@@ -18,7 +18,7 @@ from clsim.data.augment import Transform
 from clsim.errors import InputError
 from clsim.evaluation import evaluate, held_out, row_of, share_correct
 from clsim.exemplars import batches
-from clsim.learners import Learner, Setup, SeveralReadouts, Terms, incoming
+from clsim.learners import Learner, Setup, Terms, incoming
 from clsim.machine import peak_bytes
 from clsim.memory import Buffer
 from clsim.plateau import Plateau
@@ -27,6 +27,7 @@ from clsim.progress import Progress as Progress
 from clsim.progress import Quiet as Quiet
 from clsim.pseudo import offered, refuse_unfit
 from clsim.randomness import Randomness, derive
+from clsim.readouts import readouts
 from clsim.results import Results, record_of
 from clsim.snapshots import UNFIT, copied, restore, snapshot
 from clsim.specs import RunSpec
@@ -81,12 +82,13 @@ def train(
 
         tested = len(stream) if spec.evaluation.rows == "all" else position + 1
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
-        if isinstance(learner, SeveralReadouts):
-            for name, predict in learner.readouts().items():
-                results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
+        for name, predict in readouts(learner, setup, stream, position).items():
+            results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
         if experience.unlabelled is not None:
             hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
-            results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
+            hidden = hidden[hidden.y >= 0]  # the others are of no class of the stream
+            if len(hidden):
+                results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
         cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes

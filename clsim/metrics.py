@@ -160,7 +160,7 @@ FURTHER = {
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
 }
-"""What only some runs have: metrics of the readout by nearest neighbours in memory, and of unlabelled samples."""
+"""Of partly labelled streams alone: metrics of the readout by nearest neighbours, and of samples without a label."""
 
 ALL = METRICS | FURTHER
 """What a report may show."""

@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.labelling import LabelsSpec as LabelsSpec
 from clsim.strict import arguments
 from clsim.tables import (
     DataSpec as DataSpec,
 )
 from clsim.tables import (
     EvaluationSpec as EvaluationSpec,
-)
-from clsim.tables import (
-    LabelsSpec as LabelsSpec,
 )
 from clsim.tables import (
     LearnerSpec as LearnerSpec,
@@ -98,7 +96,7 @@ class RunSpec:
             table, _, key = name.partition(".")
             if not key and getattr(self, table) == TABLES[table]():
                 del plain[table]
-            elif key and plain[table][key] == USUAL[name]:
+            elif key and table in plain and plain[table][key] == USUAL[name]:
                 del plain[table][key]
         return plain
 
@@ -129,6 +127,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     "training.patience",
     "optimizer.patience",
+    *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence"),
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one

@@ -57,6 +57,7 @@ class Stream:
         labelled: bool, the rows of each training part whose labels are known; None: all. The labels of the others are
             read by :meth:`truth` alone.
         labels: what of the rest is the unlabelled part.
+        foreign: samples of no class, in the unlabelled part of each experience; None: there are none.
         given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
 
     Raises:
@@ -79,6 +80,7 @@ class Stream:
         labelled: Sequence[np.ndarray] | None = None,
         labels: LabelsSpec | None = None,
         given: Sequence[int] | None = None,
+        foreign: Sequence[Part] | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -97,6 +99,7 @@ class Stream:
         self._train, self._test = train, test
         self._spec, self._seed = spec, seed
         self._known, self._labels = labelled, labels or LabelsSpec()
+        self._foreign = foreign
         self._given = range(len(train)) if given is None else given
 
     def __len__(self) -> int:
@@ -123,7 +126,7 @@ class Stream:
     def truth(self, position: int) -> Tensor:
         """int64, the hidden labels of the experience's unlabelled part, in its order: for metrics, never for learning.
 
-        Empty where all is labelled.
+        −1 where a sample is of no class of the stream. Empty where all is labelled.
         """
         hidden = self._hidden(position)
         return torch.empty(0, dtype=torch.int64, device=self.device) if hidden is None else hidden.y
@@ -179,8 +182,16 @@ class Stream:
                     ).numpy()
                     open_ = np.sort(open_[order[i :: len(self)]])
                 pieces.append(self._train[j].of(open_).gather(i, self.device, keys[open_]))
+            if self._foreign is not None:
+                pieces.append(self._outside(i, self._foreign[i]))
         found = concatenate(pieces)
         return found if len(found) else None
+
+    def _outside(self, position: int, part: Part) -> Exemplars:
+        """Foreign samples; their index counts on from the data set's own."""
+        rng = generator(self._seed, f"foreign {self._given[position]}")
+        found = part.gather(position, self.device, torch.rand(len(part.rows), generator=rng))
+        return replace(found, index=found.index + len(self._train[position].x))
 
     def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
         """Which samples of an experience are held out, and the keys of all."""

@@ -113,40 +113,6 @@ class StreamSpec:
 
 
 @dataclass(frozen=True)
-class LabelsSpec:
-    """How many training samples are labelled; the others are learnt from without their label. All zero: every one.
-
-    Give one of ``fraction``, ``per_class`` and ``count``.
-
-    Attributes:
-        fraction: share of each class, rounded.
-        per_class: labelled samples a class (of each experience, where experiences repeat the classes).
-        count: labelled samples in all, divided evenly over the classes.
-        include_labelled: whether the unlabelled part also holds the labelled images, without their labels.
-        unlabelled: where the unlabelled samples of an experience come from: its ``own`` classes, or those of the whole
-            ``stream``, dealt evenly at random over the experiences.
-    """
-
-    fraction: float = 0.0
-    per_class: int = 0
-    count: int = 0
-    include_labelled: bool = True
-    unlabelled: Literal["own", "stream"] = "own"
-
-    def __post_init__(self) -> None:
-        _at_least(self, "labels", per_class=0, count=0)
-        if not 0 <= self.fraction <= 1:
-            raise InputError(f"labels.fraction: found {self.fraction}, allowed: a share from 0 to 1")
-        if sum(map(bool, (self.fraction, self.per_class, self.count))) > 1:
-            raise InputError("labels: found several of fraction, per_class and count, allowed: one of them")
-
-    @property
-    def partial(self) -> bool:
-        """Whether there is an unlabelled part."""
-        return bool(self.fraction or self.per_class or self.count)
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """The network: a name of ``clsim list models`` or ``module:attr``, and its keyword arguments."""
 

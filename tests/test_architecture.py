@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
     {"errors", "strict", "compat", "metrics", "components", "docstrings", "gradients", "cost"},
-    {"tables", "tradeoff", "plateau"},
+    {"tables", "labelling", "tradeoff", "plateau"},
     {"specs", "progress"},
     {"catalog", "store", "data", "exemplars", "randomness"},
     {"resolve", "optimizers", "models", "gates", "parts"},
@@ -30,7 +30,7 @@ FLOORS = [
     {"condensers"},
     {"objectives", "learners"},
     {"bridge", "checks"},
-    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage"},
+    {"results", "machine", "evaluation", "pseudo", "snapshots", "traces", "storage", "readouts"},
     {"controller"},
     {"loop"},
     {"reporting", "doctor"},

@@ -193,3 +193,13 @@ def test_a_benchmark_of_another_form_is_refused(x: torch.Tensor, message: str, t
 def test_something_that_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scenario: found a (list|int), allowed: a name, a path, or a benchmark"):
         clsim.run([1, 2], runs=tmp_path)
+
+
+def test_a_benchmark_has_no_foreign_samples_and_its_learners_have_both_readouts(tmp_path: Path) -> None:
+    tables = {"labels": {"per_class": 5, "foreign": "mnist"}}
+    with pytest.raises(
+        InputError, match=r"labels\.foreign: found 'mnist' with a benchmark, allowed: with data\.dataset"
+    ):
+        clsim.run(benchmark(task_labels=False), tables=tables, runs=tmp_path)
+    few = clsim.run("split-digits", "avalanche:Naive", labels=5, settings=["data.per_class=20"], runs=tmp_path)
+    assert few.data["readouts"]["nearest-neighbour"][-1][-1] > 0

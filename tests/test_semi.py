@@ -20,7 +20,8 @@ from clsim.checks.semi import _stream
 from clsim.errors import InputError
 from clsim.learners import Setup, Terms
 from clsim.learners.labelled import Labelled
-from clsim.learners.neighbours import SoftNeighbours, freeze_norm
+from clsim.learners.neighbours import SoftNeighbours
+from clsim.learners.projection import freeze_norm
 from clsim.learners.sgd import Sgd
 from clsim.objectives.neighbours import consistency, cross_entropy, mean_entropy, posterior, sharpen, smoothed
 from clsim.optimizers import build, rate
@@ -240,8 +241,9 @@ def test_batch_norm_is_frozen_after_the_first_experience_unless_it_is_switched_o
 
 
 @pytest.mark.parametrize("name", SEMI)
-def test_permuting_hidden_labels_leaves_training_bit_identical(name: str) -> None:
-    check_hidden_labels(catalog.component("learners", name))
+@pytest.mark.parametrize("foreign", [False, True])
+def test_permuting_hidden_labels_leaves_training_bit_identical(name: str, foreign: bool) -> None:
+    check_hidden_labels(catalog.component("learners", name), foreign=foreign)
 
 
 def test_the_check_sees_a_learner_that_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from clsim.specs import LabelsSpec, StreamSpec
 from clsim.streams import Stream
 
 
-def check_hidden_labels(make: Callable[[Setup], Learner]) -> None:
+def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = False) -> None:
     """A learner ends with the same weights and memory, bit for bit, whatever the labels are that it was not shown.
 
     Two streams hold the same samples, and the same of them labelled; the labels of the others are permuted. The truth
@@ -25,13 +25,14 @@ def check_hidden_labels(make: Callable[[Setup], Learner]) -> None:
 
     Args:
         make: the learner's class, its options bound.
+        foreign: whether the unlabelled part also holds samples that are of no class.
 
     Raises:
         CheckFailed: if it does not.
     """
     ends, truths = [], []
     for permuted in (False, True):
-        stream = _stream(permuted)
+        stream = _stream(permuted, foreign=foreign)
         setup = setup_of(buffered=True)
         learner = make(setup)
         for position in stream.schedule:
@@ -45,8 +46,8 @@ def check_hidden_labels(make: Callable[[Setup], Learner]) -> None:
         raise CheckFailed("learnt otherwise when labels that it was not shown were permuted")
 
 
-def _stream(permuted: bool) -> Stream:
-    """Four clusters in two experiences, a quarter of the samples labelled."""
+def _stream(permuted: bool, *, foreign: bool = False) -> Stream:
+    """Four clusters in two experiences, a quarter of the samples labelled; if asked for, beside others of no class."""
     x, y = (column.numpy() for column in clusters(96, seed=4))
     known = np.arange(96) % 16 < CLASSES
     parts, shown = [], []
@@ -58,6 +59,8 @@ def _stream(permuted: bool) -> Stream:
             labels[hidden] = labels[np.random.default_rng(1).permutation(hidden)]
         parts.append(Part(x, rows, labels))
         shown.append(known[rows])
+    outside, _ = clusters(48, seed=5)
+    strangers = [Part(255 - outside.numpy(), np.arange(24) + first, np.full(24, -1)) for first in (0, 24)]
     return Stream(
         parts,
         parts,
@@ -71,6 +74,7 @@ def _stream(permuted: bool) -> Stream:
         device=CPU,
         labelled=shown,
         labels=LabelsSpec(fraction=0.25, include_labelled=True),
+        foreign=strangers if foreign else None,
     )
 
 

@@ -138,5 +138,13 @@ class SeveralReadouts(Protocol):
         """Further ways to predict, by name; none while there is nothing to predict from."""
 
 
+@runtime_checkable
+class OwnFeatures(Protocol):
+    """A learner whose predictions are not made of the features of ``setup.net`` says what they are made of."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (n, width) of raw samples, in eval mode and without augmentation; changes nothing."""
+
+
 Readout = Callable[[Tensor, Tensor], Tensor]
 """As :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""

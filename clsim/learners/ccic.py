@@ -84,8 +84,12 @@ class Ccic:
     distance to the nearest exemplar of the class, which breaks ties; −inf for classes that memory has none of. While an
     experience is learnt, and without a memory, they are the head's logits, which the readout ``linear`` has always.
 
-    Where unlabelled samples come from the whole stream, L_UM has no ground: give ``past = 0``. The authors' code also
-    mixes the samples of L_SM, and leaves L_UM out in the last tenth of an experience; here neither is done.
+    Where unlabelled samples come from the whole stream, L_UM has no ground: give ``past = 0``.
+
+    The authors' code, from which the weights are, does otherwise: both mining losses take squared distances, and the
+    ⌊batch / 10⌋ hardest samples of each anchor; exemplars are anchors of L_UM, too; from the second experience on the
+    samples of L_SM are mixed, but for the last tenth of each, which is without L_UM; L_S has the labels from before the
+    mixing, and L_U logits in place of probabilities, averaged over the views of different samples.
 
     Args:
         setup: net, memory, transform, generators.

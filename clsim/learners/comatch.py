@@ -114,6 +114,8 @@ def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float,
     W^q_bj = q_b · q_j where that is at least T, and 0 elsewhere; 1 on the diagonal. W^z_bj = exp(z_b · z_j / t), on the
     diagonal exp(z_b · z'_b / t). Ŵ: rows of sum 1. No gradient reaches the guesses.
 
+    The authors' code has z'_j in place of z_j off the diagonal.
+
     Args:
         guess: q, (n, classes).
         first, second: z and z', embeddings of two views, rows of norm 1.
@@ -154,6 +156,8 @@ def comatch(
 
     L = CE(labelled ∪ memory) + λ_cls · mean of [max q ≥ τ] · H(q, f(strong u)) + λ_ctr · L_ctr, L_ctr of the strong
     view and a second one: :func:`graph_loss`.
+
+    The authors' code aligns guesses to all classes alike, and smooths from the step on that finds the bank full.
 
     Args:
         weak, strong, second: augmentations of the views; see :data:`clsim.data.augment.AUGMENTATIONS`.

@@ -5,22 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsim.data.views import small_side
-from clsim.errors import InputError, raised
+from clsim.errors import InputError
 from clsim.exemplars import Exemplars, batch_count, concatenate
 from clsim.learners import Readout, Setup, Terms
 from clsim.learners.labelled import Labelled
+from clsim.learners.nearest import NEAREST, by_neighbours
+from clsim.learners.projection import freeze_norm, projection, refuse_one_size
 from clsim.learners.sgd import Sgd
 from clsim.models import Net, evaluating
 from clsim.objectives import neighbours
-from clsim.randomness import derive
 from clsim.streams import Experience
 
 LARGE = ("large-crop", "flip", "jitter", "solarize", "equalize")
@@ -91,7 +90,7 @@ class SoftNeighbours:
         self._linear = (0.005 if lars else 1.0) if views.linear is None else views.linear
         self._large = setup.transform.view(views.large, "learner.options.large")
         self._small = setup.transform.view(views.small, "learner.options.small")
-        self._projection = _projection(setup, views.projection)
+        self._projection = projection(setup, views.projection)
         self._sgd = Sgd(setup, beside=self._projection)
         self._old: tuple[Net, nn.Module] | None = None
         self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
@@ -106,7 +105,7 @@ class SoftNeighbours:
                 "none; allowed: fewer labels, or labels.include_labelled = true"
             )
         if self._views.small_views:
-            _refuse_one_size(self._setup, experience.unlabelled)
+            refuse_one_size(self._setup, experience.unlabelled)
         return experience.unlabelled
 
     def begin(self, experience: Experience) -> None:
@@ -187,15 +186,7 @@ class SoftNeighbours:
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
             return {}
-        support, classes = self._embedded(known.x), known.y.unique()
-        labels = neighbours.smoothed(known.y, classes)
-
-        def nearest(x: Tensor, task: Tensor) -> Tensor:
-            near = neighbours.posterior(self._embedded(x), support, labels)
-            scores = near.new_full((len(x), len(self._seen)), -torch.inf).index_copy_(1, classes, near)
-            return scores.masked_fill(~self._setup.net.visible[task], -torch.inf)
-
-        return {"nearest-neighbour": nearest}
+        return {NEAREST: by_neighbours(self._setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
         """Net, projection head, optimizer, and which classes and how many experiences were seen."""
@@ -222,45 +213,9 @@ class SoftNeighbours:
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""
-        setup, size = self._setup, self._setup.spec.evaluation.batch_size
-        setup.cost.forward_passes += len(x)
+        setup = self._setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():
-            parts = [
-                self._projection(setup.net.features(setup.transform.plain(some))).float() for some in x.split(size)
-            ]
-        return torch.cat(parts)
-
-
-def freeze_norm(module: nn.Module) -> None:
-    """Batch norm in eval mode: its running statistics are used and stay; its scale and shift learn on."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            layer.eval()
-
-
-def _projection(setup: Setup, widths: Sequence[int]) -> nn.Module:
-    """Linear layers with batch norm and ReLU between them, drawn from a seed of their own."""
-    sizes = [setup.net.head.in_features, *widths]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(setup.spec.seed, "projection"))
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes[:-1]):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
-        return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1])).to(setup.device)
-
-
-def _refuse_one_size(setup: Setup, samples: Exemplars) -> None:
-    """Small views need a net that takes other sizes of image."""
-    x = samples.x[:1]
-    height, width = (small_side(side) for side in x.shape[2:]) if x.ndim == 4 else (0, 0)
-    try:
-        with evaluating(setup.net), torch.no_grad():
-            setup.net.head(setup.net.features(setup.transform.plain(x[..., :height, :width])))
-    except Exception as error:  # it may be a user's own
-        raise InputError(
-            f"learner.options.small_views: with images of {height} × {width} the model {raised(error)}; allowed: 0, or "
-            "a model that takes images of any size (slim-resnet18, resnet18)"
-        ) from None
+            return self._projection(setup.net.features(setup.transform.plain(x))).float()
 
 
 def paws(

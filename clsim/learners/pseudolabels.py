@@ -17,7 +17,7 @@ STRONG = ("large-crop", "flip", "rand-augment", "cutout")
 
 
 class PseudoLabels:
-    """L = CE(labelled) + α(t) · mean of CE(f(u), argmax f(u)) over unlabelled samples; see :func:`pseudo_label`. Final.
+    """Lee's loss on the experience, beside exemplars from memory; see :func:`pseudo_label`. Final.
 
     Args:
         setup: net, transform, generators.
@@ -41,7 +41,8 @@ class PseudoLabels:
         x = self._weak(torch.cat([known.x, unlabelled.x]), setup.randomness.augment)
         by_label, by_guess = setup.net(x, torch.cat([known.task, unlabelled.task])).tensor_split([len(known)])
         terms = step.supervised(by_label, one_hot(known.y, by_label.shape[1]))
-        weight = self._weight * ramp(step.progress, *self._ramp)
+        # against the experience's labelled samples, whose share of the mean with memory's shrinks
+        weight = self._weight * ramp(step.progress, *self._ramp) * step.new / len(known)
         terms["unlabelled"] = weight * confident(step.guess(by_guess), step.among(by_guess), 0.0)
         return terms, len(x)
 
@@ -93,12 +94,16 @@ def pseudo_label(
 ) -> SemiSgd:
     """Pseudo-label with replay: the likeliest of its classes is an unlabelled sample's label, more and more.
 
-    L = CE(labelled ∪ memory) + α(t) · mean of CE(f(u), argmax f(u)) over unlabelled samples, with α(t) growing from 0
-    to its end within each experience, since a net that has not learnt its classes yet guesses at random.
+    With m labelled samples of the experience and b exemplars in a step,
+
+        L = m/(m + b) · (CE(labelled) + α(t) · CE(f(u), argmax f(u))) + b/(m + b) · CE(memory),
+
+    each CE a mean: the paper's loss on the experience, in the mean that experience replay takes over new and old. α(t)
+    grows from 0 to its end within each experience, since a net that has not learnt its classes yet guesses at random.
 
     Args:
         weak: augmentations; see :data:`clsim.data.augment.AUGMENTATIONS`.
-        weight: α at its end, 3 in the paper.
+        weight: α at its end, 3 in the paper: of unlabelled against labelled samples of the experience.
         begin, end: of the growth, as shares of an experience (in the paper after 100 and 600 passes).
         labelled, ema, freeze_norm: see :class:`SemiSgd`.
 

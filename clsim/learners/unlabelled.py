@@ -15,7 +15,7 @@ from clsim.errors import InputError
 from clsim.exemplars import Exemplars, batch_count, concatenate
 from clsim.learners import Setup, Terms
 from clsim.learners.labelled import Labelled
-from clsim.learners.neighbours import freeze_norm
+from clsim.learners.projection import freeze_norm
 from clsim.learners.sgd import Sgd
 from clsim.models import Net, evaluating
 from clsim.objectives import Batch
@@ -175,6 +175,11 @@ class SemiSgd:
         """Logits of raw samples, by the averaged net if there is one."""
         with evaluating(self._average), torch.no_grad(), self._setup.precision():
             return self._average(self._setup.transform.plain(x), task)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Of raw samples, by the net that predicts."""
+        with evaluating(self._average), torch.no_grad(), self._setup.precision():
+            return self._average.features(self._setup.transform.plain(x)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""

@@ -1,0 +1,60 @@
+"""Images of another data set, in the size and the channels of a stream's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clsim.data.datasets import DATASETS, OWN, load
+from clsim.data.pixels import grey
+from clsim.errors import InputError, nearest
+from clsim.specs import DataSpec
+
+WHERE = "labels.foreign"
+
+
+def images(
+    name: str, shape: Sequence[int], own: DataSpec, root: Path, *, progress: bool = True, download: bool = True
+) -> np.ndarray:
+    """The training images of a data set, scaled so that the shorter side fits, cropped to the centre.
+
+    Args:
+        name: of ``clsim list datasets``.
+        shape: of the stream's samples.
+        own: the stream's data set.
+
+    Returns:
+        uint8 (n, c, h, w) with the stream's h and w, in the channels that the data set has; see :func:`in_channels`.
+
+    Raises:
+        InputError: if it is unknown, the stream's own, or not to be had, or the stream is not of square images.
+    """
+    allowed = [known for known in DATASETS if known not in (*OWN, "sequence")]
+    if name not in allowed:
+        raise InputError(f"{WHERE}: found {name!r}; {nearest(name, allowed)}")
+    if name in (own.dataset, *own.sequence):
+        raise InputError(f"{WHERE}: found {name!r}, which the stream is made of; allowed: another data set")
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(f"{WHERE}: found {name!r} with samples of shape {tuple(shape)}, allowed: square images")
+    dataset = load(DataSpec(name), root, progress=progress, download=download)
+    if dataset.train_x.shape[2:] != tuple(shape[1:]):
+        dataset = load(DataSpec(name, size=shape[1]), root, progress=progress, download=download)
+    return dataset.train_x
+
+
+def in_channels(x: Tensor, channels: int) -> Tensor:
+    """uint8 images (n, 1 or 3, h, w) with so many channels: colours become their luma, grey is repeated.
+
+    >>> red = torch.tensor([200, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    >>> in_channels(red, 1).flatten().tolist(), in_channels(in_channels(red, 1), 3).flatten().tolist()
+    ([60], [60, 60, 60])
+    """
+    if x.shape[1] == channels:
+        return x
+    if channels == 1:
+        return torch.cat([grey(part.float()).round().to(x.dtype) for part in x.split(1000)])
+    return x.expand(-1, channels, -1, -1).contiguous()
