@@ -170,8 +170,11 @@ def condense(
     ipc: int = 10,
     path: str | Path = "",
     per_class: int = 0,
+    classes: Sequence[str] = (),
+    size: int = 0,
     options: Mapping[str, Any] | None = None,
     model: str = "",
+    model_options: Mapping[str, Any] | None = None,
     nets: int = 1,
     epochs: int = 300,
     augment: bool = True,
@@ -192,8 +195,11 @@ def condense(
         method: a condenser of ``clsim list condensers``, ``module:attr`` or ``./file.py:attr``; or a selector, whose
             picks of each class are the set.
         per_class: at most so many training images of each class (the first ones); 0: all.
+        classes: names or numbers of those to take, two or more; none: all.
+        size: scale images to so many pixels a side; 0: as they are.
         options: keyword arguments of the method.
         model: a name of ``clsim list models``; by default ``convnet3`` for images, ``mlp`` for vectors.
+        model_options: its keyword arguments, as in ``{"width": 64}``.
         nets: trained on the set, each from other weights, and tested; 0: none.
         epochs: of each; ``augment``: with siamese augmentation's operations, none mirrored on digits.
         proxy_epochs: of the net behind the features, where the method is a selector that asks for one.
@@ -204,14 +210,15 @@ def condense(
         InputError: for anything in the arguments that is wrong.
     """
     dataset, path = ("npz", dataset) if dataset.endswith(".npz") and not path else (dataset, str(path))
-    for name, value, least in (("ipc", ipc, 1), ("nets", nets, 0), ("epochs", epochs, 1), ("every", every, 0)):
+    least_of = {"ipc": (ipc, 1), "nets": (nets, 0), "epochs": (epochs, 1), "every": (every, 0), "size": (size, 0)}
+    for name, (value, least) in least_of.items():
         if not value >= least:
             raise InputError(f"{name}: found {value}, allowed: {least} or more")
     if precision not in ("fp32", "bf16"):
         raise InputError(f"precision: found {precision!r}, allowed: fp32, bf16")
     spec = RunSpec(
         seed=seed,
-        data=DataSpec(dataset, str(path), per_class=per_class),
+        data=DataSpec(dataset, str(path), size=size, per_class=per_class),
         training=TrainingSpec(device=device, threads=threads or torch.get_num_threads()),
         proxy=ProxySpec(source="proxy", epochs=proxy_epochs),
     )
@@ -219,12 +226,14 @@ def condense(
     make = _method(method, options or {}, digits)
     place, look = machine.device_of(device), look or Nobody()
     what = (clsim.__version__, spec.as_dict(), data.datasets.digest(spec.data), catalog.digest(method), method)
-    key = json.dumps([*what, sorted((options or {}).items()), model, ipc, precision], default=str)
+    asked = [sorted((options or {}).items()), model, sorted((model_options or {}).items()), list(classes)]
+    key = json.dumps([*what, *asked, ipc, precision], default=str)
     keeper = Keeper(state, hashlib.sha256(key.encode()).hexdigest(), look, every)
     with machine.isolated(spec, place):
         source = data.load(spec.data, data.data_root(data_root), progress=False)
+        source = data.with_classes(source, classes) if classes else source
         keeper.classes = source.classes
-        pool = _pool(spec, source, model, precision, place, keeper)
+        pool = _pool(spec, source, model, model_options or {}, precision, place, keeper)
         started = time.perf_counter()
         budget = ipc * len(source.classes)
         exemplars = made(make, pool, budget, generator(seed, "memory"), f"method {method!r}")
@@ -256,10 +265,18 @@ def _method(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
     return catalog.component("condensers", method, options, "options")
 
 
-def _pool(spec: RunSpec, source: Dataset, model: str, precision: str, device: torch.device, keeper: Keeper) -> Pool:
+def _pool(
+    spec: RunSpec,
+    source: Dataset,
+    model: str,
+    model_options: Mapping[str, Any],
+    precision: str,
+    device: torch.device,
+    keeper: Keeper,
+) -> Pool:
     """The training part, with random nets and proxies behind it."""
     shape, images = source.train_x.shape[1:], source.train_x.ndim == 4
-    body = catalog.component("models", model or ("convnet3" if images else "mlp"))
+    body = catalog.component("models", model or ("convnet3" if images else "mlp"), model_options, "model options")
     visible = torch.ones(1, len(source.classes), dtype=torch.bool)
     augment = ("crop", "flip") if images and spec.data.dataset not in DIGITS else ("crop",) if images else ()
     transform = Transform(source.mean, source.std, augment, device=device, channels_last=images)

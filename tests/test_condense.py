@@ -7,7 +7,9 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +127,49 @@ def test_each_set_adds_a_row_with_the_command_that_makes_it(
     assert {**again, "seconds": ""} == {**second, "seconds": ""}
 
 
+def test_some_classes_smaller_images_and_a_narrow_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), "y_train": np.arange(40) % 4}
+    tests = {"x_test": rng.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8), "y_test": np.arange(12) % 4}
+    np.savez("own.npz", **arrays, **tests)
+    narrowed = ["--classes", "3, 0", "--size", "8", "--model-option", "width=4", "--option", "iterations=1"]
+    arguments = ["--dataset", "own.npz", "--ipc", "2", *narrowed, "--data-root", str(tmp_path), "--threads", "1"]
+    assert call(monkeypatch, *arguments, *QUICK, "--csv", "rows.csv", "--out", "set.npz") == 0
+    with np.load("set.npz") as file:
+        assert file["x_train"].shape == (4, 3, 8, 8)
+        assert sorted(file["y_train"].tolist()) == [0, 0, 1, 1]
+        assert file["y_test"].tolist() == [1, 0, 1, 0, 1, 0]  # of 3 and 0, in the order of the test part
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    words = shlex.split(row["command"])
+    assert all(word in words for word in narrowed)
+    call(monkeypatch, *words[2:], "--data-root", str(tmp_path), "--csv", "rows.csv", "--out", "again.npz")
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        first, again = csv.DictReader(file)
+    assert {**first, "seconds": ""} == {**again, "seconds": ""}
+
+
+def test_a_state_is_of_its_classes_size_and_model(tmp_path: Path) -> None:
+    """Each decides what is made: the state of a set without it is refused."""
+    state = tmp_path / "state"
+
+    class Stops(Nobody):
+        def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    def make(look: Nobody, **options: Any) -> None:
+        condense("digits", ipc=1, per_class=5, nets=0, threads=1, state=state, every=0, look=look, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Stops(), options={"iterations": 3})
+    for other in ({"classes": ["0", "1"]}, {"size": 16}, {"model_options": {"width": 8}}):
+        with pytest.raises(InputError, match="found the state of another set"):
+            make(Nobody(), options={"iterations": 3}, **other)
+    make(Nobody(), options={"iterations": 3})
+
+
 def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
     state = torch.get_rng_state()
     options = {"iterations": 2}
@@ -149,6 +194,11 @@ def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
         (["--option", "iteration=2"], "did you mean 'iterations'"),
         (["--precision", "fp8"], "allowed: fp32, bf16"),
         (["--model", "convnet4"], "did you mean 'convnet3'"),
+        (["--model-option", "widht=8"], "did you mean 'width'"),
+        (["--model-option", "width"], "--model-option: found 'width', allowed: NAME=VALUE, as in width=64"),
+        (["--classes", "0,11"], "classes: found '11'"),
+        (["--classes", "3"], "classes: found 1, allowed: two or more"),
+        (["--classes", "3,4,3"], "classes: found '3' twice"),
     ],
 )
 def test_mistakes_are_one_line(

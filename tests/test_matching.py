@@ -17,6 +17,7 @@ from clsim.condensers.matching import Matching
 from clsim.condensers.synthesis import Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
+from clsim.exemplars import Exemplars
 from clsim.models import Net
 from clsim.pool import Pool
 from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
@@ -165,6 +166,15 @@ def test_with_several_classes_dcc_is_not_dc_and_its_warm_up_is() -> None:
     assert torch.equal(apart, whole)
     assert not torch.equal(apart, half)
     assert not torch.equal(half, none)
+
+
+@pytest.mark.parametrize("method", ["dcc", "dsac"])
+def test_the_warm_up_is_a_quarter_of_the_iterations_unless_it_is_said(method: str) -> None:
+    def made(warm: int) -> Exemplars:
+        return METHODS[method](pool_of(6), 6, rng=generator(), iterations=4, steps=2, warm_iterations=warm, real=4)
+
+    assert torch.equal(made(-1).x, made(1).x)
+    assert not torch.equal(made(-1).x, made(250).x)
 
 
 def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None:

@@ -45,6 +45,10 @@ def condense(
     per_class: Annotated[
         int, typer.Option(min=0, help="Use the first so many training images of each class only; 0 = all.")
     ] = 0,
+    classes: Annotated[
+        str, typer.Option(help="Of these classes alone: names or numbers with commas between, as in 0,2,4.")
+    ] = "",
+    size: Annotated[int, typer.Option(min=0, help="Scale images to so many pixels a side; 0 = as they are.")] = 0,
     option: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE, as in iterations=2000: an option of the method; may be given several times."),
@@ -60,6 +64,10 @@ def condense(
     model: Annotated[
         str, typer.Option(help="Of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
     ] = "",
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, as in width=64: an option of the model.", rich_help_panel=_EVALUATION),
+    ] = None,
     nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Of each.", rich_help_panel=_EVALUATION)] = 300,
     augment: Annotated[
@@ -88,6 +96,8 @@ def condense(
     if csv_ is not None and not csv_.parent.is_dir():
         raise InputError(f"--csv: no folder {str(csv_.parent)!r}; allowed: a file in a folder that is there")
     options = dict(named_value(text) for text in option or [])
+    model_options = dict(named_value(text, "--model-option", "width=64") for text in model_option or [])
+    named = classes.split(",") if classes.strip() else []
     from clsim.condense import condense as make
 
     found: list[Condensed] = []
@@ -103,8 +113,11 @@ def condense(
                 ipc=ipc,
                 path=path,
                 per_class=per_class,
+                classes=named,
+                size=size,
                 options=options,
                 model=model,
+                model_options=model_options,
                 nets=nets,
                 epochs=epochs,
                 augment=augment,
@@ -125,11 +138,9 @@ def condense(
         if csv_ is not None:
             asked = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
             further = {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
-            plain = [] if augment else ["--no-augment"]
-            _add(
-                csv_,
-                _row(made, asked, further, [*(option or [])], plain + (["--path", path] if path else []), seed + i),
-            )
+            further |= {"path": path, "classes": classes, "size": size}
+            plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
+            _add(csv_, _row(made, asked, further, [*_repeated("--option", option), *plain], seed + i))
     _conclude(found)
 
 
@@ -208,24 +219,26 @@ def _say(made: Condensed, title: str, file: Path) -> None:
 ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "loss", "loss_stored", "bytes", "seconds")
 """Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
 
-USUAL = {"per_class": 0, "epochs": 300, "precision": "fp32", "model": "", "proxy_epochs": 10}
+USUAL = {
+    **{"per_class": 0, "epochs": 300, "precision": "fp32", "model": "", "proxy_epochs": 10},
+    **{"path": "", "classes": "", "size": 0},
+}
 """What a command need not say."""
 
 
+def _repeated(flag: str, texts: Sequence[str] | None) -> list[str]:
+    return [word for text in texts or [] for word in (flag, text)]
+
+
 def _row(
-    made: Condensed,
-    asked: Mapping[str, Any],
-    further: Mapping[str, Any],
-    options: Sequence[str],
-    others: Sequence[str],
-    seed: int,
+    made: Condensed, asked: Mapping[str, Any], further: Mapping[str, Any], others: Sequence[str], seed: int
 ) -> list[str]:
     """Of a set: what was asked for, what came of it, and the command that makes it."""
     words = ["clsim", "condense"]
     for name, value in {**asked, **further, "seed": seed}.items():
         if value != USUAL.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    words += [word for text in options for word in ("--option", text)] + list(others)
+    words += others
     each = made.accuracies
     loss, stored = made.losses or (None, None)
     found = {

@@ -106,11 +106,11 @@ def select(
         (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
 
 
-def named_value(text: str) -> tuple[str, Any]:
+def named_value(text: str, flag: str = "--option", example: str = "metric=cosine") -> tuple[str, Any]:
     """An ``--option``: its name, and its value as in TOML."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise InputError(f"--option: found {text!r}, allowed: NAME=VALUE, as in metric=cosine")
+        raise InputError(f"{flag}: found {text!r}, allowed: NAME=VALUE, as in {example}")
     return name.strip(), parsed(value)
 
 

@@ -156,7 +156,7 @@ def dcc(
     steps: int = 0,
     epochs: int = 0,
     net_lr: float = 0.01,
-    warm_iterations: int = 250,
+    warm_iterations: int = -1,
     warm_steps: int = 10,
     start: str = "real",
     early_nets: int = 0,
@@ -174,8 +174,7 @@ def dcc(
     Args:
         steps, epochs: 0: the paper's by images a class, (10, 5) for 1, (10, 50) from 10, (50, 10) from 50 on.
         net_lr: of the net, without momentum.
-        warm_iterations, warm_steps: of the warm-up; the paper's, for its 1000 iterations. With ``steps`` of 10 and
-            fewer iterations than 250, nothing is left but the warm-up: shorten it along with them.
+        warm_iterations, warm_steps: of the warm-up; below 0, a quarter of the iterations, as the paper's 250 of 1000.
 
     The others are those of :func:`dc`.
 
@@ -184,7 +183,7 @@ def dcc(
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
     nets = Nets(early_nets, early_epochs, perturb)
-    warm = warm_iterations, warm_steps
+    warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
     method = Matching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
@@ -215,7 +214,7 @@ def dsac(
     steps: int = 0,
     epochs: int = 0,
     net_lr: float = 0.01,
-    warm_iterations: int = 250,
+    warm_iterations: int = -1,
     warm_steps: int = 10,
     start: str = "real",
     augment: Sequence[str] = siamese.ALL,
@@ -239,7 +238,7 @@ def dsac(
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
     nets = Nets(early_nets, early_epochs, perturb)
-    warm = warm_iterations, warm_steps
+    warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
     method = Matching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )

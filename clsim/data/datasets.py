@@ -19,7 +19,7 @@ from clsim.data.cache import Dataset, Raw, moments
 from clsim.errors import InputError, nearest
 from clsim.specs import DataSpec
 
-__all__ = ["DATASETS", "Dataset", "data_root", "digest", "load", "moments"]
+__all__ = ["DATASETS", "Dataset", "data_root", "digest", "load", "moments", "with_classes"]
 
 DATASETS: dict[str, tuple[str, str]] = {
     "digits": ("8 × 8 grey digits, 10 classes, bundled with scikit-learn", "Alpaydin & Kaynak, UCI (1998)"),
@@ -217,3 +217,38 @@ def _fewer(dataset: Dataset, spec: DataSpec) -> Dataset:
     for array in (x, y):
         array.setflags(write=False)
     return replace(dataset, train_x=x, train_y=y)
+
+
+def with_classes(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
+    """Some of a data set's classes, numbered from 0 in the order named; its mean and deviation stay those of the whole.
+
+    Args:
+        wanted: two or more names of classes, or their numbers.
+
+    Raises:
+        InputError: for a class that is not there or is named twice, and for less than two.
+    """
+    labels: list[int] = []
+    for name in map(str.strip, wanted):
+        if name in dataset.classes:
+            labels.append(dataset.classes.index(name))
+        elif name.isdecimal() and int(name) < len(dataset.classes):
+            labels.append(int(name))
+        else:
+            raise InputError(f"classes: found {name!r}; {nearest(name, dataset.classes)}")
+    twice = next((c for c in labels if labels.count(c) > 1), None)
+    if twice is not None:
+        raise InputError(f"classes: found {dataset.classes[twice]!r} twice, allowed: each class once")
+    if len(labels) < 2:
+        raise InputError(f"classes: found {len(labels)}, allowed: two or more")
+    number = np.full(len(dataset.classes), -1)
+    number[labels] = np.arange(len(labels))
+    arrays = []
+    for x, y in ((dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)):
+        rows = np.flatnonzero(number[y] >= 0)
+        arrays += [x[rows], number[y[rows]]]
+    for array in arrays:
+        array.setflags(write=False)
+    train_x, train_y, test_x, test_y = arrays
+    names = tuple(dataset.classes[c] for c in labels)
+    return replace(dataset, train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y, classes=names, groups=())
