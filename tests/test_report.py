@@ -261,6 +261,34 @@ def test_figures_are_drawn_and_not_blank(size: int, made: dict[str, Any], tmp_pa
             assert len(set(image.convert("L").resize((80, 80)).tobytes())) > 8
 
 
+def test_accuracy_is_drawn_over_a_setting(made: dict[str, Any], tmp_path: Path) -> None:
+    def run(seed: int, rate: float, strategy: str) -> dict[str, Any]:
+        value = 0.2 + rate + (0.3 if strategy == "er" else 0.1) + 0.01 * seed
+        return varied(made, seed, value, optimizer__lr=rate, strategy=strategy)
+
+    records = [run(s, rate, name) for s in range(3) for rate in (0.1, 0.2) for name in ("er", "gdumb")]
+    records.append(run(0, 0.3, "er"))
+    spec = ReportSpec(rows=("strategy",), columns=("scenario", "optimizer.lr"), over="optimizer.lr")
+    assert [p.name for p in plots.draw(spec, records, tmp_path)] == [
+        f"split-digits-{kind}.png" for kind in ("curves", "over", "matrix")
+    ]
+    figure = plots.over(spec, report.frame(records), "split-digits")
+    (ax,) = figure.axes
+    lines = {container.get_label(): container.lines[0].get_xydata() for container in ax.containers}
+    assert sorted(lines) == ["er", "gdumb"]
+    np.testing.assert_allclose(lines["er"], [[0.1, 61], [0.2, 71], [0.3, 80]])
+    np.testing.assert_allclose(lines["gdumb"], [[0.1, 41], [0.2, 51]])
+    with pytest.raises(InputError, match=r"over: strategy has values like 'er', allowed: numbers"):
+        plots.over(dataclasses.replace(spec, over="strategy"), report.frame(records), "split-digits")
+
+
+def test_a_report_is_over_one_of_its_labels(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('rows = ["strategy"]\ncolumns = ["memory"]\nover = "memry"')
+    with pytest.raises(InputError, match=r"over: 'memry' is no label of a row or a column; did you mean 'memory'\?"):
+        report.read_report(path)
+
+
 def contest(made: dict[str, Any], values: dict[str, list[float | None]], **further: Any) -> list[dict[str, Any]]:
     """Records of buffers with these accuracies by seed; None = no such run."""
     return [

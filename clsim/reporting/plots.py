@@ -1,19 +1,25 @@
-"""Figures of a report as PNG, for papers: accuracy matrices, and accuracy over experiences."""
+"""Figures of a report as PNG, for papers: accuracy matrices, and accuracy over experiences or a setting."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from clsim.errors import InputError
 from clsim.reporting import figures, report
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.series import Series, Size, by_scenario, looks
+from clsim.reporting.statistics import half_width
 from clsim.store import write
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 LARGEST = 12
@@ -21,15 +27,17 @@ LARGEST = 12
 
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Both figures for each scenario of a report. Returns the files."""
+    """The figures for each scenario of a report: two, and one more where it says ``over``. Returns the files."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
+    made, runs = [], report.frame(records)
     with matplotlib.rc_context({"text.parse_math": False}):  # a name from a spec is text, not a formula
-        for scenario, series in by_scenario(spec, report.frame(records), records).items():
+        for scenario, series in by_scenario(spec, runs, records).items():
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario)
             drawn = {"curves": curves(series, scenario)}
+            if spec.over:
+                drawn["over"] = over(spec, runs, scenario)
             for start in range(0, len(series), LARGEST):
                 suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
                 drawn[f"matrix{suffix}"] = heatmaps(series[start : start + LARGEST], scenario)
@@ -81,6 +89,44 @@ def curves(series: Sequence[Series], title: str) -> Figure:
     drawn = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
     figure.legend(drawn.values(), drawn.keys(), fontsize=9, frameon=False, loc="outside right center")
     figure.suptitle(_text(title), fontsize=11)
+    return figure
+
+
+def over(spec: ReportSpec, runs: pd.DataFrame, scenario: str) -> Figure:
+    """Final accuracy over what ``spec.over`` names, a line for each of the other labels; bar = 95 % t interval.
+
+    The axis is logarithmic where the largest value is five times the smallest or more.
+
+    Raises:
+        InputError: if the values are no numbers.
+    """
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    names, chosen = report.groups(spec, runs)
+    chosen = chosen[chosen["scenario"].astype(str) == scenario]
+    rest = [n for n in (*names, *spec.columns) if n not in ("scenario", spec.over)]
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+    ax = figure.subplots()
+    groups = [(words, part) for words, part in chosen.groupby(rest, dropna=False)] if rest else [((scenario,), chosen)]
+    look = looks(" ".join(str(word) for word in words if str(word) != "–") for words, _ in groups)
+    for (label, style), (_, part) in zip(look.items(), groups, strict=True):
+        by_value = {value: 100 * of["accuracy"].to_numpy(float) for value, of in part.groupby(spec.over)}
+        if not all(isinstance(value, Real) for value in by_value):
+            raise InputError(f"report: over: {spec.over} has values like {next(iter(by_value))!r}, allowed: numbers")
+        y = [float(values.mean()) for values in by_value.values()]
+        error = np.nan_to_num([half_width(values.tolist()) for values in by_value.values()])
+        line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
+        ax.errorbar(list(by_value), y, error, marker=style.marker, markersize=4.5, label=_text(label), **line)
+    ticks = sorted(chosen[spec.over].unique())
+    if ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]:
+        ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel=spec.over, ylabel="final accuracy, %", title=_text(scenario))
+    ax.grid(alpha=0.3)
+    sns.despine(ax=ax)
+    figure.legend(fontsize=9, frameon=False, loc="outside right center")
     return figure
 
 

@@ -98,6 +98,7 @@ class ReportSpec:
         interval: ``t``, or ``bootstrap`` (BCa).
         ties: mark what cannot be told from the best.
         tests: also show paired tests, ranks and wins, as ``--tests`` does.
+        over: a label among rows and columns whose values are numbers: ``--figures`` also draws final accuracy over it.
     """
 
     title: str = ""
@@ -112,6 +113,7 @@ class ReportSpec:
     interval: Literal["t", "bootstrap"] = "t"
     ties: bool = True
     tests: bool = False
+    over: str = ""
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -130,6 +132,8 @@ def read_report(path: Path) -> ReportSpec:
     for name in spec.arms:
         if name not in labels:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
+    if spec.over and spec.over not in labels:
+        raise InputError(f"{where}: over: {spec.over!r} is no label of a row or a column; {nearest(spec.over, labels)}")
     for metric in spec.metrics:
         if metric not in ALL and metric not in COSTS:
             raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*ALL, *COSTS])}")
