@@ -203,7 +203,8 @@ class Formation:
         if not filters:
             raise InputError("idc: the model has no convolution to compare gradients of; allowed: convnet3, resnet18 …")
         total = synthetic.images.new_zeros(())
-        for step in range(self._steps):
+        steps = 1 if synthetic.still else self._steps
+        for step in range(steps):
             if step and self._samples:
                 learn(net, optimizer, material, self._samples)
             freeze_norms(net, material)
@@ -211,7 +212,7 @@ class Formation:
             for position in range(len(material.counts)):
                 total += self._match(net, filters, synthetic, material, position)
             synthetic.step()
-        return total / self._steps
+        return total / steps
 
     def _match(
         self, net: Net, filters: Sequence[Tensor], synthetic: Synthetic, material: Material, position: int

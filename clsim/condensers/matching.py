@@ -288,6 +288,7 @@ class Matching:
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
         """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
         steps, epochs = self._loop(len(synthetic) // len(material.counts))
+        steps = 1 if synthetic.still else steps
         net = self._nets(material)
         optimizer = torch.optim.SGD(net.parameters(), self._net_lr, momentum=self._net_momentum)
         weights = [p for p in net.parameters() if p.ndim > 1]

@@ -129,6 +129,7 @@ class Synthetic:
     Attributes:
         images: the parameter; one class after the other.
         optimizer: SGD on the images.
+        still: no step moves them (a rate of 0): their loss is asked for, and one comparison in a net is enough.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Synthetic:
         self.images = nn.Parameter(images.detach().clone())
         self.place = place
         self.factor = factor
+        self.still = lr == 0
         self.optimizer = torch.optim.SGD([self.images], lr, momentum=momentum)
         self._material = material
         pool = material.pool
