@@ -203,7 +203,17 @@ BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
         for name in ("dc", "dsa", "dcc", "dsac")
     },
     **{
-        name: {"options": {"model": "convnet3", "iterations": 3, "steps": 20, "real": 32, "most": 16, "samples": 64}}
+        name: {
+            "options": {
+                "model": "convnet3",
+                "iterations": 2,
+                "steps": 10,
+                "real": 16,
+                "most": 8,
+                "samples": 64,
+                "lr_scale": 10.0,
+            }
+        }
         for name in ("idc", "acc-dd")
     },
 }

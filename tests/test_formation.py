@@ -109,7 +109,14 @@ def test_a_cutmix_box_has_the_share_that_it_says() -> None:
 
 def test_the_learning_rate_is_that_of_pixels_from_0_to_1() -> None:
     pool = pool_of(6)
-    assert pixel_rate(pool, 3 * CLASSES, 5e-3) == pytest.approx(5e-3 * 0.3 * (SIDE / 32) ** 2 / 0.25**2)
+    rate = pixel_rate(pool, 3 * CLASSES, 5e-3)
+    assert rate == pytest.approx(5e-3 * 0.3 * (SIDE / 32) ** 2 / 0.25**2)
+    options = {"iterations": 1, "steps": 2, "samples": 0}
+    scaled, given, papers = (
+        idc(pool, 3 * CLASSES, rng=generator(), **options, **rates)  # type: ignore[arg-type]
+        for rates in ({"lr_scale": 1e4}, {"lr": 1e4 * rate}, {})
+    )
+    assert torch.equal(scaled.x, given.x) and not torch.equal(scaled.x, papers.x)
 
 
 def test_directions_have_the_norm_of_each_filter_and_leave_one_dimension_alone() -> None:

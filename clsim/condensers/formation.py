@@ -33,6 +33,7 @@ def idc(
     rng: torch.Generator,
     iterations: int = 100,
     lr: float = 0.0,
+    lr_scale: float = 1.0,
     momentum: float = 0.5,
     real: int = 64,
     most: int = 128,
@@ -58,6 +59,7 @@ def idc(
     Args:
         iterations: nets, one after the other; the paper has 2000.
         lr: of the images; 0: the paper's 5e-3 · (images a class / 10) · (height / 32)², of pixels from 0 to 1.
+        lr_scale: what the paper's rate is multiplied by; far fewer steps than its 200,000 want a much larger one.
         real, most: real samples of each class a step, and the most of its small synthetic images.
         steps: of the images in one net.
         samples: real ones that the net learns from after each step, 64 at once; 0: it stays as it is.
@@ -71,8 +73,8 @@ def idc(
         perturb: the early nets' weights, anew each time.
         model: of the nets, a name of ``clsim list models``; empty: the run's.
 
-    As ``--buffer idc`` in a stream, and so for acc-dd: 3 iterations of 20 steps through ConvNet-3, with 32 real and at
-    most 16 small synthetic images of each class a step, and 64 samples for the net.
+    As ``--buffer idc`` in a stream, and so for acc-dd: 2 iterations of 10 steps through ConvNet-3, with 16 real and at
+    most 8 small synthetic images of each class a step, 64 samples for the net, and 10 times the paper's rate.
 
     Needs: random nets with convolutions.
     Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward, the synthetic ones about four
@@ -81,7 +83,7 @@ def idc(
     """
     nets = Nets(early_nets, early_epochs, perturb)
     method = Formation(nets, real=real, most=most, steps=steps, samples=samples, distance=distance)
-    rate = lr or pixel_rate(pool, budget, 5e-3)
+    rate = lr or lr_scale * pixel_rate(pool, budget, 5e-3)
     return synthesise(
         pool,
         budget,
@@ -105,6 +107,7 @@ def acc_dd(
     rng: torch.Generator,
     iterations: int = 100,
     lr: float = 0.0,
+    lr_scale: float = 1.0,
     momentum: float = 0.5,
     real: int = 64,
     most: int = 128,
@@ -139,7 +142,7 @@ def acc_dd(
         budget,
         rng=rng,
         iterations=iterations,
-        lr=lr or pixel_rate(pool, budget, 1e-2),
+        lr=lr or lr_scale * pixel_rate(pool, budget, 1e-2),
         momentum=momentum,
         real=real,
         most=most,
