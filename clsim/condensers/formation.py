@@ -59,7 +59,7 @@ def idc(
     Args:
         iterations: nets, one after the other; the paper has 2000.
         lr: of the images; 0: the paper's 5e-3 · (images a class / 10) · (height / 32)², of pixels from 0 to 1.
-        lr_scale: what the paper's rate is multiplied by; far fewer steps than its 200,000 want a much larger one.
+        lr_scale: what the paper's rate is multiplied by where ``lr`` is 0; far fewer steps than its 200,000 want more.
         real, most: real samples of each class a step, and the most of its small synthetic images.
         steps: of the images in one net.
         samples: real ones that the net learns from after each step, 64 at once; 0: it stays as it is.
