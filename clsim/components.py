@@ -147,6 +147,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "linear": "clsim.models:linear",
         "mlp": "clsim.models:mlp",
         "convnet3": "clsim.models:convnet3",
+        "pooled-convnet3": "clsim.models:pooled_convnet3",
         "slim-resnet18": "clsim.models:slim_resnet18",
         "resnet18": "clsim.models:resnet18",
         "vgg-small": "clsim.models:vgg_small",

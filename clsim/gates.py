@@ -18,8 +18,8 @@ _WITHOUT_WEIGHTS = (
     *(nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity),
 )
 _ALLOWED = (
-    "mlp, convnet3, vgg-small, vgg-base, vgg-wide, vgg-deep, or a torch.nn.Sequential of fully connected layers, "
-    "convolutions, activations, pooling, dropout and norms of single units"
+    "mlp, convnet3, pooled-convnet3, vgg-small, vgg-base, vgg-wide, vgg-deep, or a torch.nn.Sequential of fully "
+    "connected layers, convolutions, activations, pooling, dropout and norms of single units"
 )
 
 

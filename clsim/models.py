@@ -128,6 +128,28 @@ def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch
     return nn.Sequential(*blocks, nn.Flatten())
 
 
+def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
+    """Three blocks of 3 × 3 convolution, batch norm, ReLU, 2 × 2 max pooling; then the mean over pixels.
+
+    The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels, so that a head sees 4 · ``width`` features and
+    nothing of their places: it tells apart only what the body has learnt to.
+
+    Args:
+        width: channels of the first block.
+    """
+    before = _channels(shape, "pooled-convnet3")
+    blocks: list[nn.Module] = []
+    for channels in (width, 2 * width, 4 * width):
+        blocks += [
+            nn.Conv2d(before, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+        before = channels
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 class InstanceNorm(nn.GroupNorm):
     """GroupNorm with a group a channel: γ·(x − μ)/√(σ² + ε) + β, μ and σ² over the pixels of each channel. Final."""
 

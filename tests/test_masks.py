@@ -632,7 +632,7 @@ TWICE = nn.Linear(6, 6)
     ids=["resnet", "derived", "linear", "groups", "grouped", "norm-first", "twice"],
 )
 def test_a_net_without_gates_is_refused_in_one_line(body: Body, found: str) -> None:
-    with pytest.raises(InputError, match=rf"^model\.name: found 'mlp' with .*{found}.*; allowed: mlp, convnet3, vgg-"):
+    with pytest.raises(InputError, match=rf"^model\.name: found 'mlp' with .*{found}.*; allowed: mlp, convnet3, "):
         Hat(setup_of(body))
 
 

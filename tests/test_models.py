@@ -110,7 +110,7 @@ def test_an_mlp_without_dropout_is_the_one_that_it_was() -> None:
     assert_same(dict(found), dict(expected))
 
 
-@pytest.mark.parametrize("name", ["mlp", "convnet3", *VGG])
+@pytest.mark.parametrize("name", ["mlp", "convnet3", "pooled-convnet3", *VGG])
 def test_the_models_that_an_error_names_have_gates(name: str) -> None:
     assert Gated(body_of(name, (3, 16, 16)), name).units
 
