@@ -198,6 +198,23 @@ def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPa
     assert trained == 9 * [50]
 
 
+def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(matching, "train", lambda *args: trained.append(args[-1]))
+    material = material_of(pool_of(6))
+    synthetic = synthetic_of(material, 2, noise=0.3)
+    method = Matching({1: (3, 7)}, RANDOM)
+    still = synthetic.copy(synthetic.images)
+    loss = method(0, still, material)
+    assert not trained and torch.equal(still.images, synthetic.images)
+    material.begin(0)
+    method(0, synthetic, material)
+    assert trained == [7, 7] and not torch.equal(still.images, synthetic.images)
+    material.begin(0)
+    moving = synthetic_of(material, 2, noise=0.3)
+    assert torch.equal(loss, Matching({1: (1, 7)}, RANDOM)(0, moving, material))
+
+
 def test_between_the_steps_the_net_trains_on_the_synthetic_images() -> None:
     material = material_of(pool_of(6))
     synthetic = synthetic_of(material, 2)
