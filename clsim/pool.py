@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from clsim.cost import Cost as Cost
 from clsim.dropout import Dropped
+from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
 from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
@@ -128,7 +129,11 @@ class Pool:
 
     @property
     def features(self) -> Tensor:
-        """float32 (n, width), the penultimate layer in eval mode."""
+        """float32 (n, width), the penultimate layer in eval mode.
+
+        Raises:
+            InputError: if they are not finite.
+        """
         return self.data.x if self._nets.none else self._forward()[0]
 
     @property
@@ -266,4 +271,10 @@ class Pool:
                 features.append(out)
                 logits.append(net.logits(out, self.data.task[rows]))
         self.cost.forward_passes += len(self)
-        return torch.cat(features), torch.cat(logits)
+        found = torch.cat(features)
+        if not found.isfinite().all():
+            raise InputError(
+                "the net's features of the candidates are not all finite: its training has diverged; "
+                "allowed: a smaller optimizer.lr, or a selector that needs no net, such as random"
+            )
+        return found, torch.cat(logits)

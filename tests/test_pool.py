@@ -151,3 +151,11 @@ def test_a_pool_without_a_trainer_says_that_it_cannot_train() -> None:
     plain = Pool(pool.data, pool.net, pool.prepare)
     with pytest.raises(InputError, match="the pool has no trainer"):
         _ = plain.history
+
+
+def test_a_net_that_has_diverged_is_named() -> None:
+    pool = samples()
+    with torch.no_grad():
+        next(pool.net.body.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match=r"not all finite: its training has diverged; allowed: a smaller optimizer\.lr"):
+        _ = pool.features
