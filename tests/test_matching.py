@@ -206,10 +206,12 @@ def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyP
     method = Matching({1: (3, 7)}, RANDOM)
     still = synthetic.copy(synthetic.images)
     loss = method(0, still, material)
-    assert not trained and torch.equal(still.images, synthetic.images)
+    assert not trained
+    assert torch.equal(still.images, synthetic.images)
     material.begin(0)
     method(0, synthetic, material)
-    assert trained == [7, 7] and not torch.equal(still.images, synthetic.images)
+    assert trained == [7, 7]
+    assert not torch.equal(still.images, synthetic.images)
     material.begin(0)
     moving = synthetic_of(material, 2, noise=0.3)
     assert torch.equal(loss, Matching({1: (1, 7)}, RANDOM)(0, moving, material))
