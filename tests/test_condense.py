@@ -170,6 +170,17 @@ def test_a_state_is_of_its_classes_size_and_model(tmp_path: Path) -> None:
     make(Nobody(), options={"iterations": 3})
 
 
+@pytest.mark.parametrize(("epochs", "augment", "expected"), [(0, True, 1000), (0, False, 300), (7, True, 7)])
+def test_nets_are_trained_as_long_as_in_the_papers_unless_it_is_said(
+    epochs: int, augment: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("clsim.condense.accuracy", lambda *args: asked.append(args[3]) or 0.5)
+    condense("digits", "random", ipc=1, per_class=5, nets=2, epochs=epochs, augment=augment, threads=1)
+    assert [training.epochs for training in asked] == [expected, expected]
+    assert all(bool(training.augment) is augment for training in asked)
+
+
 def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
     state = torch.get_rng_state()
     options = {"iterations": 2}

@@ -69,7 +69,10 @@ def condense(
         typer.Option(help="NAME=VALUE, as in width=64: an option of the model.", rich_help_panel=_EVALUATION),
     ] = None,
     nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each.", rich_help_panel=_EVALUATION)] = 300,
+    epochs: Annotated[
+        int,
+        typer.Option(min=0, help="Of each; 0: 1000, with --no-augment 300, as in papers.", rich_help_panel=_EVALUATION),
+    ] = 0,
     augment: Annotated[
         bool, typer.Option(help="Siamese augmentation's operations in training.", rich_help_panel=_EVALUATION)
     ] = True,
@@ -220,7 +223,7 @@ ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "los
 """Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
 
 USUAL = {
-    **{"per_class": 0, "epochs": 300, "precision": "fp32", "model": "", "proxy_epochs": 10},
+    **{"per_class": 0, "epochs": 0, "precision": "fp32", "model": "", "proxy_epochs": 10},
     **{"path": "", "classes": "", "size": 0},
 }
 """What a command need not say."""
