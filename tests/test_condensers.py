@@ -19,7 +19,7 @@ from clsim.checks.samples import clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
 from clsim.condensers.distribution import Matching, dm, means
 from clsim.condensers.nets import Fresh, builder
-from clsim.condensers.synthesis import Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import tiles
 from clsim.drafts import decoded, factor_of
 from clsim.errors import InputError
@@ -333,7 +333,7 @@ def test_a_fixed_memory_condenses_what_it_had_for_a_smaller_share(factor: int) -
         pool: Pool, budget: int, *, rng: torch.Generator, start: str = "noise", factor: int = factor
     ) -> Exemplars:
         real.append((pool.data.x, pool.data.y, budget, start))
-        return synthesise(pool, budget, Matching(8), rng=rng, iterations=1, lr=1.0, start=start, factor=factor)
+        return synthesise(pool, budget, Matching(8), Making(1, 1.0, start=start, factor=factor), rng=rng)
 
     spec = MemorySpec(buffer="mine", capacity=12, shrink="condense")
     memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=watched)
@@ -433,7 +433,7 @@ def test_a_growing_memory_keeps_what_it_has() -> None:
 
 
 def tiled(pool: Pool, budget: int, *, rng: torch.Generator, factor: int = 2) -> Exemplars:
-    return synthesise(pool, budget, Matching(8), rng=rng, iterations=1, lr=1.0, factor=factor)
+    return synthesise(pool, budget, Matching(8), Making(1, 1.0, factor=factor), rng=rng)
 
 
 def test_tiles_are_replayed_as_images_and_counted_as_stored() -> None:

@@ -9,7 +9,7 @@ from clsim import models
 from clsim.condensers import formation
 from clsim.condensers.early import Nets, direction, perturb
 from clsim.condensers.formation import AUGMENT, Formation, acc_dd, boxed, difference, idc, learn, pixel_rate
-from clsim.condensers.synthesis import synthesise
+from clsim.condensers.synthesis import Making, synthesise
 from clsim.condensers.training import losses
 from clsim.data import tiles
 from clsim.errors import InputError
@@ -201,9 +201,8 @@ def test_more_iterations_lower_the_loss(early: int) -> None:
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 3, 30):
         method = Formation(Nets(early), steps=2, samples=0)
-        made = synthesise(
-            pool, 6, method, rng=generator(), iterations=iterations, lr=2.0, start="noise", factor=2, augment=()
-        )
+        making = Making(iterations, 2.0, start="noise", factor=2, augment=())
+        made = synthesise(pool, 6, method, making, rng=generator())
         found.append(loss_of(made, Formation(RANDOM, steps=1, samples=0), pool, factor=2))
     assert found[2] < 0.9 * found[1] < 0.9 * found[0]
 

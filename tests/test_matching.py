@@ -14,7 +14,7 @@ from clsim.condensers import matching, training
 from clsim.condensers.comparing import distance
 from clsim.condensers.early import Nets
 from clsim.condensers.matching import Matching
-from clsim.condensers.synthesis import Synthetic, synthesise
+from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
 from clsim.exemplars import Exemplars
@@ -266,7 +266,7 @@ def test_more_iterations_lower_the_loss(together: bool) -> None:
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 5, 40):
         method = Matching(ONE, RANDOM, real=10, warm=(0, 0) if together else None)
-        made = synthesise(pool, 6, method, rng=generator(), iterations=iterations, lr=0.5, start="noise", augment=())
+        made = synthesise(pool, 6, method, Making(iterations, 0.5, start="noise", augment=()), rng=generator())
         found.append(loss_of(made, method, pool))
     assert found[2] < 0.8 * found[1] < 0.8 * found[0]
 

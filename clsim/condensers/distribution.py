@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clsim.condensers.synthesis import Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.exemplars import Exemplars
 from clsim.models import Net
@@ -51,20 +51,8 @@ def dm(
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
     Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
     """
-    method = Matching(real)
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=lr,
-        momentum=momentum,
-        start=start,
-        augment=augment,
-        clip=clip,
-        model=model,
-    )
+    making = Making(iterations, lr, momentum, start, clip, model, augment)
+    return synthesise(pool, budget, Matching(real), making, rng=rng)
 
 
 class Matching:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from clsim.condensers.early import BATCH, LR, Nets
 from clsim.condensers.matching import least
-from clsim.condensers.synthesis import Change, Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Change, Making, Material, Synthetic, synthesise
 from clsim.condensers.training import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.data import siamese
 from clsim.errors import InputError, nearest
@@ -84,20 +84,8 @@ def idc(
     nets = Nets(early_nets, early_epochs, perturb)
     method = Formation(nets, real=real, most=most, steps=steps, samples=samples, distance=distance)
     rate = lr or lr_scale * pixel_rate(pool, budget, 5e-3)
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=rate,
-        momentum=momentum,
-        start=start,
-        factor=factor,
-        augment=augment,
-        clip=True,
-        model=model,
-    )
+    making = Making(iterations, rate, momentum, start, True, model, augment, factor)
+    return synthesise(pool, budget, method, making, rng=rng)
 
 
 def acc_dd(

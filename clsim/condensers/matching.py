@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clsim.condensers.comparing import classes_apart, classes_together
 from clsim.condensers.early import Nets
-from clsim.condensers.synthesis import Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.condensers.training import freeze_norms, train
 from clsim.data import siamese
 from clsim.errors import InputError
@@ -78,19 +78,8 @@ def dc(
     """
     nets = Nets(early_nets, early_epochs, perturb)
     method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=lr,
-        momentum=momentum,
-        start=start,
-        augment=(),
-        clip=clip,
-        model=model,
-    )
+    making = Making(iterations, lr, momentum, start, clip, model, ())
+    return synthesise(pool, budget, method, making, rng=rng)
 
 
 def dsa(
@@ -129,19 +118,8 @@ def dsa(
     """
     nets = Nets(early_nets, early_epochs, perturb)
     method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=lr,
-        momentum=momentum,
-        start=start,
-        augment=augment,
-        clip=clip,
-        model=model,
-    )
+    making = Making(iterations, lr, momentum, start, clip, model, augment)
+    return synthesise(pool, budget, method, making, rng=rng)
 
 
 def dcc(
@@ -187,19 +165,8 @@ def dcc(
     method = Matching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=lr,
-        momentum=momentum,
-        start=start,
-        augment=(),
-        clip=clip,
-        model=model,
-    )
+    making = Making(iterations, lr, momentum, start, clip, model, ())
+    return synthesise(pool, budget, method, making, rng=rng)
 
 
 def dsac(
@@ -242,19 +209,8 @@ def dsac(
     method = Matching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
-    return synthesise(
-        pool,
-        budget,
-        method,
-        rng=rng,
-        iterations=iterations,
-        lr=lr,
-        momentum=momentum,
-        start=start,
-        augment=augment,
-        clip=clip,
-        model=model,
-    )
+    making = Making(iterations, lr, momentum, start, clip, model, augment)
+    return synthesise(pool, budget, method, making, rng=rng)
 
 
 class Matching:

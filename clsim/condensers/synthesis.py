@@ -9,6 +9,7 @@ optimizer and number are all that there is to resume from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -39,7 +40,7 @@ class Material:
         members: the rows of each class in the pool.
         seed: of everything that is drawn.
         operations: of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
-        model: of the nets; see :func:`synthesise`.
+        model: of the nets; see :class:`Making`.
 
     Attributes:
         pool: for its ``prepare``, its ``precision`` and its ``cost``.
@@ -232,54 +233,56 @@ class Method(Protocol):
         """Of ``iteration`` 0, 1, 2 …"""
 
 
-def synthesise(
-    pool: Pool,
-    budget: int,
-    method: Method,
-    *,
-    rng: torch.Generator,
-    iterations: int,
-    lr: float,
-    momentum: float = 0.5,
-    start: str = "real",
-    factor: int = 1,
-    augment: Sequence[str] = siamese.ALL,
-    clip: bool = False,
-    model: str = "",
-) -> Exemplars:
-    """Images of every labelled class of a pool, made by a method: min(budget, labelled samples), balanced.
+@dataclass(frozen=True)
+class Making:
+    """How images are made, whatever the method.
 
-    Args:
+    Attributes:
         iterations: calls of the method.
         lr, momentum: of the images' SGD.
         start: ``real`` samples at random, ``noise`` N(0, 1) in the normalised space, or a selector's picks of each
             class, as in ``herding``.
-        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
-        augment: the siamese augmentation's operations.
         clip: keep pixels in the range that can be stored, after each step.
         model: of the random nets that images are looked at through, a name of ``clsim list models``; empty, and for
             vectors: the run's.
+        augment: the siamese augmentation's operations.
+        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
+    """
+
+    iterations: int
+    lr: float
+    momentum: float = 0.5
+    start: str = "real"
+    clip: bool = False
+    model: str = ""
+    augment: Sequence[str] = siamese.ALL
+    factor: int = 1
+
+
+def synthesise(pool: Pool, budget: int, method: Method, making: Making, *, rng: torch.Generator) -> Exemplars:
+    """Images of every labelled class of a pool, made by a method: min(budget, labelled samples), balanced.
 
     Raises:
-        InputError: if the pool has no nets to look through, or an argument is wrong.
+        InputError: if the pool has no nets to look through, or something in ``making`` is wrong.
     """
-    if iterations < 0:
-        raise InputError(f"iterations: found {iterations}, allowed: a whole number from 0")
-    if budget and not lr > 0:
-        raise InputError(f"lr: found {lr}, allowed: a number above 0")
-    if not 0 <= momentum < 1:
-        raise InputError(f"momentum: found {momentum}, allowed: from 0 to below 1")
-    operations = augment if pool.data.x.ndim == 4 else ()
+    if making.iterations < 0:
+        raise InputError(f"iterations: found {making.iterations}, allowed: a whole number from 0")
+    if budget and not making.lr > 0:
+        raise InputError(f"lr: found {making.lr}, allowed: a number above 0")
+    if not 0 <= making.momentum < 1:
+        raise InputError(f"momentum: found {making.momentum}, allowed: from 0 to below 1")
+    operations = making.augment if pool.data.x.ndim == 4 else ()
     seed = int(torch.randint(2**62, (), generator=rng))
     rows = classes(pool.data)
     quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
     rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
-    material = Material(pool, rows, seed, operations, model)
-    images = _start(material, rows, quota, start, factor)
+    material = Material(pool, rows, seed, operations, making.model)
+    images = _start(material, rows, quota, making.start, making.factor)
     place = torch.arange(len(quota)).repeat_interleave(torch.tensor(quota, dtype=torch.int64)).to(pool.data.device)
-    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum, clip=clip)
+    factor, lr, momentum = making.factor, making.lr, making.momentum
+    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum, clip=making.clip)
     with torch.random.fork_rng(devices=[pool.data.device] if pool.data.device.type == "cuda" else []):
-        _iterate(method, synthetic, material, iterations if len(synthetic) else 0)
+        _iterate(method, synthetic, material, making.iterations if len(synthetic) else 0)
     return synthetic.exemplars()
 
 
