@@ -274,7 +274,7 @@ def chosen(
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception as error:
-        raise InputError(f"{name}: {raised(error)}") from error
+        raise InputError(f"{name}: {raised(error)}{_why(pool)}") from error
     if not isinstance(selection, Selection):
         raise _invalid(name, f"a {type(selection).__name__}", len(pool), budget)
     index, found = selection.index, ""
@@ -288,8 +288,12 @@ def chosen(
         elif len(index.unique()) < len(index):
             found = "a row twice"
     if found:
-        raise _invalid(name, found, len(pool), budget)
+        raise _invalid(name, found + _why(pool), len(pool), budget)
     return selection
+
+
+def _why(pool: Pool) -> str:
+    return ", from a net whose training has diverged (try a smaller optimizer.lr)" if pool.diverged else ""
 
 
 def _invalid(name: str, found: str, candidates: int, budget: int) -> InputError:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from clsim.cost import Cost as Cost
 from clsim.dropout import Dropped
-from clsim.errors import InputError
 from clsim.exemplars import Exemplars, concatenate
 from clsim.gradients import Gradients
 from clsim.models import Net, evaluating
@@ -128,12 +127,13 @@ class Pool:
         return self._nets.fresh(seed)
 
     @property
-    def features(self) -> Tensor:
-        """float32 (n, width), the penultimate layer in eval mode.
+    def diverged(self) -> bool:
+        """Whether a weight of a net behind the pool is not finite; waits for the device: why a choice went wrong."""
+        return self._nets.diverged()
 
-        Raises:
-            InputError: if they are not finite.
-        """
+    @property
+    def features(self) -> Tensor:
+        """float32 (n, width), the penultimate layer in eval mode."""
         return self.data.x if self._nets.none else self._forward()[0]
 
     @property
@@ -271,10 +271,4 @@ class Pool:
                 features.append(out)
                 logits.append(net.logits(out, self.data.task[rows]))
         self.cost.forward_passes += len(self)
-        found = torch.cat(features)
-        if not found.isfinite().all():
-            raise InputError(
-                "the net's features of the candidates are not all finite: its training has diverged; "
-                "allowed: a smaller optimizer.lr, or a selector that needs no net, such as random"
-            )
-        return found, torch.cat(logits)
+        return torch.cat(features), torch.cat(logits)

@@ -58,6 +58,11 @@ class Nets:
         """The net behind features and scores."""
         return self.proxy(0)[0] if self._net is None else self._net
 
+    def diverged(self) -> bool:
+        """Whether a weight of those that are there is not finite."""
+        nets = [net for net, _ in self._proxies] if self._net is None else [self._net]
+        return any(not bool(weight.isfinite().all()) for net in nets for weight in net.parameters())
+
     def fresh(self, seed: int) -> Net:
         """A net of the run's architecture, untrained."""
         if self._trainer is None:

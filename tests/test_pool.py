@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from clsim.checks.samples import clusters, pool_of
 from clsim.errors import InputError
-from clsim.pool import Pool
+from clsim.memory import chosen
+from clsim.pool import Pool, Selection
 from tests.helpers import generator, vectors
 
 ROWS = torch.tensor([5, 3, 30, 8])
@@ -153,9 +154,23 @@ def test_a_pool_without_a_trainer_says_that_it_cannot_train() -> None:
         _ = plain.history
 
 
-def test_a_net_that_has_diverged_is_named() -> None:
+def test_a_net_that_has_diverged_is_known_to_the_parts_too() -> None:
     pool = samples()
+    assert not pool.diverged
     with torch.no_grad():
         next(pool.net.body.parameters()).fill_(torch.nan)
-    with pytest.raises(InputError, match="not all finite: its training has diverged; allowed: a smaller optimizer"):
-        _ = pool.features
+    assert pool.diverged
+    assert pool[ROWS].diverged
+
+
+def test_a_choice_that_goes_wrong_under_a_diverged_net_says_why() -> None:
+    def twice(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        return Selection(torch.zeros(2, dtype=torch.int64))
+
+    pool = samples()
+    with pytest.raises(InputError, match="returned a row twice, allowed"):
+        chosen(twice, pool, 5, generator(), "mine")
+    with torch.no_grad():
+        next(pool.net.body.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match=r"a row twice, from a net whose training has diverged .*optimizer\.lr"):
+        chosen(twice, pool, 5, generator(), "mine")
