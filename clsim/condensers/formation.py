@@ -118,6 +118,7 @@ def acc_dd(
     Args:
         lr: 0: as :func:`idc`, with 1e-2 in the place of 5e-3.
         early_nets: 5 in the paper, 20 where it is fastest.
+        early_epochs: of a small part of the data more than 2: nets of a few dozen steps have learnt too little to help.
 
     The others are those of :func:`idc`.
 
