@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 
 
 def main() -> None:

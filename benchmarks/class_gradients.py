@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsim import models
+from clsim.models import nets
 
 CLASSES, CPU = 10, torch.device("cpu")
 Gradients = list[Tensor]
 
 
-def a_pass_each(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
+def a_pass_each(net: nets.Net, x: Tensor, y: Tensor) -> Gradients:
     weights = [p for p in net.parameters() if p.ndim > 1]
     found = [
         torch.autograd.grad(F.cross_entropy(net.head(net.body(part)), labels), weights)
@@ -33,7 +33,7 @@ def a_pass_each(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
     return [torch.stack(of_one) for of_one in zip(*found, strict=True)]
 
 
-def vmapped(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
+def vmapped(net: nets.Net, x: Tensor, y: Tensor) -> Gradients:
     whole = nn.Sequential(net.body, net.head)
     parameters = dict(whole.named_parameters())
     weights = {name: p for name, p in parameters.items() if p.ndim > 1}
@@ -44,7 +44,7 @@ def vmapped(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
     return list(torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, x, y).values())
 
 
-def factorised(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
+def factorised(net: nets.Net, x: Tensor, y: Tensor) -> Gradients:
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks = [m.register_forward_hook(lambda m, given, out: seen.append((m, given[0].detach(), out))) for m in layers]
@@ -65,13 +65,11 @@ def factorised(net: models.Net, x: Tensor, y: Tensor) -> Gradients:
 def main() -> None:
     width, each, threads, repeats = ([int(arg) for arg in sys.argv[1:]] + [32, 64, 2, 5][len(sys.argv) - 1 :])[:4]
     torch.set_num_threads(threads)
-    net = models.build(
-        lambda shape: models.convnet3(shape, width=width), (1, 28, 28), torch.ones(1, CLASSES) > 0, 0, CPU
-    )
+    net = nets.build(lambda shape: nets.convnet3(shape, width=width), (1, 28, 28), torch.ones(1, CLASSES) > 0, 0, CPU)
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(CLASSES, each, 1, 28, 28, generator=rng)
     y = torch.arange(CLASSES)[:, None].expand(-1, each).contiguous()
-    contestants: dict[str, Callable[[models.Net, Tensor, Tensor], Gradients]] = {
+    contestants: dict[str, Callable[[nets.Net, Tensor, Tensor], Gradients]] = {
         "a pass for each class": a_pass_each,
         "torch.func, vmap over classes": vmapped,
         "one pass, weights class by class": factorised,

@@ -19,11 +19,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from clsim import models
 from clsim.condensers.distribution import Matching
 from clsim.condensers.synthesis import Material, Synthetic
-from clsim.exemplars import Exemplars, groups
-from clsim.pool import History, Pool
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars, groups
+from clsim.pool.pool import Pool
+from clsim.pool.scoring import History
 
 CLASSES, IPC, REAL = 10, 10, 256
 CPU = torch.device("cpu")
@@ -35,12 +36,12 @@ class Untrained:
     def __init__(self, channels_last: bool) -> None:
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
-    def fresh(self, seed: int) -> models.Net:
+    def fresh(self, seed: int) -> nets.Net:
         visible = torch.ones(1, CLASSES, dtype=torch.bool)
-        net = models.build(models.convnet3, (3, 32, 32), visible, seed, CPU)
+        net = nets.build(nets.convnet3, (3, 32, 32), visible, seed, CPU)
         return net.to(memory_format=self._format)  # type: ignore[call-overload]
 
-    def train(self, samples: Exemplars) -> tuple[models.Net, History]:
+    def train(self, samples: Exemplars) -> tuple[nets.Net, History]:
         raise NotImplementedError
 
 

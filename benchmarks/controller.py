@@ -16,14 +16,17 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from clsim import loop, traces
-from clsim.exemplars import Exemplars, batch_count
-from clsim.learners import Learner, Setup
-from clsim.pool import Cost
-from clsim.resolve import resolve
-from clsim.snapshots import copied, restore, snapshot
-from clsim.streams import Part, Stream
-from clsim.tradeoff import Attempt
+from clsim.pool.exemplars import Exemplars, batch_count
+from clsim.pool.pool import Cost
+from clsim.records import search
+from clsim.records.search import Attempt
+from clsim.spec import run
+from clsim.spec.resolve import resolve
+from clsim.streams.part import Part
+from clsim.streams.stream import Stream
+from clsim.training import assemble
+from clsim.training.checkpoint import copied, restore, snapshot
+from clsim.training.contract import Learner, Setup
 
 TRAINED = 2000  # images of a task without its validation part
 STEPS = 20
@@ -37,7 +40,7 @@ def main() -> None:
         flags = {**memory, "controller": {"name": "stability-decay"}}
         spec = resolve("split-cifar100", strategy, flags=flags, settings=settings)
         stream = random_stream(spec)
-        setup, learner = loop.assemble(spec, stream, Cost())
+        setup, learner = assemble.assemble(spec, stream, Cost())
         experience = stream.experience(0)
         learner.begin(experience)
         learner.observe(experience.train[:10])  # momentum is part of the state
@@ -47,7 +50,7 @@ def main() -> None:
         snapshots, writes, steps = [], [], []
         for _ in range(7):
             started = time.perf_counter()
-            other, another = loop.assemble(spec, stream, Cost())
+            other, another = assemble.assemble(spec, stream, Cost())
             restore(copied(state), other, another)
             snapshots.append(time.perf_counter() - started)
             writes.append(trace_seconds())
@@ -62,7 +65,7 @@ def main() -> None:
         )
 
 
-def random_stream(spec: loop.RunSpec) -> Stream:
+def random_stream(spec: run.RunSpec) -> Stream:
     """Of the shape of Split CIFAR-100."""
     rng = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (2500, 3, 32, 32), dtype=torch.uint8, generator=rng).numpy()
@@ -103,7 +106,7 @@ def trace_seconds() -> float:
     attempts = [Attempt("stability", 0.01, {"strength": 3.0}, 0.5, 0.4, "decayed", {"steps": 200})] * 8
     with TemporaryDirectory() as folder:
         started = time.perf_counter()
-        traces.save(Path(folder), 3, attempts)
+        search.save(Path(folder), 3, attempts)
         return time.perf_counter() - started
 
 

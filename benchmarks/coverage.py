@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clsim.exemplars import Exemplars
-from clsim.models import build
-from clsim.pool import Pool, Selection, Selector
+from clsim.models.nets import build
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool, Selection, Selector
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center, k_center_pca, k_center_robust
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import make
+from clsim.records.store import Store
 from clsim.reporting import page
 from clsim.reporting.report import ReportSpec
-from clsim.store import Store
 
 REPORTS = {
     "usual": ReportSpec(title="The usual", metrics=("accuracy", "forgetting", "train_seconds")),

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from clsim import divide, loop, machine, models
 from clsim.compat import import_torchvision
-from clsim.data import Dataset
-from clsim.data.datasets import moments
-from clsim.resolve import resolve
-from clsim.store import Store
+from clsim.data.cache import Dataset, moments
+from clsim.models import nets, resnet
+from clsim.records.store import Store
+from clsim.spec.resolve import resolve
+from clsim.streams import build
+from clsim.training import loop, machine, progress
 
 CPU = torch.device("cpu")
 MEMORY, BATCH, CLASSES = 2000, 10, 10
@@ -49,9 +50,9 @@ def ours(dataset: Dataset, model: str, memory: int) -> Callable[[], float]:
 
     def run() -> float:
         with machine.isolated(spec, CPU), tempfile.TemporaryDirectory() as folder:
-            stream = divide.build(dataset, spec.stream, 0, CPU)
+            stream = build.build(dataset, spec.stream, 0, CPU)
             with Store(Path(folder)).open(spec) as run_folder:
-                cost = loop.train(spec, stream, run_folder, loop.Quiet()).data["cost"][0]
+                cost = loop.train(spec, stream, run_folder, progress.Quiet()).data["cost"][0]
         return cost["steps"] / (cost["train_seconds"] + cost["select_seconds"])
 
     return run
@@ -64,7 +65,7 @@ def bare(dataset: Dataset, model: str, memory: int) -> Callable[[], float]:
     scale = 1 / (torch.tensor(dataset.std).view(-1, 1, 1) * 255)
 
     def run() -> float:
-        net = models.build(network(model), tuple(x.shape[1:]), torch.ones(1, CLASSES, dtype=torch.bool), 0, CPU)
+        net = nets.build(network(model), tuple(x.shape[1:]), torch.ones(1, CLASSES, dtype=torch.bool), 0, CPU)
         net = net.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
         rng = torch.Generator().manual_seed(0)
@@ -108,7 +109,7 @@ def avalanche(dataset: Dataset, model: str, memory: int, limit: int) -> Callable
     labels = torch.from_numpy(dataset.train_y[:limit])
 
     def run() -> float:
-        net = models.build(network(model), tuple(floats.shape[1:]), torch.ones(1, CLASSES, dtype=torch.bool), 0, CPU)
+        net = nets.build(network(model), tuple(floats.shape[1:]), torch.ones(1, CLASSES, dtype=torch.bool), 0, CPU)
         plain = torch.nn.Sequential(net.body, net.head)
         samples = torch.utils.data.TensorDataset(floats, labels)
         samples.targets = labels.tolist()  # type: ignore[attr-defined]
@@ -132,8 +133,8 @@ def avalanche(dataset: Dataset, model: str, memory: int, limit: int) -> Callable
     return run
 
 
-def network(name: str) -> Callable[[models.Shape], torch.nn.Module]:
-    return models.mlp if name == "mlp" else models.slim_resnet18
+def network(name: str) -> Callable[[nets.Shape], torch.nn.Module]:
+    return nets.mlp if name == "mlp" else resnet.slim_resnet18
 
 
 def main() -> None:

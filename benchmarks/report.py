@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from clsim.metrics import summary
-from clsim.resolve import resolve
-from clsim.specs import RunSpec
+from clsim.records.metrics import summary
+from clsim.spec.resolve import resolve
+from clsim.spec.run import RunSpec
 
 SCENARIOS = ("split-cifar100", "split-cifar100-class", "split-cifar10", "split-mnist", "permuted-mnist")
 BUFFERS = ("random", "class-balanced", "herding", "kcenter", *(f"./mine.py:selector_{i}" for i in range(16)))
@@ -109,7 +109,7 @@ def main() -> None:
             seconds = []
             for _ in range(given.rounds):
                 started = time.perf_counter()
-                code = "from clsim.cli import main; main()"
+                code = "from clsim.cli.main import main; main()"
                 command = [sys.executable, "-c", code, "report", *arguments, "--runs", str(folder)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 seconds.append(time.perf_counter() - started)

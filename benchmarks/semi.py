@@ -24,15 +24,16 @@ import torch
 from torch import nn
 
 from benchmarks.replay import synthetic
-from clsim import divide, loop
-from clsim.data.augment import Transform
-from clsim.exemplars import Exemplars, batches
-from clsim.learners.labelled import Labelled
+from clsim.data.augmentation import Transform
+from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
-from clsim.models import Net
-from clsim.objectives import neighbours
-from clsim.pool import Cost
-from clsim.resolve import resolve
+from clsim.models.nets import Net
+from clsim.objectives import soft_neighbours
+from clsim.pool.exemplars import Exemplars, batches
+from clsim.pool.pool import Cost
+from clsim.spec.resolve import resolve
+from clsim.streams import build
+from clsim.training import assemble, loop, progress
 
 VIEWS = {
     "CIFAR-10 (crops, flip, jitter, solarize, equalize)": ((3, 32, 32), ("flip", "jitter", "solarize", "equalize")),
@@ -97,9 +98,9 @@ def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[
         },
     }
     spec = resolve(tables, "nncsl", flags={"memory": {"capacity": 20}})
-    stream = divide.build(dataset, spec.stream, 0, torch.device("cpu"), labels=spec.labels)
-    setup, learner = loop.assemble(spec, stream, Cost())
-    loop.learn(stream.experience(0), setup, learner, 2, loop.Quiet())
+    stream = build.build(dataset, spec.stream, 0, torch.device("cpu"), labels=spec.labels)
+    setup, learner = assemble.assemble(spec, stream, Cost())
+    loop.learn(stream.experience(0), setup, learner, 2, progress.Quiet())
     experience = stream.experience(1)
     learner.begin(experience)
     profile, found = Profile(), []
@@ -110,10 +111,10 @@ def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[
             (Net, "features", "forward"),
             (Net, "logits", "forward"),
             (nn.Sequential, "forward", "forward"),
-            (neighbours, "posterior", "losses"),
-            (neighbours, "consistency", "losses"),
-            (neighbours, "mean_entropy", "losses"),
-            (neighbours, "cross_entropy", "losses"),
+            (soft_neighbours, "posterior", "losses"),
+            (soft_neighbours, "consistency", "losses"),
+            (soft_neighbours, "mean_entropy", "losses"),
+            (soft_neighbours, "cross_entropy", "losses"),
             (torch.nn.functional, "cross_entropy", "losses"),
             (torch.Tensor, "backward", "backward"),
             (Sgd, "apply", "optimizer"),

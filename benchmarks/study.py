@@ -20,10 +20,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from clsim import grid
-from clsim.engines import EngineSpec
-from clsim.store import Store
-from clsim.supervise import RunState, carry_out
+from clsim.execution import plan
+from clsim.execution.engines.engine import EngineSpec
+from clsim.execution.study import RunState, carry_out
+from clsim.records.store import Store
 
 RUNS = {"buffer": ["random", "herding", "kcenter"], "memory": [20, 50], "seeds": 4}
 
@@ -43,7 +43,7 @@ def seconds(workers: int, epochs: int) -> tuple[float, float]:
     """Of the whole study, and from the beginning of its first run."""
     with tempfile.TemporaryDirectory() as folder:
         store, begins = Store(Path(folder)), Begins()
-        planned = grid.plan(grid.read({**RUNS, "set": {"training.epochs": epochs}}, "benchmark"), store)
+        planned = plan.plan(plan.read({**RUNS, "set": {"training.epochs": epochs}}, "benchmark"), store)
         started = time.perf_counter()
         result = carry_out(planned, store, EngineSpec(workers=workers), watch=begins)
         ended = time.perf_counter()

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.exemplars import Exemplars
-from clsim.pool import Pool
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
 from clsim.selectors.similarity import cosine
 from clsim.selectors.submodular import facility_location
 

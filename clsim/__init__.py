@@ -10,41 +10,41 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clsim.api import run as run
-    from clsim.checks import check_condenser as check_condenser
-    from clsim.checks import check_learner as check_learner
-    from clsim.checks import check_selector as check_selector
+    from clsim.checks.condensers import check_condenser as check_condenser
+    from clsim.checks.learners import check_learner as check_learner
+    from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
-    from clsim.exemplars import Exemplars as Exemplars
-    from clsim.memory import Buffer as Buffer
-    from clsim.picks import Picks as Picks
-    from clsim.picks import select as select
-    from clsim.pool import Pool as Pool
-    from clsim.pool import Selection as Selection
-    from clsim.specs import RunSpec as RunSpec
-    from clsim.store import RunRecord as RunRecord
-    from clsim.store import Store as Store
-    from clsim.supervise import study as study
+    from clsim.execution.select import Picks as Picks
+    from clsim.execution.select import select as select
+    from clsim.execution.study import study as study
+    from clsim.memory.buffer import Buffer as Buffer
+    from clsim.pool.exemplars import Exemplars as Exemplars
+    from clsim.pool.pool import Pool as Pool
+    from clsim.pool.pool import Selection as Selection
+    from clsim.records.store import RunRecord as RunRecord
+    from clsim.records.store import Store as Store
+    from clsim.spec.run import RunSpec as RunSpec
 
 _PLACES = {
     "run": "clsim.api",
-    "select": "clsim.picks",
-    "Picks": "clsim.picks",
-    "check_condenser": "clsim.checks",
-    "check_learner": "clsim.checks",
-    "check_selector": "clsim.checks",
+    "select": "clsim.execution.select",
+    "Picks": "clsim.execution.select",
+    "check_condenser": "clsim.checks.condensers",
+    "check_learner": "clsim.checks.learners",
+    "check_selector": "clsim.checks.selectors",
     "InputError": "clsim.errors",
-    "Exemplars": "clsim.exemplars",
-    "Buffer": "clsim.memory",
-    "Pool": "clsim.pool",
-    "Selection": "clsim.pool",
-    "RunSpec": "clsim.specs",
-    "RunRecord": "clsim.store",
-    "Store": "clsim.store",
-    "study": "clsim.supervise",
+    "Exemplars": "clsim.pool.exemplars",
+    "Buffer": "clsim.memory.buffer",
+    "Pool": "clsim.pool.pool",
+    "Selection": "clsim.pool.pool",
+    "RunSpec": "clsim.spec.run",
+    "RunRecord": "clsim.records.store",
+    "Store": "clsim.records.store",
+    "study": "clsim.execution.study",
 }
 __all__ = list(_PLACES)
 

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+if sys.version_info >= (3, 11):
+    import tomllib as tomllib
+else:
+    pass  # the same, before it was in the standard library
+
 _kept: list[Any] = []  # a library that is collected takes its operators with it
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clsim import models
 from clsim.condensers.synthesis import Material, Method, Synthetic
-from clsim.exemplars import Exemplars, groups
-from clsim.models import Net
-from clsim.pool import History, Pool
+from clsim.models.nets import Net, build, convnet3
+from clsim.pool.exemplars import Exemplars, groups
+from clsim.pool.pool import Pool
+from clsim.pool.scoring import History
 from tests.helpers import generator
 
 CLASSES, SIDE = 3, 8
@@ -29,7 +29,7 @@ class Untrained:
 
 
 def small(shape: tuple[int, ...]) -> nn.Module:
-    return models.convnet3(shape, width=4)
+    return convnet3(shape, width=4)
 
 
 def normed(shape: tuple[int, ...]) -> nn.Module:
@@ -59,7 +59,7 @@ def pool_of(
     visible = torch.ones(1, classes, dtype=torch.bool)
 
     def fresh(seed: int) -> Net:
-        return models.build(model, (2, SIDE, SIDE), visible, seed, torch.device("cpu")).to(dtype)
+        return build(model, (2, SIDE, SIDE), visible, seed, torch.device("cpu")).to(dtype)
 
     def prepare(x: Tensor) -> Tensor:
         return (x.to(dtype) / 255 - 0.5) / 0.25

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clsim import models
-from clsim.exemplars import Exemplars
-from clsim.pool import Pool
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -27,13 +27,13 @@ def vectors(x: Tensor, y: Tensor | None = None, *, first: int = 0, key: Tensor |
 def pool_of(x: Tensor, y: Tensor | None = None, *, key: Tensor | None = None) -> Pool:
     """A pool whose features are ``x`` itself."""
     visible = torch.ones(1, 1 if y is None else int(y.max()) + 1, dtype=torch.bool)
-    net = models.build(lambda shape: nn.Identity(), (x.shape[1],), visible, 0, torch.device("cpu"))
+    net = nets.build(lambda shape: nn.Identity(), (x.shape[1],), visible, 0, torch.device("cpu"))
     return Pool(vectors(x, y, key=key), net, lambda x: x)
 
 
 def mlp_with_dropout(shape: tuple[int, ...]) -> nn.Module:
     """A model that draws from torch's own generator in every step."""
-    return nn.Sequential(models.mlp(shape, hidden=(32,)), nn.Dropout(0.2))
+    return nn.Sequential(nets.mlp(shape, hidden=(32,)), nn.Dropout(0.2))
 
 
 def assert_same(a: Any, b: Any) -> None:

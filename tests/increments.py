@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsim import catalog, models
-from clsim.data.augment import Transform
-from clsim.exemplars import Exemplars, concatenate
-from clsim.learners import Setup
-from clsim.memory import Buffer
-from clsim.objectives import Batch
-from clsim.pool import Cost
+from clsim.data.augmentation import Transform
+from clsim.memory.buffer import Buffer
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
-from clsim.specs import MemorySpec, OptimizerSpec, RunSpec
-from clsim.streams import Experience
+from clsim.spec import registry
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import MemorySpec, OptimizerSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup
 from tests.helpers import generator
 
 CPU = torch.device("cpu")
@@ -26,11 +27,11 @@ ONE_HEAD = torch.ones(2, 4, dtype=torch.bool)
 
 def setup_of(visible: Tensor = ONE_HEAD, *, lr: float = 0.1, hidden: tuple[int, ...] = (24,), **memory: Any) -> Setup:
     spec = RunSpec(optimizer=OptimizerSpec(lr=lr), memory=MemorySpec(**({"buffer": "herding", "capacity": 8} | memory)))
-    select = None if spec.memory.buffer == "none" else catalog.component("buffers", spec.memory.buffer)
+    select = None if spec.memory.buffer == "none" else registry.component("buffers", spec.memory.buffer)
     randomness, cost = Randomness(3, CPU), Cost()
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(lambda shape: models.mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        return nets.build(lambda shape: nets.mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
 
     buffer = Buffer(spec.memory, select, rng=randomness.memory, cost=cost)
     transform = Transform([0.0] * 6, [1.0] * 6, [], device=CPU, channels_last=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clsim import api
+from clsim.execution import execute
+from clsim.records.store import RunRecord, Store
 from clsim.reporting.report import ReportSpec
-from clsim.resolve import resolve
-from clsim.store import RunRecord, Store
+from clsim.spec.resolve import resolve
 
 SPEC = ReportSpec(title="A small study", metrics=("accuracy", "forgetting"), columns=("scenario",))
 
@@ -23,5 +23,5 @@ def study(folder: Path) -> list[RunRecord]:
             spec = resolve("split-digits", strategy, flags={"memory": memory}, settings=settings, seed=seed)
             words = " ".join(f"--set memory.{key}={value}" for key, value in memory.items())
             sets = " ".join(f"--set {setting}" for setting in settings)
-            api.execute(spec, store, command=f"clsim run --strategy {strategy} {words} {sets} --seed {seed}")
+            execute.execute(spec, store, command=f"clsim run --strategy {strategy} {words} {sets} --seed {seed}")
     return store.records()[0]

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from clsim.data import siamese
-from clsim.data.augment import AUGMENTATIONS, Transform, color, crop, flip
+from clsim.data.augmentation import AUGMENTATIONS, Transform, color, crop, flip
 from clsim.errors import InputError
 
 CPU = torch.device("cpu")

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from clsim import cli
-from clsim.store import RunFolder
+from clsim.cli import main
+from clsim.records.store import RunFolder
 
 SMALL = ["--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20", "--runs", "runs"]
 RUN = ["run", "--scenario", "split-digits", *SMALL]
-CLSIM = [sys.executable, "-c", "from clsim.cli import main; main()"]
+CLSIM = [sys.executable, "-c", "from clsim.cli.main import main; main()"]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def clsim(*words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["clsim", *words])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main.main()
     return int(caught.value.code or 0)
 
 
@@ -222,7 +222,7 @@ def test_a_record_whose_readouts_are_no_matrices_is_skipped(
 
 
 def _fingerprint(seed: int) -> str:
-    from clsim.resolve import resolve
+    from clsim.spec.resolve import resolve
 
     settings = ["data.per_class=20", "stream.experiences=2"]
     return resolve("split-digits", "er", flags={"memory": {"capacity": 20}}, settings=settings, seed=seed).fingerprint

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clsim import catalog, models
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.pool import Pool
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
 from clsim.selectors import balanced, pareto
 from clsim.selectors.combinators import prefilter
 from clsim.selectors.fass import fass
@@ -20,6 +20,7 @@ from clsim.selectors.random import class_balanced
 from clsim.selectors.scores import entropies, margins
 from clsim.selectors.submodular import facility_location
 from clsim.selectors.uncertainty import entropy
+from clsim.spec import registry
 from tests.helpers import generator, pool_of, vectors
 
 
@@ -28,7 +29,7 @@ def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
 
 
 def pool_beside(x: Tensor, y: Tensor, labelled: Exemplars | None, classes: int = 3) -> Pool:
-    net = models.build(
+    net = nets.build(
         lambda shape: nn.Identity(), (x.shape[1],), torch.ones(1, classes, dtype=torch.bool), 0, torch.device("cpu")
     )
     return Pool(vectors(x, y), net, lambda x: x, labelled=labelled)
@@ -198,7 +199,7 @@ def test_fass_of_the_whole_pool_is_facility_location_and_else_of_the_uncertain()
     uncertain = entropy(pool, 30, rng=generator()).index
     inside = facility_location(pool[uncertain], 6, rng=generator()).index
     assert torch.equal(picks, uncertain[inside])
-    by_name = catalog.component("selectors", "prefilter(entropy,facility-location,5)")
+    by_name = registry.component("selectors", "prefilter(entropy,facility-location,5)")
     assert torch.equal(picks, by_name(pool, 6, rng=generator()).index)
     with pytest.raises(InputError, match="did you mean 'entropy'"):
         fass(pool, 6, rng=generator(), uncertainty="entropi")  # type: ignore[arg-type]
@@ -209,7 +210,7 @@ def test_prefilter_chooses_among_what_passes() -> None:
     passed = entropy(pool, 20, rng=generator()).index
     expected = passed[k_center(pool[passed], 5, rng=generator()).index]
     assert torch.equal(prefilter(entropy, k_center, 4)(pool, 5, rng=generator()).index, expected)
-    by_name = catalog.component("buffers", "prefilter(entropy, k-center, 4)")
+    by_name = registry.component("buffers", "prefilter(entropy, k-center, 4)")
     assert torch.equal(by_name(pool, 5, rng=generator()).index, expected)
 
 
@@ -225,4 +226,4 @@ def test_prefilter_chooses_among_what_passes() -> None:
 )
 def test_a_filter_that_makes_no_sense_is_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        catalog.component("selectors", name)
+        registry.component("selectors", name)

@@ -11,17 +11,11 @@ import torch
 from scipy.optimize import lsq_linear, nnls
 from torch import Tensor
 
-from clsim.checks import check_selector
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as small_pool
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.selectors.bayesian import (
-    Approximation,
-    acs_fw,
-    expected_log_likelihoods,
-    frank_wolfe,
-    sparse_approximation,
-)
+from clsim.selectors.bayesian import Approximation, acs_fw, expected_log_likelihoods, frank_wolfe, sparse_approximation
 from tests.helpers import generator
 
 

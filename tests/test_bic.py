@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate
-from clsim.learners import Setup
-from clsim.learners.bic import Bic
+from clsim.learners.replay.bic import Bic
 from clsim.objectives.bias import Correction, Proportional, fitted
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.training.contract import Setup
 from tests.helpers import assert_same, generator
 from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
 

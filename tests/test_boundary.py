@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clsim import models
-from clsim.pool import Pool
+from clsim.models import nets
+from clsim.pool.pool import Pool
 from clsim.selectors import adversarial, boundary
 from tests.helpers import generator, pool_of, vectors
 
@@ -24,7 +24,7 @@ def linear_pool(n: int = 80, classes: int = 5, labelled: Tensor | None = None, s
     def body(shape: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(nn.Linear(6, 20), nn.Tanh()) if smooth else nn.Identity()
 
-    net = models.build(body, (6,), torch.ones(1, classes, dtype=torch.bool), 1, torch.device("cpu"))
+    net = nets.build(body, (6,), torch.ones(1, classes, dtype=torch.bool), 1, torch.device("cpu"))
     with torch.no_grad():
         net.head.weight *= 3
     other = None if labelled is None else vectors(labelled)
@@ -63,7 +63,7 @@ def test_boundary_margin_takes_the_nearest() -> None:
 
 def test_classes_alike_and_classes_hidden_make_no_nan() -> None:
     visible = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    net = models.build(lambda shape: nn.Identity(), (6,), visible, 1, torch.device("cpu"))
+    net = nets.build(lambda shape: nn.Identity(), (6,), visible, 1, torch.device("cpu"))
     with torch.no_grad():
         net.head.weight[1] = net.head.weight[0]  # a boundary that no movement reaches
         net.head.bias[1] = net.head.bias[0] - 1

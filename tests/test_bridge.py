@@ -12,16 +12,16 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import clsim
-from clsim.bridge import SelectorPolicy
 from clsim.compat import without_warnings
-from clsim.data import data_root, load
+from clsim.data.datasets import data_root, load
 from clsim.errors import InputError
+from clsim.interop.avalanche import SelectorPolicy
+from clsim.records.store import RunRecord
 from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.random import random
-from clsim.specs import DataSpec
-from clsim.store import RunRecord
+from clsim.spec.tables import DataSpec
 from tests.helpers import pool_of
 
 

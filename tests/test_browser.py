@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clsim.records.store import RunRecord
 from clsim.reporting import page
-from clsim.store import RunRecord
 from tests.studies import SPEC, study
 from tests.test_page import renamed
 

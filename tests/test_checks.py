@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import catalog
-from clsim.checks import CheckFailed, check_learner, check_selector
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup
+from clsim.checks.learners import check_learner
+from clsim.checks.samples import CheckFailed
+from clsim.checks.selectors import check_selector
 from clsim.learners.sgd import Sgd
-from clsim.pool import Pool, Selection
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool, Selection
+from clsim.spec import components, registry
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup
 
 
 def first(pool: Pool, budget: int) -> Tensor:
@@ -347,9 +349,9 @@ def test_a_selector_of_one_line_passes() -> None:
     clsim.check_selector(mine)
 
 
-@pytest.mark.parametrize("name", catalog.COMPONENTS["learners"])
+@pytest.mark.parametrize("name", components.COMPONENTS["learners"])
 def test_every_shipped_learner_keeps_the_contract(name: str) -> None:
-    check_learner(catalog.component("learners", name))
+    check_learner(registry.component("learners", name))
 
 
 class Fetches(Sgd):

@@ -14,9 +14,11 @@ import torch
 from rich.cells import cell_len
 
 import clsim as package
-from clsim import catalog, cli, store
+from clsim.cli import main
 from clsim.errors import InputError
-from clsim.store import Store
+from clsim.records import atomic, store
+from clsim.records.store import Store
+from clsim.spec import components, registry
 
 SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
 
@@ -32,7 +34,7 @@ def clsim(*words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["clsim", *words])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main.main()
     return int(caught.value.code or 0)
 
 
@@ -148,8 +150,8 @@ def test_a_selector_that_raises_is_one_line_with_its_own_words(capsys: pytest.Ca
 def test_list_shows_every_name(kind: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     assert clsim("list", *([kind] if kind else [])) == 0
     out = capsys.readouterr().out
-    for one in [kind] if kind else [*catalog.FILES, "datasets", *catalog.COMPONENTS]:
-        for entry in catalog.entries(one):
+    for one in [kind] if kind else [*registry.FILES, "datasets", *components.COMPONENTS]:
+        for entry in registry.entries(one):
             assert entry.name in out
 
 
@@ -171,7 +173,7 @@ def test_selectors_are_listed_with_what_they_need(
     words = " ".join(out.split())
     for said in ("random, uniform", "kcenter, k-center", "O(n log n) time", "Vitter", "per_class", "labels"):
         assert said in words
-    for entry in catalog.entries("selectors"):
+    for entry in registry.entries("selectors"):
         assert entry.name in words
 
 
@@ -236,14 +238,14 @@ def test_a_title_that_looks_like_markup_is_text(capsys: pytest.CaptureFixture[st
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
-    store.write(path, b"old")
+    atomic.write(path, b"old")
 
     def fails(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="No space left"):
-        store.write(path, b"new")
+        atomic.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".record")] == []
 

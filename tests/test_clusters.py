@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool
+from clsim.learners.semi.ccic import distances
+from clsim.pool.pool import Pool
 from clsim.selectors.clusters import agglomerative, agglomerative_clusters, k_means, k_means_clusters
 from clsim.selectors.dacs import _shares, dacs, natural_breaks
 from clsim.selectors.kcenter import k_center
@@ -126,11 +127,11 @@ def test_k_medoids_cannot_be_improved_by_a_swap_and_is_near_the_optimum(seed: in
 
 
 def test_k_medoids_swaps_as_well_in_small_blocks_and_beats_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clsim.selectors import neighbours
+    from clsim.selectors import distances
 
     x, _ = clustered(250)
     large = in_sum(x, picked(k_medoids, x, 10))
-    monkeypatch.setattr(neighbours, "BLOCK", 250 * 8 * 3)
+    monkeypatch.setattr(distances, "BLOCK", 250 * 8 * 3)
     small = in_sum(x, picked(k_medoids, x, 10))
     assert small == pytest.approx(large, rel=0.02)
     assert max(small, large) < 0.8 * min(in_sum(x, drawn(250, 10, s)) for s in range(20))
@@ -140,7 +141,7 @@ def typical(x: Tensor, rows: Tensor, neighbours: int) -> dict[int, float]:
     """By a plain loop, of each of these rows among them."""
     found = {}
     for i in rows.tolist():
-        others = sorted(float((x[i] - x[j]).norm()) for j in rows.tolist() if j != i)[:neighbours]
+        others = sorted(float((x[i] - x[j]).norm()) for j in rows.tolist() if j != i)[:distances]
         found[i] = 1 / (sum(others) / len(others) + 1e-5) if others else 0.0
     return found
 

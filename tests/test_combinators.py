@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from clsim import catalog
-from clsim.checks import check_selector
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.combinators import subsample, topped_up
 from clsim.selectors.kcenter import k_center
+from clsim.spec import registry
 from tests.helpers import generator, pool_of
 
 
@@ -65,7 +65,7 @@ def test_topped_up_fills_with_the_largest_keys() -> None:
 
 
 def test_combinators_are_found_by_name() -> None:
-    check_selector(catalog.component("buffers", "per_class(subsample(k-center, 12))"))
-    check_selector(catalog.component("buffers", "topped_up(subsample(herding,12))"))
+    check_selector(registry.component("buffers", "per_class(subsample(k-center, 12))"))
+    check_selector(registry.component("buffers", "topped_up(subsample(herding,12))"))
     with pytest.raises(InputError, match="subsample: size: found 0, allowed: from 1"):
-        catalog.component("buffers", "subsample(kcenter,0)")
+        registry.component("buffers", "subsample(kcenter,0)")

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 import clsim
-from clsim.cli import main
-from clsim.condense import Keeper, Nobody, condense
+from clsim.cli.main import main
 from clsim.errors import InputError
+from clsim.execution.condense import Keeper, Nobody, condense
 
 ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
 QUICK = ["--nets", "2", "--epochs", "2"]
@@ -57,7 +57,7 @@ KILLS_ITSELF = """
 import os, signal, sys
 from pathlib import Path
 from clsim import condense as module
-from clsim.cli import main
+from clsim.cli.main import main
 
 class Dies(module.Keeper):
     def step(self, done, total, loss, draft):
@@ -175,7 +175,7 @@ def test_nets_are_trained_as_long_as_in_the_papers_unless_it_is_said(
     epochs: int, augment: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("clsim.condense.accuracy", lambda *args: asked.append(args[3]) or 0.5)
+    monkeypatch.setattr("clsim.condensers.judging.accuracy", lambda *args: asked.append(args[3]) or 0.5)
     condense("digits", "random", ipc=1, per_class=5, nets=2, epochs=epochs, augment=augment, threads=1)
     assert [training.epochs for training in asked] == [expected, expected]
     assert all(bool(training.augment) is augment for training in asked)

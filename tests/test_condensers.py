@@ -13,22 +13,23 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import catalog, models
-from clsim.checks import CheckFailed, check_condenser
-from clsim.checks.samples import clusters, exemplars
+from clsim.checks.condensers import check_condenser
+from clsim.checks.samples import CheckFailed, clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
 from clsim.condensers.distribution import Matching, dm, means
-from clsim.condensers.nets import Fresh, builder
+from clsim.condensers.drawn import Fresh, builder
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import tiles
-from clsim.drafts import decoded, factor_of
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate, groups
-from clsim.memory import Buffer
-from clsim.models import InstanceNorm, Net
-from clsim.pool import Cost, Pool
-from clsim.resolve import resolve
-from clsim.specs import MemorySpec
+from clsim.memory.buffer import Buffer
+from clsim.models import nets, resnet
+from clsim.models.nets import InstanceNorm, Net
+from clsim.pool.contracts import decoded, factor_of
+from clsim.pool.exemplars import Exemplars, concatenate, groups
+from clsim.pool.pool import Cost, Pool
+from clsim.spec import components, registry
+from clsim.spec.resolve import resolve
+from clsim.spec.tables import MemorySpec
 from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import generator
 
@@ -98,9 +99,7 @@ def test_more_iterations_lower_the_loss() -> None:
 
 def test_fresh_nets_are_redrawn_in_place_and_are_what_building_gives() -> None:
     def build(seed: int) -> Net:
-        net = models.build(
-            models.slim_resnet18, (3, 8, 8), torch.ones(1, 3, dtype=torch.bool), seed, torch.device("cpu")
-        )
+        net = nets.build(resnet.slim_resnet18, (3, 8, 8), torch.ones(1, 3, dtype=torch.bool), seed, torch.device("cpu"))
         return net.to(memory_format=torch.channels_last)
 
     fresh = Fresh(build)
@@ -117,7 +116,7 @@ def test_fresh_nets_are_redrawn_in_place_and_are_what_building_gives() -> None:
 
 def test_a_net_with_weights_of_its_own_is_built_each_time() -> None:
     def build(seed: int) -> Net:
-        net = models.build(models.mlp, (1, 6, 6), torch.ones(1, 3, dtype=torch.bool), seed, torch.device("cpu"))
+        net = nets.build(nets.mlp, (1, 6, 6), torch.ones(1, 3, dtype=torch.bool), seed, torch.device("cpu"))
         with torch.no_grad():
             net.head.weight.mul_(2)
         return net
@@ -151,7 +150,7 @@ def test_instance_norm_is_the_same_in_every_format(dtype: torch.dtype, side: int
 
 def test_convnet3_has_the_papers_form() -> None:
     for shape, width in (((3, 32, 32), 2048), ((1, 28, 28), 2048)):
-        body = models.convnet3(shape)
+        body = nets.convnet3(shape)
         assert body(torch.zeros(1, *shape)).shape == (1, width)
         assert [m.num_groups for m in body.modules() if isinstance(m, torch.nn.GroupNorm)] == [128] * 3
 
@@ -181,16 +180,16 @@ def test_the_first_of_each_class_come_first() -> None:
 BOUNDS = {"iterations": 1, "steps": 2, "epochs": 1, "real": 8, "samples": 8, "early_epochs": 1.0}
 
 
-@pytest.mark.parametrize("name", catalog.COMPONENTS["condensers"])
+@pytest.mark.parametrize("name", components.COMPONENTS["condensers"])
 def test_shipped_condensers_keep_the_contract(name: str) -> None:
-    parameters = inspect.signature(catalog.component("buffers", name)).parameters
+    parameters = inspect.signature(registry.component("buffers", name)).parameters
     options = {option: value for option, value in BOUNDS.items() if option in parameters}
-    check_condenser(catalog.component("buffers", name, options, "options"))
+    check_condenser(registry.component("buffers", name, options, "options"))
 
 
-@pytest.mark.parametrize("name", catalog.COMPONENTS["condensers"])
+@pytest.mark.parametrize("name", components.COMPONENTS["condensers"])
 def test_a_stream_is_condensed_through_convnet3_with_options_that_the_method_has(name: str) -> None:
-    parameters = inspect.signature(catalog.component("condensers", name)).parameters
+    parameters = inspect.signature(registry.component("condensers", name)).parameters
     flags = {"memory": {"buffer": name}}
     options = resolve("split-cifar100", "er", flags=flags).memory.options
     assert options["model"] == "convnet3"
@@ -410,7 +409,7 @@ def test_dm_implies_that_a_fixed_memory_condenses_again() -> None:
 def test_no_digit_is_mirrored(name: str) -> None:
     def augment(data: dict) -> list[str]:
         options = resolve({"data": data}, "er", flags={"memory": {"buffer": name}}).memory.options
-        made = catalog.component("condensers", name, options)
+        made = registry.component("condensers", name, options)
         parameter = inspect.signature(made).parameters.get("augment")
         return [] if parameter is None else list(parameter.default)
 

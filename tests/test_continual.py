@@ -13,17 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import clsim
-from clsim import models
-from clsim.checks import check_selector
 from clsim.checks.samples import clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.memory import Buffer
-from clsim.pool import Cost, Pool, Selection, Selector
+from clsim.memory.buffer import Buffer
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost, Pool, Selection, Selector
 from clsim.selectors.continual import disagreement, mean_of_features, rainbow, ring
 from clsim.selectors.interference import full_gradients, gss_greedy, mir, virtual_losses
-from clsim.specs import MemorySpec
+from clsim.spec.tables import MemorySpec
 from tests.helpers import assert_same, generator, pool_of, vectors
 
 
@@ -106,7 +106,7 @@ def test_rainbow_is_evenly_spaced_over_the_sorted_uncertainty() -> None:
 
 def test_uncertainty_is_the_share_of_versions_that_leave_the_majority() -> None:
     x = torch.tensor([[8.0], [0.05], [-8.0]])
-    net = models.build(
+    net = nets.build(
         lambda shape: torch.nn.Identity(), (1,), torch.ones(1, 2, dtype=torch.bool), 0, torch.device("cpu")
     )
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_full_gradients_are_those_of_autograd() -> None:
     pool.net.head.bias.requires_grad_(False)
     weights = [p for p in pool.net.parameters() if p.requires_grad]
     expected = []
-    with models.evaluating(pool.net):
+    with nets.evaluating(pool.net):
         for i in range(6):
             out = pool.net(pool.inputs(slice(i, i + 1)), pool.data.task[i : i + 1])
             parts = torch.autograd.grad(F.cross_entropy(out, pool.data.y[i : i + 1]), weights)

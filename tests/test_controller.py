@@ -17,17 +17,22 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import controller, data, divide, loop, streams
+from clsim.data import datasets
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup, Terms
 from clsim.learners.sgd import Sgd
-from clsim.resolve import resolve
-from clsim.snapshots import copied, restore, snapshot
-from clsim.specs import LearnerSpec, RunSpec
-from clsim.store import RunRecord, Store
-from clsim.streams import Experience
-from clsim.tradeoff import ControllerSpec, Search, Trial, decayed, read_search, search
+from clsim.pool import pool
+from clsim.pool.exemplars import Exemplars
+from clsim.records.search import Search, Trial, read_search
+from clsim.records.store import RunRecord, Store
+from clsim.spec.resolve import resolve
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import ControllerSpec, LearnerSpec
+from clsim.streams import build
+from clsim.streams.stream import Experience, Stream
+from clsim.training import assemble, controller, evaluation, loop, progress
+from clsim.training.checkpoint import copied, restore, snapshot
+from clsim.training.contract import Setup, Terms
+from clsim.training.stability_decay import decayed, search
 from tests.helpers import assert_same
 from tests.test_kill import KILLS_ITSELF
 
@@ -186,24 +191,24 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
         "split-digits", strategy, settings=[*SMALL, *wide], flags={"controller": {"name": "stability-decay"}}
     )
     stream = stream_of(spec, tmp_path)
-    cost = loop.Cost()
-    setup, learner = loop.assemble(spec, stream, cost)
+    cost = pool.Cost()
+    setup, learner = assemble.assemble(spec, stream, cost)
     for position in (0, 1):
-        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, loop.Quiet())
+        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
         state = snapshot(setup, learner)
         assert state is not None
         before = copied(state)
         for _ in range(2):
-            other, another = loop.assemble(spec, stream, cost)
+            other, another = assemble.assemble(spec, stream, cost)
             restore(copied(state), other, another)
             assert_same(snapshot(other, another), before)
-            loop.learn(stream.experience(position + 1), other, another, 2 * position + 4, loop.Quiet())
+            loop.learn(stream.experience(position + 1), other, another, 2 * position + 4, progress.Quiet())
             assert_same(state, before)
         setup.randomness.load_state_dict(before["randomness"])  # torch's own generator is everybody's
 
 
-def stream_of(spec: RunSpec, root: Path) -> streams.Stream:
-    return divide.build(data.load(spec.data, root), spec.stream, spec.seed, torch.device("cpu"))
+def stream_of(spec: RunSpec, root: Path) -> Stream:
+    return build.build(datasets.load(spec.data, root), spec.stream, spec.seed, torch.device("cpu"))
 
 
 def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +216,9 @@ def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pyt
     clean = run(tmp_path / "clean", "mas")
     given: list[Experience] = []
     measured: list[int] = []
-    honest, share = streams.Stream.experience, controller.share_correct
+    honest, share = Stream.experience, evaluation.share_correct
 
-    def poisoning(self: streams.Stream, position: int) -> Experience:
+    def poisoning(self: Stream, position: int) -> Experience:
         for old in given:
             for samples in (old.train, old.validation):
                 assert samples is not None
@@ -226,7 +231,7 @@ def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pyt
         measured.extend(samples.task.unique().tolist())
         return share(learner, samples, spec, cost)
 
-    monkeypatch.setattr(streams.Stream, "experience", poisoning)
+    monkeypatch.setattr(Stream, "experience", poisoning)
     monkeypatch.setattr(controller, "share_correct", watched)
     record = run(tmp_path / "poisoned", "mas")
     assert [experience.position for experience in given] == [0, 1, 2, 3, 4]  # each is gathered once
@@ -309,7 +314,7 @@ def test_a_run_killed_in_a_search_ends_with_the_same_record(move: int, whole: Ru
     known = [a for a in half if a["decision"] not in ("accepted", "last", "kept")]  # of the last, the model is lost
     tried: list[Trial] = []
 
-    class Watch(loop.Quiet):
+    class Watch(progress.Quiet):
         def trial(self, trial: Trial) -> None:
             tried.append(trial)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors import kcenter
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import farthest_first, k_center, k_center_pca, k_center_robust

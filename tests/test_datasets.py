@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clsim.data import Dataset, cache, data_root, digest, load, sources
-from clsim.data.datasets import DATASETS, moments
+from clsim.data import cache, origins
+from clsim.data.cache import Dataset, moments
+from clsim.data.datasets import data_root, load
 from clsim.errors import InputError
-from clsim.specs import DataSpec
+from clsim.spec.sources import DATASETS, data_digest
+from clsim.spec.tables import DataSpec
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +168,7 @@ def test_tiny_imagenet_from_its_archive(tmp_path: Path, monkeypatch: pytest.Monk
     archive = tiny_imagenet(root)
     with pytest.raises(InputError, match="tiny-imagenet: no intact copy"):  # another checksum
         load(DataSpec(dataset="tiny-imagenet"), root, progress=False)
-    monkeypatch.setattr(sources, "TINY_IMAGENET_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(origins, "TINY_IMAGENET_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     found = load(DataSpec(dataset="tiny-imagenet"), root, progress=False)
     assert (found.train_x.shape, found.test_x.shape) == ((6, 3, 64, 64), (2, 3, 64, 64))
     assert (found.train_y.tolist(), found.test_y.tolist()) == ([0, 0, 0, 1, 1, 1], [0, 1])
@@ -351,20 +353,20 @@ def test_image_folder_mistakes(tmp_path: Path, folder: Path) -> None:
 
 def test_another_content_is_another_digest_and_another_cache(tmp_path: Path, folder: Path) -> None:
     spec = from_folder(folder)
-    before, first = digest(spec), load(spec, tmp_path)
-    assert (before, len(before)) == (digest(spec), 64)
+    before, first = data_digest(spec), load(spec, tmp_path)
+    assert (before, len(before)) == (data_digest(spec), 64)
     paint(folder / "cat" / "4.png", (1, 2, 3))
     os.utime(folder / "cat" / "4.png", ns=(1, 1))
-    assert digest(spec) != before
+    assert data_digest(spec) != before
     second = load(spec, tmp_path)
     assert second.test_x[0, :, 0, 0].tolist() == [1, 2, 3]
     assert first.test_x[0, :, 0, 0].tolist() == [204, 0, 0]
 
     numbers = npz(tmp_path / "n.npz")
-    assert digest(numbers) == hashlib.sha256((tmp_path / "n.npz").read_bytes()).hexdigest()
+    assert data_digest(numbers) == hashlib.sha256((tmp_path / "n.npz").read_bytes()).hexdigest()
     os.utime(tmp_path / "n.npz", ns=(1, 1))  # content alone counts
-    assert digest(numbers) == hashlib.sha256((tmp_path / "n.npz").read_bytes()).hexdigest()
-    assert digest(DataSpec(dataset="digits")) == ""
+    assert data_digest(numbers) == hashlib.sha256((tmp_path / "n.npz").read_bytes()).hexdigest()
+    assert data_digest(DataSpec(dataset="digits")) == ""
 
 
 # --- the spec and the cache --------------------------------------------------------------------------------------
@@ -383,7 +385,7 @@ def test_mistakes_in_the_spec(tmp_path: Path) -> None:
             load(spec, tmp_path)
         one_line(info)
     with pytest.raises(InputError, match="allowed: the path"):  # never the working directory
-        digest(DataSpec(dataset="image-folder"))
+        data_digest(DataSpec(dataset="image-folder"))
 
 
 def cut(path: Path) -> None:
@@ -441,7 +443,7 @@ def test_no_header_or_meta_makes_the_reader_fail(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     spec = npz(tmp_path / "v.npz")
-    left = tmp_path / "clsim-cache" / f".npz-{digest(spec)[:16]}.partial"
+    left = tmp_path / "clsim-cache" / f".npz-{data_digest(spec)[:16]}.partial"
     left.mkdir(parents=True)
     (left / "train_x.npy").write_bytes(b"half")
     assert len(load(spec, tmp_path).train_x) == 20
@@ -449,7 +451,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_many_at_once_read_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, calls, real, together = npz(tmp_path / "v.npz"), [], sources.read, threading.Barrier(8)
+    spec, calls, real, together = npz(tmp_path / "v.npz"), [], origins.read, threading.Barrier(8)
 
     def counted(*arguments: Any, progress: bool, download: bool) -> cache.Raw:
         calls.append(1)
@@ -459,7 +461,7 @@ def test_many_at_once_read_the_source_once(tmp_path: Path, monkeypatch: pytest.M
         together.wait()
         return load(spec, tmp_path)
 
-    monkeypatch.setattr(sources, "read", counted)
+    monkeypatch.setattr(origins, "read", counted)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(start, range(8)))
     assert len(calls) == 1
@@ -495,7 +497,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_second_load_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     load(DataSpec(dataset="digits"), tmp_path)
     code = (
-        "import sys, time, pathlib; from clsim.data import load; from clsim.specs import DataSpec;"
+        "import sys, time, pathlib; from clsim.data import load; from clsim.spec.run import DataSpec;"
         "start = time.perf_counter(); found = load(DataSpec(dataset='digits'), pathlib.Path(sys.argv[1]));"
         "assert time.perf_counter() - start < 0.5 and len(found.train_x) > 1000;"
         "heavy = {'torch', 'torchvision', 'sklearn', 'PIL', 'avalanche'} & set(sys.modules); assert not heavy, heavy"

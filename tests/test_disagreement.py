@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import catalog
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as trained_pool
-from clsim.pool import Pool
+from clsim.pool.pool import Pool
 from clsim.selectors import disagreement
 from clsim.selectors.disagreement import batch_bald, greedy_joint
 from clsim.selectors.scores import highest, informations
+from clsim.spec import registry
 from tests.helpers import generator
 
 
@@ -68,7 +68,7 @@ def test_bald_prefers_disagreement_to_uncertainty() -> None:
     pool = saying(torch.stack([undecided, agreed, certain_but_divided], 1))
     assert disagreement.bald(pool, 1, rng=generator()).index.tolist() == [2]
     assert disagreement.mean_std(pool, 1, rng=generator()).index.tolist() == [2]
-    by_entropy = catalog.component("selectors", "mc-entropy")(pool, 3, rng=generator()).index.tolist()
+    by_entropy = registry.component("selectors", "mc-entropy")(pool, 3, rng=generator()).index.tolist()
     assert by_entropy == [0, 2, 1]  # which cannot tell the two apart
 
 

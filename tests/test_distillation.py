@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import models
 from clsim.compat import import_torchvision
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup
-from clsim.learners.distilling import ebll, lwf, lwm
-from clsim.learners.lfl import Lfl
+from clsim.learners.regularisation.distilling import ebll, lwf, lwm
+from clsim.learners.regularisation.lfl import Lfl
 from clsim.learners.sgd import Sgd
-from clsim.memory import Buffer
-from clsim.objectives import Batch
+from clsim.memory.buffer import Buffer
+from clsim.models import nets
 from clsim.objectives.attention import attention
 from clsim.objectives.codes import Autoencoder, Encoded
 from clsim.objectives.distillation import OldLogits
-from clsim.pool import Cost
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
-from clsim.specs import OptimizerSpec, RunSpec
-from clsim.streams import Experience
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import OptimizerSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator
 
 CPU = torch.device("cpu")
@@ -40,13 +40,13 @@ ONE_HEAD = torch.ones(3, 6, dtype=torch.bool)
 SHAPE = (2, 4, 4)
 
 
-def convolutional(shape: models.Shape) -> nn.Module:
+def convolutional(shape: nets.Shape) -> nn.Module:
     """Smooth, so that finite differences agree."""
     return nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def mlp(shape: models.Shape) -> nn.Module:
-    return models.mlp(shape, hidden=(12,))
+def mlp(shape: nets.Shape) -> nn.Module:
+    return nets.mlp(shape, hidden=(12,))
 
 
 def setup_of(visible: Tensor = TASKS, *, model: Any = mlp, lr: float = 0.1, **optimizer: Any) -> Setup:
@@ -54,8 +54,8 @@ def setup_of(visible: Tensor = TASKS, *, model: Any = mlp, lr: float = 0.1, **op
     randomness, cost = Randomness(3, CPU), Cost()
     memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(model, SHAPE, visible, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        return nets.build(model, SHAPE, visible, seed, CPU)
 
     transform = Transform([0.4, 0.5], [0.3, 0.2], [], device=CPU, channels_last=False)
     return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
@@ -226,7 +226,7 @@ def test_replayed_samples_are_learnt_and_not_distilled() -> None:
 class Blind(nn.Module):
     """A net of ours as Avalanche calls one."""
 
-    def __init__(self, net: models.Net) -> None:
+    def __init__(self, net: nets.Net) -> None:
         super().__init__()
         self.net = net
 
@@ -246,7 +246,7 @@ def test_lwf_takes_the_steps_of_avalanches(visible: Tensor) -> None:
     from avalanche.training.plugins import LwFPlugin
 
     class PerTask(MultiTaskModule):
-        def __init__(self, net: models.Net) -> None:
+        def __init__(self, net: nets.Net) -> None:
             super().__init__()
             self.net = net
 
@@ -480,7 +480,7 @@ def test_attention_is_for_the_likeliest_old_class() -> None:
 
 @pytest.mark.parametrize("name", ["convnet3", "slim_resnet18"])
 def test_lwm_finds_the_last_maps_of_shipped_nets(name: str) -> None:
-    net = models.build(lambda shape: getattr(models, name)(shape, width=4), (2, 16, 16), TASKS, 0, CPU)
+    net = nets.build(lambda shape: getattr(nets, name)(shape, width=4), (2, 16, 16), TASKS, 0, CPU)
     setup = dataclasses.replace(setup_of(model=convolutional), net=net)
     learner = lwm(setup)
     assert isinstance(learner, Sgd)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import clsim
-from clsim.data import load
-from clsim.doctor import findings
-from clsim.specs import DataSpec
+from clsim.cli.doctor import findings
+from clsim.data.datasets import load
+from clsim.spec.tables import DataSpec
 
 
 def test_it_names_versions_device_and_data(tmp_path: Path) -> None:

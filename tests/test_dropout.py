@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clsim import models
-from clsim.dropout import Dropped
-from clsim.pool import Pool
+from clsim.models import nets
+from clsim.pool.dropout import Dropped
+from clsim.pool.pool import Pool
 from tests.helpers import generator, vectors
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def pool_with(*dropout: nn.Module, batch_size: int = 500, n: int = 30, image: bo
         first = [nn.Conv2d(2, 8, 1), nn.BatchNorm2d(8)] if image else [nn.Linear(6, 8), nn.BatchNorm1d(8)]
         return nn.Sequential(*first, nn.ReLU(inplace=True), *dropout, nn.Flatten())
 
-    net = models.build(body, shape, torch.ones(1, 4, dtype=torch.bool), 0, CPU)
+    net = nets.build(body, shape, torch.ones(1, 4, dtype=torch.bool), 0, CPU)
     x = torch.randn(n, *shape, generator=generator(1)) + 0.5
     return Pool(vectors(x), net, lambda x: x, batch_size=batch_size)
 

@@ -10,24 +10,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import models
-from clsim.checks import check_selector
 from clsim.checks.samples import CLASSES, CPU, SHAPE, body, clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
-from clsim.data.augment import Transform
+from clsim.checks.selectors import check_selector
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.pool import Cost, History, Pool
-from clsim.proxy import Trainer
+from clsim.models import nets
+from clsim.pool.pool import Cost, Pool
+from clsim.pool.proxy import Trainer
+from clsim.pool.scoring import History
 from clsim.selectors.dynamics import el2n, forgetting, forgetting_events, grand
-from clsim.specs import ProxySpec
+from clsim.spec.tables import ProxySpec
 from tests.helpers import assert_same, generator, pool_of
 
 
 def trainer(seed: int = 0, *, dropout: float = 0.2, epochs: int = 3) -> Trainer:
-    def fresh(weights: int) -> models.Net:
-        return models.build(
-            partial(body, dropout=dropout), SHAPE, torch.ones(1, CLASSES, dtype=torch.bool), weights, CPU
-        )
+    def fresh(weights: int) -> nets.Net:
+        return nets.build(partial(body, dropout=dropout), SHAPE, torch.ones(1, CLASSES, dtype=torch.bool), weights, CPU)
 
     transform = Transform([0.5], [0.25], ["crop"], device=CPU, channels_last=False)
     spec = ProxySpec(epochs=epochs, batch_size=8)
@@ -82,7 +81,7 @@ def test_a_history_is_what_the_net_says_after_each_epoch() -> None:
     assert made.cost.proxy_steps == 3 * 5
     assert made.cost.forward_passes == 2 * 3 * 40
     assert history.correct.shape == history.losses.shape == history.errors.shape == (3, 40)
-    with models.evaluating(net), torch.no_grad():
+    with nets.evaluating(net), torch.no_grad():
         logits = net(made.transform.plain(samples.x), samples.task)
     torch.testing.assert_close(history.losses[-1], F.cross_entropy(logits, samples.y, reduction="none"))
     assert torch.equal(history.correct[-1], logits.argmax(1) == samples.y)

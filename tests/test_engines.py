@@ -21,11 +21,11 @@ import psutil
 import pytest
 
 import clsim
-from clsim import engines, grid
-from clsim.engines import EngineSpec, Job, Outcome
-from clsim.engines.local import Local
-from clsim.store import Store
-from clsim.supervise import RunState, StudyResult, _Supervisor
+from clsim.execution import plan
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, create, work
+from clsim.execution.engines.local import Local
+from clsim.execution.study import RunState, StudyResult, _Supervisor
+from clsim.records.store import Store
 
 SETTINGS = {"data.per_class": 20, "stream.experiences": 5}
 GRID: dict[str, Any] = {"strategy": ["er", "finetune"], "memory": 20, "settings": SETTINGS}
@@ -92,8 +92,8 @@ def whole(buffers: list[str], marker: Path) -> dict[str, Any]:
     """The study in this very process, and nothing that kills."""
     marker.touch()
     store = Store(Path("whole"))
-    for run in grid.plan(grid.read(tables(buffers), "test"), store):
-        outcome = engines.work(Job(run.spec, run.command, str(store.root), None, "."))
+    for run in plan.plan(plan.read(tables(buffers), "test"), store):
+        outcome = work(Job(run.spec, run.command, str(store.root), None, "."))
         assert outcome == Outcome(run.spec.fingerprint, "finished")
     marker.unlink()
     found = clsim.study(buffer=buffers, **GRID, runs="whole")
@@ -125,7 +125,7 @@ def test_what_is_always_killed_is_given_up_and_the_others_go_on(tmp_path: Path) 
     (failure,) = found.failures
     assert failure.error == "its process was stopped by signal 9 (Killed), 3 times"
     assert Store(Path("runs")).failures() == [failure]
-    unfinished = Store(Path("runs")).folder(grid.plan(grid.read(tables(buffers), "test"), Store(Path("runs")))[0].spec)
+    unfinished = Store(Path("runs")).folder(plan.plan(plan.read(tables(buffers), "test"), Store(Path("runs")))[0].spec)
     record = unfinished.record()
     assert record is not None
     assert len(record.data["cost"]) == 1  # what it had is still there
@@ -133,12 +133,12 @@ def test_what_is_always_killed_is_given_up_and_the_others_go_on(tmp_path: Path) 
 
 def test_a_selector_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
     buffer = deadly(tmp_path / "marker")
-    (run, *_) = grid.plan(grid.read(tables([buffer]), "test"), Store(Path("runs")))
+    (run, *_) = plan.plan(plan.read(tables([buffer]), "test"), Store(Path("runs")))
     Path("deadly.py").write_text("def pick(): ...\n")
-    outcome = engines.work(Job(run.spec, run.command, "runs", None, "."))
+    outcome = work(Job(run.spec, run.command, "runs", None, "."))
     assert (outcome.state, outcome.error[:43]) == ("failed", "./deadly.py:pick: has changed since the stu")
     Path("deadly.py").unlink()
-    assert "is not to be found here" in engines.work(Job(run.spec, run.command, "runs", None, ".")).error
+    assert "is not to be found here" in work(Job(run.spec, run.command, "runs", None, ".")).error
 
 
 @pytest.mark.parametrize(
@@ -148,16 +148,16 @@ def test_gpus_are_slots(
     visible: str, share: float | None, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr("clsim.engines.local.cores", lambda: 3)
-    engine = engines.create(EngineSpec(gpus_per_run=share), tmp_path)
+    monkeypatch.setattr("clsim.execution.engines.engine.cores", lambda: 3)
+    engine = create(EngineSpec(gpus_per_run=share), tmp_path)
     assert engine.slots == expected
-    assert engines.create(EngineSpec(device="cpu", threads=2), tmp_path).slots == 1
+    assert create(EngineSpec(device="cpu", threads=2), tmp_path).slots == 1
 
 
 def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["/nowhere"])
     engine = Local(1)
-    run = grid.plan(grid.read(tables(["random"]), "test"), Store(Path("runs")))[0]
+    run = plan.plan(plan.read(tables(["random"]), "test"), Store(Path("runs")))[0]
     engine.submit([Job(run.spec, run.command, "runs", None, ".")])
     outcomes: list[Outcome] = []
     while not outcomes:
@@ -171,7 +171,7 @@ def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 def test_kill_9_of_the_parent_loses_and_repeats_nothing() -> None:
     words = ["study", "--buffer", "random,herding", "--memory", "20", "--seeds", "4", "--set", "training.epochs=20"]
-    command = [sys.executable, "-c", "from clsim.cli import main; main()", *words, "--quiet"]
+    command = [sys.executable, "-c", "from clsim.cli.main import main; main()", *words, "--quiet"]
     expected = subprocess.run([*command, "--runs", "whole", "--workers", "1"], check=True)
     parent = subprocess.Popen([*command, "--workers", "2"])
     while len(finished := Store(Path("runs")).records()[0]) < 3:
@@ -195,7 +195,7 @@ def test_kill_9_of_the_parent_loses_and_repeats_nothing() -> None:
 @pytest.mark.slow
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on() -> None:
     words = ["study", "--memory", "20", "--seeds", "3", "--set", "training.epochs=20", "--workers", "1"]
-    command = [sys.executable, "-c", "from clsim.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from clsim.cli.main import main; main()", *words]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(Path("runs").glob("*/record.json")):
         assert parent.poll() is None
@@ -237,7 +237,7 @@ def on_ray(address: str, runs: str, shared: str) -> None:
     """In a process of its own, as the token is read when Ray is imported: the study, and what was seen of it."""
     import ray
 
-    from clsim.engines.ray import Ray
+    from clsim.execution.engines.ray import Ray
 
     watching, store = Watching(), Store(Path(runs).absolute())
     buffers = ["./deadly.py:pick", "random"]
@@ -246,7 +246,7 @@ def on_ray(address: str, runs: str, shared: str) -> None:
     else:  # as on a machine that shares no file with this one: files go and come with the tasks
         ray.init(address=address, log_to_driver=False)
         engine = Ray(store.root, 1, 0, shared=False)
-        planned = grid.plan(grid.read(tables(buffers), "test"), store)
+        planned = plan.plan(plan.read(tables(buffers), "test"), store)
         jobs = [Job(run.spec, run.command, str(store.root), None, str(Path.cwd())) for run in planned]
         try:
             _Supervisor(planned, jobs, store, engine).run(watching)
@@ -298,7 +298,7 @@ def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(
         clsim.InputError, match="no sbatch on this machine; allowed: where Slurm is, or --cluster local"
     ):
-        engines.create(EngineSpec("slurm"), tmp_path)
+        create(EngineSpec("slurm"), tmp_path)
 
 
 def test_a_ray_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_a_ray_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ray, "init", refuses)
     with pytest.raises(clsim.InputError, match=r"--address: no way to a Ray cluster at 'auto': Could not find any"):
-        engines.create(EngineSpec("ray", address="auto"), tmp_path)
+        create(EngineSpec("ray", address="auto"), tmp_path)
 
 
 def test_records_tell_the_same_command() -> None:

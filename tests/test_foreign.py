@@ -11,25 +11,27 @@ import pytest
 import torch
 
 import clsim
-from clsim import data, divide, streams
-from clsim.data import cache, foreign
+from clsim.data import cache, datasets, foreign
 from clsim.data.cache import Dataset, Raw
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.specs import DataSpec, LabelsSpec, RunSpec, StreamSpec
+from clsim.pool.exemplars import Exemplars
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import DataSpec, LabelsSpec, StreamSpec
+from clsim.streams import build as build_module
+from clsim.streams.stream import Stream
 from tests.helpers import assert_same
 from tests.test_streams import CPU, dataset
 
 STRANGERS = np.random.default_rng(9).integers(0, 256, (200, 1, 5, 5), dtype=np.uint8)
 
 
-def build(seed: int = 0, images: np.ndarray = STRANGERS, share: float = 0.5, **spec: Any) -> streams.Stream:
+def build(seed: int = 0, images: np.ndarray = STRANGERS, share: float = 0.5, **spec: Any) -> Stream:
     labels = LabelsSpec(per_class=4, foreign="mnist", foreign_share=share)
     known = dataset(per_class=20)
-    return divide.build(known, StreamSpec(experiences=3, **spec), seed, CPU, None, labels, images)
+    return build_module.build(known, StreamSpec(experiences=3, **spec), seed, CPU, None, labels, images)
 
 
-def outside(stream: streams.Stream, position: int) -> Exemplars:
+def outside(stream: Stream, position: int) -> Exemplars:
     unlabelled = stream.experience(position).unlabelled
     assert unlabelled is not None
     return unlabelled[stream.truth(position) < 0]
@@ -61,7 +63,9 @@ def test_they_are_dealt_by_the_seed_alone_and_change_nothing_else() -> None:
     one, again, other = (outside(build(seed), 1) for seed in (1, 1, 2))
     assert_same(one.columns(), again.columns())
     assert not torch.equal(one.index, other.index)
-    without = divide.build(dataset(per_class=20), StreamSpec(experiences=3), 1, CPU, None, LabelsSpec(per_class=4))
+    without = build_module.build(
+        dataset(per_class=20), StreamSpec(experiences=3), 1, CPU, None, LabelsSpec(per_class=4)
+    )
     mine = without.experience(1)
     theirs = build(1).experience(1)
     assert mine.unlabelled is not None
@@ -120,7 +124,7 @@ def test_too_few_images_are_one_clear_line() -> None:
 def test_mistakes_are_one_clear_line(
     settings: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = data.load
+    load = datasets.load
     monkeypatch.setattr(foreign, "load", lambda *args, **options: load(*args, **(options | {"download": False})))
     with pytest.raises(InputError, match=message):
         clsim.run("split-digits", "er", labels=5, settings=settings, runs=tmp_path, data_root=tmp_path)
@@ -135,7 +139,7 @@ def test_vectors_and_fully_labelled_streams_have_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labels\.foreign: found 'mnist' where all samples are labelled"):
         clsim.run("split-digits", "er", settings=["labels.foreign=mnist"], runs=tmp_path)
     # the upper bound of the same scenario has no unlabelled part to put them in
-    spec = clsim.resolve.resolve("split-digits", "er-all-labels", settings=[], flags={"stream": {}})
+    spec = clsim.spec.resolve.resolve("split-digits", "er-all-labels", settings=[], flags={"stream": {}})
     assert spec.labels == LabelsSpec()
 
 

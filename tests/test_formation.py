@@ -5,16 +5,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import models
 from clsim.condensers import formation
 from clsim.condensers.early import Nets, direction, perturb
 from clsim.condensers.formation import AUGMENT, Formation, acc_dd, boxed, difference, idc, learn, pixel_rate
+from clsim.condensers.inner_steps import losses
 from clsim.condensers.synthesis import Making, synthesise
-from clsim.condensers.training import losses
 from clsim.data import tiles
 from clsim.errors import InputError
-from clsim.models import Net
-from clsim.pool import Pool
+from clsim.models.nets import Net, build, mlp
+from clsim.pool.pool import Pool
 from tests.condensing import CLASSES, SIDE, Untrained, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import assert_same, generator
 
@@ -215,9 +214,7 @@ def test_mistakes_are_one_clear_line() -> None:
         idc(pool, 3, rng=generator(), distance="l3")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="samples: found -1, allowed: from 0"):
         acc_dd(pool, 3, rng=generator(), samples=-1)
-    fresh = Untrained(
-        lambda seed: models.build(models.mlp, (2, SIDE, SIDE), torch.ones(1, 3) > 0, 0, torch.device("cpu"))
-    )
+    fresh = Untrained(lambda seed: build(mlp, (2, SIDE, SIDE), torch.ones(1, 3) > 0, 0, torch.device("cpu")))
     flat = Pool(pool.data, None, pool.prepare, trainer=fresh)
     with pytest.raises(InputError, match="the model has no convolution"):
         idc(flat, 3, rng=generator(), iterations=1)

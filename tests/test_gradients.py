@@ -11,15 +11,15 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.checks import check_selector
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as small_pool
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.gradients import Gradients
-from clsim.pool import Pool
+from clsim.pool.gradients import Gradients
+from clsim.pool.pool import Pool
 from clsim.selectors.badge import badge
 from clsim.selectors.bilevel import glister, glister_active
-from clsim.selectors.matching import grad_match, held_out, matching_pursuit
+from clsim.selectors.grad_match import grad_match, held_out, matching_pursuit
 from tests.helpers import generator
 
 

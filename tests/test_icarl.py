@@ -15,11 +15,11 @@ from torch.nn import functional as F
 import clsim
 from clsim.compat import import_torchvision
 from clsim.errors import InputError
-from clsim.exemplars import concatenate
-from clsim.learners.icarl import Icarl, class_means, nearness
+from clsim.learners.replay.icarl import Icarl, class_means, nearness
 from clsim.learners.sgd import Sgd
 from clsim.objectives.representation import Representation
 from clsim.objectives.teacher import Teacher, divergence
+from clsim.pool.exemplars import concatenate
 from tests.helpers import assert_same, generator
 from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
 

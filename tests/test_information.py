@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsim import catalog, models
-from clsim.checks import check_selector
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.models import nets
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors import information, targets
 from clsim.selectors.greedy import SetFunction
+from clsim.spec import registry
 from tests.helpers import generator, vectors
 from tests.test_submodular import assert_greedy, clustered
 
@@ -40,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def pool_with(**beside: Any) -> Pool:
     visible = torch.ones(1, CLASSES, dtype=torch.bool)
-    net = models.build(lambda shape: nn.Identity(), (DIM,), visible, 0, torch.device("cpu"))
+    net = nets.build(lambda shape: nn.Identity(), (DIM,), visible, 0, torch.device("cpu"))
     x = clustered(N, DIM, dtype=torch.float32)
     return Pool(vectors(x, torch.arange(N) % CLASSES), net, lambda x: x, **beside)
 
@@ -285,4 +286,4 @@ def test_wrong_sets_and_options_are_refused() -> None:
 
 @pytest.mark.parametrize("name", TEN)
 def test_without_classes_asked_for_they_read_no_labels(name: str) -> None:
-    check_selector(catalog.component("selectors", name), reads_labels=False)
+    check_selector(registry.component("selectors", name), reads_labels=False)

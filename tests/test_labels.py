@@ -11,22 +11,24 @@ import pytest
 import torch
 
 import clsim
-from clsim import divide, streams
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.labels import revealed
-from clsim.memory import Buffer
-from clsim.pool import Cost, Pool
-from clsim.resolve import label_share, resolve
+from clsim.memory.buffer import Buffer
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost, Pool
 from clsim.selectors.combinators import per_class
 from clsim.selectors.random import random
-from clsim.specs import LabelsSpec, MemorySpec, RunSpec, StreamSpec
+from clsim.spec.resolve import label_share, resolve
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import LabelsSpec, MemorySpec, StreamSpec
+from clsim.streams import build as build_module
+from clsim.streams.labels import revealed
+from clsim.streams.stream import Stream
 from tests.helpers import generator
 from tests.test_streams import CPU, dataset
 
 
-def build(labels: LabelsSpec, seed: int = 0, **spec: Any) -> streams.Stream:
-    return divide.build(dataset(per_class=20), StreamSpec(experiences=3, **spec), seed, CPU, None, labels)
+def build(labels: LabelsSpec, seed: int = 0, **spec: Any) -> Stream:
+    return build_module.build(dataset(per_class=20), StreamSpec(experiences=3, **spec), seed, CPU, None, labels)
 
 
 def counts(samples: Exemplars) -> Counter[int]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from clsim import api, cli, loop
+from clsim.cli import main
 from clsim.errors import InputError
+from clsim.execution import execute
+from clsim.records.store import RunRecord, Store
 from clsim.reporting import logs
-from clsim.resolve import resolve
-from clsim.store import RunRecord, Store
+from clsim.spec.resolve import resolve
+from clsim.training import progress
 
 SMALL = ["data.per_class=20", "training.epochs=1"]
 
@@ -26,8 +28,8 @@ def executed(folder: Path, *names: str, buffer: str = "random", said: list[str] 
     spec = resolve("split-digits", "er", flags={"memory": {"buffer": buffer, "capacity": 20}}, settings=SMALL)
     store = Store(folder)
     say = (said if said is not None else []).append
-    with logs.Logging(names, spec, store.folder(spec), loop.Quiet(), say) as logging:
-        record = api.execute(spec, store, progress=logging)
+    with logs.Logging(names, spec, store.folder(spec), progress.Quiet(), say) as logging:
+        record = execute.execute(spec, store, progress=logging)
         logging.write(record)
     return record
 
@@ -116,7 +118,7 @@ def test_a_finished_run_is_logged_whole(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(loop.Quiet):
+    class Stop(progress.Quiet):
         def row(self, position: int, accuracy: list[float]) -> None:
             if position == 2:
                 raise KeyboardInterrupt
@@ -127,7 +129,7 @@ def test_an_interrupted_run_is_logged_once(tmp_path: Path, monkeypatch: pytest.M
         pytest.raises(KeyboardInterrupt),
         logs.Logging(["tensorboard"], spec, store.folder(spec), Stop(), print) as logging,
     ):
-        api.execute(spec, store, progress=logging)
+        execute.execute(spec, store, progress=logging)
     resumed, whole = executed(tmp_path / "a", "tensorboard"), executed(tmp_path / "b", "tensorboard")
     assert resumed.folder is not None
     assert whole.folder is not None
@@ -165,7 +167,7 @@ def test_names_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatch)
 def test_the_flag(tmp_path: Path) -> None:
     sets = [word for setting in SMALL for word in ("--set", setting)]
     words = ["run", "--runs", str(tmp_path), "--seeds", "2", "--quiet", "--log", "tensorboard", *sets]
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(main.app, words)
     assert result.exit_code == 0, result.output
     folders = [p for p in tmp_path.iterdir() if p.is_dir()]
     assert len(folders) == 2

@@ -10,13 +10,16 @@ import pytest
 import torch
 
 import clsim
-from clsim import api, data, divide, loop, machine
+from clsim.data import datasets
 from clsim.errors import InputError
+from clsim.execution import execute
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
-from clsim.resolve import resolve
-from clsim.store import RunRecord, Store
-from clsim.streams import Stream
+from clsim.records.store import RunRecord, Store
+from clsim.spec.resolve import resolve
+from clsim.streams import build
+from clsim.streams.stream import Stream
+from clsim.training import loop, machine, progress
 from tests.helpers import assert_same
 
 SMALL = ["data.per_class=40", "training.epochs=2"]
@@ -190,9 +193,9 @@ def test_every_purpose_has_a_generator_of_its_own() -> None:
 
 def test_a_stream_and_a_spec_make_a_run_without_names(tmp_path: Path) -> None:
     spec = resolve({"stream": {"setting": "class", "experiences": 2}, "model": {"name": "linear"}}, "er")
-    dataset = data.load(spec.data, tmp_path)
-    stream = divide.build(dataset, spec.stream, spec.seed, torch.device("cpu"))
+    dataset = datasets.load(spec.data, tmp_path)
+    stream = build.build(dataset, spec.stream, spec.seed, torch.device("cpu"))
     with machine.isolated(spec, stream.device), Store(tmp_path / "runs").open(spec) as folder:
-        record = loop.train(spec, stream, folder, loop.Quiet())
+        record = loop.train(spec, stream, folder, progress.Quiet())
     assert record.accuracy.shape == (2, 2)
-    assert api._finished(Store(tmp_path / "runs"), spec) is not None
+    assert execute._finished(Store(tmp_path / "runs"), spec) is not None

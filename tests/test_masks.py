@@ -14,22 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import models
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.gates import Gated
-from clsim.learners import Learner, Setup
-from clsim.learners.hat import Hat, compensation, hardness
-from clsim.learners.packnet import PackNet, smallest
-from clsim.learners.protection import apply_within
+from clsim.learners.isolation.gates import Gated
+from clsim.learners.isolation.hat import Hat, compensation, hardness
+from clsim.learners.isolation.packnet import PackNet, smallest
+from clsim.learners.isolation.protection import apply_within
 from clsim.learners.sgd import Sgd
-from clsim.memory import Buffer
-from clsim.models import Shape
-from clsim.pool import Cost
+from clsim.memory.buffer import Buffer
+from clsim.models import nets, resnet, vgg
+from clsim.models.nets import Shape
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
-from clsim.specs import OptimizerSpec, RunSpec, StreamSpec, TrainingSpec
-from clsim.streams import Experience
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import OptimizerSpec, StreamSpec, TrainingSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Learner, Setup
 from tests.helpers import assert_same, generator
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ Body = Callable[[Shape], nn.Module]
 
 
 def mlp(shape: Shape) -> nn.Module:
-    return models.mlp(shape, hidden=(12, 10))
+    return nets.mlp(shape, hidden=(12, 10))
 
 
 def convolutions(shape: Shape) -> nn.Module:
@@ -73,8 +74,8 @@ def setup_of(body: Body = mlp, *, epochs: int = 3, passes: int = 1, setting: Any
     randomness, cost = Randomness(3, CPU), Cost()
     memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(body, PIXELS, TASKS, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        return nets.build(body, PIXELS, TASKS, seed, CPU)
 
     transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
     return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
@@ -429,7 +430,7 @@ def test_a_byte_names_255_owners() -> None:
 # HAT
 
 
-def scaled(net: models.Net, gates: list[Tensor]) -> models.Net:
+def scaled(net: nets.Net, gates: list[Tensor]) -> nets.Net:
     """A plain net that does what the gated one does: what leaves a unit is scaled in the weights that it goes to.
 
     The activations are ReLUs and the pooling is homogeneous, so that a gate before them or after them is the same.
@@ -445,13 +446,13 @@ def scaled(net: models.Net, gates: list[Tensor]) -> models.Net:
 
 @pytest.mark.parametrize(
     "body",
-    [mlp, convolutions, models.convnet3, models.vgg_small, lambda shape: models.mlp(shape, dropout=0.3)],
+    [mlp, convolutions, nets.convnet3, vgg.vgg_small, lambda shape: nets.mlp(shape, dropout=0.3)],
     ids=["mlp", "convolutions", "convnet3", "vgg-small", "dropout"],
 )
 def test_a_gate_scales_what_leaves_a_unit(body: Body) -> None:
-    net = models.build(body, (1, 16, 16) if body is models.convnet3 else PIXELS, TASKS, 0, CPU).eval()
+    net = nets.build(body, (1, 16, 16) if body is nets.convnet3 else PIXELS, TASKS, 0, CPU).eval()
     gated = Gated(net.body, "mine")
-    shape = (7, 1, 16, 16) if body is models.convnet3 else (7, *PIXELS)
+    shape = (7, 1, 16, 16) if body is nets.convnet3 else (7, *PIXELS)
     x = torch.randn(shape, generator=generator(1))
     gates = torch.rand(7, sum(gated.units), generator=generator(2))
     with torch.no_grad():
@@ -465,7 +466,7 @@ def test_a_gate_scales_what_leaves_a_unit(body: Body) -> None:
 
 
 def test_shares_are_those_of_the_equation_weight_by_weight() -> None:
-    net = models.build(convolutions, PIXELS, TASKS, 0, CPU)
+    net = nets.build(convolutions, PIXELS, TASKS, 0, CPU)
     gated = Gated(net.body, "mine")
     assert gated.units == [4, 5, 7]
     used = torch.rand(16, generator=generator(3))
@@ -570,7 +571,7 @@ def test_the_compensation_stays_finite() -> None:
 def test_gates_harden_within_each_epoch(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = setup_of(epochs=2, passes=passes)
     hat, seen = Hat(setup), []
-    monkeypatch.setattr("clsim.learners.hat.hardness", lambda *a: seen.append(hardness(*a)) or seen[-1])
+    monkeypatch.setattr("clsim.learners.isolation.hat.hardness", lambda *a: seen.append(hardness(*a)) or seen[-1])
     learn(setup, hat, 0)
     once = [1 / 800 + (800 - 1 / 800) * b / 3 for b in range(4)]
     assert seen == pytest.approx([s for s in once for _ in range(passes)] * 2)
@@ -621,7 +622,7 @@ TWICE = nn.Linear(6, 6)
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (lambda shape: models.slim_resnet18(shape, width=2), "_Block"),
+        (lambda shape: resnet.slim_resnet18(shape, width=2), "_Block"),
         (lambda shape: Skips(nn.Flatten(), nn.Linear(36, 36)), "Skips"),
         (lambda shape: nn.Flatten(), "no hidden layer"),
         (lambda shape: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten()), "GroupNorm of 2 groups"),

@@ -7,23 +7,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import catalog
-from clsim.components import COMPONENTS
-from clsim.condense import _method
-from clsim.condensers import matching, training
-from clsim.condensers.comparing import distance
+from clsim.condensers import gradient_matching, inner_steps
 from clsim.condensers.early import Nets
-from clsim.condensers.matching import Matching
+from clsim.condensers.gradient_distance import distance
+from clsim.condensers.gradient_matching import Matching
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.models import Net
-from clsim.pool import Pool
+from clsim.execution.condense import _method
+from clsim.models.nets import Net
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
+from clsim.spec import registry
+from clsim.spec.components import COMPONENTS
 from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import assert_same, generator
 
-METHODS = {"dc": matching.dc, "dsa": matching.dsa, "dcc": matching.dcc, "dsac": matching.dsac}
+METHODS = {
+    "dc": gradient_matching.dc,
+    "dsa": gradient_matching.dsa,
+    "dcc": gradient_matching.dcc,
+    "dsac": gradient_matching.dsac,
+}
 ONE = {1: (1, 1)}
 RANDOM = Nets(0)
 
@@ -120,11 +125,11 @@ def test_the_gradient_of_real_samples_is_that_of_the_mean_of_the_classes_whateve
     rows = torch.cat([(pool.data.y == c).nonzero().flatten()[: c + 2] for c in range(CLASSES)])
     x, place = pool.prepare(pool.data.x[rows]), pool.data.y[rows]
     of_each = [plain_gradient(net, x[place == c], place[place == c]) for c in range(CLASSES)]
-    wanted = training.mean(of_each)
+    wanted = inner_steps.mean(of_each)
     for block in (2, 128):
-        monkeypatch.setattr(training, "BLOCK", block)
-        torch.testing.assert_close(training.gradient(net, weights, x, place, material), wanted)
-    torch.testing.assert_close(training.gradient(net, weights, x, place, material, graph=True), wanted)
+        monkeypatch.setattr(inner_steps, "BLOCK", block)
+        torch.testing.assert_close(inner_steps.gradient(net, weights, x, place, material), wanted)
+    torch.testing.assert_close(inner_steps.gradient(net, weights, x, place, material, graph=True), wanted)
 
 
 def test_only_the_classes_at_hand_are_in_the_softmax() -> None:
@@ -134,9 +139,9 @@ def test_only_the_classes_at_hand_are_in_the_softmax() -> None:
     with torch.no_grad():
         large.head.weight[:CLASSES], large.head.bias[:CLASSES] = small.head.weight, small.head.bias
     x, place = few.real(4)
-    torch.testing.assert_close(training.losses(large, x, place, many), training.losses(small, x, place, few))
+    torch.testing.assert_close(inner_steps.losses(large, x, place, many), inner_steps.losses(small, x, place, few))
     weights = [large.head.weight]
-    assert not training.gradient(large, weights, x, place, many)[0][CLASSES:].any()
+    assert not inner_steps.gradient(large, weights, x, place, many)[0][CLASSES:].any()
 
 
 def test_dcc_equals_dc_with_one_class() -> None:
@@ -187,20 +192,22 @@ def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None
 
 def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    monkeypatch.setattr(matching, "train", lambda net, optimizer, x, place, material, epochs: trained.append(epochs))
-    for each, table, wanted in ((1, matching.LOOPS, []), (1, matching.CONTRASTIVE_LOOPS, 9 * [5])):
+    monkeypatch.setattr(
+        gradient_matching, "train", lambda net, optimizer, x, place, material, epochs: trained.append(epochs)
+    )
+    for each, table, wanted in ((1, gradient_matching.LOOPS, []), (1, gradient_matching.CONTRASTIVE_LOOPS, 9 * [5])):
         material = material_of(pool_of(4))
         Matching(table, RANDOM)(0, synthetic_of(material, each), material)
         assert trained == wanted
         trained.clear()
     material = material_of(pool_of(12))
-    Matching(matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
+    Matching(gradient_matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
     assert trained == 9 * [50]
 
 
 def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    monkeypatch.setattr(matching, "train", lambda *args: trained.append(args[-1]))
+    monkeypatch.setattr(gradient_matching, "train", lambda *args: trained.append(args[-1]))
     material = material_of(pool_of(6))
     synthetic = synthetic_of(material, 2, noise=0.3)
     method = Matching({1: (3, 7)}, RANDOM)
@@ -222,15 +229,15 @@ def test_between_the_steps_the_net_trains_on_the_synthetic_images() -> None:
     synthetic = synthetic_of(material, 2)
     x, place = synthetic.decoded()
     net = material.fresh()
-    before = training.losses(net, x, place, material).mean()
-    training.train(net, torch.optim.SGD(net.parameters(), 0.1), x.detach(), place, material, 40)
-    assert training.losses(net, x, place, material).mean() < 0.9 * before
+    before = inner_steps.losses(net, x, place, material).mean()
+    inner_steps.train(net, torch.optim.SGD(net.parameters(), 0.1), x.detach(), place, material, 40)
+    assert inner_steps.losses(net, x, place, material).mean() < 0.9 * before
 
 
 def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_compared() -> None:
     material = material_of(pool_of(8, normed))
     net = material.fresh()
-    training.freeze_norms(net, material)
+    inner_steps.freeze_norms(net, material)
     norm = net.body[1]
     assert not norm.training
     assert norm.momentum == 0.1
@@ -243,7 +250,7 @@ def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_comp
 
 def test_no_batch_is_a_single_sample_left_over() -> None:
     for n, most in ((257, 256), (1, 64), (65, 64), (500, 64), (512, 256)):
-        sizes = [len(part) for part in training.parts(torch.arange(n), most)]
+        sizes = [len(part) for part in inner_steps.parts(torch.arange(n), most)]
         assert sum(sizes) == n
         assert max(sizes) <= most
         assert min(sizes) > 1 or n == 1
@@ -285,15 +292,15 @@ def test_digits_are_mirrored_by_none_and_change_no_other_operation(name: str) ->
     for digits in (False, True):
         made = inspect.signature(_method(name, {}, digits)).parameters
         if "augment" in made:
-            plain = inspect.signature(catalog.component("condensers", name)).parameters["augment"].default
+            plain = inspect.signature(registry.component("condensers", name)).parameters["augment"].default
             assert tuple(made["augment"].default) == tuple(op for op in plain if op != "flip" or not digits)
 
 
 def test_mistakes_are_one_clear_line() -> None:
     pool = pool_of(4)
     with pytest.raises(InputError, match="steps: found -1, allowed: from 0"):
-        matching.dc(pool, 3, rng=generator(), steps=-1)
+        gradient_matching.dc(pool, 3, rng=generator(), steps=-1)
     with pytest.raises(InputError, match="real: found 0, allowed: from 1"):
-        matching.dsac(pool, 3, rng=generator(), real=0)
+        gradient_matching.dsac(pool, 3, rng=generator(), real=0)
     with pytest.raises(InputError, match="early_nets: found -2, allowed: from 0"):
-        matching.dcc(pool, 3, rng=generator(), early_nets=-2)
+        gradient_matching.dcc(pool, 3, rng=generator(), early_nets=-2)

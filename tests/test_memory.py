@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, batch_count, batches, concatenate
-from clsim.memory import Buffer
-from clsim.pool import Cost, Pool, Selection, Selector
+from clsim.memory.buffer import Buffer
+from clsim.pool.exemplars import Exemplars, batch_count, batches, concatenate
+from clsim.pool.pool import Cost, Pool, Selection, Selector
 from clsim.selectors.random import class_balanced, random, reservoir
-from clsim.specs import MemorySpec
+from clsim.spec.tables import MemorySpec
 from tests.helpers import generator, pool_of, vectors
 
 

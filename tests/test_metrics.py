@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from clsim import metrics
-from clsim.metrics import METRICS, further, summary
+from clsim.records import metrics
+from clsim.records.metrics import METRICS, further, summary
 
 R = np.array(
     [

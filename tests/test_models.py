@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import clsim
-from clsim import catalog, models
 from clsim.errors import InputError
-from clsim.gates import Gated
+from clsim.learners.isolation.gates import Gated
+from clsim.models import nets
+from clsim.spec import registry
 from tests.helpers import assert_same, generator
 
 CPU = torch.device("cpu")
@@ -26,8 +27,8 @@ VGG = {
 """Weights and biases of the convolutions, convolutions, units of both layers behind them: De Lange et al. (2021)."""
 
 
-def body_of(name: str, shape: models.Shape, **options: float) -> nn.Module:
-    return models.build(catalog.component("models", name, options), shape, ONE, 0, CPU).body
+def body_of(name: str, shape: nets.Shape, **options: float) -> nn.Module:
+    return nets.build(registry.component("models", name, options), shape, ONE, 0, CPU).body
 
 
 def kinds(body: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
@@ -54,7 +55,7 @@ def test_vgg_has_the_parameters_that_the_survey_counts(name: str) -> None:
     [((3, 32, 32), 4), ((1, 28, 28), 1), ((3, 48, 64), 12), ((1, 8, 8), 1), ((1, 5, 9), 2), ((1, 1, 1), 1)],
     ids=str,
 )
-def test_vgg_takes_smaller_images(name: str, shape: models.Shape, pixels: int) -> None:
+def test_vgg_takes_smaller_images(name: str, shape: nets.Shape, pixels: int) -> None:
     body = body_of(name, shape)
     features = body(torch.randn(3, *shape, generator=generator()))
     assert features.shape == (3, VGG[name][2])
@@ -102,11 +103,11 @@ def test_dropout_is_a_share(name: str, share: float) -> None:
 def test_an_mlp_without_dropout_is_the_one_that_it_was() -> None:
     """Stored results rest on its first weights and on the names in its checkpoints."""
 
-    def by_hand(shape: models.Shape) -> nn.Module:
+    def by_hand(shape: nets.Shape) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU())
 
-    expected = models.build(by_hand, (1, 8, 8), ONE, 3, CPU).state_dict()
-    found = models.build(lambda shape: models.mlp(shape, hidden=(20, 10)), (1, 8, 8), ONE, 3, CPU).state_dict()
+    expected = nets.build(by_hand, (1, 8, 8), ONE, 3, CPU).state_dict()
+    found = nets.build(lambda shape: nets.mlp(shape, hidden=(20, 10)), (1, 8, 8), ONE, 3, CPU).state_dict()
     assert_same(dict(found), dict(expected))
 
 

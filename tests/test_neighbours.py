@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clsim.selectors import neighbours
-from clsim.selectors.neighbours import nearest, nearest_of, principal, squared_distances
+from clsim.selectors import distances
+from clsim.selectors.distances import nearest, nearest_of, principal, squared_distances
 from tests.helpers import generator
 
 
@@ -15,9 +15,9 @@ def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=generator(seed))
 
 
-@pytest.fixture(params=[neighbours.BLOCK, 40])
+@pytest.fixture(params=[distances.BLOCK, 40])
 def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", request.param)
+    monkeypatch.setattr(distances, "BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("_block")

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from clsim import catalog, resolve
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate
-from clsim.memory import Buffer
-from clsim.models import Net
-from clsim.objectives import Batch
+from clsim.memory.buffer import Buffer
+from clsim.models.nets import Net
 from clsim.objectives.replay import replay
-from clsim.pool import Cost, Pool, Selection
-from clsim.specs import MemorySpec
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.pool import Cost, Pool, Selection
+from clsim.spec import components, registry, resolve
+from clsim.spec.tables import MemorySpec
+from clsim.training.contract import Batch
 from tests.helpers import generator, vectors
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def buffer(select: Any = noting, **options: Any) -> Buffer:
 
 @pytest.mark.parametrize("update", ["batch", "experience"])
 def test_a_share_grows_with_what_was_seen(update: str) -> None:
-    memory = buffer(catalog.component("selectors", "random"), fraction=0.1, update=update)
+    memory = buffer(registry.component("selectors", "random"), fraction=0.1, update=update)
     for position in range(3):
         experience = new(40, 40 * position)
         for start in range(0, 40, 8):
@@ -171,9 +171,9 @@ def test_gdumb_with_a_share_is_deepcores_study() -> None:
     ],
 )
 def test_names_as_people_type_them(typed: str, means: str) -> None:
-    assert catalog.canonical(typed) == means
+    assert registry.canonical(typed) == means
     pool = make_pool(vectors(torch.randn(30, 3, generator=generator()), torch.arange(30) % 3))
-    picks = [catalog.component("selectors", name)(pool, 9, rng=generator()).index for name in (typed, means)]
+    picks = [registry.component("selectors", name)(pool, 9, rng=generator()).index for name in (typed, means)]
     assert torch.equal(*picks)
 
 
@@ -191,15 +191,15 @@ def test_names_as_people_type_them(typed: str, means: str) -> None:
 )
 def test_combinators_of_the_wrong_kind_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        catalog.component("selectors", name)
+        registry.component("selectors", name)
 
 
 @pytest.mark.parametrize(("text", "message"), [("f(kcenter)", "takes 2"), ("f(kcenter, herding)", "a whole number")])
 def test_a_number_is_asked_for_where_one_belongs(text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalog.COMBINATORS, "f", "tests.test_notes:first_of")
-    assert callable(catalog.component("selectors", "f(kcenter, 3)"))
+    monkeypatch.setitem(components.COMBINATORS, "f", "tests.test_notes:first_of")
+    assert callable(registry.component("selectors", "f(kcenter, 3)"))
     with pytest.raises(InputError, match=message):
-        catalog.component("selectors", text)
+        registry.component("selectors", text)
 
 
 def first_of(select: Any, size: int) -> Any:
@@ -210,9 +210,9 @@ def first_of(select: Any, size: int) -> Any:
 
 
 def test_options_reach_the_first_selector_inside() -> None:
-    inside = catalog.component("selectors", "per_class(kcenter)", {"metric": "cosine"}, "[memory.options]")
+    inside = registry.component("selectors", "per_class(kcenter)", {"metric": "cosine"}, "[memory.options]")
     pool = make_pool(vectors(torch.randn(30, 3, generator=generator()) * torch.arange(1, 31)[:, None]))
-    plain = catalog.component("selectors", "per_class(kcenter)")
+    plain = registry.component("selectors", "per_class(kcenter)")
     assert not torch.equal(inside(pool, 9, rng=generator()).index, plain(pool, 9, rng=generator()).index)
     with pytest.raises(InputError, match="did you mean 'metric'"):
-        catalog.component("selectors", "per_class(kcenter)", {"metrics": "cosine"}, "[memory.options]")
+        registry.component("selectors", "per_class(kcenter)", {"metrics": "cosine"}, "[memory.options]")

@@ -14,13 +14,15 @@ import torch
 from typer.testing import CliRunner
 
 import clsim
-from clsim import divide, grid
-from clsim.cli import app
-from clsim.data import Dataset, superclasses
+from clsim.cli.main import app
+from clsim.data import superclasses
+from clsim.data.cache import Dataset
 from clsim.errors import InputError
-from clsim.resolve import joint_of, resolve
-from clsim.specs import StreamSpec
-from clsim.store import Store
+from clsim.execution import plan
+from clsim.records.store import Store
+from clsim.spec.resolve import joint_of, resolve
+from clsim.spec.tables import StreamSpec
+from clsim.streams import build as division
 from tests.test_streams import build, dataset
 
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ EASY = ["stream.setting=task", "data.per_class=10", "training.epochs=1"]
 
 def in_order(tasks: str, accuracy: list[float | None], experiences: int = 3) -> list[int]:
     spec = StreamSpec(experiences=experiences, tasks=tasks)  # type: ignore[arg-type]
-    return divide.order_of_tasks(spec, 0, accuracy)
+    return division.order_of_tasks(spec, 0, accuracy)
 
 
 def test_easy_and_hard_first_sort_by_accuracy_and_ties_stay() -> None:
@@ -50,7 +52,7 @@ def of_names(names: Sequence[str]) -> Dataset:
 def test_super_classes_come_one_after_the_other(experiences: int) -> None:
     names = sorted(name for members in superclasses.CIFAR100.values() for name in members)
     assert len(set(names)) == 100
-    stream = divide.build(of_names(names), StreamSpec(experiences=experiences, order="superclass"), 0, CPU)
+    stream = division.build(of_names(names), StreamSpec(experiences=experiences, order="superclass"), 0, CPU)
     groups, each = list(superclasses.CIFAR100.values()), 20 // experiences
     for position, classes in enumerate(stream.classes):
         wanted = {name for members in groups[each * position : each * (position + 1)] for name in members}
@@ -61,7 +63,7 @@ def test_super_classes_come_one_after_the_other(experiences: int) -> None:
 
 def test_other_classes_have_no_super_classes() -> None:
     with pytest.raises(InputError, match="found 'superclass' with classes 0, 1, 2 …, allowed: with"):
-        divide.build(of_names("012"), StreamSpec(experiences=3, order="superclass"), 0, CPU)
+        division.build(of_names("012"), StreamSpec(experiences=3, order="superclass"), 0, CPU)
 
 
 @pytest.mark.parametrize("accuracy", [[], [0.1, 0.2], [0.1, None, 0.3], [0.1] * 4])
@@ -83,7 +85,7 @@ def test_a_task_is_the_same_wherever_it_comes() -> None:
     """Its samples, keys and held-out share; only its number follows its place."""
     given = build(StreamSpec(experiences=3, validation=0.3))
     spec = StreamSpec(experiences=3, validation=0.3, tasks="hard-first")
-    turned = divide.build(dataset(), spec, 0, CPU, [0.9, 0.2, 0.5])
+    turned = division.build(dataset(), spec, 0, CPU, [0.9, 0.2, 0.5])
     assert turned.classes == (given.classes[1], given.classes[2], given.classes[0])
     tests = turned.tests.index.split(turned.test_sizes)
     for place, task in enumerate([1, 2, 0]):
@@ -102,7 +104,7 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
     """The order is that of the accuracies in its record, so a record with others gives another order."""
     settings = [*EASY, "stream.tasks=hard-first"]
     spec = resolve("split-digits", "finetune", settings=settings)
-    joint, command = grid.joint_run(spec)
+    joint, command = plan.joint_run(spec)
     assert (
         spec.stream.difficulty == joint.fingerprint == resolve("split-digits", "joint", settings=EASY[:2]).fingerprint
     )
@@ -127,7 +129,7 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
 
 def test_the_command_of_the_joint_run_makes_it(tmp_path: Path) -> None:
     settings = [*EASY, "stream.tasks=easy-first", "model.options.hidden=[32]", "data.per_class=7"]
-    joint, command = grid.joint_run(resolve("split-digits", "ewc", settings=settings, seed=3))
+    joint, command = plan.joint_run(resolve("split-digits", "ewc", settings=settings, seed=3))
     words = shlex.split(command)
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     assert resolve("split-digits", "joint", settings=given, seed=3) == joint
@@ -138,8 +140,8 @@ def test_strategies_share_the_joint_run_and_seeds_do_not() -> None:
     settings = [*EASY, "stream.tasks=easy-first"]
     names = {resolve("split-digits", s, settings=settings).stream.difficulty for s in ("ewc", "er", "gem", "joint")}
     assert len(names) == 1
-    study = grid.read({"strategy": ["ewc", "si"], "seeds": 2, "set": {"stream.tasks": ["easy-first"]}}, "here")
-    planned = grid.plan(study, Store(Path("nowhere")))
+    study = plan.read({"strategy": ["ewc", "si"], "seeds": 2, "set": {"stream.tasks": ["easy-first"]}}, "here")
+    planned = plan.plan(study, Store(Path("nowhere")))
     assert len({run.spec.fingerprint for run in planned}) == 4
     assert len({run.spec.stream.difficulty for run in planned}) == 2
     for run in planned:

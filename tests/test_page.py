@@ -22,12 +22,14 @@ import torch
 from PIL import Image
 
 from clsim.errors import InputError
-from clsim.metrics import METRICS, summary
-from clsim.reporting import contents, figures, page, report, series, svg
+from clsim.records import frame
+from clsim.records.metrics import METRICS, summary
+from clsim.records.store import RunFolder, RunRecord
+from clsim.reporting import curves, figures, page, svg
+from clsim.reporting import held as held_module
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import half_width
-from clsim.specs import read
-from clsim.store import RunFolder, RunRecord
+from clsim.spec.run import read
 from tests.studies import SPEC, study
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} $x_1$ & \"'\u2028 ]]> -->"
@@ -170,7 +172,7 @@ def test_figures_have_words_and_text(text: str, shown: Page) -> None:
         "tested on experience",
     ):
         assert words in shown.text
-    colours = {color for color in series.COLORS if color in text.split("</style>")[1].split('id="data"')[0]}
+    colours = {color for color in curves.COLORS if color in text.split("</style>")[1].split('id="data"')[0]}
     assert not colours  # all of them follow the scheme
     assert "<style" not in text.split("</style>", 1)[1]
 
@@ -237,7 +239,7 @@ def test_failures_are_shown(records: list[RunRecord]) -> None:
 
 def test_curves_end_where_the_metrics_do(records: list[RunRecord]) -> None:
     data = [r.data for r in records]
-    for of in series.by_scenario(SPEC, report.frame(data), data).values():
+    for of in curves.by_scenario(SPEC, frame.frame(data), data).values():
         for s in of:
             assert len(s.fingerprints) == 3
             for i, name in enumerate(s.fingerprints):
@@ -254,11 +256,11 @@ def test_bands_are_the_intervals_of_tables() -> None:
     values[:, 0] = 7.0
     expected = [half_width(column.tolist()) for column in values.T]
     assert np.isnan(expected).any()
-    np.testing.assert_allclose(series.band(values), expected, atol=1e-12)
+    np.testing.assert_allclose(curves.band(values), expected, atol=1e-12)
 
 
 def test_looks_differ_in_more_than_colour() -> None:
-    found = list(series.looks(map(str, range(24))).values())
+    found = list(curves.looks(map(str, range(24))).values())
     assert len({(str(look.dash), look.marker) for look in found}) == 24
 
 
@@ -274,7 +276,7 @@ def test_the_front_is_what_nothing_dominates() -> None:
 def test_drawings_are_small_and_theirs_alone() -> None:
     with matplotlib.rc_context(svg.STYLE):
         ax = figures.panel()
-        ax.plot([0, 1], [0, 1], color=series.COLORS[0], marker="o", label="x")
+        ax.plot([0, 1], [0, 1], color=curves.COLORS[0], marker="o", label="x")
         ax.set_title("<b>$a_1$ & ")
     drawn = str(svg.inline(ax.figure, "f9", 'a "title"'))
     assert "&lt;b&gt;$a_1$ &amp; " in drawn
@@ -295,13 +297,13 @@ def checkpoint(records: list[RunRecord]) -> tuple[RunRecord, dict[str, Any]]:
 def test_what_a_memory_holds_is_read_from_its_run(records: list[RunRecord]) -> None:
     record, state = checkpoint(records)
     assert record.folder is not None
-    held, y, x = contents.held(record.folder, 10), state["memory"]["y"], state["memory"]["x"]
+    held, y, x = held_module.held(record.folder, 10), state["memory"]["y"], state["memory"]["x"]
     assert held.counts.tolist() == [int((y == c).sum()) for c in range(10)]
-    kind, code = contents.montage(held, held.columns).split(",")
+    kind, code = held_module.montage(held, held.columns).split(",")
     assert kind == "data:image/webp;base64"
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"))
     for row, label in enumerate(held.classes):  # 8 × 8 pixels, drawn four times as large, in tiles of 33
-        for column, exemplar in enumerate(x[y == label][: contents.COLUMNS, 0]):
+        for column, exemplar in enumerate(x[y == label][: held_module.COLUMNS, 0]):
             tile = sheet[33 * row : 33 * row + 32, 33 * column : 33 * column + 32]
             assert (tile[::4, ::4, 0] == exemplar.numpy()).all()
 
@@ -359,7 +361,7 @@ def test_a_hostile_checkpoint_is_a_line(kind: str, says: str, records: list[RunR
     elif kind != "missing":
         torch.save([1] if kind == "list" else whole, folder / "checkpoint.pt")
     with pytest.raises(InputError, match=re.escape(says)) as raised:
-        contents.held(folder, 10)
+        held_module.held(folder, 10)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "boom").exists()
     if kind in ("code", "endless"):
@@ -375,7 +377,7 @@ def test_columns_may_stand_alone_or_among_more(nested: bool, records: list[RunRe
     folder.mkdir()
     memory = {"columns": state["memory"], "seen": 7} if nested else state["memory"]
     torch.save({**state, "memory": memory}, folder / "checkpoint.pt")
-    assert contents.held(folder, 10).counts.sum() == 40
+    assert held_module.held(folder, 10).counts.sum() == 40
 
 
 def test_vectors_have_counts_and_no_images(records: list[RunRecord], tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ def test_vectors_have_counts_and_no_images(records: list[RunRecord], tmp_path: P
     folder.mkdir()
     memory = {**state["memory"], "x": state["memory"]["x"].flatten(1).float()}
     torch.save({**state, "memory": memory}, folder / "checkpoint.pt")
-    held = contents.held(folder, 10)
+    held = held_module.held(folder, 10)
     assert held.images is None
     assert held.counts.sum() == 40
 
@@ -392,7 +394,7 @@ def test_vectors_have_counts_and_no_images(records: list[RunRecord], tmp_path: P
 @pytest.mark.slow
 def test_a_thousand_runs_fit(tmp_path: Path) -> None:
     from benchmarks.report import make
-    from clsim.store import Store
+    from clsim.records.store import Store
 
     make(tmp_path, 1000)
     records, problems = Store(tmp_path).records()

@@ -13,23 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import models
 from clsim.compat import import_torchvision
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup
-from clsim.learners.imm import Imm, mean_imm, mode_imm
-from clsim.learners.penalties import ewc, mas, online_ewc
+from clsim.learners.regularisation.imm import Imm, mean_imm, mode_imm
+from clsim.learners.regularisation.penalties import ewc, mas, online_ewc
+from clsim.learners.regularisation.si import Si
 from clsim.learners.sgd import Sgd
-from clsim.learners.si import Si
-from clsim.memory import Buffer
+from clsim.memory.buffer import Buffer
+from clsim.models.nets import Net, build, mlp
 from clsim.objectives.consolidation import Consolidation
 from clsim.objectives.importance import Weights, distance, fisher, pull, sensitivity, weights
-from clsim.pool import Cost
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
-from clsim.specs import OptimizerSpec, RunSpec
-from clsim.streams import Experience
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import OptimizerSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup
 from tests.helpers import assert_same, generator
 
 CPU = torch.device("cpu")
@@ -42,8 +43,8 @@ def setup_of(visible: Tensor = TASKS, *, lr: float = 0.1, hidden: tuple[int, ...
     randomness, cost = Randomness(3, CPU), Cost()
     memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(lambda shape: models.mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
+    def fresh(seed: int) -> Net:
+        return build(lambda shape: mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
 
     transform = Transform([0.0] * 6, [1.0] * 6, [], device=CPU, channels_last=False)
     return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
@@ -213,7 +214,7 @@ def test_no_strength_makes_sgd_diverge(strength: float) -> None:
 class Blind(nn.Module):
     """A net of ours as Avalanche calls one."""
 
-    def __init__(self, net: models.Net) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 import clsim
-from clsim import divide, loop, optimizers
+from clsim.data.datasets import load
 from clsim.errors import InputError
-from clsim.plateau import Plateau
-from clsim.resolve import resolve
-from clsim.specs import OptimizerSpec
-from clsim.store import RunRecord
+from clsim.models import optimizers
+from clsim.models.optimizers import Plateau
+from clsim.pool import pool
+from clsim.records.store import RunRecord
+from clsim.spec.resolve import resolve
+from clsim.spec.tables import OptimizerSpec
+from clsim.streams import build
+from clsim.training import assemble, evaluation, loop
 from tests.helpers import assert_same
 
 SURVEY = ["optimizer.schedule=plateau", "training.patience=10", "training.epochs=70"]
@@ -63,7 +67,7 @@ def test_the_rate_is_a_tenth_for_each_fall_of_a_plateau_alone() -> None:
 def test_the_best_epochs_state_is_the_one_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told that the third epoch is the best of seven, the run is that of three epochs."""
     told = iter([0.1, 0.2, 0.9, *[0.5] * 4, 0.7, 0.1, 0.2, 0.9, *[0.5] * 4, 0.7])
-    share = loop.share_correct
+    share = evaluation.share_correct
 
     def says(*arguments: Any) -> float:
         share(*arguments)  # which must change nothing
@@ -93,8 +97,8 @@ def test_the_surveys_schedule_stops_early_and_learns(tmp_path: Path) -> None:
 
 def test_the_fall_is_what_the_optimizer_sees(tmp_path: Path) -> None:
     spec = resolve("split-digits", "finetune", settings=[*BASE, "optimizer.schedule=plateau", "optimizer.lr=0.5"])
-    stream = divide.build(clsim.data.load(spec.data, tmp_path), spec.stream, spec.seed, torch.device("cpu"))
-    setup, learner = loop.assemble(spec, stream, loop.Cost())
+    stream = build.build(load(spec.data, tmp_path), spec.stream, spec.seed, torch.device("cpu"))
+    setup, learner = assemble.assemble(spec, stream, pool.Cost())
     experience = stream.experience(0)
     learner.begin(experience)
     rates = []

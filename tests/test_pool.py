@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from clsim.checks.samples import clusters, pool_of
 from clsim.errors import InputError
-from clsim.memory import chosen
-from clsim.pool import Pool, Selection
+from clsim.pool.contracts import chosen
+from clsim.pool.pool import Pool, Selection
 from tests.helpers import generator, vectors
 
 ROWS = torch.tensor([5, 3, 30, 8])

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import clsim
-from clsim.bridge import _Blind
 from clsim.compat import without_warnings
 from clsim.errors import InputError
-from clsim.learners import Setup
-from clsim.learners.projected import a_gem, gem, nearest_agreeing, not_opposing
+from clsim.interop.avalanche import _Blind
+from clsim.learners.replay.gem import a_gem, gem, nearest_agreeing, not_opposing
 from clsim.learners.sgd import Sgd
-from clsim.streams import Experience
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup
 from tests.helpers import generator
 from tests.test_replays import experience, samples, setup_of
 

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim import catalog, loop, pseudo
+from clsim.checks.hidden_labels import _stream
 from clsim.checks.learners import setup_of, snapshot
 from clsim.checks.samples import CLASSES
-from clsim.checks.semi import _stream
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Learner, Setup
-from clsim.resolve import resolve
-from clsim.specs import MemorySpec
-from clsim.streams import Stream
+from clsim.pool.exemplars import Exemplars
+from clsim.spec import registry
+from clsim.spec.resolve import resolve
+from clsim.spec.tables import MemorySpec
+from clsim.streams.stream import Stream
+from clsim.training import loop, offered, progress
+from clsim.training.contract import Learner, Setup
 
 
 def setup_with(**memory: Any) -> Setup:
@@ -34,9 +35,9 @@ def setup_with(**memory: Any) -> Setup:
 
 def learnt(name: str, stream: Stream, **memory: Any) -> tuple[Setup, Learner]:
     setup = setup_with(**memory)
-    learner = catalog.component("learners", name)(setup)
+    learner = registry.component("learners", name)(setup)
     for position in stream.schedule:
-        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, loop.Quiet())
+        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
     return setup, learner
 
 
@@ -65,7 +66,7 @@ def some(n: int) -> Exemplars:
 def test_a_pseudo_label_is_the_highest_score_if_it_is_high_enough(confidence: float, kept: list[int]) -> None:
     oracle = Oracle({0: (3, 0.9), 1: (0, 0.7), 2: (1, 0.99), 3: (2, 0.85)})
     samples = some(4)
-    found = pseudo.pseudo_labelled(samples, setup_with(confidence=confidence), oracle)  # type: ignore[arg-type]
+    found = offered.pseudo_labelled(samples, setup_with(confidence=confidence), oracle)  # type: ignore[arg-type]
     assert found.index.tolist() == kept
     assert found.y.tolist() == [oracle.wanted[i][0] for i in kept]
     assert torch.equal(found.key, samples.key[kept])
@@ -77,14 +78,14 @@ def test_memory_is_offered_each_sample_once_and_known_labels_as_they_are() -> No
     experience = stream.experience(0)
     assert experience.unlabelled is not None
     wrong = Oracle(dict.fromkeys(range(256), (3, 0.9)))
-    found = pseudo.offered(experience, setup, wrong)  # type: ignore[arg-type]
+    found = offered.offered(experience, setup, wrong)  # type: ignore[arg-type]
     known = len(experience.train)
     assert found.index.tolist()[:known] == experience.train.index.tolist()
     assert torch.equal(found.y[:known], experience.train.y)
     assert set(found.y[known:].tolist()) == {3}
     assert found.index.sort().values.tolist() == experience.unlabelled.index.sort().values.tolist()  # which holds both
     plain = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, memory=MemorySpec()))
-    assert pseudo.offered(experience, plain, wrong) is experience.train  # type: ignore[arg-type]
+    assert offered.offered(experience, plain, wrong) is experience.train  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["sgd", "nncsl"])

@@ -12,13 +12,14 @@ import torch
 from torch.nn import functional as F
 
 import clsim
-from clsim import catalog, loop
+from clsim.checks.hidden_labels import _stream
 from clsim.checks.learners import setup_of, train_on
-from clsim.checks.semi import _stream
-from clsim.learners import Setup
-from clsim.learners.nearest import NEAREST, by_neighbours, features_of
-from clsim.readouts import borrowed, readouts
-from clsim.streams import Stream
+from clsim.spec import registry
+from clsim.streams.stream import Stream
+from clsim.training import loop
+from clsim.training.contract import Setup
+from clsim.training.evaluation import borrowed, readouts
+from clsim.training.neighbours import NEAREST, by_neighbours, features_of
 from tests.helpers import assert_same
 
 SMALL = ["data.per_class=20", "training.epochs=1"]
@@ -29,7 +30,7 @@ def learnt(name: str, *, buffered: bool = True, **options: Any) -> tuple[Setup, 
     setup, stream = setup_of(buffered=buffered), _stream(False)
     setup.net.visible.fill_(True)
     setup.net.masked = False
-    learner = catalog.component("learners", name)(setup, **options)
+    learner = registry.component("learners", name)(setup, **options)
     for position in stream.schedule:
         train_on(setup, learner, stream.experience(position))
     return setup, learner, stream
@@ -46,7 +47,7 @@ def test_both_readouts_are_in_the_record(strategy: str, tmp_path: Path) -> None:
     assert all(0 <= share <= 1 for share in matrix[-1])
     # exemplars of all classes seen: even the first experience's are told, by a learner that has forgotten them too
     assert matrix[-1][0] > 0
-    assert clsim.metrics.further(record.data)["accuracy_neighbours"] is not None
+    assert clsim.records.metrics.further(record.data)["accuracy_neighbours"] is not None
 
 
 def test_scores_are_the_soft_vote_of_what_memory_holds() -> None:

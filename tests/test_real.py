@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import clsim
-from clsim import data
-from clsim.data import Dataset, superclasses
+from clsim.data import datasets, superclasses
+from clsim.data.cache import Dataset
 from clsim.errors import InputError
-from clsim.specs import DataSpec
+from clsim.spec.tables import DataSpec
 
 pytestmark = pytest.mark.slow
 
 
 def load(name: str) -> Dataset:
     try:
-        return data.load(DataSpec(dataset=name), data.data_root(None), progress=False, download=False)
+        return datasets.load(DataSpec(dataset=name), datasets.data_root(None), progress=False, download=False)
     except InputError as error:
         pytest.skip(str(error))
 
@@ -55,7 +55,7 @@ def test_cifar100_has_its_known_names_and_means() -> None:
 
 def test_super_classes_are_those_of_cifar100s_own_files() -> None:
     load("cifar100")
-    folder = data.data_root(None) / "cifar-100-python"
+    folder = datasets.data_root(None) / "cifar-100-python"
     if not (folder / "meta").is_file():
         pytest.skip("only the cache is here, not the source")
     meta, test = (pickle.loads((folder / name).read_bytes(), encoding="latin1") for name in ("meta", "test"))

@@ -13,22 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import catalog, models
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate
-from clsim.learners import Setup
-from clsim.learners.dark import DerPlusPlus
+from clsim.learners.replay.der import DerPlusPlus
 from clsim.learners.sgd import Sgd
-from clsim.memory import Buffer
-from clsim.objectives import Batch
+from clsim.memory.buffer import Buffer
+from clsim.models import nets
 from clsim.objectives.asymmetric import AsymmetricCrossEntropy
-from clsim.objectives.dark import Dark
-from clsim.pool import Cost
+from clsim.objectives.dark_experience import Dark
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
-from clsim.resolve import resolve
-from clsim.specs import MemorySpec, OptimizerSpec, RunSpec
-from clsim.streams import Experience
+from clsim.spec import registry
+from clsim.spec.resolve import resolve
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import MemorySpec, OptimizerSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator, vectors
 
 CPU = torch.device("cpu")
@@ -39,12 +40,12 @@ OPEN = torch.ones(2, 4, dtype=torch.bool)
 def setup_of(visible: Tensor = OPEN, *, hidden: bool = False, **memory: Any) -> Setup:
     """A linear net (or one with a hidden layer) on 3 inputs and 4 classes, SGD at rate 0.1."""
     spec = RunSpec(optimizer=OptimizerSpec(lr=0.1), memory=MemorySpec(**({"buffer": "reservoir"} | memory)))
-    select = None if spec.memory.buffer == "none" else catalog.component("buffers", spec.memory.buffer)
+    select = None if spec.memory.buffer == "none" else registry.component("buffers", spec.memory.buffer)
     randomness, cost = Randomness(3, CPU), Cost()
 
-    def fresh(seed: int) -> models.Net:
-        body = (lambda _: models.mlp((3,), hidden=(8,))) if hidden else (lambda _: nn.Identity())
-        return models.build(body, (3,), visible, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        body = (lambda _: nets.mlp((3,), hidden=(8,))) if hidden else (lambda _: nn.Identity())
+        return nets.build(body, (3,), visible, seed, CPU)
 
     buffer = Buffer(spec.memory, select, rng=randomness.memory, cost=cost)
     transform = Transform([0.0], [1.0], [], device=CPU, channels_last=False)

@@ -22,15 +22,18 @@ from scipy import stats
 
 import clsim
 from benchmarks.report import make
-from clsim import catalog, cli
+from clsim.cli import main
 from clsim.errors import InputError
-from clsim.metrics import ALL
-from clsim.reporting import formats, plots, report, show, tables
+from clsim.records import frame
+from clsim.records.frame import COSTS
+from clsim.records.metrics import ALL
+from clsim.records.store import RunFailure, Store
+from clsim.reporting import formats, grids, plots, report, show
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.comparisons import comparisons, ranks
-from clsim.reporting.report import COSTS, Published, ReportSpec
-from clsim.resolve import resolve
-from clsim.store import RunFailure, Store
+from clsim.reporting.report import Published, ReportSpec
+from clsim.spec import registry
+from clsim.spec.resolve import resolve
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
 
 
 def table(records: list[dict[str, Any]], spec: ReportSpec | None = None) -> Table:
-    return tables.tables(spec or ReportSpec(metrics=("accuracy",)), report.frame(records))[0]
+    return grids.tables(spec or ReportSpec(metrics=("accuracy",)), frame.frame(records))[0]
 
 
 def printed(records: list[dict[str, Any]], spec: ReportSpec, form: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -116,7 +119,7 @@ def test_a_missing_cell_and_a_missing_metric_are_dashes(
 def test_intransigence_is_held_against_the_joint_run_of_the_same_seed(made: dict[str, Any]) -> None:
     records = [varied(made, s, 0.5) for s in range(2)]
     records += [varied(made, s, 0.8 + 0.1 * s, strategy="joint", stream__presentation="joint") for s in range(2)]
-    runs = report.frame(records)
+    runs = frame.frame(records)
     of_er = runs[runs.strategy == "er"].set_index("seed").intransigence
     assert of_er.round(6).to_dict() == {0: 0.3, 1: 0.4}
 
@@ -216,11 +219,11 @@ def test_a_broken_report_is_named(text: str, message: str, tmp_path: Path) -> No
     assert str(tmp_path / "mine.toml") in str(caught.value)
 
 
-@pytest.mark.parametrize("name", catalog.file_names("reports"))
+@pytest.mark.parametrize("name", registry.file_names("reports"))
 def test_every_shipped_report_reads_and_shows(
     name: str, made: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = report.read_report(catalog.find_file("reports", name))
+    spec = report.read_report(registry.find_file("reports", name))
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
     asked = {key.replace(".", "__"): value for key, value in spec.filter.items() if "." in key}
@@ -272,14 +275,14 @@ def test_accuracy_is_drawn_over_a_setting(made: dict[str, Any], tmp_path: Path) 
     assert [p.name for p in plots.draw(spec, records, tmp_path)] == [
         f"split-digits-{kind}.png" for kind in ("curves", "over", "matrix")
     ]
-    figure = plots.over(spec, report.frame(records), "split-digits")
+    figure = plots.over(spec, frame.frame(records), "split-digits")
     (ax,) = figure.axes
     lines = {container.get_label(): container.lines[0].get_xydata() for container in ax.containers}
     assert sorted(lines) == ["er", "gdumb"]
     np.testing.assert_allclose(lines["er"], [[0.1, 61], [0.2, 71], [0.3, 80]])
     np.testing.assert_allclose(lines["gdumb"], [[0.1, 41], [0.2, 51]])
     with pytest.raises(InputError, match=r"over: strategy has values like 'er', allowed: numbers"):
-        plots.over(dataclasses.replace(spec, over="strategy"), report.frame(records), "split-digits")
+        plots.over(dataclasses.replace(spec, over="strategy"), frame.frame(records), "split-digits")
 
 
 def test_a_report_is_over_one_of_its_labels(tmp_path: Path) -> None:
@@ -342,7 +345,7 @@ def test_low_is_best_where_low_is_good(made: dict[str, Any]) -> None:
     for record in records[:3]:
         record["cost"] = [{**cost, "train_seconds": 1.0} for cost in record["cost"]]
     spec = ReportSpec(metrics=("accuracy", "train_seconds", "steps"))
-    accuracy, seconds, steps = tables.tables(spec, report.frame(records))
+    accuracy, seconds, steps = grids.tables(spec, frame.frame(records))
     assert [cell.best for cell in cells(accuracy).values()] == [False, True]
     slower = records[3]["cost"][0]["train_seconds"] < 0.2
     assert [cell.best for cell in cells(seconds).values()] == [not slower, slower]
@@ -355,8 +358,8 @@ def test_a_bound_and_a_paper_are_never_best_and_in_no_test(made: dict[str, Any])
     records += [varied(made, s, 0.9, strategy="joint", stream__presentation="joint") for s in range(3)]
     at = {"scenario": "split-digits", "strategy": "x"}
     spec = ReportSpec(metrics=("accuracy",), published=(Published(at, {"accuracy": [99.0]}, "somebody (2020)"),))
-    runs = report.frame(records)
-    (found,) = tables.tables(spec, runs)
+    runs = frame.frame(records)
+    (found,) = grids.tables(spec, runs)
     marked = [key for key, of in found.rows.items() for cell in of.values() if cell.best or cell.tied]
     assert [key[1] for key in marked] == ["b"]
     assert [cell.bound for of in found.rows.values() for cell in of.values()] == [False, False, True, False]
@@ -389,7 +392,7 @@ def test_paired_tests_are_those_of_the_common_seeds(made: dict[str, Any]) -> Non
         "b": [0.60, 0.61, 0.64, None, 0.9],
         "c": [0.52, 0.50, 0.55, 0.58, 0.5],
     }
-    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), report.frame(contest(made, values)))
+    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), frame.frame(contest(made, values)))
     assert [arm[1] for arm in found.arms] == ["b", "c", "a"]
     assert [(pair.a[1], pair.b[1], pair.n) for pair in found.pairs] == [("b", "c", 4), ("b", "a", 3), ("c", "a", 4)]
     p = []
@@ -411,7 +414,7 @@ def test_paired_tests_are_those_of_the_common_seeds(made: dict[str, Any]) -> Non
 def test_arms_without_common_seeds_are_compared_as_independent_samples(made: dict[str, Any]) -> None:
     a, b = [0.5, 0.53, 0.51], [0.6, 0.64, 0.62]
     (found,) = comparisons(
-        ReportSpec(metrics=("accuracy",)), report.frame(contest(made, {"a": [*a], "b": [None, None, None, *b]}))
+        ReportSpec(metrics=("accuracy",)), frame.frame(contest(made, {"a": [*a], "b": [None, None, None, *b]}))
     )
     (pair,) = found.pairs
     assert pair.n == 0
@@ -422,7 +425,7 @@ def test_arms_without_common_seeds_are_compared_as_independent_samples(made: dic
 
 def test_of_many_arms_each_is_compared_with_the_best(made: dict[str, Any]) -> None:
     values: dict[str, list[float | None]] = {f"b{i:02}": [0.5 + i / 100, 0.52 + i / 100, 0.51] for i in range(22)}
-    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), report.frame(contest(made, values)))
+    (found,) = comparisons(ReportSpec(metrics=("accuracy",)), frame.frame(contest(made, values)))
     assert len(found.pairs) == 21
     assert {pair.a[1] for pair in found.pairs} == {"b21"}
 
@@ -435,7 +438,7 @@ def test_ranks_are_taken_over_the_conditions_that_all_arms_have(made: dict[str, 
     ]
     records += contest(made, {"lonely": [0.9]}, scenario="x")
     spec = ReportSpec(metrics=("accuracy", "forgetting"))
-    found = ranks(spec, report.frame(records))[0]
+    found = ranks(spec, frame.frame(records))[0]
     assert [arm[1] for arm in found.arms] == ["b", "a", "c"]
     assert found.average == (1, 2, 3)
     assert found.conditions == (("x",), ("y",), ("z",))
@@ -446,7 +449,7 @@ def test_ranks_are_taken_over_the_conditions_that_all_arms_have(made: dict[str, 
 
 def test_ranks_need_three_arms_and_two_conditions(made: dict[str, Any]) -> None:
     records = contest(made, {"a": [0.5], "b": [0.6], "c": [0.7]})
-    assert ranks(ReportSpec(metrics=("accuracy",)), report.frame(records)) == []
+    assert ranks(ReportSpec(metrics=("accuracy",)), frame.frame(records)) == []
 
 
 def test_the_bootstrap_interval_is_shown_and_repeats(made: dict[str, Any]) -> None:
@@ -620,14 +623,14 @@ def test_made_up_records_are_valid_and_broken_folders_are_named(tmp_path: Path) 
         str(tmp_path / name / "record.json") for name in ("0" * 16, "f" * 16)
     ]
     assert not any(report.problem(record.data) for record in found)
-    assert len(report.frame(record.data for record in found)) == 12
+    assert len(frame.frame(record.data for record in found)) == 12
 
 
 def test_a_report_needs_neither_torch_nor_all_of_scipy(tmp_path: Path) -> None:
     make(tmp_path, 3)
     code = (
-        "import sys, clsim.cli; sys.argv = ['clsim', 'report', '--runs', sys.argv[1]]\n"
-        "try: clsim.cli.main()\n"
+        "import sys, clsim.cli.main; sys.argv = ['clsim', 'report', '--runs', sys.argv[1]]\n"
+        "try: clsim.cli.main.main()\n"
         "except SystemExit as end: assert not end.code\n"
         "print(sorted({'torch', 'avalanche', 'matplotlib', 'scipy.stats'} & set(sys.modules)))"
     )
@@ -639,7 +642,7 @@ def test_a_report_needs_neither_torch_nor_all_of_scipy(tmp_path: Path) -> None:
 def clsim_report(*arguments: str) -> int:
     sys.argv = ["clsim", "report", *arguments]
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     return int(end.value.code or 0)
 
 
@@ -708,7 +711,7 @@ def test_a_report_shows_the_readout_of_runs_that_have_it(
     spec = ReportSpec(metrics=metrics, rows=("strategy",))
     values = {
         (found.metric, row[0]): str(next(iter(cells.values())))
-        for found in tables.tables(spec, report.frame(records))
+        for found in grids.tables(spec, frame.frame(records))
         for row, cells in found.rows.items()
     }
     assert values["accuracy_neighbours", "er"] == "–"

@@ -17,36 +17,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import catalog, models
-from clsim.checks import check_hidden_labels
+from clsim.checks.hidden_labels import _stream, check_hidden_labels
 from clsim.checks.learners import Model, setup_of, snapshot, train_on
 from clsim.checks.samples import body
-from clsim.checks.semi import _stream
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup, Terms
-from clsim.learners import mixing as mixes
-from clsim.learners.ccic import Ccic, apart, hardest_triplets
-from clsim.learners.comatch import CoMatching, graph_loss
-from clsim.learners.mixing import Anchoring, Mixing, mixture, turned
-from clsim.learners.pseudolabels import Fixed, PseudoLabels
+from clsim.learners.semi import mixing as mixes
+from clsim.learners.semi.ccic import Ccic, apart, hardest_triplets
+from clsim.learners.semi.comatch import CoMatching, graph_loss
+from clsim.learners.semi.mixing import Anchoring, Mixing, mixture, turned
+from clsim.learners.semi.pseudolabels import Fixed, PseudoLabels
+from clsim.learners.semi.unlabelled import SemiSgd, Step, marginal, ramp, still_norm
 from clsim.learners.sgd import Sgd
-from clsim.learners.unlabelled import SemiSgd, Step, marginal, ramp, still_norm
+from clsim.models import nets
 from clsim.objectives.guesses import Alignment, beta, confident, one_hot, soft_cross_entropy, squared_error
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.spec import registry
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
 from tests.helpers import generator
 
 RIVALS = ("pseudo-label", "fixmatch", "mixmatch", "remixmatch", "comatch", "ccic")
 
 
-def without_norm(shape: models.Shape) -> nn.Module:
+def without_norm(shape: nets.Shape) -> nn.Module:
     """Samples do not see each other."""
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU())
 
 
 def made(name: str, model: Model = without_norm, **options: Any) -> tuple[Setup, Any]:
     setup = setup_of(model, buffered=True)
-    return setup, catalog.component("learners", name)(setup, **options)
+    return setup, registry.component("learners", name)(setup, **options)
 
 
 def second_experience(setup: Setup, learner: Any) -> Experience:
@@ -335,7 +335,7 @@ def test_ccic_votes_by_the_nearest_exemplars() -> None:
 @pytest.mark.parametrize("name", RIVALS)
 @pytest.mark.parametrize("foreign", [False, True])
 def test_permuting_hidden_labels_leaves_training_bit_identical(name: str, foreign: bool) -> None:
-    check_hidden_labels(catalog.component("learners", name), foreign=foreign)
+    check_hidden_labels(registry.component("learners", name), foreign=foreign)
 
 
 SUPERVISED: dict[str, dict[str, Any]] = {
@@ -375,7 +375,7 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
     setup.net.visible.fill_(True)  # the task is not known
     labels = dataclasses.replace(setup.spec.labels, unlabelled=source)
     setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, labels=labels))
-    learner = catalog.component("learners", "fixmatch")(setup, threshold=0.0)
+    learner = registry.component("learners", "fixmatch")(setup, threshold=0.0)
     guessed, taught = [], []
     loss: Callable[[Step], Any] = learner._loss
 
@@ -517,5 +517,6 @@ def test_a_run_with_any_buffer_ends(name: str, tmp_path: Path) -> None:
 def test_the_learners_are_what_their_names_say() -> None:
     setup = partial(setup_of, without_norm, buffered=True)
     assert all(
-        isinstance(catalog.component("learners", name)(setup()), Ccic if name == "ccic" else SemiSgd) for name in RIVALS
+        isinstance(registry.component("learners", name)(setup()), Ccic if name == "ccic" else SemiSgd)
+        for name in RIVALS
     )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import clsim
 from clsim.compat import import_torchvision
 from clsim.errors import InputError
-from clsim.learners.rwalk import RWalk
+from clsim.learners.regularisation.rwalk import RWalk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.importance import weights
 from tests.helpers import assert_same

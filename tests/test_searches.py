@@ -11,13 +11,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import clsim
-from clsim import grid
-from clsim.cli import app
+from clsim.cli.main import app
+from clsim.execution import plan
+from clsim.records import frame
+from clsim.records.search import Attempt, Search
+from clsim.records.store import RunRecord
 from clsim.reporting import report, runs, searches
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.terminal import Terminal
-from clsim.store import RunRecord
-from clsim.tradeoff import Attempt, Search
 
 SETTINGS = ["data.per_class=30", "training.epochs=1", "stream.setting=task", "stream.experiences=2"]
 SETTINGS += ["controller.first_rates=[0.1, 0.01]", "controller.rates=[0.01]"]
@@ -76,28 +77,28 @@ def test_the_summary_says_what_moved_and_what_was_not_reached() -> None:
 
 def test_a_report_has_a_line_for_what_was_chosen(records: list[RunRecord]) -> None:
     data = [record.data for record in records]
-    (shown,) = searches.chosen(ReportSpec(), report.frame(data), data)
+    (shown,) = searches.chosen(ReportSpec(), frame.frame(data), data)
     assert [line.labels[shown.names.index("strategy")] for line in shown.lines] == ["finetune", "mas"]
     once, mas = (list(line.entries) for line in shown.lines)
     assert once[1:3] == ["–", "–"]
     assert mas[1].startswith("strength ")
     assert len(mas[0].split()) == 2  # a rate a task
     assert mas[3] == "2.5"  # trainings: three in the first task, two in the second
-    assert searches.chosen(ReportSpec(), report.frame(data[:0]), []) == []
+    assert searches.chosen(ReportSpec(), frame.frame(data[:0]), []) == []
     without = ReportSpec(filter={"strategy": "finetune"})
-    assert len(searches.chosen(without, report.frame(data), data)[0].lines) == 1
+    assert len(searches.chosen(without, frame.frame(data), data)[0].lines) == 1
 
 
 def test_a_controller_tells_rows_apart_by_its_name_alone(records: list[RunRecord], tmp_path: Path) -> None:
     plain = clsim.run("split-digits", "mas", settings=[*SETTINGS[:4], "stream.validation=0.2"], runs=tmp_path)
-    names, chosen = report.groups(ReportSpec(), report.frame([r.data for r in (*records, plain)]))
+    names, chosen = report.groups(ReportSpec(), frame.frame([r.data for r in (*records, plain)]))
     assert [name for name in names if name.startswith("controller")] == ["controller"]
     assert sorted(set(chosen["controller"])) == ["stability-decay", "–"]
 
 
 def test_a_page_has_every_training(records: list[RunRecord]) -> None:
     data = [record.data for record in records]
-    rows = {row["fingerprint"]: row for row in report.frame(data).to_dict("records")}
+    rows = {row["fingerprint"]: row for row in frame.frame(data).to_dict("records")}
     packed = runs.packed(data, rows)
     assert [len(run["searches"]) for run in packed["runs"]] == [5] * 4
     assert {len(row) for run in packed["runs"] for row in run["searches"]} == {len(packed["searches"])}
@@ -115,5 +116,5 @@ def test_show_prints_a_runs_folder(records: list[RunRecord], tmp_path: Path) -> 
 
 def test_the_command_of_a_run_names_its_controller() -> None:
     flags = {"memory": {}, "training": {}, "controller": {"name": "stability-decay"}}
-    words = shlex.split(grid.command("split-digits", "mas", flags, [], 3))
+    words = shlex.split(plan.command("split-digits", "mas", flags, [], 3))
     assert words[-4:] == ["--controller", "stability-decay", "--seed", "3"]

@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clsim import cli, picks
+from clsim.cli import main
 from clsim.data import arrays
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.execution import select
+from clsim.pool.pool import Pool, Selection
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def clsim(*words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["clsim", *words])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main.main()
     return int(caught.value.code or 0)
 
 
@@ -205,7 +206,7 @@ def test_a_selector_that_needs_a_net_is_told_so(asks: str) -> None:
         return Selection(torch.arange(budget))
 
     with pytest.raises(InputError, match=r"needy'?: the selector asks for a net .* but there are features alone"):
-        picks.select(needy, features=blobs()[0], budget=3)
+        select.select(needy, features=blobs()[0], budget=3)
 
 
 def test_dropout_and_committees_need_a_net_too() -> None:
@@ -217,7 +218,7 @@ def test_dropout_and_committees_need_a_net_too() -> None:
 
     for needy in (dropout, committee):
         with pytest.raises(InputError, match="there are features alone"):
-            picks.select(needy, features=blobs()[0], budget=3)
+            select.select(needy, features=blobs()[0], budget=3)
 
 
 def test_float32_features_are_neither_copied_nor_written() -> None:
@@ -226,20 +227,20 @@ def test_float32_features_are_neither_copied_nor_written() -> None:
     before = Path("x.npy").read_bytes()
     mapped = arrays.features("x.npy")
     assert isinstance(mapped.base, np.memmap) or isinstance(mapped, np.memmap)
-    found = picks.select("kcenter", features="x.npy", budget=4)
+    found = select.select("kcenter", features="x.npy", budget=4)
     assert found.pool.features.data_ptr() == found.pool.data.x.data_ptr()
     assert Path("x.npy").read_bytes() == before
     for other in (x.astype(np.float64), x.astype(">f4"), np.asfortranarray(x), torch.from_numpy(x)):
-        assert picks.select("kcenter", features=other, budget=4).index.tolist() == found.index.tolist()
+        assert select.select("kcenter", features=other, budget=4).index.tolist() == found.index.tolist()
 
 
 def test_coverage_is_what_it_says() -> None:
     x = np.array([[0.0], [1.0], [10.0], [4.0]], dtype=np.float32)
-    found = picks.select("kcenter", features=x, labels=[3, 3, 7, -1], budget=2)
+    found = select.select("kcenter", features=x, labels=[3, 3, 7, -1], budget=2)
     assert found.coverage(np.array([0, 2])) == pytest.approx((4.0, 1.25))
     assert found.index.tolist() == [3, 2]  # the one nearest the mean has no label
     assert found.counts == {"3": (0, 2), "7": (1, 1)}
-    everything = picks.select("random", features=x, budget=9)
+    everything = select.select("random", features=x, budget=9)
     assert len(everything.index) == 4
     assert everything.coverage() == everything.coverage_at_random() == (0.0, 0.0)
 
@@ -247,7 +248,7 @@ def test_coverage_is_what_it_says() -> None:
 def test_duplicates_among_the_picks_are_counted() -> None:
     x = np.zeros((4, 2), dtype=np.float32)
     x[3] = 1
-    assert picks.select("random", features=x, budget=4).unique == 0.5
+    assert select.select("random", features=x, budget=4).unique == 0.5
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -260,17 +261,17 @@ def test_a_picture_of_next_to_nothing(n: int, d: int) -> None:
 
 def test_torch_is_left_as_it_was() -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    picks.select("herding", dataset="digits", budget=5, epochs=1, threads=1)
+    select.select("herding", dataset="digits", budget=5, epochs=1, threads=1)
     assert torch.equal(state, torch.get_rng_state())
     assert torch.get_num_threads() == threads
 
 
 def test_classes_of_a_random_choice_add_up() -> None:
     x, y = blobs(300, classes=3)
-    found = picks.select("random", features=x, labels=y, budget=50, seed=4)
+    found = select.select("random", features=x, labels=y, budget=50, seed=4)
     assert sum(picked for picked, _ in found.counts.values()) == 50
     assert {of for _, of in found.counts.values()} == {100}
-    assert found.index.tolist() != picks.select("random", features=x, labels=y, budget=50, seed=5).index.tolist()
+    assert found.index.tolist() != select.select("random", features=x, labels=y, budget=50, seed=5).index.tolist()
 
 
 @pytest.mark.slow

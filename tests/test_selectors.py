@@ -10,13 +10,13 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import catalog
-from clsim.checks import check_selector
-from clsim.pool import Pool, Selection
+from clsim.checks.selectors import check_selector
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.combinators import per_class, quotas
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.random import class_balanced, random, reservoir
+from clsim.spec import components, registry
 from tests.helpers import generator, pool_of
 
 
@@ -50,12 +50,12 @@ ACQUISITIONS = {
 
 @pytest.mark.parametrize("name", sorted(ACQUISITIONS))
 def test_an_acquisition_reads_no_label(name: str) -> None:
-    check_selector(catalog.component("selectors", name), reads_labels=False)
+    check_selector(registry.component("selectors", name), reads_labels=False)
 
 
-@pytest.mark.parametrize("name", catalog.COMPONENTS["selectors"])
+@pytest.mark.parametrize("name", components.COMPONENTS["selectors"])
 def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
-    check_selector(catalog.component("buffers", name))
+    check_selector(registry.component("buffers", name))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,20 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim import catalog
-from clsim.checks import CheckFailed, check_hidden_labels
+from clsim.checks.hidden_labels import _stream, check_hidden_labels
 from clsim.checks.learners import setup_of, train_on
-from clsim.checks.semi import _stream
+from clsim.checks.samples import CheckFailed
 from clsim.errors import InputError
-from clsim.learners import Setup, Terms
-from clsim.learners.labelled import Labelled
-from clsim.learners.neighbours import SoftNeighbours
-from clsim.learners.projection import freeze_norm
+from clsim.learners.semi.heads import freeze_norm
+from clsim.learners.semi.labelled import Labelled
+from clsim.learners.semi.paws import SoftNeighbours
 from clsim.learners.sgd import Sgd
-from clsim.objectives.neighbours import consistency, cross_entropy, mean_entropy, posterior, sharpen, smoothed
-from clsim.optimizers import build, rate
-from clsim.specs import OptimizerSpec
-from clsim.streams import Experience, Stream
+from clsim.models.optimizers import build, rate
+from clsim.objectives.soft_neighbours import consistency, cross_entropy, mean_entropy, sharpen
+from clsim.spec import registry
+from clsim.spec.tables import OptimizerSpec
+from clsim.streams.stream import Experience, Stream
+from clsim.training.contract import Setup, Terms
+from clsim.training.neighbours import posterior, smoothed
 from tests.helpers import generator
 
 SEMI = ("paws", "csl", "nncsl")
@@ -126,7 +127,7 @@ def test_at_new_equal_to_old_the_distillation_is_the_teachers_mean_entropy_and_a
 
 def learner(name: str = "nncsl", **options: Any) -> tuple[Setup, SoftNeighbours]:
     setup = setup_of(buffered=True)
-    return setup, catalog.component("learners", name)(setup, **options)
+    return setup, registry.component("learners", name)(setup, **options)
 
 
 def test_a_support_has_as_many_of_each_class_and_tells_current_from_past() -> None:
@@ -243,7 +244,7 @@ def test_batch_norm_is_frozen_after_the_first_experience_unless_it_is_switched_o
 @pytest.mark.parametrize("name", SEMI)
 @pytest.mark.parametrize("foreign", [False, True])
 def test_permuting_hidden_labels_leaves_training_bit_identical(name: str, foreign: bool) -> None:
-    check_hidden_labels(catalog.component("learners", name), foreign=foreign)
+    check_hidden_labels(registry.component("learners", name), foreign=foreign)
 
 
 def test_the_check_sees_a_learner_that_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars, concatenate
-from clsim.learners.separated import SsIl
-from clsim.models import Net
-from clsim.objectives.separated import Separated
+from clsim.learners.replay.ss_il import SsIl
+from clsim.models.nets import Net
+from clsim.objectives.separated_softmax import Separated
+from clsim.pool.exemplars import Exemplars, concatenate
 from tests.helpers import assert_same, generator
 from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
 

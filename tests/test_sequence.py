@@ -11,13 +11,13 @@ import torch
 from scipy import io
 
 import clsim
-from clsim import divide
 from clsim.compat import import_torchvision
-from clsim.data import Dataset, load
-from clsim.data.datasets import long_tail, moments
+from clsim.data.cache import Dataset, moments
+from clsim.data.datasets import load, long_tail
 from clsim.errors import InputError
-from clsim.resolve import resolve
-from clsim.specs import DataSpec, StreamSpec
+from clsim.spec.resolve import resolve
+from clsim.spec.tables import DataSpec, StreamSpec
+from clsim.streams import build
 from tests.test_datasets import kmnist, tiny_imagenet
 
 CPU = torch.device("cpu")
@@ -115,15 +115,15 @@ def test_data_sets_stand_one_after_the_other(tmp_path: Path, svhn) -> None:
 def test_each_data_set_is_a_task_with_classes_of_its_own(tmp_path: Path, svhn) -> None:
     whole = sequence(tmp_path, svhn, "svhn", "kmnist", "digits")
     spec = StreamSpec(kind="sequence", experiences=3)
-    stream = divide.build(whole, spec, 0, CPU)
+    stream = build.build(whole, spec, 0, CPU)
     assert stream.classes == tuple(tuple(range(10 * k, 10 * k + 10)) for k in range(3))
     assert stream.visible.shape == (3, 30)
     assert stream.visible.sum(1).tolist() == [10, 10, 10]
     assert stream.test_sizes[:2] == [20, 20]
-    domain = divide.build(whole, StreamSpec(kind="sequence", setting="domain", experiences=3), 0, CPU)
+    domain = build.build(whole, StreamSpec(kind="sequence", setting="domain", experiences=3), 0, CPU)
     assert domain.visible.shape == (3, 10)
     assert domain.experience(1).train.y.max() == 9
-    turned = divide.build(whole, StreamSpec(kind="sequence", experiences=3, tasks="seeded"), 1, CPU)
+    turned = build.build(whole, StreamSpec(kind="sequence", experiences=3, tasks="seeded"), 1, CPU)
     assert set(turned.classes) == set(stream.classes)
 
 
@@ -163,9 +163,9 @@ def test_sequences_that_cannot_be(data: dict, message: str, tmp_path: Path) -> N
 def test_streams_of_sequences_that_cannot_be(tmp_path: Path, svhn) -> None:
     whole = sequence(tmp_path, svhn, "svhn", "kmnist")
     with pytest.raises(InputError, match=r"stream\.experiences: found 5 with 2 data sets, allowed: 2"):
-        divide.build(whole, StreamSpec(kind="sequence"), 0, CPU)
+        build.build(whole, StreamSpec(kind="sequence"), 0, CPU)
     with pytest.raises(InputError, match=r"stream\.kind: found 'sequence' with the data set 'kmnist'"):
-        divide.build(load(DataSpec("kmnist"), tmp_path), StreamSpec(kind="sequence"), 0, CPU)
+        build.build(load(DataSpec("kmnist"), tmp_path), StreamSpec(kind="sequence"), 0, CPU)
     with pytest.raises(InputError, match=r"stream\.order: found 'seeded' with kind 'sequence'"):
         StreamSpec(kind="sequence", order="seeded")
 
@@ -199,7 +199,7 @@ def test_a_long_tail_comes_in_order_or_shuffled(tmp_path: Path) -> None:
     lengths = {}
     for order in ("fixed", "seeded"):
         spec = StreamSpec(setting="class", experiences=5, order=order)  # type: ignore[arg-type]
-        stream = divide.build(data, spec, 0, CPU)
+        stream = build.build(data, spec, 0, CPU)
         lengths[order] = [len(stream.experience(i).train) for i in range(5)]
     assert lengths["fixed"] == sorted(lengths["fixed"], reverse=True)
     assert lengths["seeded"] != sorted(lengths["seeded"], reverse=True)

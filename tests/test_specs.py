@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from clsim import api, catalog, specs
 from clsim.errors import InputError
-from clsim.resolve import resolve
+from clsim.execution import execute
 from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
-from clsim.specs import RunSpec
-from clsim.strict import merge
+from clsim.spec import components, registry, run
+from clsim.spec.reader import merge
+from clsim.spec.resolve import resolve
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import StreamSpec
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"memry": {}}, r"memry: unknown key; did you mean 'memory'\?"),
@@ -45,49 +47,49 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("tables", "message"), REFUSED)
 def test_what_is_mistyped_is_refused_where_it_stands(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=rf"^my\.toml: {message}") as caught:
-        specs.read(tables, "my.toml")
+        run.read(tables, "my.toml")
     assert "\n" not in str(caught.value)
 
 
 def test_a_spec_survives_its_own_dictionary() -> None:
     spec = resolve("split-cifar100", "er", settings=["optimizer.milestones=[0.5, 0.9]", "model.options.width=3"])
-    assert specs.read(spec.as_dict(), "again") == spec
-    assert specs.read(spec.as_dict(), "again").fingerprint == spec.fingerprint
+    assert run.read(spec.as_dict(), "again") == spec
+    assert run.read(spec.as_dict(), "again").fingerprint == spec.fingerprint
 
 
 def test_every_value_of_a_spec_is_in_the_fingerprint() -> None:
-    base = RunSpec(stream=specs.StreamSpec(validation=0.2))  # without which nothing may go by it
+    base = RunSpec(stream=StreamSpec(validation=0.2))  # without which nothing may go by it
     seen = {base.fingerprint}
-    for name, kind in specs.TABLES.items():
+    for name, kind in run.TABLES.items():
         for field in dataclasses.fields(kind):
             value = getattr(getattr(base, name), field.name)
             changed = object.__new__(kind)  # without the limits: any other value will do
             changed.__dict__.update(vars(getattr(base, name)) | {field.name: [value, "other"]})
             seen.add(dataclasses.replace(base, **{name: changed}).fingerprint)
     seen |= {dataclasses.replace(base, **change).fingerprint for change in ({"seed": 1}, {"scenario": "x"})}
-    assert len(seen) == 3 + sum(len(dataclasses.fields(kind)) for kind in specs.TABLES.values())
+    assert len(seen) == 3 + sum(len(dataclasses.fields(kind)) for kind in run.TABLES.values())
 
 
-@pytest.mark.parametrize("scenario", catalog.file_names("scenarios"))
-@pytest.mark.parametrize("strategy", catalog.file_names("strategies"))
+@pytest.mark.parametrize("scenario", registry.file_names("scenarios"))
+@pytest.mark.parametrize("strategy", registry.file_names("strategies"))
 def test_every_shipped_scenario_goes_with_every_strategy(scenario: str, strategy: str) -> None:
     spec = resolve(scenario, strategy)
     assert (spec.scenario, spec.strategy) == (scenario, strategy)
 
 
-@pytest.mark.parametrize("kind", catalog.FILES)
+@pytest.mark.parametrize("kind", registry.FILES)
 def test_every_shipped_file_says_what_it_is(kind: str) -> None:
-    for entry in catalog.entries(kind):
+    for entry in registry.entries(kind):
         assert entry.title, entry
 
 
-@pytest.mark.parametrize("kind", [*catalog.COMPONENTS, "datasets"])
+@pytest.mark.parametrize("kind", [*components.COMPONENTS, "datasets"])
 def test_every_component_is_found_and_says_what_it_is(kind: str) -> None:
-    for entry in catalog.entries(kind):
+    for entry in registry.entries(kind):
         assert entry.title, entry
         if kind != "datasets":
-            assert callable(catalog.component(kind, entry.name))
-            assert Path(catalog.place(kind, entry.name).rpartition(":")[0]).is_file()
+            assert callable(registry.component(kind, entry.name))
+            assert Path(registry.place(kind, entry.name).rpartition(":")[0]).is_file()
 
 
 def write(path: Path, text: str) -> str:
@@ -192,8 +194,8 @@ def test_a_component_is_found_by_file_module_and_combinator(tmp_path: Path, monk
         "per_class(./mine_for_test.py:pick)",
         "per_class(kcenter)",
     ):
-        assert callable(catalog.component("buffers", name))
-    assert catalog.component("buffers", "./mine_for_test.py:pick", {"power": 2}).keywords == {"power": 2}
+        assert callable(registry.component("buffers", name))
+    assert registry.component("buffers", "./mine_for_test.py:pick", {"power": 2}).keywords == {"power": 2}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_a_component_is_found_by_file_module_and_combinator(tmp_path: Path, monk
         ("./broken.py:pick", {}, "cannot import './broken.py'"),
         ("clsim.selectors.nothing:f", {}, "cannot import"),
         ("per_clas(kcenter)", {}, r"unknown combinator 'per_clas'; did you mean 'per_class'\?"),
-        ("clsim.catalog:FILES", {}, "is a tuple, allowed: a function or a class"),
+        ("clsim.spec.registry:FILES", {}, "is a tuple, allowed: a function or a class"),
         ("./mine.py:pick", {"powr": 2}, r"unknown option 'powr'.*did you mean 'power'\?"),
         ("./mine.py:pick", {"rng": 2}, "unknown option 'rng'"),
         ("kcenter", {"metrik": "cosine"}, r"unknown option 'metrik'.*did you mean 'metric'\?"),
@@ -218,13 +220,13 @@ def test_a_component_that_is_not_there_is_refused(
     write(tmp_path / "mine.py", SELECTOR)
     write(tmp_path / "broken.py", "def pick(:")
     with pytest.raises(InputError, match=message) as caught:
-        catalog.component("buffers", name, options, "[memory.options]")
+        registry.component("buffers", name, options, "[memory.options]")
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_selector_has_bound_tells_it_from_another() -> None:
     texts = [
-        api._source(s)
+        execute._source(s)
         for s in (
             k_center,
             functools.partial(k_center, metric="cosine"),
@@ -235,9 +237,9 @@ def test_what_a_selector_has_bound_tells_it_from_another() -> None:
         )
     ]
     assert len(set(texts)) == 6
-    assert api._source(per_class(k_center)) == texts[3]
+    assert execute._source(per_class(k_center)) == texts[3]
     with pytest.raises(InputError, match="cannot be read"):
-        api._source(len)
+        execute._source(len)
 
 
 def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,5 +250,5 @@ def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: p
         "[clsim.selectors]\nlab-pick = lab_for_test:pick\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert callable(catalog.component("buffers", "lab-pick"))
-    assert "lab-pick" in [entry.name for entry in catalog.entries("buffers")]
+    assert callable(registry.component("buffers", "lab-pick"))
+    assert "lab-pick" in [entry.name for entry in registry.entries("buffers")]

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 import clsim
-from clsim import data, divide, loop
-from clsim.condense import condense
-from clsim.data import tiles
+from clsim.data import datasets, tiles
 from clsim.errors import InputError
-from clsim.loop import Quiet, assemble
-from clsim.pool import Cost
-from clsim.resolve import resolve
-from clsim.specs import RunSpec
-from clsim.store import Store
-from clsim.streams import Stream
+from clsim.execution.condense import condense
+from clsim.pool.pool import Cost
+from clsim.records.store import Store
+from clsim.spec.resolve import resolve
+from clsim.spec.run import RunSpec
+from clsim.streams import build
+from clsim.streams.stream import Stream
+from clsim.training import contract
+from clsim.training.assemble import assemble
+from clsim.training.progress import Quiet
 from tests.helpers import assert_same
 from tests.test_bad_input import refused
 
@@ -53,10 +55,10 @@ def spec_of(*settings: str, scenario: str = "split-digits", start: str = "set.np
 
 
 def stream_of(spec: RunSpec) -> Stream:
-    return divide.build(data.load(spec.data, Path("data")), spec.stream, spec.seed, CPU)
+    return build.build(datasets.load(spec.data, Path("data")), spec.stream, spec.seed, CPU)
 
 
-def begun(*settings: str, **how: Any) -> tuple[loop.Setup, Stream]:
+def begun(*settings: str, **how: Any) -> tuple[contract.Setup, Stream]:
     spec = spec_of(*settings, **how)
     stream = stream_of(spec)
     return assemble(spec, stream, Cost())[0], stream

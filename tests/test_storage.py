@@ -11,20 +11,21 @@ import pytest
 import torch
 
 import clsim
-from clsim import catalog
-from clsim.exemplars import Exemplars
-from clsim.learners.imm import mean_imm, mode_imm
-from clsim.learners.penalties import ewc, mas, online_ewc
+from clsim.learners.regularisation.imm import mean_imm, mode_imm
+from clsim.learners.regularisation.penalties import ewc, mas, online_ewc
+from clsim.learners.regularisation.si import Si
 from clsim.learners.sgd import Sgd
-from clsim.learners.si import Si
-from clsim.memory import Buffer
-from clsim.models import Net
-from clsim.pool import Cost
-from clsim.reporting.report import frame, problem, read_report
-from clsim.resolve import resolve
+from clsim.memory.buffer import Buffer
+from clsim.models.nets import Net
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
+from clsim.records.frame import frame
+from clsim.reporting.report import problem, read_report
 from clsim.selectors.random import task_balanced
-from clsim.specs import MemorySpec
-from clsim.storage import state_bytes
+from clsim.spec import registry
+from clsim.spec.resolve import resolve
+from clsim.spec.tables import MemorySpec
+from clsim.training.checkpoint import state_bytes
 from tests.helpers import generator
 from tests.test_memory import make_pool, stream
 from tests.test_penalties import experience, learn, setup_of
@@ -178,7 +179,7 @@ def test_strategies_that_keep_a_share_a_task(strategy: str, tmp_path: Path) -> N
 
 
 def test_the_surveys_report_has_the_published_rows_of_the_anchors() -> None:
-    survey, anchors = (read_report(catalog.find_file("reports", name)) for name in ("survey", "anchors"))
+    survey, anchors = (read_report(registry.find_file("reports", name)) for name in ("survey", "anchors"))
     there = [row for row in anchors.published if row.at["scenario"] == "split-tiny-imagenet-10x20"]
     assert list(survey.published) == there
     assert len(there) == 8
@@ -186,11 +187,11 @@ def test_the_surveys_report_has_the_published_rows_of_the_anchors() -> None:
 
 
 def test_the_surveys_study_is_what_it_says() -> None:
-    from clsim import grid
-    from clsim.store import Store
+    from clsim.execution import plan
+    from clsim.records.store import Store
 
-    study = grid.find_study("survey")
-    planned = grid.plan(study, Store(Path("nowhere")))
+    study = plan.find_study("survey")
+    planned = plan.plan(study, Store(Path("nowhere")))
     assert len(planned) == 3 * len(study.strategy)
     for run in planned:
         assert (run.spec.stream.setting, run.spec.data.per_class, run.spec.training.epochs) == ("task", 1000, 5)

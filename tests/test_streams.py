@@ -11,12 +11,12 @@ from scipy import stats
 from torch.utils.data import TensorDataset
 
 import clsim
-from clsim import divide, streams
 from clsim.compat import import_torchvision
-from clsim.data import Dataset
-from clsim.data.datasets import moments
+from clsim.data.cache import Dataset, moments
 from clsim.errors import InputError
-from clsim.specs import StreamSpec
+from clsim.spec.tables import StreamSpec
+from clsim.streams import build as build_module
+from clsim.streams.stream import Stream
 
 CPU = torch.device("cpu")
 
@@ -34,8 +34,8 @@ def dataset(classes: int = 6, per_class: int = 10, *, shape: tuple[int, ...] = (
     return Dataset("made", x, y, x[: n // 2], y[: n // 2], names, tuple(mean), tuple(std))
 
 
-def build(spec: StreamSpec, data: Dataset | None = None, seed: int = 0) -> streams.Stream:
-    return divide.build(data or dataset(), spec, seed, CPU)
+def build(spec: StreamSpec, data: Dataset | None = None, seed: int = 0) -> Stream:
+    return build_module.build(data or dataset(), spec, seed, CPU)
 
 
 @pytest.mark.parametrize("order", ["fixed", "seeded"])
@@ -187,9 +187,9 @@ def test_vectors_are_permuted_too_and_not_rotated() -> None:
 
 def test_rotation_turns_counter_clockwise() -> None:
     x = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(divide.rotation(0)(x), x)
-    assert torch.equal(divide.rotation(90)(x), x.rot90(1, (2, 3)))
-    assert torch.equal(divide.rotation(180)(x), x.flip(2, 3))
+    assert torch.equal(build_module.rotation(0)(x), x)
+    assert torch.equal(build_module.rotation(90)(x), x.rot90(1, (2, 3)))
+    assert torch.equal(build_module.rotation(180)(x), x.flip(2, 3))
     angles = build(StreamSpec(kind="rotated", setting="domain", experiences=2))
     assert torch.equal(angles.experience(1).train.x, torch.from_numpy(dataset().train_x).rot90(1, (2, 3)))
 

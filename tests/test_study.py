@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 import clsim as package
-from clsim import cli, grid
-from clsim.engines import EngineSpec
+from clsim.cli import main
 from clsim.errors import InputError
-from clsim.resolve import as_text, keeps_memory, parsed, resolve
-from clsim.store import Store
-from clsim.supervise import RunState, running_accuracy, time_left
+from clsim.execution import plan
+from clsim.execution.engines.engine import EngineSpec
+from clsim.execution.study import RunState, running_accuracy, time_left
+from clsim.records.store import Store
+from clsim.spec.resolve import as_text, keeps_memory, parsed, resolve
 
 SMALL = {"data.per_class": 20, "stream.experiences": 2}
 FLAGS = ["--set", "data.per_class=20", "--set", "stream.experiences=2"]
@@ -35,12 +36,12 @@ def clsim(*words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["clsim", *words])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main.main()
     return int(caught.value.code or 0)
 
 
-def planned(tables: dict[str, Any], runs: str = "runs") -> list[grid.Planned]:
-    return grid.plan(grid.read(tables, "test"), Store(Path(runs)))
+def planned(tables: dict[str, Any], runs: str = "runs") -> list[plan.Planned]:
+    return plan.plan(plan.read(tables, "test"), Store(Path(runs)))
 
 
 def test_the_grid_of_the_issue() -> None:
@@ -63,7 +64,7 @@ def test_runs_are_those_of_the_command_in_their_record(capsys: pytest.CaptureFix
         "seeds": [3],
         "set": {"model.options.hidden": [[10], [10, 20]], "data.augment": [["crop"]], "optimizer.lr": 0.05},
     }
-    runs = grid.plan(grid.read(tables, "test"), Store(Path("runs")), {"precision": "bf16", "threads": 2})
+    runs = plan.plan(plan.read(tables, "test"), Store(Path("runs")), {"precision": "bf16", "threads": 2})
     assert len(runs) == 2 * (2 + 1 + 2)
     for run in runs:
         words = shlex.split(run.command)
@@ -120,7 +121,7 @@ def test_a_setting_is_read_as_it_was_written(value: Any) -> None:
 )
 def test_a_wrong_study_file(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        grid.read(tables, "my.toml")
+        plan.read(tables, "my.toml")
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,11 @@ def test_a_wrong_grid_is_refused_before_anything_runs(tables: dict[str, Any], me
 @pytest.mark.parametrize("text", ["a,,b", "a,", "", "per_class(a", '"a,b'])
 def test_a_list_that_does_not_end_well(text: str) -> None:
     with pytest.raises(InputError, match=r"--buffer: found .* allowed: values with a comma between them"):
-        grid.split(text, "--buffer")
+        plan.split(text, "--buffer")
 
 
 def test_a_path_with_an_apostrophe_is_one_value() -> None:
-    assert grid.split("./it's.py:f,random", "--buffer") == ["./it's.py:f", "random"]
+    assert plan.split("./it's.py:f,random", "--buffer") == ["./it's.py:f", "random"]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ def test_a_plan_tells_what_is_done_and_what_it_will_take(capsys: pytest.CaptureF
     record = package.run(buffer="random", memory=20, settings=[f"{k}={v}" for k, v in SMALL.items()])
     runs = planned({"buffer": ["random", "kcenter"], "memory": 20, "seeds": 2, "set": SMALL})
     assert [run.finished for run in runs] == [True, False, False, False]
-    known = grid.with_expected_seconds(runs, Store(Path("runs")))
-    took = grid.seconds_of(record.data)
+    known = plan.with_expected_seconds(runs, Store(Path("runs")))
+    took = plan.seconds_of(record.data)
     assert [run.seconds for run in known] == [None, *[pytest.approx(took)] * 3]
     assert clsim(*words, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -275,7 +276,7 @@ def test_nothing_to_do_is_quick_and_heavy_free(capsys: pytest.CaptureFixture[str
     assert clsim(*words, "--quiet") == 0
     before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*")}
     code = (
-        f"import sys; sys.argv = ['clsim', *{words!r}]\nfrom clsim.cli import main\n"
+        f"import sys; sys.argv = ['clsim', *{words!r}]\nfrom clsim.cli.main import main\n"
         "try:\n    main()\nfinally:\n    print(sorted({'torch', 'avalanche'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

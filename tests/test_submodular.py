@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim import catalog
-from clsim.checks import check_selector
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.selectors import facilities, functions
 from clsim.selectors.craig import craig, shares
@@ -27,6 +26,7 @@ from clsim.selectors.submodular import (
     graph_cut,
     log_det,
 )
+from clsim.spec import registry
 from tests.helpers import generator, pool_of
 
 Formula = Callable[[Sequence[int]], float]
@@ -497,17 +497,17 @@ def test_no_option_is_taken_that_makes_no_sense() -> None:
     "name", ["facility-location", "graph-cut", "log-det", "disparity-min", "disparity-sum", "feature-based"]
 )
 def test_by_features_they_are_acquisitions_that_read_no_labels(name: str) -> None:
-    check_selector(catalog.component("selectors", name), reads_labels=False)
+    check_selector(registry.component("selectors", name), reads_labels=False)
 
 
 @pytest.mark.parametrize("optimiser", ["naive", "lazy", "approximate-lazy", "stochastic"])
 @pytest.mark.parametrize("similarities", ["dense", "blocks", "sparse"])
 def test_the_contract_holds_in_every_form(similarities: str, optimiser: str) -> None:
     options = {"similarities": similarities, "optimiser": optimiser}
-    check_selector(catalog.component("selectors", "facility-location", options), reads_labels=False)
+    check_selector(registry.component("selectors", "facility-location", options), reads_labels=False)
 
 
 @pytest.mark.parametrize("name", ["graph-cut", "log-det", "feature-based", "craig"])
 @pytest.mark.parametrize("optimiser", ["lazy", "approximate-lazy", "stochastic"])
 def test_the_contract_holds_with_every_optimiser(name: str, optimiser: str) -> None:
-    check_selector(catalog.component("selectors", name, {"optimiser": optimiser}))
+    check_selector(registry.component("selectors", name, {"optimiser": optimiser}))

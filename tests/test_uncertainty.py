@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clsim import catalog, models
-from clsim.checks import check_selector
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as trained_pool
+from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.pool import Pool
+from clsim.models import nets
+from clsim.pool.pool import Pool
 from clsim.selectors import scores, uncertainty
+from clsim.spec import registry
 from tests.helpers import generator, pool_of, vectors
 
 MEASURES = ["least-confidence", "entropy", "margin", "variation-ratio"]
@@ -27,7 +28,7 @@ def softmaxes(*shape: int, seed: int = 0) -> Tensor:
 
 def pool_saying(p: Tensor, dropout: float | None = None) -> Pool:
     """A pool under a net that gives these probabilities (n, C)."""
-    net = models.build(
+    net = nets.build(
         lambda shape: nn.Identity() if dropout is None else nn.Sequential(nn.Dropout(dropout)),
         (p.shape[1],),
         torch.ones(1, p.shape[1], dtype=torch.bool),
@@ -41,7 +42,7 @@ def pool_saying(p: Tensor, dropout: float | None = None) -> Pool:
 
 
 def chosen(name: str, pool: Pool, budget: int, **options: object) -> list[int]:
-    return catalog.component("selectors", name)(pool, budget, rng=generator(), **options).index.tolist()
+    return registry.component("selectors", name)(pool, budget, rng=generator(), **options).index.tolist()
 
 
 def test_entropy_has_its_closed_forms() -> None:
@@ -170,7 +171,7 @@ def test_nan_never_wins_and_ties_go_to_the_second_key_then_to_the_earlier_row() 
 def test_classes_that_a_task_does_not_have_are_no_runners_up() -> None:
     """A sample of a task with one class is certain, whatever the others' logits are."""
     visible = torch.tensor([[True, True, True], [True, False, False]])
-    net = models.build(lambda shape: nn.Identity(), (3,), visible, 0, torch.device("cpu"))
+    net = nets.build(lambda shape: nn.Identity(), (3,), visible, 0, torch.device("cpu"))
     data = dataclasses.replace(vectors(torch.zeros(4, 3)), task=torch.tensor([0, 1, 0, 1]))
     pool = Pool(data, net, lambda x: x)
     for name in MEASURES:
@@ -187,7 +188,7 @@ RANKED = {
 
 @pytest.mark.parametrize("name", RANKED)
 def test_picks_fall_in_the_score_on_every_difficult_pool(name: str) -> None:
-    check_selector(catalog.component("selectors", name), reads_labels=False, score=RANKED[name])
+    check_selector(registry.component("selectors", name), reads_labels=False, score=RANKED[name])
 
 
 def test_a_memory_of_uncertain_samples_is_not_one_of_random_ones() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from clsim.compat import import_torchvision
-from clsim.data.augment import AUGMENTATIONS, NORMALISED
+from clsim.data.augmentation import AUGMENTATIONS, NORMALISED
 from clsim.data.pixels import equalized_table, only, resized_windows, stretched_table, through, turned_hue
 from clsim.data.strong import OPERATIONS, apply, cutout, rand_augment
 from clsim.data.views import equalize, jitter, large_crop, resized_crop, small_crop, solarize
@@ -60,7 +60,7 @@ def test_windows_have_the_areas_and_ratios_that_were_asked_for(monkeypatch: pyte
         boxes.append(torch.stack([top, left, height, width]))
         return x
 
-    monkeypatch.setattr("clsim.data.views.resized_windows", spy)
+    monkeypatch.setattr("clsim.data.pixels.resized_windows", spy)
     resized_crop(torch.zeros(4000, 1, 224, 224, dtype=torch.uint8), generator(), size=(8, 8), scale=(0.3, 0.5))
     top, left, height, width = boxes[0]
     area, ratio = height * width / 224**2, width / height
@@ -80,7 +80,7 @@ def test_windows_have_the_areas_and_ratios_that_were_asked_for(monkeypatch: pyte
 def test_a_window_that_never_fits_is_the_largest_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes: list[list[float]] = []
     monkeypatch.setattr(
-        "clsim.data.views.resized_windows", lambda x, *box: boxes.append([float(b[0]) for b in box[:4]])
+        "clsim.data.pixels.resized_windows", lambda x, *box: boxes.append([float(b[0]) for b in box[:4]])
     )
     resized_crop(torch.zeros(1, 1, 10, 40, dtype=torch.uint8), generator(), size=(8, 8), scale=(1.0, 1.0))
     assert boxes == [[0, 13, 10, 13]]  # top, left, height, width

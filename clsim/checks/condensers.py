@@ -8,9 +8,9 @@ import torch
 
 from clsim.checks.samples import CheckFailed, clusters, convolutional, pool_of, pools
 from clsim.checks.selectors import ORDINARY, check_purity
-from clsim.drafts import Condenser
-from clsim.exemplars import Exemplars, groups
-from clsim.pool import Pool
+from clsim.pool.contracts import Condenser
+from clsim.pool.exemplars import Exemplars, groups
+from clsim.pool.pool import Pool
 
 
 def check_condenser(condense: Condenser) -> None:

@@ -9,19 +9,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from clsim import models
 from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, convolutional, exemplars
-from clsim.data.augment import Transform
+from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.learners import Learner, Setup, incoming
-from clsim.memory import Buffer
-from clsim.pool import Cost
+from clsim.memory.buffer import Buffer
+from clsim.models import nets
+from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
 from clsim.selectors.random import random as random_selector
-from clsim.specs import LabelsSpec, MemorySpec, OptimizerSpec, RunSpec, TrainingSpec
-from clsim.streams import Experience
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import LabelsSpec, MemorySpec, OptimizerSpec, TrainingSpec
+from clsim.streams.stream import Experience
+from clsim.training.contract import Learner, Setup, incoming
 
-Model = Callable[[models.Shape], nn.Module]
+Model = Callable[[nets.Shape], nn.Module]
 
 
 def check_learner(make: Callable[[Setup], Learner]) -> None:
@@ -170,8 +171,8 @@ def setup_of(model: Model = body, *, buffered: bool) -> Setup:
     visible = torch.tensor([[True, True, False, False], [False, False, True, True]])
     transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(model, SHAPE, visible, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        return nets.build(model, SHAPE, visible, seed, CPU)
 
     return Setup(spec, fresh(0), fresh, memory, transform, randomness, cost)
 

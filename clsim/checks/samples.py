@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clsim import models
-from clsim.data.augment import Transform
-from clsim.exemplars import Exemplars
-from clsim.pool import Cost, Pool
-from clsim.proxy import Trainer
-from clsim.specs import ProxySpec
+from clsim.data.augmentation import Transform
+from clsim.models import nets
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost, Pool
+from clsim.pool.proxy import Trainer
+from clsim.spec.tables import ProxySpec
 
 SHAPE = (1, 6, 6)
 CLASSES = 4
@@ -105,8 +105,8 @@ def pool_of(
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
-    def fresh(seed: int) -> models.Net:
-        return models.build(partial(model or body, dropout=0.2), SHAPE, visible, seed, CPU)
+    def fresh(seed: int) -> nets.Net:
+        return nets.build(partial(model or body, dropout=0.2), SHAPE, visible, seed, CPU)
 
     net = fresh(0)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def pool_of(
     )
 
 
-def body(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
+def body(shape: nets.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
     """A small net with batch norm: a wrong mode shows."""
     return torch.nn.Sequential(
         torch.nn.Flatten(),
@@ -147,7 +147,7 @@ def body(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
     )
 
 
-def convolutional(shape: models.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
+def convolutional(shape: nets.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
     """A small net with batch norm and feature maps."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, padding=1),

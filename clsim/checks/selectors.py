@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clsim.checks.comparing import NanWins, no_nan_wins
+from clsim.checks.nan_wins import NanWins, no_nan_wins
 from clsim.checks.samples import CLASSES, CheckFailed, Model, clusters, pool_of, pools
-from clsim.pool import Pool, Selection, Selector
+from clsim.pool.pool import Pool, Selection, Selector
 
 ORDINARY = "40 samples of 4 classes"
 

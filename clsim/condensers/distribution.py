@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import siamese
-from clsim.exemplars import Exemplars
-from clsim.models import Net
-from clsim.pool import Pool
+from clsim.models.nets import Net
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
 
 
 def dm(

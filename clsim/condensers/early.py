@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clsim.condensers.inner_steps import losses, parts, ready
 from clsim.condensers.synthesis import Material
-from clsim.condensers.training import losses, parts, ready
 from clsim.errors import InputError
-from clsim.models import Net
+from clsim.models.nets import Net
 
 
 def perturb(module: nn.Module, rng: torch.Generator) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers.early import BATCH, LR, Nets
-from clsim.condensers.matching import least
+from clsim.condensers.gradient_matching import least
+from clsim.condensers.inner_steps import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.condensers.synthesis import Change, Making, Material, Synthetic, synthesise
-from clsim.condensers.training import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.data import siamese
 from clsim.errors import InputError, nearest
-from clsim.exemplars import Exemplars
-from clsim.models import Net
-from clsim.pool import Pool
+from clsim.models.nets import Net
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Pool
 
 AUGMENT = ("color", "crop", "cutout")
 """IDC's operations: all of them, one after the other."""

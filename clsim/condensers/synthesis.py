@@ -15,16 +15,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from clsim import catalog
-from clsim.condensers.nets import Fresh, builder
+from clsim.condensers.drawn import Fresh, builder
 from clsim.data import siamese, tiles
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.exemplars import groups as classes
-from clsim.models import Net
-from clsim.pool import Pool
+from clsim.models.nets import Net
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.exemplars import groups as classes
+from clsim.pool.pool import Pool
 from clsim.randomness import derive
 from clsim.selectors.combinators import quotas
+from clsim.spec import registry
 
 Change = Callable[[Tensor], Tensor]
 
@@ -316,7 +316,7 @@ def _start(material: Material, members: Sequence[Tensor], quota: Sequence[int], 
     rng = torch.Generator().manual_seed(material.seed("start"))
     if start == "noise":
         return torch.randn(sum(quota), *shape, generator=rng).to(pool.data.device)
-    select = None if start == "real" else catalog.component("selectors", start)
+    select = None if start == "real" else registry.component("selectors", start)
     chosen = [pool.data.y[:0]]
     for rows, count in zip(members, quota, strict=True):
         wanted = count * factor**2

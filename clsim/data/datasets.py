@@ -5,7 +5,6 @@ Parallel runs share the cached pages, and a second start reads neither torchvisi
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -15,30 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from clsim.data import cache
-from clsim.data.cache import Dataset, Raw, moments
+from clsim.data.cache import Dataset, Raw
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec
-
-__all__ = ["DATASETS", "Dataset", "data_root", "digest", "load", "moments", "with_classes"]
-
-DATASETS: dict[str, tuple[str, str]] = {
-    "digits": ("8 × 8 grey digits, 10 classes, bundled with scikit-learn", "Alpaydin & Kaynak, UCI (1998)"),
-    "mnist": ("28 × 28 grey digits, 10 classes", "LeCun et al. (1998)"),
-    "fashion-mnist": ("28 × 28 grey clothes, 10 classes", "Xiao, Rasul & Vollgraf (2017)"),
-    "kmnist": ("28 × 28 grey Japanese characters, 10 classes", "Clanuwat et al. (2018)"),
-    "cifar10": ("32 × 32 colour photographs, 10 classes", "Krizhevsky (2009)"),
-    "cifar100": ("32 × 32 colour photographs, 100 classes", "Krizhevsky (2009)"),
-    "svhn": ("32 × 32 colour house numbers, 10 classes", "Netzer et al. (2011)"),
-    "usps": ("16 × 16 grey digits from envelopes, 10 classes", "Hull (1994)"),
-    "tiny-imagenet": ("64 × 64 colour photographs, 200 classes", "Le & Yang (2015)"),
-    "image-folder": ("your folder of class folders: set data.path and data.size", ""),
-    "sequence": ("several of these, one after the other: set data.sequence and data.size", ""),
-    "npz": ("your arrays x_train, y_train, x_test, y_test: uint8 images or float vectors; set data.path", ""),
-}
-"""Name → a line, and where it comes from."""
-
-OWN = ("image-folder", "npz")
-"""The user's own data, found by ``data.path``."""
+from clsim.spec.sources import DATASETS, OWN_DATA, data_digest
+from clsim.spec.tables import DataSpec
 
 
 def data_root(flag: str | Path | None) -> Path:
@@ -59,12 +38,12 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     """
     if spec.dataset not in DATASETS:
         raise InputError(f"data.dataset: unknown name {spec.dataset!r}; {nearest(spec.dataset, DATASETS)}")
-    if spec.path and spec.dataset not in OWN:
+    if spec.path and spec.dataset not in OWN_DATA:
         raise InputError(f"data.path: found {spec.path!r} with {spec.dataset}, allowed: no path with a named data set")
     if spec.dataset == "image-folder" and not spec.size:
         raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
     _refuse_unfit(spec)
-    version = [digest(spec)[:16]] if spec.dataset in OWN else list(spec.sequence)
+    version = [data_digest(spec)[:16]] if spec.dataset in OWN_DATA else list(spec.sequence)
     size = [str(spec.size)] if spec.size else []
     folder = root / "clsim-cache" / "-".join([spec.dataset, *version, *size])
     dataset = cache.read(folder, spec.dataset)
@@ -77,57 +56,10 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 else dataset
 
 
-def digest(spec: DataSpec) -> str:
-    """SHA-256 of the user's own data, for the fingerprint of a run; empty for a named data set.
-
-    Of the content of an ``npz``; of the names, sizes and times of the files of an ``image-folder``.
-
-    Raises:
-        InputError: if ``data.path`` is missing, or is not there.
-    """
-    if spec.dataset not in OWN:
-        return ""
-    if not spec.path:
-        raise InputError(f"data.path: found '' with {spec.dataset}, allowed: the path of your data")
-    if spec.dataset == "npz":
-        return file_digest(spec.path, "data.path", "an .npz with x_train, y_train, x_test, y_test")
-    path, sha = Path(spec.path).expanduser(), hashlib.sha256()
-    try:
-        if not path.is_dir():
-            raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder of class folders")
-        for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-            stat, name = file_path.stat(), os.fsencode(file_path.relative_to(path).as_posix())
-            sha.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    except OSError as error:
-        raise InputError(f"data.path: {spec.path!r} cannot be read ({error.strerror or error})") from None
-    return sha.hexdigest()
-
-
-def file_digest(name: str, where: str, wanted: str = "an .npz with x_train and y_train") -> str:
-    """SHA-256 of the content of a user's own file.
-
-    Args:
-        where: the key that names it, for messages.
-
-    Raises:
-        InputError: if it is not there, or cannot be read.
-    """
-    path, sha = Path(name).expanduser(), hashlib.sha256()
-    if not path.is_file():
-        raise InputError(f"{where}: no file {name!r}; allowed: {wanted}")
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 24):
-                sha.update(block)
-    except OSError as error:
-        raise InputError(f"{where}: {name!r} cannot be read ({error.strerror or error})") from None
-    return sha.hexdigest()
-
-
 def _refuse_unfit(spec: DataSpec) -> None:
     if not spec.sequence:
         return
-    allowed = [name for name in DATASETS if name not in (*OWN, "sequence")]
+    allowed = [name for name in DATASETS if name not in (*OWN_DATA, "sequence")]
     for name in spec.sequence:
         if name not in allowed:
             raise InputError(f"data.sequence: found {name!r}; {nearest(name, allowed)}")
@@ -136,17 +68,17 @@ def _refuse_unfit(spec: DataSpec) -> None:
 
 
 def _made(spec: DataSpec, root: Path, progress: bool, download: bool) -> Raw:
-    from clsim.data import sources  # with Pillow and torchvision: only where there is no cache
+    from clsim.data import origins  # with Pillow and torchvision: only where there is no cache
 
     if spec.sequence:
         return _in_sequence(
             [load(DataSpec(name, size=spec.size), root, progress=progress, download=download) for name in spec.sequence]
         )
-    raw = sources.read(spec, root, progress=progress, download=download)
+    raw = origins.read(spec, root, progress=progress, download=download)
     _refuse_broken(raw, spec)
     if spec.size and raw.train_x.ndim == 2:
         raise InputError(f"data.size: found {spec.size} with vectors, allowed: 0")
-    return sources.resized(raw, spec.size) if spec.size else raw
+    return origins.resized(raw, spec.size) if spec.size else raw
 
 
 def _refuse_broken(raw: Raw, spec: DataSpec) -> None:

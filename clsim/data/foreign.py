@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.data.datasets import DATASETS, OWN, load
+from clsim.data.datasets import load
 from clsim.data.pixels import grey
 from clsim.errors import InputError, nearest
-from clsim.specs import DataSpec
+from clsim.spec.sources import DATASETS, OWN_DATA
+from clsim.spec.tables import DataSpec
 
 WHERE = "labels.foreign"
 
@@ -33,7 +34,7 @@ def images(
     Raises:
         InputError: if it is unknown, the stream's own, or not to be had, or the stream is not of square images.
     """
-    allowed = [known for known in DATASETS if known not in (*OWN, "sequence")]
+    allowed = [known for known in DATASETS if known not in (*OWN_DATA, "sequence")]
     if name not in allowed:
         raise InputError(f"{WHERE}: found {name!r}; {nearest(name, allowed)}")
     if name in (own.dataset, *own.sequence):

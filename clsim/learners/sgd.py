@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clsim import catalog, optimizers
-from clsim.exemplars import Exemplars, batch_count, joint_weight
-from clsim.learners import Setup, Terms
-from clsim.models import Net, evaluating
-from clsim.objectives import Batch, Objective, Stateless
-from clsim.streams import Experience
+from clsim.models import optimizers
+from clsim.models.nets import Net, evaluating
+from clsim.pool.exemplars import Exemplars, batch_count, joint_weight
+from clsim.spec import registry
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Objective, Setup, Stateless, Terms
 
 
 class Sgd:
@@ -140,5 +140,5 @@ class Sgd:
 
 
 def _named(name: str, setup: Setup) -> Objective:
-    found: Any = catalog.component("objectives", name)
+    found: Any = registry.component("objectives", name)
     return found(setup) if isinstance(found, type) else Stateless(found)

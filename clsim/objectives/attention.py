@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.models import Net, evaluating
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net, evaluating
 from clsim.objectives.distillation import OldLogits, mean_of_new
 from clsim.objectives.replay import cross_entropy
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Terms
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 
 class Attention:

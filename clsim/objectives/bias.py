@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup
-from clsim.models import Net
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup, Terms
 
 
 @dataclass(frozen=True)

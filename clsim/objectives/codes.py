@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.exemplars import Exemplars, batches
-from clsim.models import Net
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net
 from clsim.objectives.distillation import OldLogits, mean_of_new
 from clsim.objectives.replay import cross_entropy
-from clsim.pool import Pool
+from clsim.pool.exemplars import Exemplars, batches
+from clsim.pool.pool import Pool
 from clsim.randomness import derive
-from clsim.streams import Experience
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Terms
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from clsim.exemplars import Exemplars
-from clsim.models import Net
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net
 from clsim.objectives.importance import Weights, distance, on_device, pull, weights
 from clsim.objectives.replay import replay
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Terms
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 
 class Consolidation:

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.exemplars import Exemplars
-from clsim.models import Net
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net
 from clsim.objectives.replay import cross_entropy
 from clsim.objectives.teacher import frozen
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Terms
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 
 class OldLogits:

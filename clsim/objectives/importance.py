@@ -18,11 +18,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.models import Net, evaluating
+from clsim.models.nets import Net, evaluating
+from clsim.pool.exemplars import Exemplars
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 Weights = dict[str, Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.models import Net
-from clsim.objectives import Batch
+from clsim.models.nets import Net
+from clsim.training.contract import Batch
 
 
 def replay(net: Net, batch: Batch) -> dict[str, Tensor]:

@@ -9,20 +9,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.exemplars import Exemplars
-from clsim.learners import Setup
-from clsim.models import Net
-from clsim.objectives import Batch, Terms
+from clsim.models.nets import Net
 from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
-from clsim.streams import Experience
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup, Terms
 
 LOSSES = ("survey", "original")
 
 
 class Representation:
-    """What iCaRL's features are learnt with; see :func:`clsim.learners.icarl.Icarl` for the equations. Final.
+    """What iCaRL's features are learnt with; see :func:`clsim.learners.replay.icarl.Icarl` for the equations. Final.
 
     The net before is kept and asked about the very (augmented) images of the step; the paper stores its answers.
     A task's mask holds for the net before too: a sample is distilled over those old classes that its task has.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.models import Net
+from clsim.models.nets import Net
 
 if TYPE_CHECKING:
-    from clsim.learners import Setup
+    from clsim.training.contract import Setup
 
 _NEVER = -1e30
 """A logit of probability 0 that, unlike −inf, may be subtracted."""

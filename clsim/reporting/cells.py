@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clsim.metrics import ALL
+from clsim.records.frame import COSTS
+from clsim.records.metrics import ALL
 from clsim.reporting import statistics
-from clsim.reporting.report import COSTS, ReportSpec
+from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import FEWEST
 
 if TYPE_CHECKING:

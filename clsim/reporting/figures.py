@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from clsim.reporting import svg
-from clsim.reporting.series import Look, Series, band, mean
+from clsim.reporting.curves import Look, Series, band, mean
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
 

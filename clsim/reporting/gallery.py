@@ -12,9 +12,11 @@ import numpy as np
 from markupsafe import Markup
 
 from clsim.errors import InputError
-from clsim.reporting import contents, figures, svg
-from clsim.reporting.report import COSTS, ReportSpec
-from clsim.reporting.series import Series, Size, looks
+from clsim.records.frame import COSTS
+from clsim.reporting import figures, svg
+from clsim.reporting.curves import Series, Size, looks
+from clsim.reporting.held import COLUMNS, Held, held, montage
+from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +78,7 @@ class Gallery:
 
     Args:
         spec: names the costs of the cost figures, by its metrics.
-        scenarios: of :func:`clsim.reporting.series.by_scenario`.
+        scenarios: of :func:`clsim.reporting.curves.by_scenario`.
         classes: fingerprint → how many classes the run's stream has.
         folders: fingerprint → the run's folder, for what memories hold.
     """
@@ -239,7 +241,7 @@ class Gallery:
         sizes = sorted({s.memory for s in kept}, key=lambda m: (-sum(s.memory == m for s in kept), m))
         shown = [s for s in kept if s.memory == sizes[0]][:SELECTORS] if kept else []
         counts: dict[str, np.ndarray] = {}
-        memories: list[tuple[str, contents.Held]] = []
+        memories: list[tuple[str, Held]] = []
         missing = []
         for s in shown:
             found = []
@@ -267,11 +269,11 @@ class Gallery:
         if memories:
             columns = max(memory.columns for _, memory in memories)
             pictures = [
-                Picture(label, image=contents.montage(memory, columns), alt=f"Exemplars that {label} keeps")
+                Picture(label, image=montage(memory, columns), alt=f"Exemplars that {label} keeps")
                 for label, memory in memories
             ]
             rows = ", ".join(str(c) for c in memories[0][1].classes)
-            about = f"Memory {sizes[0]}, at the end, one seed; a row a class, {contents.COLUMNS} of each at most."
+            about = f"Memory {sizes[0]}, at the end, one seed; a row a class, {COLUMNS} of each at most."
             tiled = any({"idc", "acc-dd"} & {*label.split()} for label, _ in memories)
             held = (
                 " Images are shown as they are stored: one of idc or acc-dd holds several small ones." if tiled else ""
@@ -279,11 +281,11 @@ class Gallery:
             made.append(Group("What memories hold", pictures, [f"{about} Classes: {rows}.{held}"], "small"))
         return made
 
-    def _held(self, fingerprint: str) -> contents.Held:
+    def _held(self, fingerprint: str) -> Held:
         folder = self._folders[fingerprint]
         if folder is None:
             raise InputError(f"{fingerprint}: it was not stored")
-        return contents.held(folder, self._classes[fingerprint])
+        return held(folder, self._classes[fingerprint])
 
     def _picture(self, figure: Any, title: str, alt: str) -> Picture:
         return Picture(title, self._svg(figure, alt), alt=alt)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from clsim.reporting.cells import Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
-from clsim.reporting.tables import mark
+from clsim.reporting.grids import mark
 
 Look = Literal["", "best", "tied"]
 

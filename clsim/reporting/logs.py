@@ -6,8 +6,8 @@ run goes on.
 
 loss/TERM                   of every optimizer step, against the step
 accuracy/average            over the experiences seen so far, against their number; accuracy/experience_N of each
-forgetting                  so far, as :func:`clsim.metrics.forgetting` has it
-cost/NAME                   of the experience: see :data:`clsim.reporting.report.COSTS`
+forgetting                  so far, as :func:`clsim.records.metrics.forgetting` has it
+cost/NAME                   of the experience: see :data:`clsim.records.frame.COSTS`
 final/METRIC                once the run is finished
 """
 
@@ -25,12 +25,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from clsim import metrics
 from clsim.errors import InputError, nearest, raised
-from clsim.loop import Progress
-from clsim.specs import RunSpec
-from clsim.store import RunFolder, RunRecord
-from clsim.tradeoff import Search, Trial
+from clsim.records import metrics
+from clsim.records.search import Search, Trial
+from clsim.records.store import RunFolder, RunRecord
+from clsim.spec.run import RunSpec
+from clsim.training.progress import Progress
 
 Point = tuple[int, dict[str, float]]
 """Where on its axis (a step, or a number of experiences), and the values there by name."""

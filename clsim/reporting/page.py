@@ -12,17 +12,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-import clsim
+from clsim.records import frame
+from clsim.records.atomic import write as save
+from clsim.records.store import RunRecord
 from clsim.reporting import formats, report, runs, searches
 from clsim.reporting.cells import cells, contests
 from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
+from clsim.reporting.curves import by_scenario
 from clsim.reporting.gallery import Gallery
+from clsim.reporting.grids import tables
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.series import by_scenario
 from clsim.reporting.svg import STYLE
-from clsim.reporting.tables import tables
-from clsim.store import RunRecord
-from clsim.store import write as save
+from clsim.version import __version__
 
 HERE = Path(__file__).parent
 
@@ -73,7 +74,7 @@ def render(
     import jinja2
     import matplotlib
 
-    every = report.frame(r.data for r in records)
+    every = frame.frame(r.data for r in records)
     row_names, chosen = report.groups(spec, every)
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
     mine = [r for r in records if r.data["fingerprint"] in rows]
@@ -135,7 +136,7 @@ def render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=script,
         digest=Markup(digest),
-        version=clsim.__version__,
+        version=__version__,
     )
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.errors import InputError
+from clsim.records import frame
+from clsim.records.atomic import write
 from clsim.reporting import figures, report
+from clsim.reporting.curves import Series, Size, by_scenario, looks
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.series import Series, Size, by_scenario, looks
 from clsim.reporting.statistics import half_width
-from clsim.store import write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
-    made, runs = [], report.frame(records)
+    made, runs = [], frame.frame(records)
     with matplotlib.rc_context({"text.parse_math": False}):  # a name from a spec is text, not a formula
         for scenario, series in by_scenario(spec, runs, records).items():
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario)
@@ -57,11 +58,11 @@ def heatmaps(series: Sequence[Series], title: str) -> Figure:
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for ax, of in zip(axes, series, strict=False):
         figures.heatmap(ax, of.matrices)
-        ax.set_title(_text(of.name), fontsize=9)
+        ax.set_title(as_text(of.name), fontsize=9)
     for ax in axes[len(series) :]:
         ax.set_axis_off()
     figure.colorbar(axes[0].collections[0], ax=list(axes), label="accuracy, %", shrink=0.8, aspect=40)
-    figure.suptitle(_text(title), fontsize=11)
+    figure.suptitle(as_text(title), fontsize=11)
     return figure
 
 
@@ -81,14 +82,14 @@ def curves(series: Sequence[Series], title: str) -> Figure:
     for ax, size in zip(axes, sizes, strict=True):
         for s in series:
             if s.memory in (size, None):
-                figures.curve(ax, s.accuracy, look[s.label], _text(s.label))
+                figures.curve(ax, s.accuracy, look[s.label], as_text(s.label))
         ax.set(xlabel="experiences learnt", title="" if size is None else f"memory {size}", ylim=(0, 102))
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
     axes[0].set_ylabel("average accuracy on them, %")
     drawn = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
     figure.legend(drawn.values(), drawn.keys(), fontsize=9, frameon=False, loc="outside right center")
-    figure.suptitle(_text(title), fontsize=11)
+    figure.suptitle(as_text(title), fontsize=11)
     return figure
 
 
@@ -117,20 +118,20 @@ def over(spec: ReportSpec, runs: pd.DataFrame, scenario: str) -> Figure:
         y = [float(values.mean()) for values in by_value.values()]
         error = np.nan_to_num([half_width(values.tolist()) for values in by_value.values()])
         line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(list(by_value), y, error, marker=style.marker, markersize=4.5, label=_text(label), **line)
+        ax.errorbar(list(by_value), y, error, marker=style.marker, markersize=4.5, label=as_text(label), **line)
     ticks = sorted(chosen[spec.over].unique())
     if ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]:
         ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel=spec.over, ylabel="final accuracy, %", title=_text(scenario))
+    ax.set(xlabel=spec.over, ylabel="final accuracy, %", title=as_text(scenario))
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)
     figure.legend(fontsize=9, frameon=False, loc="outside right center")
     return figure
 
 
-def _text(label: str) -> str:
+def as_text(label: str) -> str:
     """One line, for a font that has no glyph for control characters."""
     return "".join(c if c.isprintable() else " " for c in label)
 

@@ -6,47 +6,23 @@ Runs are pooled over seeds only. Where runs of one cell differ in anything else,
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from clsim import catalog
 from clsim.errors import InputError, nearest
-from clsim.metrics import ALL, further, summary
-from clsim.specs import USUAL
-from clsim.strict import Options, arguments
+from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
+from clsim.records.metrics import ALL
+from clsim.spec import registry
+from clsim.spec.reader import Options, arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COSTS = {
-    "steps": "optimizer steps",
-    "forward_passes": "samples passed forward",
-    "train_seconds": "training, s",
-    "select_seconds": "selection, s",
-    "evaluate_seconds": "evaluation, s",
-    "peak_bytes": "peak memory, bytes",
-    "memory_bytes": "memory, bytes",
-    "state_bytes": "kept beside net and memory, bytes",
-    "net_bytes": "net, bytes",
-    "storage_bytes": "storage beside the net, bytes",
-    "storage_nets": "storage beside the net, in nets",
-    "relative_passes": "samples passed forward, × fine-tuning",
-    "relative_seconds": "training and selection, × fine-tuning",
-}
-"""What a run has spent, by the name that specs and records use; the last four are made of the others."""
-
-_SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
-
-NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
-"""What names a run beside its seed; everything else that can tell two runs apart is a setting."""
-
 
 class Failed(Protocol):
-    """A run that ended in an error: a :class:`clsim.store.Failure`."""
+    """A run that ended in an error: a :class:`clsim.records.store.Failure`."""
 
     @property
     def fingerprint(self) -> str:
@@ -91,7 +67,7 @@ class ReportSpec:
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
-        metrics: a table each; names of :data:`clsim.metrics.ALL` or :data:`COSTS`.
+        metrics: a table each; names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column.
@@ -123,7 +99,7 @@ def read_report(path: Path) -> ReportSpec:
         InputError: naming the file and the key.
     """
     where = str(path)
-    tables = catalog.read_toml(path)
+    tables = registry.read_toml(path)
     tables |= {key: _flat(tables[key]) for key in ("filter", "exclude") if isinstance(tables.get(key), dict)}
     spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
     labels = [*spec.rows, *spec.columns]
@@ -148,77 +124,6 @@ def read_report(path: Path) -> ReportSpec:
     return spec
 
 
-def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
-
-    Metrics are computed from the accuracy matrix, whatever version wrote the record. Intransigence is held against
-    the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
-    the run of the strategy ``finetune``.
-    """
-    import pandas as pd
-
-    records = list(records)
-    joint = {_stream(r): r["accuracy"][-1] for r in records if r["spec"]["stream"]["presentation"] == "joint"}
-    tuned: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record["spec"]["strategy"] == "finetune":
-            tuned.setdefault(_stream(record), []).append(record)
-    rows = []
-    for record in records:
-        row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
-        row |= {"command": record["command"], **settings(record["spec"])}
-        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
-        rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
-    return pd.DataFrame(rows)
-
-
-def _spent(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a run has spent in all; NaN where its version did not count it."""
-    cost = record["cost"]
-    last = cost[-1] if cost else {}
-    spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in _SUMS}
-    spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
-    spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
-    spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]
-    spent["storage_nets"] = spent["storage_bytes"] / (spent["net_bytes"] or math.nan)
-    return spent
-
-
-def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What a run has spent, as a multiple of what fine-tuning on the same stream has; NaN where no one run is that."""
-    like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
-    base = like[0]["cost"] if len(like) == 1 else []
-
-    def ratio(*names: str) -> float:
-        mine, theirs = (sum(c[name] for c in cost for name in names) for cost in (record["cost"], base))
-        return mine / theirs if theirs else math.nan
-
-    seconds = ratio("train_seconds", "select_seconds")
-    return {"relative_passes": ratio("forward_passes"), "relative_seconds": seconds}
-
-
-def memory_size(spec: Mapping[str, Any]) -> int | str:
-    """Of a run that keeps a memory: its exemplars, or its share of the samples seen, as in ``1 %``."""
-    fraction = spec["memory"].get("fraction")
-    return f"{100 * fraction:.4g} %" if isinstance(fraction, float) and fraction else spec["memory"]["capacity"]
-
-
-def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
-    kept = spec["memory"]["buffer"] != "none"
-    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
-    row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
-    row |= {"memory": memory_size(spec) if kept else "–"}
-    controller = spec.get("controller")
-    row |= {"controller": controller.get("name", "–") if isinstance(controller, dict) else "–"}
-    for table, values in spec.items():
-        if isinstance(values, dict):
-            row |= {f"{table}.{key}": _plain(value) for key, value in values.items()}
-    for name, value in USUAL.items():
-        row.setdefault(name, _plain(value))
-    return row | {"sources": _plain(spec["sources"])}
-
-
 def problem(record: Mapping[str, Any]) -> str:
     """Why a record cannot stand in a report, as one that another version wrote; empty if it can."""
     spec = record["spec"]
@@ -231,7 +136,7 @@ def problem(record: Mapping[str, Any]) -> str:
         if not isinstance(spec[table].get(key), (str, int)):
             return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
     for cost in record["cost"]:
-        if lacking := [name for name in (*_SUMS, "peak_bytes", "memory_bytes") if cost.get(name) is None]:
+        if lacking := [name for name in (*SUMS, "peak_bytes", "memory_bytes") if cost.get(name) is None]:
             return f"cost.{lacking[0]}: found nothing, allowed: a number"
     return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
 
@@ -252,12 +157,12 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             there = sorted(map(str, runs[column].unique()))
             listed = ", ".join(there[:24]) + (f", … ({len(there)} in all)" if len(there) > 24 else "")
-            raise InputError(f"report: no finished run with {column} {_plain(allowed)}; there are: {listed}")
+            raise InputError(f"report: no finished run with {column} {comparable(allowed)}; there are: {listed}")
     for column, value in spec.exclude.items():
         left_out = value if isinstance(value, list) else [value]
         chosen = chosen[~chosen[column].map(lambda found, some=left_out: _allows(some, found)).astype(bool)]
         if chosen.empty:
-            raise InputError(f"report: every finished run is left out: all have {column} {_plain(left_out)}")
+            raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
     told = [c for c in chosen if "." in c or c == "sources"]
     told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
@@ -285,7 +190,7 @@ def failed(spec: ReportSpec, failures: Iterable[Failed]) -> list[Failed]:
 
 def _allows(allowed: Sequence[Any], found: Any) -> bool:
     """Is ``found`` one of the values? True is not 1."""
-    return any(found == v and (type(found) is bool) == (type(v) is bool) for v in map(_plain, allowed))
+    return any(found == v and (type(found) is bool) == (type(v) is bool) for v in map(comparable, allowed))
 
 
 def _varying(runs: pd.DataFrame, labels: list[str], names: Sequence[str]) -> list[str]:
@@ -307,15 +212,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return out
-
-
-def _stream(record: Mapping[str, Any]) -> str:
-    """What a run and its joint counterpart have in common."""
-    spec = record["spec"]
-    stream = {key: value for key, value in spec["stream"].items() if key != "presentation"}
-    return json.dumps([spec["scenario"], spec["seed"], spec["data"], stream, spec["model"]], sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    """Lists and tables as text, so that they can be compared and shown."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value

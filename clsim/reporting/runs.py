@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clsim.metrics import ALL, METRICS
+from clsim.records.frame import COSTS, memory_size
+from clsim.records.metrics import ALL, METRICS
 from clsim.reporting import searches
-from clsim.reporting.report import COSTS, memory_size
 
 
 def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
 
     Args:
         records: of the report's runs, in the order that cells count them in.
-        rows: fingerprint → the run's row of :func:`clsim.reporting.report.frame`.
+        rows: fingerprint → the run's row of :func:`clsim.records.frame.frame`.
 
     Returns:
         ``shared``: values by their number; ``runs``: one each, whose ``spec`` maps each key to the number of its

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from clsim.records.search import Attempt, Search, Trial, read_search
 from clsim.reporting.formats import plain
 from clsim.reporting.listing import Line, Listing
 from clsim.reporting.report import ReportSpec, groups
-from clsim.tradeoff import Attempt, Search, Trial, read_search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def chosen(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, 
     """What the controllers of a report's runs chose, a line a row of its tables; nothing where there was none.
 
     Args:
-        runs: the :func:`clsim.reporting.report.frame` of the records.
+        runs: the :func:`clsim.records.frame.frame` of the records.
     """
     found = {record["fingerprint"]: searches(record) for record in records if record.get("searches")}
     if not found:

@@ -10,14 +10,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from clsim.metrics import METRICS, summary
-from clsim.reporting import formats, latex, listing, report, searches
+from clsim.records import frame
+from clsim.records.atomic import write
+from clsim.records.metrics import METRICS, summary
+from clsim.reporting import formats, latex, listing, searches
 from clsim.reporting.cells import BEST, TIED, Cell
 from clsim.reporting.comparisons import comparisons, ranks
+from clsim.reporting.grids import tables
 from clsim.reporting.listing import Listing, Look
 from clsim.reporting.report import Failed, ReportSpec
-from clsim.reporting.tables import tables
-from clsim.store import write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def show(
         tests: also the paired tests and the ranks, whatever the report says; as CSV, the paired tests alone.
         path: the file, for every form but console; it is replaced as a whole.
     """
-    runs = report.frame(records)
+    runs = frame.frame(records)
     if form == "console":
         _to_console(spec, _listings(spec, runs, records, tests or spec.tests), failures, out)
         return
@@ -136,7 +137,7 @@ def _entry(text: str, look: Look) -> Text:
 def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     """What `clsim run` prints at its end: a row a seed, and the mean over seeds."""
     spec = records[0]["spec"]
-    memory = f", {spec['memory']['buffer']} memory of {report.memory_size(spec)}"
+    memory = f", {spec['memory']['buffer']} memory of {frame.memory_size(spec)}"
     if spec["memory"]["buffer"] == "none":
         memory = ", no memory"
     elif spec["memory"]["per"] == "class":

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from clsim.reporting.series import COLORS
+from clsim.reporting.curves import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

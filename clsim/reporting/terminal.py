@@ -11,12 +11,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from clsim.records.search import Search, Trial
 from clsim.reporting import searches
-from clsim.tradeoff import Search, Trial
 
 
 class Terminal:
-    """Watches one run. Final. A context manager; see :class:`clsim.progress.Progress`.
+    """Watches one run. Final. A context manager; see :class:`clsim.training.progress.Progress`.
 
     Args:
         title: of the run.

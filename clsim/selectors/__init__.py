@@ -1,1 +1,1 @@
-"""Selectors: one function each, a file a family. All follow :class:`clsim.pool.Selector`."""
+"""Selectors: one function each, a file a family. All follow :class:`clsim.pool.pool.Selector`."""

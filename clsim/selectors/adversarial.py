@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clsim.models import Net, evaluating
-from clsim.pool import Pool, Selection
+from clsim.models.nets import Net, evaluating
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.boundary import boundary_distances
 from clsim.selectors.scores import at_least, filled, highest
 

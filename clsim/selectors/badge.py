@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 
 
 def badge(

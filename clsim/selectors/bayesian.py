@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
-from clsim.selectors.matching import nonnegative_solution
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.grad_match import nonnegative_solution
 
 
 def acs_fw(

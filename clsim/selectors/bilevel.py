@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.gradients import Gradients
-from clsim.pool import Pool, Selection
-from clsim.selectors.matching import held_out
+from clsim.pool.gradients import Gradients
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.grad_match import held_out
 
 
 def glister(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, refresh: int = 1) -> Selection:

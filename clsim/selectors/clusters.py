@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool, Selection
-from clsim.selectors.neighbours import Metric, blocks, measured, nearest_of
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.distances import Metric, blocks, measured, nearest_of
 from clsim.selectors.random import in_turn
 
 

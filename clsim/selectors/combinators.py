@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection, Selector
+from clsim.pool.pool import Pool, Selection, Selector
 
 
 def whole(select: Selector) -> Selector:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.data.augment import crop
+from clsim.data.augmentation import crop
 from clsim.errors import InputError
-from clsim.models import evaluating
-from clsim.pool import Pool, Selection
+from clsim.models.nets import evaluating
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.random import in_turn
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clsim.gradients import Gradients
-from clsim.pool import Pool, Selection
+from clsim.pool.gradients import Gradients
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.facilities import Dense
 from clsim.selectors.greedy import Optimiser, maximise
 from clsim.selectors.submodular import DENSE

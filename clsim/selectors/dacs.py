@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.distances import Metric, measured, scales
 from clsim.selectors.kcenter import farthest_first
-from clsim.selectors.neighbours import Metric, measured, scales
 from clsim.selectors.points import points
 from clsim.selectors.typicality import typicality
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import History, Pool, Selection
+from clsim.pool.pool import Pool, Selection
+from clsim.pool.scoring import History
 from clsim.selectors.scores import highest
 
 

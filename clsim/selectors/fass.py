@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from clsim.errors import InputError, nearest
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors import uncertainty as measures
 from clsim.selectors.combinators import prefilter
 from clsim.selectors.submodular import facility_location

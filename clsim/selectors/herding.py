@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.points import points
 
 

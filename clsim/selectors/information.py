@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.facilities import Dense
 from clsim.selectors.functions import Concave, Concavity, Difference, LogDet, Quadratic, concave
 from clsim.selectors.greedy import maximise

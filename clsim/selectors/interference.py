@@ -10,8 +10,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.models import evaluating
-from clsim.pool import Pool, Selection
+from clsim.models.nets import evaluating
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.scores import highest
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
-from clsim.selectors.neighbours import Metric, measured, principal, scales, squared_distances
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.distances import Metric, measured, principal, scales, squared_distances
 from clsim.selectors.points import Points, points
 
 SMALL = 4096

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool, Selection
-from clsim.selectors.neighbours import Metric, blocks, measured, squared_distances
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.distances import Metric, blocks, measured, squared_distances
 
 
 def k_medoids(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.selectors.neighbours import blocks, squared_distances
+from clsim.selectors.distances import blocks, squared_distances
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.clusters import k_means_clusters
-from clsim.selectors.neighbours import Metric, blocks, measured, nearest_of, squared_distances
+from clsim.selectors.distances import Metric, blocks, measured, nearest_of, squared_distances
 
 
 def prob_cover(

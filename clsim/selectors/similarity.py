@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool
+from clsim.pool.pool import Pool
 
 Representation = Literal["features", "gradients", "hypothetical"]
 """What of a sample is compared.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors import facilities
 from clsim.selectors.functions import Concave, Concavity, DisparityMin, LogDet, Quadratic
 from clsim.selectors.greedy import Optimiser, SetFunction, maximise

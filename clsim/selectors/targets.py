@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool import Pool
+from clsim.pool.pool import Pool
 from clsim.selectors.similarity import Cosine, between, represented
 
 MOST = 1000

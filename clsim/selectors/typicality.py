@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clsim.pool import Pool, Selection
+from clsim.pool.pool import Pool, Selection
 from clsim.selectors.clusters import by_turns, k_means_clusters
-from clsim.selectors.neighbours import Metric, blocks, measured, nearest, squared_distances
+from clsim.selectors.distances import Metric, blocks, measured, nearest, squared_distances
 
 EPSILON = 1e-5
 """Added to a mean distance before it is inverted: duplicates have one of 0."""

@@ -1,0 +1,280 @@
+"""``clsim condense``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clsim.cli.console import duration, err, out
+from clsim.cli.select import check_place, named_value
+from clsim.errors import InputError
+from clsim.records.atomic import write
+from clsim.version import __version__
+
+if TYPE_CHECKING:
+    from clsim.execution.condense import Condensed
+    from clsim.pool.exemplars import Exemplars
+
+_EVALUATION = "Evaluation"
+_MACHINE = "Machine"
+
+
+def condense(
+    dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`, or an .npz file.")] = "cifar10",
+    method: Annotated[
+        str,
+        typer.Option(help="A name of `clsim list condensers`, or ./file.py:attr; or a selector, to compare with."),
+    ] = "dm",
+    ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10,
+    out_: Annotated[
+        Path, typer.Option("--out", help="The .npz; a data set, and of `clsim run` a memory.start.")
+    ] = Path("condensed.npz"),
+    path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
+    per_class: Annotated[
+        int, typer.Option(min=0, help="Use the first so many training images of each class only; 0 = all.")
+    ] = 0,
+    classes: Annotated[
+        str, typer.Option(help="Of these classes alone: names or numbers with commas between, as in 0,2,4.")
+    ] = "",
+    size: Annotated[int, typer.Option(min=0, help="Scale images to so many pixels a side; 0 = as they are.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, as in iterations=2000: an option of the method; may be given several times."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same set.")] = 0,
+    sets: Annotated[int, typer.Option(min=1, help="Sets, of seeds one after the other: out.npz, out-1.npz …")] = 1,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two states and two montages.")] = 30.0,
+    picture: Annotated[bool, typer.Option(help="Keep a montage beside the set, as PNG.")] = True,
+    csv_: Annotated[
+        Path | None, typer.Option("--csv", help="Add a row for each set to this file, with the command that makes it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")] = False,
+    model: Annotated[
+        str, typer.Option(help="Of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
+    ] = "",
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, as in width=64: an option of the model.", rich_help_panel=_EVALUATION),
+    ] = None,
+    nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
+    epochs: Annotated[
+        int,
+        typer.Option(min=0, help="Of each; 0: 1000, with --no-augment 300, as in papers.", rich_help_panel=_EVALUATION),
+    ] = 0,
+    augment: Annotated[
+        bool, typer.Option(help="Siamese augmentation's operations in training.", rich_help_panel=_EVALUATION)
+    ] = True,
+    proxy_epochs: Annotated[
+        int, typer.Option(min=1, help="Of the net behind a selector's features.", rich_help_panel=_EVALUATION)
+    ] = 10,
+    precision: Annotated[
+        str, typer.Option(help="fp32; or bf16, where the processor is fast at it.", rich_help_panel=_MACHINE)
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch; else its own choice.", rich_help_panel=_MACHINE)
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel=_MACHINE)
+    ] = None,
+) -> None:
+    """Condense a data set into a few images a class; train nets on them. A killed command goes on where it was."""
+    if out_.suffix != ".npz":
+        raise InputError(f"--out: found {str(out_)!r}, allowed: a name that ends in .npz")
+    files = [out_ if not i else out_.with_name(f"{out_.stem}-{i}.npz") for i in range(sets)]
+    for file in files:
+        check_place("--out", file, force)
+    if csv_ is not None and not csv_.parent.is_dir():
+        raise InputError(f"--csv: no folder {str(csv_.parent)!r}; allowed: a file in a folder that is there")
+    options = dict(named_value(text) for text in option or [])
+    model_options = dict(named_value(text, "--model-option", "width=64") for text in model_option or [])
+    named = classes.split(",") if classes.strip() else []
+    from clsim.execution.condense import condense as make
+
+    found: list[Condensed] = []
+    for i, file in enumerate(files):
+        state = file.with_name(f"{file.name}.state")
+        if force:
+            state.unlink(missing_ok=True)
+        title = f"{method} · {dataset} · {ipc} a class · seed {seed + i}"
+        with Easel(title, file.with_suffix(".png") if picture else None, err) as easel:
+            made = make(
+                dataset,
+                method,
+                ipc=ipc,
+                path=path,
+                per_class=per_class,
+                classes=named,
+                size=size,
+                options=options,
+                model=model,
+                model_options=model_options,
+                nets=nets,
+                epochs=epochs,
+                augment=augment,
+                proxy_epochs=proxy_epochs,
+                seed=seed + i,
+                precision=precision,
+                device=device,
+                threads=threads,
+                data_root=data_root,
+                state=state,
+                every=every,
+                look=easel,
+            )
+        made.write(file)
+        state.unlink(missing_ok=True)
+        found.append(made)
+        _say(made, title, file)
+        if csv_ is not None:
+            asked = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
+            further = {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
+            further |= {"path": path, "classes": classes, "size": size}
+            plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
+            _add(csv_, _row(made, asked, further, [*_repeated("--option", option), *plain], seed + i))
+    _conclude(found)
+
+
+class Easel:
+    """Shows the work: a bar on a terminal, a line now and then elsewhere; and the montage. Final.
+
+    See :class:`clsim.execution.condense.Look`. A context manager.
+    """
+
+    def __init__(self, title: str, file: Path | None, console: Console) -> None:
+        self._title, self._file, self._console = title, file, console
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=None, note="")
+        self._began = time.monotonic()
+        self._first: int | None = None  # iterations that were done before
+        self._shown = float("-inf")
+
+    def __enter__(self) -> Easel:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
+        """Four times a second on a terminal, every ten seconds elsewhere."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done - 1, now
+        if now - self._shown < (0.25 if self._console.is_terminal else 10) and done < total:
+            return
+        self._shown = now
+        note = f"iteration {done:,}/{total:,} · loss {loss():.4g}"
+        self._bar.update(self._task, completed=done, total=total, note=note)
+        if not self._console.is_terminal:
+            speed = (done - self._first - 1) / (now - self._began) if now > self._began else 0
+            left = f" · about {duration((total - done) / speed)} left" if speed and done < total else ""
+            self._console.print(f"{self._title} · {note}{left}", markup=False, highlight=False, soft_wrap=True)
+
+    def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
+        """Write the montage; nothing of vectors."""
+        if self._file is None or exemplars.x.ndim != 4:
+            return
+        from clsim.reporting.picture import save, sheet
+
+        x, y = exemplars.x.cpu().numpy(), exemplars.y.cpu().numpy()
+        save(sheet(x, y, classes, self._title, "as stored"), self._file)
+
+    def net(self, done: int, total: int, accuracy: float) -> None:
+        """A net has been tested."""
+        self._bar.update(self._task, completed=done, total=total, note=f"net {done}/{total} · {100 * accuracy:.1f} %")
+
+
+def _say(made: Condensed, title: str, file: Path) -> None:
+    n, size = len(made.exemplars), made.exemplars.nbytes
+    out.print(f"{title}: {n:,} images, {size:,} bytes → {file}", markup=False, highlight=False)
+    if made.losses is not None:
+        loss, stored = made.losses
+        out.print(f"loss {loss:.5g}; as stored, rounded to whole grey levels, {stored:.5g}", highlight=False)
+    if made.accuracies:
+        each = ", ".join(f"{100 * a:.1f}" for a in made.accuracies)
+        out.print(f"accuracy of nets trained on it, %: {each}", highlight=False)
+    making, testing = map(duration, made.seconds)
+    out.print(f"[dim]{making} of making, {testing} of training and testing nets", highlight=False)
+
+
+ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "loss", "loss_stored", "bytes", "seconds")
+"""Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
+
+USUAL = {
+    **{"per_class": 0, "epochs": 0, "precision": "fp32", "model": "", "proxy_epochs": 10},
+    **{"path": "", "classes": "", "size": 0},
+}
+"""What a command need not say."""
+
+
+def _repeated(flag: str, texts: Sequence[str] | None) -> list[str]:
+    return [word for text in texts or [] for word in (flag, text)]
+
+
+def _row(
+    made: Condensed, asked: Mapping[str, Any], further: Mapping[str, Any], others: Sequence[str], seed: int
+) -> list[str]:
+    """Of a set: what was asked for, what came of it, and the command that makes it."""
+    words = ["clsim", "condense"]
+    for name, value in {**asked, **further, "seed": seed}.items():
+        if value != USUAL.get(name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += others
+    each = made.accuracies
+    loss, stored = made.losses or (None, None)
+    found = {
+        **asked,
+        "seed": seed,
+        "accuracy": statistics.mean(each) if each else None,
+        "deviation": statistics.stdev(each) if len(each) > 1 else None,
+        "loss": loss,
+        "loss_stored": stored,
+        "bytes": made.exemplars.nbytes,
+        "seconds": made.seconds[0],
+    }
+    texts = [
+        f"{found[n]:.6g}" if isinstance(found[n], float) else str("" if found[n] is None else found[n]) for n in ROW
+    ]
+    return [*texts, __version__, shlex.join(words)]
+
+
+def _add(file: Path, row: Sequence[str]) -> None:
+    """At the end of a CSV file, with the names of the columns where it is new."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    if not before:
+        writer.writerow([*ROW, "version", "command"])
+    writer.writerow(row)
+    write(file, (before + lines.getvalue()).encode())
+
+
+def _conclude(found: list[Condensed]) -> None:
+    """Over all sets and nets, as the papers report it: mean and standard deviation."""
+    accuracies = [100 * a for made in found for a in made.accuracies]
+    if len(accuracies) > 1:
+        nets = len(found[0].accuracies)
+        deviation = statistics.stdev(accuracies)
+        what = f"{len(found)} set{'s' * (len(found) > 1)} × {nets} net{'s' * (nets > 1)}"
+        out.print(f"accuracy {statistics.mean(accuracies):.1f} ± {deviation:.1f} % ({what})", highlight=False)

@@ -1,0 +1,165 @@
+"""``clsim list``, ``show``, ``check`` and ``doctor``: what there is."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clsim.cli.console import out
+from clsim.errors import InputError, nearest
+from clsim.spec import components, registry
+
+WIDE = 120
+"""Columns of a terminal that selectors need to stand in a table."""
+
+
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, studies, selectors …")] = None,
+) -> None:
+    """What there is: names, a line each, and the paper."""
+    kinds = [*registry.FILES, "datasets", *components.COMPONENTS]
+    if kind is not None and kind not in (*kinds, "buffers"):
+        raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, [*kinds, 'buffers'])}")
+    console = Console(emoji=False)
+    for shown in [kind] if kind else kinds:
+        entries = registry.entries(shown)
+        if kind is not None and shown in ("selectors", "buffers"):
+            _print_selectors(entries, console)
+            continue
+        table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(ratio=1)
+        for entry in entries:
+            paper = f" [dim]· {escape(entry.paper)}" if entry.paper else ""
+            table.add_row(escape(entry.name), escape(_plain(entry.title)) + paper)
+        console.print(table, "")
+
+
+def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
+    """A family after the other: what each keeps, needs and costs, and its paper; in columns where there is room."""
+    others: dict[str, list[str]] = {}
+    for alias, name in components.ALIASES.items():
+        others.setdefault(name, []).append(alias)
+    wide = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, show_header=wide, header_style="dim")
+    table.add_column("", style="cyan", min_width=12, max_width=26)
+    table.add_column("keeps" if wide else "", ratio=5)
+    for column, ratio in (("needs", 2), ("cost", 3), ("paper", 5)) if wide else ():
+        table.add_column(column, style="dim", ratio=ratio)
+    families = dict.fromkeys(entry.family for entry in entries)
+    for family in families:
+        table.add_row(f"[bold white]{escape(family or 'installed')}")
+        for entry in (e for e in entries if e.family == family):
+            name = escape(", ".join([entry.name, *others.get(entry.name, [])]))
+            title, needs, cost, paper = (
+                escape(_plain(text)) for text in (entry.title, entry.needs, entry.cost, entry.paper)
+            )
+            if wide:
+                table.add_row(name, title, needs, cost, paper)
+                continue
+            further = " · ".join(text for text in (f"needs {needs}" if needs else "", cost) if text)
+            lines = [title, *(f"[dim]{text}[/]" for text in (further, paper) if text)]
+            table.add_row(name, "\n".join(lines))
+        table.add_row()
+    console.print(table)
+    console.print("[dim]Inside one another, as in per_class(kcenter):[/]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(ratio=1)
+    for entry in registry.combinators():
+        table.add_row(escape(entry.name), escape(_plain(entry.title)))
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Without the marks of docstrings and the full stop."""
+    return text.replace("``", "").rstrip(".")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows; or the folder of a run.")],
+) -> None:
+    """The file behind a name, and where its code is; or what a run found, a controller's search attempt by attempt."""
+    if Path(name, "spec.json").is_file():
+        _show_run(Path(name))
+        return
+    found = False
+    for kind in registry.FILES:
+        if name in registry.file_names(kind) or name.endswith(".toml"):
+            path = registry.find_file(kind, name)
+            out.print(f"[bold]{kind}[/] {escape(str(path))}\n")
+            out.print(path.read_text(encoding="utf-8"), markup=False)
+            tables = registry.read_toml(path)
+            for component, key in (("learners", "learner"), ("selectors", "memory"), ("models", "model")):
+                table = tables.get(key)  # in a study, `memory` is a list of sizes
+                named = table if isinstance(table, dict) else {}
+                value = named.get("buffer" if key == "memory" else "name", "none")
+                if value in components.COMPONENTS[component]:
+                    out.print(f"{key} {value!r}: {registry.place(component, value)}", markup=False, highlight=False)
+            found = True
+            if name.endswith(".toml"):
+                return
+    for component, known in components.COMPONENTS.items():
+        if name in (*known, *(components.ALIASES if component == "selectors" else ())) or ":" in name:
+            out.print(f"[bold]{component}[/] {escape(name)}: {escape(registry.place(component, name))}")
+            found = True
+            if ":" in name:
+                return
+    if not found:
+        every = [entry.name for kind in [*registry.FILES, *components.COMPONENTS] for entry in registry.entries(kind)]
+        raise InputError(f"show: unknown name {name!r}; {nearest(name, every)}")
+
+
+def _show_run(folder: Path) -> None:
+    from clsim.records.store import RunFolder
+    from clsim.reporting import searches
+    from clsim.reporting.show import show_runs
+
+    record = RunFolder(folder.resolve()).record()
+    if record is None:
+        raise InputError(f"{folder}: holds no record so far; run it to the end of its first experience")
+    show_runs([record.data], out)
+    if record.data.get("searches"):
+        out.print(searches.trace(record.data))
+    if record.data["command"]:
+        out.print(record.data["command"], markup=False, highlight=False)
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
+    kind: Annotated[str, typer.Option(help="selectors, condensers or learners.")] = "selectors",
+    acquisition: Annotated[
+        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
+    ] = False,
+    shortfall: Annotated[
+        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
+    ] = False,
+) -> None:
+    """Does a component of your own keep the contract? Says which promise it breaks."""
+    from clsim.checks import condensers, learners, samples, selectors
+
+    kinds: dict[str, Any] = {
+        "selectors": selectors.check_selector,
+        "condensers": condensers.check_condenser,
+        "learners": learners.check_learner,
+    }
+    if kind not in kinds:
+        raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    if kind != "selectors" and (acquisition or shortfall):
+        raise InputError(f"check: found --acquisition or --shortfall with {kind}, allowed: with selectors")
+    promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
+    component = registry.component(kind, name)
+    if kind == "condensers" and "iterations" in inspect.signature(component).parameters:
+        component = registry.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
+    try:
+        kinds[kind](component, **promises)
+    except samples.CheckFailed as failure:
+        raise InputError(f"{name}: {failure}") from failure
+    blind = ", and reads no labels" if acquisition else ""
+    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)

@@ -1,0 +1,85 @@
+"""``clsim report``."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clsim.cli.console import Runs, err, out
+from clsim.errors import InputError, nearest
+from clsim.spec import registry
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="A name of `clsim list reports`, or a TOML file.")] = "summary",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="console, markdown, csv (a row a cell), runs (CSV, a row a run), latex, or html: one page."
+        ),
+    ] = "console",
+    tests: Annotated[
+        bool, typer.Option("--tests", help="Also paired tests by seed and ranks; with csv, the tests alone.")
+    ] = False,
+    figures: Annotated[Path | None, typer.Option(help="Also draw the figures, as PNG, into this folder.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="Write into this file; html: NAME.html if none is named.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
+    from clsim.records.store import Store
+    from clsim.reporting.formats import name as failure_name
+    from clsim.reporting.report import failed, problem, read_report
+    from clsim.reporting.show import FORMS
+    from clsim.reporting.show import show as show_report
+
+    if format_ not in (*FORMS, "html"):
+        raise InputError(f"--format: found {format_!r}; {nearest(format_, (*FORMS, 'html'))}")
+    if file is not None and format_ == "console":
+        raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
+    if file is not None and file.is_dir():
+        raise InputError(f"--out: {file} is a folder, allowed: a file")
+    spec = read_report(registry.find_file("reports", name))
+    store = Store(runs)
+    found, problems = store.records()
+    records = [record for record in found if not problem(record.data)]
+    problems += [f"{record.folder}: {text}" for record in found if (text := problem(record.data))]
+    failures = failed(spec, store.failures())
+    for line in problems:
+        _say(f"skipped {line}")
+    if format_ not in ("console", "markdown", "html") or not records:  # those show them in the report
+        for failure in failures:
+            _say(f"failed {failure_name(failure)}: {failure.error}")
+    if not records:
+        raise InputError(f"{runs}: no finished runs; make some with `clsim run`, or name another folder with --runs")
+    data = [record.data for record in records]
+    if format_ == "html":
+        from clsim.reporting.page import write as write_page
+
+        file = file or Path(f"{Path(name).stem}.html")
+        words = ["clsim", "report", name, "--format", "html", "--runs", str(runs)]
+        shown = [
+            {"fingerprint": f.fingerprint, "spec": f.spec, "error": f.error, "command": f.command} for f in failures
+        ]
+        write_page(replace(spec, tests=tests or spec.tests), records, shown, file, shlex.join(words))
+    else:
+        show_report(spec, data, format_, out, name=Path(name).stem, failures=failures, tests=tests, path=file)
+    if file is not None:
+        _say(f"wrote {file}")
+    if figures is not None:
+        from clsim.reporting import plots
+
+        for drawn in plots.draw(spec, data, figures):
+            _say(f"drew {drawn}")
+
+
+def _say(line: str) -> None:
+    """Beside the report: on the error stream."""
+    from clsim.reporting.formats import plain
+
+    err.print(plain(line), markup=False, highlight=False)

@@ -1,0 +1,169 @@
+"""``clsim select``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from clsim.cli.console import err, out
+from clsim.errors import InputError
+from clsim.spec.resolve import parsed
+
+if TYPE_CHECKING:
+    from clsim.execution.select import Picks
+    from clsim.pool.pool import Cost
+
+LISTED = 20
+"""Classes that are listed one by one; of more, the extremes."""
+
+
+def select(
+    selector: Annotated[str, typer.Option(help="A name of `clsim list selectors`, or ./file.py:attr.")] = "kcenter",
+    dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
+    path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
+    features: Annotated[Path | None, typer.Option(help="n × d floats in a .npy file, instead of a data set.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="n whole numbers that go with the features, −1 = none.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="How many to choose: a share, as in 0.01.")] = None,
+    budget: Annotated[int | None, typer.Option(help="How many to choose: a number.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Equal quotas: from each class apart.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: an option of the selector; may be given several times.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same picks.")] = 0,
+    out_: Annotated[
+        Path, typer.Option("--out", help="The CSV file: index, best first, and weight; - prints it.")
+    ] = Path("picks.csv"),
+    picture: Annotated[Path | None, typer.Option(help="Also draw what was picked, as PNG.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    model: Annotated[
+        str,
+        typer.Option(help="Of the proxy; else slim-resnet18, mlp or linear.", rich_help_panel="Features of a data set"),
+    ] = "",
+    epochs: Annotated[int, typer.Option(min=1, help="Of the proxy.", rich_help_panel="Features of a data set")] = 10,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel="Features of a data set"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch; else its own choice.", rich_help_panel="Machine")
+    ] = None,
+) -> None:
+    """Choose a few samples out of a data set, or of features made elsewhere; write their indices."""
+    if not dataset and features is None:
+        raise InputError("select: found neither --dataset nor --features, allowed: one of them")
+    for flag, file in (("--out", out_), ("--picture", picture)):
+        if file is not None and str(file) != "-":
+            check_place(flag, file, force)
+    options = dict(named_value(text) for text in option or [])
+    from clsim.execution import select as execution
+    from clsim.pool.pool import Cost
+    from clsim.records.atomic import write
+
+    cost = Cost()
+    with _watched(cost, err):
+        found = execution.select(
+            selector,
+            dataset=dataset,
+            path=path,
+            features=features,
+            labels=labels,
+            fraction=fraction,
+            budget=budget,
+            per_class=per_class,
+            options=options,
+            model=model,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            threads=threads,
+            data_root=data_root,
+            cost=cost,
+        )
+    csv = found.frame.to_csv(index=False, lineterminator="\n")
+    name = f"per_class({selector})" if per_class else selector
+    title = f"{len(found.index):,} of {found.source} by {name}"
+    if str(out_) == "-":
+        sys.stdout.write(csv)
+    else:
+        write(out_, csv.encode())
+    _summary(found, title, seed, err if str(out_) == "-" else out)
+    written = [str(file) for file in (out_, picture) if file is not None and str(file) != "-"]
+    if picture is not None:
+        from clsim.reporting.picture import draw
+
+        draw(found, title, picture)
+    if written:
+        (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
+
+
+def named_value(text: str, flag: str = "--option", example: str = "metric=cosine") -> tuple[str, Any]:
+    """An ``--option``: its name, and its value as in TOML."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"{flag}: found {text!r}, allowed: NAME=VALUE, as in {example}")
+    return name.strip(), parsed(value)
+
+
+def check_place(flag: str, file: Path, force: bool) -> None:
+    """Before the work, not after it."""
+    if not file.parent.is_dir():
+        raise InputError(f"{flag}: no folder {str(file.parent)!r}; allowed: a file in a folder that is there")
+    if file.is_dir():
+        raise InputError(f"{flag}: {str(file)!r} is a folder, allowed: a file")
+    if file.exists() and not force:
+        raise InputError(f"{flag}: {str(file)!r} is there already; allowed: another name, or --force to overwrite it")
+
+
+@contextlib.contextmanager
+def _watched(cost: Cost, console: Console) -> Any:
+    """On a terminal, a line that tells how far the proxies and the selection are."""
+    if not console.is_terminal:
+        yield
+        return
+    started = time.perf_counter()
+
+    def line() -> Text:
+        proxy = f"training a proxy: {cost.proxy_steps:,} steps · " if cost.proxy_steps else ""
+        return Text(f"{proxy}{cost.forward_passes:,} samples passed · {time.perf_counter() - started:.0f} s", "dim")
+
+    with Live(get_renderable=line, console=console, transient=True, refresh_per_second=4):
+        yield
+
+
+def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
+    console.print(Text(title, "bold"))
+    if found.classes:
+        console.print(_classes(found))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    table.add_column("picked", justify="right")
+    table.add_column("at random", justify="right")
+    table.add_row("unlike every other pick", f"{found.unique:.1%}", "")
+    if found.scorer:
+        measured = zip(found.coverage(), found.coverage_at_random(seed), strict=True)
+        for label, (mine, theirs) in zip(("coverage radius", "mean distance to a pick"), measured, strict=True):
+            table.add_row(label, f"{mine:.4g}", f"{theirs:.4g}")
+    console.print(table)
+    steps = f", {found.pool.cost.proxy_steps:,} steps of a proxy among them" if found.pool.cost.proxy_steps else ""
+    console.print(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", style="dim")
+
+
+def _classes(found: Picks) -> Text:
+    """How many of each class; of many classes, how unequal they are."""
+    counts = {name: picked for name, (picked, _) in found.counts.items()}
+    if len(counts) <= LISTED:
+        return Text(" · ".join(f"{name} {picked}" for name, picked in counts.items()))
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    missing = sum(not picked for picked in counts.values())
+    none = f" · none of {missing}" if missing else ""
+    return Text(f"{len(counts)} classes · most: {most} {counts[most]} · least: {least} {counts[least]}{none}")

@@ -1,0 +1,239 @@
+"""``clsim study``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from clsim.cli.console import Runs, count, duration, err, out
+from clsim.errors import InputError
+
+if TYPE_CHECKING:
+    from clsim.execution.plan import Planned
+    from clsim.execution.study import StudyResult
+
+_GRID, _ENGINE, _MACHINE, _WHERE = "Grid", "Engine", "Machine", "Where"
+
+
+def _several(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=_GRID)
+
+
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A file of ./studies or of `clsim list studies`, or its path; flags stand above it."),
+    ] = None,
+    scenario: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
+    strategy: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
+    buffer: Annotated[list[str] | None, _several("For the strategies that keep a memory.")] = None,
+    memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
+    seed: Annotated[list[str] | None, _several("These seeds, as in 3,5.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="table.key=VALUE,VALUE …: an axis; a value that is a list keeps its brackets, text with a comma its "
+            "quotes. May be given several times.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, ray or slurm.", rich_help_panel=_ENGINE)] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time; else what the machine has room for.", rich_help_panel=_ENGINE)
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(help="0.5: two runs share a GPU.", rich_help_panel=_ENGINE)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="ray: of a cluster (auto, or host:port); else one is started here.", rich_help_panel=_ENGINE),
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="slurm: where to queue.", rich_help_panel=_ENGINE)] = None,
+    minutes: Annotated[int | None, typer.Option(help="slurm: time limit of a job.", rich_help_panel=_ENGINE)] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="slurm: slurm, or local: as submitit's jobs on this machine.", rich_help_panel=_ENGINE),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel=_MACHINE)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch, a run.", rich_help_panel=_MACHINE)] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel=_WHERE),
+    ] = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even what has a record.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print records and failures as JSON.")] = False,
+) -> None:
+    """Run a grid of scenarios, strategies, buffers, memories and seeds; what is finished is not run again."""
+    from clsim.execution import plan
+    from clsim.execution.engines.engine import EngineSpec
+    from clsim.execution.study import carry_out
+    from clsim.records.store import Store
+
+    axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer}
+    tables: dict[str, Any] = {key[2:]: _values(given, key) for key, given in axes.items() if given}
+    if memory:
+        tables["memory"] = _values(memory, "--memory")
+    if seed and seeds is not None:
+        raise InputError("--seed and --seeds: found both, allowed: one of them")
+    if seed or seeds is not None:
+        tables["seeds"] = _numbers(seed, "--seed") if seed else seeds
+    if set_:
+        tables["set"] = _settings(set_)
+    spec = plan.read(tables, "command line", plan.find_study(name) if name else None)
+    training = {k: v for k, v in (("device", device), ("precision", precision), ("threads", threads)) if v is not None}
+    options = {"address": address, "partition": partition, "minutes": minutes, "cluster": cluster}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    _check_engine(engine, given)
+    machine: dict[str, Any] = {key: value for key, value in training.items() if key != "precision"}
+    engine_spec = EngineSpec(engine, workers, gpus_per_run, **machine, **given)
+
+    store = Store(runs)
+    planned = plan.plan(spec, store, training)
+    if fresh or not all(run.finished for run in planned):
+        planned = plan.with_expected_seconds(planned, store)
+    if dry_run:
+        _print_json_plan(planned) if as_json else _print_plan(planned, engine_spec, in_full=True)
+        return
+    silent = quiet or as_json
+    with contextlib.ExitStack() as stack:
+        watch = None
+        if not silent and (fresh or not all(run.finished for run in planned)):
+            from clsim.cli.live import Live
+
+            _print_plan(planned, engine_spec)
+            watch = stack.enter_context(Live(err))
+        result = carry_out(planned, store, engine_spec, data_root=data_root, fresh=fresh, watch=watch)
+    if as_json:
+        failures = [vars(failure) for failure in result.failures]
+        print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
+    elif not quiet:
+        _print_result(result, spec.title, runs)
+    if result.failures:
+        _print_failures(result)
+        raise typer.Exit(1)
+
+
+def _values(given: Sequence[str], flag: str) -> list[str]:
+    from clsim.execution.plan import split
+
+    return [value for text in given for value in split(text, flag)]
+
+
+def _numbers(given: Sequence[str], flag: str) -> list[int]:
+    try:
+        return [int(value) for value in _values(given, flag)]
+    except ValueError:
+        raise InputError(f"{flag}: found {','.join(given)!r}, allowed: whole numbers, as in 20,50") from None
+
+
+def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
+    """``table.key=VALUE,VALUE`` as an axis of values."""
+    from clsim.execution.plan import split
+    from clsim.spec.resolve import parsed
+
+    axes: dict[str, list[Any]] = {}
+    for text in given:
+        key, equals, values = text.partition("=")
+        if not equals or "." not in key:
+            raise InputError(f"--set: found {text!r}, allowed: table.key=VALUE,VALUE …, as in optimizer.lr=0.01,0.1")
+        if key.strip() in axes:
+            raise InputError(f"--set {key}: found twice, allowed: once, as in {key}=VALUE,VALUE")
+        axes[key.strip()] = [parsed(value) for value in split(values, f"--set {key}")]
+    return axes
+
+
+def _check_engine(engine: str, given: dict[str, Any]) -> None:
+    """An option of another engine is a mistake."""
+    for option in given:
+        owner = "ray" if option == "address" else "slurm"
+        if engine != owner:
+            raise InputError(f"--{option}: found with --engine {engine}, allowed: with --engine {owner}")
+
+
+def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
+    """In a line; ``in_full``: with a row for each combination, its seeds counted together."""
+    todo = [run for run in planned if not run.finished]
+    known = [run.seconds for run in todo if run.seconds is not None]
+    begun = sum(run.done > 0 for run in todo)
+    if in_full:
+        table = Table(box=None, pad_edge=False)
+        for label in ("run", "seeds", "finished", "to do", "expected"):
+            table.add_column(label, justify="left" if label == "run" else "right")
+        cells: dict[str, list[Planned]] = {}
+        for run in planned:
+            cells.setdefault(run.title.rpartition(" · seed")[0], []).append(run)
+        for title, runs in cells.items():
+            left = [run for run in runs if not run.finished]
+            seconds = [run.seconds for run in left if run.seconds is not None]
+            expected = "–" if not left else duration(sum(seconds)) if len(seconds) == len(left) else "unknown"
+            numbers = [str(len(runs)), str(len(runs) - len(left)), str(len(left)), expected]
+            table.add_row(Text(title), *numbers)
+        out.print(table)
+    console = out if in_full else err
+    line = f"{count(len(planned))}: {len(planned) - len(todo)} finished, {len(todo)} to do"
+    line += f" ({begun} of them begun)" if begun else ""
+    if todo and len(known) == len(todo):
+        line += f"; about {duration(sum(known))} of work, by earlier records"
+    elif known:
+        line += f"; about {duration(sum(known))} of work for {len(known)} of them, unknown for the others"
+    elif todo:
+        line += "; expected time unknown, as there is no record of the like"
+    console.print(line, markup=False, highlight=False)
+
+
+def _print_json_plan(planned: Sequence[Planned]) -> None:
+    runs = [
+        {
+            "fingerprint": run.spec.fingerprint,
+            "title": run.title,
+            "command": run.command,
+            "finished": run.finished,
+            "done": run.done,
+            "experiences": run.total,
+            "seconds": run.seconds,
+        }
+        for run in planned
+    ]
+    print(json.dumps(runs))
+
+
+def _print_result(result: StudyResult, title: str, runs: Path) -> None:
+    from clsim.reporting.report import read_report
+    from clsim.reporting.show import show
+    from clsim.spec import registry
+
+    if result.records:
+        spec = dataclasses.replace(read_report(registry.find_file("reports", "summary")), title=title)
+        show(spec, [record.data for record in result.records], "console", out)
+        where = [] if runs == Path("runs") else ["--runs", str(runs)]
+        words = shlex.join(["clsim", "report", "summary", *where])
+        out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
+    diverged = sum(bool(record.data.get("diverged")) for record in result.records)
+    if diverged:
+        out.print(
+            f"[red]in {count(diverged)} a loss is not finite: the learning rate is too high, or the data is broken"
+        )
+
+
+def _print_failures(result: StudyResult) -> None:
+    """A line an error, however many runs it stopped, and a command that shows it."""
+    counts = Counter(failure.error for failure in result.failures)
+    first = {failure.error: failure for failure in reversed(result.failures)}
+    for error, number in counts.items():
+        err.print(f"clsim: {count(number)} failed: {error}\n  {first[error].command}", markup=False, highlight=False)

@@ -1,0 +1,225 @@
+"""Runs as tasks of a Ray cluster: one that is there, by its address, or one that is started on this machine.
+
+Where a node shares the study's folder of runs, a task works in it as a local process would. Elsewhere the run's files
+travel: those that there are go out with the task, and after each experience what is new comes back through a queue.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from clsim.errors import InputError, RunBusy
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, failed, work
+from clsim.records.atomic import write
+from clsim.records.search import Search, Trial
+from clsim.records.store import RunFolder, Store
+from clsim.spec import registry
+
+FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "error.json")
+"""What a run's folder is made of, in the order of writing: the checkpoint follows what it stands for."""
+
+Files = Mapping[str, bytes]
+
+
+def create(spec: EngineSpec, root: Path) -> Ray:
+    """Connected to the cluster of the spec, or to one of its own; to that of this process if it has one already."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study makes no call home
+    connected = ray.is_initialized()
+    if not connected:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if spec.address:
+                ray.init(address=spec.address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=_cpus(spec), include_dashboard=False, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            where = f"--address: no way to a Ray cluster at {spec.address!r}" if spec.address else "--engine ray"
+            raise InputError(f"{where}: {line} (a cluster with a token: set RAY_AUTH_MODE=token)") from None
+    there = ray.cluster_resources().get("GPU", 0)
+    share = spec.gpus_per_run if spec.gpus_per_run is not None else float(there > 0 and spec.device != "cpu")
+    if share > there:
+        raise InputError(f"--gpus-per-run: found {share:g}, but the cluster has {there:g} GPUs")
+    return Ray(root, spec.threads, share, spec.workers, leave=connected)
+
+
+class Ray:
+    """The engine. Final.
+
+    Args:
+        root: the folder of all runs.
+        threads, gpus: of each run.
+        slots: runs at a time; None = as the cluster has room for.
+        leave: the connection is somebody else's, and stays.
+        shared: whether every node shares the folder; None = ask each of them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        threads: int,
+        gpus: float,
+        slots: int | None = None,
+        *,
+        leave: bool = False,
+        shared: bool | None = None,
+    ) -> None:
+        self.slots = slots
+        self._leave, self._root = leave, root
+        root.mkdir(parents=True, exist_ok=True)
+        self._marker = root / f".study-{uuid.uuid4().hex}"
+        if shared is not False:
+            write(self._marker, b"")
+        self._queue = None if _everywhere(self._marker) else Queue(actor_options={"num_cpus": 0})
+        self._task = ray.remote(_task).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
+        self._waiting: list[Job] = []
+        self._running: dict[ray.ObjectRef, Job] = {}
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """To the cluster, as many as may run at a time."""
+        self._waiting.extend(jobs)
+        self._fill()
+
+    def poll(self, seconds: float) -> list[Outcome]:
+        """What the tasks returned, and what those that still run have sent."""
+        self._fill()
+        done, _ = ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
+        outcomes = [self._outcome(ref, self._running.pop(ref)) for ref in done]
+        if self._queue is not None:
+            for job, files in self._queue.get_nowait_batch(self._queue.qsize()):
+                self._receive(job, files)
+        self._fill()
+        return outcomes
+
+    def close(self) -> None:
+        """Stop the tasks, and leave the cluster."""
+        for ref in self._running:
+            ray.cancel(ref, force=True)
+        if self._queue is not None:
+            self._queue.shutdown(force=True)
+        self._marker.unlink(missing_ok=True)
+        if not self._leave:
+            ray.shutdown()
+
+    def _fill(self) -> None:
+        while self._waiting and (self.slots is None or len(self._running) < self.slots):
+            job = self._waiting.pop(0)
+            files = {} if self._queue is None else _files(Store(self._root).folder(job.spec).path)
+            own = {} if self._queue is None else _user_files(job)
+            self._running[self._task.remote(job, str(self._marker), files, own, self._queue)] = job
+
+    def _outcome(self, ref: ray.ObjectRef, job: Job) -> Outcome:
+        try:
+            outcome, files = ray.get(ref)
+        except RayTaskError as error:  # not of the run itself, which returns its errors: clsim is not there, say
+            return failed(job, str(error.cause or error))
+        except RayError as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return Outcome(job.spec.fingerprint, "lost", f"its worker is gone ({line})")
+        if files and not self._receive(job, files):
+            return Outcome(job.spec.fingerprint, "busy", "another process runs it on this machine")
+        return outcome
+
+    def _receive(self, job: Job, files: Files) -> bool:
+        """Write what came from elsewhere, unless somebody runs the same here."""
+        try:
+            with Store(self._root).open(job.spec) as folder:
+                _write(folder.path, files)
+        except RunBusy:
+            return False
+        return True
+
+
+class _Post:
+    """Sends a run's files home after each experience. A :class:`clsim.training.progress.Progress`."""
+
+    def __init__(self, job: Job, folder: RunFolder, queue: Queue) -> None:
+        self._job, self._folder, self._queue = job, folder, queue
+
+    def experience(self, position: int, total: int, images: int) -> None:
+        """Nothing new so far."""
+
+    def trial(self, trial: Trial) -> None:
+        """The folder holds what the trials before found."""
+        self._queue.put((self._job, _files(self._folder.path)))
+
+    def step(self, images: int) -> None:
+        """Nothing new so far."""
+
+    def searched(self, search: Search) -> None:
+        """It comes with the experience."""
+
+    def row(self, position: int, accuracy: list[float]) -> None:
+        """The folder holds a new state."""
+        self._queue.put((self._job, _files(self._folder.path)))
+
+
+def _task(job: Job, marker: str, files: Files, own: Files, queue: Queue | None) -> tuple[Outcome, Files]:
+    """What a worker does; files only if it does not share the folder of runs."""
+    if Path(marker).is_file():
+        os.chdir(job.place)
+        return work(job), {}
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in own.items():
+            Path(place, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(place, name).write_bytes(content)
+        os.chdir(place)
+        there = job.data_root if job.data_root and Path(job.data_root).is_dir() else None
+        here = replace(job, runs=str(Path(place, "runs")), place=place, data_root=there)
+        folder = Store(Path(here.runs)).folder(job.spec)
+        _write(folder.path, files)
+        try:
+            outcome = work(here, None if queue is None else _Post(job, folder, queue))
+            return outcome, _files(folder.path)
+        finally:
+            os.chdir("/")
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_file()
+
+
+def _everywhere(marker: Path) -> bool:
+    """Whether each node of the cluster sees a file of this machine."""
+    look = ray.remote(_is_file)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    at = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
+    return all(ray.get([look.options(num_cpus=0, scheduling_strategy=a).remote(str(marker)) for a in at]))
+
+
+def _cpus(spec: EngineSpec) -> int:
+    return spec.threads * (spec.workers or max(1, cores() // spec.threads))
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+
+
+def _write(folder: Path, files: Files) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if name in files:
+            write(folder / name, files[name])
+    if "record.json" in files and "error.json" not in files:
+        (folder / "error.json").unlink(missing_ok=True)
+
+
+def _user_files(job: Job) -> dict[str, bytes]:
+    """The user's own Python files that the spec names by a path inside the working directory."""
+    found = {}
+    for name, _ in job.spec.sources:
+        for path in registry.user_files(name):
+            if not path.is_absolute() and ".." not in path.parts:
+                found[str(path)] = Path(job.place, path).read_bytes()
+    return found

@@ -1,0 +1,112 @@
+"""Runs as jobs of a Slurm cluster, in an array, through submitit. The cluster shares the folder of runs.
+
+With less than one GPU a run, as many runs as share a GPU go into one job, and side by side there.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from clsim.errors import InputError
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, work
+from clsim.execution.engines.local import Local
+
+
+def create(spec: EngineSpec, root: Path) -> Slurm:
+    """Jobs of the size that the spec asks for."""
+    if spec.cluster == "slurm" and shutil.which("sbatch") is None:
+        raise InputError("--engine slurm: no sbatch on this machine; allowed: where Slurm is, or --cluster local")
+    share = spec.gpus_per_run or 0
+    together = int(1 / share) if 0 < share < 1 else 1
+    executor = submitit.AutoExecutor(root / "slurm", cluster=spec.cluster, slurm_max_num_timeout=100)
+    executor.update_parameters(
+        name="clsim",
+        timeout_min=spec.minutes,
+        cpus_per_task=spec.threads * together,
+        gpus_per_node=math.ceil(share) if spec.cluster == "slurm" else None,
+    )
+    if spec.partition:
+        executor.update_parameters(slurm_partition=spec.partition)
+    jobs = spec.workers and max(1, spec.workers // together)
+    if spec.cluster == "local":  # submitit would start all at once
+        jobs = jobs or max(1, cores() // (spec.threads * together))
+    elif jobs:
+        executor.update_parameters(slurm_array_parallelism=jobs)
+    return Slurm(executor, together, jobs, queue=spec.cluster == "local")
+
+
+class Slurm:
+    """The engine. Final.
+
+    Args:
+        together: runs in a job.
+        jobs: at a time; None = as the cluster lets them.
+        queue: hold jobs back here, as nobody else does.
+    """
+
+    def __init__(self, executor: submitit.AutoExecutor, together: int, jobs: int | None, *, queue: bool) -> None:
+        self.slots = jobs and jobs * together
+        self._executor, self._together = executor, together
+        self._at_a_time = jobs if queue else None
+        self._waiting: list[list[Job]] = []
+        self._running: dict[submitit.Job[Any], list[Job]] = {}
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """As one array."""
+        self._waiting += [list(jobs[i : i + self._together]) for i in range(0, len(jobs), self._together)]
+        self._fill()
+
+    def poll(self, seconds: float) -> list[Outcome]:
+        """Ask submitit about each job."""
+        done = [job for job in self._running if job.done()]
+        if not done:
+            time.sleep(seconds)
+        outcomes = [outcome for job in done for outcome in self._outcomes(job, self._running.pop(job))]
+        self._fill()
+        return outcomes
+
+    def close(self) -> None:
+        """Cancel what is queued or runs."""
+        for job in self._running:
+            job.cancel(check=False)
+
+    def _fill(self) -> None:
+        room = len(self._waiting) if self._at_a_time is None else self._at_a_time - len(self._running)
+        chosen, self._waiting = self._waiting[:room], self._waiting[room:]
+        if chosen:
+            self._running |= dict(zip(self._executor.map_array(Task(), chosen), chosen, strict=True))
+
+    def _outcomes(self, job: submitit.Job[Any], runs: list[Job]) -> list[Outcome]:
+        error = job.exception()
+        if error is None:
+            return job.result()
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return [Outcome(run.spec.fingerprint, "lost", f"its job is gone ({line})") for run in runs]
+
+
+class Task:
+    """What a job does: its runs, side by side if there are several. Goes on in another job if this one is cut off."""
+
+    def __call__(self, jobs: list[Job]) -> list[Outcome]:
+        """Carry out the runs."""
+        if len(jobs) == 1:
+            return [work(jobs[0])]
+        engine, outcomes = Local(len(jobs)), list[Outcome]()
+        try:
+            engine.submit(jobs)
+            while len(outcomes) < len(jobs):
+                outcomes += engine.poll(1)
+        finally:
+            engine.close()
+        return outcomes
+
+    def checkpoint(self, jobs: list[Job]) -> submitit.helpers.DelayedSubmission:
+        """Called by submitit before time is up; the runs' own checkpoints are all that is needed."""
+        return submitit.helpers.DelayedSubmission(self, jobs)

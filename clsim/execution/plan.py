@@ -1,0 +1,280 @@
+"""What a study runs: a grid of scenarios, strategies, buffers, memories, settings and seeds, as :class:`RunSpec` s.
+
+Neither torch nor Avalanche is imported: a study with nothing left to do answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shlex
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clsim.errors import InputError
+from clsim.records.store import Store
+from clsim.spec import registry
+from clsim.spec.reader import Options, arguments
+from clsim.spec.resolve import as_text, joint_of, keeps_memory, memory_size, resolve
+from clsim.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study, as its TOML file has it. Where there is one value, it need not stand in a list.
+
+    Attributes:
+        buffer, memory: for the strategies that keep a memory; empty = what the strategy says. The others appear once
+            a seed. A memory is a number of exemplars, or a share as in ``1%``.
+        seeds: in a file, a number N stands for 0 … N − 1.
+        set: ``table.key`` → values, an axis of the grid; a value that is a list stands in a list of its own.
+    """
+
+    title: str = ""
+    description: str = ""
+    scenario: tuple[str, ...] = ("split-digits",)
+    strategy: tuple[str, ...] = ("er",)
+    buffer: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    set: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a study.
+
+    Attributes:
+        title: what tells it from the other runs, for people.
+        command: makes exactly this run.
+        finished: it was, before.
+        done, total: experiences.
+        seconds: that it is expected to take from here, by what finished runs of the same work took; None = not known.
+    """
+
+    spec: RunSpec
+    title: str
+    command: str
+    finished: bool = False
+    done: int = 0
+    total: int = 1
+    seconds: float | None = None
+
+
+def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -> StudySpec:
+    """The strict reader of a study: unknown keys and mistyped values are refused.
+
+    Args:
+        where: the file, or "command line", for error messages.
+        base: what holds for keys that are not there; its ``set`` is added to, key by key.
+
+    >>> read({"strategy": "er", "memory": [20, 50], "seeds": 3}, "my.toml").seeds
+    (0, 1, 2)
+    """
+    listed = {}
+    for key, value in tables.items():
+        if key == "seeds" and type(value) is int:
+            value = list(range(value))
+        elif key not in ("title", "description", "set") and not isinstance(value, (list, tuple)):
+            value = [value]
+        listed[key] = [str(v) if type(v) is int else v for v in value] if key == "memory" else value
+        if value == [] or value == ():
+            raise InputError(f"{where}: {key}: found {tables[key]!r}, allowed: one value or more")
+    found = arguments(StudySpec, listed, where, "")
+    base = base or StudySpec()
+    axes = {}
+    for key, values in found.get("set", {}).items():
+        axes[key] = values if isinstance(values, list) else [values]
+        if "." not in key or not axes[key]:
+            allowed = '"table.key" = [values], as in "optimizer.lr" = [0.01, 0.1]'
+            raise InputError(f"{where}: [set] {key}: found {values!r}, allowed: {allowed}")
+    return dataclasses.replace(base, **(found | {"set": {**base.set, **axes}}))
+
+
+def split(text: str, where: str) -> list[str]:
+    """Values between commas; what stands in brackets or quotes stays whole.
+
+    >>> split("random,per_class(./f.py:pick),herding", "--buffer")
+    ['random', 'per_class(./f.py:pick)', 'herding']
+    >>> split("[100],[200, 50]", "--set"), split('"a,b",c', "--set")
+    (['[100]', '[200, 50]'], ['"a,b"', 'c'])
+    """
+    pairs = {"(": ")", "[": "]", "{": "}"}
+    expected: list[str] = []  # closing brackets, or the one quote, innermost last
+    values, before = [""], ","
+    for letter in text:
+        if expected and expected[-1] in "\"'":
+            if letter == expected[-1] and before != "\\":
+                expected.pop()
+        elif expected and letter == expected[-1]:
+            expected.pop()
+        elif letter in pairs:
+            expected.append(pairs[letter])
+        elif letter in "\"'" and before in ",([{=":  # elsewhere it is an apostrophe
+            expected.append(letter)
+        if letter == "," and not expected:
+            values.append("")
+        else:
+            values[-1] += letter
+        before = letter if letter != " " else before
+    values = [value.strip() for value in values]
+    if expected or not all(values):
+        found = f"no closing {expected[-1]}" if expected else "nothing between two commas"
+        raise InputError(f"{where}: found {text!r} with {found}, allowed: values with a comma between them")
+    return values
+
+
+def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = None) -> list[Planned]:
+    """Every run of a study, once, the first seed of everything first.
+
+    Args:
+        training: device, precision and threads, where the command line names them.
+
+    Raises:
+        InputError: for whatever can be seen to be wrong before anything runs.
+    """
+    cells = {spec.fingerprint: (spec, title, words) for spec, title, words in _cells(study, training or {})}
+    planned: dict[str, Planned] = {}
+    for seed in study.seeds:
+        for cell, title, words in cells.values():
+            spec = dataclasses.replace(cell, seed=seed)
+            if cell.stream.by_difficulty:  # each seed has a joint run of its own
+                name, strategy, flags, settings = words
+                spec = resolve(name, strategy, flags=flags, settings=settings, seed=seed)
+            run = Planned(spec, f"{title} · seed {seed}", command(*words, seed), total=experiences(spec))
+            planned.setdefault(spec.fingerprint, _looked_up(run, store))
+    return list(planned.values())
+
+
+def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned]:
+    """The same runs, each unfinished one with the time that its like took: the same but for the seed, else the same
+    work (scenario, strategy, data, stream, model and training)."""
+    took: dict[str, list[float]] = {}
+    for record in store.records()[0]:
+        for key in _alike(record.data["spec"]):
+            took.setdefault(key, []).append(seconds_of(record.data))
+    known = []
+    for run in runs:
+        like = next((took[key] for key in _alike(run.spec.as_dict()) if key in took), None)
+        if like and not run.finished:
+            run = dataclasses.replace(run, seconds=statistics.median(like) * (1 - run.done / run.total))
+        known.append(run)
+    return known
+
+
+def seconds_of(record: Mapping[str, Any]) -> float:
+    """What a run has worked so far."""
+    return sum(c.get(f"{part}_seconds") or 0 for c in record["cost"] for part in ("train", "select", "evaluate"))
+
+
+def experiences(spec: RunSpec) -> int:
+    """How many experiences a run trains on."""
+    return 1 if spec.stream.presentation == "joint" else spec.stream.experiences
+
+
+def title(spec: RunSpec) -> str:
+    """A run in a few words, its seed apart."""
+    memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
+    controller = f" · {spec.controller.name}" if spec.controller.name != "none" else ""
+    return f"{spec.scenario} · {spec.strategy}{memory}{controller}"
+
+
+def command(
+    scenario: str, strategy: str, flags: Mapping[str, Mapping[str, Any]], settings: Sequence[str], seed: int
+) -> str:
+    """The command that makes exactly this run."""
+    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
+    for key, value in flags.get("labels", {}).items():
+        words += ["--set", f"labels.{key}={value!r}"]
+    for key, value in (*flags["memory"].items(), *flags["training"].items()):
+        share = ["--set", f"memory.fraction={value!r}"]
+        words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]
+    if "controller" in flags:
+        words += ["--controller", flags["controller"]["name"]]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--seed", str(seed)])
+
+
+def joint_run(spec: RunSpec, scenario: str = "") -> tuple[RunSpec, str]:
+    """What says how hard the tasks of a run are (:func:`clsim.spec.resolve.joint_of`), and the command for it."""
+    scenario = scenario or spec.scenario
+    joint, usual = joint_of(spec, scenario), resolve(scenario, "joint", seed=spec.seed)
+    settings = []
+    for table in ("data", "stream", "model", "training"):
+        before, after = (_leaves(dataclasses.asdict(getattr(s, table)), table) for s in (usual, joint))
+        settings += [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
+    return joint, command(scenario, "joint", {"memory": {}, "training": {}}, settings, spec.seed)
+
+
+def _leaves(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _leaves(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return out
+
+
+Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
+
+
+def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunSpec, str, Words]]:
+    """Every combination but for the seed: the spec, its title, and what :func:`command` needs."""
+    pairs = list(itertools.product(study.scenario, study.strategy))
+    keeping = {pair for pair in pairs if keeps_memory(*pair)}
+    if (study.buffer or study.memory) and not keeping:
+        names = ", ".join(study.strategy)
+        raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
+    for scenario, strategy in pairs:
+        keeps = (scenario, strategy) in keeping
+        for buffer, size in itertools.product(
+            study.buffer if keeps and study.buffer else (None,), study.memory if keeps and study.memory else (None,)
+        ):
+            remembers = keeps and buffer != "none"
+            flags: dict[str, dict[str, Any]] = {"memory": {}, "training": dict(training)}
+            if buffer is not None:
+                flags["memory"]["buffer"] = buffer
+            if size is not None and remembers:
+                flags["memory"] |= memory_size(size)
+            axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
+            for values in itertools.product(*axes.values()):
+                settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
+                spec = resolve(scenario, strategy, flags=flags, settings=settings)
+                _check_names(spec)
+                shown = [s for s, several in zip(settings, axes.values(), strict=True) if len(several) > 1]
+                yield spec, " · ".join([title(spec), *shown]), (scenario, strategy, flags, settings)
+
+
+def _check_names(spec: RunSpec) -> None:
+    """A misspelt name is refused here, not once a run."""
+    if spec.memory.buffer != "none":
+        registry.check_name("buffers", spec.memory.buffer)
+    registry.check_name("models", spec.model.name)
+    registry.check_name("learners", spec.learner.name)
+
+
+def _looked_up(run: Planned, store: Store) -> Planned:
+    try:
+        record = store.folder(run.spec).record()
+    except InputError:  # damaged: the run itself will say so
+        return run
+    if record is None:
+        return run
+    return dataclasses.replace(run, finished=record.data["finished"], done=len(record.data["cost"]))
+
+
+def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """What runs have in common that take the same time: most alike first."""
+    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
+    cell = {key: value for key, value in spec.items() if key != "seed"}
+    work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
+    return json.dumps(cell, sort_keys=True), json.dumps(work, sort_keys=True)
+
+
+def find_study(name: str) -> StudySpec:
+    """The study of a name in ``./studies``, a shipped name, or a path."""
+    path: Path = registry.find_file("studies", name)
+    return read(registry.read_toml(path), str(path))

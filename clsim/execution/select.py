@@ -1,0 +1,265 @@
+"""Choose once out of a data set, or out of features made elsewhere: ``clsim.select(...)``, and ``clsim select``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clsim.data import arrays, datasets
+from clsim.data.augmentation import Transform
+from clsim.errors import InputError
+from clsim.models import nets
+from clsim.pool.contracts import chosen
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost, Pool, Selector
+from clsim.pool.proxy import Trainer
+from clsim.randomness import Randomness, generator
+from clsim.selectors.combinators import per_class as of_each_class
+from clsim.spec import registry
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import DataSpec, ProxySpec, TrainingSpec
+from clsim.training import machine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = 50_000
+"""Candidates, drawn at random, at which distances to the picks are measured where there are more."""
+
+DRAWS = 3
+"""Random choices that a choice is compared with."""
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What was chosen.
+
+    Attributes:
+        index: int64 (m,), rows of the training part (or of the features), best first.
+        weight: float32 (m,), as the selector gave them (only their ratios count); None: it gives none.
+        pool: what they were chosen from.
+        classes: names of the labels; empty without labels.
+        source: the candidates, in words.
+        scorer: where features and scores come from, in words; empty if the selector asked for none.
+        seconds: of the selection, the training of proxies included.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray | None
+    pool: Pool
+    classes: tuple[str, ...]
+    source: str
+    scorer: str
+    seconds: float
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The columns ``index``, and ``weight`` where there is one; best first."""
+        import pandas as pd
+
+        columns = {"index": self.index} | ({} if self.weight is None else {"weight": self.weight})
+        return pd.DataFrame(columns)
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Class → how many were picked, out of how many; empty without labels."""
+        y = self.pool.data.y.cpu().numpy()
+        if not self.classes:
+            return {}
+        known = y >= 0
+        of = np.bincount(y[known], minlength=len(self.classes)).tolist()
+        picked = np.bincount(y[self.index][known[self.index]], minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, zip(picked, of, strict=True), strict=True))
+
+    @property
+    def unique(self) -> float:
+        """Share of the picks that differ from every other one, byte by byte; 1 if there are none."""
+        rows = self.pool.data.x[torch.from_numpy(self.index).to(self.pool.data.device)].cpu().numpy()
+        return len({row.tobytes() for row in rows}) / len(rows) if len(rows) else 1.0
+
+    def coverage(self, index: np.ndarray | None = None) -> tuple[float, float]:
+        """How near the candidates are to the picks: the largest and the mean Euclidean distance of features.
+
+        d_i = min_{j∈S} ‖h_i − h_j‖; the coverage radius max_i d_i, and the mean of d_i. Of more than
+        :data:`MEASURED` candidates, that many drawn at random stand for all.
+
+        Args:
+            index: rows to measure instead of the picks.
+        """
+        features = self.pool.features
+        rows = torch.from_numpy(self.index if index is None else index).to(features.device)
+        if not len(rows):
+            return float("nan"), float("nan")
+        if len(features) > MEASURED:
+            drawn = torch.randperm(len(features), generator=generator(0, "coverage"))[:MEASURED]
+            measured = features[drawn.to(features.device)]
+        else:
+            measured = features
+        centres = features[rows]
+        nearest = torch.cat([_nearest(block, centres) for block in measured.split(4096)])
+        return float(nearest.max()), float(nearest.mean())
+
+    def coverage_at_random(self, seed: int = 0) -> tuple[float, float]:
+        """The same of as many candidates at random: the mean over :data:`DRAWS` draws."""
+        rng = generator(seed, "coverage at random")
+        draws = [torch.randperm(len(self.pool), generator=rng)[: len(self.index)].numpy() for _ in range(DRAWS)]
+        radii, means = zip(*(self.coverage(draw) for draw in draws), strict=True)
+        return sum(radii) / DRAWS, sum(means) / DRAWS
+
+
+def select(
+    selector: str | Selector,
+    *,
+    dataset: str = "",
+    path: str | Path = "",
+    features: Any = None,
+    labels: Any = None,
+    fraction: float | None = None,
+    budget: int | None = None,
+    per_class: bool = False,
+    options: Mapping[str, Any] | None = None,
+    model: str = "",
+    epochs: int = 10,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    data_root: str | Path | None = None,
+    cost: Cost | None = None,
+) -> Picks:
+    """Choose a few samples out of many.
+
+    Of a data set, features and scores come from a proxy that is trained on its training part if the selector asks for
+    them: DeepCore's protocol (Guo, Zhao & Bai, DEXA 2022), 10 epochs of SGD. Given features have no net behind them:
+    selectors that need more (logits, gradients, dropout) are refused.
+
+    Args:
+        selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
+        dataset: a name of ``clsim list datasets``; ``path`` as well for one's own.
+        features: (n, d) floats instead of a data set: an array, or the path of a ``.npy`` file, which is memory-mapped.
+        labels: (n,) whole numbers that go with them, −1 = unlabelled; likewise.
+        fraction: how many to choose, as a share of the candidates; or
+        budget: as a number.
+        per_class: apply the selector to each class apart, with equal quotas.
+        options: keyword arguments of the selector.
+        model: of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour images, ``mlp``
+            for grey ones, ``linear`` for vectors (whose features are the vectors themselves, normalised).
+        epochs: of the proxy.
+        threads: of torch; None leaves them as they are.
+        cost: counters, for somebody who watches.
+
+    Raises:
+        InputError: for anything in the arguments that is wrong.
+
+    >>> import numpy as np
+    >>> line = np.arange(5, dtype=np.float32)[:, None]
+    >>> select("kcenter", features=line, budget=3).index.tolist()
+    [2, 0, 4]
+    """
+    if bool(dataset) == (features is not None):
+        found = "both" if dataset else "neither"
+        raise InputError(f"select: found {found} of a data set and features, allowed: one of them")
+    if labels is not None and features is None:
+        raise InputError("labels: found with a data set, which has its own; allowed: with features")
+    if features is not None and model:
+        raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
+    name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
+    pick = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
+    spec = RunSpec(
+        seed=seed,
+        data=DataSpec(dataset or "digits", str(path)),
+        training=TrainingSpec(device=device, threads=threads or torch.get_num_threads()),
+        proxy=ProxySpec(source="proxy", epochs=epochs),
+    )
+    _check_size(fraction, budget)
+    place, cost = machine.device_of(device), Cost() if cost is None else cost
+    with machine.isolated(spec, place):
+        if features is None:
+            pool, classes, scorer = _of_dataset(spec, model, place, data_root, cost)
+        else:
+            pool, classes, scorer = *_of_features(features, labels, seed, place, cost), "features as given"
+        if per_class:
+            if not classes:
+                raise InputError("per_class: found without labels, allowed: with a data set, or with labels")
+            pick = of_each_class(pick)
+        wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
+        started = time.perf_counter()
+        selection = chosen(pick, pool, wanted, generator(seed, "memory"), f"selector {name!r}")
+        index = selection.index.cpu().numpy()  # waits for the device
+        seconds = time.perf_counter() - started
+    weight = None if selection.weight is None else selection.weight.float().cpu().numpy()
+    if dataset and not cost.forward_passes:
+        scorer = ""
+    source = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
+    return Picks(index, weight, pool, classes, source, scorer, seconds)
+
+
+def _check_size(fraction: float | None, budget: int | None) -> None:
+    if (fraction is None) == (budget is None):
+        found = "neither" if budget is None else "both"
+        raise InputError(f"select: found {found} of fraction and budget, allowed: one of them")
+    if fraction is not None and not 0 < fraction <= 1:
+        raise InputError(f"fraction: found {fraction}, allowed: above 0, up to 1")
+    if budget is not None and budget < 1:
+        raise InputError(f"budget: found {budget}, allowed: 1 or more")
+
+
+def _of_dataset(
+    spec: RunSpec, model: str, device: torch.device, data_root: str | Path | None, cost: Cost
+) -> tuple[Pool, tuple[str, ...], str]:
+    """The training part, and a trainer of proxies."""
+    dataset = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
+    shape = dataset.train_x.shape[1:]
+    colour = len(shape) == 3 and shape[0] == 3
+    name = model or ("slim-resnet18" if colour else "mlp" if len(shape) == 3 else "linear")
+    body = registry.component("models", name)
+    visible = torch.ones(1, len(dataset.classes), dtype=torch.bool)
+    augment = ("crop", "flip") if colour else ()
+    transform = Transform(dataset.mean, dataset.std, augment, device=device, channels_last=len(shape) == 3)
+
+    def fresh(seed: int) -> nets.Net:
+        net = nets.build(body, shape, visible, seed, device)
+        return net.to(memory_format=torch.channels_last) if len(shape) == 3 else net  # type: ignore[call-overload]
+
+    randomness = Randomness(spec.seed, device)
+    trainer = Trainer(spec.proxy, fresh, transform, nullcontext, randomness.proxy, randomness.proxy_augment, cost)
+    samples = _exemplars(np.array(dataset.train_x), np.asarray(dataset.train_y), spec.seed, device)
+    pool = Pool(samples, None, transform.plain, cost=cost, trainer=trainer)
+    return pool, dataset.classes, f"features of {name} after {spec.proxy.epochs} epochs"
+
+
+def _of_features(given: Any, labels: Any, seed: int, device: torch.device, cost: Cost) -> tuple[Pool, tuple[str, ...]]:
+    x = arrays.features(given)
+    y, classes = np.full(len(x), -1), np.empty(0, dtype=np.int64)
+    if labels is not None:
+        found = arrays.labels(labels, len(x))
+        classes, y[found >= 0] = np.unique(found[found >= 0], return_inverse=True)
+    pool = Pool(_exemplars(x, y, seed, device), None, _unchanged, cost=cost)
+    return pool, tuple(map(str, classes.tolist()))
+
+
+def _exemplars(x: np.ndarray, y: np.ndarray, seed: int, device: torch.device) -> Exemplars:
+    n = len(x)
+    return Exemplars(
+        x=torch.from_numpy(x).to(device),
+        y=torch.from_numpy(y.astype(np.int64)).to(device),
+        task=torch.zeros(n, dtype=torch.int64, device=device),
+        key=torch.rand(n, generator=generator(seed, "experience 0")).to(device),
+        index=torch.arange(n, device=device),
+    )
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Distance to the nearest centre, (n,), a block of centres at a time."""
+    return torch.stack([torch.cdist(x, part).amin(1) for part in centres.split(4096)]).amin(0)

@@ -1,0 +1,322 @@
+"""Carrying out a study: hand the runs to an engine, watch them, take up again what was lost, go on past what fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from clsim.data import datasets
+from clsim.errors import InputError
+from clsim.execution import plan
+from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
+from clsim.execution.plan import Planned
+from clsim.records.store import RunFailure, RunRecord, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRIES = 3
+"""How often the process of a run may be lost before the run is given up."""
+_LOOK = 2.0
+"""Seconds between two looks at a run that another process holds."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands, for whoever watches.
+
+    Attributes:
+        state: ``elsewhere`` = another process runs it.
+        done, total: experiences.
+        accuracy: average over the experiences seen so far; None before the first.
+        left: seconds that it still takes; None = not known.
+        note: the error, or that it was taken up again.
+    """
+
+    title: str
+    state: Literal["waiting", "running", "elsewhere", "finished", "failed"]
+    done: int
+    total: int
+    accuracy: float | None = None
+    left: float | None = None
+    note: str = ""
+
+
+class Watch(Protocol):
+    """Somebody who watches a study."""
+
+    def show(self, states: Sequence[RunState], left: float | None) -> None:
+        """Called a few times a second; ``left``: seconds that the study still takes."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found.
+
+    Attributes:
+        records: of its finished runs, in the order of the plan.
+        failures: of its other runs.
+    """
+
+    records: tuple[RunRecord, ...]
+    failures: tuple[RunFailure, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """A row a finished run: labels, every value of its spec as ``table.key``, metrics, costs."""
+        from clsim.records.frame import frame
+
+        return frame([record.data for record in self.records])
+
+
+def study(
+    name: str | None = None,
+    *,
+    scenario: str | Sequence[str] | None = None,
+    strategy: str | Sequence[str] | None = None,
+    buffer: str | Sequence[str] | None = None,
+    memory: int | str | Sequence[int | str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    engine: str | EngineSpec = "local",
+    workers: int | None = None,
+    runs: str | Path = "runs",
+    data_root: str | Path | None = None,
+    fresh: bool = False,
+    watch: Watch | None = None,
+) -> StudyResult:
+    """Run a grid; what was finished before is read, not run again.
+
+    Args:
+        name: of a study in ``./studies``, or the path of a TOML file; what else is given stands above it.
+        scenario, strategy, buffer: names or paths, as for :func:`clsim.run`; one, or several.
+        memory: exemplars in all, one number or several.
+        seeds: how many (0, 1, 2 …), or which.
+        settings: ``table.key`` → a value or a list of values, each an axis; a value that is a list: in a list.
+        training: ``device``, ``precision`` and ``threads`` of every run.
+        engine: ``local``, ``ray`` or ``slurm``; or an :class:`~clsim.execution.engines.engine.EngineSpec`.
+        workers: runs at a time.
+
+    Raises:
+        InputError: for anything in the arguments that is wrong. What goes wrong in a run is among the failures.
+
+    >>> import tempfile
+    >>> found = study(buffer=["random", "kcenter"], memory=20, seeds=1, workers=1, runs=tempfile.mkdtemp())
+    >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
+    ([['random', 20, 0], ['kcenter', 20, 0]], ())
+    """
+    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "seeds": seeds}
+    tables: dict[str, Any] = {key: value for key, value in axes.items() if value is not None}
+    for key in ("scenario", "strategy", "buffer", "memory", "seeds"):
+        if isinstance(tables.get(key), Iterable) and not isinstance(tables[key], str):
+            tables[key] = list(tables[key])
+    if settings is not None:
+        tables["set"] = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
+    spec = plan.read(tables, "study", None if name is None else plan.find_study(name))
+    training = dict(training or {})
+    if isinstance(engine, str):
+        machine = {key: training[key] for key in ("threads", "device") if key in training}
+        engine = EngineSpec(engine, workers, **machine)
+    store = Store(Path(runs))
+    planned = plan.plan(spec, store, training)
+    return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
+
+
+def carry_out(
+    planned: Sequence[Planned],
+    store: Store,
+    engine_spec: EngineSpec,
+    *,
+    data_root: str | Path | None = None,
+    fresh: bool = False,
+    watch: Watch | None = None,
+) -> StudyResult:
+    """Every run of a plan that is not finished, on an engine.
+
+    Args:
+        fresh: run all of them anew; records that there are, are set aside.
+    """
+    if fresh:
+        for run in planned:
+            with store.open(run.spec, fresh=True):
+                pass
+        planned = [dataclasses.replace(run, finished=False, done=0) for run in planned]
+    todo = [run for run in planned if not run.finished]
+    given_up: dict[str, RunFailure] = {}
+    if todo:
+        place, root = str(Path.cwd()), str(store.root.absolute())
+        sets = str(datasets.data_root(data_root).absolute())
+        jobs = [Job(run.spec, run.command, root, sets, place) for run in todo]
+        engine = create(engine_spec, Path(root))
+        try:
+            given_up = _Supervisor(planned, jobs, store, engine).run(watch)
+        finally:
+            engine.close()
+    records = []
+    for run in planned:
+        record = store.folder(run.spec).record() if run.spec.fingerprint not in given_up else None
+        if record is not None:
+            records.append(record)
+    return StudyResult(tuple(records), tuple(given_up.values()))
+
+
+class _Supervisor:
+    """The state of a study that goes on."""
+
+    def __init__(self, planned: Sequence[Planned], jobs: Sequence[Job], store: Store, engine: Engine) -> None:
+        self._store, self._engine = store, engine
+        self._jobs = {job.spec.fingerprint: job for job in jobs}  # that have not ended
+        self._runs = {run.spec.fingerprint: _Run(run, store) for run in planned}
+        self._elsewhere: dict[str, Job] = {}
+        self._looked = 0.0
+        self._failures: dict[str, RunFailure] = {}
+
+    def run(self, watch: Watch | None) -> dict[str, RunFailure]:
+        """To the end of every run; the failures by fingerprint."""
+        self._engine.submit(list(self._jobs.values()))
+        while self._jobs:
+            for outcome in self._engine.poll(0.25):
+                self._end(outcome)
+            if time.monotonic() - self._looked > _LOOK:
+                self._look_elsewhere()
+            if watch is not None:
+                watch.show(*self._states())
+        return self._failures
+
+    def _end(self, outcome: Outcome) -> None:
+        fingerprint = outcome.fingerprint
+        run, job = self._runs[fingerprint], self._jobs.pop(fingerprint)
+        if outcome.state == "busy":
+            self._jobs[fingerprint] = self._elsewhere[fingerprint] = job
+            run.state, run.note = "elsewhere", outcome.error
+        elif outcome.state == "lost" and run.losses + 1 < TRIES:
+            self._jobs[fingerprint] = job
+            run.losses += 1
+            run.wait(f"taken up again: {outcome.error}")
+            self._engine.submit([job])
+        elif outcome.state == "finished":
+            run.state, run.note = "finished", ""
+        else:
+            again = f", {TRIES} times" if outcome.state == "lost" else ""
+            self._give_up(job, outcome.error + again, written=outcome.state == "failed")
+
+    def _give_up(self, job: Job, error: str, *, written: bool) -> None:
+        folder, run = self._store.folder(job.spec), self._runs[job.spec.fingerprint]
+        failure = folder.failure() if written else None
+        if failure is None:
+            failure = RunFailure(job.spec.fingerprint, job.spec.as_dict(), error, job.command, "")
+            with contextlib.suppress(OSError):  # a full disk: shown, at least
+                failure = folder.fail(job.spec, error, job.command)
+        self._failures[job.spec.fingerprint] = failure
+        run.state, run.note = "failed", failure.error
+
+    def _look_elsewhere(self) -> None:
+        """Runs of other processes: finished there, or free to be taken up here."""
+        self._looked = time.monotonic()
+        for fingerprint, job in list(self._elsewhere.items()):
+            if not self._store.folder(job.spec).busy():
+                del self._elsewhere[fingerprint]
+                self._runs[fingerprint].wait("")
+                self._engine.submit([job])  # which reads the record if it was finished
+
+    def _states(self) -> tuple[list[RunState], float | None]:
+        for fingerprint in self._jobs:
+            self._runs[fingerprint].look()
+        states = [run.snapshot() for run in self._runs.values()]
+        return states, time_left(states, [run.seconds for run in self._runs.values()], self._engine.slots)
+
+
+class _Run:
+    """What is seen of a run from outside: its spec is written when it begins, its record after every experience."""
+
+    def __init__(self, planned: Planned, store: Store) -> None:
+        self.state: Literal["waiting", "running", "elsewhere", "finished", "failed"] = "waiting"
+        self.note = ""
+        self.losses = 0
+        self._planned, self._folder = planned, store.folder(planned.spec)
+        self._done, self._accuracy = planned.done, None if planned.done == 0 else self._read()[1]
+        self.wait("")
+        if planned.finished:
+            self.state = "finished"
+
+    def wait(self, note: str) -> None:
+        """It is to begin, or to begin again."""
+        self.state, self.note = "waiting", note
+        self._mark, self._seen = self._time("spec.json"), self._time("record.json")
+        self._began = self._row = time.monotonic()
+        self._done_before = self._done
+
+    def look(self) -> None:
+        """Has it begun, and how far is it?"""
+        if self.state == "waiting" and self._time("spec.json") != self._mark:
+            self.state, self._began = "running", time.monotonic()
+        seen = self._time("record.json")
+        if seen != self._seen:
+            self._seen, self._row = seen, time.monotonic()
+            self._done, self._accuracy = self._read()
+
+    @property
+    def seconds(self) -> float | None:
+        """That the whole of it is expected to take, by what is known so far."""
+        rows = self._done - self._done_before
+        if rows > 0:
+            return (self._row - self._began) / rows * self._planned.total
+        return self._planned.seconds
+
+    def snapshot(self) -> RunState:
+        """For the watch."""
+        if self.state == "finished" and not self._planned.finished:
+            self.look()
+        left, expected = None, self.seconds
+        if self.state in ("waiting", "running", "elsewhere") and expected is not None:
+            begun = self._row if self._done > self._done_before else self._began
+            share = 1 - self._done / self._planned.total if self._done > self._done_before else 1.0
+            left = max(0.0, expected * share - (time.monotonic() - begun if self.state == "running" else 0))
+        total, done = self._planned.total, self._done
+        return RunState(self._planned.title, self.state, done, total, self._accuracy, left, self.note)
+
+    def _read(self) -> tuple[int, float | None]:
+        try:
+            record = self._folder.record()
+        except InputError:
+            record = None
+        return (0, None) if record is None else (len(record.data["cost"]), running_accuracy(record.data))
+
+    def _time(self, name: str) -> int:
+        try:
+            return (self._folder.path / name).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+
+def running_accuracy(record: Mapping[str, Any]) -> float | None:
+    """Average accuracy over the experiences seen, after the last one that was learnt."""
+    rows = [[v for v in row[: i + 1] if v is not None] for i, row in enumerate(record["accuracy"])]
+    known = [row for row in rows if row]
+    return statistics.fmean(known[-1]) if known else None
+
+
+def time_left(states: Sequence[RunState], seconds: Sequence[float | None], slots: int | None) -> float | None:
+    """How long a study still takes: what is left of its runs, spread over the places where runs can be.
+
+    Args:
+        seconds: that each whole run takes, where that is known: the others are taken to be like them.
+
+    >>> waits = RunState("", "waiting", 0, 5)
+    >>> time_left([RunState("", "running", 1, 5, left=8.0), waits, waits], [10.0, None, None], 2)
+    14.0
+    """
+    known = [s for s in seconds if s is not None]
+    open_ = [state for state in states if state.state in ("waiting", "running", "elsewhere")]
+    if not open_ or not known:
+        return None if open_ else 0.0
+    typical = statistics.fmean(known)
+    left = [typical * (1 - s.done / s.total) if s.left is None else s.left for s in open_]
+    running = sum(state.state == "running" for state in open_)
+    return max(sum(left) / max(1, min(slots or running, len(open_))), *left)

@@ -1,0 +1,1 @@
+"""Learners that give each task a part of the net."""

@@ -1,0 +1,192 @@
+"""HAT: hard attention to the task. Each task learns which units it uses, and holds what they need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.learners.isolation.gates import Gated
+from clsim.learners.isolation.protection import apply_within, head_shares, hold_statistics, need_tasks, tasks_of
+from clsim.learners.sgd import Sgd
+from clsim.models import optimizers
+from clsim.models.nets import Net, evaluating
+from clsim.pool.exemplars import Exemplars, batch_count
+from clsim.randomness import generator
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup, Stateless, Terms
+
+_FAR = 6.0
+"""Embeddings stay within ±6, where their sigmoid still has a slope."""
+_STEEP = 50.0
+"""s·e in the compensation stays within ±50: cosh of more is no float32."""
+
+
+class Hat:
+    """Each task learns which hidden units it uses, a hard gate on each, and what they need is held. Final.
+
+    a = σ(s·e_t) with e_t an embedding of task t, learnt with the weights on L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t).
+    Here a_<t is the largest gate that any earlier task has on the unit: units that an earlier task uses cost nothing,
+    others as much as they are used. In each epoch s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B;
+    predictions use s_max. The gradient of e is made that of an s that does not anneal,
+    ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within ±6. The step of weight ij is scaled by
+    1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and momentum with it (see
+    :func:`~clsim.learners.isolation.protection.apply_within`), so that as s_max → ∞ nothing that an earlier task needs
+    moves.
+
+    The body must be a sequence of layers (see :class:`clsim.learners.isolation.gates.Gated`): no skip connections.
+    Statistics of batch norm are learnt with the first experience and fixed afterwards. The head's rows belong to the
+    classes of a task. An experience that holds several tasks (joint, cumulative) is learnt as one. Exemplars, if a
+    memory has any, are not replayed.
+
+    Embeddings begin at U(0, 2), all gates open, as in the survey's code. Their optimizer and rate are those of the
+    weights, but without weight decay and, as in the authors' code, without momentum: with it, the price closes every
+    gate before the cross-entropy objects, and a gate at −6 has next to no slope to come back. A price that is too high
+    for the rate does so anyway: every gate is closed, and what is predicted does not depend on the sample.
+
+    Args:
+        setup: net, memory, transform, generators.
+        s_max: how hard the gates are in the end.
+        c: price of the units that no earlier task uses.
+
+    Raises:
+        InputError: if the task is not known when predicting, if the net cannot be gated, or for impossible options.
+
+    Cost: tasks × units kept, and as many products in a forward pass; 1 M more in a training step.
+
+    Source: Serrà et al., Overcoming Catastrophic Forgetting with Hard Attention to the Task (ICML 2018)
+    """
+
+    def __init__(self, setup: Setup, *, s_max: float = 800.0, c: float = 2.5) -> None:
+        need_tasks(setup, "hat")
+        if not 0 < s_max < math.inf:
+            raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number above 0")
+        if not 0 <= c < math.inf:
+            raise InputError(f"hat: c: found {c:g}, allowed: 0 and more")
+        self._setup = setup
+        self._s_max = s_max
+        self._price = c
+        self._gated = Gated(setup.net.body, setup.spec.model.name)
+        self._sgd = Sgd(setup, objective=Stateless(self._losses))
+        shape = len(setup.net.visible), sum(self._gated.units)
+        first = torch.rand(shape, generator=generator(setup.spec.seed, "task embeddings")) * 2
+        self.embeddings = first.to(setup.device)
+        self.used = torch.zeros(shape[1], device=setup.device)
+        self._hardest = torch.full((shape[0], 1), s_max, device=setup.device)
+        self._learnt_as = list(range(shape[0]))
+        self._done = 0
+        self._step = 0
+        self._batches = 1
+        self._s = s_max
+        self._shares: dict[str, Tensor] = {}
+        self._attend(0)
+
+    def _attend(self, position: int) -> None:
+        """The embedding that is learnt, a view of its row, and its optimizer."""
+        plain = dataclasses.replace(self._setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
+        self._embedding = nn.Parameter(self.embeddings[position])
+        self._optimizer = optimizers.build(plain, [self._embedding])
+
+    def begin(self, experience: Experience) -> None:
+        """A fresh embedding, or the one it had; what may move follows from the gates of earlier tasks."""
+        training, net = self._setup.spec.training, self._setup.net
+        self._sgd.begin(experience)
+        for task in tasks_of(experience):
+            self._learnt_as[task] = experience.position
+        self._attend(experience.position)
+        self._hardest[experience.position] = self._s_max
+        self._step = 0
+        self._batches = batch_count(len(experience.train), training.batch_size)
+        self._shares = {f"body.{name}": share for name, share in self._gated.shares(self.used).items()}
+        self._shares |= head_shares(net, experience)
+        if self._done:
+            hold_statistics(net)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step of weights and embedding."""
+        batch_number = self._step // self._setup.spec.training.passes % self._batches
+        self._s = hardness(batch_number, self._batches, self._s_max)
+        self._step += 1
+        terms = self._sgd.backward(self._sgd.prepare(batch, None))
+        apply_within(self._sgd, self._setup.net, self._shares)
+        self._apply_to_embedding()
+        return terms
+
+    def _apply_to_embedding(self) -> None:
+        e, gradient = self._embedding, self._embedding.grad
+        if gradient is None:
+            return
+        for group, weights in zip(self._optimizer.param_groups, self._sgd.optimizer.param_groups, strict=True):
+            group["lr"] = weights["lr"]
+        gradient *= compensation(e.detach(), self._s, self._s_max)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            e.clamp_(-_FAR, _FAR)
+
+    def _losses(self, net: Net, batch: Batch) -> Terms:
+        gates = torch.sigmoid(self._s * self._embedding)
+        logits = net.logits(self._gated.features(batch.x, gates), batch.task)
+        free = 1 - self.used
+        price = (gates * free).sum() / free.sum().clamp_min(torch.finfo(free.dtype).tiny)
+        return {"new": F.cross_entropy(logits, batch.y), "attention": self._price * price}
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """What the task uses is in use from now on: a_≤t = max(a_t, a_<t)."""
+        self._done += 1
+        self.used = torch.maximum(self.used, self.gates(experience.position))
+        return self._sgd.finish(experience)
+
+    def gates(self, position: int) -> Tensor:
+        """σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
+        return torch.sigmoid(self._hardest[position] * self.embeddings[position])
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples, each behind the gates of its own task."""
+        net = self._setup.net
+        with evaluating(net), torch.no_grad(), self._setup.precision():
+            learnt_as = torch.tensor(self._learnt_as, device=task.device)[task]
+            gates = torch.sigmoid(self._hardest * self.embeddings)[learnt_as]
+            return net.logits(self._gated.features(self._setup.transform.plain(x), gates), task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""
+        return {
+            "sgd": self._sgd.state_dict(),
+            "embeddings": self.embeddings,
+            "used": self.used,
+            "hardest": self._hardest,
+            "learnt_as": self._learnt_as,
+            "done": self._done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self.embeddings.copy_(state["embeddings"])
+        self.used.copy_(state["used"])
+        self._hardest.copy_(state["hardest"])
+        self._learnt_as, self._done = list(state["learnt_as"]), state["done"]
+
+
+def hardness(batch: int, batches: int, s_max: float) -> float:
+    """s in a batch, counted from 0, of an epoch: from 1/s_max to s_max, in equal steps.
+
+    >>> [round(hardness(batch, 5, 100.0), 4) for batch in range(5)]
+    [0.01, 25.0075, 50.005, 75.0025, 100.0]
+    """
+    return 1 / s_max + (s_max - 1 / s_max) * batch / max(batches - 1, 1)
+
+
+def compensation(e: Tensor, s: float, s_max: float) -> Tensor:
+    """By what the gradient of an embedding is multiplied, s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)); s·e within ±50."""
+    return s_max / s * (torch.cosh((s * e).clamp(-_STEEP, _STEEP)) + 1) / (torch.cosh(e) + 1)

@@ -1,0 +1,172 @@
+"""PackNet: each task takes a few weights out of those that no task has taken, and keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from clsim.errors import InputError
+from clsim.learners.isolation.protection import apply_within, head_shares, hold_statistics, need_tasks, tasks_of
+from clsim.learners.sgd import Sgd
+from clsim.models.nets import Net, evaluating
+from clsim.pool.exemplars import Exemplars, batch_count, batches
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+_MOST = 255
+"""Owners that a byte can name; 0 is nobody."""
+
+
+class PackNet:
+    """Train the free weights, prune the smallest of them in each layer, train the others again, keep them. Final.
+
+    Task t trains all weights that are free, beside those of tasks 1 … t − 1, which it uses but does not move. Then, in
+    each layer, the share ``prune`` of the free weights of least magnitude is set to 0 and stays free; the others are
+    trained again without them and belong to t. A sample of task t is predicted by the weights of tasks 1 … t, all
+    others 0, so that nothing learnt later changes its logits by a bit.
+
+    Layers are the weights of two and more dimensions in the net's body. Biases, and weights of norms, are learnt with
+    the first experience and fixed afterwards, and so are the statistics of batch norm: as in the paper, so that later
+    tasks see their features normalised by those of the first. The head's rows belong to the classes of a task, and are
+    not pruned. An experience that holds several tasks (joint, cumulative) is learnt as one. Exemplars, if a memory has
+    any, are not replayed.
+
+    Args:
+        setup: net, memory, transform, generators.
+        prune: share of the free weights that a task leaves free, the same in each layer.
+        retrain_epochs: over the experience, after pruning.
+        retrain_rate: learning rate of these, as a share of ``optimizer.lr``; with the optimizer's own schedule.
+
+    Raises:
+        InputError: if the task is not known when predicting, or for impossible options.
+
+    Cost: a byte a weight kept (whose it is); 1 M more in a training step; ``retrain_epochs`` more epochs a task.
+
+    Source: Mallya & Lazebnik, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (CVPR 2018)
+    """
+
+    def __init__(
+        self, setup: Setup, *, prune: float = 0.9, retrain_epochs: int = 10, retrain_rate: float = 0.1
+    ) -> None:
+        need_tasks(setup, "packnet")
+        tasks = len(setup.net.visible)
+        if not 0 <= prune < 1:
+            raise InputError(f"packnet: prune: found {prune:g}, allowed: a share from 0 to below 1")
+        if retrain_epochs < 0:
+            raise InputError(f"packnet: retrain_epochs: found {retrain_epochs}, allowed: 0 and more")
+        if not 0 < retrain_rate < math.inf:
+            raise InputError(f"packnet: retrain_rate: found {retrain_rate:g}, allowed: a number above 0")
+        if tasks > _MOST:
+            raise InputError(f"packnet: found a stream of {tasks} tasks, allowed: at most {_MOST}")
+        self._setup = setup
+        self._prune = prune
+        self._epochs = retrain_epochs
+        optimizer = setup.spec.optimizer
+        slower = dataclasses.replace(optimizer, lr=optimizer.lr * retrain_rate)
+        self._retraining = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, optimizer=slower))
+        self._sgd = Sgd(setup)
+        self._shares: dict[str, Tensor] = {}
+        self._done = 0
+        self._last = [0] * tasks
+        body = [(name, p) for name, p in setup.net.named_parameters() if name.startswith("body.")]
+        self._fixed = [name for name, p in body if p.ndim < 2]
+        self.owner = {name: torch.zeros_like(p, dtype=torch.uint8) for name, p in body if p.ndim > 1}
+
+    def begin(self, experience: Experience) -> None:
+        """Its tasks use the whole net until they are pruned."""
+        for task in tasks_of(experience):
+            self._last[task] = 0
+        self._sgd.begin(experience)
+        self._shares = head_shares(self._setup.net, experience)
+        self._shares |= {name: (owner == 0).float() for name, owner in self.owner.items()}
+        if self._done:
+            self._hold_rest()
+
+    def _hold_rest(self) -> None:
+        """Biases, norms and their statistics stay as they are."""
+        parameters = dict(self._setup.net.named_parameters())
+        self._shares |= {name: torch.zeros_like(parameters[name]) for name in self._fixed}
+        hold_statistics(self._setup.net)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step of the free weights."""
+        return self._step(self._sgd, batch)
+
+    def _step(self, sgd: Sgd, batch: Exemplars) -> Terms:
+        terms = sgd.backward(sgd.prepare(batch, None))
+        apply_within(sgd, self._setup.net, self._shares)
+        return terms
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Prune, and train again what is left; these steps are returned."""
+        self._sgd.finish(experience)
+        self._done += 1
+        with torch.no_grad():
+            for name, owner in self.owner.items():
+                weight = self._setup.net.get_parameter(name)
+                mine = (owner == 0) & ~smallest(weight, owner == 0, self._prune)
+                owner[mine] = self._done
+                weight[owner == 0] = 0
+                self._shares[name] = mine.float()
+        losses = []
+        sgd, size = Sgd(self._retraining), self._setup.spec.training.batch_size
+        sgd.schedule(batch_count(len(experience.train), size) * self._epochs)
+        for _ in range(self._epochs):
+            for batch in batches(experience.train, size, self._setup.randomness.order):
+                losses.append(self._step(sgd, batch))
+        for task in tasks_of(experience):
+            self._last[task] = self._done
+        return losses
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples, by the weights that their task had; of a task not finished, by the whole net."""
+        net = self._setup.net
+        last = torch.tensor(self._last, device=task.device)[task]
+        with evaluating(net), torch.no_grad(), self._setup.precision():
+            x = self._setup.transform.plain(x)
+            logits = x.new_empty(len(x), net.visible.shape[1], dtype=torch.float32)
+            for owner in last.unique().tolist():
+                rows = last == owner
+                logits[rows] = functional_call(net, self._weights(net, owner), (x[rows], task[rows]))
+        return logits
+
+    def _weights(self, net: Net, last: int) -> dict[str, Tensor]:
+        """Those of owners 1 … last, all others 0; none are replaced where ``last`` is 0."""
+        if not last:
+            return {}
+        return {name: net.get_parameter(name) * ((owner > 0) & (owner <= last)) for name, owner in self.owner.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's, whose each weight is, and the last owner that each task uses."""
+        return {"sgd": self._sgd.state_dict(), "owner": self.owner, "done": self._done, "last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self._done, self._last = state["done"], list(state["last"])
+        for name, owner in self.owner.items():
+            owner.copy_(state["owner"][name])
+
+
+def smallest(weight: Tensor, among: Tensor, share: float) -> Tensor:
+    """Where the ``share`` of least magnitude is of the weights ``among`` which it is asked; bool, as the weight.
+
+    Their number is rounded to the nearest; equal weights come in order, so that it is always exact.
+
+    >>> smallest(torch.tensor([3.0, -1.0, 0.5, 2.0]), torch.tensor([True, True, False, True]), 0.67)
+    tensor([False,  True, False,  True])
+    """
+    count = round(share * int(among.sum()))
+    magnitude = weight.detach().abs().masked_fill(~among, math.inf)
+    chosen = torch.zeros_like(among).flatten()
+    chosen[magnitude.flatten().argsort(stable=True)[:count]] = True
+    return chosen.view(among.shape)

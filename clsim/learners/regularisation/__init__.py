@@ -1,0 +1,1 @@
+"""Learners that hold weights, or features, near what earlier experiences need."""

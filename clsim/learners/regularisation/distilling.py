@@ -1,0 +1,118 @@
+"""Learners that let the old net teach the new one, on new samples alone: LwF, EBLL, LwM."""
+
+from __future__ import annotations
+
+import math
+
+from clsim.errors import InputError
+from clsim.learners.sgd import Sgd
+from clsim.objectives.attention import Attention
+from clsim.objectives.codes import Autoencoder, Encoded
+from clsim.objectives.distillation import Distillation
+from clsim.objectives.importance import check_numbers
+from clsim.training.contract import Learner, Setup
+
+
+def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Learner:
+    """Learning without forgetting: L = CE + λ Σ_k KL(softmax(z*_k / T) ‖ softmax(z_k / T)), on new samples.
+
+    z*_k are the logits of old task k's classes by the net as it was after the last experience, z_k the new net's.
+    Where the task is unknown, all old classes form one group, and without a memory new classes win all the same. As in
+    the survey, the tasks' terms are summed and not averaged, and there is no factor T²; see
+    :meth:`clsim.objectives.distillation.OldLogits.divergence`. All weights learn from the first step on: the paper's
+    warm-up of the new head alone is left out.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ; the default is the paper's. The survey's search begins with 10, which needs learning rates of 0.01
+            and less.
+        temperature: T.
+
+    Cost: 1 M kept (the old net); a forward pass more for each new sample.
+
+    Source: Li & Hoiem, Learning without Forgetting (ECCV 2016), eq. 2-4; De Lange et al., A continual learning survey
+    (TPAMI 2021)
+    """
+    check_numbers("lwf", strength=strength)
+    _check_temperature("lwf", temperature)
+    return Sgd(setup, objective=Distillation(setup, strength=strength, temperature=temperature))
+
+
+def ebll(
+    setup: Setup,
+    *,
+    strength: float = 1.0,
+    code_strength: float = 1.0,
+    temperature: float = 2.0,
+    code: int = 0,
+    reconstruction: float = 0.1,
+    epochs: int = 50,
+    rate: float = 0.01,
+    batch_size: int = 200,
+) -> Learner:
+    """Encoder based lifelong learning: LwF, and the features move only where no old task's autoencoder sees it.
+
+    L = CE + λ · LwF's distillation + α Σ_k mean (c_k(h) − c_k(h*))², with h the features before the head, h* those of
+    the old net, and c_k the sigmoid codes of an undercomplete autoencoder, learnt on the features of task k at its
+    end; see :class:`clsim.objectives.codes.Encoded` and, for its loss, :class:`clsim.objectives.codes.Autoencoder`.
+    As in the survey α has no ½ and the square is a mean, and the warm-up of the new head is left out.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ; see ``lwf``.
+        code_strength: α.
+        temperature: T of the distillation.
+        code: units of the code, fewer than the features; 0 = 100, or half of the features where they are not more.
+        reconstruction: weight of the reconstruction in the autoencoder's loss, beside the task's.
+        epochs: of the autoencoder.
+        rate: Adadelta's learning rate for the autoencoder; the survey's hardly moves one in few steps, 1 does.
+        batch_size: samples a step of the autoencoder.
+
+    Cost: 1 M kept (the old net) and an encoder an experience, (features + 1) × code.
+
+    Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017); De Lange et al., A continual learning survey
+    (TPAMI 2021)
+    """
+    check_numbers("ebll", strength=strength, code_strength=code_strength, reconstruction=reconstruction, code=code)
+    check_numbers("ebll", epochs=epochs, rate=rate)
+    _check_temperature("ebll", temperature)
+    width = setup.net.head.in_features
+    if code >= width:
+        raise InputError(f"ebll: code: found {code}, allowed: fewer than the net's {width} features, or 0")
+    if batch_size < 1:
+        raise InputError(f"ebll: batch_size: found {batch_size}, allowed: 1 and more")
+    code = code or (100 if width > 100 else max(width // 2, 1))
+    autoencoder = Autoencoder(code, reconstruction, epochs, rate, batch_size)
+    objective = Encoded(
+        setup, strength=strength, code_strength=code_strength, temperature=temperature, autoencoder=autoencoder
+    )
+    return Sgd(setup, objective=objective)
+
+
+def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1, temperature: float = 2.0) -> Learner:
+    """Learning without memorizing: LwF, and the new net attends to where the old one did.
+
+    L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, with q the attention maps by Grad-CAM for the old
+    class that the old net thinks likeliest; see :class:`clsim.objectives.attention.Attention`. The paper gives no
+    values of β and γ. For convolutional nets.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: β.
+        attention_strength: γ; the maps have length 1, so where little speaks for a class the slopes are steep, and 1
+            is too much for a rate of 0.05 and small batches.
+        temperature: T of the distillation.
+
+    Cost: 1 M kept (the old net).
+
+    Source: Dhar et al., Learning without Memorizing (CVPR 2019), eq. 1-4
+    """
+    check_numbers("lwm", strength=strength, attention_strength=attention_strength)
+    _check_temperature("lwm", temperature)
+    objective = Attention(setup, strength=strength, attention_strength=attention_strength, temperature=temperature)
+    return Sgd(setup, objective=objective)
+
+
+def _check_temperature(learner: str, temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise InputError(f"{learner}: temperature: found {temperature:g}, allowed: a finite number above 0")

@@ -1,0 +1,200 @@
+"""IMM: the nets of all tasks, averaged weight by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from clsim.learners.sgd import Sgd
+from clsim.models.nets import Net, evaluating
+from clsim.objectives.importance import Weights, check_numbers, distance, fisher, on_device, weights
+from clsim.objectives.replay import replay
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Learner, Setup, Terms
+
+_LEAST = 1e-12
+"""Added to each precision: where no task has any, all weigh the same."""
+
+HEAD = ("head.weight", "head.bias")
+"""The net's weights that are not merged."""
+
+
+def mean_imm(setup: Setup, *, strength: float = 0.01) -> Learner:
+    """Mean-IMM: predict with the mean of the weights after each experience, θ = 1/t Σ θ_k.
+
+    Each net is learnt from the one before with the L2-transfer CE + λ Σ (θ − θ_{t−1})²; see :class:`Imm`.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ.
+
+    Cost: 1 M kept (the mean so far), 1 M more in training.
+
+    Source: Lee et al., Overcoming Catastrophic Forgetting by Incremental Moment Matching (NeurIPS 2017)
+    """
+    check_numbers("mean-imm", strength=strength)
+    return Imm(setup, strength=strength)
+
+
+def mode_imm(setup: Setup, *, strength: float = 0.01, samples: int = 0) -> Learner:
+    """Mode-IMM: as ``mean-imm``, each weight averaged by its diagonal Fisher, θ = Σ F_k θ_k / Σ F_k.
+
+    The Fisher is the empirical one at the given labels; where no task has any, the plain mean.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ of the L2-transfer.
+        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+
+    Cost: 2 M kept (the average and the Fishers' sum), 1 M more in training; a forward and backward pass a sample.
+
+    Source: Lee et al., Overcoming Catastrophic Forgetting by Incremental Moment Matching (NeurIPS 2017)
+    """
+    check_numbers("mode-imm", strength=strength, samples=samples)
+    return Imm(setup, strength=strength, measure=partial(fisher, most=samples))
+
+
+class Transfer:
+    """L = CE + λ Σ (θ − θ_{t−1})², all weights alike: the next net stays near the one before. Final.
+
+    Args:
+        setup: the net.
+        strength: λ.
+    """
+
+    def __init__(self, setup: Setup, strength: float) -> None:
+        self._setup = setup
+        self._strength = strength
+        self._anchor: Weights = {}
+        self._learnt = False
+
+    def begin(self, experience: Experience) -> None:
+        """The weights as they are become the anchor; the first net has none to stay near."""
+        self._anchor = weights(self._setup.net) if self._learnt else {}
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """Cross-entropy, and the transfer from the second experience on."""
+        terms = replay(net, batch)
+        if self._anchor:
+            terms["transfer"] = self._strength * distance(net, self._anchor)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """There is a net now to stay near."""
+        self._learnt = True
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether there is a net to stay near; it is the net itself between two experiences."""
+        return {"learnt": self._learnt}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._learnt = state["learnt"]
+
+
+class Imm:
+    """Learns one net after the other, predicts with their average. Final.
+
+    The nets themselves are never merged into: each begins at the one before, as it was learnt. While an experience is
+    learnt, predictions are those of its own net. The average is kept as it goes, m ← m + p_t/Σp · (θ_t − m), so that
+    memory does not grow with the tasks.
+
+    Heads are not merged: the head's row of a class is that of the last experience that held the class (where all
+    experiences share their classes, the last head). Running statistics of batch norm are no weights: they are those
+    of the last net.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ of the L2-transfer.
+        measure: the precision p_t of each weight; None: all the same.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        strength: float,
+        measure: Callable[[Setup, Exemplars], Weights] | None = None,
+    ) -> None:
+        self._setup = setup
+        self._measure = measure
+        self._sgd = Sgd(setup, objective=Transfer(setup, strength))
+        self._learning = True
+        self._done = 0
+        self._precision: Weights = {}
+        self.merged: Weights = {}
+
+    def begin(self, experience: Experience) -> None:
+        """From the net before, unmerged."""
+        self._learning = True
+        self._sgd.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step on cross-entropy and L2-transfer."""
+        return self._sgd.observe(batch)
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Merge the net just learnt into the average."""
+        steps = self._sgd.finish(experience)
+        self._learning = False
+        self._done += 1
+        new, share = weights(self._setup.net), self._share(experience)
+        rows = torch.tensor(experience.classes, device=self._setup.device)
+        for name, value in new.items():
+            if self._done == 1:
+                self.merged[name] = value
+            elif name in HEAD:
+                self.merged[name] = self.merged[name].index_copy(0, rows, value[rows])
+            else:
+                self.merged[name] = self.merged[name] + share[name] * (value - self.merged[name])
+        return steps
+
+    def _share(self, experience: Experience) -> Weights:
+        """What the new net contributes to each weight of the average, from 0 to 1."""
+        if self._measure is None:
+            return {name: torch.full_like(p, 1 / self._done) for name, p in weights(self._setup.net).items()}
+        share = {}
+        for name, value in self._measure(self._setup, experience.train).items():
+            if name not in HEAD:
+                old = self._precision.get(name)
+                self._precision[name] = value + _LEAST if old is None else old + value + _LEAST
+                share[name] = (value + _LEAST) / self._precision[name]
+        return share
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples: of the average, or of the net that is being learnt."""
+        if self._learning:
+            return self._sgd.predict(x, task)
+        net = self._setup.net
+        with evaluating(net), torch.no_grad(), self._setup.precision():
+            return functional_call(net, self.merged, (self._setup.transform.plain(x), task))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's, the average and the precisions so far."""
+        return {
+            "sgd": self._sgd.state_dict(),
+            "done": self._done,
+            "learning": self._learning,
+            "merged": self.merged,
+            "precision": self._precision,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self._done, self._learning = state["done"], state["learning"]
+        self.merged, self._precision = (on_device(self._setup.net, state[name]) for name in ("merged", "precision"))

@@ -1,0 +1,74 @@
+"""Learners that let weights move the less, the more they mattered: EWC, online EWC, MAS."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from clsim.errors import InputError
+from clsim.learners.sgd import Sgd
+from clsim.objectives.consolidation import Consolidation
+from clsim.objectives.importance import check_numbers, fisher, sensitivity
+from clsim.training.contract import Learner, Setup
+
+
+def ewc(setup: Setup, *, strength: float = 400.0, samples: int = 0) -> Learner:
+    """Elastic weight consolidation: L = CE + λ Σ Ω(θ − θ*)², Ω the sum of the experiences' diagonal Fishers.
+
+    As the survey has it: no ½, and one anchor θ*, the weights after the last experience (the first paper keeps one
+    for each task, and λ/2). The Fisher is the empirical one, at the given labels; see
+    :func:`clsim.objectives.importance.fisher`, and there what the penalty covers.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ.
+        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+
+    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
+
+    Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017), eq. 3; De Lange et
+    al., A continual learning survey (TPAMI 2021)
+    """
+    check_numbers("ewc", strength=strength, samples=samples)
+    return Sgd(setup, objective=Consolidation(setup, partial(fisher, most=samples), strength=strength))
+
+
+def online_ewc(setup: Setup, *, strength: float = 400.0, decay: float = 0.95, samples: int = 0) -> Learner:
+    """EWC whose older importances fade: Ω ← γΩ + F_t, with one anchor; γ = 1 is ``ewc``.
+
+    The recursion is that of Progress & Compress; here too there is no ½, and the Fishers are not normalised. The
+    default γ is ours.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ.
+        decay: γ, from 0 (the last experience alone counts) to 1 (all count alike).
+        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+
+    Cost: as ``ewc``.
+
+    Source: Schwarz et al., Progress & Compress: A scalable framework for continual learning (ICML 2018)
+    """
+    check_numbers("online-ewc", strength=strength, samples=samples)
+    if not 0 <= decay <= 1:
+        raise InputError(f"online-ewc: decay: found {decay:g}, allowed: from 0 to 1")
+    measure = partial(fisher, most=samples)
+    return Sgd(setup, objective=Consolidation(setup, measure, strength=strength, decay=decay))
+
+
+def mas(setup: Setup, *, strength: float = 1.0, samples: int = 0) -> Learner:
+    """Memory aware synapses: L = CE + λ Σ Ω(θ − θ*)², Ω the mean of |∂‖f(x)‖²/∂θ|, summed over experiences.
+
+    The importance asks for no label; see :func:`clsim.objectives.importance.sensitivity`, and there what the penalty
+    covers.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ; the survey's search begins at 3, which leaves small nets little to learn with.
+        samples: of each experience that the importance is measured on, drawn uniformly; 0 = all.
+
+    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
+
+    Source: Aljundi et al., Memory Aware Synapses: Learning what (not) to forget (ECCV 2018)
+    """
+    check_numbers("mas", strength=strength, samples=samples)
+    return Sgd(setup, objective=Consolidation(setup, partial(sensitivity, most=samples), strength=strength))

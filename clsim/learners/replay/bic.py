@@ -1,0 +1,144 @@
+"""BiC: replay and distillation, then a correction of the bias towards new classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.learners.sgd import Sgd
+from clsim.models.nets import evaluating
+from clsim.objectives.bias import Correction, Proportional, fitted
+from clsim.objectives.importance import check_numbers
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+
+class Bic:
+    """Bias correction: the logits of the newest classes are rescaled, q = α·o + β, before they are compared. Final.
+
+    1. L = (1 − λ)·CE + λ·KL(softmax(q°/T) ‖ softmax(o/T)) on new ∪ replayed samples, λ = n / (n + m); see
+       :class:`clsim.objectives.bias.Proportional`.
+    2. With the net fixed, α and β are those under which the labels of a small balanced validation set are likeliest;
+       see :func:`clsim.objectives.bias.fitted`. Predictions after the experience are corrected by them, and so are
+       the answers that the next experience distils. Each experience corrects its own classes alone.
+
+    The validation set is drawn when an experience begins (from the generator of the order): of each old class a
+    ``validation`` share of its part of the memory, at least one and at most half of its exemplars, and as many of each
+    new class. Within the experience these samples weigh nothing in the loss; a net with batch norm sees them in its
+    statistics. Nothing is kept beside the memory for it: an exemplar drawn may have been learnt from in an earlier
+    experience, where the paper sets some exemplars aside for good.
+
+    Where the task is known, old and new classes are never compared: no sample is held out, nothing is corrected. The
+    first experience, one without exemplars of old classes, and one that holds all classes again have no correction.
+    While an experience is learnt, predictions are the net's logits.
+
+    Args:
+        setup: net, memory, transform, generators.
+        temperature: T.
+        validation: share of the exemplars that is held out; 0: no correction.
+        ridge: ρ, ours: what keeps α and β finite where the validation set is told without error.
+
+    Cost: 1 M kept; a second forward pass a step.
+
+    Source: Wu et al., Large Scale Incremental Learning (CVPR 2019), eq. 1-5.
+    """
+
+    def __init__(self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3) -> None:
+        check_numbers("bic", ridge=ridge)
+        if not 0 <= validation < 1:
+            raise InputError(f"bic: validation: found {validation:g}, allowed: a share from 0 to below 1")
+        self._setup = setup
+        self._validation = validation
+        self._ridge = ridge
+        self._objective = Proportional(setup, temperature=temperature)
+        self._sgd = Sgd(setup, objective=self._objective)
+        self._learning = True
+        self._held_out: Exemplars | None = None
+
+    @property
+    def correction(self) -> Correction:
+        """Of the net at the end of the last experience."""
+        return self._objective.correction
+
+    def begin(self, experience: Experience) -> None:
+        """Draw the validation set."""
+        self._learning = True
+        self._sgd.begin(experience)
+        self._held_out = self._split(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step on what is not held out."""
+        old = self._setup.memory.sample(batch, self._setup.pool)
+        return self._sgd.step(self._weighed(batch), None if old is None else self._weighed(old))
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Fit the correction."""
+        steps = self._sgd.finish(experience)
+        held_out, old = self._held_out, self._objective.old
+        self._learning, self._held_out = False, None
+        if held_out is not None:
+            new = torch.zeros_like(old)
+            new[list(experience.classes)] = True
+            logits = self._logits(held_out)
+            self._objective.correction = fitted(logits, held_out.y, new, old | new, self._ridge)
+        return steps
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples, corrected where no experience is being learnt."""
+        logits = self._sgd.predict(x, task)
+        return logits if self._learning else self.correction(logits)
+
+    def _logits(self, samples: Exemplars) -> Tensor:
+        setup = self._setup
+        setup.cost.forward_passes += len(samples)
+        with evaluating(setup.net), torch.no_grad(), setup.precision():
+            return setup.net(setup.transform.plain(samples.x), samples.task)
+
+    def _split(self, experience: Experience) -> Exemplars | None:
+        """As many exemplars of each old class as new samples of each class; None where nothing is to be compared."""
+        memory, old = self._setup.memory.exemplars, self._objective.old.nonzero().flatten().tolist()
+        if memory is None or not old or self._setup.net.masked or not self._validation:
+            return None
+        most = max(round(self._validation * len(memory) / len(old)), 1)
+        kept = self._some(memory, old, most)
+        return concatenate([kept, self._some(experience.train, experience.classes, most)]) if len(kept) else None
+
+    def _some(self, samples: Exemplars, classes: list[int] | tuple[int, ...], most: int) -> Exemplars:
+        """At random, so many of each class, but no more than half of it."""
+        order = torch.randperm(len(samples), generator=self._setup.randomness.order).to(samples.device)
+        rows = []
+        for label in classes:
+            members = order[samples.y[order] == label]
+            rows.append(members[: min(most, len(members) // 2)])
+        return samples[torch.cat(rows)]
+
+    def _weighed(self, samples: Exemplars) -> Exemplars:
+        """The same samples; those held out weigh nothing. No shape depends on them."""
+        if self._held_out is None:
+            return samples
+        held_out = (_identity(samples)[:, None] == _identity(self._held_out)).any(1)
+        weight = torch.ones_like(samples.key) if samples.weight is None else samples.weight
+        return dataclasses.replace(samples, weight=weight.masked_fill(held_out, 0.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's, the old net and its correction; a validation set does not outlive its experience."""
+        return {"sgd": self._sgd.state_dict(), "learning": self._learning}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self._learning = state["learning"]
+
+
+def _identity(samples: Exemplars) -> Tensor:
+    """One number a sample, int64 (n,): its row in the data set and its task."""
+    return samples.task * 2**40 + samples.index

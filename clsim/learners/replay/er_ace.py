@@ -1,0 +1,21 @@
+"""ER-ACE: experience replay with an asymmetric cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from clsim.learners.sgd import Sgd
+from clsim.objectives.asymmetric import AsymmetricCrossEntropy
+from clsim.training.contract import Setup
+
+
+def er_ace(setup: Setup, *, classes: Literal["batch", "experience"] = "batch") -> Sgd:
+    """Experience replay where new samples compete among the classes at hand, and exemplars among all seen.
+
+    Args:
+        classes: those at hand: of the ``batch``, as in the paper, or of the ``experience``.
+
+    Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
+    (ICLR 2022), ER-ACE.
+    """
+    return Sgd(setup, objective=AsymmetricCrossEntropy(setup, classes=classes))

@@ -1,0 +1,165 @@
+"""GEM and A-GEM: the step on new samples, turned so that it does not oppose what memory holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.learners.sgd import Sgd
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+Project = Callable[[Tensor, Tensor], Tensor]
+"""A gradient (p,) and reference gradients (k, p) → the gradient to follow, (p,)."""
+
+
+class Projected:
+    """A gradient of new samples alone, projected by reference gradients of exemplars. Final.
+
+    The exemplars are not learnt from; they bound the step. References and gradient are of the mean cross-entropy, in
+    train mode and under augmentation, each from a forward pass of its own: batch norm's running statistics move with
+    the exemplars too, its batch statistics never mix old and new. Without exemplars it is fine-tuning.
+
+    Args:
+        setup: net, memory, transform, generators.
+        project: the rule.
+        by_task: a reference a task that came before, of all its exemplars, as memory then holds them; else one, of
+            ``memory.batch_size`` exemplars that the retrieval chooses.
+    """
+
+    def __init__(self, setup: Setup, project: Project, *, by_task: bool) -> None:
+        self._setup = setup
+        self._project = project
+        self._by_task = by_task
+        self._position = 0
+        self._sgd = Sgd(setup)
+        self._parameters = [p for p in setup.net.parameters() if p.requires_grad]
+
+    def begin(self, experience: Experience) -> None:
+        """From here on, exemplars of this experience bind nothing in GEM."""
+        self._position = experience.position
+        self._sgd.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step along the projected gradient."""
+        rows = [self._gradient(exemplars)[1] for exemplars in self._references(batch)]
+        terms, gradient = self._gradient(batch)
+        if rows:
+            projected = self._project(gradient, torch.stack(rows))
+            sizes = [p.numel() for p in self._parameters]
+            for parameter, part in zip(self._parameters, projected.split(sizes), strict=True):
+                parameter.grad = part.view_as(parameter)
+        self._sgd.apply()
+        return terms
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Nothing beyond what memory keeps."""
+        return self._sgd.finish(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples."""
+        return self._sgd.predict(x, task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Net and optimizer; the references are computed from memory in each step."""
+        return self._sgd.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state)
+
+    def _references(self, batch: Exemplars) -> list[Exemplars]:
+        """What each reference gradient is of."""
+        memory = self._setup.memory
+        if not self._by_task:
+            drawn = memory.sample(batch, self._setup.pool)
+            return [] if drawn is None else [drawn]
+        exemplars = memory.exemplars
+        if exemplars is None:
+            return []
+        tasks = [task for task in exemplars.task.unique().tolist() if task != self._position]
+        return [exemplars[exemplars.task == task] for task in tasks]
+
+    def _gradient(self, samples: Exemplars) -> tuple[Terms, Tensor]:
+        """The loss of samples and its gradient (p,), 0 where a weight takes no part."""
+        terms = self._sgd.backward(self._sgd.prepare(samples, None))
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        return terms, torch.cat([slope.flatten() for slope in slopes])
+
+
+def gem(setup: Setup, *, margin: float = 0.5, damping: float = 1e-3) -> Projected:
+    """Gradient episodic memory: the nearest step that opposes no earlier task's gradient.
+
+    Where ⟨g, g_k⟩ < 0 for any earlier task k in memory, g gives way to g̃ = g + Gᵀv (G: the g_k, a row each), with
+    v = argmin_{v ≥ γ} ½ vᵀ(GGᵀ + εI)v + (Gg)ᵀv, the dual of min ½‖g̃ − g‖² so that Gg̃ ≥ 0. With γ = 0 and ε → 0 it is
+    that projection; in general ⟨g̃, g_k⟩ ≥ −ε·v_k, and γ > 0 leans towards the earlier tasks. Else the step is
+    fine-tuning's. The margin bounds v from below within the program; it is not added to its solution.
+
+    Tasks are experiences; every exemplar of a task counts in each step. Any buffer will do that keeps something of each
+    task: class-balanced does; ring does only where classes do not come back.
+
+    Args:
+        margin: γ, the memory strength.
+        damping: ε, absolute: it weighs more where gradients are short.
+
+    Cost: a forward and backward pass of the whole memory each step, T gradients beside the net, and one wait for the
+    device, since the dual (T variables) is solved on the CPU in double precision.
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory for Continual Learning (NeurIPS 2017).
+
+    Raises:
+        InputError: if the margin is negative, or the damping is not above 0.
+    """
+    if not 0 <= margin < math.inf or not 0 < damping < math.inf:
+        raise InputError(f"gem: found margin {margin} and damping {damping}, allowed: margin from 0, damping above 0")
+    return Projected(setup, partial(nearest_agreeing, margin=margin, damping=damping), by_task=True)
+
+
+def a_gem(setup: Setup) -> Projected:
+    """Averaged GEM: one reference gradient, of a batch from memory, in closed form.
+
+    g̃ = g − min(⟨g, r⟩, 0)/⟨r, r⟩ · r, the nearest step to g with ⟨g̃, r⟩ ≥ 0; r is the gradient of
+    ``memory.batch_size`` exemplars. Nothing waits for the device. A buffer that is updated with every batch puts the
+    current task into the reference too; the paper's memory holds earlier tasks alone (``update = "experience"``).
+
+    Cost: a forward and backward pass of the memory batch, one gradient beside the net.
+    Source: Chaudhry et al., Efficient Lifelong Learning with A-GEM (ICLR 2019).
+    """
+    return Projected(setup, not_opposing, by_task=False)
+
+
+def nearest_agreeing(gradient: Tensor, references: Tensor, *, margin: float, damping: float) -> Tensor:
+    """GEM's projection of a gradient (p,) by references (k, p); the gradient itself where none is opposed.
+
+    With LLᵀ = GGᵀ + εI and u = v − γ ≥ 0 the dual is min ‖Lᵀu + L⁻¹b‖² with b = Gg + γ(GGᵀ + εI)1: non-negative least
+    squares, whose active-set method is exact.
+    """
+    # one transfer; double, since the squares of gradients lose half the digits
+    inner = np.asarray((references.double() @ torch.cat([references, gradient[None]]).double().T).cpu())
+    gram, opposed = inner[:, :-1], inner[:, -1]
+    if not np.isfinite(inner).all() or (opposed >= 0).all():  # a run that diverges is reported as such, later
+        return gradient
+    quadratic = gram + max(damping, 1e-12 * np.trace(gram)) * np.eye(len(gram))  # definite, however long the gradients
+    lower = np.linalg.cholesky(quadratic)
+    target = -np.linalg.solve(lower, opposed + margin * quadratic.sum(1))
+    excess, _ = nnls(lower.T, target, maxiter=100 * len(gram))
+    return gradient + torch.from_numpy(excess + margin).to(references) @ references
+
+
+def not_opposing(gradient: Tensor, references: Tensor) -> Tensor:
+    """A-GEM's projection of a gradient (p,) by one reference (1, p); the gradient itself where it is not opposed."""
+    reference = references[0]
+    length = reference.square().sum().clamp_min(torch.finfo(reference.dtype).tiny)
+    return gradient - (gradient @ reference).clamp_max(0) / length * reference

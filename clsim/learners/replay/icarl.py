@@ -1,0 +1,123 @@
+"""iCaRL: features are learnt with labels and distillation, and classes are told by the means of their exemplars."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.learners.sgd import Sgd
+from clsim.models.nets import evaluating
+from clsim.objectives.representation import Representation
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+
+class Icarl:
+    """Incremental classifier and representation learning. Final.
+
+    Features are learnt on new ∪ replayed samples with the net before, f°, as a teacher, in one of two ways:
+
+    - ``survey``: L = CE + λ·T²·KL(softmax(f°/T) ‖ softmax(f/T)), the divergence on exemplars, over the old classes.
+    - ``original``: L = mean over samples and seen classes of BCE(σ(f), q), q = [c = y] for classes of the experience
+      at hand, σ(f°) for old ones; λ weighs the old ones, 1 in the paper. The paper sums over classes; the mean, which
+      wants a rate larger by their number, is what implementations have.
+
+    Predictions: with φ the features, scaled to length 1, and μ_c the mean of those of class c's exemplars, scaled
+    again, the class is argmin_c ‖φ(x) − μ_c‖² among those that the task may use and memory has an exemplar of. Scores
+    are −‖φ − μ_c‖², and −inf for the other classes. While an experience is learnt, and for a task of whose classes
+    memory has none (all tasks, without a memory), they are the net's logits.
+
+    The features, and so the means, are taken in eval mode and without augmentation when the experience's end has
+    updated the memory. The paper's memory keeps as many of each class, by herding: ``buffer = "herding"``.
+
+    Args:
+        setup: net, memory, transform, generators.
+        strength: λ. The survey's search begins at 10, where high rates diverge.
+        temperature: T of the survey's loss.
+        loss: ``survey`` or ``original``.
+
+    Cost: 1 M and a mean a class kept; a second forward pass a step, and one of the memory after each experience.
+
+    Source: Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning (CVPR 2017), algorithms 1-5; the
+    loss of De Lange et al., A continual learning survey (TPAMI 2021).
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        strength: float = 1.0,
+        temperature: float = 2.0,
+        loss: Literal["survey", "original"] = "survey",
+    ) -> None:
+        self._setup = setup
+        self._sgd = Sgd(setup, objective=Representation(setup, strength=strength, temperature=temperature, loss=loss))
+        self.means: Tensor | None = None
+
+    def begin(self, experience: Experience) -> None:
+        """The means are of no use while the features change."""
+        self.means = None
+        self._sgd.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step on labels and distillation."""
+        return self._sgd.observe(batch)
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """The means of what memory holds now."""
+        steps = self._sgd.finish(experience)
+        exemplars = self._setup.memory.exemplars
+        if exemplars is not None:
+            self.means = class_means(self._features(exemplars), exemplars.y, self._setup.net.visible.shape[1])
+        return steps
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Scores of raw samples: the nearest mean has the highest."""
+        net = self._setup.net
+        with evaluating(net), torch.no_grad(), self._setup.precision():
+            features = net.features(self._setup.transform.plain(x)).float()
+            logits = net.logits(features, task)
+        if self.means is None:
+            return logits
+        usable = net.visible[task] & ~self.means.isnan().any(1)
+        scores = nearness(features, self.means.nan_to_num()).masked_fill(~usable, -torch.inf)
+        return torch.where(usable.any(1, keepdim=True), scores, logits)
+
+    def _features(self, samples: Exemplars) -> Tensor:
+        setup, size = self._setup, self._setup.spec.evaluation.batch_size
+        parts = []
+        with evaluating(setup.net), torch.no_grad(), setup.precision():
+            for start in range(0, len(samples), size):
+                parts.append(setup.net.features(setup.transform.plain(samples.x[start : start + size])).float())
+        setup.cost.forward_passes += len(samples)
+        return torch.cat(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The net's, the net before, and the means."""
+        return {"sgd": self._sgd.state_dict(), "means": self.means}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self.means = None if state["means"] is None else state["means"].to(self._setup.device)
+
+
+def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Of the features (n, d) at length 1, the mean of each class at length 1: (classes, d), NaN where there is none."""
+    members = (y[:, None] == torch.arange(classes, device=y.device)).float()
+    sums = members.T @ F.normalize(features, dim=1)
+    return F.normalize(sums, dim=1).masked_fill(members.sum(0)[:, None] == 0, torch.nan)
+
+
+def nearness(features: Tensor, means: Tensor) -> Tensor:
+    """−‖φ − μ‖² of each sample's features (n, d), at length 1, and each mean (classes, d)."""
+    features = F.normalize(features, dim=1)
+    return 2 * features @ means.T - features.square().sum(1, keepdim=True) - means.square().sum(1)

@@ -1,0 +1,1 @@
+"""Learners from labelled and unlabelled samples."""

@@ -1,0 +1,199 @@
+"""CCIC: MixMatch with replay, embeddings apart by class and by past and present, and classes told by neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.learners.semi.mixing import Mixing
+from clsim.learners.semi.pseudolabels import WEAK
+from clsim.learners.semi.unlabelled import SemiSgd, Step
+from clsim.models.nets import evaluating
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Readout, Setup, Terms
+
+
+class Contrasts:
+    """The terms of CCIC; see :class:`Ccic`. Final.
+
+    Args:
+        setup: net, transform, generators.
+        mixing: the terms of MixMatch.
+        weak: augmentations of all samples.
+        views: of each unlabelled sample.
+        past: α.
+        margin: of both triplet losses.
+    """
+
+    def __init__(
+        self, setup: Setup, mixing: Mixing, *, weak: Sequence[str], views: int, past: float, margin: float
+    ) -> None:
+        self._setup, self._mixing, self._views, self._past, self._margin = setup, mixing, views, past, margin
+        self._weak = setup.transform.view(weak, "learner.options.weak")
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """MixMatch on augmented samples; then the labelled ones and the first views of the others, not mixed."""
+        m, n = len(step.labelled), len(step.unlabelled)
+        x = self._weak(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), self._setup.randomness.augment)
+        terms, passed = self._mixing.terms(step, x[:m], x[m:])
+        known, unlabelled = self._setup.net.features(x[: m + n]).float().tensor_split([m])
+        terms["supervised mining"] = hardest_triplets(known, step.labelled.y, self._margin)
+        if step.new < m:
+            terms["unsupervised mining"] = self._past * apart(unlabelled, known[step.new :], self._margin)
+        return terms, passed + m + n
+
+
+def hardest_triplets(features: Tensor, y: Tensor, margin: float) -> Tensor:
+    """Mean over samples of max(0, m + the largest distance within its class − the smallest to another class).
+
+    Source: Hermans, Beyer & Leibe, In Defense of the Triplet Loss for Person Re-Identification (2017), eq. 5.
+    """
+    distance, same = distances(features, features), y[:, None] == y
+    nearest = distance.masked_fill(same, torch.inf).amin(1)
+    return (margin + (distance * same).amax(1) - nearest).clamp_min(0).mean()
+
+
+def apart(unlabelled: Tensor, past: Tensor, margin: float) -> Tensor:
+    """Mean over unlabelled samples of max(0, m − the smallest distance to a sample of the past)."""
+    return (margin - distances(unlabelled, past).amin(1)).clamp_min(0).mean()
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean, (n, m); the gradient at 0 is 0."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class Ccic:
+    """Contrastive continual interpolation consistency. Final.
+
+    L = L_S + λ·L_U + L_SM + α·L_UM. L_S and L_U are MixMatch's on labelled ∪ memory and the unlabelled samples
+    (:func:`clsim.learners.semi.mixing.mixmatch`), guesses sharpened as probabilities and averaged over views of the
+    same sample. L_SM, supervised mining: :func:`hardest_triplets` of labelled ∪ memory. L_UM, unsupervised mining: no
+    unlabelled sample is of a past class, so each is to be a margin apart from what memory holds: :func:`apart`.
+
+    Predictions: votes of the k exemplars whose features, scaled to length 1, are nearest, less 1e-5 × the squared
+    distance to the nearest exemplar of the class, which breaks ties; −inf for classes that memory has none of. While an
+    experience is learnt, and without a memory, they are the head's logits, which the readout ``linear`` has always.
+
+    Where unlabelled samples come from the whole stream, L_UM has no ground: give ``past = 0``.
+
+    The authors' code, from which the weights are, does otherwise: both mining losses take squared distances, and the
+    ⌊batch / 10⌋ hardest samples of each anchor; exemplars are anchors of L_UM, too; from the second experience on the
+    samples of L_SM are mixed, but for the last tenth of each, which is without L_UM; L_S has the labels from before the
+    mixing, and L_U logits in place of probabilities, averaged over the views of different samples.
+
+    Args:
+        setup: net, memory, transform, generators.
+        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        views: K, of each unlabelled sample.
+        temperature: T, to sharpen with.
+        alpha: of MixUp's Beta.
+        weight: λ.
+        past: α, the weight of L_UM.
+        margin: of both triplet losses, in features as they are.
+        neighbours: k.
+        labelled, freeze_norm: see :class:`SemiSgd`.
+
+    Cost: a further pass of labelled samples and one view of the others a step; one of the memory after an experience.
+
+    Source: Boschini et al., Continual semi-supervised learning through contrastive interpolation consistency (Pattern
+    Recognition Letters 2022).
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        weak: Sequence[str] = WEAK,
+        views: int = 3,
+        temperature: float = 0.5,
+        alpha: float = 0.75,
+        weight: float = 0.5,
+        past: float = 0.5,
+        margin: float = 1.0,
+        neighbours: int = 3,
+        labelled: int = 0,
+        freeze_norm: bool = False,
+    ) -> None:
+        if neighbours < 1:
+            raise InputError(f"learner.options.neighbours: found {neighbours}, allowed: 1 or more")
+        mixing = Mixing(setup, weak=weak, views=views, temperature=temperature, alpha=alpha, weight=weight, growth=0.0)
+        loss = Contrasts(setup, mixing, weak=weak, views=views, past=past, margin=margin)
+        self._setup, self._neighbours = setup, neighbours
+        self._semi = SemiSgd(setup, loss, name="ccic", labelled=labelled, ema=0.0, freeze_norm=freeze_norm)
+        self._learning = False
+        self._support: tuple[Tensor, Tensor] | None = None
+
+    def incoming(self, experience: Experience) -> Exemplars:
+        """The unlabelled part."""
+        return self._semi.incoming(experience)
+
+    def begin(self, experience: Experience) -> None:
+        """Neighbours are of no use while the features change."""
+        self._learning, self._support = True, None
+        self._semi.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step."""
+        return self._semi.observe(batch)
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """From here on neighbours tell the classes."""
+        self._learning = False
+        return self._semi.finish(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Scores of raw samples by the exemplars near them."""
+        exemplars = self._setup.memory.exemplars
+        if self._learning or exemplars is None:
+            return self._semi.predict(x, task)
+        if self._support is None:
+            known = exemplars[exemplars.y >= 0]
+            self._support = self._embedded(known.x), known.y
+        support, y = self._support
+        visible = self._setup.net.visible
+        near = torch.cdist(self._embedded(x), support).square()
+        # a task's neighbours are among its own classes
+        near = near.masked_fill(~visible[task][:, y], torch.inf)
+        k = min(self._neighbours, len(y))
+        nearest, rows = near.topk(k, largest=False)
+        votes = near.new_zeros(len(x), visible.shape[1]).scatter_add_(1, y[rows], nearest.isfinite().float())
+        closest = torch.full_like(votes, torch.inf).scatter_reduce_(1, y.expand(len(x), -1), near, "amin")
+        return votes - 1e-5 * closest
+
+    def readouts(self) -> dict[str, Readout]:
+        """By the head."""
+        return {"linear": self._semi.predict}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Net and optimizer; neighbours follow from memory."""
+        return self._semi.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._semi.load_state_dict(state)
+        self._support = None
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        """Features of raw samples, scaled to length 1, in eval mode and without augmentation."""
+        setup = self._setup
+        setup.cost.forward_passes += len(x)
+        with evaluating(setup.net), torch.no_grad(), setup.precision():
+            parts = [
+                setup.net.features(setup.transform.plain(some)).float()
+                for some in x.split(setup.spec.evaluation.batch_size)
+            ]
+        return F.normalize(torch.cat(parts))

@@ -1,0 +1,103 @@
+"""The labelled samples that a semi-supervised learner draws from, a batch at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup
+
+
+class Labelled:
+    """The labelled part of an experience, and what memory holds of earlier ones. Final.
+
+    The past is memory as it was at the experience's beginning: what it takes in meanwhile is in ``current`` already.
+    All draws come from ``setup.randomness.memory``; none but the first of an experience waits for the device.
+
+    Args:
+        setup: memory and generators.
+        name: of the learner, for messages.
+    """
+
+    def __init__(self, setup: Setup, name: str) -> None:
+        if not setup.spec.labels.partial:
+            raise InputError(
+                f"learner: {name} learns from unlabelled samples, but all of this stream are labelled; "
+                "allowed: a scenario with a table [labels], or --labels 5%"
+            )
+        self._setup = setup
+        self.current: Exemplars | None = None
+        self.past: Exemplars | None = None
+        self._groups: dict[str, tuple[Exemplars, Tensor, Tensor]] = {}
+
+    def begin(self, experience: Experience) -> None:
+        """Look at the labelled part of ``experience`` and at memory. Samples of memory without a label are left out."""
+        self.current, memory = experience.train, self._setup.memory.exemplars
+        self.past = None
+        if memory is not None:
+            memory = dataclasses.replace(memory[memory.y >= 0], weight=None, soft=None, score=None)
+            self.past = memory if len(memory) else None
+        self._groups = {}
+
+    @property
+    def now(self) -> int:
+        """How many samples of the current experience are labelled."""
+        return len(self._now())
+
+    def everything(self) -> Exemplars:
+        """The current labelled samples, then those of the past.
+
+        Raises:
+            InputError: before the first experience.
+        """
+        return concatenate([part for part in (self.current, self.past) if part is not None])
+
+    def batch(self, size: int, *, past: bool = True) -> Exemplars:
+        """Labelled samples, each equally likely: different ones as far as there are so many, then again from the first.
+
+        Args:
+            past: whether exemplars from memory are among them, or the current experience's alone.
+        """
+        source = self.everything() if past else self._now()
+        drawn = torch.randperm(len(source), generator=self._setup.randomness.memory)
+        return source[drawn[torch.arange(size) % len(source)].to(source.device)]
+
+    def support(self, per_class: int, *, of: str = "all") -> Exemplars | None:
+        """As many labelled samples of each class, class after class; None where there are none.
+
+        A class that has fewer gives all that it has, and then some of them again.
+
+        Args:
+            of: ``current`` (the experience's labelled part alone), ``past`` (memory alone), or ``all``: the classes of
+                both; a class that occurs in both draws from both.
+        """
+        sources = {"current": (self.current,), "past": (self.past,), "all": (self.current, self.past)}[of]
+        parts = [part for part in sources if part is not None]
+        if not parts:
+            return None
+        source, first, count = self._grouped(parts, of)
+        # the samples in a random order, class by class: each class takes the first of its own, around again if need be
+        keys = torch.rand(len(source), generator=self._setup.randomness.memory).to(source.device)
+        order = (source.y + keys.double()).argsort()
+        turns = torch.arange(per_class, device=source.device)
+        rows = first[:, None] + turns.remainder(count[:, None])
+        return source[order[rows.flatten()]]
+
+    def _now(self) -> Exemplars:
+        if self.current is None:
+            raise InputError("labelled samples: asked for before the first experience began")
+        return self.current
+
+    def _grouped(self, parts: Sequence[Exemplars], of: str) -> tuple[Exemplars, Tensor, Tensor]:
+        """The samples, and where each class begins and how many it has, once they are in order; once an experience."""
+        if of not in self._groups:
+            source = concatenate(parts)
+            count = source.y.unique(return_counts=True)[1]
+            self._groups[of] = source, count.cumsum(0) - count, count
+        return self._groups[of]

@@ -1,0 +1,292 @@
+"""MixMatch and ReMixMatch: sharpened guesses, and convex combinations of labelled and unlabelled samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.learners.semi.pseudolabels import STRONG, WEAK
+from clsim.learners.semi.unlabelled import SemiSgd, Step, marginal, ramp, still_norm
+from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
+from clsim.objectives.soft_neighbours import sharpen
+from clsim.randomness import derive
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+
+class Mixing:
+    """The terms of MixMatch; see :func:`mixmatch`. Final.
+
+    Args:
+        setup: net, transform, generators.
+        weak: augmentations of labelled samples and of the views.
+        views: K.
+        temperature: T, to sharpen with.
+        alpha: α of Beta(α, α).
+        weight: λ_u.
+        growth: λ_u grows from 0 over this share of an experience's steps.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        weak: Sequence[str],
+        views: int,
+        temperature: float,
+        alpha: float,
+        weight: float,
+        growth: float,
+    ) -> None:
+        check_mixing(views, temperature, alpha)
+        self._setup, self._views, self._temperature, self._alpha = setup, views, temperature, alpha
+        self._weight, self._growth = weight, growth
+        self._weak = setup.transform.view(weak, "learner.options.weak")
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """Views are guessed first; then all that was mixed passes together."""
+        known, unlabelled, rng = step.labelled, step.unlabelled, self._setup.randomness.augment
+        x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._views]), rng)
+        return self.terms(step, x[: len(known)], x[len(known) :])
+
+    def terms(self, step: Step, known: Tensor, views: Tensor) -> tuple[Terms, int]:
+        """Of augmented samples.
+
+        Args:
+            known: float32, the labelled ones.
+            views: float32, all samples in their first view, then in the next.
+        """
+        net, n = self._setup.net, len(step.unlabelled)
+        task = step.unlabelled.task
+        with torch.no_grad(), still_norm(net):
+            logits = net(views, task.repeat(self._views))
+        guess = torch.stack([step.guess(part) for part in logits.split(n)]).mean(0)
+        target = sharpen(guess, self._temperature)
+        x, y, may = mixture(
+            self._setup,
+            torch.cat([known, views]),
+            torch.cat([one_hot(step.labelled.y, logits.shape[1]), *[target] * self._views]),
+            torch.cat([net.visible[step.labelled.task], *[step.allowed] * self._views]),
+            self._alpha,
+        )
+        found = net.head(net.features(x)).float().masked_fill(~may, -torch.inf)
+        by_label, by_guess = found.tensor_split([len(known)])
+        terms = step.supervised(by_label, y[: len(known)])
+        weight = self._weight * ramp(step.progress, 0.0, self._growth)
+        terms["unlabelled"] = weight * squared_error(y[len(known) :], by_guess)
+        return terms, len(views) + len(x)
+
+
+class Anchoring:
+    """The terms of ReMixMatch; see :func:`remixmatch`. Final.
+
+    Args:
+        setup: net, transform, generators.
+        weak, strong: augmentations of the anchor, and of labelled samples and the other views.
+        views: K, strong ones.
+        temperature, alpha, growth: as in :class:`Mixing`; the growth is also of ``unmixed``.
+        weight, unmixed, rotation: λ_u, λ_Û1, λ_r.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        weak: Sequence[str],
+        strong: Sequence[str],
+        views: int,
+        temperature: float,
+        alpha: float,
+        weight: float,
+        unmixed: float,
+        rotation: float,
+        growth: float,
+    ) -> None:
+        check_mixing(views, temperature, alpha)
+        self._setup, self._views, self._temperature, self._alpha = setup, views, temperature, alpha
+        self._weights, self._growth = (weight, unmixed, rotation), growth
+        self._weak = setup.transform.view(weak, "learner.options.weak")
+        self._strong = setup.transform.view(strong, "learner.options.strong")
+        self._align: Alignment | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(setup.spec.seed, "rotation"))
+            self.beside = nn.Linear(setup.net.head.in_features, 4).to(setup.device)
+
+    def begin(self, experience: Experience) -> None:
+        """What is aligned to is the experience's own; rotations need square images."""
+        shape = tuple(experience.train.x.shape[1:])
+        if self._weights[2] and (len(shape) != 3 or shape[1] != shape[2]):
+            raise InputError(
+                f"learner.options.rotation: found {self._weights[2]:g} with samples of shape {shape}, "
+                "allowed: 0, or square images"
+            )
+        self._align = Alignment(marginal(self._setup, experience), 128)
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """The anchor is guessed first; then all passes together: mixed, first strong views, and these rotated."""
+        net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)
+        task = step.unlabelled.task
+        anchor = self._weak(step.unlabelled.x, rng)
+        strong = self._strong(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), rng)
+        with torch.no_grad(), still_norm(net):
+            guess = step.guess(net(anchor, task))
+        if self._align is None:
+            raise InputError("remixmatch: a step before the first experience began")
+        target = sharpen(self._align(guess), self._temperature)
+        repeats = self._views + 1
+        x, y, may = mixture(
+            self._setup,
+            torch.cat([strong, anchor]),
+            torch.cat([one_hot(step.labelled.y, guess.shape[1]), *[target] * repeats]),
+            torch.cat([net.visible[step.labelled.task], *[step.allowed] * repeats]),
+            self._alpha,
+        )
+        first = strong[m : m + n]
+        inputs, quarter = [x, first], torch.zeros(0, dtype=torch.int64, device=x.device)
+        if self._weights[2]:
+            quarter = torch.randint(4, (n,), generator=rng, device=x.device)
+            inputs.append(turned(first, quarter))
+        mixture_features, features, *rotated = net.features(torch.cat(inputs)).split(list(map(len, inputs)))
+        found = net.head(mixture_features).float().masked_fill(~may, -torch.inf)
+        terms = step.supervised(found[:m], y[:m])
+        weight, unmixed, rotation = self._weights
+        grown = ramp(step.progress, 0.0, self._growth)
+        terms["unlabelled"] = weight * grown * soft_cross_entropy(found[m:], y[m:]).mean()
+        terms["unmixed"] = unmixed * grown * soft_cross_entropy(step.among(net.head(features)), target).mean()
+        for part in rotated:
+            terms["rotation"] = rotation * F.cross_entropy(self.beside(part).float(), quarter)
+        return terms, n + sum(map(len, inputs))
+
+
+def mixture(setup: Setup, x: Tensor, y: Tensor, may: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """MixUp of each row with a row of the same in a random order: λ'·(x, y) + (1 − λ')·(x, y) of the other.
+
+    λ' = max(λ, 1 − λ), λ ~ Beta(α, α) a row, so that the row itself weighs most.
+
+    Args:
+        may: bool (n, classes), the classes among which each row is learnt.
+
+    Returns:
+        x and y, mixed; and the classes of either.
+    """
+    rng = setup.randomness.memory
+    share = beta(len(x), alpha, rng).to(x.device)
+    share = torch.maximum(share, 1 - share)
+    other = torch.randperm(len(x), generator=rng).to(x.device)
+    both = may | (may[other] & (share < 1)[:, None])
+    return mixed(x, x[other], share), mixed(y, y[other], share), both
+
+
+def turned(x: Tensor, quarter: Tensor) -> Tensor:
+    """Square images, each turned by so many quarters."""
+    every = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
+    return every[quarter, torch.arange(len(x), device=x.device)]
+
+
+def check_mixing(views: int, temperature: float, alpha: float) -> None:
+    """Refuse what cannot be mixed.
+
+    Raises:
+        InputError: naming what is allowed.
+    """
+    if views < 1 or temperature <= 0 or alpha <= 0:
+        raise InputError(
+            f"learner.options: found views {views}, temperature {temperature:g}, alpha {alpha:g}; "
+            "allowed: views from 1, the others above 0"
+        )
+
+
+def mixmatch(
+    setup: Setup,
+    *,
+    weak: Sequence[str] = WEAK,
+    views: int = 2,
+    temperature: float = 0.5,
+    alpha: float = 0.75,
+    weight: float = 10.0,
+    growth: float = 0.5,
+    labelled: int = 0,
+    ema: float = 0.999,
+    freeze_norm: bool = False,
+) -> SemiSgd:
+    """MixMatch with replay: guesses averaged over views and sharpened; labelled and unlabelled samples mixed.
+
+    q = sharpen(mean of softmax f over K views, T), among the experience's classes (see :class:`SemiSgd`). W is all
+    samples, labelled (with memory's) and unlabelled in each view, in a random order; every one is mixed with one of W.
+    L = mean H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
+
+    Args:
+        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        views: K.
+        temperature: T.
+        alpha: of MixUp's Beta(α, α).
+        weight: λ_u; 75 in the paper, under Adam: steps of SGD see the scale of a loss.
+        growth: λ_u grows from 0 over this share of each experience.
+        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+
+    Source: Berthelot et al., MixMatch: A Holistic Approach to Semi-Supervised Learning (NeurIPS 2019), algorithm 1.
+    """
+    loss = Mixing(setup, weak=weak, views=views, temperature=temperature, alpha=alpha, weight=weight, growth=growth)
+    return SemiSgd(setup, loss, name="mixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm)
+
+
+def remixmatch(
+    setup: Setup,
+    *,
+    weak: Sequence[str] = WEAK,
+    strong: Sequence[str] = STRONG,
+    views: int = 2,
+    temperature: float = 0.5,
+    alpha: float = 0.75,
+    weight: float = 1.5,
+    unmixed: float = 0.5,
+    rotation: float = 0.5,
+    growth: float = 0.5,
+    labelled: int = 0,
+    ema: float = 0.999,
+    freeze_norm: bool = False,
+) -> SemiSgd:
+    """ReMixMatch with replay: MixMatch with aligned guesses, strong views anchored to a weak one, and rotations.
+
+    q = sharpen(align(softmax f(weak u)), T); see :class:`Alignment`. What is aligned to are the classes of the
+    experience's labelled part as often as they are there, since unlabelled samples are of its classes (where they
+    come from the whole stream: all classes alike). Labelled samples and K views are strong; these and the
+    weak view are mixed as in :func:`mixmatch`.
+
+    L = mean H(p', f(x')) over what was labelled + λ_u · mean H(q', f(x')) over the rest + λ_Û1 · mean H(q, f(û_1)) +
+    λ_r · mean CE(r(rotated û_1), quarters turned), û_1 the first strong view, r a head of its own.
+
+    CTAugment is left out: the strong view is RandAugment's with cutout, as FixMatch has it.
+
+    Args:
+        weak, strong: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        views: K; 8 in the paper.
+        temperature, alpha, growth: as in :func:`mixmatch`; the growth is of λ_u and λ_Û1.
+        weight, unmixed, rotation: λ_u, λ_Û1, λ_r. Rotation needs square images.
+        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+
+    Source: Berthelot et al., ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation
+    Anchoring (ICLR 2020), algorithm 1.
+    """
+    loss = Anchoring(
+        setup,
+        weak=weak,
+        strong=strong,
+        views=views,
+        temperature=temperature,
+        alpha=alpha,
+        weight=weight,
+        unmixed=unmixed,
+        rotation=rotation,
+        growth=growth,
+    )
+    return SemiSgd(
+        setup, loss, name="remixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm, beside=loss.beside
+    )

@@ -1,0 +1,143 @@
+"""Pseudo-label and FixMatch: what the net says of an unlabelled sample is its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from clsim.errors import InputError
+from clsim.learners.semi.unlabelled import SemiSgd, Step, ramp
+from clsim.objectives.guesses import confident, one_hot
+from clsim.streams.stream import Experience
+from clsim.training.contract import Setup, Terms
+
+WEAK = ("large-crop", "flip")
+STRONG = ("large-crop", "flip", "rand-augment", "cutout")
+
+
+class PseudoLabels:
+    """Lee's loss on the experience, beside exemplars from memory; see :func:`pseudo_label`. Final.
+
+    Args:
+        setup: net, transform, generators.
+        weak: augmentations of labelled and unlabelled samples.
+        weight: α_f, which α(t) ends with.
+        begin, end: between these shares of an experience's steps α(t) grows linearly from 0.
+    """
+
+    def __init__(self, setup: Setup, *, weak: Sequence[str], weight: float, begin: float, end: float) -> None:
+        if not 0 <= begin <= end <= 1:
+            raise InputError(f"learner.options: found begin {begin:g} and end {end:g}, allowed: 0 ≤ begin ≤ end ≤ 1")
+        self._setup, self._weight, self._ramp = setup, weight, (begin, end)
+        self._weak = setup.transform.view(weak, "learner.options.weak")
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """Labelled and unlabelled samples pass together."""
+        setup, known, unlabelled = self._setup, step.labelled, step.unlabelled
+        x = self._weak(torch.cat([known.x, unlabelled.x]), setup.randomness.augment)
+        by_label, by_guess = setup.net(x, torch.cat([known.task, unlabelled.task])).tensor_split([len(known)])
+        terms = step.supervised(by_label, one_hot(known.y, by_label.shape[1]))
+        # against the experience's labelled samples, whose share of the mean with memory's shrinks
+        weight = self._weight * ramp(step.progress, *self._ramp) * step.new / len(known)
+        terms["unlabelled"] = weight * confident(step.guess(by_guess), step.among(by_guess), 0.0)
+        return terms, len(x)
+
+
+class Fixed:
+    """L = CE(labelled) + λ_u · mean of [max q ≥ τ] · CE(f(strong u), argmax q), q = f(weak u); see :func:`fixmatch`.
+
+    Final.
+
+    Args:
+        setup: net, transform, generators.
+        weak, strong: augmentations of the two views; labelled samples come in the weak one.
+        threshold: τ.
+        weight: λ_u.
+    """
+
+    def __init__(
+        self, setup: Setup, *, weak: Sequence[str], strong: Sequence[str], threshold: float, weight: float
+    ) -> None:
+        self._setup, self._threshold, self._weight = setup, threshold, weight
+        self._weak = setup.transform.view(weak, "learner.options.weak")
+        self._strong = setup.transform.view(strong, "learner.options.strong")
+
+    def begin(self, experience: Experience) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """Labelled samples and both views pass together."""
+        net, rng = self._setup.net, self._setup.randomness.augment
+        known, unlabelled = step.labelled, step.unlabelled
+        x = torch.cat([self._weak(torch.cat([known.x, unlabelled.x]), rng), self._strong(unlabelled.x, rng)])
+        logits = net(x, torch.cat([known.task, unlabelled.task, unlabelled.task]))
+        by_label, weak, strong = logits.tensor_split([len(known), len(known) + len(unlabelled)])
+        terms = step.supervised(by_label, one_hot(known.y, logits.shape[1]))
+        terms["unlabelled"] = self._weight * confident(step.guess(weak), step.among(strong), self._threshold)
+        return terms, len(x)
+
+
+def pseudo_label(
+    setup: Setup,
+    *,
+    weak: Sequence[str] = WEAK,
+    weight: float = 3.0,
+    begin: float = 0.1,
+    end: float = 0.6,
+    labelled: int = 0,
+    ema: float = 0.0,
+    freeze_norm: bool = False,
+) -> SemiSgd:
+    """Pseudo-label with replay: the likeliest of its classes is an unlabelled sample's label, more and more.
+
+    With m labelled samples of the experience and b exemplars in a step,
+
+        L = m/(m + b) · (CE(labelled) + α(t) · CE(f(u), argmax f(u))) + b/(m + b) · CE(memory),
+
+    each CE a mean: the paper's loss on the experience, in the mean that experience replay takes over new and old. α(t)
+    grows from 0 to its end within each experience, since a net that has not learnt its classes yet guesses at random.
+
+    Args:
+        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weight: α at its end, 3 in the paper: of unlabelled against labelled samples of the experience.
+        begin, end: of the growth, as shares of an experience (in the paper after 100 and 600 passes).
+        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+
+    Source: Lee, Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks (ICML
+    2013 workshop), eq. 15 and 16.
+    """
+    loss = PseudoLabels(setup, weak=weak, weight=weight, begin=begin, end=end)
+    return SemiSgd(setup, loss, name="pseudo-label", labelled=labelled, ema=ema, freeze_norm=freeze_norm)
+
+
+def fixmatch(
+    setup: Setup,
+    *,
+    weak: Sequence[str] = WEAK,
+    strong: Sequence[str] = STRONG,
+    threshold: float = 0.95,
+    weight: float = 1.0,
+    labelled: int = 0,
+    ema: float = 0.999,
+    freeze_norm: bool = False,
+) -> SemiSgd:
+    """FixMatch with replay: a confident guess from a weak view is the label of a strong view.
+
+    L = CE(labelled ∪ memory) + λ_u · mean over all unlabelled samples of [max q ≥ τ] · CE(f(strong u), argmax q), q =
+    softmax f(weak u) among the experience's classes (see :class:`SemiSgd`).
+
+    Args:
+        weak, strong: augmentations of the two views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        threshold: τ. Above 1 it is experience replay on the labelled part.
+        weight: λ_u.
+        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+
+    Source: Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (NeurIPS 2020),
+    eq. 3 and 4, with RandAugment and cutout.
+    """
+    loss = Fixed(setup, weak=weak, strong=strong, threshold=threshold, weight=weight)
+    return SemiSgd(setup, loss, name="fixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm)

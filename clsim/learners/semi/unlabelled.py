@@ -1,0 +1,239 @@
+"""The learner of semi-supervised methods that are a sum of losses: labelled, replayed and unlabelled samples a step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clsim.errors import InputError
+from clsim.learners.semi.heads import freeze_norm
+from clsim.learners.semi.labelled import Labelled
+from clsim.learners.sgd import Sgd
+from clsim.models.nets import Net, evaluating
+from clsim.objectives.guesses import soft_cross_entropy
+from clsim.objectives.replay import by_origin
+from clsim.pool.exemplars import Exemplars, batch_count, concatenate
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup, Terms
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step learns from, raw.
+
+    Attributes:
+        labelled: of the current experience, then from memory.
+        new: the first so many are of the current experience.
+        unlabelled: y = −1.
+        allowed: bool (n, classes), the classes among which each unlabelled sample is guessed and learnt, of those
+            that its task may use; see :class:`SemiSgd`.
+        progress: the share of the experience's steps that is behind, from 0 to below 1.
+    """
+
+    labelled: Exemplars
+    new: int
+    unlabelled: Exemplars
+    allowed: Tensor
+    progress: float
+
+    def among(self, logits: Tensor) -> Tensor:
+        """The same logits (n, classes) of the unlabelled samples, −inf for the classes that are not allowed."""
+        return logits.float().masked_fill(~self.allowed, -torch.inf)
+
+    def guess(self, logits: Tensor) -> Tensor:
+        """Probabilities (n, classes) of the unlabelled samples, among the classes allowed; no gradient reaches them."""
+        return self.among(logits.detach()).softmax(1)
+
+    def supervised(self, logits: Tensor, target: Tensor) -> Terms:
+        """The weighted mean cross-entropy of the labelled samples, as :func:`clsim.objectives.replay.replay` has it."""
+        known = self.labelled
+        batch = Batch(known.x, known.y, known.task, self.new, known.weight)
+        return by_origin(soft_cross_entropy(logits, target), batch)
+
+
+class Loss(Protocol):
+    """What a method minimises. Nothing of it outlasts an experience but the modules that the learner saves."""
+
+    def begin(self, experience: Experience) -> None:
+        """Before the first step of an experience."""
+
+    def __call__(self, step: Step) -> tuple[Terms, int]:
+        """The terms, and how many samples went forward through the net for them."""
+
+
+class SemiSgd:
+    """Gradient steps on labelled samples, exemplars from memory, and unlabelled samples. Final.
+
+    Batches are of unlabelled samples. Each comes with labelled ones of the same experience, and with as many exemplars
+    as ``memory.batch_size``, as the retrieval chooses them: without its unlabelled terms this is experience replay on
+    the labelled part. Without a memory nothing is replayed.
+
+    What is guessed and learnt of unlabelled samples is among the experience's classes, of which they are (as in CSL, of
+    NNCSL's paper); where they come from the whole stream (``labels.unlabelled``), among all classes seen so far. Among
+    all classes, samples of new classes would be guessed to be of old ones, which the net knows well; and many samples
+    that are all of new classes would teach it that nothing is of an old one.
+
+    The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
+    experience, so that it follows where experiences are short; it predicts, and statistics of batch norm are the
+    net's. Selectors see the net itself.
+
+    Args:
+        setup: net, memory, transform, generators.
+        loss: of the method.
+        name: of the learner, for messages.
+        labelled: samples of the experience's labelled part a step; 0: as many as unlabelled ones, if there are so many.
+        ema: the most that β becomes; 0: the net itself predicts.
+        freeze_norm: the statistics of batch norm stay as the first experience left them, as in NNCSL's released code:
+            unlabelled samples are of the current classes alone, and statistics of them would not fit the others.
+        beside: a further module that learns along.
+
+    Source: Tarvainen & Valpola, Mean teachers are better role models (NeurIPS 2017), for the average.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        loss: Loss,
+        *,
+        name: str,
+        labelled: int,
+        ema: float,
+        freeze_norm: bool,
+        beside: nn.Module | None = None,
+    ) -> None:
+        if labelled < 0 or not 0 <= ema < 1:
+            raise InputError(f"{name}: allowed: labelled from 0, ema from 0 to below 1")
+        self._setup, self._loss, self._name = setup, loss, name
+        self._size, self._ema, self._freeze = labelled, ema, freeze_norm
+        self._labelled = Labelled(setup, name)
+        self._beside = nn.Sequential() if beside is None else beside
+        self._sgd = Sgd(setup, beside=self._beside)
+        self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
+        self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
+        self._guessed = self._seen
+        self._experiences = self._step = self._steps = 0
+
+    def incoming(self, experience: Experience) -> Exemplars:
+        """The unlabelled part."""
+        if experience.unlabelled is None:
+            raise InputError(
+                f"learner: {self._name} learns from unlabelled samples, and experience {experience.position + 1} has "
+                "none; allowed: fewer labels, or labels.include_labelled = true"
+            )
+        return experience.unlabelled
+
+    def begin(self, experience: Experience) -> None:
+        """A fresh schedule."""
+        training = self._setup.spec.training
+        self._labelled.begin(experience)
+        self._seen[list(experience.classes)] = True
+        self._guessed = self._seen
+        if self._setup.spec.labels.unlabelled == "own":
+            self._guessed = torch.zeros_like(self._seen)
+            self._guessed[list(experience.classes)] = True
+        batches = batch_count(len(self.incoming(experience)), training.batch_size)
+        self._step, self._steps = 0, batches * training.epochs * training.passes
+        self._sgd.schedule(self._steps)
+        for module in (self._setup.net, self._beside):
+            module.train()
+            if self._freeze and self._experiences:
+                freeze_norm(module)
+        self._loss.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        """One step."""
+        setup = self._setup
+        current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
+        old = setup.memory.sample(current, setup.pool)
+        known = current if old is None else concatenate([current, old])
+        allowed = setup.net.visible[batch.task] & self._guessed
+        with setup.precision():
+            terms, passed = self._loss(Step(known, len(current), batch, allowed, self._step / self._steps))
+        terms = self._sgd.descend(terms, passed)
+        if self._ema:
+            self._follow()
+        self._step += 1
+        return terms
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """Another experience is over."""
+        self._experiences += 1
+        return []
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """As they are."""
+        return samples
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits of raw samples, by the averaged net if there is one."""
+        with evaluating(self._average), torch.no_grad(), self._setup.precision():
+            return self._average(self._setup.transform.plain(x), task)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Of raw samples, by the net that predicts."""
+        with evaluating(self._average), torch.no_grad(), self._setup.precision():
+            return self._average.features(self._setup.transform.plain(x)).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
+        average = {"average": self._average.state_dict()} if self._ema else {}
+        return {"sgd": self._sgd.state_dict(), "seen": self._seen, "experiences": self._experiences, **average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._sgd.load_state_dict(state["sgd"])
+        self._seen.copy_(state["seen"])
+        self._experiences = state["experiences"]
+        if self._ema:
+            self._average.load_state_dict(state["average"])
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        net, share = self._setup.net, 1 - min(self._ema, (1 + self._step) / (10 + self._step))
+        for mean, w in zip(self._average.parameters(), net.parameters(), strict=True):
+            mean.lerp_(w, share)
+        for kept, now in zip(self._average.buffers(), net.buffers(), strict=True):
+            kept.copy_(now)
+
+
+def marginal(setup: Setup, experience: Experience) -> Tensor:
+    """float32 (classes,): how frequent classes are expected to be among the unlabelled samples.
+
+    As in the experience's labelled part; where unlabelled samples come from the whole stream, all alike.
+    """
+    classes = setup.net.visible.shape[1]
+    if setup.spec.labels.unlabelled == "stream":
+        return torch.full((classes,), 1 / classes, device=setup.device)
+    return experience.train.y.bincount(minlength=classes).float() / len(experience.train)
+
+
+def ramp(progress: float, begin: float, end: float) -> float:
+    """From 0 at ``begin`` of an experience to 1 at its ``end``, linearly; a step where they are the same.
+
+    >>> [ramp(progress, 0.25, 0.75) for progress in (0.0, 0.25, 0.5, 0.9)]
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    return float(progress >= begin) if end <= begin else min(max((progress - begin) / (end - begin), 0.0), 1.0)
+
+
+@contextmanager
+def still_norm(net: nn.Module) -> Iterator[None]:
+    """Inside, batch norm uses the statistics of the batch as in training, and leaves the running ones as they are."""
+    layers = [
+        layer
+        for layer in net.modules()
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.training and layer.track_running_stats
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

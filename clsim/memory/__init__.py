@@ -1,0 +1,1 @@
+"""The buffer, and what it holds before the first experience."""

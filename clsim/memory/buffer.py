@@ -1,0 +1,273 @@
+"""The buffer: what a learner may keep of the past."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.pool.contracts import Condenser, chosen, decoded, factor_of, from_samples, invalid, made
+from clsim.pool.exemplars import Exemplars, concatenate, groups
+from clsim.pool.pool import Cost, Pool, Selector
+from clsim.selectors.combinators import quotas
+from clsim.spec.tables import MemorySpec
+
+
+class MakePool(Protocol):
+    """Samples → a pool, with what the learner's net says of them; see :meth:`clsim.training.contract.Setup.pool`."""
+
+    def __call__(
+        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+    ) -> Pool:
+        """Of ``samples``."""
+
+
+class Buffer:
+    """At most ``capacity`` exemplars: chosen by a selector out of memory ∪ new, or made by a condenser of new. Final.
+
+    The exemplars live in a store a batch larger than the memory; ``kept`` names the rows in memory and ``free`` the
+    others, which the next batch overwrites. So an update moves only the new batch, and no shape depends on the data:
+    a GPU is never waited for.
+
+    Args:
+        spec: capacity, batch size, and when to select.
+        select: the selector, its options bound; None keeps nothing.
+        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; the others
+            become fewer as their shares shrink, as ``memory.shrink`` says.
+        retrieve: the selector of what to replay; None: at random.
+        rng: draws the replayed batches, and is handed to the selector; on the CPU.
+        cost: the counter for the time of selection.
+
+    Attributes:
+        factor: each stored image holds factor × factor small ones.
+        known: labels that it began with (tasks, where ``memory.per`` counts those; none where it counts neither).
+    """
+
+    def __init__(
+        self,
+        spec: MemorySpec,
+        select: Selector | None,
+        *,
+        rng: torch.Generator,
+        cost: Cost,
+        retrieve: Selector | None = None,
+        condense: Condenser | None = None,
+    ) -> None:
+        if condense is not None and spec.update == "batch":
+            raise InputError(f"memory.update: found 'batch' with the condenser {spec.buffer!r}, allowed: experience")
+        self.spec = spec
+        self.rng = rng
+        self._select = select
+        self._retrieve = retrieve
+        self._condense = condense
+        self.factor = 1 if condense is None else factor_of(condense)
+        self._cost = cost
+        self._store: Exemplars | None = None
+        self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
+        self._seen = 0  # training samples that an update has been offered
+        self._kept = self._free = torch.empty(0, dtype=torch.int64)
+        self.known: frozenset[int] = frozenset()
+
+    def begin(self, exemplars: Exemplars) -> None:
+        """Hold these before the first experience.
+
+        Raises:
+            InputError: if they are more than the capacity, by as many classes (or tasks) as they are of.
+        """
+        if self.spec.per != "total":
+            self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
+        budget = self._budget(len(self.known))
+        if len(exemplars) > budget:
+            found = f"{len(exemplars)} exemplars with a memory of {self.spec.size}"
+            raise InputError(f"memory.start: found {found}, allowed: {budget} at most")
+        self._fill(_told_apart(exemplars))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def stored(self) -> Exemplars | None:
+        """What is in memory, as it is kept; None while it is empty."""
+        return None if self._store is None else self._store[self._kept]
+
+    @property
+    def exemplars(self) -> Exemplars | None:
+        """What is in memory, as a learner sees it: several images where a stored one holds several."""
+        stored = self.stored
+        return None if stored is None else decoded(stored, self.factor)
+
+    def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
+        """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
+
+        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars, with the
+        weights that it gives them.
+        """
+        if self._store is None:
+            return None
+        size, retrieve = self.spec.batch_size, self._retrieve
+        parts = self.factor**2
+        candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
+        drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
+        exemplars = self._store[self._kept[drawn // parts]]
+        if parts > 1:
+            first = torch.arange(len(drawn), device=drawn.device) * parts
+            exemplars = decoded(exemplars, self.factor)[first + drawn % parts]
+        if retrieve is None:
+            return exemplars
+        started = time.perf_counter()
+        pool = make_pool(exemplars, incoming=new)
+        name = f"memory.retrieval {self.spec.retrieval!r}"
+        selection = chosen(retrieve, pool, size, self.rng, name, look=False)
+        index, weight = selection.index, selection.weight
+        try:
+            if weight is not None:  # on top of the weights that they have in memory
+                weight = weight if exemplars.weight is None else weight * exemplars.weight[index]
+                exemplars = exemplars.with_notes(index, weight, None)
+            replayed = exemplars[index]
+        except IndexError as error:
+            raise invalid(name, str(error), len(pool), size) from None
+        self._cost.select_seconds += time.perf_counter() - started
+        return replayed
+
+    def after_batch(self, new: Exemplars, shares: int, make_pool: MakePool) -> None:
+        """Select out of memory ∪ the batch, if the memory is updated with every batch.
+
+        Args:
+            shares: how many classes, or tasks, have been seen, where ``memory.per`` counts those.
+        """
+        if self._select is not None and self.spec.update == "batch":
+            self._update(new, shares, make_pool)
+
+    def after_experience(
+        self, new: Exemplars, shares: int, make_pool: MakePool, *, reference: Exemplars | None = None
+    ) -> None:
+        """Select out of memory ∪ the experience, if that is the time; then drop what is not kept.
+
+        Args:
+            reference: the experience's held-out share, for selectors that ask for one.
+        """
+        if self._condense is not None:
+            self._make(new, shares, make_pool, reference)
+        elif self._select is not None and self.spec.update == "experience":
+            self._update(new, shares, make_pool, reference)
+        if self._store is not None:
+            self._fill(self._store[self._kept])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exemplars, column by column, and how many samples were seen; complete at the end of an experience."""
+        stored = self.stored
+        return {"columns": {} if stored is None else stored.columns(), "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._seen = state["seen"]
+        if state["columns"]:
+            self._fill(Exemplars(**{name: column.to(device) for name, column in state["columns"].items()}))
+
+    def _fill(self, exemplars: Exemplars) -> None:
+        """Hold exactly these."""
+        self._store, self._used = exemplars, len(exemplars)
+        self._kept = torch.arange(len(exemplars), device=exemplars.device)
+        self._free = self._kept[:0]
+
+    def _update(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None = None) -> None:
+        started = time.perf_counter()
+        self._seen += len(new)
+        budget = self._budget(shares)
+        store, place = self._write(new, budget)
+        used = store if len(store) == self._used else store[: self._used]
+        # where every used row is a candidate, they are the pool, and nothing is copied
+        rows = None if len(self._kept) + len(new) == self._used else torch.cat([self._kept.to(new.device), place])
+        pool = make_pool(used if rows is None else used[rows], reference=reference)
+        look = self.spec.update == "experience"
+        selection = chosen(self._select, pool, budget, self.rng, self._name, look=look)  # type: ignore[arg-type]
+        try:
+            self._kept = selection.index if rows is None else rows[selection.index]
+            is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
+        except IndexError as error:
+            raise invalid(self._name, str(error), len(pool), budget) from None
+        self._store = store.with_notes(self._kept, selection.weight, selection.score)
+        self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
+        self._cost.select_seconds += time.perf_counter() - started
+
+    def _budget(self, shares: int) -> int:
+        if self.spec.fraction:
+            return max(round(self.spec.fraction * self._seen), 1)
+        return self.spec.capacity * (1 if self.spec.per == "total" else shares)
+
+    def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
+        """Condense the classes that memory does not hold, and keep of each that it holds as much as its share is."""
+        started = time.perf_counter()
+        self._seen += len(new)
+        old = self.stored
+        held = [] if old is None else groups(old)
+        known = set() if old is None else set(zip(old.task.tolist(), old.y.tolist(), strict=True))
+        fresh = [g for g in groups(new) if (int(new.task[g[0]]), int(new.y[g[0]])) not in known]
+        most = self.spec.capacity if self.spec.per == "class" else len(new)
+        counts = torch.tensor([*map(len, held), *(min(len(g), most) for g in fresh)], dtype=torch.int64)
+        amounts = quotas(counts, self._budget(shares), self.rng).tolist()
+        parts = [] if old is None else self._less(old, held, amounts[: len(held)], make_pool)
+        budget = sum(amounts[len(held) :])
+        if budget:
+            pool = make_pool(new[torch.cat(fresh)], reference=reference)
+            parts.append(made(self._condense, pool, budget, self.rng, self._name))  # type: ignore[arg-type]
+        if parts:
+            self._fill(_told_apart(concatenate(parts)))
+        self._cost.select_seconds += time.perf_counter() - started
+
+    def _less(
+        self, old: Exemplars, held: Sequence[Tensor], amounts: Sequence[int], make_pool: MakePool
+    ) -> list[Exemplars]:
+        """So many exemplars of each class that is held, as ``memory.shrink`` says; in one part or two."""
+        stay, go, budget = [], [], 0
+        for rows, amount in zip(held, amounts, strict=True):
+            if amount == len(rows) or self.spec.shrink == "drop":
+                stay.append(rows[:amount])
+            else:
+                go.append(rows)
+                budget += amount
+        parts = [old[torch.cat(stay).sort().values]] if stay else []
+        if budget:
+            pool = make_pool(decoded(old[torch.cat(go)], self.factor))
+            parts.append(made(from_samples(self._condense), pool, budget, self.rng, self._name))  # type: ignore[arg-type]
+        return parts
+
+    def _write(self, new: Exemplars, budget: int) -> tuple[Exemplars, Tensor]:
+        """Put ``new`` into free rows, and the rest behind the used ones. Returns the store, and where they are."""
+        place = self._free[: len(new)].to(new.device)
+        further = len(new) - len(place)
+        if further:
+            place = torch.cat([place, torch.arange(self._used, self._used + further, device=new.device)])
+            self._used += further
+        if self._store is not None and new.soft is not None:
+            self._store = self._store.with_soft(new.soft.shape[1])
+        if self._store is None or len(self._store) < self._used:
+            rows = max(self._used, min(2 * self._used, budget + len(new)))
+            self._store = _resized(new if self._store is None else self._store, rows)
+        self._store.overwrite(place, new)
+        return self._store, place
+
+    @property
+    def _name(self) -> str:
+        return f"memory.buffer {self.spec.buffer!r}"
+
+
+def _resized(exemplars: Exemplars, rows: int) -> Exemplars:
+    """A copy with so many rows; what the further ones hold does not matter."""
+    columns = {
+        name: torch.cat([column, column.new_empty(rows - len(column), *column.shape[1:])])
+        for name, column in exemplars.columns().items()
+    }
+    return Exemplars(**columns)
+
+
+def _told_apart(exemplars: Exemplars) -> Exemplars:
+    """The same; those that are of no row of the data set (``index`` below 0) with different numbers."""
+    index = exemplars.index
+    other = -1 - torch.arange(len(index), device=index.device)
+    return dataclasses.replace(exemplars, index=torch.where(index < 0, other, index))

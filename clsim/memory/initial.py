@@ -1,0 +1,57 @@
+"""What a memory holds before the first experience: a set in a file, as ``clsim condense`` makes one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from clsim.data import npz
+from clsim.errors import InputError
+from clsim.pool.exemplars import Exemplars
+from clsim.randomness import generator
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Stream
+
+
+def start_of(spec: RunSpec, stream: Stream, factor: int) -> Exemplars:
+    """The set of ``memory.start``, as a memory stores it.
+
+    Its classes are known by their names, which ``clsim condense`` writes; without, its labels count those of the
+    stream's data set from 0. Each exemplar is of the first experience that holds its class (``task``), whether the
+    stream has come to it or not, and has that experience's label; of no row of the data set (``index`` below 0).
+
+    Args:
+        factor: each image of the memory holds factor × factor small ones.
+
+    Raises:
+        InputError: if the file cannot be read, is not the one that the spec was made with, or does not fit the stream.
+    """
+    name = spec.memory.start
+    where = f"memory.start: {name}"
+    if stream.source is None:
+        raise InputError(
+            f"{where}: found with a benchmark, whose classes have no names; allowed: a scenario's data set"
+        )
+    try:
+        content = Path(name).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read ({error.strerror or error})") from None
+    if hashlib.sha256(content).hexdigest() != dict(spec.sources).get(name):
+        raise InputError(f"{where}: it has changed since this run was planned; start the run again")
+    x, labels = npz.condensed(content, where, factor, stream.source.classes)
+    kind = torch.uint8 if len(stream.shape) == 3 else torch.float32
+    samples = torch.from_numpy(x)
+    if samples.dtype != kind or samples.shape[1:] != stream.shape:
+        found = f"{samples.dtype} of shape {tuple(samples.shape[1:])}"
+        raise InputError(f"{where}: found {found} each, allowed: {kind} of shape {stream.shape}, as the stream's")
+    homes, n = stream.homes(), len(x)
+    tasks, y = torch.tensor([homes[label] for label in labels.tolist()]).unbind(1)
+    return Exemplars(
+        x=samples.to(stream.device),
+        y=y.to(stream.device),
+        task=tasks.to(stream.device),
+        key=torch.rand(n, generator=generator(spec.seed, "start")).to(stream.device),
+        index=torch.full((n,), -1, device=stream.device),
+    )

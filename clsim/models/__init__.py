@@ -1,0 +1,1 @@
+"""Nets, and the optimizers that train them."""

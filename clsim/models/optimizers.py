@@ -1,0 +1,145 @@
+"""Optimizers by name, and the learning rate at each step of an experience."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from clsim.spec.tables import OptimizerSpec
+
+
+def build(
+    spec: OptimizerSpec, parameters: Iterable[nn.Parameter], head: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """A fresh optimizer; ``momentum`` and ``nesterov`` are SGD's.
+
+    Args:
+        head: those of the parameters that are the classifier's: LARS has a rate of their own for them.
+    """
+    if spec.name == "lars":
+        return Lars(_lars_groups(spec, list(parameters), list(head)), spec)
+    if spec.name == "sgd":
+        return torch.optim.SGD(
+            parameters, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
+    return kind(parameters, spec.lr, weight_decay=spec.weight_decay)
+
+
+class Lars(torch.optim.SGD):
+    """SGD with momentum, each weight tensor's gradient scaled to the size of the weights. Final.
+
+    g ← (∇L + λw) · trust · ‖w‖ / (‖∇L‖ + λ‖w‖), then v ← μv + g, w ← w − lr · v. So the loss may be scaled without
+    changing a step, as long as λ = 0. Where w or its gradient is 0, and in groups that are not ``adapted`` (biases and
+    the parameters of norms), g is ∇L + λw.
+
+    Args:
+        groups: of parameters, with ``adapted`` and ``scale`` (of the learning rate) beside what SGD knows.
+
+    Source: You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], spec: OptimizerSpec) -> None:
+        super().__init__(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+        self._trust = spec.trust
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Scale the gradients in place, then a step of SGD."""
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None and group["adapted"]:
+                    size, gradient, decay = w.norm(), w.grad.norm(), group["weight_decay"]
+                    ratio = self._trust * size / (gradient + decay * size).clamp_min(1e-30)
+                    # SGD adds λw itself: scaled gradient and scaled decay, less the decay to come
+                    w.grad.add_(w, alpha=decay)
+                    w.grad.mul_(torch.where((size > 0) & (gradient > 0), ratio, 1.0))
+                    w.grad.sub_(w, alpha=decay)
+        return super().step(closure)
+
+
+def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Weights; vectors (biases, norms), not adapted and without decay; and the same of the head, without decay."""
+    heads = {id(p) for p in head}
+    scale = spec.head_lr / spec.lr if spec.head_lr else 1.0
+    groups = []
+    for own in (False, True):
+        for vectors in (False, True):
+            chosen = [p for p in parameters if (id(p) in heads) == own and (p.ndim <= 1) == vectors]
+            decay = 0.0 if own or vectors else spec.weight_decay
+            group = {"params": chosen, "weight_decay": decay, "adapted": not vectors, "scale": scale if own else 1.0}
+            groups += [group] if chosen else []
+    return groups
+
+
+def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
+    """The learning rate of step 0 … steps − 1 of an experience.
+
+    Linear warm-up from ``lr_start``, then constant; cosine, lr_end + (lr − lr_end) · ½(1 + cos(π·progress))
+    (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau
+    brought.
+
+    >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
+    0.1
+    >>> round(rate(OptimizerSpec(lr=1.0, schedule="cosine"), 5, 10), 3)
+    0.5
+    """
+    warmup = spec.warmup * steps
+    if step < warmup:
+        return spec.lr_start + (spec.lr - spec.lr_start) * (step + 1) / math.ceil(warmup)
+    if spec.schedule == "cosine":
+        progress = (step - warmup) / max(steps - warmup, 1)
+        return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+    if spec.schedule == "step":
+        return spec.lr * spec.gamma ** sum(step >= m * steps for m in spec.milestones)
+    if spec.schedule == "plateau":
+        return spec.lr * spec.gamma**falls
+    return spec.lr
+
+
+class Plateau:
+    """Counts the epochs of an experience that brought no gain. Final.
+
+    The survey of De Lange et al. (TPAMI 2021): × 0.1 after 5 epochs in a row without gain, stop after more than 10,
+    and go on with the best epoch's model.
+
+    Args:
+        fall: the rate falls after every so many epochs in a row without a gain; 0 = never.
+        stop: training stops after more than so many; 0 = never.
+
+    Attributes:
+        falls: how often the rate has fallen in this experience.
+    """
+
+    def __init__(self, fall: int = 0, stop: int = 0) -> None:
+        self._fall, self._stop = fall, stop
+        self.begin()
+
+    @property
+    def watches(self) -> bool:
+        """Whether anybody asks for validation accuracies."""
+        return bool(self._fall or self._stop)
+
+    def begin(self) -> None:
+        """An experience begins, or what follows its last epoch: the rate is the whole one."""
+        self.falls = self._without = 0
+        self._best = -1.0
+
+    def epoch(self, accuracy: float) -> bool:
+        """An epoch is over. Returns whether it brought a gain: more than the best so far."""
+        if accuracy > self._best:
+            self._best, self._without = accuracy, 0
+            return True
+        self._without += 1
+        if self._fall and self._without % self._fall == 0:
+            self.falls += 1
+        return False
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to stop."""
+        return 0 < self._stop < self._without

@@ -1,0 +1,114 @@
+"""Dark experience: exemplars keep the logits that the net gave them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.models.nets import Net, evaluating
+from clsim.pool.exemplars import Exemplars
+from clsim.streams.stream import Experience
+from clsim.training.contract import Batch, Setup, Terms
+
+
+class Dark:
+    """Cross-entropy on new samples, and the distance to the stored logits on exemplars. Final.
+
+    L = CE(new) + α · mean_i mean_c (f_c(x_i) − z_ic)² + β · CE(exemplars that carry no logits), each a weighted mean
+    over its samples; c runs over the classes that the exemplar's task may use (all, where it is unknown). A
+    squared norm ‖·‖² would be larger by the number of classes; α is for the mean.
+
+    What is stored: with ``memory.update = "batch"`` the logits of the step itself (its last pass; augmented, in train
+    mode, before the weights moved), as in the paper; with ``"experience"`` those of the experience's end, in eval mode
+    and without augmentation. A sample is offered to a memory once, so with several epochs the first sort are logits of
+    the first epoch: ``"experience"`` then stores better ones. Logits that a task does not have are stored as 0 and
+    never read. New and replayed samples pass through the net together, so that batch norm sees both.
+
+    Args:
+        setup: net, memory, transform.
+        alpha: α ≥ 0.
+        beta: β ≥ 0.
+
+    Cost: a row of float32 logits an exemplar.
+    Source: Buzzega et al., Dark Experience for General Continual Learning: a Strong, Simple Baseline (NeurIPS 2020):
+    DER; with β, on a second batch from memory, DER++.
+    """
+
+    def __init__(self, setup: Setup, *, alpha: float, beta: float = 0.0) -> None:
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"der: {name}: found {value}, allowed: a finite number from 0")
+        self._setup = setup
+        self._alpha = alpha
+        self._beta = beta
+        self._whole: Exemplars | None = None
+        self._logits: Tensor | None = None
+
+    def begin(self, experience: Experience) -> None:
+        """So that the whole experience is told from a batch of it."""
+        self._whole, self._logits = experience.train, None
+
+    def __call__(self, net: Net, batch: Batch) -> Terms:
+        """``new``; with exemplars also ``logits`` and, if β > 0, ``memory``."""
+        n, new = len(batch.y), batch.new
+        out = net(batch.x, batch.task)
+        finite = out.masked_fill(~net.visible[batch.task], 0.0)
+        self._logits = finite[:new].detach()
+        weight = out.new_ones(n) if batch.weight is None else batch.weight
+        losses = F.cross_entropy(out, batch.y, reduction="none")
+        terms = {"new": _mean(losses[:new], weight[:new])}
+        if new == n:
+            return terms
+        old = weight[new:]
+        stored = torch.zeros_like(old, dtype=torch.bool)
+        if batch.soft is not None:
+            stored = ~batch.soft[new:, 0].isnan()
+            visible = net.visible[batch.task[new:]]
+            gap = (finite[new:] - batch.soft[new:]).masked_fill(~(visible & stored[:, None]), 0.0)
+            distance = gap.square().sum(1) / visible.sum(1)
+            terms["logits"] = self._alpha * _mean(distance, old * stored)
+        if self._beta:
+            terms["memory"] = self._beta * _mean(losses[new:], old * ~stored)
+        return terms
+
+    def finish(self, experience: Experience) -> None:
+        """Hold no experience beyond its end."""
+        self._whole = self._logits = None
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """With their logits, if memory is about to choose among them."""
+        whole = samples is self._whole
+        if whole != (self._setup.spec.memory.update == "experience") or self._setup.spec.memory.buffer == "none":
+            return samples
+        soft = self._of_the_net(samples) if whole else self._logits
+        return dataclasses.replace(samples, soft=soft)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the logits are memory's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _of_the_net(self, samples: Exemplars) -> Tensor:
+        """Logits in eval mode, without augmentation, 0 where a task has none."""
+        setup, size = self._setup, self._setup.spec.evaluation.batch_size
+        parts = []
+        with evaluating(setup.net), torch.no_grad(), setup.precision():
+            for start in range(0, len(samples), size):
+                some = samples[start : start + size]
+                out = setup.net(setup.transform.plain(some.x), some.task)
+                parts.append(out.masked_fill(~setup.net.visible[some.task], 0.0))
+        setup.cost.forward_passes += len(samples)
+        return torch.cat(parts)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted; 0 where nothing weighs anything."""
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)

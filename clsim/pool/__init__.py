@@ -1,0 +1,1 @@
+"""What a selector chooses from, and what it may return."""

@@ -1,0 +1,298 @@
+"""The pool a selector chooses from, and the selection that it returns.
+
+A selector is a function ``(pool, budget, *, rng) -> Selection``. The pool gives it what it asks for: nothing is
+computed until then, and everything only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.models.nets import Net, evaluating
+from clsim.pool.dropout import Dropped
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.gradients import Gradients
+from clsim.pool.scoring import History, Nets, Trains
+
+if TYPE_CHECKING:
+    from clsim.pool.draft import Watch
+
+__all__ = ["Cost", "History", "Pool", "Selection", "Selector", "Trains"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a pool.
+
+    Attributes:
+        index: int64 (m,), best first, no row twice; m = min(budget, n).
+        weight: float32 (m,) for the replay loss, or None for equal weights. Only their ratios count.
+        score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
+    """
+
+    index: Tensor
+    weight: Tensor | None = None
+    score: Tensor | None = None
+
+
+class Selector(Protocol):
+    """Chooses ``min(budget, len(pool))`` rows, best first. All randomness comes from ``rng`` (a CPU generator)."""
+
+    def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        """Of ``pool``."""
+
+
+class Pool:
+    """Candidates, and what a net says of them. Final.
+
+    Args:
+        data: the candidates.
+        net: whose features and scores they are; it is left as it was found, in its mode too. None: a proxy of
+            ``trainer``, trained when first needed; without a trainer either, the vectors ``data.x`` are the features,
+            and a selector that asks for more than features is refused.
+        prepare: uint8 or vectors → the normalised input of the net, without augmentation.
+        precision: makes the context of forward passes (autocast, or nothing).
+        batch_size: samples a forward pass.
+        cost: counters to add the forward passes to.
+        trainer: makes proxies.
+        labelled: what is labelled (or in memory) already, and no candidate.
+        reference: held-out labelled samples that the choice should serve.
+        query, private: what the choice should resemble, and what it should avoid.
+        incoming: the new batch, when the choice is what to replay with it.
+        watch: who watches a condenser.
+    """
+
+    def __init__(
+        self,
+        data: Exemplars,
+        net: Net | None,
+        prepare: Callable[[Tensor], Tensor],
+        *,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
+        batch_size: int = 500,
+        cost: Cost | None = None,
+        trainer: Trains | None = None,
+        labelled: Exemplars | None = None,
+        reference: Exemplars | None = None,
+        query: Exemplars | None = None,
+        private: Exemplars | None = None,
+        incoming: Exemplars | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.data = data
+        self.prepare, self.precision, self.watch = prepare, precision, watch
+        self.cost = Cost() if cost is None else cost
+        self._nets = Nets(data if labelled is None else concatenate([data, labelled]), net, trainer)
+        self._rows: Tensor | None = None  # in the pool that this one is a part of
+        self._batch_size = batch_size
+        self._outputs: tuple[Tensor, Tensor] | None = None
+        self._members: list[Pool] = []
+        self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
+        self._beside["incoming"] = incoming
+        self._pools: dict[str, Pool] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, rows: Tensor) -> Pool:
+        """A part of the pool; what is computed already is sliced, not computed again."""
+        part = self._with(self.data[rows], self.net if self._outputs else None)
+        part._nets, part._pools, part._beside = self._nets, self._pools, self._beside
+        part._rows = rows.to(self.data.device) if self._rows is None else self._rows[rows]
+        part._members = [member[rows] for member in self._members]
+        if self._outputs is not None:
+            features, logits = self._outputs
+            part._outputs = features[rows], logits[rows]
+        return part
+
+    @property
+    def net(self) -> Net:
+        """The net behind the features and scores; to be read, never changed."""
+        return self._nets.scoring()
+
+    def fresh(self, seed: int) -> Net:
+        """A net of the run's architecture, untrained, with weights drawn from ``seed``.
+
+        Raises:
+            InputError: if the pool has no trainer, which knows the architecture.
+        """
+        return self._nets.fresh(seed)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a weight of a net behind the pool is not finite; waits for the device: why a choice went wrong."""
+        return self._nets.diverged()
+
+    @property
+    def features(self) -> Tensor:
+        """float32 (n, width), the penultimate layer in eval mode."""
+        return self.data.x if self._nets.none else self._forward()[0]
+
+    @property
+    def logits(self) -> Tensor:
+        """float32 (n, classes); −inf where a sample's task does not have the class."""
+        return self._forward()[1]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float32 (n, classes), softmax of the logits."""
+        return self.logits.softmax(1)
+
+    @property
+    def predictions(self) -> Tensor:
+        """int64 (n,), the likeliest class."""
+        return self.logits.argmax(1)
+
+    @property
+    def visible(self) -> Tensor:
+        """bool (n, classes): the classes that a sample's task has."""
+        return self.net.visible[self.data.task]
+
+    @property
+    def losses(self) -> Tensor:
+        """float32 (n,), cross-entropy of each sample; NaN where it is unlabelled."""
+        labelled = self.data.y >= 0
+        losses = F.cross_entropy(self.logits, self.data.y.clamp_min(0), reduction="none")
+        return losses.where(labelled, torch.nan)
+
+    @property
+    def gradients(self) -> Gradients:
+        """Last-layer gradients at the label where there is one, else at the prediction."""
+        return self._gradients(torch.where(self.data.y >= 0, self.data.y, self.predictions))
+
+    @property
+    def hypothetical_gradients(self) -> Gradients:
+        """Last-layer gradients at the prediction, whatever the label: what an acquisition may know."""
+        return self._gradients(self.predictions)
+
+    def stochastic(self, passes: int, rng: torch.Generator) -> Tensor:
+        """float32 (passes, n, classes): softmax under nets drawn by dropout (:class:`clsim.pool.dropout.Dropped`)."""
+        dropped, drawn = Dropped(self.net, rng), []
+        for _ in range(passes):
+            dropped.draw()
+            features = self.features if dropped.last else self._pass(dropped.net)[0]
+            with torch.no_grad():
+                out = dropped.last(features) if dropped.last else features
+                drawn.append(self.net.logits(out, self.data.task).softmax(1))
+        return torch.stack(drawn)
+
+    def committee(self, nets: int) -> list[Pool]:
+        """The same candidates under so many fresh nets, each trained from other first weights.
+
+        They are trained on what is labelled, among the candidates and beside them.
+
+        Raises:
+            InputError: if the pool has no trainer.
+        """
+        for i in range(len(self._members), nets):
+            self._members.append(self._with(self.data, self._nets.proxy(i)[0]))
+        return self._members[:nets]
+
+    @property
+    def history(self) -> History:
+        """The dynamics of a proxy's training on all candidates.
+
+        Raises:
+            InputError: if the pool has no trainer.
+        """
+        history = self._nets.proxy(0)[1]
+        return history[slice(len(self)) if self._rows is None else self._rows]
+
+    @property
+    def labelled(self) -> Pool | None:
+        """What is labelled (or in memory) already; None: nothing."""
+        return self._other("labelled")
+
+    @property
+    def reference(self) -> Pool | None:
+        """Held-out labelled samples; None without a validation share."""
+        return self._other("reference")
+
+    @property
+    def query(self) -> Pool | None:
+        """What the choice should resemble; None: nothing in particular."""
+        return self._other("query")
+
+    @property
+    def private(self) -> Pool | None:
+        """What the choice should avoid; None: nothing in particular."""
+        return self._other("private")
+
+    @property
+    def incoming(self) -> Pool | None:
+        """The new batch, when the choice is what to replay with it; else None."""
+        return self._other("incoming")
+
+    def inputs(self, rows: Tensor | slice) -> Tensor:
+        """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
+        return self.prepare(self.data.x[rows])
+
+    def _other(self, name: str) -> Pool | None:
+        data = self._beside[name]
+        if name not in self._pools and data is not None and len(data):
+            self._pools[name] = self._with(data, None if self._nets.none else self.net)
+        return self._pools.get(name)
+
+    def _with(self, data: Exemplars, net: Net | None) -> Pool:
+        """Other candidates, or another net, and the rest as here."""
+        return Pool(
+            data,
+            net,
+            self.prepare,
+            precision=self.precision,
+            batch_size=self._batch_size,
+            cost=self.cost,
+            incoming=self._beside["incoming"],
+        )
+
+    def _gradients(self, y: Tensor) -> Gradients:
+        return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)
+
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        """One pass over the pool for features and logits together."""
+        if self._outputs is None:
+            self._outputs = self._pass(self.net)
+        return self._outputs
+
+    def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
+        features, logits = [], []
+        with evaluating(net), torch.no_grad(), self.precision():
+            for start in range(0, max(len(self), 1), self._batch_size):
+                rows = slice(start, start + self._batch_size)
+                out = net.features(self.prepare(self.data.x[rows])).float()
+                features.append(out)
+                logits.append(net.logits(out, self.data.task[rows]))
+        self.cost.forward_passes += len(self)
+        return torch.cat(features), torch.cat(logits)
+
+
+@dataclass
+class Cost:
+    """What a run has spent; shared by the loop, the learner and every pool.
+
+    Attributes:
+        steps: optimizer steps.
+        proxy_steps: optimizer steps of the proxies that a selector asked for.
+        forward_passes: samples passed forward through the net (training, selection and evaluation together).
+        train_seconds: in the learner. Selection and evaluation are counted apart.
+        peak_bytes: the most that was in use, of the device or of the process.
+        memory_bytes: of the exemplars; state_bytes: of what else the learner keeps beside its net (of ``net_bytes``).
+    """
+
+    steps: int = 0
+    proxy_steps: int = 0
+    forward_passes: int = 0
+    train_seconds: float = 0.0
+    select_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    peak_bytes: int = 0
+    memory_bytes: int = 0
+    state_bytes: int | None = 0
+    net_bytes: int = 0

@@ -1,0 +1,122 @@
+"""Records as a table: a row a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clsim.records.metrics import further, summary
+from clsim.spec.run import USUAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+COSTS = {
+    "steps": "optimizer steps",
+    "forward_passes": "samples passed forward",
+    "train_seconds": "training, s",
+    "select_seconds": "selection, s",
+    "evaluate_seconds": "evaluation, s",
+    "peak_bytes": "peak memory, bytes",
+    "memory_bytes": "memory, bytes",
+    "state_bytes": "kept beside net and memory, bytes",
+    "net_bytes": "net, bytes",
+    "storage_bytes": "storage beside the net, bytes",
+    "storage_nets": "storage beside the net, in nets",
+    "relative_passes": "samples passed forward, × fine-tuning",
+    "relative_seconds": "training and selection, × fine-tuning",
+}
+"""What a run has spent, by the name that specs and records use; the last four are made of the others."""
+
+
+SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
+
+
+NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
+"""What names a run beside its seed; everything else that can tell two runs apart is a setting."""
+
+
+def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
+
+    Metrics are computed from the accuracy matrix, whatever version wrote the record. Intransigence is held against
+    the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
+    the run of the strategy ``finetune``.
+    """
+    import pandas as pd
+
+    records = list(records)
+    joint = {_stream(r): r["accuracy"][-1] for r in records if r["spec"]["stream"]["presentation"] == "joint"}
+    tuned: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["spec"]["strategy"] == "finetune":
+            tuned.setdefault(_stream(record), []).append(record)
+    rows = []
+    for record in records:
+        row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
+        row |= {"command": record["command"], **settings(record["spec"])}
+        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
+        rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
+    return pd.DataFrame(rows)
+
+
+def _spent(record: Mapping[str, Any]) -> dict[str, float]:
+    """What a run has spent in all; NaN where its version did not count it."""
+    cost = record["cost"]
+    last = cost[-1] if cost else {}
+    spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
+    spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
+    spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
+    spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]
+    spent["storage_nets"] = spent["storage_bytes"] / (spent["net_bytes"] or math.nan)
+    return spent
+
+
+def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What a run has spent, as a multiple of what fine-tuning on the same stream has; NaN where no one run is that."""
+    like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
+    base = like[0]["cost"] if len(like) == 1 else []
+
+    def ratio(*names: str) -> float:
+        mine, theirs = (sum(c[name] for c in cost for name in names) for cost in (record["cost"], base))
+        return mine / theirs if theirs else math.nan
+
+    seconds = ratio("train_seconds", "select_seconds")
+    return {"relative_passes": ratio("forward_passes"), "relative_seconds": seconds}
+
+
+def memory_size(spec: Mapping[str, Any]) -> int | str:
+    """Of a run that keeps a memory: its exemplars, or its share of the samples seen, as in ``1 %``."""
+    fraction = spec["memory"].get("fraction")
+    return f"{100 * fraction:.4g} %" if isinstance(fraction, float) and fraction else spec["memory"]["capacity"]
+
+
+def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
+    kept = spec["memory"]["buffer"] != "none"
+    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
+    row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
+    row |= {"memory": memory_size(spec) if kept else "–"}
+    controller = spec.get("controller")
+    row |= {"controller": controller.get("name", "–") if isinstance(controller, dict) else "–"}
+    for table, values in spec.items():
+        if isinstance(values, dict):
+            row |= {f"{table}.{key}": comparable(value) for key, value in values.items()}
+    for name, value in USUAL.items():
+        row.setdefault(name, comparable(value))
+    return row | {"sources": comparable(spec["sources"])}
+
+
+def _stream(record: Mapping[str, Any]) -> str:
+    """What a run and its joint counterpart have in common."""
+    spec = record["spec"]
+    stream = {key: value for key, value in spec["stream"].items() if key != "presentation"}
+    return json.dumps([spec["scenario"], spec["seed"], spec["data"], stream, spec["model"]], sort_keys=True)
+
+
+def comparable(value: Any) -> Any:
+    """Lists and tables as text, so that they can be compared and shown."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value

@@ -1,0 +1,166 @@
+"""``search.json`` in a run's folder: what a search that goes on has found so far, so that it can be taken up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from clsim.errors import InputError
+from clsim.records.atomic import write
+from clsim.spec.reader import Options, arguments
+from clsim.version import __version__
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Of which run, by which version, after how many experiences, and what was found."""
+
+    fingerprint: str
+    clsim: str
+    done: int
+    attempts: tuple[Attempt, ...]
+
+
+def save(folder: Path, done: int, attempts: Sequence[Attempt]) -> None:
+    """Write what the search after so many experiences has found so far, atomically."""
+    trace = Trace(folder.name, __version__, done, tuple(attempts))
+    write(folder / "search.json", json.dumps(dataclasses.asdict(trace), indent=1, allow_nan=False).encode())
+
+
+def load(folder: Path, done: int) -> tuple[Attempt, ...]:
+    """What the search after so many experiences found before it was cut short; of another one, nothing.
+
+    An attempt whose model would have been kept is left out: its accuracy is known, but its model is lost.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / "search.json"
+    try:
+        trace = Trace(**arguments(Trace, json.loads(path.read_text(encoding="utf-8")), "trace", ""))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run it again with --fresh") from None
+    if (trace.fingerprint, trace.clsim, trace.done) != (folder.name, __version__, done):
+        return ()
+    return tuple(attempt for attempt in trace.attempts if not attempt.final)
+
+
+_ROUND_OFF = 1e-9
+"""Of (1 − margin) · A*: two shares of the same n samples are at least 1/n apart."""
+
+
+Phase = Literal["plasticity", "stability", "once"]
+
+
+Decision = Literal["best so far", "no better", "accepted", "decayed", "last", "kept"]
+
+
+Values = dict[str, float]
+"""Stability hyper-parameters by name: H."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training of the experience, from where the experience before ended.
+
+    Attributes:
+        phase: fine-tuning (``plasticity``), the method in search of its trade-off (``stability``), or ``once``.
+        lr: learning rate.
+        values: H; empty in fine-tuning.
+        needed: validation accuracy to exceed (``plasticity``: the best so far) or to reach.
+        last: whether its model is kept, whatever its accuracy.
+    """
+
+    phase: Phase
+    lr: float
+    values: Values
+    needed: float
+    last: bool = False
+
+    def decision(self, accuracy: float) -> Decision:
+        """What follows from the validation accuracy."""
+        if self.phase == "plasticity":
+            return "best so far" if accuracy > self.needed else "no better"
+        if self.phase == "once":
+            return "kept"
+        if accuracy >= self.needed - _ROUND_OFF:
+            return "accepted"
+        return "last" if self.last else "decayed"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a trial.
+
+    Attributes:
+        phase, lr, values, needed: of the trial.
+        accuracy: on the experience's own validation part.
+        decision: what followed.
+        cost: of this attempt alone; see :class:`clsim.pool.pool.Cost`.
+    """
+
+    phase: Phase
+    lr: float
+    values: Options
+    needed: float
+    accuracy: float
+    decision: Decision
+    cost: Options
+
+    @property
+    def final(self) -> bool:
+        """Whether its model is the one that the search ends with."""
+        return self.decision in ("accepted", "last", "kept")
+
+    @property
+    def seconds(self) -> float:
+        """Of training and selection."""
+        return self.cost.get("train_seconds", 0) + self.cost.get("select_seconds", 0)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trace of one experience.
+
+    Attributes:
+        experience: its position in the stream.
+        attempts: in order; the last one's model was kept.
+    """
+
+    experience: int
+    attempts: tuple[Attempt, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attempts or not self.kept.final:
+            raise InputError("attempts: the last one is none that a search ends with")
+
+    @property
+    def kept(self) -> Attempt:
+        """The attempt whose model the run goes on with."""
+        return self.attempts[-1]
+
+    @property
+    def best(self) -> float:
+        """A*: the best validation accuracy of fine-tuning."""
+        return max((a.accuracy for a in self.attempts if a.phase == "plasticity"), default=math.nan)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole search."""
+        return sum(attempt.seconds for attempt in self.attempts)
+
+
+def read_search(data: Any, where: str) -> Search:
+    """A search as a record has it.
+
+    Raises:
+        InputError: naming ``where``, and what is wrong.
+    """
+    return Search(**arguments(Search, data, where, ""))

@@ -1,0 +1,317 @@
+"""The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock.
+
+spec.json        the resolved spec, written first
+checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
+search.json      what a controller's search in the experience after that has found; gone at its end
+losses.npz       the loss of every step, a column a term
+record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
+error.json       what stopped the run, if something did; gone once it is finished
+lock             held by the process that runs it; the system lets go of it if that process dies
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from clsim.errors import InputError, RunBusy
+from clsim.records.atomic import write
+from clsim.records.search import read_search
+from clsim.spec.run import RunSpec
+from clsim.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run found.
+
+    Attributes:
+        data: the record as it stands in ``record.json``.
+        folder: where the run is kept; None if it was not stored.
+    """
+
+    data: Mapping[str, Any]
+    folder: Path | None = None
+
+    @property
+    def accuracy(self) -> pd.DataFrame:
+        """The accuracy matrix R: row i = after experience i, column j = tested on experience j; NaN = not tested."""
+        import pandas as pd
+
+        size = range(len(self.data["accuracy"]))
+        frame = pd.DataFrame(self.data["accuracy"], index=size, columns=size, dtype=float)
+        return frame.rename_axis(index="after", columns="tested on")
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Each metric of :mod:`clsim.records.metrics` by name; None where it is not defined."""
+        return dict(self.data["metrics"])
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """The loss of every step, a column a term."""
+        import numpy as np
+        import pandas as pd
+
+        if self.folder is None:
+            raise InputError("losses: this run was not stored; allowed: a run with a runs folder")
+        with np.load(self.folder / "losses.npz", allow_pickle=False) as arrays:
+            return pd.DataFrame({name: arrays[name] for name in arrays.files}).rename_axis(index="step")
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """A run that could not be finished.
+
+    Attributes:
+        spec: as in a record.
+        error: why, in one line.
+        command: the command that tries this run again.
+        ended: when, in UTC.
+    """
+
+    fingerprint: str
+    spec: Mapping[str, Any]
+    error: str
+    command: str
+    ended: str
+
+
+class Store:
+    """All runs of a folder. Final."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def open(self, spec: RunSpec, *, fresh: bool = False) -> Iterator[RunFolder]:
+        """The folder of one run, locked.
+
+        Args:
+            fresh: forget the checkpoint; an existing record is kept as ``record.previous.json``.
+
+        Raises:
+            RunBusy: if another process runs it now.
+        """
+        folder = self.root / spec.fingerprint
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / "lock", timeout=0)
+            with lock:
+                run = RunFolder(folder)
+                if fresh:
+                    run.forget()
+                write(folder / "spec.json", json.dumps(spec.as_dict(), indent=1).encode())
+                yield run
+        except Timeout:
+            raise RunBusy(f"{folder}: another process is running this; wait for it, or stop it") from None
+
+    def folder(self, spec: RunSpec) -> RunFolder:
+        """Where one run is, or would be; to read only."""
+        return RunFolder(self.root / spec.fingerprint)
+
+    def records(self) -> tuple[list[RunRecord], list[str]]:
+        """All finished records, and a line for each folder that holds none that can be read."""
+        found, problems = [], []
+        for folder in self._folders():
+            try:
+                record = RunFolder(folder).record()
+            except InputError as error:
+                problems.append(str(error))
+            else:
+                if record is not None and record.data["finished"]:
+                    found.append(record)
+        return found, problems
+
+    def failures(self) -> list[RunFailure]:
+        """The runs that were given up and have not been finished since."""
+        found = (RunFolder(folder).failure() for folder in self._folders())
+        return [failure for failure in found if failure is not None]
+
+    def _folders(self) -> list[Path]:
+        return sorted(p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name))
+
+
+class RunFolder:
+    """The files of one run. Final."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self) -> RunRecord | None:
+        """The record, or None if there is none so far.
+
+        Raises:
+            InputError: if it is damaged, or not the record of this folder.
+        """
+        path = self.path / "record.json"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: cannot be read ({_line(error)}); run it again with --fresh") from None
+        problem = _problem(data, self.path.name)
+        if problem:
+            raise InputError(f"{path}: {problem}; run it again with --fresh")
+        return RunRecord(data, self.path)
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The state after the last finished experience, or None.
+
+        Raises:
+            InputError: if the file is damaged, or another version of clsim wrote it.
+        """
+        import torch
+
+        path = self.path / "checkpoint.pt"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a foreign file is refused below, in our words
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a damaged file fails in many ways inside torch.load
+            raise InputError(f"{path}: cannot be read ({_line(error)}); run it again with --fresh") from None
+        found = state.get("clsim") if isinstance(state, dict) else None
+        if found != __version__ or state.get("fingerprint") != self.path.name:
+            raise InputError(
+                f"{path}: found a checkpoint of clsim {found}, allowed: one of this run by clsim {__version__}; "
+                "run it again with --fresh"
+            )
+        return state
+
+    def save(self, record: Mapping[str, Any], losses: Mapping[str, Any], state: Mapping[str, Any] | None) -> RunRecord:
+        """Write what a finished experience leaves; the checkpoint last, as the others follow from it."""
+        import numpy as np
+        import torch
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **losses)
+        write(self.path / "losses.npz", buffer.getvalue())
+        write(self.path / "record.json", json.dumps(record, indent=1, allow_nan=False).encode())
+        if state is not None:
+            buffer = io.BytesIO()
+            torch.save({**state, "clsim": __version__, "fingerprint": self.path.name}, buffer)
+            write(self.path / "checkpoint.pt", buffer.getvalue())
+        (self.path / "search.json").unlink(missing_ok=True)
+        if record["finished"]:
+            (self.path / "error.json").unlink(missing_ok=True)
+        return RunRecord(record, self.path)
+
+    def fail(self, spec: RunSpec, error: str, command: str) -> RunFailure:
+        """Write why the run was given up; what it has done so far stays."""
+        ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        failure = RunFailure(spec.fingerprint, spec.as_dict(), " ".join(error.split()), command, ended)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(
+            self.path / "error.json", json.dumps({"format": FORMAT, **dataclasses.asdict(failure)}, indent=1).encode()
+        )
+        return failure
+
+    def failure(self) -> RunFailure | None:
+        """Why the run was given up; None if it was not, was finished since, or nobody can read why."""
+        try:
+            data = json.loads((self.path / "error.json").read_text(encoding="utf-8"))
+            finished = (record := self.record()) is not None and record.data["finished"]
+        except (OSError, ValueError, RecursionError):  # the next study tries it again, whatever it was
+            return None
+        names = [field.name for field in dataclasses.fields(RunFailure)]
+        if finished or not isinstance(data, dict) or data.get("format") != FORMAT or {*names} - {*data}:
+            return None
+        texts = all(isinstance(data[name], str) for name in names if name != "spec")
+        if not texts or _foreign(data["spec"], data["fingerprint"], self.path.name):
+            return None
+        return RunFailure(**{name: data[name] for name in names})
+
+    def busy(self) -> bool:
+        """Whether a process holds the lock now."""
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # no folder so far
+            return False
+
+    def forget(self) -> None:
+        """Start anew; an existing record is set aside, not deleted."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.path / "record.json", self.path / "record.previous.json")
+        for name in ("checkpoint.pt", "search.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _problem(data: Any, fingerprint: str) -> str:
+    """Why this is no record of the run ``fingerprint``; empty if it is one."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        return f"found format {found!r}, allowed: {FORMAT}"
+    kinds = {
+        "fingerprint": str,
+        "finished": bool,
+        "spec": dict,
+        "accuracy": list,
+        "initial": list,
+        "classes": list,
+        "cost": list,
+        "metrics": dict,
+        "versions": dict,
+        "command": str,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(data.get(key), kind):
+            return f"{key}: found {type(data.get(key)).__name__}, allowed: {kind.__name__}"
+    size = len(data["accuracy"])
+    readouts = data.get("readouts", {})
+    matrices = [data["accuracy"], *(readouts.values() if isinstance(readouts, dict) else [readouts])]
+    rows = [data["initial"], data.get("unlabelled", data["initial"])]
+    rows += [row for m in matrices for row in (m if isinstance(m, list) and len(m) == size else [None])]
+    if not all(isinstance(row, list) and len(row) == size and all(map(_number, row)) for row in rows):
+        return "accuracy: not a square matrix of numbers"
+    if not all(map(_number, data["metrics"].values())):
+        return "metrics: found something that is no number"
+    if not all(isinstance(c, dict) and all(map(_number, c.values())) for c in data["cost"]):
+        return "cost: found something that is no number"
+    try:
+        for search in data.get("searches", ()):
+            read_search(search, "searches")
+    except (InputError, TypeError) as error:
+        return _line(error)
+    if _foreign(data["spec"], data["fingerprint"], fingerprint):
+        return "it is not the record of this folder's run (its spec has another fingerprint)"
+    return ""
+
+
+def _foreign(spec: Any, claimed: str, fingerprint: str) -> bool:
+    """Whether a spec is not that of the run ``fingerprint``."""
+    text = json.dumps(spec, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] != fingerprint or claimed != fingerprint
+
+
+def _number(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < float("inf"))
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

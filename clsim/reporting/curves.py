@@ -1,0 +1,178 @@
+"""What figures show: the runs of a report, grouped as its tables group them, by scenario and size of memory."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clsim.records import frame
+from clsim.reporting import report
+from clsim.reporting.statistics import FEWEST
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clsim.reporting.report import ReportSpec
+
+COLORS = ("#0173b2", "#d55e00", "#029e73", "#cc78bc", "#de8f05", "#56b4e9", "#949494", "#ca9161")
+"""Seaborn's ``colorblind`` palette, less its two that are too light for white paper; neighbours are far apart."""
+
+DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
+MARKERS = "os^DvPX<>"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one label is drawn, in every figure of a report: no two look alike, and none differ by colour alone."""
+
+    color: str
+    dash: Any
+    marker: str
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """Of a memory: exemplars, or a share of the samples seen, in percent.
+
+    >>> str(Size.of(500)), str(Size.of("1 %"))
+    ('500', '1 %')
+    """
+
+    amount: float
+    unit: str = ""
+
+    @staticmethod
+    def of(text: object) -> Size:
+        """As :func:`clsim.records.frame.memory_size` writes it."""
+        number, _, unit = str(text).partition(" ")
+        return Size(float(number), unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount:.12g} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: what tells them from others of their scenario, but for the size of memory.
+        memory: its size; None without a memory.
+        matrices: their accuracy matrices in percent, (seeds, T, T), NaN = not tested.
+        fingerprints: of the runs.
+        bound: they see several experiences at once (joint, cumulative).
+        costs: name of :data:`clsim.records.frame.COSTS` → one value a run.
+    """
+
+    label: str
+    memory: Size | None
+    matrices: np.ndarray
+    fingerprints: tuple[str, ...]
+    bound: bool
+    costs: Mapping[str, Sequence[float]]
+
+    @property
+    def amount(self) -> float:
+        """Size of memory as a number; 0 without one."""
+        return 0.0 if self.memory is None else self.memory.amount
+
+    @property
+    def name(self) -> str:
+        """Label and size of memory."""
+        return self.label if self.memory is None else f"{self.label} {self.memory}"
+
+    @functools.cached_property
+    def final(self) -> list[float]:
+        """Average accuracy at the end, one a run; NaN where not all experiences were tested."""
+        return self.matrices[:, -1].mean(1).tolist()
+
+    @functools.cached_property
+    def level(self) -> float:
+        """Its mean over seeds."""
+        return float(np.mean(self.final))
+
+    @property
+    def at_the_end_only(self) -> bool:
+        """Tested after the last experience alone, as joint training is."""
+        return self.matrices.shape[1] > 1 and bool(np.isnan(self.accuracy[:, :-1]).all())
+
+    @functools.cached_property
+    def accuracy(self) -> np.ndarray:
+        """Average accuracy over the experiences seen so far, (seeds, T)."""
+        return np.stack([mean(self.matrices[:, t, : t + 1], 1) for t in range(self.matrices.shape[1])], axis=1)
+
+    @functools.cached_property
+    def forgetting(self) -> np.ndarray:
+        """How far the earlier experiences fell from their best so far, (seeds, T), NaN at first.
+
+        F_t = (1/t) Σ_{j<t} max_{j≤i<t} R[i, j] − R[t, j], the last one :func:`clsim.records.metrics.forgetting`.
+        """
+        R = self.matrices
+        seen = np.tri(R.shape[1], dtype=bool)
+        best = np.maximum.accumulate(np.where(seen, R, -np.inf), axis=1)
+        out = np.full(R.shape[:2], np.nan)
+        for t in range(1, R.shape[1]):
+            out[:, t] = (best[:, t - 1, :t] - R[:, t, :t]).mean(1)
+        return out
+
+
+def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> dict[str, list[Series]]:
+    """The runs of a report's filter: scenario → its series, in the order of labels and sizes.
+
+    Args:
+        runs: :func:`clsim.records.frame.frame` of ``records``.
+    """
+    row_names, chosen = report.groups(spec, runs)
+    names = [n for n in (*row_names, *spec.columns) if n not in ("scenario", "memory")]
+    matrices = {r["fingerprint"]: 100 * np.asarray(r["accuracy"], dtype=float) for r in records}
+    found: dict[str, list[Series]] = {}
+    for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False):
+        shapes = {matrices[f].shape for f in part["fingerprint"]}
+        if len(shapes) > 1:
+            continue  # a report that pools streams of several lengths has a table of them, but no curve
+        label = " ".join(str(word) for word in words if str(word) != "–") or str(scenario)
+        series = Series(
+            label,
+            None if memory == "–" else Size.of(memory),
+            np.stack([matrices[f] for f in part["fingerprint"]]),
+            tuple(part["fingerprint"]),
+            bool((part["stream.presentation"] != "separate").any()),
+            {name: part[name].tolist() for name in frame.COSTS},
+        )
+        found.setdefault(str(scenario), []).append(series)
+    for of_scenario in found.values():
+        of_scenario.sort(key=lambda s: (s.label, s.amount))
+    return found
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """A look for each label, in the order of their first occurrence."""
+    cycles = zip(itertools.cycle(COLORS), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
+    return {label: Look(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
+
+
+def mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what was tested; NaN, without a warning, where nothing was."""
+    tested = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(tested, values, 0).sum(axis) / np.where(tested.any(axis), tested.sum(axis), np.nan)
+
+
+def band(values: np.ndarray) -> np.ndarray:
+    """Half of the 95 % t interval of the mean over seeds, (seeds, T) → (T,); NaN below three seeds.
+
+    As :func:`clsim.reporting.statistics.half_width` of each column, all at once.
+    """
+    from scipy import stats
+
+    n = np.isfinite(values).sum(0)
+    enough = n >= FEWEST
+    half = np.full(values.shape[1], np.nan)
+    deviation = np.nanstd(values[:, enough], axis=0, ddof=1)
+    half[enough] = stats.t.ppf(0.975, n[enough] - 1) * deviation / np.sqrt(n[enough])
+    return half

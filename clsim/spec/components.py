@@ -1,0 +1,231 @@
+"""What is shipped, by name: kind → name → where its code is. Nothing is imported to read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMPONENTS: dict[str, dict[str, str]] = {
+    "selectors": {
+        # uniform, and in order of arrival
+        "random": "clsim.selectors.random:random",
+        "reservoir": "clsim.selectors.random:reservoir",
+        "class-balanced": "clsim.selectors.random:class_balanced",
+        "task-balanced": "clsim.selectors.random:task_balanced",
+        # coverage
+        "herding": "clsim.selectors.herding:herding",
+        "kcenter": "clsim.selectors.kcenter:k_center",
+        "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
+        "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
+        "prob-cover": "clsim.selectors.probcover:prob_cover",
+        "dacs": "clsim.selectors.dacs:dacs",
+        "density": "clsim.selectors.typicality:density",
+        "centre-of-gravity": "clsim.selectors.typicality:centre_of_gravity",
+        # clusters
+        "k-means": "clsim.selectors.clusters:k_means",
+        "k-medoids": "clsim.selectors.medoids:k_medoids",
+        "agglomerative": "clsim.selectors.clusters:agglomerative",
+        "typiclust": "clsim.selectors.typicality:typiclust",
+        "usl": "clsim.selectors.typicality:usl",
+        # submodular
+        "facility-location": "clsim.selectors.submodular:facility_location",
+        "graph-cut": "clsim.selectors.submodular:graph_cut",
+        "log-det": "clsim.selectors.submodular:log_det",
+        "disparity-min": "clsim.selectors.submodular:disparity_min",
+        "disparity-sum": "clsim.selectors.submodular:disparity_sum",
+        "feature-based": "clsim.selectors.submodular:feature_based",
+        "craig": "clsim.selectors.craig:craig",
+        # information measures
+        "flvmi": "clsim.selectors.information:flvmi",
+        "flqmi": "clsim.selectors.information:flqmi",
+        "gcmi": "clsim.selectors.information:gcmi",
+        "logdetmi": "clsim.selectors.information:logdetmi",
+        "com": "clsim.selectors.information:com",
+        "flcg": "clsim.selectors.information:flcg",
+        "gccg": "clsim.selectors.information:gccg",
+        "logdetcg": "clsim.selectors.information:logdetcg",
+        "flcmi": "clsim.selectors.information:flcmi",
+        "logdetcmi": "clsim.selectors.information:logdetcmi",
+        # gradients
+        "grad-match": "clsim.selectors.grad_match:grad_match",
+        "glister": "clsim.selectors.bilevel:glister",
+        "glister-active": "clsim.selectors.bilevel:glister_active",
+        "badge": "clsim.selectors.badge:badge",
+        "acs-fw": "clsim.selectors.bayesian:acs_fw",
+        "sparse-approximation": "clsim.selectors.bayesian:sparse_approximation",
+        # dynamics
+        "forgetting": "clsim.selectors.dynamics:forgetting",
+        "grand": "clsim.selectors.dynamics:grand",
+        "el2n": "clsim.selectors.dynamics:el2n",
+        # uncertainty
+        "least-confidence": "clsim.selectors.uncertainty:least_confidence",
+        "entropy": "clsim.selectors.uncertainty:entropy",
+        "margin": "clsim.selectors.uncertainty:margin",
+        "variation-ratio": "clsim.selectors.uncertainty:variation_ratio",
+        "mc-least-confidence": "clsim.selectors.uncertainty:mc_least_confidence",
+        "mc-entropy": "clsim.selectors.uncertainty:mc_entropy",
+        "mc-margin": "clsim.selectors.uncertainty:mc_margin",
+        "mc-variation-ratio": "clsim.selectors.uncertainty:mc_variation_ratio",
+        "ensemble-least-confidence": "clsim.selectors.uncertainty:ensemble_least_confidence",
+        "ensemble-entropy": "clsim.selectors.uncertainty:ensemble_entropy",
+        "ensemble-margin": "clsim.selectors.uncertainty:ensemble_margin",
+        "ensemble-variation-ratio": "clsim.selectors.uncertainty:ensemble_variation_ratio",
+        "bald": "clsim.selectors.disagreement:bald",
+        "ensemble-bald": "clsim.selectors.disagreement:ensemble_bald",
+        "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
+        "mean-std": "clsim.selectors.disagreement:mean_std",
+        # batches
+        "batch-bald": "clsim.selectors.disagreement:batch_bald",
+        "cluster-margin": "clsim.selectors.balanced:cluster_margin",
+        "balancing": "clsim.selectors.balanced:balancing",
+        "balanced-random": "clsim.selectors.balanced:balanced_random",
+        "fass": "clsim.selectors.fass:fass",
+        "poal": "clsim.selectors.pareto:poal",
+        # boundary
+        "boundary-margin": "clsim.selectors.boundary:boundary_margin",
+        "base": "clsim.selectors.boundary:base",
+        "cal": "clsim.selectors.boundary:cal",
+        "contextual-diversity": "clsim.selectors.boundary:contextual_diversity",
+        "deepfool": "clsim.selectors.adversarial:deepfool",
+        "adversarial-bim": "clsim.selectors.adversarial:adversarial_bim",
+        # continual
+        "ring": "clsim.selectors.continual:ring",
+        "mean-of-features": "clsim.selectors.continual:mean_of_features",
+        "rainbow": "clsim.selectors.continual:rainbow",
+        "gss-greedy": "clsim.selectors.interference:gss_greedy",
+        "mir": "clsim.selectors.interference:mir",
+    },
+    "condensers": {
+        "dm": "clsim.condensers.distribution:dm",
+        "dc": "clsim.condensers.gradient_matching:dc",
+        "dsa": "clsim.condensers.gradient_matching:dsa",
+        "dcc": "clsim.condensers.gradient_matching:dcc",
+        "dsac": "clsim.condensers.gradient_matching:dsac",
+        "idc": "clsim.condensers.formation:idc",
+        "acc-dd": "clsim.condensers.formation:acc_dd",
+    },
+    "learners": {
+        "sgd": "clsim.learners.sgd:Sgd",
+        "gdumb": "clsim.learners.replay.gdumb:Gdumb",
+        # penalties on important weights
+        "ewc": "clsim.learners.regularisation.penalties:ewc",
+        "mas": "clsim.learners.regularisation.penalties:mas",
+        "mean-imm": "clsim.learners.regularisation.imm:mean_imm",
+        "mode-imm": "clsim.learners.regularisation.imm:mode_imm",
+        "online-ewc": "clsim.learners.regularisation.penalties:online_ewc",
+        "rwalk": "clsim.learners.regularisation.rwalk:RWalk",
+        "si": "clsim.learners.regularisation.si:Si",
+        # from labelled and unlabelled samples
+        "paws": "clsim.learners.semi.paws:paws",
+        "csl": "clsim.learners.semi.paws:csl",
+        "nncsl": "clsim.learners.semi.paws:nncsl",
+        "pseudo-label": "clsim.learners.semi.pseudolabels:pseudo_label",
+        "fixmatch": "clsim.learners.semi.pseudolabels:fixmatch",
+        "mixmatch": "clsim.learners.semi.mixing:mixmatch",
+        "remixmatch": "clsim.learners.semi.mixing:remixmatch",
+        "comatch": "clsim.learners.semi.comatch:comatch",
+        "ccic": "clsim.learners.semi.ccic:Ccic",
+        # distillation from the old net
+        "lwf": "clsim.learners.regularisation.distilling:lwf",
+        "ebll": "clsim.learners.regularisation.distilling:ebll",
+        "lwm": "clsim.learners.regularisation.distilling:lwm",
+        "lfl": "clsim.learners.regularisation.lfl:Lfl",
+        # replay, and projection by memories
+        "gem": "clsim.learners.replay.gem:gem",
+        "a-gem": "clsim.learners.replay.gem:a_gem",
+        "der": "clsim.learners.replay.der:der",
+        "der++": "clsim.learners.replay.der:DerPlusPlus",
+        "er-ace": "clsim.learners.replay.er_ace:er_ace",
+        # a part of the net for each task
+        "packnet": "clsim.learners.isolation.packnet:PackNet",
+        "hat": "clsim.learners.isolation.hat:Hat",
+        # replay with a teacher, and a readout or a softmax of its own
+        "bic": "clsim.learners.replay.bic:Bic",
+        "icarl": "clsim.learners.replay.icarl:Icarl",
+        "ss-il": "clsim.learners.replay.ss_il:SsIl",
+    },
+    "models": {
+        "linear": "clsim.models.nets:linear",
+        "mlp": "clsim.models.nets:mlp",
+        "convnet3": "clsim.models.nets:convnet3",
+        "pooled-convnet3": "clsim.models.nets:pooled_convnet3",
+        "slim-resnet18": "clsim.models.nets:slim_resnet18",
+        "resnet18": "clsim.models.nets:resnet18",
+        "vgg-small": "clsim.models.vgg:vgg_small",
+        "vgg-base": "clsim.models.vgg:vgg_base",
+        "vgg-wide": "clsim.models.vgg:vgg_wide",
+        "vgg-deep": "clsim.models.vgg:vgg_deep",
+    },
+    "objectives": {
+        "replay": "clsim.objectives.replay:replay",
+    },
+}
+
+COMBINATORS = {
+    "per_class": "clsim.selectors.combinators:per_class",
+    "prefilter": "clsim.selectors.combinators:prefilter",
+    "subsample": "clsim.selectors.combinators:subsample",
+    "topped_up": "clsim.selectors.combinators:topped_up",
+    "whole": "clsim.selectors.combinators:whole",
+}
+"""Selectors made of selectors: ``per_class(kcenter)``."""
+
+ALIASES: dict[str, str] = {
+    "uniform": "random",
+    "k-center": "kcenter",
+    "qbc": "vote-entropy",
+    "dbal": "mc-entropy",
+    "mase": "boundary-margin",
+    "consensus-kl": "ensemble-bald",
+    "adversarial-deepfool": "deepfool",
+    "coreset": "kcenter",
+    "probcover": "prob-cover",
+    "center-of-gravity": "centre-of-gravity",
+    "cog": "centre-of-gravity",
+    "kmeans": "k-means",
+    "kmedoids": "k-medoids",
+    "gradmatch": "grad-match",
+    "gss": "gss-greedy",
+    "mof": "mean-of-features",
+}
+"""A selector's other names in the field → its name here."""
+
+OVER_ALL = {
+    *("random", "reservoir", "class-balanced", "task-balanced"),
+    *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
+    *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
+}
+"""Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
+
+BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
+    **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
+    "dm": {"shrink": "condense", "options": {"model": "convnet3", "iterations": 50, "real": 64}},
+    **{
+        name: {"options": {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64}}
+        for name in ("dc", "dsa", "dcc", "dsac")
+    },
+    **{
+        name: {
+            "options": {
+                "model": "convnet3",
+                "iterations": 2,
+                "steps": 10,
+                "real": 16,
+                "most": 8,
+                "samples": 64,
+                "lr_scale": 10.0,
+            }
+        }
+        for name in ("idc", "acc-dd")
+    },
+}
+"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates; a condenser
+looks through the papers' ConvNet-3, and for as long as a stream of twenty tasks can wait on a processor, which is far
+less than in the papers. DM, the fastest, condenses old classes again as their shares of a fixed memory shrink."""
+
+DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
+"""Data sets whose mirror images mean something else."""
+
+DIGITS_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"options": {"augment": ["color", "crop", "cutout", "scale", "rotate"]}} for name in ("dm", "dsa", "dsac")
+}
+"""What a buffer's name says beside, on these: nothing is mirrored."""

@@ -1,0 +1,151 @@
+"""What a run is: frozen dataclasses, the strict reader that fills them, and the fingerprint.
+
+A scenario file and a strategy file are both partial :class:`RunSpec` s in TOML. They are merged table by table
+(defaults < scenario < strategy < the strategy's ``[on.<scenario>]`` < flags < ``--set``) and read here, once.
+Neither torch nor Avalanche is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clsim.errors import InputError
+from clsim.spec.reader import arguments
+from clsim.spec.tables import (
+    ControllerSpec,
+    DataSpec,
+    EvaluationSpec,
+    LabelsSpec,
+    LearnerSpec,
+    MemorySpec,
+    ModelSpec,
+    OptimizerSpec,
+    ProxySpec,
+    StreamSpec,
+    TrainingSpec,
+)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides the numbers of one run.
+
+    ``sources`` holds (name, digest) of the user's own files that the spec names (a selector, a data file), so that
+    an edited selector is another run.
+    """
+
+    scenario: str = "custom"
+    strategy: str = "custom"
+    seed: int = 0
+    data: DataSpec = field(default_factory=DataSpec)
+    stream: StreamSpec = field(default_factory=StreamSpec)
+    labels: LabelsSpec = field(default_factory=LabelsSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    learner: LearnerSpec = field(default_factory=LearnerSpec)
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    proxy: ProxySpec = field(default_factory=ProxySpec)
+    controller: ControllerSpec = field(default_factory=ControllerSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    sources: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: found {self.seed}, allowed: a whole number from 0 to 2^63 − 1")
+        asks = {
+            f"controller {self.controller.name!r}": self.controller.name != "none",
+            "optimizer.schedule 'plateau'": self.optimizer.schedule == "plateau",
+            f"training.patience {self.training.patience}": bool(self.training.patience),
+        }
+        reader = next((name for name, reads in asks.items() if reads), "")
+        if reader and not self.stream.validation:
+            raise InputError(
+                f"stream.validation: found 0 with {reader}, which goes by validation accuracy; "
+                "allowed: a share above 0, as in --set stream.validation=0.2"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used."""
+        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        for name in EXTRAS:
+            table, _, key = name.partition(".")
+            if not key and getattr(self, table) == TABLES[table]():
+                del plain[table]
+            elif key and table in plain and plain[table][key] == USUAL[name]:
+                del plain[table][key]
+        return plain
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: SHA-256 over the whole resolved spec, seed included.
+
+        >>> RunSpec(seed=1).fingerprint == RunSpec(seed=1).fingerprint != RunSpec(seed=2).fingerprint
+        True
+        """
+        text = json.dumps(self.as_dict(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+TABLES: dict[str, Any] = {
+    n: kind for n, kind in typing.get_type_hints(RunSpec).items() if dataclasses.is_dataclass(kind)
+}
+"""Name of each table of a spec file → the dataclass that reads it."""
+
+EXTRAS: tuple[str, ...] = (
+    "proxy",
+    "labels",
+    *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
+    "controller",
+    "data.sequence",
+    "data.imbalance",
+    "stream.tasks",
+    "stream.difficulty",
+    "training.patience",
+    "optimizer.patience",
+    *("labels.foreign", "labels.foreign_share"),
+    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
+)
+"""Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
+makes no old run another."""
+
+USUAL: dict[str, Any] = {
+    f"{table}.{key}": value
+    for table, kind in TABLES.items()
+    for key, value in json.loads(json.dumps(dataclasses.asdict(kind()))).items()
+    if table in EXTRAS or f"{table}.{key}" in EXTRAS
+}
+"""What a spec without them has, as ``table.key``."""
+
+
+def read(tables: Mapping[str, Any], where: str) -> RunSpec:
+    """The strict reader: unknown tables, unknown keys and mistyped values are refused.
+
+    Args:
+        tables: as parsed from TOML or JSON, already merged.
+        where: the file (or "command line") that error messages name.
+
+    Raises:
+        InputError: naming ``where``, the table, the key, what was found, what is allowed and the nearest match.
+
+    >>> read({"evaluation": {"row": "seen"}}, "my.toml")
+    Traceback (most recent call last):
+    clsim.errors.InputError: my.toml: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows)
+    """
+    found = arguments(RunSpec, tables, where, "")
+    try:
+        built: dict[str, Any] = {k: TABLES[k](**v) if k in TABLES else v for k, v in found.items()}
+        return RunSpec(**built)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def check(tables: Any, where: str) -> None:
+    """Refuse unknown tables and keys and mistyped values of one layer; limits are looked at when all are merged."""
+    arguments(RunSpec, tables, where, "")

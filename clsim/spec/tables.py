@@ -1,0 +1,412 @@
+"""The tables of a spec: frozen dataclasses, a table a class. Each refuses values that no run can have."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clsim.errors import InputError
+from clsim.spec.reader import Options, at_least
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images (or vectors), and how they are altered in training.
+
+    Attributes:
+        dataset: a name of ``clsim list datasets``.
+        path: the user's folder or file, for ``image-folder`` and ``npz``.
+        size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
+        per_class: at most so many training images a class (the first ones); 0 keeps all.
+        sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
+        imbalance: a long tail of training images: the largest class has so many times those of the smallest, and class
+            i of C keeps n·imbalance^(−i/(C−1)), its first ones, with n those of a class before. 1 keeps all. Classes
+            that come in the order of their labels come from head to tail; ``stream.order = "seeded"`` mixes them.
+        augment: batched augmentations, applied in this order; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+    """
+
+    dataset: str = "digits"
+    path: str = ""
+    size: int = 0
+    per_class: int = 0
+    augment: tuple[str, ...] = ()
+    sequence: tuple[str, ...] = ()
+    imbalance: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, "data", size=0, per_class=0, imbalance=1)
+        if bool(self.sequence) != (self.dataset == "sequence"):
+            found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
+            raise InputError(
+                f"data.sequence: found {found}, allowed: names of data sets, with data.dataset = 'sequence'"
+            )
+        if len(set(self.sequence)) < len(self.sequence):
+            raise InputError(f"data.sequence: found {list(self.sequence)}, allowed: each data set once")
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """How the data set becomes a stream of experiences.
+
+    Attributes:
+        kind: ``split`` divides the classes; ``permuted`` and ``rotated`` repeat the whole data set, with other
+            pixels or another angle in each experience; ``sequence`` has an experience a data set of ``data.sequence``.
+        setting: ``task`` (the task is known when predicting: logits are masked to its classes), ``class`` (one head
+            over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
+            in each experience).
+        experiences: how many.
+        order: of the classes: ``fixed`` (0, 1, 2 …), ``seeded`` (drawn from the run's seed), or ``superclass``:
+            CIFAR-100's super-classes one after the other, so that each of 20 experiences is one.
+        first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
+        sizes: classes in each experience, when they differ otherwise; empty = equal.
+        presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
+            experience that holds everything.
+        validation: share of each experience's training images that is held out, stratified by class.
+        tasks: the order of whole experiences: as ``given`` by the above, ``seeded`` (drawn from the run's seed), or by
+            how well a joint model does on each: ``easy-first`` or ``hard-first``.
+        difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
+            order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
+            scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
+            not in the store.
+    """
+
+    kind: Literal["split", "permuted", "rotated", "sequence"] = "split"
+    setting: Literal["task", "class", "domain"] = "task"
+    experiences: int = 5
+    order: Literal["fixed", "seeded", "superclass"] = "fixed"
+    first: int = 0
+    sizes: tuple[int, ...] = ()
+    presentation: Literal["separate", "cumulative", "joint"] = "separate"
+    validation: float = 0.0
+    tasks: Literal["given", "seeded", "easy-first", "hard-first"] = "given"
+    difficulty: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(self, "stream", experiences=1, first=0)
+        if not 0 <= self.validation < 1:
+            raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
+        if self.kind in ("permuted", "rotated") and self.setting == "task":
+            raise InputError(f"stream.setting: found 'task' with kind {self.kind!r}, allowed: 'class' or 'domain'")
+        if self.kind != "split" and (self.first or self.sizes):
+            raise InputError(f"stream.kind: found {self.kind!r} with stream.first or stream.sizes, allowed: 'split'")
+        if self.kind == "sequence" and self.order != "fixed":
+            raise InputError(
+                f"stream.order: found {self.order!r} with kind 'sequence', whose classes stay with their data set; "
+                "allowed: 'fixed', with stream.tasks = 'seeded' for another order of the data sets"
+            )
+        if self.difficulty and (not self.by_difficulty or not re.fullmatch("[0-9a-f]{16}", self.difficulty)):
+            raise InputError(
+                f"stream.difficulty: found {self.difficulty!r} with tasks = {self.tasks!r}, "
+                "allowed: the fingerprint of a run, with easy-first or hard-first"
+            )
+        if self.sizes and (self.first or len(self.sizes) != self.experiences or min(self.sizes) < 1):
+            raise InputError(
+                f"stream.sizes: found {list(self.sizes)} with {self.experiences} experiences and first = {self.first}, "
+                "allowed: one number from 1 an experience, and first = 0"
+            )
+
+    @property
+    def by_difficulty(self) -> bool:
+        """Whether the order of the tasks follows a joint model."""
+        return self.tasks in ("easy-first", "hard-first")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The network: a name of ``clsim list models`` or ``module:attr``, and its keyword arguments."""
+
+    name: str = "mlp"
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How an experience is trained.
+
+    Attributes:
+        epochs: passes over an experience; 1 is the online setting.
+        batch_size: new samples a step.
+        passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
+        patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
+            the best epoch's state; 0: train all epochs, and go on with the last.
+        precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
+        channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of torch; part of the spec because sums are split by thread.
+    """
+
+    epochs: int = 1
+    batch_size: int = 10
+    passes: int = 1
+    patience: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    device: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """The optimizer and its schedule, by name.
+
+    Attributes:
+        lr: learning rate at the start of an experience, or at the end of its warm-up.
+        schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
+            ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
+        milestones: shares of the experience's steps, for ``step``.
+        patience: epochs, for ``plateau``.
+        warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
+        lr_start, lr_end: where the warm-up begins and the cosine ends.
+        trust: of LARS, how long a step may be for the weights' own size.
+        head_lr: of LARS, the classifier's rate, which follows the same schedule; 0: as all others.
+        restart: a fresh optimizer state for each experience; false carries momentum over.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "constant"
+    milestones: tuple[float, ...] = ()
+    patience: int = 5
+    gamma: float = 0.1
+    warmup: float = 0.0
+    restart: bool = True
+    lr_start: float = 0.0
+    lr_end: float = 0.0
+    trust: float = 0.001
+    head_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
+        at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
+        if self.nesterov and not self.momentum:
+            raise InputError("optimizer.nesterov: found true with momentum 0, allowed: momentum above 0")
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """Who learns: a name of ``clsim list learners``, ``module:attr`` or ``avalanche:Strategy``."""
+
+    name: str = "sgd"
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """What is tested after each experience.
+
+    Attributes:
+        rows: ``all`` experiences, or those ``seen`` so far (half the cost; no forward transfer).
+        batch_size: test images a forward pass; changes no result beyond round-off. Small ones stay in a CPU's cache.
+    """
+
+    rows: Literal["all", "seen"] = "all"
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        at_least(self, "evaluation", batch_size=1)
+
+
+@dataclass(frozen=True)
+class MemorySpec:
+    """What may be kept of the past, and what of it is replayed.
+
+    Attributes:
+        buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
+            ``per_class(…)`` around one; ``none`` keeps nothing.
+        capacity: exemplars in all, a class or a task (see ``per``).
+        per: ``total``, ``class`` or ``task``: what the capacity counts.
+        fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
+        batch_size: exemplars replayed with each batch of new samples.
+        update: select after every ``batch`` or after every ``experience``.
+        options: keyword arguments of the selector.
+        retrieval: which exemplars to replay: ``random``, or a selector, such as ``mir``.
+        candidates: exemplars drawn at random for the retrieval to choose from; 0: all.
+        retrieval_options: keyword arguments of the retrieval.
+        unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
+        confidence: the lowest softmax score of such a prediction.
+        shrink: what becomes of a condensed class whose share of the memory shrinks: ``drop``: its first images stay;
+            ``condense``: the condenser runs again for the smaller share, with the images that the class had in the
+            place of real ones, and begins with some of these where it would begin with noise. The buffer ``dm`` implies
+            ``condense`` (unless the capacity counts classes: no share shrinks then): 5 × 2 classes at 16 × 16 pixels,
+            gdumb, memory 50, 4 seeds, it ended at 74.2 instead of 72.0 % on Fashion-MNIST and at 32.0 instead of 28.1 %
+            on CIFAR-10. The others imply ``drop``: in as few steps as a stream can wait for, each condensation by
+            ``dsa`` cost accuracy (scikit-learn's 8 × 8 digits, 3 seeds: 16.9 instead of 34.0 %). ``condense`` makes the
+            whole memory anew after each experience, which takes its time.
+        start: an ``.npz`` that the memory holds before the first experience, as ``clsim condense`` writes one (or any
+            x_train and y_train, whose labels count the classes of the data set from 0). It is replayed from the first
+            batch on, classes that the stream has not come to included: what was known before the stream. From then on
+            it is as if chosen earlier: a selector chooses among it and what is new, a condenser makes only classes that
+            memory does not hold. It must fit into the capacity; where that counts classes (or tasks), those of the set
+            count as seen.
+    """
+
+    buffer: str = "none"
+    capacity: int = 500
+    per: Literal["total", "class", "task"] = "total"
+    fraction: float = 0.0
+    batch_size: int = 10
+    update: Literal["batch", "experience"] = "experience"
+    options: Options = field(default_factory=dict)
+    retrieval: str = "random"
+    candidates: int = 50
+    retrieval_options: Options = field(default_factory=dict)
+    unlabelled: bool = False
+    confidence: float = 0.0
+    shrink: Literal["drop", "condense"] = "drop"
+    start: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
+        if self.start and (self.buffer == "none" or self.fraction):
+            found = "memory.fraction" if self.fraction else "memory.buffer = 'none'"
+            raise InputError(f"memory.start: found {self.start!r} with {found}, allowed: a memory with a capacity")
+        if not 0 <= self.fraction <= 1:
+            raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
+        if self.fraction and self.per != "total":
+            raise InputError(f"memory.fraction: found with per = {self.per!r}, allowed: per = 'total'")
+
+    @property
+    def size(self) -> str:
+        """In words: ``500``, ``20 a class``, ``1 %``."""
+        exemplars = f"{self.capacity}" if self.per == "total" else f"{self.capacity} a {self.per}"
+        return f"{100 * self.fraction:.4g} %" if self.fraction else exemplars
+
+
+@dataclass(frozen=True)
+class ProxySpec:
+    """Fresh nets trained on a selector's candidates, for selectors that ask for one (or a committee), and for coresets.
+
+    SGD with Nesterov momentum and a cosine schedule, the run's architecture and augmentation. The defaults are those
+    of DeepCore (Guo et al., 2022): 10 epochs.
+
+    Attributes:
+        source: whose features and scores selectors see: the ``learner``'s, or a ``proxy``'s.
+        epochs: of each proxy.
+    """
+
+    source: Literal["learner", "proxy"] = "learner"
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        at_least(self, "proxy", epochs=1, batch_size=1, weight_decay=0)
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"proxy.lr: found {self.lr}, allowed: a finite number above 0")
+        if not 0 < self.momentum < 1:
+            raise InputError(f"proxy.momentum: found {self.momentum}, allowed: above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class LabelsSpec:
+    """How many training samples are labelled; the others are learnt from without their label. All zero: every one.
+
+    Give one of ``fraction``, ``per_class`` and ``count``.
+
+    Unlabelled samples need not be of the classes that are being learnt. With ``unlabelled = "stream"`` they are of past
+    and future classes too; with ``foreign`` some are of no class of the stream at all, as in an open world. Foreign
+    samples have no true label, and no metric counts them; a method that guesses does not know which they are.
+
+    Attributes:
+        fraction: share of each class, rounded.
+        per_class: labelled samples a class (of each experience, where experiences repeat the classes).
+        count: labelled samples in all, divided evenly over the classes.
+        include_labelled: whether the unlabelled part also holds the labelled images, without their labels.
+        unlabelled: where the unlabelled samples of an experience come from: its ``own`` classes, or those of the whole
+            ``stream``, dealt evenly at random over the experiences.
+        foreign: a data set of ``clsim list datasets`` whose training images join the unlabelled part, in the size and
+            the channels of the stream's.
+        foreign_share: how many of them for each training sample of the experience; each is in one experience alone.
+    """
+
+    fraction: float = 0.0
+    per_class: int = 0
+    count: int = 0
+    include_labelled: bool = True
+    unlabelled: Literal["own", "stream"] = "own"
+    foreign: str = ""
+    foreign_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, "labels", per_class=0, count=0)
+        if not 0 <= self.fraction <= 1:
+            raise InputError(f"labels.fraction: found {self.fraction}, allowed: a share from 0 to 1")
+        if sum(map(bool, (self.fraction, self.per_class, self.count))) > 1:
+            raise InputError("labels: found several of fraction, per_class and count, allowed: one of them")
+        if not 0 < self.foreign_share < math.inf:
+            raise InputError(f"labels.foreign_share: found {self.foreign_share}, allowed: a finite number above 0")
+        if self.foreign and not self.partial:
+            raise InputError(
+                f"labels.foreign: found {self.foreign!r} where all samples are labelled; "
+                "allowed: with fraction, per_class or count, or --labels 5%"
+            )
+        if not self.foreign and self.foreign_share != 1:
+            raise InputError(f"labels.foreign_share: found {self.foreign_share} without labels.foreign, allowed: 1")
+
+    @property
+    def partial(self) -> bool:
+        """Whether there is an unlabelled part."""
+        return bool(self.fraction or self.per_class or self.count)
+
+
+@dataclass(frozen=True)
+class ControllerSpec:
+    """What sets the learning rate and the method's trade-off in each experience.
+
+    The defaults are the survey's. FACIL's way is ``carry = false``, ``skip_first = true``, ``decays = 7``.
+
+    Attributes:
+        name: ``none``, or ``stability-decay``; see :mod:`clsim.training.stability_decay`.
+        decay: the learner's options that trade stability for plasticity: the larger, the less is forgotten. Without
+            any, the method is trained once with the best learning rate. Whole numbers are rounded down.
+        first: values of some of them that the search begins with, instead of those that the learner has without a
+            controller.
+        margin: p, the share of the best fine-tuning's validation accuracy that stability may cost.
+        factor: α, which an option that costs more is multiplied by.
+        decays: at most so many in an experience; the model after the last one is kept, whatever its accuracy.
+        carry: whether an experience begins with the values that the one before ended with; else with those given.
+        skip_first: whether the first experience, where there is nothing to forget, is trained once, with no decay.
+        first_rates: learning rates of the search in the first experience.
+        rates: learning rates of the search in all others.
+    """
+
+    name: Literal["none", "stability-decay"] = "none"
+    decay: tuple[str, ...] = ()
+    first: Options = field(default_factory=dict)
+    margin: float = 0.2
+    factor: float = 0.5
+    decays: int = 10
+    carry: bool = True
+    skip_first: bool = False
+    first_rates: tuple[float, ...] = (1e-1, 5e-2, 1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
+    rates: tuple[float, ...] = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise InputError(f"controller.margin: found {self.margin}, allowed: a share from 0 to below 1")
+        if not 0 < self.factor < 1:
+            raise InputError(f"controller.factor: found {self.factor}, allowed: above 0 and below 1")
+        if self.decays < 0:
+            raise InputError(f"controller.decays: found {self.decays}, allowed: 0 or more")
+        if len(set(self.decay)) < len(self.decay):
+            raise InputError(f"controller.decay: found {list(self.decay)}, allowed: each option once")
+        for name, value in self.first.items():
+            if name not in self.decay:
+                raise InputError(f"controller.first: found {name!r}, allowed: the options of controller.decay")
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise InputError(f"controller.first.{name}: found {value!r}, allowed: a finite number above 0")
+        for key, rates in (("first_rates", self.first_rates), ("rates", self.rates)):
+            if not rates or not all(0 < rate < math.inf for rate in rates):
+                raise InputError(f"controller.{key}: found {list(rates)}, allowed: one number above 0, or more")

@@ -1,0 +1,1 @@
+"""Streams: experiences in order, as tensors."""

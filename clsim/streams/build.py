@@ -1,0 +1,228 @@
+"""From a data set to a stream: which samples belong to which experience, and which task comes when.
+
+Avalanche divides the classes; the samples themselves are gathered later, by index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clsim.compat import import_torchvision
+from clsim.data import superclasses
+from clsim.data.cache import Dataset
+from clsim.data.foreign import in_channels
+from clsim.errors import InputError
+from clsim.randomness import generator
+from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.streams.labels import foreign_parts, known_rows
+from clsim.streams.part import Change, Part
+from clsim.streams.stream import Stream
+
+
+def build(
+    dataset: Dataset,
+    spec: StreamSpec,
+    seed: int,
+    device: torch.device,
+    difficulty: Sequence[float | None] | None = None,
+    labels: LabelsSpec | None = None,
+    foreign: np.ndarray | None = None,
+) -> Stream:
+    """The stream of a data set.
+
+    Args:
+        foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
+        difficulty: a joint model's accuracy on each task, in the order that ``given`` has; for the orders by it.
+
+    Raises:
+        InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
+    """
+    width = len(dataset.classes)
+    order = list(range(width))
+    if spec.order == "seeded":
+        order = torch.randperm(width, generator=generator(seed, "class order")).tolist()
+    elif spec.order == "superclass":
+        order = superclasses.order(dataset.classes)
+    if spec.kind == "sequence":
+        train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order)
+    elif spec.kind == "split":
+        train, test, classes, names = _split(dataset, spec, order)
+    else:
+        train, test = _changed(dataset, spec, seed)
+        classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
+    tasks = order_of_tasks(spec, seed, difficulty)
+    known = known_rows(train, spec, seed, labels)
+    outside = None
+    if foreign is not None and labels is not None:
+        fit = partial(in_channels, channels=dataset.train_x.shape[1])
+        outside = foreign_parts(train, labels, seed, foreign, fit)
+    return Stream(
+        [train[task] for task in tasks],
+        [test[task] for task in tasks],
+        [classes[task] for task in tasks],
+        names,
+        masked=spec.setting == "task",
+        mean=dataset.mean,
+        std=dataset.std,
+        spec=spec,
+        seed=seed,
+        device=device,
+        given=tasks,
+        labelled=None if known is None else [known[task] for task in tasks],
+        labels=labels,
+        foreign=None if outside is None else [outside[task] for task in tasks],
+        source=dataset,
+    )
+
+
+def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | None] | None) -> list[int]:
+    """Which task comes first, second …: its place in the given order. Equally easy ones stay in that order.
+
+    >>> order_of_tasks(StreamSpec(experiences=3, tasks="hard-first"), 0, [0.9, 0.5, 0.9])
+    [1, 0, 2]
+
+    Source: De Lange et al., A Continual Learning Survey (TPAMI 2021), its experiments on the order of tasks.
+
+    Raises:
+        InputError: if the order follows accuracies, and there is not one a task.
+    """
+    if spec.tasks == "seeded":
+        return torch.randperm(spec.experiences, generator=generator(seed, "task order")).tolist()
+    if not spec.by_difficulty:
+        return list(range(spec.experiences))
+    accuracy = [a for a in difficulty or () if a is not None]
+    if len(accuracy) != spec.experiences:
+        raise InputError(
+            f"stream.difficulty: found {len(accuracy)} accuracies for {spec.experiences} tasks, "
+            "allowed: a run on the same tasks, with one for each"
+        )
+    sign = -1 if spec.tasks == "easy-first" else 1
+    return sorted(range(spec.experiences), key=lambda task: sign * accuracy[task])
+
+
+def _whole_sets(dataset: Dataset, spec: StreamSpec) -> StreamSpec:
+    """An experience a data set of a sequence."""
+    if not dataset.groups:
+        found = f"'sequence' with the data set {dataset.name!r}"
+        raise InputError(f"stream.kind: found {found}, allowed: data.dataset = 'sequence'")
+    if spec.experiences != len(dataset.groups):
+        found = f"{spec.experiences} with {len(dataset.groups)} data sets"
+        raise InputError(f"stream.experiences: found {found}, allowed: {len(dataset.groups)}")
+    return replace(spec, kind="split", sizes=dataset.groups)
+
+
+def _split(
+    dataset: Dataset, spec: StreamSpec, order: list[int]
+) -> tuple[list[Part], list[Part], list[tuple[int, ...]], Sequence[str]]:
+    """Divide the classes; Avalanche assigns the samples."""
+    _refuse_uneven(spec, len(order))
+    for side, y in (("training", dataset.train_y), ("test", dataset.test_y)):
+        for label in np.flatnonzero(np.bincount(y, minlength=len(order)) == 0)[:1]:
+            raise InputError(f"data: class {dataset.classes[label]!r} has no {side} samples, allowed: at least one")
+    import_torchvision()
+    from avalanche.benchmarks import nc_benchmark
+
+    benchmark = nc_benchmark(
+        _Labels(dataset.train_y),
+        _Labels(dataset.test_y),
+        n_experiences=spec.experiences,
+        task_labels=spec.setting == "task",
+        shuffle=False,
+        fixed_class_order=order,
+        per_exp_classes=dict(enumerate(spec.sizes or [spec.first] * bool(spec.first))) or None,
+    )
+    classes = [tuple(sorted(c)) for c in benchmark.original_classes_in_exp]
+    names: Sequence[str] = dataset.classes
+    renumbered = np.arange(len(order))
+    if spec.setting == "domain":  # labels are counted from zero within each experience, in the order of the classes
+        for members in classes:
+            renumbered[[c for c in order if c in members]] = np.arange(len(members))
+        widest = max(map(len, classes))
+        classes, names = [tuple(range(len(c))) for c in classes], [str(i) for i in range(widest)]
+
+    def parts(x: np.ndarray, y: np.ndarray, assignment: Sequence[Sequence[int]]) -> list[Part]:
+        return [Part(x, rows, renumbered[y[rows]]) for rows in map(np.asarray, assignment)]
+
+    return (
+        parts(dataset.train_x, dataset.train_y, benchmark.train_exps_patterns_assignment),
+        parts(dataset.test_x, dataset.test_y, benchmark.test_exps_patterns_assignment),
+        classes,
+        names,
+    )
+
+
+def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
+    """Can so many classes be divided as the spec asks?"""
+    found, first = f"stream.experiences: found {spec.experiences}", spec.first
+    rest, others = (labels - first, spec.experiences - 1) if first else (labels, spec.experiences)
+    if spec.sizes:
+        if sum(spec.sizes) != labels:
+            total = f"{list(spec.sizes)}, {sum(spec.sizes)} classes"
+            raise InputError(f"stream.sizes: found {total}, allowed: {labels} in all")
+    elif first >= labels and others:
+        raise InputError(f"stream.first: found {first} with {labels} classes, allowed: 1 to {labels - others}")
+    elif others > rest:
+        raise InputError(f"{found} with {labels} classes, allowed: 1 to {labels}")
+    elif (rest % others) if others else rest:
+        even = ", ".join(str(n + bool(first)) for n in range(1, rest + 1) if rest % n == 0)
+        raise InputError(f"{found}, which does not divide {rest} classes evenly; allowed: {even}, or stream.sizes")
+
+
+def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part], list[Part]]:
+    """The whole data set in every experience, permuted or rotated; the first one as it is."""
+    shape = dataset.train_x.shape[1:]
+    if spec.kind == "rotated" and len(shape) != 3:
+        raise InputError("stream.kind: found 'rotated' with a data set of vectors, allowed: images")
+    rng = generator(seed, "permutations")
+    changes: list[Change | None] = [None]
+    for i in range(1, spec.experiences):
+        if spec.kind == "permuted":
+            changes.append(permutation(torch.randperm(math.prod(shape), generator=rng)))
+        else:
+            changes.append(rotation(180 * i / spec.experiences))
+    sides = [(dataset.train_x, np.asarray(dataset.train_y)), (dataset.test_x, np.asarray(dataset.test_y))]
+    train, test = ([Part(x, np.arange(len(y)), y, change) for change in changes] for x, y in sides)
+    return train, test
+
+
+def permutation(order: Tensor) -> Change:
+    """Pixels (of all channels) in another order. Source: Goodfellow et al. (2013), permuted MNIST."""
+    return lambda x: x.flatten(1)[:, order].view_as(x)
+
+
+def rotation(degrees: float) -> Change:
+    """Images (n, c, h, w) turned counter-clockwise about their centre, bilinear, black outside.
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), MNIST rotations.
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+
+    def rotate(x: Tensor) -> Tensor:
+        grid = F.affine_grid(turn, [1, *x.shape[1:]], align_corners=False)
+        batches = x.split(1000)  # float copies of a whole data set would take gigabytes
+        turned = [F.grid_sample(b.float(), grid.expand(len(b), -1, -1, -1), align_corners=False) for b in batches]
+        return torch.cat([t.round().clamp(0, 255).to(x.dtype) for t in turned])
+
+    return rotate
+
+
+class _Labels(torch.utils.data.Dataset):
+    """All that Avalanche needs to divide a data set: its labels."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        self.targets = y.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[int, int]:
+        return row, self.targets[row]

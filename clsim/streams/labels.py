@@ -1,0 +1,120 @@
+"""Which samples of a stream are labelled: drawn class by class, from the run's seed alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.randomness import generator
+from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.streams.part import Change, Part
+
+
+def known_rows(
+    parts: Sequence[Part], spec: StreamSpec, seed: int, labels: LabelsSpec | None
+) -> list[np.ndarray] | None:
+    """The rows of each part that are labelled; None: all. What is held out for validation is not among them.
+
+    Raises:
+        InputError: see :func:`revealed`.
+    """
+    if labels is None or not labels.partial:
+        return None
+    if labels.unlabelled == "stream" and spec.kind not in ("split", "sequence"):
+        raise InputError(f"labels.unlabelled: found 'stream' with stream.kind {spec.kind!r}, allowed: 'own'")
+    rngs = (generator(seed, f"experience {i}") for i in range(len(parts)))
+    free = [~stratified(part.y, spec.validation, rng) for part, rng in zip(parts, rngs, strict=True)]
+    known = revealed([part.y[rows] for part, rows in zip(parts, free, strict=True)], labels, seed)
+    for rows, chosen in zip(free, known, strict=True):
+        rows[rows] = chosen
+    return free
+
+
+def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np.ndarray, change: Change) -> list[Part]:
+    """Foreign samples for the unlabelled part of each experience, their label −1: each in one experience alone.
+
+    Args:
+        images: (n, \\*shape), to be dealt from.
+        change: what makes them fit the stream's shape; then comes what is done to the experience's own.
+
+    Raises:
+        InputError: if there are too few.
+    """
+    counts = [round(spec.foreign_share * len(part.rows)) for part in parts]
+    if sum(counts) > len(images):
+        most = math.floor(100 * len(images) / sum(len(part.rows) for part in parts)) / 100
+        raise InputError(
+            f"labels.foreign_share: found {spec.foreign_share:g}, which asks for {sum(counts)} of {len(images)} images "
+            f"of {spec.foreign!r}; allowed: above 0, at most {most:g}"
+        )
+    order = torch.randperm(len(images), generator=generator(seed, "foreign")).numpy()
+    dealt = np.split(order[: sum(counts)], np.cumsum(counts)[:-1])
+    return [
+        Part(images, np.sort(rows), np.full(len(rows), -1), partial(_in_turn, change, part.change))
+        for rows, part in zip(dealt, parts, strict=True)
+    ]
+
+
+def _in_turn(first: Change, second: Change | None, x: Tensor) -> Tensor:
+    return first(x) if second is None else second(first(x))
+
+
+def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.ndarray]:
+    """The rows whose labels are known, of each experience.
+
+    A class (in a stream that repeats its classes: a class of an experience) draws its labelled samples from a
+    generator of its own, so that neither the strategy nor anything else of a run moves them. A count in all is divided
+    evenly; where that leaves a rest, earlier classes have one more.
+
+    Args:
+        y: int64 (n_i,), the labels of each experience's training samples.
+
+    Returns:
+        bool (n_i,) each.
+
+    Raises:
+        InputError: if a class would have no labelled sample, or has fewer samples than are to be labelled.
+    """
+    cells = [(i, int(label)) for i, labels in enumerate(y) for label in np.unique(labels)]
+    masks = [np.zeros(len(labels), dtype=bool) for labels in y]
+    if spec.count and spec.count < len(cells):
+        raise InputError(
+            f"labels.count: found {spec.count}, which leaves a class without a label; "
+            f"allowed: {len(cells)} or more, one for each class of each experience"
+        )
+    for place, (i, label) in enumerate(cells):
+        rows = np.flatnonzero(y[i] == label)
+        count = spec.per_class
+        if spec.fraction:
+            count = round(spec.fraction * len(rows))
+            if not count:
+                raise InputError(
+                    f"labels.fraction: found {spec.fraction}, which leaves class {label} of experience {i + 1} "
+                    f"({len(rows)} samples) without a label; allowed: {1 / len(rows):.2g} or more"
+                )
+        elif spec.count:
+            count = spec.count // len(cells) + (place < spec.count % len(cells))
+        if count > len(rows):
+            raise InputError(
+                f"labels: {count} samples of class {label} are to be labelled, but experience {i + 1} has "
+                f"{len(rows)}; allowed: as many or fewer"
+            )
+        order = torch.randperm(len(rows), generator=generator(seed, f"labels {i} {label}")).numpy()
+        masks[i][rows[order[:count]]] = True
+    return masks
+
+
+def stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
+    """A boolean mask of held-out rows: ``share`` of each class, rounded; at least one sample is left."""
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y) if share else ():
+        rows = np.flatnonzero(y == label)
+        count = min(round(share * len(rows)), len(rows) - 1)
+        chosen[rows[torch.randperm(len(rows), generator=rng)[:count].numpy()]] = True
+    return chosen

@@ -1,0 +1,225 @@
+"""Streams: experiences in order, as tensors.
+
+The samples of an experience are gathered from the cached arrays by index, one experience at a time, and never pass
+through a data loader. :mod:`clsim.streams.build` makes streams of data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clsim.data.cache import Dataset
+from clsim.errors import InputError
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.randomness import generator
+from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.streams.labels import stratified
+from clsim.streams.part import Part
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One step of the stream.
+
+    Attributes:
+        position: in the stream, from 0; also the task id of its samples.
+        classes: labels that occur in it.
+        train: what to learn from; on a partly labelled stream, the labelled part.
+        validation: held out from it; None without a validation share.
+        unlabelled: the unlabelled part, y = −1; None where all is labelled.
+    """
+
+    position: int
+    classes: tuple[int, ...]
+    train: Exemplars
+    validation: Exemplars | None = None
+    unlabelled: Exemplars | None = None
+
+
+class Stream:
+    """Experiences in order, each gathered when it is asked for. Final.
+
+    Args:
+        train: a part an experience.
+        test: likewise.
+        classes: labels of each experience.
+        names: of all classes; their number is the width of the head.
+        masked: whether a task sees its own classes alone (task-incremental).
+        mean, std: per channel or dimension, of the training data.
+        spec: presentation and validation share.
+        seed: of the keys and the validation split.
+        labelled: bool, the rows of each training part whose labels are known; None: all. The labels of the others are
+            read by :meth:`truth` alone.
+        labels: what of the rest is the unlabelled part.
+        foreign: samples of no class, in the unlabelled part of each experience; None: there are none.
+        given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
+        source: the data set whose rows the training parts have; None: there is none.
+
+    Raises:
+        InputError: if an experience has nothing to train or to test on.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Part],
+        test: Sequence[Part],
+        classes: Sequence[tuple[int, ...]],
+        names: Sequence[str],
+        *,
+        masked: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        spec: StreamSpec,
+        seed: int,
+        device: torch.device,
+        labelled: Sequence[np.ndarray] | None = None,
+        labels: LabelsSpec | None = None,
+        given: Sequence[int] | None = None,
+        foreign: Sequence[Part] | None = None,
+        source: Dataset | None = None,
+    ) -> None:
+        for side, parts in (("training", train), ("test", test)):
+            for i, part in enumerate(parts):
+                if not len(part.rows):
+                    where = f"experience {i + 1} of {len(parts)} (classes {', '.join(map(str, classes[i]))})"
+                    raise InputError(f"stream: {where} has no {side} samples, allowed: at least one")
+        self.classes = tuple(classes)
+        self.names = tuple(names)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.shape = tuple(train[0].x.shape[1:])
+        self.device = device
+        self.source = source
+        self.visible = torch.ones(len(train), len(names), dtype=torch.bool)
+        if masked:
+            for task, own in enumerate(classes):
+                self.visible[task] = torch.tensor([label in own for label in range(len(names))])
+        self._train, self._test = train, test
+        self._spec, self._seed = spec, seed
+        self._known, self._labels = labelled, labels or LabelsSpec()
+        self._foreign = foreign
+        self._given = range(len(train)) if given is None else given
+
+    def __len__(self) -> int:
+        return len(self._train)
+
+    @property
+    def schedule(self) -> range:
+        """Positions to train on: all, or only the last when everything is presented at once."""
+        return range(len(self) - 1, len(self)) if self._spec.presentation == "joint" else range(len(self))
+
+    def experience(self, position: int) -> Experience:
+        """The experience at ``position``, with all earlier ones in it if the stream is presented so."""
+        pieces = [self._piece(i) for i in self._included(position)]
+        held_out = [v for _, v in pieces if v is not None]
+        unlabelled = self._hidden(position)
+        return Experience(
+            position,
+            tuple(sorted({label for i in self._included(position) for label in self.classes[i]})),
+            concatenate([t for t, _ in pieces]),
+            concatenate(held_out) if held_out else None,
+            None if unlabelled is None else replace(unlabelled, y=torch.full_like(unlabelled.y, -1)),
+        )
+
+    def truth(self, position: int) -> Tensor:
+        """int64, the hidden labels of the experience's unlabelled part, in its order: for metrics, never for learning.
+
+        −1 where a sample is of no class of the stream. Empty where all is labelled.
+        """
+        hidden = self._hidden(position)
+        return torch.empty(0, dtype=torch.int64, device=self.device) if hidden is None else hidden.y
+
+    @cached_property
+    def tests(self) -> Exemplars:
+        """The test samples of all experiences, one experience after the other."""
+        parts = enumerate(self._test)
+        return concatenate([p.gather(i, self.device, torch.zeros(len(p.rows))) for i, p in parts])
+
+    @property
+    def test_sizes(self) -> list[int]:
+        """How many of them belong to each experience."""
+        return [len(part.rows) for part in self._test]
+
+    def content(self) -> Iterator[bytes]:
+        """Every sample and label, for a digest."""
+        for part in (*self._train, *self._test):
+            yield np.ascontiguousarray(part.x[part.rows]).tobytes()
+            yield part.y.tobytes()
+
+    def homes(self) -> dict[int, tuple[int, int]]:
+        """Where the data set's classes are first met: label there → position, and label in the stream."""
+        found: dict[int, tuple[int, int]] = {}
+        if self.source is None:
+            return found
+        for position, part in enumerate(self._train):
+            known = np.asarray(self.source.train_y)[part.rows]
+            for label in np.unique(known).tolist():
+                found.setdefault(label, (position, int(part.y[known == label][0])))
+        return found
+
+    def shares(self, position: int, per: str, known: Iterable[int] = ()) -> int:
+        """Among how many a memory is shared after ``position``: the classes seen so far, or (``task``) the tasks.
+
+        Args:
+            known: labels (or tasks) that count as seen from the beginning.
+        """
+        seen = range(position + 1) if per == "task" else self._labels_seen(position)
+        return len({*seen, *known})
+
+    def classes_seen(self, position: int) -> int:
+        """Different labels up to and including ``position``."""
+        return len(self._labels_seen(position))
+
+    def _labels_seen(self, position: int) -> set[int]:
+        return {label for labels in self.classes[: position + 1] for label in labels}
+
+    def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
+        """Training (labelled) and validation part of one experience; the same whenever it is gathered."""
+        part, (held_out, keys) = self._train[position], self._drawn(position)
+        if self._known is None and not self._spec.validation:
+            return part.gather(position, self.device, keys), None
+        train = ~held_out if self._known is None else self._known[position] & ~held_out
+        learnt = part.of(train).gather(position, self.device, keys[train])
+        if not self._spec.validation:
+            return learnt, None
+        return learnt, part.of(held_out).gather(position, self.device, keys[held_out])
+
+    def _hidden(self, position: int) -> Exemplars | None:
+        """The unlabelled part of an experience, its labels still there; None where all is labelled."""
+        if self._known is None:
+            return None
+        pieces = []
+        for i in self._included(position):
+            for j in range(len(self)) if self._labels.unlabelled == "stream" else [i]:
+                held_out, keys = self._drawn(j)
+                open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~self._known[j]))
+                if self._labels.unlabelled == "stream":  # every experience has its share of every class
+                    order = torch.randperm(
+                        len(open_), generator=generator(self._seed, f"shares {self._given[j]}")
+                    ).numpy()
+                    open_ = np.sort(open_[order[i :: len(self)]])
+                pieces.append(self._train[j].of(open_).gather(i, self.device, keys[open_]))
+            if self._foreign is not None:
+                pieces.append(self._outside(i, self._foreign[i]))
+        found = concatenate(pieces)
+        return found if len(found) else None
+
+    def _outside(self, position: int, part: Part) -> Exemplars:
+        """Foreign samples; their index counts on from the data set's own."""
+        rng = generator(self._seed, f"foreign {self._given[position]}")
+        found = part.gather(position, self.device, torch.rand(len(part.rows), generator=rng))
+        return replace(found, index=found.index + len(self._train[position].x))
+
+    def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
+        """Which samples of an experience are held out, and the keys of all."""
+        y, rng = self._train[position].y, generator(self._seed, f"experience {self._given[position]}")
+        return stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
+
+    def _included(self, position: int) -> range:
+        """Experiences whose samples are presented at ``position``."""
+        return range(position if self._spec.presentation == "separate" else 0, position + 1)

@@ -1,0 +1,1 @@
+"""How a run trains: contracts, the loop, the controller, evaluation, checkpoints."""

@@ -1,0 +1,90 @@
+"""All that the next experience needs, as one state: learner, memory, generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from clsim.models.nets import Net
+from clsim.training.contract import Learner, Setup
+
+State = dict[str, Any]
+
+
+def snapshot(setup: Setup, learner: Learner) -> State | None:
+    """The state between two experiences; None if the learner cannot be saved.
+
+    Its tensors are the learner's own: :func:`copied` before either is trained on.
+    """
+    learned = learner.state_dict()
+    if learned is None:
+        return None
+    return {
+        "learner": learned,
+        "memory": setup.memory.state_dict(),
+        "randomness": setup.randomness.state_dict(),
+    }
+
+
+def restore(state: State, setup: Setup, learner: Learner) -> None:
+    """The inverse of :func:`snapshot`, into a learner that was just built, which may go on to use its tensors."""
+    learner.load_state_dict(state["learner"])
+    setup.memory.load_state_dict(state["memory"], setup.device)
+    setup.randomness.load_state_dict(state["randomness"])
+
+
+def copied(state: Any) -> Any:
+    """The same, in memory of its own."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(copied(value) for value in state)
+    return state
+
+
+UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
+"""What :func:`restore` raises when a state belongs to another learner."""
+
+
+def state_bytes(state: Mapping[str, Any] | None, net: Net) -> int | None:
+    """Bytes of the tensors in a learner's state, without those of the net itself and of the optimizer.
+
+    What a method needs to go on: importances, masks, statistics, earlier nets, stored logits. The exemplars of the
+    buffer are counted apart, and so are gradients, which no method keeps from one experience to the next. A tensor
+    that stands in the state twice is counted once.
+
+    Args:
+        state: of :meth:`clsim.training.contract.Learner.state_dict`; optimizers stand in it under the name
+            ``optimizer``. None gives None: nobody knows.
+        net: the one that is trained.
+    """
+    if state is None:
+        return None
+    counted = {_place(tensor) for tensor in net.state_dict().values()}
+    total = 0
+    for tensor in _tensors(state):
+        if _place(tensor) not in counted:
+            counted.add(_place(tensor))
+            total += tensor.nbytes
+    return total
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Which stretch of memory: where it begins, and its bytes."""
+    return tensor.data_ptr(), tensor.nbytes
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            if name != "optimizer":
+                yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)

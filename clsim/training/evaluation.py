@@ -1,0 +1,112 @@
+"""Accuracy. Training notices nothing of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from clsim.errors import InputError
+from clsim.memory.buffer import Buffer
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.pool import Cost, Pool
+from clsim.randomness import generator
+from clsim.selectors.combinators import per_class
+from clsim.selectors.random import random
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Experience, Stream
+from clsim.training.contract import Learner, OwnFeatures, Readout, Setup, SeveralReadouts
+from clsim.training.neighbours import NEAREST, by_neighbours, features_of
+
+
+def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
+    """Accuracy on the test samples of the first ``experiences``; NaN for the others."""
+    return row_of(learner.predict, stream, experiences, spec, cost)
+
+
+def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
+    """As :func:`evaluate`, of any way to predict."""
+    started = time.perf_counter()
+    sizes = stream.test_sizes[:experiences]
+    hits = _hits(predict, stream.tests[: sum(sizes)], spec, cost)
+    shares = torch.stack([part.float().mean() for part in hits.split(sizes)]).tolist()
+    cost.evaluate_seconds += time.perf_counter() - started
+    return shares + [math.nan] * (len(stream) - experiences)
+
+
+def share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
+    """Accuracy on any samples: whole numbers divided, so that two may be compared to the last bit."""
+    return int(correct(learner, samples, spec, cost).sum()) / len(samples)
+
+
+def held_out(experience: Experience) -> Exemplars:
+    """The experience's validation part, where it is needed.
+
+    Raises:
+        InputError: if it has none, or one without a sample.
+    """
+    if experience.validation is None or not len(experience.validation):
+        raise InputError(
+            f"stream.validation: nothing is held out of experience {experience.position + 1}, "
+            "allowed: a share that holds out one sample or more"
+        )
+    return experience.validation
+
+
+def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+    """Which samples are predicted right, bool (n,)."""
+    return _hits(learner.predict, samples, spec, cost)
+
+
+def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
+    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(predict, samples, spec, cost)])
+
+
+def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> Iterator[tuple[Exemplars, torch.Tensor]]:
+    """The samples batch by batch, each with its scores (n, classes)."""
+    cost.forward_passes += len(samples)
+    cuda = [samples.device] if samples.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
+        for start in range(0, len(samples), spec.evaluation.batch_size):
+            batch = samples[start : start + spec.evaluation.batch_size]
+            yield batch, predict(batch.x, batch.task)
+
+
+def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> dict[str, Readout]:
+    """Those that the learner has; where labels are few, also :func:`clsim.training.neighbours.by_neighbours`.
+
+    Its support is what memory holds with a label (a pseudo-label, with ``memory.unlabelled``). A learner without a
+    memory is measured with :func:`borrowed` exemplars. Nothing is learnt from either.
+    """
+    found = learner.readouts() if isinstance(learner, SeveralReadouts) else {}
+    if not setup.spec.labels.partial or NEAREST in found:
+        return found
+    held = setup.memory.exemplars
+    support = borrowed(setup, stream, position) if held is None else held[held.y >= 0]
+    if not len(support):
+        return found
+    embed = learner.features if isinstance(learner, OwnFeatures) else features_of(setup)
+    cuda = [stream.device] if stream.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
+        return {**found, NEAREST: by_neighbours(setup, embed, support)}
+
+
+def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
+    """What a random, class-balanced memory as large as the spec's would hold of the labelled samples seen so far.
+
+    It tells how good the features of a learner are that keeps no exemplars: the learner itself never sees them. Drawn
+    from the run's seed alone.
+    """
+    past = [i for i in stream.schedule if i <= position]
+    if setup.spec.stream.presentation != "separate":  # an experience holds all those before it
+        past = [position]
+    known = concatenate([stream.experience(i).train for i in past])
+    rng = generator(setup.spec.seed, f"readout {position}")
+    spec = replace(setup.spec.memory, update="experience")
+    memory = Buffer(spec, per_class(random), rng=rng, cost=Cost())
+    shares = stream.shares(position, spec.per)
+    memory.after_experience(known, shares, lambda samples, **_: Pool(samples, None, setup.transform.plain))
+    return known if memory.exemplars is None else memory.exemplars

@@ -1,0 +1,149 @@
+"""THE loop: a spec and a stream in, a record out. Read this file first.
+
+For each experience: train batch by batch, replaying from memory; let the memory keep what its selector picks out of
+memory ∪ new; test on every experience. Row i of the accuracy matrix is what the learner knows after experience i.
+With a controller, the training of an experience is tried several times, and one of them is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from clsim.errors import InputError
+from clsim.pool.exemplars import batches
+from clsim.pool.pool import Cost, Selector
+from clsim.records.store import RunFolder, RunRecord
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Experience, Stream
+from clsim.training.assemble import assemble
+from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
+from clsim.training.contract import Learner, Setup, Terms, incoming
+from clsim.training.controller import Controller, training_seconds
+from clsim.training.evaluation import evaluate, held_out, readouts, row_of, share_correct
+from clsim.training.machine import peak_bytes
+from clsim.training.offered import offered
+from clsim.training.progress import Progress
+from clsim.training.record import Results, record_of
+
+
+def train(
+    spec: RunSpec,
+    stream: Stream,
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    selector: Selector | None = None,
+    command: str = "",
+) -> RunRecord:
+    """Run one spec to its end, from its checkpoint if there is one.
+
+    The same spec gives the same numbers on the same machine, whether it was interrupted or not, and however often it
+    is evaluated.
+    """
+    cost = Cost()
+    setup, learner = assemble(spec, stream, cost, selector)
+
+    def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
+        shares = stream.shares(experience.position, spec.memory.per, setup.memory.known)
+        return learn(experience, setup, learner, shares, progress)
+
+    controller = None
+    if spec.controller.name != "none":
+        controller = Controller(
+            spec, lambda changed: assemble(changed, stream, cost, selector), learn_one, cost, folder.path, progress
+        )
+    results = Results.empty(len(stream))
+    state = folder.checkpoint()
+    if state is not None:
+        results = _resumed(state, setup, learner)
+    elif spec.evaluation.rows == "all":
+        results.initial = evaluate(learner, stream, len(stream), spec, cost)
+
+    for position in stream.schedule[results.done :]:
+        experience = stream.experience(position)
+        images = len(incoming(learner, experience)) * spec.training.epochs
+        progress.experience(results.done, len(stream.schedule), images)
+        if controller is None:
+            with training_seconds(cost):
+                results.add_losses(learn_one(experience, setup, learner))  # waits for the device
+        else:
+            setup, learner, losses, search = controller.learn(experience, setup, learner, results.searches)
+            results.add_losses(losses)
+            results.searches.append(dataclasses.asdict(search))
+
+        tested = len(stream) if spec.evaluation.rows == "all" else position + 1
+        results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
+        for name, predict in readouts(learner, setup, stream, position).items():
+            results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
+        if experience.unlabelled is not None:
+            hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
+            hidden = hidden[hidden.y >= 0]  # the others are of no class of the stream
+            if len(hidden):
+                results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
+        if experience.validation is not None:
+            results.validation[position] = share_correct(learner, experience.validation, spec, cost)
+        cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
+        cost.peak_bytes = peak_bytes(stream.device)
+        cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
+        cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
+        results.cost.append(dataclasses.asdict(cost))
+        vars(cost).update(vars(Cost()))
+        results.done += 1
+        record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
+        progress.row(position, results.accuracy[position])
+    return record
+
+
+def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
+    """One experience, from its first batch to what is kept of it. Returns the losses of its steps.
+
+    Args:
+        shares: classes, or tasks, so far, this experience's included: what ``memory.per`` counts.
+    """
+    training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
+    best: dict[str, Any] | None = None
+    losses: list[Terms] = []
+    samples = incoming(learner, experience)
+    plateau.begin()
+    learner.begin(experience)
+    for epoch in range(training.epochs):
+        for batch in batches(samples, training.batch_size, setup.randomness.order):
+            for _ in range(training.passes):
+                losses.append(learner.observe(batch))
+            # a sample is offered to the memory once, however often it is learnt
+            if not epoch and samples is experience.train:
+                memory.after_batch(learner.remember(batch), shares, setup.pool)
+            progress.step(len(batch))
+        if plateau.watches:
+            gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
+            if gained and training.patience:
+                best = copied(learner.state_dict())
+            if plateau.over:
+                break
+    if training.patience:
+        if best is None:
+            raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
+        learner.load_state_dict(best)
+    plateau.begin()
+    if samples is not experience.train:  # its labelled samples were not among the batches
+        for batch in batches(experience.train, training.batch_size, setup.randomness.order):
+            memory.after_batch(learner.remember(batch), shares, setup.pool)
+    new = learner.remember(offered(experience, setup, learner))
+    memory.after_experience(new, shares, setup.pool, reference=experience.validation)
+    return losses + learner.finish(experience)
+
+
+def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:
+    """All that the next experience needs; None if the learner cannot be resumed."""
+    state = snapshot(setup, learner)
+    return None if state is None else {**state, "results": dataclasses.asdict(results)}
+
+
+def _resumed(state: dict[str, Any], setup: Setup, learner: Learner) -> Results:
+    try:
+        restore(state, setup, learner)
+        return Results(**state["results"])
+    except UNFIT as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"checkpoint.pt does not fit this run ({line}); run it again with --fresh") from None

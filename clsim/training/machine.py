@@ -1,0 +1,61 @@
+"""What a run uses of a machine: a device, threads, memory; and torch's own state, left as it was found."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from clsim.errors import InputError
+from clsim.randomness import derive
+from clsim.spec.run import RunSpec
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory that was in use: of the device, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss begins with what the parent held when it started this process
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+@contextmanager
+def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
+    """Torch's own state (threads, global generators, determinism) set for a run, and as it was afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(spec.seed, "torch"))
+        torch.set_num_threads(spec.training.threads)
+        torch.backends.cudnn.deterministic = True
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.deterministic = deterministic
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``training.device`` names.
+
+    Raises:
+        InputError: if the machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    there = device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
+    if device.type != "cpu" and not there:
+        raise InputError(
+            f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}"
+        )
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

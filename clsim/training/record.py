@@ -1,0 +1,112 @@
+"""What accumulates over a run, and the record that is made of it."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from clsim.records import metrics
+from clsim.records.store import FORMAT
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Stream
+from clsim.training.contract import Terms
+from clsim.version import __version__
+
+
+@dataclass
+class Results:
+    """What accumulates over a run, and goes into its record.
+
+    Attributes:
+        done: experiences trained so far.
+        accuracy: T rows of T, NaN = not tested.
+        unlabelled: share of an experience's unlabelled samples predicted right at its end; NaN = there are none.
+        readouts: an accuracy matrix for each further way to predict.
+        losses: a list a term, of equal lengths, NaN in steps without the term; in a controller's search, those of the
+            attempt that was kept.
+        searches: the trace of the controller, a :class:`clsim.records.search.Search` as a dictionary an experience.
+    """
+
+    done: int
+    accuracy: list[list[float]]
+    initial: list[float]
+    validation: list[float]
+    unlabelled: list[float] = field(default_factory=list)
+    readouts: dict[str, list[list[float]]] = field(default_factory=dict)
+    cost: list[dict[str, Any]] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    searches: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+    started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+    @staticmethod
+    def empty(experiences: int) -> Results:
+        """Nothing tested yet."""
+        unknown = [math.nan] * experiences
+        return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy(), unlabelled=unknown.copy())
+
+    def add_readout(self, name: str, position: int, row: list[float]) -> None:
+        """A row of the accuracy matrix of a further way to predict."""
+        unknown = [math.nan] * len(self.accuracy)
+        self.readouts.setdefault(name, [unknown.copy() for _ in unknown])[position] = row
+
+    def add_losses(self, steps: list[Terms]) -> None:
+        """Fetch the losses of an experience from the device, all at once."""
+        for name in {name for terms in steps for name in terms}:
+            column = self.losses.setdefault(name, [math.nan] * self.steps)
+            values = [terms[name] for terms in steps if name in terms]
+            fetched = iter(torch.stack(values).float().tolist())
+            column += [next(fetched) if name in terms else math.nan for terms in steps]
+        self.steps += len(steps)
+        for column in self.losses.values():
+            column += [math.nan] * (self.steps - len(column))
+
+
+def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
+    """All that a run's folder says of it, as JSON takes it."""
+    losses = [value for column in results.losses.values() for value in column[-1:]]
+    further: dict[str, Any] = {}  # what most runs have not
+    if not all(map(math.isnan, results.unlabelled)):
+        further["unlabelled"] = _nullable(results.unlabelled)
+    if results.readouts:
+        further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
+    return {
+        "format": FORMAT,
+        "fingerprint": spec.fingerprint,
+        "finished": results.done == len(stream.schedule),
+        "spec": spec.as_dict(),
+        "accuracy": [_nullable(row) for row in results.accuracy],
+        "initial": _nullable(results.initial),
+        "validation": _nullable(results.validation),
+        **further,
+        "classes": [list(labels) for labels in stream.classes],
+        "cost": results.cost,
+        **({"searches": results.searches} if results.searches else {}),
+        "metrics": metrics.summary(results.accuracy, results.initial),
+        "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
+        "versions": {
+            "clsim": __version__,
+            "torch": torch.__version__,
+            "avalanche": version("avalanche-lib"),
+            "python": platform.python_version(),
+        },
+        "environment": {
+            "device": torch.cuda.get_device_name(stream.device) if stream.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+        },
+        "command": command,
+        "started": results.started,
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _nullable(values: list[float]) -> list[float | None]:
+    """JSON has no NaN."""
+    return [None if math.isnan(v) else v for v in values]

@@ -1,0 +1,63 @@
+"""Stability decay: the search for a method's trade-off, from the current experience alone. No torch, no training here.
+
+    for experience t:
+      grid = first_rates if t == 1 else rates
+      lr*, A* = the best validation accuracy of fine-tuning from the previous model      # maximal plasticity search
+      repeat                                                                             # stability decay
+        train the method with (H, lr*) from the previous model
+        if validation accuracy >= (1 - margin) * A*: accept
+        else: H <- factor * H, at most `decays` times, then keep the last model
+
+Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+
+from clsim.records.search import Trial, Values
+from clsim.spec.tables import ControllerSpec
+
+
+def search(spec: ControllerSpec, start: Mapping[str, float], *, first: bool, train: Callable[[Trial], float]) -> None:
+    """Both phases; the model of the last trial is the one to keep.
+
+    Of equal accuracies in the first phase, the earlier rate of the grid wins.
+
+    Args:
+        start: H, with which the experience begins.
+        first: whether it is the first experience.
+        train: carries out a trial, and returns its validation accuracy.
+    """
+    rate, best = 0.0, -1.0
+    for lr in spec.first_rates if first else spec.rates:
+        accuracy = train(Trial("plasticity", lr, {}, best))
+        if accuracy > best:
+            rate, best = lr, accuracy
+    if not start or (first and spec.skip_first):
+        train(Trial("once", rate, dict(start), 0.0))
+        return
+    needed = (1 - spec.margin) * best
+    for decays, values in enumerate(chain([dict(start)], decayed(start, spec.factor))):
+        trial = Trial("stability", rate, values, needed, last=decays == spec.decays)
+        if trial.decision(train(trial)) != "decayed":
+            return
+
+
+def decayed(start: Mapping[str, float], factor: float) -> Iterator[Values]:
+    """One after the other: each value alone, the others restored; then all of them, and again from there.
+
+    >>> from itertools import islice
+    >>> [tuple(values.values()) for values in islice(decayed({"strength": 5.0, "code": 2.0}, 0.5), 5)]
+    [(2.5, 2.0), (5.0, 1.0), (2.5, 1.0), (1.25, 1.0), (2.5, 0.5)]
+    >>> [values["margin"] for values in islice(decayed({"margin": 1.0}, 0.5), 3)]
+    [0.5, 0.25, 0.125]
+    """
+    values = dict(start)
+    while True:
+        lower = {name: type(value)(factor * value) for name, value in values.items()}
+        if len(values) > 1:
+            yield from ({**values, name: lower[name]} for name in values)
+        values = lower
+        yield values
