@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from clsim.condensers.distribution import Matching
+from clsim.condensers.distribution import MeanMatching
 from clsim.condensers.synthesis import Material, Synthetic
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars, groups
@@ -93,8 +93,8 @@ def measure(threads: int, repeats: int) -> None:
         "class by class, fp32, with a graph": (class_by_class(True), pool_of(False, nullcontext)),
         "class by class, fp32": (class_by_class(False), pool_of(False, nullcontext)),
         "class by class, bf16, with a graph": (class_by_class(True), pool_of(False, bf16)),
-        "clsim, fp32": (Matching(REAL), pool_of(True, nullcontext)),
-        "clsim, bf16": (Matching(REAL), pool_of(True, bf16)),
+        "clsim, fp32": (MeanMatching(REAL), pool_of(True, nullcontext)),
+        "clsim, bf16": (MeanMatching(REAL), pool_of(True, bf16)),
     }
     works, seconds, losses = {}, {name: [] for name in contestants}, {}
     for name, (method, pool) in contestants.items():

@@ -16,7 +16,7 @@ import clsim
 from clsim.checks.condensers import check_condenser
 from clsim.checks.samples import CheckFailed, clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
-from clsim.condensers.distribution import Matching, dm, means
+from clsim.condensers.distribution import MeanMatching, dm, means
 from clsim.condensers.drawn import Fresh, builder
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import tiles
@@ -55,7 +55,7 @@ def test_one_pass_over_all_classes_is_the_loop_over_classes(operations: tuple[st
     (slope,) = torch.autograd.grad(wanted, synthetic.images)
     before = synthetic.images.detach().clone()
     material.begin(0)
-    loss = Matching(256)(0, synthetic, material)
+    loss = MeanMatching(256)(0, synthetic, material)
     torch.testing.assert_close(loss.double(), wanted.detach().double(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(synthetic.images.detach(), before - 0.1 * slope, rtol=1e-3, atol=1e-5)
 
@@ -72,12 +72,12 @@ def test_nothing_is_left_to_do_where_synthetic_equals_real(model: Callable | Non
     material = material_of(pool, ("rotate", "crop"))
     synthetic = synthetic_of(material, 6)
     before = synthetic.images.detach().clone()
-    loss = Matching(256)(0, synthetic, material)
+    loss = MeanMatching(256)(0, synthetic, material)
     assert float(loss) < 1e-9
     assert float((synthetic.images.detach() - before).abs().max()) < 1e-5
     away = synthetic_of(material, 6, noise=0.5)
     material.begin(0)
-    assert float(Matching(256)(0, away, material)) > 1e-4
+    assert float(MeanMatching(256)(0, away, material)) > 1e-4
 
 
 def test_more_iterations_lower_the_loss() -> None:
@@ -92,7 +92,7 @@ def test_more_iterations_lower_the_loss() -> None:
         total = 0.0
         for i in range(10):
             material.begin(i)
-            total += float(Matching(256)(i, still, material))
+            total += float(MeanMatching(256)(i, still, material))
         losses.append(total)
     assert losses[2] < 0.5 * losses[1] < 0.25 * losses[0]
 
@@ -215,7 +215,7 @@ def test_nets_of_another_model_have_the_classes_of_the_runs_net() -> None:
 def test_pixels_are_kept_in_their_range_after_each_step_if_asked(clip: bool) -> None:
     material = material_of(pool_of(6, dtype=torch.float32))
     synthetic = synthetic_of(material, 2, lr=1e6, clip=clip)
-    Matching(8)(0, synthetic, material)
+    MeanMatching(8)(0, synthetic, material)
     assert bool(synthetic.images.abs().max() > 2.001) != clip  # (255 / 255 − 0.5) / 0.25
     assert bool((synthetic.restored() - synthetic.images).abs().max() < 1 / 32) == clip  # half a grey level of 4 / 255
 
@@ -332,7 +332,7 @@ def test_a_fixed_memory_condenses_what_it_had_for_a_smaller_share(factor: int) -
         pool: Pool, budget: int, *, rng: torch.Generator, start: str = "noise", factor: int = factor
     ) -> Exemplars:
         real.append((pool.data.x, pool.data.y, budget, start))
-        return synthesise(pool, budget, Matching(8), Making(1, 1.0, start=start, factor=factor), rng=rng)
+        return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0, start=start, factor=factor), rng=rng)
 
     spec = MemorySpec(buffer="mine", capacity=12, shrink="condense")
     memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=watched)
@@ -389,7 +389,7 @@ def test_condensing_again_matches_what_was_there_better_than_dropping() -> None:
         memory.after_experience(later, 6, pool)
         held = memory.stored[memory.stored.task == 0]
         assert len(old) == 2 * len(held) == 24
-        return loss_of(held, Matching(40), pool(old))
+        return loss_of(held, MeanMatching(40), pool(old))
 
     assert loss("condense") < 0.5 * loss("drop")
 
@@ -432,7 +432,7 @@ def test_a_growing_memory_keeps_what_it_has() -> None:
 
 
 def tiled(pool: Pool, budget: int, *, rng: torch.Generator, factor: int = 2) -> Exemplars:
-    return synthesise(pool, budget, Matching(8), Making(1, 1.0, factor=factor), rng=rng)
+    return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0, factor=factor), rng=rng)
 
 
 def test_tiles_are_replayed_as_images_and_counted_as_stored() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers import formation
-from clsim.condensers.early import Nets, direction, perturb
+from clsim.condensers.early import EarlyNets, direction, perturb
 from clsim.condensers.formation import AUGMENT, Formation, acc_dd, boxed, difference, idc, learn, pixel_rate
 from clsim.condensers.inner_steps import losses
 from clsim.condensers.synthesis import Making, synthesise
@@ -17,7 +17,7 @@ from clsim.pool.pool import Pool
 from tests.condensing import CLASSES, SIDE, Untrained, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import assert_same, generator
 
-RANDOM = Nets(0)
+RANDOM = EarlyNets(0)
 
 
 def filters_of(net: Net, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -158,14 +158,14 @@ def test_a_perturbation_is_two_directions_of_1_to_9_percent() -> None:
 def test_early_nets_have_learnt_take_turns_and_follow_from_the_seed_alone() -> None:
     material = material_of(pool_of(40, shallow))
     x, place = material.real(40)
-    nets, plain = Nets(3, 30.0, perturb=False), Nets(3, 30.0)
+    nets, plain = EarlyNets(3, 30.0, perturb=False), EarlyNets(3, 30.0)
     seen = []
     for i in range(20):
         material.begin(i)
         seen.append(nets(material).head.weight.detach().clone())
     assert len(torch.stack(seen).unique(dim=0)) == 3
     assert losses(nets(material), x, place, material).mean() < 0.8 * losses(material.fresh(), x, place, material).mean()
-    late = Nets(3, 30.0, perturb=False)  # as after a break
+    late = EarlyNets(3, 30.0, perturb=False)  # as after a break
     material.begin(19)
     assert torch.equal(late(material).head.weight, seen[-1])
     material.begin(19)
@@ -174,7 +174,7 @@ def test_early_nets_have_learnt_take_turns_and_follow_from_the_seed_alone() -> N
 
 def test_training_early_nets_moves_no_draw_of_the_iteration() -> None:
     material = material_of(pool_of(6))
-    nets, after = Nets(2, 1.0), []
+    nets, after = EarlyNets(2, 1.0), []
     for _ in range(2):  # trained in the first turn, kept in the second
         with torch.random.fork_rng(devices=[]):
             material.begin(4)
@@ -199,7 +199,7 @@ def test_same_seed_same_set_and_torchs_own_generator_is_untouched(condense: obje
 def test_more_iterations_lower_the_loss(early: int) -> None:
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 3, 30):
-        method = Formation(Nets(early), steps=2, samples=0)
+        method = Formation(EarlyNets(early), steps=2, samples=0)
         making = Making(iterations, 2.0, start="noise", factor=2, augment=())
         made = synthesise(pool, 6, method, making, rng=generator())
         found.append(loss_of(made, Formation(RANDOM, steps=1, samples=0), pool, factor=2))

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers import gradient_matching, inner_steps
-from clsim.condensers.early import Nets
+from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import distance
-from clsim.condensers.gradient_matching import Matching
+from clsim.condensers.gradient_matching import GradientMatching
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
@@ -30,7 +30,7 @@ METHODS = {
     "dsac": gradient_matching.dsac,
 }
 ONE = {1: (1, 1)}
-RANDOM = Nets(0)
+RANDOM = EarlyNets(0)
 
 
 def plain_gradient(net: Net, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -81,11 +81,11 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(
     material = material_of(pool_of(6), operations)
     synthetic = synthetic_of(material, 6)
     before = synthetic.images.detach().clone()
-    loss = Matching(ONE, RANDOM, steps=3, warm=warm)(0, synthetic, material)
+    loss = GradientMatching(ONE, RANDOM, steps=3, warm=warm)(0, synthetic, material)
     assert abs(float(loss)) < 1e-9
     torch.testing.assert_close(synthetic.images.detach(), before, rtol=0, atol=1e-7)
     away = synthetic_of(material, 6, noise=0.5)
-    assert Matching(ONE, RANDOM, warm=warm)(0, away, material) > 0.1
+    assert GradientMatching(ONE, RANDOM, warm=warm)(0, away, material) > 0.1
     assert away.images.grad is not None
     assert away.images.grad.abs().sum() > 1e-3
 
@@ -96,7 +96,7 @@ def test_loss_and_gradient_are_those_of_a_plain_recomputation(together: bool) ->
     material = material_of(pool)
     synthetic = synthetic_of(material, 2, noise=0.4)
     start = synthetic.images.detach().clone()
-    loss = Matching(ONE, RANDOM, warm=(0, 0) if together else None)(0, synthetic, material)
+    loss = GradientMatching(ONE, RANDOM, warm=(0, 0) if together else None)(0, synthetic, material)
     material.begin(0)
     net = material.fresh()
     wanted = [everything_of(pool, net, c) for c in range(CLASSES)]
@@ -154,7 +154,7 @@ def test_dcc_equals_dc_with_one_class() -> None:
         material.columns, material.targets = torch.arange(CLASSES), torch.tensor([1])
         x = one.prepare(one.data.x[:2]) + 0.5
         synthetic = Synthetic(x, torch.zeros(2, dtype=torch.int64), material, lr=0.1, momentum=0.5)
-        losses = [float(Matching(ONE, RANDOM, steps=2, net_momentum=0.5, warm=warm)(0, synthetic, material))]
+        losses = [float(GradientMatching(ONE, RANDOM, steps=2, net_momentum=0.5, warm=warm)(0, synthetic, material))]
         sets.append((losses, synthetic.images.detach()))
     assert sets[0][0][0] > 0.01
     assert_same(sets[0], sets[1])
@@ -165,7 +165,7 @@ def test_with_several_classes_dcc_is_not_dc_and_its_warm_up_is() -> None:
     for warm in (None, (1, 1), (1, 9), (0, 9)):
         material = material_of(pool_of(6))
         synthetic = synthetic_of(material, 2, noise=0.5)
-        Matching(ONE, RANDOM, steps=2, warm=warm)(0, synthetic, material)
+        GradientMatching(ONE, RANDOM, steps=2, warm=warm)(0, synthetic, material)
         sets.append(synthetic.images.detach())
     apart, half, whole, none = sets
     assert torch.equal(apart, whole)
@@ -186,7 +186,9 @@ def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None
     losses = []
     for warm in ((1, 1), (0, 0)):
         material = material_of(pool_of(6))
-        losses.append(float(Matching(ONE, RANDOM, warm=warm)(0, synthetic_of(material, 2, noise=0.5), material)))
+        losses.append(
+            float(GradientMatching(ONE, RANDOM, warm=warm)(0, synthetic_of(material, 2, noise=0.5), material))
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
@@ -197,11 +199,11 @@ def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPa
     )
     for each, table, wanted in ((1, gradient_matching.LOOPS, []), (1, gradient_matching.CONTRASTIVE_LOOPS, 9 * [5])):
         material = material_of(pool_of(4))
-        Matching(table, RANDOM)(0, synthetic_of(material, each), material)
+        GradientMatching(table, RANDOM)(0, synthetic_of(material, each), material)
         assert trained == wanted
         trained.clear()
     material = material_of(pool_of(12))
-    Matching(gradient_matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
+    GradientMatching(gradient_matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
     assert trained == 9 * [50]
 
 
@@ -210,7 +212,7 @@ def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gradient_matching, "train", lambda *args: trained.append(args[-1]))
     material = material_of(pool_of(6))
     synthetic = synthetic_of(material, 2, noise=0.3)
-    method = Matching({1: (3, 7)}, RANDOM)
+    method = GradientMatching({1: (3, 7)}, RANDOM)
     still = synthetic.copy(synthetic.images)
     loss = method(0, still, material)
     assert not trained
@@ -221,7 +223,7 @@ def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyP
     assert not torch.equal(still.images, synthetic.images)
     material.begin(0)
     moving = synthetic_of(material, 2, noise=0.3)
-    assert torch.equal(loss, Matching({1: (1, 7)}, RANDOM)(0, moving, material))
+    assert torch.equal(loss, GradientMatching({1: (1, 7)}, RANDOM)(0, moving, material))
 
 
 def test_between_the_steps_the_net_trains_on_the_synthetic_images() -> None:
@@ -245,7 +247,7 @@ def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_comp
     torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, activations.var((0, 2, 3)))
     synthetic = synthetic_of(material, 8)
-    assert abs(float(Matching(ONE, RANDOM, steps=2)(0, synthetic, material))) < 1e-9
+    assert abs(float(GradientMatching(ONE, RANDOM, steps=2)(0, synthetic, material))) < 1e-9
 
 
 def test_no_batch_is_a_single_sample_left_over() -> None:
@@ -272,7 +274,7 @@ def test_more_iterations_lower_the_loss(together: bool) -> None:
     """In nets that the images were not made with."""
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 5, 40):
-        method = Matching(ONE, RANDOM, real=10, warm=(0, 0) if together else None)
+        method = GradientMatching(ONE, RANDOM, real=10, warm=(0, 0) if together else None)
         made = synthesise(pool, 6, method, Making(iterations, 0.5, start="noise", augment=()), rng=generator())
         found.append(loss_of(made, method, pool))
     assert found[2] < 0.8 * found[1] < 0.8 * found[0]

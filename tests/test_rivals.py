@@ -26,7 +26,7 @@ from clsim.learners.semi.ccic import Ccic, apart, hardest_triplets
 from clsim.learners.semi.comatch import CoMatching, graph_loss
 from clsim.learners.semi.mixing import Anchoring, Mixing, mixture, turned
 from clsim.learners.semi.pseudolabels import Fixed, PseudoLabels
-from clsim.learners.semi.unlabelled import SemiSgd, Step, marginal, ramp, still_norm
+from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal, ramp, still_norm
 from clsim.learners.sgd import Sgd
 from clsim.models import nets
 from clsim.objectives.guesses import Alignment, beta, confident, one_hot, soft_cross_entropy, squared_error
@@ -56,7 +56,7 @@ def second_experience(setup: Setup, learner: Any) -> Experience:
     return stream.experience(1)
 
 
-def step_of(setup: Setup, progress: float = 1.0) -> Step:
+def step_of(setup: Setup, progress: float = 1.0) -> SemiStep:
     """Six labelled samples, two of them from memory, and eight unlabelled ones, of the second of two tasks."""
     stream = _stream(False)
     first, second = stream.experience(0), stream.experience(1)
@@ -68,7 +68,7 @@ def step_of(setup: Setup, progress: float = 1.0) -> Step:
     )
     assert second.unlabelled is not None
     unlabelled = second.unlabelled[:8]
-    return Step(known, 4, unlabelled, setup.net.visible[unlabelled.task], progress)
+    return SemiStep(known, 4, unlabelled, setup.net.visible[unlabelled.task], progress)
 
 
 def logits_of(setup: Setup, x: Tensor, columns: slice) -> Tensor:
@@ -76,7 +76,7 @@ def logits_of(setup: Setup, x: Tensor, columns: slice) -> Tensor:
     return setup.net.head(setup.net.features(setup.transform.plain(x)))[:, columns]
 
 
-def supervised(setup: Setup, step: Step) -> Tensor:
+def supervised(setup: Setup, step: SemiStep) -> Tensor:
     """Cross-entropy of each sample within its task, by hand: the mean over labelled ∪ memory."""
     losses = [
         F.cross_entropy(
@@ -377,13 +377,13 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
     setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, labels=labels))
     learner = registry.component("learners", "fixmatch")(setup, threshold=0.0)
     guessed, taught = [], []
-    loss: Callable[[Step], Any] = learner._loss
+    loss: Callable[[SemiStep], Any] = learner._loss
 
     class Spy:
         def begin(self, experience: Experience) -> None:
             pass
 
-        def __call__(self, step: Step) -> Any:
+        def __call__(self, step: SemiStep) -> Any:
             guessed.append(step.guess(torch.zeros(len(step.unlabelled), 4))[0].tolist())
             terms, passed = loss(step)
             # nor do unlabelled samples say that nothing is of another class
@@ -415,11 +415,11 @@ def test_with_their_terms_switched_off_a_step_is_one_of_experience_replay(
     other = dataclasses.replace(setup, net=copy.deepcopy(setup.net))
     replay = Sgd(other)
     replay.schedule(1)
-    seen: list[Step] = []
-    loss: Callable[[Step], Any] = learner._loss
+    seen: list[SemiStep] = []
+    loss: Callable[[SemiStep], Any] = learner._loss
 
     class Spy:
-        def __call__(self, step: Step) -> Any:
+        def __call__(self, step: SemiStep) -> Any:
             seen.append(step)
             return loss(step)
 

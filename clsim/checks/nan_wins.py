@@ -21,11 +21,11 @@ def no_nan_wins() -> Iterator[None]:
 
     A rising sort does not: there NaN comes last.
     """
-    with _Watch():
+    with _Comparisons():
         yield
 
 
-class _Watch(TorchFunctionMode):
+class _Comparisons(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")

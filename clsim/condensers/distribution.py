@@ -52,10 +52,10 @@ def dm(
     Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
     """
     making = Making(iterations, lr, momentum, start, clip, model, augment)
-    return synthesise(pool, budget, Matching(real), making, rng=rng)
+    return synthesise(pool, budget, MeanMatching(real), making, rng=rng)
 
 
-class Matching:
+class MeanMatching:
     """One iteration of DM, all classes in one batch. Final.
 
     Args:

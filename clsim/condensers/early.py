@@ -54,7 +54,7 @@ def direction(parameters: Sequence[Tensor], rng: torch.Generator) -> list[Tensor
     return found
 
 
-class Nets:
+class EarlyNets:
     """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
 
     Args:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.condensers.early import BATCH, LR, Nets
+from clsim.condensers.early import BATCH, LR, EarlyNets
 from clsim.condensers.gradient_matching import least
 from clsim.condensers.inner_steps import freeze_norms, gradient, logits, losses, parts, ready
-from clsim.condensers.synthesis import Change, Making, Material, Synthetic, synthesise
+from clsim.condensers.synthesis import Augment, Making, Material, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError, nearest
 from clsim.models.nets import Net
@@ -81,7 +81,7 @@ def idc(
         times that a sample.
     Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022).
     """
-    nets = Nets(early_nets, early_epochs, perturb)
+    nets = EarlyNets(early_nets, early_epochs, perturb)
     method = Formation(nets, real=real, most=most, steps=steps, samples=samples, distance=distance)
     rate = lr or lr_scale * pixel_rate(pool, budget, 5e-3)
     making = Making(iterations, rate, momentum, start, True, model, augment, factor)
@@ -167,7 +167,7 @@ class Formation:
 
     def __init__(
         self,
-        nets: Nets,
+        nets: EarlyNets,
         *,
         real: int = 64,
         most: int = 128,
@@ -228,7 +228,7 @@ def difference(real: Sequence[Tensor], synthetic: Sequence[Tensor], *, squared: 
     return torch.stack([(d.square() if squared else d.abs()).sum() for d in between]).sum()
 
 
-def all_in_turn(material: Material, names: Sequence[str], n: int | None = None) -> Change:
+def all_in_turn(material: Material, names: Sequence[str], n: int | None = None) -> Augment:
     """All the operations, one after the other, drawn now; as :meth:`Material.change`."""
     draws = [siamese.draw([name], n, material.rng) for name in names]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clsim.condensers.early import Nets
+from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import classes_apart, classes_together
 from clsim.condensers.inner_steps import freeze_norms, train
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
@@ -76,8 +76,8 @@ def dc(
     Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021),
         algorithm 1.
     """
-    nets = Nets(early_nets, early_epochs, perturb)
-    method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
+    nets = EarlyNets(early_nets, early_epochs, perturb)
+    method = GradientMatching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
     making = Making(iterations, lr, momentum, start, clip, model, ())
     return synthesise(pool, budget, method, making, rng=rng)
 
@@ -116,8 +116,8 @@ def dsa(
     Cost: as :func:`dc`.
     Source: Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
     """
-    nets = Nets(early_nets, early_epochs, perturb)
-    method = Matching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
+    nets = EarlyNets(early_nets, early_epochs, perturb)
+    method = GradientMatching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
     making = Making(iterations, lr, momentum, start, clip, model, augment)
     return synthesise(pool, budget, method, making, rng=rng)
 
@@ -160,9 +160,9 @@ def dcc(
     Cost: as :func:`dc`; outside the warm-up, the graph of all synthetic images is in memory at once.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    nets = Nets(early_nets, early_epochs, perturb)
+    nets = EarlyNets(early_nets, early_epochs, perturb)
     warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
-    method = Matching(
+    method = GradientMatching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
     making = Making(iterations, lr, momentum, start, clip, model, ())
@@ -204,16 +204,16 @@ def dsac(
     Cost: as :func:`dcc`.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    nets = Nets(early_nets, early_epochs, perturb)
+    nets = EarlyNets(early_nets, early_epochs, perturb)
     warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
-    method = Matching(
+    method = GradientMatching(
         CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
     )
     making = Making(iterations, lr, momentum, start, clip, model, augment)
     return synthesise(pool, budget, method, making, rng=rng)
 
 
-class Matching:
+class GradientMatching:
     """One iteration: a net, some steps of the images in it, and its training on them in between. Final.
 
     Args:
@@ -225,7 +225,7 @@ class Matching:
     def __init__(
         self,
         loops: Schedule,
-        nets: Nets,
+        nets: EarlyNets,
         *,
         real: int = 256,
         steps: int = 0,

@@ -26,7 +26,7 @@ from clsim.randomness import derive
 from clsim.selectors.combinators import quotas
 from clsim.spec import registry
 
-Change = Callable[[Tensor], Tensor]
+Augment = Callable[[Tensor], Tensor]
 
 
 class Material:
@@ -85,7 +85,7 @@ class Material:
         """A net of its own with weights drawn from ``seed``, for those that a method keeps."""
         return self._build(seed)
 
-    def change(self, n: int | None = None) -> Change:
+    def change(self, n: int | None = None) -> Augment:
         """One augmentation, drawn now: call it on real and on synthetic images, and both get the same.
 
         Args:

@@ -82,7 +82,7 @@ class Condensed:
         write(path, buffer.getvalue())
 
 
-class Look(Protocol):
+class CondenseWatch(Protocol):
     """Somebody who watches a set being made; see :class:`clsim.cli.condense.Easel`."""
 
     def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
@@ -120,7 +120,7 @@ class Keeper:
 
     path: Path | None
     key: str
-    look: Look
+    look: CondenseWatch
     seconds: float = 30.0
     classes: tuple[str, ...] = ()
     losses: tuple[float, float] | None = None
@@ -191,7 +191,7 @@ def condense(
     data_root: str | Path | None = None,
     state: Path | None = None,
     every: float = 30.0,
-    look: Look | None = None,
+    look: CondenseWatch | None = None,
 ) -> Condensed:
     """Make a set of ``ipc`` images a class out of a data set, and train nets on it.
 

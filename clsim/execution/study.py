@@ -48,7 +48,7 @@ class RunState:
     note: str = ""
 
 
-class Watch(Protocol):
+class StudyWatch(Protocol):
     """Somebody who watches a study."""
 
     def show(self, states: Sequence[RunState], left: float | None) -> None:
@@ -89,7 +89,7 @@ def study(
     runs: str | Path = "runs",
     data_root: str | Path | None = None,
     fresh: bool = False,
-    watch: Watch | None = None,
+    watch: StudyWatch | None = None,
 ) -> StudyResult:
     """Run a grid; what was finished before is read, not run again.
 
@@ -135,7 +135,7 @@ def carry_out(
     *,
     data_root: str | Path | None = None,
     fresh: bool = False,
-    watch: Watch | None = None,
+    watch: StudyWatch | None = None,
 ) -> StudyResult:
     """Every run of a plan that is not finished, on an engine.
 
@@ -177,7 +177,7 @@ class _Supervisor:
         self._looked = 0.0
         self._failures: dict[str, RunFailure] = {}
 
-    def run(self, watch: Watch | None) -> dict[str, RunFailure]:
+    def run(self, watch: StudyWatch | None) -> dict[str, RunFailure]:
         """To the end of every run; the failures by fingerprint."""
         self._engine.submit(list(self._jobs.values()))
         while self._jobs:

@@ -22,7 +22,7 @@ class Draft(Protocol):
         """The images as they would be kept now."""
 
 
-class Watch(Protocol):
+class DraftWatch(Protocol):
     """Somebody who watches a condenser at work, and keeps its state."""
 
     def resume(self) -> dict[str, Any] | None:

@@ -19,10 +19,10 @@ from clsim.models.nets import Net, evaluating
 from clsim.pool.dropout import Dropped
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.gradients import Gradients
-from clsim.pool.scoring import History, Nets, Trains
+from clsim.pool.scoring import History, ScoringNets, Trains
 
 if TYPE_CHECKING:
-    from clsim.pool.draft import Watch
+    from clsim.pool.draft import DraftWatch
 
 __all__ = ["Cost", "History", "Pool", "Selection", "Selector", "Trains"]
 
@@ -84,12 +84,12 @@ class Pool:
         query: Exemplars | None = None,
         private: Exemplars | None = None,
         incoming: Exemplars | None = None,
-        watch: Watch | None = None,
+        watch: DraftWatch | None = None,
     ) -> None:
         self.data = data
         self.prepare, self.precision, self.watch = prepare, precision, watch
         self.cost = Cost() if cost is None else cost
-        self._nets = Nets(data if labelled is None else concatenate([data, labelled]), net, trainer)
+        self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # in the pool that this one is a part of
         self._batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None

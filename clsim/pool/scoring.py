@@ -42,7 +42,7 @@ class Trains(Protocol):
         """On the labelled ones."""
 
 
-class Nets:
+class ScoringNets:
     """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final."""
 
     def __init__(self, data: Exemplars, net: Net | None, trainer: Trains | None) -> None:

@@ -27,7 +27,7 @@ MARKERS = "os^DvPX<>"
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How one label is drawn, in every figure of a report: no two look alike, and none differ by colour alone."""
 
     color: str
@@ -150,10 +150,10 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     return found
 
 
-def looks(labels: Iterable[str]) -> dict[str, Look]:
+def looks(labels: Iterable[str]) -> dict[str, LineStyle]:
     """A look for each label, in the order of their first occurrence."""
     cycles = zip(itertools.cycle(COLORS), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
-    return {label: Look(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
+    return {label: LineStyle(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:

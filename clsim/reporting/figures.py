@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from clsim.reporting import svg
-from clsim.reporting.curves import Look, Series, band, mean
+from clsim.reporting.curves import LineStyle, Series, band, mean
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
 
@@ -35,7 +35,7 @@ def panel(
     return ax
 
 
-def curve(ax: Axes, values: np.ndarray, look: Look, label: str) -> None:
+def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
     """Mean over seeds of (seeds, T) values, over the experiences; band = 95 % t interval over three seeds or more."""
     size, line = values.shape[1], mean(values, 0)
     x, every = np.arange(1, size + 1), max(size // 10, 1)
@@ -77,7 +77,7 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
     ax.tick_params(length=0, labelrotation=0)
 
 
-def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -> None:
+def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyle]) -> None:
     """Final accuracy against the size of memory; level lines for what has none.
 
     The axis spans what has a memory: a level far off is written at the edge, so that the others can be told apart.
@@ -111,7 +111,7 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, Look]) -
 
 
 def against_cost(
-    ax: Axes, points: Sequence[tuple[float, float, str, Look]], bounds: Sequence[tuple[float, float, Look]]
+    ax: Axes, points: Sequence[tuple[float, float, str, LineStyle]], bounds: Sequence[tuple[float, float, LineStyle]]
 ) -> None:
     """Accuracy against cost, and the Pareto front.
 
@@ -195,7 +195,7 @@ def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
     ax.tick_params(length=0, labelrotation=0)
 
 
-def swatch(look: Look) -> Markup:
+def swatch(look: LineStyle) -> Markup:
     """A legend's entry: the look alone, as SVG. By hand, as a page has many and a figure takes longer."""
     from matplotlib.markers import MarkerStyle
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
-from clsim.reporting.listing import Listing, Look
+from clsim.reporting.listing import Listing, Mark
 from clsim.reporting.report import Failed, ReportSpec, groups
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def to_markdown(listing: Listing) -> str:
     return f"**{escaped(listing.title)}**\n\n" + "\n".join(body) + "".join(f"\n\n{note}" for note in notes) + "\n"
 
 
-def _marked(text: str, look: Look) -> str:
+def _marked(text: str, look: Mark) -> str:
     return f"**{text}** \\{BEST}" if look == "best" else f"{text} \\{TIED}" if look == "tied" else text
 
 

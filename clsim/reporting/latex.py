@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from clsim.reporting.cells import BEST, TIED, Key
-from clsim.reporting.listing import Line, Listing, Look
+from clsim.reporting.listing import Line, Listing, Mark
 
 PREAMBLE = "% \\usepackage{booktabs}\n"
 
@@ -141,7 +141,7 @@ def _row(line: Line) -> str:
     return " & ".join([*labels, *(_entry(text, look) for text, look in line.marked)]) + " \\\\"
 
 
-def _entry(text: str, look: Look) -> str:
+def _entry(text: str, look: Mark) -> str:
     """A minus sign is not a hyphen."""
     shown = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped(text))
     return f"\\textbf{{{shown}}}" if look == "best" else shown + (TIE if look == "tied" else "")

@@ -12,7 +12,7 @@ from clsim.reporting.cells import Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.grids import mark
 
-Look = Literal["", "best", "tied"]
+Mark = Literal["", "best", "tied"]
 
 WIDEST = 12
 """Arms whose wins over each other are shown as a matrix; of more, the sums."""
@@ -29,11 +29,11 @@ class Line:
 
     labels: Sequence[str]
     entries: Sequence[str]
-    looks: Sequence[Look] = ()
+    looks: Sequence[Mark] = ()
     source: int = 0
 
     @property
-    def marked(self) -> list[tuple[str, Look]]:
+    def marked(self) -> list[tuple[str, Mark]]:
         """Entries with their looks."""
         return list(zip(self.entries, self.looks or [""] * len(self.entries), strict=True))
 
@@ -69,7 +69,7 @@ def of_table(table: Table) -> Listing:
     lines = []
     for key, found in table.rows.items():
         here = [found.get(column, Cell()) for column in table.columns]
-        looks: list[Look] = ["best" if cell.best else "tied" if cell.tied else "" for cell in here]
+        looks: list[Mark] = ["best" if cell.best else "tied" if cell.tied else "" for cell in here]
         lines.append(Line(key, [str(cell) for cell in here], looks, table.published.get(key, 0)))
     columns = [column or (table.title,) for column in table.columns]
     return Listing(table.title, table.row_names, columns, lines, table.notes)

@@ -17,7 +17,7 @@ from clsim.reporting import formats, latex, listing, searches
 from clsim.reporting.cells import BEST, TIED, Cell
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.grids import tables
-from clsim.reporting.listing import Listing, Look
+from clsim.reporting.listing import Listing, Mark
 from clsim.reporting.report import Failed, ReportSpec
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def to_console(shown: Listing) -> RichTable:
     return rich
 
 
-def _entry(text: str, look: Look) -> Text:
+def _entry(text: str, look: Mark) -> Text:
     """A mark of two characters, so that numbers stay in line."""
     ends = {"best": f" {BEST}", "tied": f" {TIED}", "": "  "}
     return Text(formats.plain(text) + ends[look], style="bold" if look == "best" else "")

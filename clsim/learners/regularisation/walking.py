@@ -11,7 +11,7 @@ from clsim.training.contract import Setup, Terms
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """One step, seen weight by weight; weights without a gradient are left out.
 
     Attributes:
@@ -26,7 +26,7 @@ class Step:
     falls: Weights
 
 
-def walk(setup: Setup, sgd: Sgd, batch: Exemplars, anchor: Weights, pull: Weights) -> Step:
+def walk(setup: Setup, sgd: Sgd, batch: Exemplars, anchor: Weights, pull: Weights) -> PathStep:
     """One step along the gradient of CE + Σ pull·(θ − anchor)²; without any pull there is no penalty."""
     net = setup.net
     terms = sgd.backward(sgd.prepare(batch, setup.memory.sample(batch, setup.pool)))
@@ -42,4 +42,4 @@ def walk(setup: Setup, sgd: Sgd, batch: Exemplars, anchor: Weights, pull: Weight
     sgd.apply()
     after = dict(net.named_parameters())
     falls = {name: -gradient * (after[name].detach() - before[name]) for name, gradient in gradients.items()}
-    return Step(terms, gradients, falls)
+    return PathStep(terms, gradients, falls)

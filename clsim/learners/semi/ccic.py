@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.learners.semi.mixing import Mixing
 from clsim.learners.semi.pseudolabels import WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, Step
+from clsim.learners.semi.unlabelled import SemiSgd, SemiStep
 from clsim.models.nets import evaluating
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -40,7 +40,7 @@ class Contrasts:
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """MixMatch on augmented samples; then the labelled ones and the first views of the others, not mixed."""
         m, n = len(step.labelled), len(step.unlabelled)
         x = self._weak(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), self._setup.randomness.augment)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, Step, marginal
+from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal
 from clsim.objectives.guesses import Alignment, confident, one_hot
 from clsim.randomness import derive
 from clsim.streams.stream import Experience
@@ -72,7 +72,7 @@ class CoMatching:
         self._bank.clear()
         self._align = Alignment(marginal(self._setup, experience), 32)
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled samples and three views pass together."""
         setup, rng, known, unlabelled = self._setup, self._setup.randomness.augment, step.labelled, step.unlabelled
         m, n = len(known), len(unlabelled)

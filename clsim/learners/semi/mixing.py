@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, Step, marginal, ramp, still_norm
+from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal, ramp, still_norm
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
 from clsim.randomness import derive
@@ -50,13 +50,13 @@ class Mixing:
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Views are guessed first; then all that was mixed passes together."""
         known, unlabelled, rng = step.labelled, step.unlabelled, self._setup.randomness.augment
         x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._views]), rng)
         return self.terms(step, x[: len(known)], x[len(known) :])
 
-    def terms(self, step: Step, known: Tensor, views: Tensor) -> tuple[Terms, int]:
+    def terms(self, step: SemiStep, known: Tensor, views: Tensor) -> tuple[Terms, int]:
         """Of augmented samples.
 
         Args:
@@ -129,7 +129,7 @@ class Anchoring:
             )
         self._align = Alignment(marginal(self._setup, experience), 128)
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """The anchor is guessed first; then all passes together: mixed, first strong views, and these rotated."""
         net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)
         task = step.unlabelled.task

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from clsim.errors import InputError
-from clsim.learners.semi.unlabelled import SemiSgd, Step, ramp
+from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, ramp
 from clsim.objectives.guesses import confident, one_hot
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
@@ -35,7 +35,7 @@ class PseudoLabels:
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled and unlabelled samples pass together."""
         setup, known, unlabelled = self._setup, step.labelled, step.unlabelled
         x = self._weak(torch.cat([known.x, unlabelled.x]), setup.randomness.augment)
@@ -69,7 +69,7 @@ class Fixed:
     def begin(self, experience: Experience) -> None:
         """Nothing to prepare."""
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled samples and both views pass together."""
         net, rng = self._setup.net, self._setup.randomness.augment
         known, unlabelled = step.labelled, step.unlabelled

@@ -24,7 +24,7 @@ from clsim.training.contract import Batch, Setup, Terms
 
 
 @dataclass(frozen=True)
-class Step:
+class SemiStep:
     """What one step learns from, raw.
 
     Attributes:
@@ -63,7 +63,7 @@ class Loss(Protocol):
     def begin(self, experience: Experience) -> None:
         """Before the first step of an experience."""
 
-    def __call__(self, step: Step) -> tuple[Terms, int]:
+    def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """The terms, and how many samples went forward through the net for them."""
 
 
@@ -154,7 +154,7 @@ class SemiSgd:
         known = current if old is None else concatenate([current, old])
         allowed = setup.net.visible[batch.task] & self._guessed
         with setup.precision():
-            terms, passed = self._loss(Step(known, len(current), batch, allowed, self._step / self._steps))
+            terms, passed = self._loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
         if self._ema:
             self._follow()
