@@ -24,8 +24,6 @@ from clsim.pool.scoring import History, ScoringNets, Trains
 if TYPE_CHECKING:
     from clsim.pool.draft import DraftWatch
 
-__all__ = ["Cost", "History", "Pool", "Selection", "Selector", "Trains"]
-
 
 @dataclass(frozen=True)
 class Selection:

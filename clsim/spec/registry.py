@@ -24,14 +24,11 @@ from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
-from clsim.spec.components import ALIASES, BUFFER_DEFAULTS, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OVER_ALL
 
 _PACKAGE = Path(__file__).parent.parent
 
 FILES = ("scenarios", "strategies", "reports", "studies")
-
-
-__all__ = ["ALIASES", "BUFFER_DEFAULTS", "COMBINATORS", "COMPONENTS", "Entry", "component", "entries", "find_file"]
 
 
 def find_file(kind: str, name: str) -> Path:

@@ -1,0 +1,233 @@
+"""``clsim condense``: a set that is a data set again, a command that survives a kill, mistakes in one line."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import clsim
+from clsim.cli.main import main
+from clsim.errors import InputError
+from clsim.execution.condense import Keeper, Nobody, condense
+
+ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
+QUICK = ["--nets", "2", "--epochs", "2"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["clsim", "condense", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_the_set_loads_again_and_says_what_rounding_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *ARGUMENTS, *QUICK, "--sets", "2", "--out", "set.npz") == 0
+    printed = capsys.readouterr()
+    assert "20 images, 1,280 bytes → set.npz" in printed.out
+    assert "as stored, rounded to whole grey levels" in printed.out
+    assert "(2 sets × 2 nets)" in printed.out
+    assert "iteration 6/6 · loss" in printed.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["set-1.npz", "set-1.png", "set.npz", "set.png"]
+    assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
+    with np.load("set.npz") as file:
+        assert file["x_train"].dtype == np.uint8
+        assert np.bincount(file["y_train"]).tolist() == [2] * 10
+    settings = ["data.dataset=npz", "data.path=set.npz"]
+    record = clsim.run("split-digits", "finetune", settings=settings, data_root=tmp_path / "data", runs=tmp_path / "r")
+    assert record.data["finished"]
+    again = ["--dataset", "set.npz", "--method", "random", "--ipc", "1", "--nets", "0", "--data-root", str(tmp_path)]
+    assert call(monkeypatch, *again, "--out", "smaller.npz") == 0
+
+
+KILLS_ITSELF = """
+import os, signal, sys
+from pathlib import Path
+from clsim.execution import condense as module
+from clsim.cli.main import main
+
+class Dies(module.Keeper):
+    def step(self, done, total, loss, draft):
+        super().step(done, total, loss, draft)
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+module.Keeper = Dies
+sys.argv = ["clsim", "condense", *{arguments!r}]
+main()
+"""
+
+
+@pytest.mark.parametrize("method", ["dm", "dsa"])
+def test_a_killed_command_goes_on_and_makes_the_same_set(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS, "--method", method, "--nets", "0", "--every", "0", "--no-picture"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(clsim.__file__).parent.parent)}
+    code = KILLS_ITSELF.format(arguments=[*arguments, "--out", "killed.npz"])
+    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert died.returncode == -9, died.stderr
+    state = torch.load("killed.npz.state", weights_only=True)
+    assert state["iteration"] == 4
+    assert not Path("killed.npz").exists()
+    other = [a if a != "iterations=6" else "iterations=7" for a in arguments]
+    assert call(monkeypatch, *other, "--out", "killed.npz") == 2  # another set's state
+    assert call(monkeypatch, *arguments, "--out", "killed.npz") == 0
+    assert call(monkeypatch, *arguments, "--out", "whole.npz") == 0
+    with np.load("killed.npz") as killed, np.load("whole.npz") as whole:
+        for name in whole.files:
+            assert np.array_equal(killed[name], whole[name])
+    assert not Path("killed.npz.state").exists()
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"no state")
+    with pytest.raises(InputError, match="cannot be read"):
+        Keeper(tmp_path / "state", "key", Nobody()).resume()
+    torch.save({"clsim": clsim.__version__, "key": "other"}, tmp_path / "state")
+    with pytest.raises(InputError, match="found the state of another set"):
+        Keeper(tmp_path / "state", "key", Nobody()).resume()
+
+
+def test_each_set_adds_a_row_with_the_command_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS, *QUICK, "--no-picture", "--no-augment", "--option", "augment=['crop', 'scale']"]
+    assert call(monkeypatch, *arguments, "--sets", "2", "--csv", "rows.csv", "--out", "set.npz") == 0
+    printed = capsys.readouterr().out
+    assert (
+        call(monkeypatch, *ARGUMENTS[:6], "--method", "random", "--nets", "0", "--csv", "rows.csv", "--out", "r.npz")
+        == 0
+    )
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        first, second, picked = csv.DictReader(file)
+    assert (first["seed"], second["seed"]) == ("0", "1")
+    assert f"loss {float(second['loss']):.5g}" in printed
+    assert (picked["method"], picked["accuracy"], picked["loss"]) == ("random", "", "")
+    words = shlex.split(second["command"])
+    assert words[:2] == ["clsim", "condense"]
+    assert call(monkeypatch, *words[2:], "--no-picture", "--csv", "again.csv", "--out", "again.npz") == 0
+    with Path("again.csv").open(newline="", encoding="utf-8") as file:
+        (again,) = csv.DictReader(file)
+    assert {**again, "seconds": ""} == {**second, "seconds": ""}
+
+
+def test_some_classes_smaller_images_and_a_narrow_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8), "y_train": np.arange(40) % 4}
+    tests = {"x_test": rng.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8), "y_test": np.arange(12) % 4}
+    np.savez("own.npz", **arrays, **tests)
+    narrowed = ["--classes", "3, 0", "--size", "8", "--model-option", "width=4", "--option", "iterations=1"]
+    arguments = ["--dataset", "own.npz", "--ipc", "2", *narrowed, "--data-root", str(tmp_path), "--threads", "1"]
+    assert call(monkeypatch, *arguments, *QUICK, "--csv", "rows.csv", "--out", "set.npz") == 0
+    with np.load("set.npz") as file:
+        assert file["x_train"].shape == (4, 3, 8, 8)
+        assert sorted(file["y_train"].tolist()) == [0, 0, 1, 1]
+        assert file["y_test"].tolist() == [1, 0, 1, 0, 1, 0]  # of 3 and 0, in the order of the test part
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    words = shlex.split(row["command"])
+    assert all(word in words for word in narrowed)
+    call(monkeypatch, *words[2:], "--data-root", str(tmp_path), "--csv", "rows.csv", "--out", "again.npz")
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        first, again = csv.DictReader(file)
+    assert {**first, "seconds": ""} == {**again, "seconds": ""}
+
+
+def test_a_state_is_of_its_classes_size_and_model(tmp_path: Path) -> None:
+    """Each decides what is made: the state of a set without it is refused."""
+    state = tmp_path / "state"
+
+    class Stops(Nobody):
+        def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+    def make(look: Nobody, **options: Any) -> None:
+        condense("digits", ipc=1, per_class=5, nets=0, threads=1, state=state, every=0, look=look, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Stops(), options={"iterations": 3})
+    for other in ({"classes": ["0", "1"]}, {"size": 16}, {"model_options": {"width": 8}}):
+        with pytest.raises(InputError, match="found the state of another set"):
+            make(Nobody(), options={"iterations": 3}, **other)
+    make(Nobody(), options={"iterations": 3})
+
+
+@pytest.mark.parametrize(("epochs", "augment", "expected"), [(0, True, 1000), (0, False, 300), (7, True, 7)])
+def test_nets_are_trained_as_long_as_in_the_papers_unless_it_is_said(
+    epochs: int, augment: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("clsim.execution.condense.accuracy", lambda *args: asked.append(args[3]) or 0.5)
+    condense("digits", "random", ipc=1, per_class=5, nets=2, epochs=epochs, augment=augment, threads=1)
+    assert [training.epochs for training in asked] == [expected, expected]
+    assert all(bool(training.augment) is augment for training in asked)
+
+
+def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
+    state = torch.get_rng_state()
+    options = {"iterations": 2}
+    first, again, other = (
+        condense("digits", "dm", ipc=2, per_class=10, options=options, nets=1, epochs=1, seed=s, threads=1)
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(first.exemplars.x, again.exemplars.x)
+    assert first.accuracies == again.accuracies
+    assert not torch.equal(first.exemplars.x, other.exemplars.x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "dn"], "did you mean"),
+        (["--dataset", "cifar1"], "did you mean 'cifar10'"),
+        (["--dataset", "no.npz"], "no file 'no.npz'"),
+        (["--out", "set.txt"], "allowed: a name that ends in .npz"),
+        (["--out", "nowhere/set.npz"], "no folder 'nowhere'"),
+        (["--option", "iteration=2"], "did you mean 'iterations'"),
+        (["--precision", "fp8"], "allowed: fp32, bf16"),
+        (["--model", "convnet4"], "did you mean 'convnet3'"),
+        (["--model-option", "widht=8"], "did you mean 'width'"),
+        (["--model-option", "width"], "--model-option: found 'width', allowed: NAME=VALUE, as in width=64"),
+        (["--classes", "0,11"], "classes: found '11'"),
+        (["--classes", "3"], "classes: found 1, allowed: two or more"),
+        (["--classes", "3,4,3"], "classes: found '3' twice"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "--dataset", "digits", "--nets", "0", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+
+
+def test_files_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("condensed.npz").write_bytes(b"")
+    assert call(monkeypatch, "--dataset", "digits") == 2
