@@ -283,8 +283,8 @@ def test_a_million_features_take_less_than_three_times_their_own_memory(tmp_path
         out[start : start + 100_000] = rng.normal(size=(100_000, d))
     del out
     code = (
-        "import sys, torch; from clsim.cli import main; from clsim.training import machine; sys.argv = ['clsim', 'select', '--features', 'x.npy', "
-        "'--budget', '30']\ntry: main.main()\n"
+        "import sys, torch; from clsim.cli import main; from clsim.training import machine; "
+        "sys.argv = ['clsim', 'select', '--features', 'x.npy', '--budget', '30']\ntry: main.main()\n"
         "except SystemExit as e: print(machine.peak_bytes(torch.device('cpu')), e.code or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
