@@ -2,7 +2,7 @@
 
 >>> import clsim
 >>> sorted(clsim.__all__)[:4]
-['Buffer', 'Exemplars', 'InputError', 'Picks']
+['Batch', 'Buffer', 'Exemplars', 'Experience']
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from clsim.api import run as run
     from clsim.checks.condensers import check_condenser as check_condenser
     from clsim.checks.learners import check_learner as check_learner
+    from clsim.checks.learners import check_objective as check_objective
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
     from clsim.execution.study import study as study
+    from clsim.learners.sgd import Sgd as Sgd
     from clsim.memory.buffer import Buffer as Buffer
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
     from clsim.spec.run import RunSpec as RunSpec
+    from clsim.streams.stream import Experience as Experience
+    from clsim.training.contract import Batch as Batch
+    from clsim.training.contract import Learner as Learner
+    from clsim.training.contract import Objective as Objective
+    from clsim.training.contract import Setup as Setup
+    from clsim.training.contract import Terms as Terms
 
 _PLACES = {
     "run": "clsim.api",
@@ -35,6 +43,7 @@ _PLACES = {
     "Picks": "clsim.execution.select",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",
+    "check_objective": "clsim.checks.learners",
     "check_selector": "clsim.checks.selectors",
     "InputError": "clsim.errors",
     "Exemplars": "clsim.pool.exemplars",
@@ -45,6 +54,13 @@ _PLACES = {
     "RunRecord": "clsim.records.store",
     "Store": "clsim.records.store",
     "study": "clsim.execution.study",
+    "Learner": "clsim.training.contract",
+    "Objective": "clsim.training.contract",
+    "Setup": "clsim.training.contract",
+    "Batch": "clsim.training.contract",
+    "Terms": "clsim.training.contract",
+    "Experience": "clsim.streams.stream",
+    "Sgd": "clsim.learners.sgd",
 }
 __all__ = list(_PLACES)
 

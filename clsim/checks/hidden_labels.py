@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.checks.learners import setup_of, snapshot, train_on
+from clsim.checks.learners import snapshot, train_on
 from clsim.checks.samples import CLASSES, CPU, CheckFailed, clusters
+from clsim.checks.setups import setup_of
 from clsim.spec.tables import LabelsSpec, StreamSpec
 from clsim.streams.part import Part
 from clsim.streams.stream import Stream

@@ -1,4 +1,4 @@
-"""The contract of a learner."""
+"""The contract of a learner, and of an objective as plain SGD minimises it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,35 @@ import io
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clsim.checks.samples import CLASSES, CPU, SHAPE, CheckFailed, body, clusters, convolutional, exemplars
-from clsim.data.augmentation import Transform
+from clsim.checks.samples import CLASSES, CPU, CheckFailed, Model, body, clusters, convolutional, exemplars
+from clsim.checks.setups import setup_of
 from clsim.errors import InputError
-from clsim.memory.buffer import Buffer
-from clsim.models import nets
-from clsim.pool.pool import Cost
-from clsim.randomness import Randomness
-from clsim.selectors.random import random as random_selector
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import LabelsSpec, MemorySpec, OptimizerSpec, TrainingSpec
+from clsim.learners.sgd import Loss, Sgd
 from clsim.streams.stream import Experience
-from clsim.training.contract import Learner, Setup, incoming
-
-Model = Callable[[nets.Shape], nn.Module]
+from clsim.training.contract import Learner, Setup
 
 
 def check_learner(make: Callable[[Setup], Learner]) -> None:
     """Everything that a learner promises, on two easy experiences.
 
     Args:
-        make: the learner's class, its options bound.
+        make: the learner's class (or a function that makes one), its options bound.
 
     Raises:
         CheckFailed: at the first broken promise.
     """
     model: Model = body
     try:
-        make(setup_of(body, buffered=True))
+        made: object = make(setup_of(body, buffered=True))
     except InputError:  # it may need feature maps; if it refuses those too, its own message says so
         model = convolutional
+        made = make(setup_of(model, buffered=True))
+    if not isinstance(made, Learner):
+        raise CheckFailed(
+            f"made a {type(made).__name__}, which is no clsim.Learner; allowed: a class derived from clsim.Learner"
+        )
     setup, learner = _learn(make, model, buffered=True)
     _check_terms(make, model)
     _check_predictions(setup, learner)
@@ -47,13 +44,25 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     _learn(make, model, buffered=False)
 
 
+def check_objective(objective: Loss) -> None:
+    """Everything that an objective promises, on two easy experiences.
+
+    Args:
+        objective: its class, or a function of net and batch.
+
+    Raises:
+        CheckFailed: at the first broken promise.
+    """
+    check_learner(lambda setup: Sgd(setup, objective=objective))
+
+
 def _check_terms(make: Callable[[Setup], Learner], model: Model) -> None:
     setup = setup_of(model, buffered=True)
     learner, experience = make(setup), _experience(0)
     untouched = {name: column.clone() for name, column in experience.train.columns().items()}
     state = torch.get_rng_state()
     learner.begin(experience)
-    terms = learner.observe(incoming(learner, experience)[:10])
+    terms = learner.observe(learner.incoming(experience)[:10])
     if not torch.equal(state, torch.get_rng_state()):
         raise CheckFailed("observe drew from torch's global generator; all randomness must come from setup.randomness")
     if not isinstance(terms, dict):
@@ -147,7 +156,7 @@ def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate:
 
 def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate: bool = False) -> None:
     """An experience as the loop does it, two classes each; with predictions in between if asked."""
-    samples = incoming(learner, experience)
+    samples = learner.incoming(experience)
     learner.begin(experience)
     for epoch in range(setup.spec.training.epochs):
         for start in range(0, len(samples), 10):
@@ -156,25 +165,6 @@ def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate
                 learner.predict(experience.train.x[:7], experience.train.task[:7])
     setup.memory.after_experience(experience.train, 2 * experience.position + 2, setup.pool)
     learner.finish(experience)
-
-
-def setup_of(model: Model = body, *, buffered: bool) -> Setup:
-    """Small net, transform and memory of a run on two tasks of two classes."""
-    spec = RunSpec(
-        training=TrainingSpec(epochs=5),
-        optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
-        memory=MemorySpec(buffer="random" if buffered else "none", capacity=20),
-        labels=LabelsSpec(fraction=1.0),
-    )
-    randomness, cost = Randomness(7, CPU), Cost()
-    memory = Buffer(spec.memory, random_selector if buffered else None, rng=randomness.memory, cost=cost)
-    visible = torch.tensor([[True, True, False, False], [False, False, True, True]])
-    transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
-
-    def fresh(seed: int) -> nets.Net:
-        return nets.build(model, SHAPE, visible, seed, CPU)
-
-    return Setup(spec, fresh(0), fresh, memory, transform, randomness, cost)
 
 
 def _experience(position: int) -> Experience:

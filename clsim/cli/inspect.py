@@ -133,7 +133,7 @@ def _show_run(folder: Path) -> None:
 
 def check(
     name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
-    kind: Annotated[str, typer.Option(help="selectors, condensers or learners.")] = "selectors",
+    kind: Annotated[str, typer.Option(help="selectors, condensers, learners or objectives.")] = "selectors",
     acquisition: Annotated[
         bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
     ] = False,
@@ -148,6 +148,7 @@ def check(
         "selectors": selectors.check_selector,
         "condensers": condensers.check_condenser,
         "learners": learners.check_learner,
+        "objectives": learners.check_objective,
     }
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")

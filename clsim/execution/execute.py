@@ -39,7 +39,7 @@ def execute(
             return record
 
     from clsim.data import datasets, foreign
-    from clsim.interop import avalanche
+    from clsim.interop import benchmarks
     from clsim.streams import build
     from clsim.training import loop, machine
     from clsim.training.progress import Quiet
@@ -56,7 +56,7 @@ def execute(
                 outside = foreign.images(other, shape, spec.data, root, progress=shown)
             stream = build.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
         else:
-            stream = avalanche.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
+            stream = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(store, spec) or loop.train(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from clsim.errors import InputError
 from clsim.models import optimizers
-from clsim.models.nets import Net, evaluating
+from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars, batch_count, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Objective, Setup, Stateless, Terms
+from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
+
+Loss = Objective | type[Objective] | Callable[[Net, Batch], Terms]
+"""What may stand for an objective: the object, its class, or a function of net and batch."""
 
 
-class Sgd:
+class Sgd(Learner):
     """Gradient steps on an objective of new and replayed samples. Final.
 
     Fine-tuning without a memory, experience replay with one; joint and cumulative training on a stream that is
@@ -26,21 +31,21 @@ class Sgd:
         setup: net, memory, transform, generators.
         beside: a further module that learns along, such as a projection head.
         objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
-            net and batch, or a class built with the setup); or, from Python, an objective itself.
+            net and batch, or a class built with the setup); or, from Python, any of these itself.
     """
 
-    def __init__(self, setup: Setup, *, objective: str | Objective = "replay", beside: nn.Module | None = None) -> None:
+    def __init__(self, setup: Setup, *, objective: str | Loss = "replay", beside: nn.Module | None = None) -> None:
+        super().__init__(setup)
         self.net: Net = setup.net
         self._beside = nn.Sequential() if beside is None else beside
         self._parameters = [*self.net.parameters(), *self._beside.parameters()]
-        self._setup = setup
         self.optimizer = self._fresh_optimizer()
-        self.objective = _named(objective, setup) if isinstance(objective, str) else objective
+        self.objective = _built(objective, setup)
         self._step = self._steps = 0
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
-        training = self._setup.spec.training
+        training = self.setup.spec.training
         self.objective.begin(experience)
         batches = batch_count(len(experience.train), training.batch_size)
         self.schedule(batches * training.epochs * training.passes)
@@ -48,12 +53,12 @@ class Sgd:
     def schedule(self, steps: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps."""
         self._step, self._steps = 0, steps
-        if self._setup.spec.optimizer.restart:
+        if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
-        return self.step(batch, self._setup.memory.sample(batch, self._setup.pool))
+        return self.step(batch, self.setup.memory.sample(batch, self.setup.pool))
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""
@@ -65,7 +70,7 @@ class Sgd:
         """Gradients of the objective, in place of those of the step before."""
         if not self.net.training:
             self.net.train()
-        with self._setup.precision():
+        with self.setup.precision():
             terms = self.objective(self.net, batch)
         return self._gradients(terms, len(batch.y))
 
@@ -83,34 +88,27 @@ class Sgd:
         for parameter in self._parameters:
             parameter.grad = None
         reduce(torch.add, terms.values()).backward()
-        self._setup.cost.forward_passes += passed
+        self.setup.cost.forward_passes += passed
         return {name: term.detach() for name, term in terms.items()}
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
-        return optimizers.build(self._setup.spec.optimizer, self._parameters, self.net.head.parameters())
+        return optimizers.build(self.setup.spec.optimizer, self._parameters, self.net.head.parameters())
 
     def apply(self) -> None:
         """One step of the optimizer along the gradients, at the rate of the schedule."""
-        rate = optimizers.rate(self._setup.spec.optimizer, self._step, self._steps, self._setup.plateau.falls)
+        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, self.setup.plateau.falls)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self._step += 1
-        self._setup.cost.steps += 1
+        self.setup.cost.steps += 1
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Let the objective keep what it wants to keep of the experience."""
         self.objective.finish(experience)
         return []
 
     def remember(self, samples: Exemplars) -> Exemplars:
-        """What of samples goes to memory, as the objective says."""
         return self.objective.remember(samples)
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, each under its own task."""
-        with evaluating(self.net), torch.no_grad(), self._setup.precision():
-            return self.net(self._setup.transform.plain(x), task)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and statistics of the net, the optimizer's state, the objective's."""
@@ -122,7 +120,6 @@ class Sgd:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
@@ -136,9 +133,22 @@ class Sgd:
             weight = joint_weight([new, old])
             if old.soft is not None:
                 soft = torch.cat([old.soft.new_full((len(new), old.soft.shape[1]), torch.nan), old.soft])
-        return Batch(self._setup.transform.train(x, self._setup.randomness.augment), y, task, len(new), weight, soft)
+        return Batch(self.setup.transform.train(x, self.setup.randomness.augment), y, task, len(new), weight, soft)
 
 
-def _named(name: str, setup: Setup) -> Objective:
-    found: Any = registry.component("objectives", name)
-    return found(setup) if isinstance(found, type) else Stateless(found)
+def _built(objective: str | Loss, setup: Setup) -> Objective:
+    """The objective that is meant by a name, a class of objectives, a function of net and batch, or an objective.
+
+    Raises:
+        InputError: if it is a class that is not derived from :class:`clsim.Objective`.
+    """
+    found: Any = registry.component("objectives", objective) if isinstance(objective, str) else objective
+    if isinstance(found, Objective):
+        return found
+    built = found(setup) if isinstance(found, type) else Stateless(found)
+    if not isinstance(built, Objective):
+        raise InputError(
+            f"learner.options.objective: {found.__name__} is a class that is no clsim.Objective; allowed: a function "
+            "of net and batch, or a class derived from clsim.Objective, which has defaults for all but the call"
+        )
+    return built

@@ -10,12 +10,11 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
-class AsymmetricCrossEntropy:
+class AsymmetricCrossEntropy(Objective):
     """Two cross-entropies, each with a softmax over classes of its own. Final.
 
     L = CE(new, C_now) + CE(memory, C_seen), weighted means each. C_now are the classes of the new samples of this very
@@ -60,19 +59,11 @@ class AsymmetricCrossEntropy:
             terms["memory"] = _over(self._seen, out[new:], batch.y[new:], weight[new:])
         return terms
 
-    def finish(self, experience: Experience) -> None:
-        """Nothing more to keep."""
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The classes seen so far, bool (classes,)."""
         return {"seen": self._seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._seen = state["seen"].to(self._seen.device, copy=True)
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
-from clsim.objectives.distillation import OldLogits, mean_of_new
+from clsim.objectives.distillation import Taught, mean_of_new
 from clsim.objectives.replay import cross_entropy
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Terms
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Batch, Setup, Terms
 
 
-class Attention:
+class Attention(Taught):
     """L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, on new samples. Final.
 
     q are attention maps by Grad-CAM, as vectors of length 1 (n, positions): with A the last feature maps, b the old
@@ -44,6 +38,7 @@ class Attention:
     """
 
     def __init__(self, setup: Setup, *, strength: float, attention_strength: float, temperature: float) -> None:
+        super().__init__(setup)
         self._setup = setup
         self._strength = strength
         self._attention_strength = attention_strength
@@ -51,7 +46,6 @@ class Attention:
         body = setup.net.body
         if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
             raise _without_maps(setup)
-        self.teacher = OldLogits(setup)
         self._layers = 0  # of the body, up to the maps
 
     def begin(self, experience: Experience) -> None:
@@ -95,22 +89,6 @@ class Attention:
         seen = attention(maps, logits.gather(1, likeliest), create_graph=True)[: batch.new]
         terms["attention"] = self._attention_strength * mean_of_new((seen - target).abs().sum(1), batch)
         return terms
-
-    def finish(self, experience: Experience) -> None:
-        """The net as it is becomes the old one."""
-        self.teacher.learn(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """The old net."""
-        return self.teacher.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self.teacher.load_state_dict(state)
 
 
 def attention(maps: Tensor, score: Tensor, *, create_graph: bool) -> Tensor:

@@ -13,9 +13,8 @@ from clsim.errors import InputError
 from clsim.models.nets import Net
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def fitted(logits: Tensor, y: Tensor, new: Tensor, seen: Tensor, ridge: float) -
     return Correction(new, numbers.detach().float())
 
 
-class Proportional:
+class Proportional(Objective):
     """L = (1 − λ)·CE + λ·KL(softmax(q°/T) ‖ softmax(o/T)), λ = n / (n + m). Final.
 
     n are the classes seen before, m those of the experience, and the divergence is over the n, on new and replayed
@@ -126,17 +125,12 @@ class Proportional:
         self._teacher.take(experience.classes)
         self.correction = Correction.none(self._old)
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The old net and its correction."""
         correction = {"classes": self.correction.classes, "numbers": self.correction.numbers}
         return {"teacher": self._teacher.state_dict(), "correction": correction}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._teacher.load_state_dict(state["teacher"])
         stored = {name: value.to(self._old.device) for name, value in state["correction"].items()}
         self.correction = Correction(stored["classes"], stored["numbers"])

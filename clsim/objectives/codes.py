@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.models.nets import Net
-from clsim.objectives.distillation import OldLogits, mean_of_new
+from clsim.objectives.distillation import Taught, mean_of_new
 from clsim.objectives.replay import cross_entropy
 from clsim.pool.exemplars import Exemplars, batches
 from clsim.pool.pool import Pool
 from clsim.randomness import derive
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Terms
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Batch, Setup, Terms
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class Autoencoder:
         return weight, bias - weight @ mean
 
 
-class Encoded:
+class Encoded(Taught):
     """L = CE + λ · LwF's distillation + α Σ_k mean (c_k(h) − c_k(h*))², on new samples. Final.
 
     c_k are the codes that the encoder of old task k makes of the features, (new, code); h* are the features that the
@@ -104,16 +101,13 @@ class Encoded:
     def __init__(
         self, setup: Setup, *, strength: float, code_strength: float, temperature: float, autoencoder: Autoencoder
     ) -> None:
+        super().__init__(setup)
         self._setup = setup
         self._strength = strength
         self._code_strength = code_strength
         self._temperature = temperature
         self._autoencoder = autoencoder
-        self.teacher = OldLogits(setup)
         self.encoders: list[tuple[Tensor, Tensor]] = []
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """Cross-entropy, and from the second experience on distillation and codes."""
@@ -131,22 +125,17 @@ class Encoded:
 
     def finish(self, experience: Experience) -> None:
         """The net as it is becomes the old one; learn what it sees of the experience."""
-        self.teacher.learn(experience)
+        super().finish(experience)
         if bool((experience.train.y >= 0).any()):
             seed = derive(self._setup.spec.seed, f"autoencoder {experience.position}")
             self.encoders = [*self.encoders, self._autoencoder.fit(self._setup, experience.train, seed)]
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The old net and the encoders."""
-        return {"teacher": self.teacher.state_dict(), "encoders": self.encoders}
+        return {"teacher": super().state_dict(), "encoders": self.encoders}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self.teacher.load_state_dict(state["teacher"])
+        super().load_state_dict(state["teacher"])
         device = self._setup.device
         self.encoders = [(weight.to(device), bias.to(device)) for weight, bias in state["encoders"]]
 

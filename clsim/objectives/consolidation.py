@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clsim.models.nets import Net
 from clsim.objectives.importance import Weights, distance, on_device, pull, weights
 from clsim.objectives.replay import replay
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Terms
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
-class Consolidation:
+class Consolidation(Objective):
     """L = CE + λ Σ Ω(θ − θ*)², with Ω ← decay · Ω + Ω_t after each experience. Final.
 
     θ* are the weights at the end of the experience before: one anchor and one importance, however many the tasks. The
@@ -59,14 +56,9 @@ class Consolidation:
         new, old = self._measure(self._setup, experience.train), self.importance
         self.importance = {name: self._decay * old[name] + value if old else value for name, value in new.items()}
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The importances; the anchor is the net itself between two experiences."""
         return {"importance": self.importance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self.importance = on_device(self._setup.net, state["importance"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
-class Dark:
+class Dark(Objective):
     """Cross-entropy on new samples, and the distance to the stored logits on exemplars. Final.
 
     L = CE(new) + α · mean_i mean_c (f_c(x_i) − z_ic)² + β · CE(exemplars that carry no logits), each a weighted mean
@@ -88,13 +87,6 @@ class Dark:
             return samples
         soft = self._of_the_net(samples) if whole else self._logits
         return dataclasses.replace(samples, soft=soft)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the logits are memory's."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
 
     def _of_the_net(self, samples: Exemplars) -> Tensor:
         """Logits in eval mode, without augmentation, 0 where a task has none."""

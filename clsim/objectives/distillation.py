@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +11,8 @@ from torch.nn import functional as F
 from clsim.models.nets import Net
 from clsim.objectives.replay import cross_entropy
 from clsim.objectives.teacher import frozen
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Terms
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
 class OldLogits:
@@ -86,7 +82,6 @@ class OldLogits:
         return {"net": None if self.net is None else self.net.state_dict(), "groups": self.groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self.groups = [group.to(self._setup.device, copy=True) for group in state["groups"]]
         self.net = None
         if state["net"] is not None:
@@ -100,7 +95,30 @@ class OldLogits:
         return self.net
 
 
-class Distillation:
+class Taught(Objective):
+    """An objective that asks the net as it was after the last experience. Abstract.
+
+    Args:
+        setup: the net.
+
+    Attributes:
+        teacher: that net; without one in the first experience.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.teacher = OldLogits(setup)
+
+    def finish(self, experience: Experience) -> None:
+        self.teacher.learn(experience)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.teacher.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.teacher.load_state_dict(state)
+
+
+class Distillation(Taught):
     """L = CE + λ Σ_g KL(old ‖ new), on the old logits of new samples; see :meth:`OldLogits.divergence`. Final.
 
     The first experience has no old logits. With a memory, CE covers new ∪ replayed samples; the distillation covers
@@ -113,12 +131,9 @@ class Distillation:
     """
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
+        super().__init__(setup)
         self._strength = strength
         self._temperature = temperature
-        self.teacher = OldLogits(setup)
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """Cross-entropy, and from the second experience on the distillation."""
@@ -129,22 +144,6 @@ class Distillation:
             away = self.teacher.divergence(net, features[: batch.new], old, batch, self._temperature)
             terms["distillation"] = self._strength * away
         return terms
-
-    def finish(self, experience: Experience) -> None:
-        """The net as it is becomes the old one."""
-        self.teacher.learn(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """The old net."""
-        return self.teacher.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self.teacher.load_state_dict(state)
 
 
 def mean_of_new(values: Tensor, batch: Batch) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,7 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Setup
 
 Weights = dict[str, Tensor]
 

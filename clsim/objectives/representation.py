@@ -13,14 +13,13 @@ from clsim.models.nets import Net
 from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 LOSSES = ("survey", "original")
 
 
-class Representation:
+class Representation(Objective):
     """What iCaRL's features are learnt with; see :func:`clsim.learners.replay.icarl.Icarl` for the equations. Final.
 
     The net before is kept and asked about the very (augmented) images of the step; the paper stores its answers.
@@ -82,16 +81,11 @@ class Representation:
         """The net as it is now becomes the net before."""
         self._teacher.take(experience.classes)
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The net before."""
         return {"teacher": self._teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._teacher.load_state_dict(state["teacher"])
 
 

@@ -13,12 +13,11 @@ from clsim.models.nets import Net
 from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
-class Separated:
+class Separated(Objective):
     """L = mean CE over the classes of the sample's own side + λ·T² Σ_s mean KL over the classes of task s. Final.
 
     The sides are the classes of the experience at hand and those known before it, from the stream or from what the
@@ -75,15 +74,10 @@ class Separated:
         self._tasks = torch.cat([self._tasks, brought[None]])
         self._teacher.take(experience.classes)
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The old net, and which classes came with which experience."""
         return {"teacher": self._teacher.state_dict(), "tasks": self._tasks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._teacher.load_state_dict(state["teacher"])
         self._tasks = state["tasks"].to(self._now.device)

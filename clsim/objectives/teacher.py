@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.models.nets import Net
-
-if TYPE_CHECKING:
-    from clsim.training.contract import Setup
+from clsim.training.contract import Setup
 
 _NEVER = -1e30
 """A logit of probability 0 that, unlike −inf, may be subtracted."""
@@ -61,7 +59,6 @@ class Teacher:
         return {"net": None if self._net is None else self._net.state_dict(), "classes": self.classes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self.classes = state["classes"].to(self.classes.device)
         self._net = None
         if state["net"] is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from clsim.data.augmentation import Transform
+from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.memory.initial import start_of
 from clsim.models import nets
@@ -52,4 +53,9 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     setup = Setup(spec, net, fresh, memory, transform, randomness, cost, Plateau(fall, training.patience))
     learner = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
+    if not isinstance(learner, Learner):
+        raise InputError(
+            f"learner.name: {spec.learner.name!r} makes a {type(learner).__name__}, which is no clsim.Learner; "
+            "allowed: a class derived from clsim.Learner, which has defaults for all but observe"
+        )
     return setup, learner

@@ -1,18 +1,22 @@
-"""Learners: what trains on an experience. The contract, and what a learner is given."""
+"""The contracts of learners and objectives, and what a run hands to them.
+
+Both are abstract bases: what most leave as it is has a default, so that a file shows only what differs.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
-from clsim.models.nets import Net
+from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Plateau
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost, Pool
@@ -80,73 +84,132 @@ class Setup:
         return nullcontext()
 
 
-class Learner(Protocol):
-    """Built as ``learner(setup, **options)``, by a class or by a function; its options are the keyword arguments.
-
-    The terms that it returns are detached, on the device: nothing waits for them.
-    """
-
-    def begin(self, experience: Experience) -> None:
-        """Before the first batch of an experience."""
-
-    def observe(self, batch: Exemplars) -> Terms:
-        """One gradient step on new samples (and a batch from memory). Never calls ``.item()``."""
-
-    def finish(self, experience: Experience) -> list[Terms]:
-        """After the memory was updated. Returns the steps that it took itself, if any."""
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """What of samples goes to memory: as they are, or with soft labels.
-
-        Called with each batch after its last step, and with the whole experience at its end.
-        """
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits (n, classes) of raw samples, in eval mode; changes nothing."""
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """All of it, as tensors and plain values; None if the learner cannot be resumed."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-
-
-@runtime_checkable
-class SemiSupervised(Protocol):
-    """A learner that also learns from samples without a label says, beside the rest, what its batches are of.
-
-    Batches come in epochs over what :meth:`incoming` returns, as a rule the unlabelled part; the learner draws its
-    labelled samples itself, from ``experience.train`` and memory; see :class:`clsim.learners.semi.labelled.Labelled`.
-    Memory is offered the labelled part in either case.
-    """
-
-    def incoming(self, experience: Experience) -> Exemplars:
-        """What the batches of an experience are of."""
-
-
-def incoming(learner: Learner, experience: Experience) -> Exemplars:
-    """What the batches of an experience are of: the labelled part, unless the learner says otherwise."""
-    return learner.incoming(experience) if isinstance(learner, SemiSupervised) else experience.train
-
-
-@runtime_checkable
-class SeveralReadouts(Protocol):
-    """A learner that can predict in further ways; each has an accuracy matrix of its own in the record."""
-
-    def readouts(self) -> dict[str, Readout]:
-        """Further ways to predict, by name; none while there is nothing to predict from."""
-
-
-@runtime_checkable
-class OwnFeatures(Protocol):
-    """A learner whose predictions are not made of the features of ``setup.net`` says what they are made of."""
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (n, width) of raw samples, in eval mode and without augmentation; changes nothing."""
-
+Terms = dict[str, Tensor]
+"""The loss of one step, by term: scalar tensors."""
 
 Readout = Callable[[Tensor, Tensor], Tensor]
 """As :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""
+
+
+class Learner(ABC):
+    """What trains on a stream. Abstract.
+
+    A learner is built as ``learner(setup, **options)``, by a class or by a function; its options are the keyword
+    arguments. Only :meth:`observe` must be written; a learner with a state of its own, beside the net's weights,
+    writes :meth:`state_dict` and :meth:`load_state_dict` so that its runs can be resumed.
+
+    Args:
+        setup: net, memory, transform, generators; kept as ``self.setup``.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    def begin(self, experience: Experience) -> None:  # noqa: B027 - most learners have nothing to prepare
+        """Prepare for an experience, before its first batch."""
+
+    @abstractmethod
+    def observe(self, batch: Exemplars) -> Terms:
+        """Take one gradient step on new samples (and a batch from memory).
+
+        Never calls ``.item()``: the terms of the loss are returned detached, on the device, and nothing waits for them.
+        """
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        """End an experience, after the memory was updated. Returns the steps that were taken here, if any."""
+        return []
+
+    def incoming(self, experience: Experience) -> Exemplars:
+        """What the batches of an experience are of: its labelled part, by default.
+
+        A learner that also learns from samples without a label returns the unlabelled part, and draws its labelled
+        samples itself, from ``experience.train`` and memory (:class:`clsim.learners.semi.labelled.Labelled`). Memory
+        is offered the labelled part in either case.
+        """
+        return experience.train
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        """What of ``samples`` goes to memory: as they are, by default, or with soft labels.
+
+        Called with each batch after its last step, and with the whole experience at its end.
+        """
+        return samples
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features, float32 (n, width), of raw samples, in eval mode and without augmentation; changes nothing.
+
+        Those of the run's net, by default; a learner whose predictions are made of others returns these.
+        """
+        net = self.setup.net
+        with evaluating(net), torch.no_grad(), self.setup.precision():
+            return net.features(self.setup.transform.plain(x)).float()
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits (n, classes) of raw samples, each under its own task, in eval mode; changes nothing.
+
+        Those of the run's net, by default.
+        """
+        net = self.setup.net
+        with evaluating(net), torch.no_grad(), self.setup.precision():
+            return net(self.setup.transform.plain(x), task)
+
+    def readouts(self) -> dict[str, Readout]:
+        """Further ways to predict, by name, each with an accuracy matrix of its own in the record; none, by default."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The whole state, as tensors and plain values; None, the default, if the learner cannot be resumed."""
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has a state_dict, but no load_state_dict")
+
+
+L = TypeVar("L", bound=Learner)
+
+
+class Around(Learner, Generic[L]):
+    """A learner around another one: what it does not say itself is the inner one's. Abstract.
+
+    Args:
+        setup: net, memory, transform, generators.
+        inner: the learner that it is made of.
+    """
+
+    def __init__(self, setup: Setup, inner: L) -> None:
+        super().__init__(setup)
+        self.inner = inner
+
+    def begin(self, experience: Experience) -> None:
+        self.inner.begin(experience)
+
+    def observe(self, batch: Exemplars) -> Terms:
+        return self.inner.observe(batch)
+
+    def finish(self, experience: Experience) -> list[Terms]:
+        return self.inner.finish(experience)
+
+    def incoming(self, experience: Experience) -> Exemplars:
+        return self.inner.incoming(experience)
+
+    def remember(self, samples: Exemplars) -> Exemplars:
+        return self.inner.remember(samples)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.inner.features(x)
+
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        return self.inner.predict(x, task)
+
+    def readouts(self) -> dict[str, Readout]:
+        return self.inner.readouts()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state)
 
 
 @dataclass(frozen=True)
@@ -157,7 +220,7 @@ class Batch:
         x: float32 (n, \\*shape), augmented and normalised.
         y: int64 (n,); −1 = unlabelled.
         task: int64 (n,).
-        new: the first so many rows are new; the rest comes from memory.
+        new: how many rows are new: the first ones; the others come from memory.
         weight: float32 (n,); None: all weigh the same.
         soft: float32 (n, classes), what memory holds beside the label (logits, or soft labels); NaN rows where there is
             none; or None.
@@ -171,58 +234,41 @@ class Batch:
     soft: Tensor | None = None
 
 
-Terms = dict[str, Tensor]
-"""The loss of one step, by term: scalar tensors."""
+class Objective(ABC):
+    """What a learner minimises, with and without a memory. Abstract.
 
+    A class is built as ``objective(setup)``. Only the call must be written. A loss that has no state is a function of
+    net and batch; see :class:`Stateless`.
+    """
 
-class Objective(Protocol):
-    """Built as ``objective(setup, **options)``; works with and without a memory."""
+    def begin(self, experience: Experience) -> None:  # noqa: B027 - most objectives have nothing to prepare
+        """Prepare for an experience, before its first batch."""
 
-    def begin(self, experience: Experience) -> None:
-        """Before the first batch of an experience."""
-
+    @abstractmethod
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """The terms of the loss of one batch."""
 
-    def finish(self, experience: Experience) -> None:
-        """After the experience was learnt and the memory updated."""
+    def finish(self, experience: Experience) -> None:  # noqa: B027 - many objectives have nothing to keep
+        """Keep what the next experience needs, after this one was learnt and the memory updated."""
 
     def remember(self, samples: Exemplars) -> Exemplars:
-        """What of samples goes to memory: as they are, or with soft labels.
-
-        Called with each batch after its last step, and with the whole experience at its end.
-        """
+        """What of ``samples`` goes to memory; see :meth:`Learner.remember`."""
+        return samples
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next experience needs, as tensors and plain values."""
+        """All that the next experience needs, as tensors and plain values; nothing, by default."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing
+        """Take over what :meth:`state_dict` returned."""
 
 
-class Stateless:
-    """A function as an objective. Final."""
+class Stateless(Objective):
+    """A function of net and batch as an objective. Final."""
 
     def __init__(self, function: Callable[[Net, Batch], Terms]) -> None:
         self._function = function
 
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """The function's terms."""
         return self._function(net, batch)
-
-    def finish(self, experience: Experience) -> None:
-        """Nothing to keep."""
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""

@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 
 from clsim.errors import InputError
-from clsim.memory.buffer import Buffer
-from clsim.pool.exemplars import Exemplars, concatenate
-from clsim.pool.pool import Cost, Pool
-from clsim.randomness import generator
-from clsim.selectors.combinators import per_class
-from clsim.selectors.random import random
+from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
-from clsim.training.contract import Learner, OwnFeatures, Readout, Setup, SeveralReadouts
-from clsim.training.neighbours import NEAREST, by_neighbours, features_of
+from clsim.training.contract import Learner, Readout, Setup
+from clsim.training.neighbours import NEAREST, borrowed, by_neighbours
 
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
@@ -79,34 +74,15 @@ def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> d
     """Those that the learner has; where labels are few, also :func:`clsim.training.neighbours.by_neighbours`.
 
     Its support is what memory holds with a label (a pseudo-label, with ``memory.unlabelled``). A learner without a
-    memory is measured with :func:`borrowed` exemplars. Nothing is learnt from either.
+    memory is measured with :func:`~clsim.training.neighbours.borrowed` exemplars. Nothing is learnt from either.
     """
-    found = learner.readouts() if isinstance(learner, SeveralReadouts) else {}
+    found = learner.readouts()
     if not setup.spec.labels.partial or NEAREST in found:
         return found
     held = setup.memory.exemplars
     support = borrowed(setup, stream, position) if held is None else held[held.y >= 0]
     if not len(support):
         return found
-    embed = learner.features if isinstance(learner, OwnFeatures) else features_of(setup)
     cuda = [stream.device] if stream.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
-        return {**found, NEAREST: by_neighbours(setup, embed, support)}
-
-
-def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
-    """What a random, class-balanced memory as large as the spec's would hold of the labelled samples seen so far.
-
-    It tells how good the features of a learner are that keeps no exemplars: the learner itself never sees them. Drawn
-    from the run's seed alone.
-    """
-    past = [i for i in stream.schedule if i <= position]
-    if setup.spec.stream.presentation != "separate":  # an experience holds all those before it
-        past = [position]
-    known = concatenate([stream.experience(i).train for i in past])
-    rng = generator(setup.spec.seed, f"readout {position}")
-    spec = replace(setup.spec.memory, update="experience")
-    memory = Buffer(spec, per_class(random), rng=rng, cost=Cost())
-    shares = stream.shares(position, spec.per)
-    memory.after_experience(known, shares, lambda samples, **_: Pool(samples, None, setup.transform.plain))
-    return known if memory.exemplars is None else memory.exemplars
+        return {**found, NEAREST: by_neighbours(setup, learner.features, support)}

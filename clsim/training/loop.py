@@ -18,7 +18,7 @@ from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training.assemble import assemble
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
-from clsim.training.contract import Learner, Setup, Terms, incoming
+from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.controller import Controller, training_seconds
 from clsim.training.evaluation import evaluate, held_out, readouts, row_of, share_correct
 from clsim.training.machine import peak_bytes
@@ -62,7 +62,7 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        images = len(incoming(learner, experience)) * spec.training.epochs
+        images = len(learner.incoming(experience)) * spec.training.epochs
         progress.experience(results.done, len(stream.schedule), images)
         if controller is None:
             with training_seconds(cost):
@@ -104,7 +104,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
     losses: list[Terms] = []
-    samples = incoming(learner, experience)
+    samples = learner.incoming(experience)
     plateau.begin()
     learner.begin(experience)
     for epoch in range(training.epochs):

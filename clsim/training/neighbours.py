@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.models.nets import evaluating
-from clsim.pool.exemplars import Exemplars
+from clsim.memory.buffer import Buffer
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.pool import Cost, Pool
+from clsim.randomness import generator
+from clsim.selectors.combinators import per_class
+from clsim.selectors.random import random
+from clsim.streams.stream import Stream
 from clsim.training.contract import Readout, Setup
 
 NEAREST = "nearest-neighbour"
@@ -40,14 +46,22 @@ def by_neighbours(setup: Setup, embed: Embed, support: Exemplars) -> Readout:
     return nearest
 
 
-def features_of(setup: Setup) -> Embed:
-    """The features of the run's net, as selectors see them."""
+def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
+    """What a random, class-balanced memory as large as the spec's would hold of the labelled samples seen so far.
 
-    def embed(x: Tensor) -> Tensor:
-        with evaluating(setup.net), torch.no_grad(), setup.precision():
-            return setup.net.features(setup.transform.plain(x)).float()
-
-    return embed
+    It tells how good the features of a learner are that keeps no exemplars: the learner itself never sees them. Drawn
+    from the run's seed alone.
+    """
+    past = [i for i in stream.schedule if i <= position]
+    if setup.spec.stream.presentation != "separate":  # an experience holds all those before it
+        past = [position]
+    known = concatenate([stream.experience(i).train for i in past])
+    rng = generator(setup.spec.seed, f"readout {position}")
+    spec = replace(setup.spec.memory, update="experience")
+    memory = Buffer(spec, per_class(random), rng=rng, cost=Cost())
+    shares = stream.shares(position, spec.per)
+    memory.after_experience(known, shares, lambda samples, **_: Pool(samples, None, setup.transform.plain))
+    return known if memory.exemplars is None else memory.exemplars
 
 
 def smoothed(y: Tensor, classes: Tensor, smoothing: float = 0.1) -> Tensor:

@@ -431,12 +431,12 @@ class ForgetsToSave(Sgd):
 
 class SavesAnObject(Sgd):
     def state_dict(self) -> Any:
-        return {**super().state_dict(), "setup": self._setup.spec}
+        return {**super().state_dict(), "setup": self.setup.spec}
 
 
 class NeedsAMemory(Sgd):
     def observe(self, batch: Exemplars) -> Any:
-        assert self._setup.memory.exemplars is not None or self._setup.spec.memory.buffer != "none", "no memory"
+        assert self.setup.memory.exemplars is not None or self.setup.spec.memory.buffer != "none", "no memory"
         return super().observe(batch)
 
 

@@ -31,7 +31,7 @@ from clsim.streams import build
 from clsim.streams.stream import Experience, Stream
 from clsim.training import assemble, controller, evaluation, loop, progress
 from clsim.training.checkpoint import copied, restore, snapshot
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup
 from clsim.training.stability_decay import decayed, search
 from tests.execution.test_kill import KILLS_ITSELF
 from tests.helpers import assert_same
@@ -120,35 +120,18 @@ def test_without_a_second_phase_the_method_is_trained_once_at_the_best_rate(star
     assert stub.decisions[-1] == "kept"
 
 
-class Brake:
+class Brake(Around[Sgd]):
     """Fine-tuning whose share of right answers is known: max(0, 1 − strength). Final."""
 
     def __init__(self, setup: Setup, *, strength: float = 0.9) -> None:
-        self._sgd, self._strength = Sgd(setup), strength
-
-    def begin(self, experience: Experience) -> None:
-        self._sgd.begin(experience)
-
-    def observe(self, batch: Exemplars) -> Terms:
-        return self._sgd.observe(batch)
-
-    def finish(self, experience: Experience) -> list[Terms]:
-        return self._sgd.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        return samples
+        super().__init__(setup, Sgd(setup))
+        self._strength = strength
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Turned around, but for the share: answers of fine-tuning that are right become wrong."""
-        logits = self._sgd.predict(x, task)
+        logits = super().predict(x, task)
         right = round(max(0.0, 1 - self._strength) * len(x))
         return torch.cat([logits[:right], torch.where(logits[right:] > -torch.inf, -logits[right:], -torch.inf)])
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._sgd.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sgd.load_state_dict(state)
 
 
 @pytest.mark.parametrize(("start", "margin"), [(0.9, 0.2), (0.9, 0.5), (0.8, 0.2), (0.3, 0.75), (6.4, 0.1)])

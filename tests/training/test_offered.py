@@ -13,8 +13,9 @@ from torch import Tensor
 
 import clsim
 from clsim.checks.hidden_labels import _stream
-from clsim.checks.learners import setup_of, snapshot
+from clsim.checks.learners import snapshot
 from clsim.checks.samples import CLASSES
+from clsim.checks.setups import setup_of
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars
 from clsim.spec import registry

@@ -13,13 +13,15 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.checks.hidden_labels import _stream
-from clsim.checks.learners import setup_of, train_on
+from clsim.checks.learners import train_on
+from clsim.checks.setups import setup_of
+from clsim.learners.sgd import Sgd
 from clsim.spec import registry
 from clsim.streams.stream import Stream
 from clsim.training import loop
 from clsim.training.contract import Setup
-from clsim.training.evaluation import borrowed, readouts
-from clsim.training.neighbours import NEAREST, by_neighbours, features_of
+from clsim.training.evaluation import readouts
+from clsim.training.neighbours import NEAREST, borrowed, by_neighbours
 from tests.helpers import assert_same
 
 SMALL = ["data.per_class=20", "training.epochs=1"]
@@ -65,14 +67,14 @@ def test_scores_are_the_soft_vote_of_what_memory_holds() -> None:
 
 
 def test_a_task_is_told_among_its_own_classes_and_others_than_the_supports_are_not_told() -> None:
-    setup, _, stream = learnt("sgd")
+    setup, learner, stream = learnt("sgd")
     test = stream.tests
     setup.net.visible[0, 2:] = False
     first = stream.experience(0).train
-    scores = by_neighbours(setup, features_of(setup), first[first.y == 0])(test.x, test.task)
+    scores = by_neighbours(setup, learner.features, first[first.y == 0])(test.x, test.task)
     assert scores[:, 1:].isneginf().all()
     everything = stream.experience(1).train
-    both = by_neighbours(setup, features_of(setup), everything)(test.x, test.task)
+    both = by_neighbours(setup, learner.features, everything)(test.x, test.task)
     assert both[test.task == 0].isneginf().all()
     assert both[test.task == 1][:, 2:].isfinite().all()
 
@@ -83,7 +85,7 @@ def test_the_averaged_net_is_read_where_it_predicts() -> None:
     assert held is not None
     scores = readouts(learner, setup, stream, 1)[NEAREST](test.x, test.task)
     assert torch.equal(scores, by_neighbours(setup, learner.features, held)(test.x, test.task))
-    assert not torch.equal(scores, by_neighbours(setup, features_of(setup), held)(test.x, test.task))
+    assert not torch.equal(scores, by_neighbours(setup, Sgd(setup).features, held)(test.x, test.task))
 
 
 def test_what_is_borrowed_is_what_a_random_memory_would_hold_of_labelled_samples() -> None:

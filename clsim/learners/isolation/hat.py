@@ -19,7 +19,7 @@ from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars, batch_count
 from clsim.randomness import generator
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Stateless, Terms
+from clsim.training.contract import Batch, Learner, Setup, Stateless, Terms
 
 _FAR = 6.0
 """Embeddings stay within ±6, where their sigmoid still has a slope."""
@@ -27,7 +27,7 @@ _STEEP = 50.0
 """s·e in the compensation stays within ±50: cosh of more is no float32."""
 
 
-class Hat:
+class Hat(Learner):
     """Each task learns which hidden units it uses, a hard gate on each, and what they need is held. Final.
 
     a = σ(s·e_t) with e_t an embedding of task t, learnt with the weights on L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t).
@@ -68,7 +68,7 @@ class Hat:
             raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number above 0")
         if not 0 <= c < math.inf:
             raise InputError(f"hat: c: found {c:g}, allowed: 0 and more")
-        self._setup = setup
+        super().__init__(setup)
         self._s_max = s_max
         self._price = c
         self._gated = Gated(setup.net.body, setup.spec.model.name)
@@ -88,13 +88,13 @@ class Hat:
 
     def _attend(self, position: int) -> None:
         """The embedding that is learnt, a view of its row, and its optimizer."""
-        plain = dataclasses.replace(self._setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
+        plain = dataclasses.replace(self.setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
         self._embedding = nn.Parameter(self.embeddings[position])
         self._optimizer = optimizers.build(plain, [self._embedding])
 
     def begin(self, experience: Experience) -> None:
         """A fresh embedding, or the one it had; what may move follows from the gates of earlier tasks."""
-        training, net = self._setup.spec.training, self._setup.net
+        training, net = self.setup.spec.training, self.setup.net
         self._sgd.begin(experience)
         for task in tasks_of(experience):
             self._learnt_as[task] = experience.position
@@ -109,11 +109,11 @@ class Hat:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step of weights and embedding."""
-        batch_number = self._step // self._setup.spec.training.passes % self._batches
+        batch_number = self._step // self.setup.spec.training.passes % self._batches
         self._s = hardness(batch_number, self._batches, self._s_max)
         self._step += 1
         terms = self._sgd.backward(self._sgd.prepare(batch, None))
-        apply_within(self._sgd, self._setup.net, self._shares)
+        apply_within(self._sgd, self.setup.net, self._shares)
         self._apply_to_embedding()
         return terms
 
@@ -146,17 +146,13 @@ class Hat:
         """σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
         return torch.sigmoid(self._hardest[position] * self.embeddings[position])
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, each behind the gates of its own task."""
-        net = self._setup.net
-        with evaluating(net), torch.no_grad(), self._setup.precision():
+        net = self.setup.net
+        with evaluating(net), torch.no_grad(), self.setup.precision():
             learnt_as = torch.tensor(self._learnt_as, device=task.device)[task]
             gates = torch.sigmoid(self._hardest * self.embeddings)[learnt_as]
-            return net.logits(self._gated.features(self._setup.transform.plain(x), gates), task)
+            return net.logits(self._gated.features(self.setup.transform.plain(x), gates), task)
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""
@@ -170,7 +166,6 @@ class Hat:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._sgd.load_state_dict(state["sgd"])
         self.embeddings.copy_(state["embeddings"])
         self.used.copy_(state["used"])

@@ -16,13 +16,13 @@ from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Learner, Setup, Terms
 
 _MOST = 255
 """Owners that a byte can name; 0 is nobody."""
 
 
-class PackNet:
+class PackNet(Learner):
     """Train the free weights, prune the smallest of them in each layer, train the others again, keep them. Final.
 
     Task t trains all weights that are free, beside those of tasks 1 … t − 1, which it uses but does not move. Then, in
@@ -63,7 +63,7 @@ class PackNet:
             raise InputError(f"packnet: retrain_rate: found {retrain_rate:g}, allowed: a number above 0")
         if tasks > _MOST:
             raise InputError(f"packnet: found a stream of {tasks} tasks, allowed: at most {_MOST}")
-        self._setup = setup
+        super().__init__(setup)
         self._prune = prune
         self._epochs = retrain_epochs
         optimizer = setup.spec.optimizer
@@ -82,16 +82,16 @@ class PackNet:
         for task in tasks_of(experience):
             self._last[task] = 0
         self._sgd.begin(experience)
-        self._shares = head_shares(self._setup.net, experience)
+        self._shares = head_shares(self.setup.net, experience)
         self._shares |= {name: (owner == 0).float() for name, owner in self.owner.items()}
         if self._done:
             self._hold_rest()
 
     def _hold_rest(self) -> None:
         """Biases, norms and their statistics stay as they are."""
-        parameters = dict(self._setup.net.named_parameters())
+        parameters = dict(self.setup.net.named_parameters())
         self._shares |= {name: torch.zeros_like(parameters[name]) for name in self._fixed}
-        hold_statistics(self._setup.net)
+        hold_statistics(self.setup.net)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step of the free weights."""
@@ -99,7 +99,7 @@ class PackNet:
 
     def _step(self, sgd: Sgd, batch: Exemplars) -> Terms:
         terms = sgd.backward(sgd.prepare(batch, None))
-        apply_within(sgd, self._setup.net, self._shares)
+        apply_within(sgd, self.setup.net, self._shares)
         return terms
 
     def finish(self, experience: Experience) -> list[Terms]:
@@ -108,31 +108,27 @@ class PackNet:
         self._done += 1
         with torch.no_grad():
             for name, owner in self.owner.items():
-                weight = self._setup.net.get_parameter(name)
+                weight = self.setup.net.get_parameter(name)
                 mine = (owner == 0) & ~smallest(weight, owner == 0, self._prune)
                 owner[mine] = self._done
                 weight[owner == 0] = 0
                 self._shares[name] = mine.float()
         losses = []
-        sgd, size = Sgd(self._retraining), self._setup.spec.training.batch_size
+        sgd, size = Sgd(self._retraining), self.setup.spec.training.batch_size
         sgd.schedule(batch_count(len(experience.train), size) * self._epochs)
         for _ in range(self._epochs):
-            for batch in batches(experience.train, size, self._setup.randomness.order):
+            for batch in batches(experience.train, size, self.setup.randomness.order):
                 losses.append(self._step(sgd, batch))
         for task in tasks_of(experience):
             self._last[task] = self._done
         return losses
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, by the weights that their task had; of a task not finished, by the whole net."""
-        net = self._setup.net
+        net = self.setup.net
         last = torch.tensor(self._last, device=task.device)[task]
-        with evaluating(net), torch.no_grad(), self._setup.precision():
-            x = self._setup.transform.plain(x)
+        with evaluating(net), torch.no_grad(), self.setup.precision():
+            x = self.setup.transform.plain(x)
             logits = x.new_empty(len(x), net.visible.shape[1], dtype=torch.float32)
             for owner in last.unique().tolist():
                 rows = last == owner
@@ -150,7 +146,6 @@ class PackNet:
         return {"sgd": self._sgd.state_dict(), "owner": self.owner, "done": self._done, "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._sgd.load_state_dict(state["sgd"])
         self._done, self._last = state["done"], list(state["last"])
         for name, owner in self.owner.items():

@@ -16,7 +16,7 @@ from clsim.objectives.importance import Weights, check_numbers, distance, fisher
 from clsim.objectives.replay import replay
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Learner, Setup, Terms
+from clsim.training.contract import Around, Batch, Learner, Objective, Setup, Terms
 
 _LEAST = 1e-12
 """Added to each precision: where no task has any, all weigh the same."""
@@ -60,7 +60,7 @@ def mode_imm(setup: Setup, *, strength: float = 0.01, samples: int = 0) -> Learn
     return Imm(setup, strength=strength, measure=partial(fisher, most=samples))
 
 
-class Transfer:
+class Transfer(Objective):
     """L = CE + λ Σ (θ − θ_{t−1})², all weights alike: the next net stays near the one before. Final.
 
     Args:
@@ -89,20 +89,15 @@ class Transfer:
         """There is a net now to stay near."""
         self._learnt = True
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """Whether there is a net to stay near; it is the net itself between two experiences."""
         return {"learnt": self._learnt}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._learnt = state["learnt"]
 
 
-class Imm:
+class Imm(Around[Sgd]):
     """Learns one net after the other, predicts with their average. Final.
 
     The nets themselves are never merged into: each begins at the one before, as it was learnt. While an experience is
@@ -126,9 +121,8 @@ class Imm:
         strength: float,
         measure: Callable[[Setup, Exemplars], Weights] | None = None,
     ) -> None:
-        self._setup = setup
+        super().__init__(setup, Sgd(setup, objective=Transfer(setup, strength)))
         self._measure = measure
-        self._sgd = Sgd(setup, objective=Transfer(setup, strength))
         self._learning = True
         self._done = 0
         self._precision: Weights = {}
@@ -137,19 +131,15 @@ class Imm:
     def begin(self, experience: Experience) -> None:
         """From the net before, unmerged."""
         self._learning = True
-        self._sgd.begin(experience)
-
-    def observe(self, batch: Exemplars) -> Terms:
-        """One step on cross-entropy and L2-transfer."""
-        return self._sgd.observe(batch)
+        super().begin(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Merge the net just learnt into the average."""
-        steps = self._sgd.finish(experience)
+        steps = super().finish(experience)
         self._learning = False
         self._done += 1
-        new, share = weights(self._setup.net), self._share(experience)
-        rows = torch.tensor(experience.classes, device=self._setup.device)
+        new, share = weights(self.setup.net), self._share(experience)
+        rows = torch.tensor(experience.classes, device=self.setup.device)
         for name, value in new.items():
             if self._done == 1:
                 self.merged[name] = value
@@ -162,31 +152,27 @@ class Imm:
     def _share(self, experience: Experience) -> Weights:
         """What the new net contributes to each weight of the average, from 0 to 1."""
         if self._measure is None:
-            return {name: torch.full_like(p, 1 / self._done) for name, p in weights(self._setup.net).items()}
+            return {name: torch.full_like(p, 1 / self._done) for name, p in weights(self.setup.net).items()}
         share = {}
-        for name, value in self._measure(self._setup, experience.train).items():
+        for name, value in self._measure(self.setup, experience.train).items():
             if name not in HEAD:
                 old = self._precision.get(name)
                 self._precision[name] = value + _LEAST if old is None else old + value + _LEAST
                 share[name] = (value + _LEAST) / self._precision[name]
         return share
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples: of the average, or of the net that is being learnt."""
         if self._learning:
-            return self._sgd.predict(x, task)
-        net = self._setup.net
-        with evaluating(net), torch.no_grad(), self._setup.precision():
-            return functional_call(net, self.merged, (self._setup.transform.plain(x), task))
+            return super().predict(x, task)
+        net = self.setup.net
+        with evaluating(net), torch.no_grad(), self.setup.precision():
+            return functional_call(net, self.merged, (self.setup.transform.plain(x), task))
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, the average and the precisions so far."""
         return {
-            "sgd": self._sgd.state_dict(),
+            "sgd": self.inner.state_dict(),
             "done": self._done,
             "learning": self._learning,
             "merged": self.merged,
@@ -194,7 +180,6 @@ class Imm:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state["sgd"])
+        self.inner.load_state_dict(state["sgd"])
         self._done, self._learning = state["done"], state["learning"]
-        self.merged, self._precision = (on_device(self._setup.net, state[name]) for name in ("merged", "precision"))
+        self.merged, self._precision = (on_device(self.setup.net, state[name]) for name in ("merged", "precision"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.learners.regularisation.walking import walk
@@ -13,10 +12,10 @@ from clsim.learners.sgd import Sgd
 from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
-class RWalk:
+class RWalk(Around[Sgd]):
     """Riemannian walk: EWC with a moving average for a Fisher, and a path integral beside it. Final.
 
     L = CE + λ Σ (F̂ + ŝ)(θ − θ*)², θ* the weights when the experience begins. After every stretch of Δ steps (and the
@@ -56,12 +55,11 @@ class RWalk:
             raise InputError(f"rwalk: every: found {every}, allowed: 1 and more")
         if not damping > 0:
             raise InputError(f"rwalk: damping: found {damping:g}, allowed: above 0")
-        self._setup = setup
+        super().__init__(setup, Sgd(setup))
         self._strength = strength
         self._fresh = fresh
         self._every = every
         self._damping = damping
-        self._sgd = Sgd(setup)
         self._anchor: Weights = {}
         self._pull: Weights = {}
         self._from: Weights = {}
@@ -82,15 +80,15 @@ class RWalk:
 
     def begin(self, experience: Experience) -> None:
         """The path starts at the weights as they are."""
-        self._sgd.begin(experience)
-        self._anchor = weights(self._setup.net)
-        self._pull = pull(self._setup, self._strength, self.importance)
+        super().begin(experience)
+        self._anchor = weights(self.setup.net)
+        self._pull = pull(self.setup, self._strength, self.importance)
         self._walked = _zeros(self._anchor)
         self._start()
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step along the gradient of cross-entropy and penalty; Fisher and path know of the first alone."""
-        step = walk(self._setup, self._sgd, batch, self._anchor, self._pull)
+        step = walk(self.setup, self.inner, batch, self._anchor, self._pull)
         for name, gradient in step.gradients.items():
             self._squares[name] += gradient.square()
             self._fall[name] += step.falls[name]
@@ -104,40 +102,31 @@ class RWalk:
         self._end_stretch()
         new = {name: value.clamp_min(0) for name, value in self._walked.items()}
         self.score = {name: (self.score[name] + new[name]) / 2 for name in new} if self.score else new
-        return self._sgd.finish(experience)
+        return super().finish(experience)
 
     def _start(self) -> None:
         """A stretch, at the weights as they are."""
-        self._from = weights(self._setup.net)
+        self._from = weights(self.setup.net)
         self._fall, self._squares, self._steps = _zeros(self._from), _zeros(self._from), 0
 
     def _end_stretch(self) -> None:
         """Its Fisher into the average, its fall of the loss into the score."""
         if not self._steps:
             return
-        for name, parameter in self._setup.net.named_parameters():
+        for name, parameter in self.setup.net.named_parameters():
             mean, old = self._squares[name] / self._steps, self.fisher.get(name)
             self.fisher[name] = mean if old is None else self._fresh * mean + (1 - self._fresh) * old
             moved = (parameter.detach() - self._from[name]).square()
             self._walked[name] += self._fall[name] / (self.fisher[name] * moved / 2 + self._damping)
         self._start()
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
-        return self._sgd.predict(x, task)
-
     def state_dict(self) -> dict[str, Any]:
         """The net's, Fisher and scores; anchor and path begin anew with each experience."""
-        return {"sgd": self._sgd.state_dict(), "fisher": self.fisher, "score": self.score}
+        return {"sgd": self.inner.state_dict(), "fisher": self.fisher, "score": self.score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state["sgd"])
-        self.fisher, self.score = (on_device(self._setup.net, state[name]) for name in ("fisher", "score"))
+        self.inner.load_state_dict(state["sgd"])
+        self.fisher, self.score = (on_device(self.setup.net, state[name]) for name in ("fisher", "score"))
 
 
 def _zeros(like: Weights) -> Weights:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
-class Si:
+class Si(Around[Sgd]):
     """Synaptic intelligence: a weight matters by how much of the loss's fall its own moves account for. Final.
 
     L = CE + λ Σ Ω(θ − θ*)². Along the path of an experience ω = −Σ g·δθ, with g the gradient of CE alone (on new ∪
@@ -37,10 +36,9 @@ class Si:
 
     def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
         check_numbers("si", strength=strength, damping=damping)
-        self._setup = setup
+        super().__init__(setup, Sgd(setup))
         self._strength = strength
         self._damping = damping
-        self._sgd = Sgd(setup)
         self._anchor: Weights = {}
         self._pull: Weights = {}
         self.path: Weights = {}
@@ -48,40 +46,31 @@ class Si:
 
     def begin(self, experience: Experience) -> None:
         """The path starts at the weights as they are."""
-        self._sgd.begin(experience)
-        self._anchor = weights(self._setup.net)
-        self._pull = pull(self._setup, self._strength, self.importance)
+        super().begin(experience)
+        self._anchor = weights(self.setup.net)
+        self._pull = pull(self.setup, self._strength, self.importance)
         self.path = {name: torch.zeros_like(value) for name, value in self._anchor.items()}
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step along the gradient of cross-entropy and penalty; the path knows of the first alone."""
-        step = walk(self._setup, self._sgd, batch, self._anchor, self._pull)
+        step = walk(self.setup, self.inner, batch, self._anchor, self._pull)
         for name, fall in step.falls.items():
             self.path[name] += fall
         return step.terms
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Add what the path of this experience says."""
-        for name, parameter in self._setup.net.named_parameters():
+        for name, parameter in self.setup.net.named_parameters():
             moved = (parameter.detach() - self._anchor[name]).square() + self._damping
             # without damping, a weight that did not move has 0 / 0: it mattered nothing
             new = torch.where(moved > 0, self.path[name] / moved, 0).clamp_min(0)
             self.importance[name] = self.importance[name] + new if name in self.importance else new
-        return self._sgd.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
-        return self._sgd.predict(x, task)
+        return super().finish(experience)
 
     def state_dict(self) -> dict[str, Any]:
         """The net's and the importances; anchor and path begin anew with each experience."""
-        return {"sgd": self._sgd.state_dict(), "importance": self.importance}
+        return {"sgd": self.inner.state_dict(), "importance": self.importance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state["sgd"])
-        self.importance = on_device(self._setup.net, state["importance"])
+        self.inner.load_state_dict(state["sgd"])
+        self.importance = on_device(self.setup.net, state["importance"])

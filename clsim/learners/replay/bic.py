@@ -15,10 +15,10 @@ from clsim.objectives.bias import Correction, Proportional, fitted
 from clsim.objectives.importance import check_numbers
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
-class Bic:
+class Bic(Around[Sgd]):
     """Bias correction: the logits of the newest classes are rescaled, q = α·o + β, before they are compared. Final.
 
     1. L = (1 − λ)·CE + λ·KL(softmax(q°/T) ‖ softmax(o/T)) on new ∪ replayed samples, λ = n / (n + m); see
@@ -52,11 +52,10 @@ class Bic:
         check_numbers("bic", ridge=ridge)
         if not 0 <= validation < 1:
             raise InputError(f"bic: validation: found {validation:g}, allowed: a share from 0 to below 1")
-        self._setup = setup
+        self._objective = Proportional(setup, temperature=temperature)
+        super().__init__(setup, Sgd(setup, objective=self._objective))
         self._validation = validation
         self._ridge = ridge
-        self._objective = Proportional(setup, temperature=temperature)
-        self._sgd = Sgd(setup, objective=self._objective)
         self._learning = True
         self._held_out: Exemplars | None = None
 
@@ -68,17 +67,17 @@ class Bic:
     def begin(self, experience: Experience) -> None:
         """Draw the validation set."""
         self._learning = True
-        self._sgd.begin(experience)
+        super().begin(experience)
         self._held_out = self._split(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on what is not held out."""
-        old = self._setup.memory.sample(batch, self._setup.pool)
-        return self._sgd.step(self._weighed(batch), None if old is None else self._weighed(old))
+        old = self.setup.memory.sample(batch, self.setup.pool)
+        return self.inner.step(self._weighed(batch), None if old is None else self._weighed(old))
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Fit the correction."""
-        steps = self._sgd.finish(experience)
+        steps = super().finish(experience)
         held_out, old = self._held_out, self._objective.old
         self._learning, self._held_out = False, None
         if held_out is not None:
@@ -88,25 +87,21 @@ class Bic:
             self._objective.correction = fitted(logits, held_out.y, new, old | new, self._ridge)
         return steps
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, corrected where no experience is being learnt."""
-        logits = self._sgd.predict(x, task)
+        logits = super().predict(x, task)
         return logits if self._learning else self.correction(logits)
 
     def _logits(self, samples: Exemplars) -> Tensor:
-        setup = self._setup
+        setup = self.setup
         setup.cost.forward_passes += len(samples)
         with evaluating(setup.net), torch.no_grad(), setup.precision():
             return setup.net(setup.transform.plain(samples.x), samples.task)
 
     def _split(self, experience: Experience) -> Exemplars | None:
         """As many exemplars of each old class as new samples of each class; None where nothing is to be compared."""
-        memory, old = self._setup.memory.exemplars, self._objective.old.nonzero().flatten().tolist()
-        if memory is None or not old or self._setup.net.masked or not self._validation:
+        memory, old = self.setup.memory.exemplars, self._objective.old.nonzero().flatten().tolist()
+        if memory is None or not old or self.setup.net.masked or not self._validation:
             return None
         most = max(round(self._validation * len(memory) / len(old)), 1)
         kept = self._some(memory, old, most)
@@ -114,7 +109,7 @@ class Bic:
 
     def _some(self, samples: Exemplars, classes: list[int] | tuple[int, ...], most: int) -> Exemplars:
         """At random, so many of each class, but no more than half of it."""
-        order = torch.randperm(len(samples), generator=self._setup.randomness.order).to(samples.device)
+        order = torch.randperm(len(samples), generator=self.setup.randomness.order).to(samples.device)
         rows = []
         for label in classes:
             members = order[samples.y[order] == label]
@@ -131,11 +126,10 @@ class Bic:
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, the old net and its correction; a validation set does not outlive its experience."""
-        return {"sgd": self._sgd.state_dict(), "learning": self._learning}
+        return {"sgd": self.inner.state_dict(), "learning": self._learning}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state["sgd"])
+        self.inner.load_state_dict(state["sgd"])
         self._learning = state["learning"]
 
 

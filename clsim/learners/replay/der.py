@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-from torch import Tensor
 
 from clsim.learners.sgd import Sgd
 from clsim.objectives.dark_experience import Dark
 from clsim.pool.exemplars import Exemplars, concatenate
-from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
 def der(setup: Setup, *, alpha: float = 0.3) -> Sgd:
@@ -27,7 +23,7 @@ def der(setup: Setup, *, alpha: float = 0.3) -> Sgd:
     return Sgd(setup, objective=Dark(setup, alpha=alpha))
 
 
-class DerPlusPlus:
+class DerPlusPlus(Around[Sgd]):
     """DER with labels: L = CE(new) + α · MSE on a batch from memory + β · CE on another batch from memory. Final.
 
     The two batches are drawn independently, ``memory.batch_size`` exemplars each. Without a memory it is fine-tuning.
@@ -41,38 +37,12 @@ class DerPlusPlus:
     """
 
     def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5) -> None:
-        self._setup = setup
-        self._objective = Dark(setup, alpha=alpha, beta=beta)
-        self._sgd = Sgd(setup, objective=self._objective)
-
-    def begin(self, experience: Experience) -> None:
-        """A fresh schedule."""
-        self._sgd.begin(experience)
+        super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta)))
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on new samples and two batches from memory."""
-        memory, pool = self._setup.memory, self._setup.pool
+        memory, pool = self.setup.memory, self.setup.pool
         by_logits, by_label = memory.sample(batch, pool), memory.sample(batch, pool)
         if by_logits is None or by_label is None:
-            return self._sgd.step(batch, None)
-        return self._sgd.step(batch, concatenate([by_logits, dataclasses.replace(by_label, soft=None)]))
-
-    def finish(self, experience: Experience) -> list[Terms]:
-        """Nothing beyond what memory keeps."""
-        return self._sgd.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """With their logits."""
-        return self._sgd.remember(samples)
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
-        return self._sgd.predict(x, task)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Net and optimizer; the logits are memory's."""
-        return self._sgd.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state)
+            return self.inner.step(batch, None)
+        return self.inner.step(batch, concatenate([by_logits, dataclasses.replace(by_label, soft=None)]))

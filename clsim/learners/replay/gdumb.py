@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
 from clsim.learners.sgd import Sgd
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
-class Gdumb:
+class Gdumb(Around[Sgd]):
     """After each experience, train the net from its first weights on the memory alone. Final.
 
     With a class-balanced memory it is GDumb, and a bound for any method with the same memory; with another buffer it
@@ -26,14 +22,10 @@ class Gdumb:
     """
 
     def __init__(self, setup: Setup, *, epochs: int = 30, batch_size: int = 16) -> None:
-        self._setup = setup
+        super().__init__(setup, Sgd(setup))
         self._epochs = epochs
         self._batch_size = batch_size
         self._first = {name: value.clone() for name, value in setup.net.state_dict().items()}
-        self._sgd = Sgd(setup)
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def observe(self, batch: Exemplars) -> Terms:
         """Nothing is learnt from the stream itself."""
@@ -41,30 +33,14 @@ class Gdumb:
 
     def finish(self, experience: Experience) -> list[Terms]:
         """Train from the first weights on everything in memory."""
-        exemplars = self._setup.memory.exemplars
+        exemplars = self.setup.memory.exemplars
         if exemplars is None:
             return []
-        self._sgd.net.load_state_dict(self._first)
-        self._sgd = Sgd(self._setup)
-        self._sgd.schedule(batch_count(len(exemplars), self._batch_size) * self._epochs)
+        self.inner.net.load_state_dict(self._first)
+        self.inner = Sgd(self.setup)
+        self.inner.schedule(batch_count(len(exemplars), self._batch_size) * self._epochs)
         losses = []
         for _ in range(self._epochs):
-            for batch in batches(exemplars, self._batch_size, self._setup.randomness.order):
-                losses.append(self._sgd.step(batch, None))
+            for batch in batches(exemplars, self._batch_size, self.setup.randomness.order):
+                losses.append(self.inner.step(batch, None))
         return losses
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
-        return self._sgd.predict(x, task)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The net as last trained; the first weights follow from the seed."""
-        return self._sgd.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,13 @@ from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 Project = Callable[[Tensor, Tensor], Tensor]
 """A gradient (p,) and reference gradients (k, p) → the gradient to follow, (p,)."""
 
 
-class Projected:
+class Projected(Around[Sgd]):
     """A gradient of new samples alone, projected by reference gradients of exemplars. Final.
 
     The exemplars are not learnt from; they bound the step. References and gradient are of the mean cross-entropy, in
@@ -37,17 +36,16 @@ class Projected:
     """
 
     def __init__(self, setup: Setup, project: Project, *, by_task: bool) -> None:
-        self._setup = setup
+        super().__init__(setup, Sgd(setup))
         self._project = project
         self._by_task = by_task
         self._position = 0
-        self._sgd = Sgd(setup)
         self._parameters = [p for p in setup.net.parameters() if p.requires_grad]
 
     def begin(self, experience: Experience) -> None:
         """From here on, exemplars of this experience bind nothing in GEM."""
         self._position = experience.position
-        self._sgd.begin(experience)
+        super().begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step along the projected gradient."""
@@ -58,34 +56,14 @@ class Projected:
             sizes = [p.numel() for p in self._parameters]
             for parameter, part in zip(self._parameters, projected.split(sizes), strict=True):
                 parameter.grad = part.view_as(parameter)
-        self._sgd.apply()
+        self.inner.apply()
         return terms
-
-    def finish(self, experience: Experience) -> list[Terms]:
-        """Nothing beyond what memory keeps."""
-        return self._sgd.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
-        return self._sgd.predict(x, task)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Net and optimizer; the references are computed from memory in each step."""
-        return self._sgd.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state)
 
     def _references(self, batch: Exemplars) -> list[Exemplars]:
         """What each reference gradient is of."""
-        memory = self._setup.memory
+        memory = self.setup.memory
         if not self._by_task:
-            drawn = memory.sample(batch, self._setup.pool)
+            drawn = memory.sample(batch, self.setup.pool)
             return [] if drawn is None else [drawn]
         exemplars = memory.exemplars
         if exemplars is None:
@@ -95,7 +73,7 @@ class Projected:
 
     def _gradient(self, samples: Exemplars) -> tuple[Terms, Tensor]:
         """The loss of samples and its gradient (p,), 0 where a weight takes no part."""
-        terms = self._sgd.backward(self._sgd.prepare(samples, None))
+        terms = self.inner.backward(self.inner.prepare(samples, None))
         slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         return terms, torch.cat([slope.flatten() for slope in slopes])
 

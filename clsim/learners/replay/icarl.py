@@ -13,10 +13,10 @@ from clsim.models.nets import evaluating
 from clsim.objectives.representation import Representation
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup, Terms
 
 
-class Icarl:
+class Icarl(Around[Sgd]):
     """Incremental classifier and representation learning. Final.
 
     Features are learnt on new ∪ replayed samples with the net before, f°, as a teacher, in one of two ways:
@@ -54,36 +54,28 @@ class Icarl:
         temperature: float = 2.0,
         loss: Literal["survey", "original"] = "survey",
     ) -> None:
-        self._setup = setup
-        self._sgd = Sgd(setup, objective=Representation(setup, strength=strength, temperature=temperature, loss=loss))
+        objective = Representation(setup, strength=strength, temperature=temperature, loss=loss)
+        super().__init__(setup, Sgd(setup, objective=objective))
         self.means: Tensor | None = None
 
     def begin(self, experience: Experience) -> None:
         """The means are of no use while the features change."""
         self.means = None
-        self._sgd.begin(experience)
-
-    def observe(self, batch: Exemplars) -> Terms:
-        """One step on labels and distillation."""
-        return self._sgd.observe(batch)
+        super().begin(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
         """The means of what memory holds now."""
-        steps = self._sgd.finish(experience)
-        exemplars = self._setup.memory.exemplars
+        steps = super().finish(experience)
+        exemplars = self.setup.memory.exemplars
         if exemplars is not None:
-            self.means = class_means(self._features(exemplars), exemplars.y, self._setup.net.visible.shape[1])
+            self.means = class_means(self._features(exemplars), exemplars.y, self.setup.net.visible.shape[1])
         return steps
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Scores of raw samples: the nearest mean has the highest."""
-        net = self._setup.net
-        with evaluating(net), torch.no_grad(), self._setup.precision():
-            features = net.features(self._setup.transform.plain(x)).float()
+        net = self.setup.net
+        with evaluating(net), torch.no_grad(), self.setup.precision():
+            features = net.features(self.setup.transform.plain(x)).float()
             logits = net.logits(features, task)
         if self.means is None:
             return logits
@@ -92,7 +84,7 @@ class Icarl:
         return torch.where(usable.any(1, keepdim=True), scores, logits)
 
     def _features(self, samples: Exemplars) -> Tensor:
-        setup, size = self._setup, self._setup.spec.evaluation.batch_size
+        setup, size = self.setup, self.setup.spec.evaluation.batch_size
         parts = []
         with evaluating(setup.net), torch.no_grad(), setup.precision():
             for start in range(0, len(samples), size):
@@ -102,12 +94,11 @@ class Icarl:
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, the net before, and the means."""
-        return {"sgd": self._sgd.state_dict(), "means": self.means}
+        return {"sgd": self.inner.state_dict(), "means": self.means}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state["sgd"])
-        self.means = None if state["means"] is None else state["means"].to(self._setup.device)
+        self.inner.load_state_dict(state["sgd"])
+        self.means = None if state["means"] is None else state["means"].to(self.setup.device)
 
 
 def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:

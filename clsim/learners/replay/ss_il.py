@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from clsim.learners.sgd import Sgd
 from clsim.objectives.separated_softmax import Separated
-from clsim.pool.exemplars import Exemplars
-from clsim.streams.stream import Experience
-from clsim.training.contract import Setup, Terms
+from clsim.training.contract import Around, Setup
 
 
-class SsIl:
+class SsIl(Around[Sgd]):
     """Separated softmax for incremental learning: cross-entropy by sides, distillation by tasks. Final.
 
     L = mean CE over the sample's own side (new or old classes) + λ·T² Σ_s KL over the classes of earlier task s; see
@@ -36,36 +32,11 @@ class SsIl:
     """
 
     def __init__(self, setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> None:
-        self._setup = setup
         self._objective = Separated(setup, strength=strength, temperature=temperature)
-        self._sgd = Sgd(setup, objective=self._objective)
-
-    def begin(self, experience: Experience) -> None:
-        """Its classes are the new side."""
-        self._sgd.begin(experience)
-
-    def observe(self, batch: Exemplars) -> Terms:
-        """One step on both sides."""
-        return self._sgd.observe(batch)
-
-    def finish(self, experience: Experience) -> list[Terms]:
-        """The net as it is now becomes the old one."""
-        return self._sgd.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
+        super().__init__(setup, Sgd(setup, objective=self._objective))
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, of the classes seen."""
-        logits, seen = self._sgd.predict(x, task), self._objective.seen
-        known = (self._setup.net.visible[task] & seen).any(1, keepdim=True)
+        logits, seen = super().predict(x, task), self._objective.seen
+        known = (self.setup.net.visible[task] & seen).any(1, keepdim=True)
         return torch.where(known, logits.masked_fill(~seen, -torch.inf), logits)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The net's and the objective's."""
-        return self._sgd.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._sgd.load_state_dict(state)

@@ -12,14 +12,13 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.learners.semi.mixing import Mixing
 from clsim.learners.semi.pseudolabels import WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, SemiStep
+from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep
 from clsim.models.nets import evaluating
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
-from clsim.training.contract import Readout, Setup, Terms
+from clsim.training.contract import Around, Readout, Setup, Terms
 
 
-class Contrasts:
+class Contrasts(Loss):
     """The terms of CCIC; see :class:`Ccic`. Final.
 
     Args:
@@ -36,9 +35,6 @@ class Contrasts:
     ) -> None:
         self._setup, self._mixing, self._views, self._past, self._margin = setup, mixing, views, past, margin
         self._weak = setup.transform.view(weak, "learner.options.weak")
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """MixMatch on augmented samples; then the labelled ones and the first views of the others, not mixed."""
@@ -72,7 +68,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-class Ccic:
+class Ccic(Around[SemiSgd]):
     """Contrastive continual interpolation consistency. Final.
 
     L = L_S + λ·L_U + L_SM + α·L_UM. L_S and L_U are MixMatch's on labelled ∪ memory and the unlabelled samples
@@ -128,43 +124,32 @@ class Ccic:
             raise InputError(f"learner.options.neighbours: found {neighbours}, allowed: 1 or more")
         mixing = Mixing(setup, weak=weak, views=views, temperature=temperature, alpha=alpha, weight=weight, growth=0.0)
         loss = Contrasts(setup, mixing, weak=weak, views=views, past=past, margin=margin)
-        self._setup, self._neighbours = setup, neighbours
-        self._semi = SemiSgd(setup, loss, name="ccic", labelled=labelled, ema=0.0, freeze_norm=freeze_norm)
+        semi = SemiSgd(setup, loss, name="ccic", labelled=labelled, ema=0.0, freeze_norm=freeze_norm)
+        super().__init__(setup, semi)
+        self._neighbours = neighbours
         self._learning = False
         self._support: tuple[Tensor, Tensor] | None = None
-
-    def incoming(self, experience: Experience) -> Exemplars:
-        """The unlabelled part."""
-        return self._semi.incoming(experience)
 
     def begin(self, experience: Experience) -> None:
         """Neighbours are of no use while the features change."""
         self._learning, self._support = True, None
-        self._semi.begin(experience)
-
-    def observe(self, batch: Exemplars) -> Terms:
-        """One step."""
-        return self._semi.observe(batch)
+        super().begin(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
         """From here on neighbours tell the classes."""
         self._learning = False
-        return self._semi.finish(experience)
-
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
+        return super().finish(experience)
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Scores of raw samples by the exemplars near them."""
-        exemplars = self._setup.memory.exemplars
+        exemplars = self.setup.memory.exemplars
         if self._learning or exemplars is None:
-            return self._semi.predict(x, task)
+            return super().predict(x, task)
         if self._support is None:
             known = exemplars[exemplars.y >= 0]
             self._support = self._embedded(known.x), known.y
         support, y = self._support
-        visible = self._setup.net.visible
+        visible = self.setup.net.visible
         near = torch.cdist(self._embedded(x), support).square()
         # a task's neighbours are among its own classes
         near = near.masked_fill(~visible[task][:, y], torch.inf)
@@ -176,20 +161,15 @@ class Ccic:
 
     def readouts(self) -> dict[str, Readout]:
         """By the head."""
-        return {"linear": self._semi.predict}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Net and optimizer; neighbours follow from memory."""
-        return self._semi.state_dict()
+        return {"linear": self.inner.predict}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._semi.load_state_dict(state)
+        super().load_state_dict(state)
         self._support = None
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Features of raw samples, scaled to length 1, in eval mode and without augmentation."""
-        setup = self._setup
+        setup = self.setup
         setup.cost.forward_passes += len(x)
         with evaluating(setup.net), torch.no_grad(), setup.precision():
             parts = [

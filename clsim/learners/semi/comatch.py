@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal
+from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, marginal
 from clsim.objectives.guesses import Alignment, confident, one_hot
 from clsim.randomness import derive
 from clsim.streams.stream import Experience
@@ -20,7 +20,7 @@ from clsim.training.contract import Setup, Terms
 SECOND = ("large-crop", "flip", "jitter")
 
 
-class CoMatching:
+class CoMatching(Loss):
     """The terms of CoMatch; see :func:`comatch`. Final.
 
     Args:

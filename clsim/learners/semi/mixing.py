@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal, ramp, still_norm
+from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, marginal, ramp, still_norm
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
 from clsim.randomness import derive
@@ -18,7 +18,7 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
 
-class Mixing:
+class Mixing(Loss):
     """The terms of MixMatch; see :func:`mixmatch`. Final.
 
     Args:
@@ -46,9 +46,6 @@ class Mixing:
         self._setup, self._views, self._temperature, self._alpha = setup, views, temperature, alpha
         self._weight, self._growth = weight, growth
         self._weak = setup.transform.view(weak, "learner.options.weak")
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Views are guessed first; then all that was mixed passes together."""
@@ -84,7 +81,7 @@ class Mixing:
         return terms, len(views) + len(x)
 
 
-class Anchoring:
+class Anchoring(Loss):
     """The terms of ReMixMatch; see :func:`remixmatch`. Final.
 
     Args:

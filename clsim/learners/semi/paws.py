@@ -20,7 +20,7 @@ from clsim.objectives import soft_neighbours
 from clsim.pool.exemplars import Exemplars, batch_count, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
-from clsim.training.contract import Readout, Setup, Terms
+from clsim.training.contract import Learner, Readout, Setup, Terms
 from clsim.training.neighbours import NEAREST, by_neighbours
 
 LARGE = ("large-crop", "flip", "jitter", "solarize", "equalize")
@@ -51,7 +51,7 @@ class Views:
     freeze_norm: bool = True
 
 
-class SoftNeighbours:
+class SoftNeighbours(Learner):
     """A net, a projection head, and the losses of the family. Final.
 
     L = L_SNN + L_MER + λ_LIN · L_LIN + λ_NND · L_NND; see :mod:`clsim.objectives.soft_neighbours`.
@@ -82,7 +82,8 @@ class SoftNeighbours:
         blocked: bool,
         distillation: float,
     ) -> None:
-        self._setup, self._views, self._name = setup, views, name
+        super().__init__(setup)
+        self._views, self._name = views, name
         if views.per_class < 1 or views.small_views < 0 or not views.projection or min(views.projection) < 1:
             raise InputError(f"{name}: allowed: per_class from 1, small_views from 0, widths of the projection from 1")
         self._labelled = Labelled(setup, name)
@@ -106,12 +107,12 @@ class SoftNeighbours:
                 "none; allowed: fewer labels, or labels.include_labelled = true"
             )
         if self._views.small_views:
-            refuse_one_size(self._setup, experience.unlabelled)
+            refuse_one_size(self.setup, experience.unlabelled)
         return experience.unlabelled
 
     def begin(self, experience: Experience) -> None:
         """Keep the net as it is for the distillation; a fresh schedule."""
-        setup, training = self._setup, self._setup.spec.training
+        setup, training = self.setup, self.setup.spec.training
         self._labelled.begin(experience)
         self._seen[list(experience.classes)] = True
         self._classes = {
@@ -131,7 +132,7 @@ class SoftNeighbours:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on views of unlabelled samples and of labelled ones, current and past."""
-        setup, rng, n = self._setup, self._setup.randomness.augment, len(batch)
+        setup, rng, n = self.setup, self.setup.randomness.augment, len(batch)
         current, past = (self._labelled.support(self._views.per_class, of=of) for of in ("current", "past"))
         labelled = concatenate([part for part in (current, past) if part is not None])
         # large views first and second, then the labelled samples in two large views; then the small views
@@ -173,28 +174,23 @@ class SoftNeighbours:
         self._experiences += 1
         return []
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, −inf for classes not seen yet."""
         return self._among_seen(self._sgd.predict(x, task))
 
     def readouts(self) -> dict[str, Readout]:
         """By the labelled samples in memory (without one: of the last experience) that a sample lies near."""
-        exemplars = self._setup.memory.exemplars
+        exemplars = self.setup.memory.exemplars
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
             return {}
-        return {NEAREST: by_neighbours(self._setup, self._embedded, known)}
+        return {NEAREST: by_neighbours(self.setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
         """Net, projection head, optimizer, and which classes and how many experiences were seen."""
         return {"sgd": self._sgd.state_dict(), "seen": self._seen, "experiences": self._experiences}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._sgd.load_state_dict(state["sgd"])
         self._seen.copy_(state["seen"])
         self._experiences = state["experiences"]
@@ -214,7 +210,7 @@ class SoftNeighbours:
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""
-        setup = self._setup
+        setup = self.setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():
             return self._projection(setup.net.features(setup.transform.plain(x))).float()
 

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import torch
 
 from clsim.errors import InputError
-from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, ramp
+from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, ramp
 from clsim.objectives.guesses import confident, one_hot
-from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
 WEAK = ("large-crop", "flip")
 STRONG = ("large-crop", "flip", "rand-augment", "cutout")
 
 
-class PseudoLabels:
+class PseudoLabels(Loss):
     """Lee's loss on the experience, beside exemplars from memory; see :func:`pseudo_label`. Final.
 
     Args:
@@ -32,9 +31,6 @@ class PseudoLabels:
         self._setup, self._weight, self._ramp = setup, weight, (begin, end)
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
-
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled and unlabelled samples pass together."""
         setup, known, unlabelled = self._setup, step.labelled, step.unlabelled
@@ -47,7 +43,7 @@ class PseudoLabels:
         return terms, len(x)
 
 
-class Fixed:
+class Fixed(Loss):
     """L = CE(labelled) + λ_u · mean of [max q ≥ τ] · CE(f(strong u), argmax q), q = f(weak u); see :func:`fixmatch`.
 
     Final.
@@ -65,9 +61,6 @@ class Fixed:
         self._setup, self._threshold, self._weight = setup, threshold, weight
         self._weak = setup.transform.view(weak, "learner.options.weak")
         self._strong = setup.transform.view(strong, "learner.options.strong")
-
-    def begin(self, experience: Experience) -> None:
-        """Nothing to prepare."""
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled samples and both views pass together."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from clsim.objectives.guesses import soft_cross_entropy
 from clsim.objectives.replay import by_origin
 from clsim.pool.exemplars import Exemplars, batch_count, concatenate
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup, Terms
+from clsim.training.contract import Batch, Learner, Setup, Terms
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,21 @@ class SemiStep:
         return by_origin(soft_cross_entropy(logits, target), batch)
 
 
-class Loss(Protocol):
-    """What a method minimises. Nothing of it outlasts an experience but the modules that the learner saves."""
+class Loss(ABC):
+    """What a method minimises. Abstract.
 
-    def begin(self, experience: Experience) -> None:
-        """Before the first step of an experience."""
+    Nothing of it outlasts an experience but the modules that the learner saves.
+    """
 
+    def begin(self, experience: Experience) -> None:  # noqa: B027 - most losses have nothing to prepare
+        """Prepare for an experience, before its first step."""
+
+    @abstractmethod
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """The terms, and how many samples went forward through the net for them."""
 
 
-class SemiSgd:
+class SemiSgd(Learner):
     """Gradient steps on labelled samples, exemplars from memory, and unlabelled samples. Final.
 
     Batches are of unlabelled samples. Each comes with labelled ones of the same experience, and with as many exemplars
@@ -109,7 +114,8 @@ class SemiSgd:
     ) -> None:
         if labelled < 0 or not 0 <= ema < 1:
             raise InputError(f"{name}: allowed: labelled from 0, ema from 0 to below 1")
-        self._setup, self._loss, self._name = setup, loss, name
+        super().__init__(setup)
+        self._loss, self._name = loss, name
         self._size, self._ema, self._freeze = labelled, ema, freeze_norm
         self._labelled = Labelled(setup, name)
         self._beside = nn.Sequential() if beside is None else beside
@@ -130,17 +136,17 @@ class SemiSgd:
 
     def begin(self, experience: Experience) -> None:
         """A fresh schedule."""
-        training = self._setup.spec.training
+        training = self.setup.spec.training
         self._labelled.begin(experience)
         self._seen[list(experience.classes)] = True
         self._guessed = self._seen
-        if self._setup.spec.labels.unlabelled == "own":
+        if self.setup.spec.labels.unlabelled == "own":
             self._guessed = torch.zeros_like(self._seen)
             self._guessed[list(experience.classes)] = True
         batches = batch_count(len(self.incoming(experience)), training.batch_size)
         self._step, self._steps = 0, batches * training.epochs * training.passes
         self._sgd.schedule(self._steps)
-        for module in (self._setup.net, self._beside):
+        for module in (self.setup.net, self._beside):
             module.train()
             if self._freeze and self._experiences:
                 freeze_norm(module)
@@ -148,7 +154,7 @@ class SemiSgd:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step."""
-        setup = self._setup
+        setup = self.setup
         current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool)
         known = current if old is None else concatenate([current, old])
@@ -166,19 +172,15 @@ class SemiSgd:
         self._experiences += 1
         return []
 
-    def remember(self, samples: Exemplars) -> Exemplars:
-        """As they are."""
-        return samples
-
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits of raw samples, by the averaged net if there is one."""
-        with evaluating(self._average), torch.no_grad(), self._setup.precision():
-            return self._average(self._setup.transform.plain(x), task)
+        with evaluating(self._average), torch.no_grad(), self.setup.precision():
+            return self._average(self.setup.transform.plain(x), task)
 
     def features(self, x: Tensor) -> Tensor:
         """Of raw samples, by the net that predicts."""
-        with evaluating(self._average), torch.no_grad(), self._setup.precision():
-            return self._average.features(self._setup.transform.plain(x)).float()
+        with evaluating(self._average), torch.no_grad(), self.setup.precision():
+            return self._average.features(self.setup.transform.plain(x)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
@@ -186,7 +188,6 @@ class SemiSgd:
         return {"sgd": self._sgd.state_dict(), "seen": self._seen, "experiences": self._experiences, **average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
         self._sgd.load_state_dict(state["sgd"])
         self._seen.copy_(state["seen"])
         self._experiences = state["experiences"]
@@ -195,7 +196,7 @@ class SemiSgd:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        net, share = self._setup.net, 1 - min(self._ema, (1 + self._step) / (10 + self._step))
+        net, share = self.setup.net, 1 - min(self._ema, (1 + self._step) / (10 + self._step))
         for mean, w in zip(self._average.parameters(), net.parameters(), strict=True):
             mean.lerp_(w, share)
         for kept, now in zip(self._average.buffers(), net.buffers(), strict=True):

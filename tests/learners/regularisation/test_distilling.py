@@ -116,7 +116,7 @@ def test_every_term_and_its_gradient_are_zero_at_the_old_net(make: Any, visible:
     learn(learner, 0, 1)
     given = experience(2)
     learner.begin(given)
-    sgd = learner if isinstance(learner, Sgd) else learner._sgd
+    sgd = learner if isinstance(learner, Sgd) else learner.inner
     parameters = list(setup.net.parameters())
     for away in (False, True):
         terms = sgd.objective(setup.net, batch_of(setup, 2))

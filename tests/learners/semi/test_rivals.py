@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.checks.hidden_labels import _stream, check_hidden_labels
-from clsim.checks.learners import Model, setup_of, snapshot, train_on
-from clsim.checks.samples import body
+from clsim.checks.learners import snapshot, train_on
+from clsim.checks.samples import Model, body
+from clsim.checks.setups import setup_of
 from clsim.errors import InputError
 from clsim.learners.semi import mixing as mixes
 from clsim.learners.semi.ccic import Ccic, apart, hardest_triplets

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.checks.hidden_labels import _stream, check_hidden_labels
-from clsim.checks.learners import setup_of, train_on
+from clsim.checks.learners import train_on
 from clsim.checks.samples import CheckFailed
+from clsim.checks.setups import setup_of
 from clsim.errors import InputError
 from clsim.learners.semi.heads import freeze_norm
 from clsim.learners.semi.labelled import Labelled
