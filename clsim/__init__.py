@@ -14,13 +14,13 @@ from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clsim.api import run as run
+    from clsim.api import study as study
     from clsim.checks.condensers import check_condenser as check_condenser
     from clsim.checks.learners import check_learner as check_learner
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
-    from clsim.execution.study import study as study
     from clsim.memory.buffer import Buffer as Buffer
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "run": "clsim.api",
+    "study": "clsim.api",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "check_condenser": "clsim.checks.condensers",
@@ -44,7 +45,6 @@ _PLACES = {
     "RunSpec": "clsim.spec.run",
     "RunRecord": "clsim.records.store",
     "Store": "clsim.records.store",
-    "study": "clsim.execution.study",
 }
 __all__ = list(_PLACES)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,8 @@ from clsim.errors import InputError
 from clsim.version import __version__
 
 if TYPE_CHECKING:
-    from clsim.records.store import RunRecord
+    from clsim.records.store import RunRecord, Store
+    from clsim.spec.run import RunSpec
     from clsim.training.progress import Progress
 
 
@@ -60,9 +63,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim.execution import execute, plan
+    from clsim.execution.execute import execute
     from clsim.records.store import Store
-    from clsim.spec.resolve import label_share, memory_size, resolve
+    from clsim.spec.flags import command, tables_of
+    from clsim.spec.resolve import resolve
 
     if log:
         from clsim.reporting import logs
@@ -70,49 +74,43 @@ def run(
         logs.check(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
-    flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
-    flags["labels"] = {} if labels is None else label_share(labels)
-    for table, key, value in (
-        ("memory", "buffer", buffer),
-        ("training", "device", device),
-        ("training", "precision", precision),
-        ("training", "threads", threads),
-    ):
-        if value is not None:
-            flags[table][key] = value
-    if controller is not None:
-        flags["controller"] = {"name": controller}
-    specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
-    records = []
-    joint = [plan.joint_run(spec, scenario) for spec in specs if spec.stream.by_difficulty]
-    named = {spec.stream.difficulty for spec in specs}  # some may name another run
-    todo = [(spec, command) for spec, command in joint if spec.fingerprint in named]
-    todo += [(spec, plan.command(scenario, strategy, flags, set_ or [], spec.seed)) for spec in specs]
-    for spec, command in todo:
-        with contextlib.ExitStack() as stack:
-            progress: Progress | None = None
-            if not quiet and not as_json:
-                from clsim.reporting.terminal import Terminal
-
-                progress = stack.enter_context(Terminal(f"{plan.title(spec)} · seed {spec.seed}", err))
-            logging = None
-            if log:
-                from clsim.training.progress import Quiet
-
-                folder = Store(runs).folder(spec)
-                progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
-            again = fresh and spec in specs
-            record = execute.execute(
-                spec, Store(runs), data_root=data_root, fresh=again, progress=progress, command=command
-            )
-            if logging is not None:
-                logging.write(record)
-            if spec in specs:
-                records.append(record)
+    machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+    flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
+    settings, store, silent = set_ or [], Store(runs), quiet or as_json
+    specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    watch = None if silent and not log else partial(_watched, store=store, silent=silent, log=log or [])
+    records = [
+        execute(
+            spec,
+            store,
+            scenario=scenario,
+            data_root=data_root,
+            fresh=fresh,
+            watch=watch,
+            command=command(scenario, strategy, flags, settings, spec.seed),
+        )
+        for spec in specs
+    ]
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
         _print_records(records)
+
+
+@contextlib.contextmanager
+def _watched(spec: RunSpec, store: Store, silent: bool, log: list[str]) -> Iterator[Progress]:
+    """Shows a run, this one or one that it needs first, and keeps its logs."""
+    from clsim.reporting.logs import Logging
+    from clsim.reporting.terminal import Terminal
+    from clsim.training.progress import Quiet
+
+    with contextlib.ExitStack() as stack:
+        progress: Progress = Quiet()
+        if not silent:
+            progress = stack.enter_context(Terminal(f"{spec.title} · seed {spec.seed}", err))
+        if log:
+            progress = stack.enter_context(Logging(log, spec, store.folder(spec), progress, _say))
+        yield progress
 
 
 def _say(line: str) -> None:

@@ -145,7 +145,7 @@ def _numbers(given: Sequence[str], flag: str) -> list[int]:
 def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
     """``table.key=VALUE,VALUE`` as an axis of values."""
     from clsim.execution.plan import split
-    from clsim.spec.resolve import parsed
+    from clsim.spec.flags import parsed
 
     axes: dict[str, list[Any]] = {}
     for text in given:
