@@ -36,17 +36,11 @@ FLOORS = [
 
 WIDE = {
     "clsim.checks.learners",
-    "clsim.cli.inspect",
-    "clsim.cli.run",
-    "clsim.cli.study",
     "clsim.execution.condense",
     "clsim.execution.execute",
     "clsim.execution.select",
     "clsim.interop.avalanche",
-    "clsim.reporting.page",
-    "clsim.reporting.show",
     "clsim.training.assemble",
-    "clsim.training.controller",
     "clsim.training.evaluation",
     "clsim.training.loop",
 }

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from clsim.cli.console import Runs, err, out
 from clsim.errors import InputError
-from clsim.version import __version__
-
-if TYPE_CHECKING:
-    from clsim.records.store import RunRecord, Store
-    from clsim.spec.run import RunSpec
-    from clsim.training.progress import Progress
 
 
 def run(
@@ -65,6 +57,7 @@ def run(
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim.execution.execute import execute
     from clsim.records.store import Store
+    from clsim.reporting.terminal import watched
     from clsim.spec.flags import command, tables_of
     from clsim.spec.resolve import resolve
 
@@ -76,9 +69,9 @@ def run(
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
-    settings, store, silent = set_ or [], Store(runs), quiet or as_json
+    settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
     specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
-    watch = None if silent and not log else partial(_watched, store=store, silent=silent, log=log or [])
+    watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
     records = [
         execute(
             spec,
@@ -86,7 +79,7 @@ def run(
             scenario=scenario,
             data_root=data_root,
             fresh=fresh,
-            watch=watch,
+            watch=watch if shown or log else None,
             command=command(scenario, strategy, flags, settings, spec.seed),
         )
         for spec in specs
@@ -94,42 +87,10 @@ def run(
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
-        _print_records(records)
+        from clsim.reporting.finished import show_finished
 
-
-@contextlib.contextmanager
-def _watched(spec: RunSpec, store: Store, silent: bool, log: list[str]) -> Iterator[Progress]:
-    """Shows a run, this one or one that it needs first, and keeps its logs."""
-    from clsim.reporting.logs import Logging
-    from clsim.reporting.terminal import Terminal
-    from clsim.training.progress import Quiet
-
-    with contextlib.ExitStack() as stack:
-        progress: Progress = Quiet()
-        if not silent:
-            progress = stack.enter_context(Terminal(f"{spec.title} · seed {spec.seed}", err))
-        if log:
-            progress = stack.enter_context(Logging(log, spec, store.folder(spec), progress, _say))
-        yield progress
+        show_finished(records, out)
 
 
 def _say(line: str) -> None:
     err.print(f"clsim: {line}", markup=False, highlight=False)
-
-
-def _print_records(records: list[RunRecord]) -> None:
-    from clsim.reporting.show import show_runs
-
-    show_runs([record.data for record in records], out)
-    for record in records:
-        seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
-        out.print(
-            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
-            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
-            highlight=False,
-        )
-    other = {record.data["versions"]["clsim"] for record in records} - {__version__}
-    if other:
-        out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")
-    if any(record.data.get("diverged") for record in records):
-        out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
