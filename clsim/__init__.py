@@ -14,6 +14,7 @@ from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clsim.api import run as run
+    from clsim.api import study as study
     from clsim.checks.condensers import check_condenser as check_condenser
     from clsim.checks.learners import check_learner as check_learner
     from clsim.checks.learners import check_objective as check_objective
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from clsim.errors import InputError as InputError
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
-    from clsim.execution.study import study as study
     from clsim.learners.sgd import Sgd as Sgd
     from clsim.memory.buffer import Buffer as Buffer
     from clsim.pool.exemplars import Exemplars as Exemplars
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "run": "clsim.api",
+    "study": "clsim.api",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "check_condenser": "clsim.checks.condensers",
@@ -53,7 +54,6 @@ _PLACES = {
     "RunSpec": "clsim.spec.run",
     "RunRecord": "clsim.records.store",
     "Store": "clsim.records.store",
-    "study": "clsim.execution.study",
     "Learner": "clsim.training.contract",
     "Objective": "clsim.training.contract",
     "Setup": "clsim.training.contract",

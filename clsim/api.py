@@ -1,14 +1,20 @@
-"""The same runs from Python: ``clsim.run(scenario="split-digits", buffer="kcenter").accuracy``."""
+"""What the commands do, from Python: ``clsim.run(scenario="split-digits", buffer="kcenter").accuracy``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clsim.execution import plan
+from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.execute import execute, name_of
+from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
-from clsim.spec.resolve import label_share, memory_size, resolve
+from clsim.spec.flags import command, tables_of
+from clsim.spec.reader import merge
+from clsim.spec.resolve import resolve
 
 if TYPE_CHECKING:
     from clsim.pool.pool import Selector
@@ -56,23 +62,74 @@ def run(
     >>> record.accuracy.shape
     (5, 5)
     """
-    flags: dict[str, dict[str, Any]] = {table: dict(values) for table, values in (tables or {}).items()}
-    if buffer is not None:
-        flags.setdefault("memory", {})["buffer"] = buffer if isinstance(buffer, str) else name_of(buffer)
-    if memory is not None:
-        flags.setdefault("memory", {}).update(memory_size(memory))
-    if labels is not None:
-        flags.setdefault("labels", {}).update(label_share(labels))
-    if controller is not None:
-        flags.setdefault("controller", {})["name"] = controller
-    named = scenario if isinstance(scenario, (str, Path)) else None
-    spec = resolve({} if named is None else str(named), strategy, flags=flags, settings=settings, seed=seed)
+    named = str(scenario) if isinstance(scenario, (str, Path)) else ""
+    selector = None if buffer is None or isinstance(buffer, str) else buffer
+    name = buffer if isinstance(buffer, str) else None if selector is None else name_of(selector)
+    flags = merge(tables or {}, tables_of(buffer=name, memory=memory, labels=labels, controller=controller))
+    spec = resolve(named or {}, strategy, flags=flags, settings=settings, seed=seed)
+    reproducible = named and selector is None  # what is handed over as an object has no name on a command line
     return execute(
         spec,
         Store(Path(runs)),
+        scenario=named,
         data_root=data_root,
-        benchmark=scenario if named is None else None,
-        selector=None if isinstance(buffer, str) else buffer,
+        benchmark=None if named else scenario,
+        selector=selector,
         fresh=fresh,
-        progress=progress,
+        watch=None if progress is None else lambda spec: nullcontext(progress),
+        command=command(named, strategy, flags, settings, seed) if reproducible else "",
     )
+
+
+def study(
+    name: str | None = None,
+    *,
+    scenario: str | Sequence[str] | None = None,
+    strategy: str | Sequence[str] | None = None,
+    buffer: str | Sequence[str] | None = None,
+    memory: int | str | Sequence[int | str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    engine: str | EngineSpec = "local",
+    workers: int | None = None,
+    runs: str | Path = "runs",
+    data_root: str | Path | None = None,
+    fresh: bool = False,
+    watch: StudyWatch | None = None,
+) -> StudyResult:
+    """Run a grid; what was finished before is read, not run again.
+
+    Args:
+        name: of a study in ``./studies``, or the path of a TOML file; what else is given stands above it.
+        scenario, strategy, buffer: names or paths, as for :func:`clsim.run`; one, or several.
+        memory: exemplars in all, one number or several.
+        seeds: how many (0, 1, 2 …), or which.
+        settings: ``table.key`` → a value or a list of values, each an axis; a value that is a list: in a list.
+        training: ``device``, ``precision`` and ``threads`` of every run.
+        engine: ``local``, ``ray`` or ``slurm``; or an :class:`~clsim.execution.engines.engine.EngineSpec`.
+        workers: runs at a time.
+
+    Raises:
+        InputError: for anything in the arguments that is wrong. What goes wrong in a run is among the failures.
+
+    >>> import tempfile
+    >>> found = study(buffer=["random", "kcenter"], memory=20, seeds=1, workers=1, runs=tempfile.mkdtemp())
+    >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
+    ([['random', 20, 0], ['kcenter', 20, 0]], ())
+    """
+    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "seeds": seeds}
+    tables: dict[str, Any] = {key: value for key, value in axes.items() if value is not None}
+    for key in ("scenario", "strategy", "buffer", "memory", "seeds"):
+        if isinstance(tables.get(key), Iterable) and not isinstance(tables[key], str):
+            tables[key] = list(tables[key])
+    if settings is not None:
+        tables["set"] = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
+    spec = plan.read(tables, "study", None if name is None else plan.find_study(name))
+    training = dict(training or {})
+    if isinstance(engine, str):
+        machine = {key: training[key] for key in ("threads", "device") if key in training}
+        engine = EngineSpec(engine, workers, **machine)
+    store = Store(Path(runs))
+    planned = plan.plan(spec, store, training)
+    return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)

@@ -35,16 +35,10 @@ FLOORS = [
 """Folders from the ground up: a module imports from its own folder and from floors below, for type hints too."""
 
 WIDE = {
-    "clsim.cli.inspect",
-    "clsim.cli.run",
-    "clsim.cli.study",
     "clsim.execution.condense",
     "clsim.execution.execute",
     "clsim.execution.select",
-    "clsim.reporting.page",
-    "clsim.reporting.show",
     "clsim.training.assemble",
-    "clsim.training.controller",
     "clsim.training.loop",
 }
 """Modules that may import more than ten others of ours: they put a whole together."""

@@ -1,10 +1,9 @@
-"""``clsim list``, ``show``, ``check`` and ``doctor``: what there is."""
+"""``clsim list`` and ``clsim show``: what there is."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -119,7 +118,7 @@ def show(
 def _show_run(folder: Path) -> None:
     from clsim.records.store import RunFolder
     from clsim.reporting import searches
-    from clsim.reporting.show import show_runs
+    from clsim.reporting.finished import show_runs
 
     record = RunFolder(folder.resolve()).record()
     if record is None:
@@ -129,38 +128,3 @@ def _show_run(folder: Path) -> None:
         out.print(searches.trace(record.data))
     if record.data["command"]:
         out.print(record.data["command"], markup=False, highlight=False)
-
-
-def check(
-    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
-    kind: Annotated[str, typer.Option(help="selectors, condensers, learners or objectives.")] = "selectors",
-    acquisition: Annotated[
-        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
-    ] = False,
-    shortfall: Annotated[
-        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
-    ] = False,
-) -> None:
-    """Does a component of your own keep the contract? Says which promise it breaks."""
-    from clsim.checks import condensers, learners, samples, selectors
-
-    kinds: dict[str, Any] = {
-        "selectors": selectors.check_selector,
-        "condensers": condensers.check_condenser,
-        "learners": learners.check_learner,
-        "objectives": learners.check_objective,
-    }
-    if kind not in kinds:
-        raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
-    if kind != "selectors" and (acquisition or shortfall):
-        raise InputError(f"check: found --acquisition or --shortfall with {kind}, allowed: with selectors")
-    promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
-    component = registry.component(kind, name)
-    if kind == "condensers" and "iterations" in inspect.signature(component).parameters:
-        component = registry.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
-    try:
-        kinds[kind](component, **promises)
-    except samples.CheckFailed as failure:
-        raise InputError(f"{name}: {failure}") from failure
-    blind = ", and reads no labels" if acquisition else ""
-    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from clsim.cli.condense import condense
 from clsim.cli.console import err
-from clsim.cli.doctor import doctor
-from clsim.cli.inspect import check, list_, show
-from clsim.cli.report import report
-from clsim.cli.run import run
-from clsim.cli.select import select
-from clsim.cli.study import study
 from clsim.errors import InputError
 
-app = typer.Typer(
-    help="A wind tunnel for continual learners.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for command in (run, study, select, condense, report, list_, show, check, doctor):
-    app.command(command.__name__.strip("_"))(command)
+COMMANDS = {
+    "run": "run:run",
+    "study": "study:study",
+    "select": "select:select",
+    "condense": "condense:condense",
+    "report": "report:report",
+    "list": "inspect:list_",
+    "show": "inspect:show",
+    "check": "check:check",
+    "doctor": "doctor:doctor",
+}
+"""Name → the module of :mod:`clsim.cli`, and the function in it."""
+
+
+class Commands(TyperGroup):
+    """Imports a command when it is asked for, so that none waits for what another one needs. Final."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            for name in COMMANDS:  # the message names the nearest of them
+                self.add_command(self.get_command(ctx, name), name)
+            return None
+        module, _, function = COMMANDS[cmd_name].partition(":")
+        alone = typer.Typer(add_completion=False)
+        alone.command(cmd_name)(vars(importlib.import_module(f"clsim.cli.{module}"))[function])
+        return typer.main.get_command(alone)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def clsim() -> None:
+    """A wind tunnel for continual learners."""
 
 
 def main() -> None:

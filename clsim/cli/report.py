@@ -11,7 +11,6 @@ import typer
 
 from clsim.cli.console import Runs, err, out
 from clsim.errors import InputError, nearest
-from clsim.spec import registry
 
 
 def report(
@@ -33,8 +32,7 @@ def report(
 ) -> None:
     """Tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
     from clsim.records.store import Store
-    from clsim.reporting.formats import name as failure_name
-    from clsim.reporting.report import failed, problem, read_report
+    from clsim.reporting.report import failed, find_report, problem
     from clsim.reporting.show import FORMS
     from clsim.reporting.show import show as show_report
 
@@ -44,7 +42,7 @@ def report(
         raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
-    spec = read_report(registry.find_file("reports", name))
+    spec = find_report(name)
     store = Store(runs)
     found, problems = store.records()
     records = [record for record in found if not problem(record.data)]
@@ -54,7 +52,7 @@ def report(
         _say(f"skipped {line}")
     if format_ not in ("console", "markdown", "html") or not records:  # those show them in the report
         for failure in failures:
-            _say(f"failed {failure_name(failure)}: {failure.error}")
+            _say(f"failed {failure.title}: {failure.error}")
     if not records:
         raise InputError(f"{runs}: no finished runs; make some with `clsim run`, or name another folder with --runs")
     data = [record.data for record in records]
@@ -63,10 +61,7 @@ def report(
 
         file = file or Path(f"{Path(name).stem}.html")
         words = ["clsim", "report", name, "--format", "html", "--runs", str(runs)]
-        shown = [
-            {"fingerprint": f.fingerprint, "spec": f.spec, "error": f.error, "command": f.command} for f in failures
-        ]
-        write_page(replace(spec, tests=tests or spec.tests), records, shown, file, shlex.join(words))
+        write_page(replace(spec, tests=tests or spec.tests), records, failures, file, shlex.join(words))
     else:
         show_report(spec, data, format_, out, name=Path(name).stem, failures=failures, tests=tests, path=file)
     if file is not None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from clsim.cli.console import Runs, err, out
 from clsim.errors import InputError
-from clsim.version import __version__
-
-if TYPE_CHECKING:
-    from clsim.records.store import RunRecord
-    from clsim.training.progress import Progress
 
 
 def run(
@@ -60,9 +55,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim.execution import execute, plan
+    from clsim.execution.execute import execute
     from clsim.records.store import Store
-    from clsim.spec.resolve import label_share, memory_size, resolve
+    from clsim.reporting.terminal import watched
+    from clsim.spec.flags import command, tables_of
+    from clsim.spec.resolve import resolve
 
     if log:
         from clsim.reporting import logs
@@ -70,68 +67,30 @@ def run(
         logs.check(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
-    flags: dict[str, dict[str, Any]] = {"memory": {} if memory is None else memory_size(memory), "training": {}}
-    flags["labels"] = {} if labels is None else label_share(labels)
-    for table, key, value in (
-        ("memory", "buffer", buffer),
-        ("training", "device", device),
-        ("training", "precision", precision),
-        ("training", "threads", threads),
-    ):
-        if value is not None:
-            flags[table][key] = value
-    if controller is not None:
-        flags["controller"] = {"name": controller}
-    specs = [resolve(scenario, strategy, flags=flags, settings=set_ or [], seed=s) for s in seed or range(seeds or 1)]
-    records = []
-    joint = [plan.joint_run(spec, scenario) for spec in specs if spec.stream.by_difficulty]
-    named = {spec.stream.difficulty for spec in specs}  # some may name another run
-    todo = [(spec, command) for spec, command in joint if spec.fingerprint in named]
-    todo += [(spec, plan.command(scenario, strategy, flags, set_ or [], spec.seed)) for spec in specs]
-    for spec, command in todo:
-        with contextlib.ExitStack() as stack:
-            progress: Progress | None = None
-            if not quiet and not as_json:
-                from clsim.reporting.terminal import Terminal
-
-                progress = stack.enter_context(Terminal(f"{plan.title(spec)} · seed {spec.seed}", err))
-            logging = None
-            if log:
-                from clsim.training.progress import Quiet
-
-                folder = Store(runs).folder(spec)
-                progress = logging = stack.enter_context(logs.Logging(log, spec, folder, progress or Quiet(), _say))
-            again = fresh and spec in specs
-            record = execute.execute(
-                spec, Store(runs), data_root=data_root, fresh=again, progress=progress, command=command
-            )
-            if logging is not None:
-                logging.write(record)
-            if spec in specs:
-                records.append(record)
+    machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+    flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
+    settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
+    specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
+    records = [
+        execute(
+            spec,
+            store,
+            scenario=scenario,
+            data_root=data_root,
+            fresh=fresh,
+            watch=watch if shown or log else None,
+            command=command(scenario, strategy, flags, settings, spec.seed),
+        )
+        for spec in specs
+    ]
     if as_json:
         print(json.dumps([record.data for record in records]))
     elif not quiet:
-        _print_records(records)
+        from clsim.reporting.finished import show_finished
+
+        show_finished(records, out)
 
 
 def _say(line: str) -> None:
     err.print(f"clsim: {line}", markup=False, highlight=False)
-
-
-def _print_records(records: list[RunRecord]) -> None:
-    from clsim.reporting.show import show_runs
-
-    show_runs([record.data for record in records], out)
-    for record in records:
-        seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
-        out.print(
-            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
-            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
-            highlight=False,
-        )
-    other = {record.data["versions"]["clsim"] for record in records} - {__version__}
-    if other:
-        out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")
-    if any(record.data.get("diverged") for record in records):
-        out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from clsim.cli.console import err, out
 from clsim.errors import InputError
-from clsim.spec.resolve import parsed
+from clsim.spec.flags import parsed
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks

@@ -145,7 +145,7 @@ def _numbers(given: Sequence[str], flag: str) -> list[int]:
 def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
     """``table.key=VALUE,VALUE`` as an axis of values."""
     from clsim.execution.plan import split
-    from clsim.spec.resolve import parsed
+    from clsim.spec.flags import parsed
 
     axes: dict[str, list[Any]] = {}
     for text in given:
@@ -214,12 +214,11 @@ def _print_json_plan(planned: Sequence[Planned]) -> None:
 
 
 def _print_result(result: StudyResult, title: str, runs: Path) -> None:
-    from clsim.reporting.report import read_report
+    from clsim.reporting.report import find_report
     from clsim.reporting.show import show
-    from clsim.spec import registry
 
     if result.records:
-        spec = dataclasses.replace(read_report(registry.find_file("reports", "summary")), title=title)
+        spec = dataclasses.replace(find_report("summary"), title=title)
         show(spec, [record.data for record in result.records], "console", out)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
         words = shlex.join(["clsim", "report", "summary", *where])

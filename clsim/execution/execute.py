@@ -6,46 +6,97 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
-from clsim.execution import plan
 from clsim.records.store import RunFolder, RunRecord, Store
+from clsim.spec.resolve import prerequisites
 from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
     from clsim.pool.pool import Selector
     from clsim.training.progress import Progress
 
+    Watch = Callable[[RunSpec], AbstractContextManager[Progress]]
+
 
 def execute(
     spec: RunSpec,
     store: Store,
     *,
+    scenario: str = "",
     data_root: str | Path | None = None,
     benchmark: Any = None,
     selector: Selector | None = None,
     fresh: bool = False,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
     command: str = "",
 ) -> RunRecord:
-    """Run a resolved spec, or read its record. What is slow to import is imported only if there is work to do."""
+    """Run a resolved spec, or read its record. What is slow to import is imported only if there is work to do.
+
+    What the run needs first (:func:`clsim.spec.resolve.prerequisites`) is read from the store too, or run.
+
+    Args:
+        scenario: where the scenario of the spec comes from, if it is not found by its name: a path.
+        data_root: the folder of the data sets.
+        benchmark: a benchmark made with Avalanche, in place of the data and the stream of the spec.
+        selector: in place of the one that ``memory.buffer`` names.
+        fresh: run it anew, even if there is a record; what it needs first is still read.
+        watch: who watches a run, this one or one that it needs first; nobody by default.
+        command: makes this run; kept in its record.
+
+    Raises:
+        InputError: for anything in the spec that shows to be wrong only now.
+    """
     if selector is not None:
         spec = _with_source(spec, spec.memory.buffer, _source(selector).encode())
-    if benchmark is None:
-        record = None if fresh else _finished(store, spec)
-        if record is not None:
-            return record
+    record = None if fresh or benchmark is not None else _finished(store.folder(spec))
+    needed = {} if record is not None or benchmark is not None else _needed(spec, store, scenario, data_root, watch)
+    with nullcontext(None) if watch is None else watch(spec) as progress:
+        return record or _trained(spec, store, data_root, benchmark, selector, fresh, needed, progress, command)
 
+
+def _needed(
+    spec: RunSpec, store: Store, scenario: str, data_root: str | Path | None, watch: Watch | None
+) -> dict[str, RunRecord]:
+    """The records of the runs that a run needs first, by the key that names each; they are carried out if need be."""
+    found = {}
+    for first in prerequisites(spec, scenario):
+        record = _finished(RunFolder(store.root / first.named))
+        if record is None:
+            if first.spec.fingerprint != first.named:
+                raise InputError(
+                    f"{first.key}: no finished run {first.named} in {store.root}, and the {first.spec.strategy} run of "
+                    f"{spec.scenario!r} is {first.spec.fingerprint} now; run the strategy {first.spec.strategy} on the "
+                    "same scenario, data, stream and model first"
+                )
+            record = execute(
+                first.spec, store, scenario=scenario, data_root=data_root, watch=watch, command=first.command
+            )
+        found[first.key] = record
+    return found
+
+
+def _trained(
+    spec: RunSpec,
+    store: Store,
+    data_root: str | Path | None,
+    benchmark: Any,
+    selector: Selector | None,
+    fresh: bool,
+    needed: dict[str, RunRecord],
+    progress: Progress | None,
+    command: str,
+) -> RunRecord:
     from clsim.data import datasets, foreign
     from clsim.interop import benchmarks
     from clsim.streams import build
     from clsim.training import loop, machine
     from clsim.training.progress import Quiet
 
-    by_difficulty = benchmark is None and spec.stream.by_difficulty
-    difficulty = _joint_accuracy(spec, store, data_root, progress) if by_difficulty else None
     device = machine.device_of(spec.training.device)
     with machine.isolated(spec, device):
         if benchmark is None:
@@ -54,35 +105,20 @@ def execute(
             shape, other, outside = dataset.train_x.shape[1:], spec.labels.foreign, None
             if other:
                 outside = foreign.images(other, shape, spec.data, root, progress=shown)
+            joint = needed.get("stream.difficulty")
+            difficulty = None if joint is None else joint.data["accuracy"][-1]
             stream = build.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
         else:
             stream = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
             spec = _with_source(spec, "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
-            return _finished(store, spec) or loop.train(
+            return _finished(folder) or loop.train(
                 spec, stream, folder, progress or Quiet(), selector=selector, command=command
             )
 
 
-def _joint_accuracy(
-    spec: RunSpec, store: Store, data_root: str | Path | None, progress: Progress | None
-) -> list[float | None]:
-    """On each task, of the run that the spec names; it is carried out first if need be."""
-    name = spec.stream.difficulty
-    record = RunFolder(store.root / name).record()
-    if record is None or not record.data["finished"]:
-        joint, command = plan.joint_run(spec)
-        if joint.fingerprint != name:
-            raise InputError(
-                f"stream.difficulty: no finished run {name} in {store.root}, and the joint run of {spec.scenario!r} is "
-                f"{joint.fingerprint} now; run the strategy joint on the same scenario, data, stream and model first"
-            )
-        record = execute(joint, store, data_root=data_root, progress=progress, command=command)
-    return record.data["accuracy"][-1]
-
-
-def _finished(store: Store, spec: RunSpec) -> RunRecord | None:
-    record = store.folder(spec).record()
+def _finished(folder: RunFolder) -> RunRecord | None:
+    record = folder.record()
     return record if record is not None and record.data["finished"] else None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ from typing import Any
 from clsim.errors import InputError
 from clsim.records.store import Store
 from clsim.spec import registry
+from clsim.spec.flags import as_text, command, tables_of
 from clsim.spec.reader import Options, arguments
-from clsim.spec.resolve import as_text, joint_of, keeps_memory, memory_size, resolve
+from clsim.spec.resolve import keeps_memory, prerequisites, resolve
 from clsim.spec.run import RunSpec
 
 
@@ -54,6 +54,7 @@ class Planned:
         finished: it was, before.
         done, total: experiences.
         seconds: that it is expected to take from here, by what finished runs of the same work took; None = not known.
+        scenario: where the spec's scenario comes from: a name or a path.
     """
 
     spec: RunSpec
@@ -63,6 +64,7 @@ class Planned:
     done: int = 0
     total: int = 1
     seconds: float | None = None
+    scenario: str = ""
 
 
 def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -> StudySpec:
@@ -142,10 +144,11 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
     for seed in study.seeds:
         for cell, title, words in cells.values():
             spec = dataclasses.replace(cell, seed=seed)
-            if cell.stream.by_difficulty:  # each seed has a joint run of its own
-                name, strategy, flags, settings = words
-                spec = resolve(name, strategy, flags=flags, settings=settings, seed=seed)
-            run = Planned(spec, f"{title} · seed {seed}", command(*words, seed), total=experiences(spec))
+            scenario, strategy, flags, settings = words
+            if prerequisites(cell, scenario):  # each seed has its own
+                spec = resolve(scenario, strategy, flags=flags, settings=settings, seed=seed)
+            again = command(*words, seed)
+            run = Planned(spec, f"{title} · seed {seed}", again, total=experiences(spec), scenario=scenario)
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
     return list(planned.values())
 
@@ -176,48 +179,6 @@ def experiences(spec: RunSpec) -> int:
     return 1 if spec.stream.presentation == "joint" else spec.stream.experiences
 
 
-def title(spec: RunSpec) -> str:
-    """A run in a few words, its seed apart."""
-    memory = f" · {spec.memory.buffer} {spec.memory.size}" if spec.memory.buffer != "none" else ""
-    controller = f" · {spec.controller.name}" if spec.controller.name != "none" else ""
-    return f"{spec.scenario} · {spec.strategy}{memory}{controller}"
-
-
-def command(
-    scenario: str, strategy: str, flags: Mapping[str, Mapping[str, Any]], settings: Sequence[str], seed: int
-) -> str:
-    """The command that makes exactly this run."""
-    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
-    for key, value in flags.get("labels", {}).items():
-        words += ["--set", f"labels.{key}={value!r}"]
-    for key, value in (*flags["memory"].items(), *flags["training"].items()):
-        share = ["--set", f"memory.fraction={value!r}"]
-        words += share if key == "fraction" else [f"--{'memory' if key == 'capacity' else key}", str(value)]
-    if "controller" in flags:
-        words += ["--controller", flags["controller"]["name"]]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join([*words, "--seed", str(seed)])
-
-
-def joint_run(spec: RunSpec, scenario: str = "") -> tuple[RunSpec, str]:
-    """What says how hard the tasks of a run are (:func:`clsim.spec.resolve.joint_of`), and the command for it."""
-    scenario = scenario or spec.scenario
-    joint, usual = joint_of(spec, scenario), resolve(scenario, "joint", seed=spec.seed)
-    settings = []
-    for table in ("data", "stream", "model", "training"):
-        before, after = (_leaves(dataclasses.asdict(getattr(s, table)), table) for s in (usual, joint))
-        settings += [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
-    return joint, command(scenario, "joint", {"memory": {}, "training": {}}, settings, spec.seed)
-
-
-def _leaves(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= _leaves(value, f"{name}.{key}") if isinstance(value, Mapping) else {f"{name}.{key}": value}
-    return out
-
-
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
 
 
@@ -234,18 +195,14 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
             study.buffer if keeps and study.buffer else (None,), study.memory if keeps and study.memory else (None,)
         ):
             remembers = keeps and buffer != "none"
-            flags: dict[str, dict[str, Any]] = {"memory": {}, "training": dict(training)}
-            if buffer is not None:
-                flags["memory"]["buffer"] = buffer
-            if size is not None and remembers:
-                flags["memory"] |= memory_size(size)
+            flags = tables_of(buffer=buffer, memory=size if remembers else None, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
                 spec = resolve(scenario, strategy, flags=flags, settings=settings)
                 _check_names(spec)
                 shown = [s for s, several in zip(settings, axes.values(), strict=True) if len(several) > 1]
-                yield spec, " · ".join([title(spec), *shown]), (scenario, strategy, flags, settings)
+                yield spec, " · ".join([spec.title, *shown]), (scenario, strategy, flags, settings)
 
 
 def _check_names(spec: RunSpec) -> None:

@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim.data import datasets
 from clsim.errors import InputError
-from clsim.execution import plan
 from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
 from clsim.execution.plan import Planned
 from clsim.records.store import RunFailure, RunRecord, Store
@@ -74,60 +73,6 @@ class StudyResult:
         return frame([record.data for record in self.records])
 
 
-def study(
-    name: str | None = None,
-    *,
-    scenario: str | Sequence[str] | None = None,
-    strategy: str | Sequence[str] | None = None,
-    buffer: str | Sequence[str] | None = None,
-    memory: int | str | Sequence[int | str] | None = None,
-    seeds: int | Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    engine: str | EngineSpec = "local",
-    workers: int | None = None,
-    runs: str | Path = "runs",
-    data_root: str | Path | None = None,
-    fresh: bool = False,
-    watch: StudyWatch | None = None,
-) -> StudyResult:
-    """Run a grid; what was finished before is read, not run again.
-
-    Args:
-        name: of a study in ``./studies``, or the path of a TOML file; what else is given stands above it.
-        scenario, strategy, buffer: names or paths, as for :func:`clsim.run`; one, or several.
-        memory: exemplars in all, one number or several.
-        seeds: how many (0, 1, 2 …), or which.
-        settings: ``table.key`` → a value or a list of values, each an axis; a value that is a list: in a list.
-        training: ``device``, ``precision`` and ``threads`` of every run.
-        engine: ``local``, ``ray`` or ``slurm``; or an :class:`~clsim.execution.engines.engine.EngineSpec`.
-        workers: runs at a time.
-
-    Raises:
-        InputError: for anything in the arguments that is wrong. What goes wrong in a run is among the failures.
-
-    >>> import tempfile
-    >>> found = study(buffer=["random", "kcenter"], memory=20, seeds=1, workers=1, runs=tempfile.mkdtemp())
-    >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
-    ([['random', 20, 0], ['kcenter', 20, 0]], ())
-    """
-    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "seeds": seeds}
-    tables: dict[str, Any] = {key: value for key, value in axes.items() if value is not None}
-    for key in ("scenario", "strategy", "buffer", "memory", "seeds"):
-        if isinstance(tables.get(key), Iterable) and not isinstance(tables[key], str):
-            tables[key] = list(tables[key])
-    if settings is not None:
-        tables["set"] = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
-    spec = plan.read(tables, "study", None if name is None else plan.find_study(name))
-    training = dict(training or {})
-    if isinstance(engine, str):
-        machine = {key: training[key] for key in ("threads", "device") if key in training}
-        engine = EngineSpec(engine, workers, **machine)
-    store = Store(Path(runs))
-    planned = plan.plan(spec, store, training)
-    return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
-
-
 def carry_out(
     planned: Sequence[Planned],
     store: Store,
@@ -152,7 +97,7 @@ def carry_out(
     if todo:
         place, root = str(Path.cwd()), str(store.root.absolute())
         sets = str(datasets.data_root(data_root).absolute())
-        jobs = [Job(run.spec, run.command, root, sets, place) for run in todo]
+        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario) for run in todo]
         engine = create(engine_spec, Path(root))
         try:
             given_up = _Supervisor(planned, jobs, store, engine).run(watch)

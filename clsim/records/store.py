@@ -95,6 +95,14 @@ class RunFailure:
     command: str
     ended: str
 
+    @property
+    def title(self) -> str:
+        """The run in a few words, whatever its spec holds."""
+        words = [str(self.spec.get(key, "")) for key in ("scenario", "strategy")]
+        memory = self.spec.get("memory")
+        words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
+        return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)
+
 
 class Store:
     """All runs of a folder. Final."""

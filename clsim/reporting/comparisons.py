@@ -146,6 +146,27 @@ def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
     return made
 
 
+def first_comparisons(spec: ReportSpec, runs: pd.DataFrame, most: int) -> tuple[list[Contest], int]:
+    """The paired tests of the first metric in the first conditions, ``most`` of them; and how many conditions are left.
+
+    The first condition with two arms or more is always among them.
+    """
+    first = replace(spec, metrics=spec.metrics[:1])
+    row_names, chosen = groups(first, runs)
+    rows = cells(first, first.metrics[0], row_names, chosen)
+    kept: set[str] = set()
+    pairs = conditions = left_out = 0
+    for _, places in contests(first, row_names, rows):
+        arms = len(places)
+        pairs += arms - 1 if arms > MOST_ARMS else arms * (arms - 1) // 2
+        if arms > 1 and pairs > most and conditions:
+            left_out += 1
+        elif arms > 1:
+            conditions += 1
+            kept |= {run for row, column in places.values() for run in rows[row][column].runs}
+    return comparisons(first, runs[runs["fingerprint"].isin(kept)]) if kept else [], left_out
+
+
 def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
     """Friedman and Nemenyi over conditions, for each metric with three arms or more in two conditions or more.
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clsim.records.store import RunFailure
 from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
 from clsim.reporting.listing import Listing, Mark
-from clsim.reporting.report import Failed, ReportSpec, groups
+from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +33,9 @@ def _marked(text: str, look: Mark) -> str:
     return f"**{text}** \\{BEST}" if look == "best" else f"{text} \\{TIED}" if look == "tied" else text
 
 
-def failures_to_markdown(failures: Sequence[Failed]) -> str:
+def failures_to_markdown(failures: Sequence[RunFailure]) -> str:
     """A list, a failed run a point."""
-    lines = [f"- {escaped(f'{name(f)}: {f.error}')} — {escaped(f.command)}" for f in failures]
+    lines = [f"- {escaped(f'{f.title}: {f.error}')} — {escaped(f.command)}" for f in failures]
     return f"**Failed runs: {len(failures)}**\n\n" + "\n".join(lines) + "\n"
 
 
@@ -80,14 +81,6 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
     shown = ordered[[*labels, *spec.metrics, "version", "command"]]
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
-
-
-def name(failure: Failed) -> str:
-    """What a reader calls a failed run."""
-    words = [str(failure.spec.get(key, "")) for key in ("scenario", "strategy")]
-    memory = failure.spec.get("memory")
-    words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
-    return " · ".join(word for word in [*words, f"seed {failure.spec.get('seed', '?')}", failure.fingerprint] if word)
 
 
 def plain(text: str) -> str:

@@ -13,15 +13,16 @@ from markupsafe import Markup
 
 from clsim.errors import InputError
 from clsim.records.frame import COSTS
+from clsim.records.store import RunRecord
 from clsim.reporting import figures, svg
-from clsim.reporting.curves import Series, Size, looks
+from clsim.reporting.comparisons import Ranks, ranks
+from clsim.reporting.curves import Series, Size, by_scenario, looks
 from clsim.reporting.held import COLUMNS, Held, held, montage
 from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
-
-    from clsim.reporting.comparisons import Ranks
 
 LINES = 12
 """Labels in the figures of a scenario; more could not be told apart: the best are drawn."""
@@ -71,6 +72,26 @@ class Exhibit:
     groups: Sequence[Group]
     legend: Sequence[tuple[str, Markup]]
     note: str
+
+
+def drawn(spec: ReportSpec, every: pd.DataFrame, records: Sequence[RunRecord]) -> tuple[list[Exhibit], Group]:
+    """The figures of each scenario, and the diagrams of ranks over conditions.
+
+    Args:
+        every: the table of all finished runs.
+        records: those of the report.
+    """
+    import matplotlib
+
+    data = [record.data for record in records]
+    with matplotlib.rc_context(svg.STYLE):
+        gallery = Gallery(
+            spec,
+            by_scenario(spec, every, data),
+            {r["fingerprint"]: 1 + max((c for of in r["classes"] for c in of), default=0) for r in data},
+            {r.data["fingerprint"]: r.folder for r in records},
+        )
+        return gallery.exhibits(), gallery.ranking(ranks(spec, every))
 
 
 class Gallery:

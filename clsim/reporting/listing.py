@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from clsim.reporting.cells import Cell, Key, Table, decimals
+from clsim.reporting.cells import BEST, TIED, Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.grids import mark
 
 Mark = Literal["", "best", "tied"]
+
+SIGNS: dict[Mark, str] = {"": "", "best": BEST, "tied": TIED}
+"""What stands behind a number."""
 
 WIDEST = 12
 """Arms whose wins over each other are shown as a matrix; of more, the sums."""

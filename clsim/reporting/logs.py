@@ -189,6 +189,8 @@ class Logging:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._write()  # of a run that was finished before
         for name, log in list(self._logs.items()):
             self._guarded(name, log.close)
 
@@ -211,13 +213,12 @@ class Logging:
     def row(self, position: int, accuracy: list[float]) -> None:
         """Passed on; then what the experience left in the run's folder is logged."""
         self._progress.row(position, accuracy)
-        record = self._folder.record()
-        if record is not None:
-            self.write(record)
+        self._write()
 
-    def write(self, record: RunRecord) -> None:
-        """All of it that has not been logged; also of a run that was finished before."""
-        if self._finished or not self._names:
+    def _write(self) -> None:
+        """All of the record that has not been logged."""
+        record = None if self._finished or not self._names else self._folder.record()
+        if record is None:
             return
         steps, experiences = list(_steps(record, self._steps)), list(_experiences(record, self._rows))
         self._steps += len(steps)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,12 @@ from markupsafe import Markup
 
 from clsim.records import frame
 from clsim.records.atomic import write as save
-from clsim.records.store import RunRecord
-from clsim.reporting import formats, report, runs, searches
-from clsim.reporting.cells import cells, contests
-from clsim.reporting.comparisons import MOST_ARMS, Contest, comparisons, ranks
-from clsim.reporting.curves import by_scenario
-from clsim.reporting.gallery import Gallery
+from clsim.records.store import RunFailure, RunRecord
+from clsim.reporting import report, runs, searches
+from clsim.reporting.comparisons import comparisons, first_comparisons
+from clsim.reporting.gallery import drawn
 from clsim.reporting.grids import tables
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.svg import STYLE
 from clsim.version import __version__
 
 HERE = Path(__file__).parent
@@ -34,18 +30,10 @@ PAIRS = 250
 """Paired tests that a page shows; the conditions that go beyond are left to `clsim report --tests`."""
 
 
-@dataclass(frozen=True)
-class _Failure:
-    fingerprint: str
-    spec: Mapping[str, Any]
-    error: str
-    command: str
-
-
 def write(
     spec: ReportSpec,
     records: Sequence[RunRecord],
-    failures: Sequence[Mapping[str, Any]],
+    failures: Sequence[RunFailure],
     path: Path,
     command: str = "",
 ) -> None:
@@ -53,7 +41,7 @@ def write(
 
     Args:
         records: all finished runs; the report's filter chooses among them.
-        failures: runs that ended in an error: fingerprint, spec, error, command.
+        failures: runs that ended in an error.
         path: of the HTML file; its folder is made if there is none.
         command: that made the report, to be shown beside those of its runs.
 
@@ -67,29 +55,20 @@ def write(
 def render(
     spec: ReportSpec,
     records: Sequence[RunRecord],
-    failures: Sequence[Mapping[str, Any]],
+    failures: Sequence[RunFailure],
     command: str = "",
 ) -> str:
     """The page as text. The same records give the same page."""
     import jinja2
-    import matplotlib
 
     every = frame.frame(r.data for r in records)
     row_names, chosen = report.groups(spec, every)
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
     mine = [r for r in records if r.data["fingerprint"] in rows]
     data = [r.data for r in mine]
-    with matplotlib.rc_context(STYLE):
-        gallery = Gallery(
-            spec,
-            by_scenario(spec, every, data),
-            {r["fingerprint"]: 1 + max((c for of in r["classes"] for c in of), default=0) for r in data},
-            {r.data["fingerprint"]: r.folder for r in mine},
-        )
-        exhibits = gallery.exhibits()
-        ranking = gallery.ranking(ranks(spec, every))
+    exhibits, ranking = drawn(spec, every, mine)
     made = tables(spec, every)
-    found, left_out = _contests(spec, every)
+    found, left_out = (comparisons(spec, every), 0) if spec.tests else first_comparisons(spec, every, PAIRS)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
@@ -126,7 +105,7 @@ def render(
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),
-        failures=[(formats.name(f), f) for f in (_Failure(**failure) for failure in failures)],
+        failures=[(failure.title, failure) for failure in failures],
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),
         command=command,
@@ -165,26 +144,6 @@ def _choices(rows: Any, names: Sequence[str]) -> list[tuple[int, str, list[str]]
         if 1 < len(values) <= CHOICES:
             found.append((i, name, values))
     return found
-
-
-def _contests(spec: ReportSpec, every: Any) -> tuple[list[Contest], int]:
-    """Paired tests in the first conditions, and how many conditions are left out; of the first metric, or as asked."""
-    if spec.tests:
-        return comparisons(spec, every), 0
-    first = replace(spec, metrics=spec.metrics[:1])
-    row_names, chosen = report.groups(first, every)
-    rows = cells(first, first.metrics[0], row_names, chosen)
-    kept: set[str] = set()
-    pairs = conditions = left_out = 0
-    for _, places in contests(first, row_names, rows):
-        arms = len(places)
-        pairs += arms - 1 if arms > MOST_ARMS else arms * (arms - 1) // 2
-        if arms > 1 and pairs > PAIRS and conditions:
-            left_out += 1
-        elif arms > 1:
-            conditions += 1
-            kept |= {run for row, column in places.values() for run in rows[row][column].runs}
-    return comparisons(first, every[every["fingerprint"].isin(kept)]) if kept else [], left_out
 
 
 def _distinct(data: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, int]]:

@@ -9,36 +9,17 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from clsim.errors import InputError, nearest
 from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
 from clsim.records.metrics import ALL
+from clsim.records.store import RunFailure
 from clsim.spec import registry
 from clsim.spec.reader import Options, arguments
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Failed(Protocol):
-    """A run that ended in an error: a :class:`clsim.records.store.Failure`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the run."""
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """As it stands in ``spec.json``."""
-
-    @property
-    def error(self) -> str:
-        """What was raised, and where."""
-
-    @property
-    def command(self) -> str:
-        """What runs it again."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +105,11 @@ def read_report(path: Path) -> ReportSpec:
     return spec
 
 
+def find_report(name: str) -> ReportSpec:
+    """The report of a name in ``./reports``, a shipped name, or a path."""
+    return read_report(registry.find_file("reports", name))
+
+
 def problem(record: Mapping[str, Any]) -> str:
     """Why a record cannot stand in a report, as one that another version wrote; empty if it can."""
     spec = record["spec"]
@@ -171,7 +157,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     return [name for name in labels if name not in spec.columns], chosen
 
 
-def failed(spec: ReportSpec, failures: Iterable[Failed]) -> list[Failed]:
+def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]:
     """The failed runs that the filter of a report allows; one whose spec cannot be read is not hidden."""
     kept = []
     for failure in failures:

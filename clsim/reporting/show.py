@@ -12,19 +12,17 @@ from rich.text import Text
 
 from clsim.records import frame
 from clsim.records.atomic import write
-from clsim.records.metrics import METRICS, summary
+from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing, searches
-from clsim.reporting.cells import BEST, TIED, Cell
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.grids import tables
-from clsim.reporting.listing import Listing, Mark
-from clsim.reporting.report import Failed, ReportSpec
+from clsim.reporting.listing import SIGNS, Listing, Mark
+from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMS = ("console", "markdown", "csv", "runs", "latex")
-RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
 
 
 def show(
@@ -34,7 +32,7 @@ def show(
     out: Console,
     *,
     name: str = "report",
-    failures: Sequence[Failed] = (),
+    failures: Sequence[RunFailure] = (),
     tests: bool = False,
     path: Path | None = None,
 ) -> None:
@@ -65,7 +63,7 @@ def _text(
     records: Sequence[Mapping[str, Any]],
     form: str,
     name: str,
-    failures: Sequence[Failed],
+    failures: Sequence[RunFailure],
     tests: bool,
 ) -> str:
     if form == "runs":
@@ -99,7 +97,7 @@ def _listings(
     return made
 
 
-def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Failed], out: Console) -> None:
+def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
     if not out.is_terminal:  # nobody watches: nothing has to fit
         out = Console(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
@@ -111,7 +109,7 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Fa
     if failures:
         out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
     for failure in failures:
-        out.print(Text(f"  {formats.plain(f'{formats.name(failure)}: {failure.error}')}"))
+        out.print(Text(f"  {formats.plain(f'{failure.title}: {failure.error}')}"))
         out.print(Text(f"    {formats.plain(failure.command)}", style="dim"))
 
 
@@ -130,41 +128,4 @@ def to_console(shown: Listing) -> RichTable:
 
 def _entry(text: str, look: Mark) -> Text:
     """A mark of two characters, so that numbers stay in line."""
-    ends = {"best": f" {BEST}", "tied": f" {TIED}", "": "  "}
-    return Text(formats.plain(text) + ends[look], style="bold" if look == "best" else "")
-
-
-def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
-    """What `clsim run` prints at its end: a row a seed, and the mean over seeds."""
-    spec = records[0]["spec"]
-    memory = f", {spec['memory']['buffer']} memory of {frame.memory_size(spec)}"
-    if spec["memory"]["buffer"] == "none":
-        memory = ", no memory"
-    elif spec["memory"]["per"] == "class":
-        memory += " a class"
-    rich = RichTable(title=Text(f"{spec['scenario']}: {spec['strategy']}{memory}"), title_justify="left")
-    rich.add_column("seed", justify="right")
-    found = [summary(record["accuracy"], record["initial"]) for record in records]
-    shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
-    headings = {name: METRICS[name].label for name in shown}
-    for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
-        for record, values in zip(records, found, strict=True):
-            values[readout] = summary(record["readouts"][readout], record["initial"])["accuracy"]
-        shown.append(readout)
-        headings[readout] = f"accuracy by {readout}"
-    for name in shown:
-        rich.add_column(f"{headings[name]}, %", justify="right")
-    columns = {name: [100 * v for values in found if (v := values[name]) is not None] for name in shown}
-    for i, record in enumerate(records):
-        rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))
-    if len(records) >= 3:
-        rich.add_section()
-        rich.add_row("mean", *(str(Cell(columns[name])) for name in shown), style="bold")
-    out.print(rich)
-    if len(records) >= 3:
-        out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
-    for record in records:
-        if searched := searches.searches(record):
-            controller = record["spec"]["controller"]["name"]
-            out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
-            out.print(searches.summary(searched))
+    return Text(f"{formats.plain(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")

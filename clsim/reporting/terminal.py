@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +14,32 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.records.search import Search, Trial
+from clsim.records.store import Store
 from clsim.reporting import searches
+from clsim.spec.run import RunSpec
+from clsim.training import progress
+
+
+@contextmanager
+def watched(
+    spec: RunSpec, store: Store, console: Console | None, names: Sequence[str], say: Callable[[str], None]
+) -> Iterator[progress.Progress]:
+    """Show a run while it goes on, and keep logs of it.
+
+    Args:
+        console: where it is shown; None shows nothing.
+        names: of the logs, as ``--log`` has them.
+        say: takes a line for the user, when a log fails.
+    """
+    with ExitStack() as stack:
+        watch: progress.Progress = progress.Quiet()
+        if console is not None:
+            watch = stack.enter_context(Terminal(f"{spec.title} · seed {spec.seed}", console))
+        if names:
+            from clsim.reporting.logs import Logging  # with numpy
+
+            watch = stack.enter_context(Logging(names, spec, store.folder(spec), watch, say))
+        yield watch
 
 
 class Terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -40,7 +41,7 @@ def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
     Raises:
         InputError: naming file, table and key, what was found, what is allowed and the nearest match.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: {table or 'spec'}: found {values!r}, allowed: a table")
     out = {}
@@ -54,6 +55,12 @@ def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
         if field.name not in out and field.default is field.default_factory is dataclasses.MISSING:
             raise InputError(f"{where}: {f'[{table}] ' if table else ''}{field.name}: missing")
     return out
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The type hints of a dataclass, which take a while to be found: a study reads thousands of specs."""
+    return typing.get_type_hints(kind)
 
 
 def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:

@@ -5,16 +5,15 @@ Later wins: defaults < scenario < strategy < its ``[on.<scenario>]`` < what the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import components, registry, run
 from clsim.spec.components import DIGITS, DIGITS_DEFAULTS
+from clsim.spec.flags import as_text, command, leaves, setting
 from clsim.spec.reader import merge
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
@@ -49,7 +48,7 @@ def resolve(
     else:
         scenario_name, scenario_tables = "custom", dict(scenario)
     strategy_name, strategy_tables = _strategy(strategy, scenario_name)
-    command_line = merge(flags or {}, *(_setting(text) for text in settings))
+    command_line = merge(flags or {}, *map(setting, settings))
     run.check(command_line, "command line")
 
     scenario_tables, command_line = _one_size(scenario_tables), _one_size(command_line)
@@ -68,64 +67,68 @@ def resolve(
         tables["memory"]["buffer"] = registry.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
-    if spec.stream.by_difficulty and not spec.stream.difficulty:
-        difficulty = joint_of(spec, scenario).fingerprint
-        spec = replace(spec, stream=replace(spec.stream, difficulty=difficulty))
-    return spec
+    return _with_prerequisites(spec, scenario)
 
 
-def joint_of(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> RunSpec:
-    """The joint run that says how hard the tasks of a run are: its data, stream, model and seed, the tasks as given.
+@dataclass(frozen=True)
+class Prerequisite:
+    """A run that must be finished before another one can begin.
 
-    The same one for all strategies that alter none of these.
+    Attributes:
+        key: the key of the other run's spec, as ``table.key``, that names this one by its fingerprint.
+        named: the fingerprint that stands there; empty if nothing does so far. A user may name another run.
+        spec, command: the run that clsim carries out where the named one is not in the store.
+    """
+
+    key: str
+    named: str
+    spec: RunSpec
+    command: str
+
+
+def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list[Prerequisite]:
+    """The runs that a run needs first.
+
+    Tasks that come in the order of their difficulty need a joint run, whose accuracy says how hard each is: on the same
+    data, stream, model and seed, the tasks as given. It is the same one for all strategies that alter none of these.
 
     Args:
-        scenario: where the run's comes from; else it is looked up by name.
+        scenario: the scenario of the run, as :func:`resolve` takes it; by default it is looked up by its name.
 
     Raises:
-        InputError: if it is not found by name.
+        InputError: if the scenario is not found by its name.
     """
+    if not spec.stream.by_difficulty:
+        return []
+    scenario = scenario or spec.scenario
     tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model")}
     tables["training"] = {
         key: getattr(spec.training, key) for key in ("device", "precision", "threads", "channels_last")
     }
     for key in ("presentation", "tasks", "difficulty"):
         del tables["stream"][key]
-    return resolve(scenario or spec.scenario, "joint", flags=tables, seed=spec.seed)
+    joint = resolve(scenario, "joint", flags=tables, seed=spec.seed)
+    before, after = (
+        leaves({name: asdict(getattr(s, name)) for name in tables})
+        for s in (resolve(scenario, "joint", seed=spec.seed), joint)
+    )
+    changed = [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
+    words = command(scenario, "joint", {}, changed, spec.seed) if isinstance(scenario, str) else ""
+    return [Prerequisite("stream.difficulty", spec.stream.difficulty, joint, words)]
+
+
+def _with_prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any]) -> RunSpec:
+    """The same spec, which names the runs that it needs first by their fingerprints."""
+    for first in prerequisites(spec, scenario):
+        table, _, key = first.key.partition(".")
+        changed = replace(getattr(spec, table), **{key: first.named or first.spec.fingerprint})
+        spec = replace(spec, **{table: changed})
+    return spec
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:
     """Whether a strategy keeps exemplars on a scenario. One that does not takes neither a buffer nor a memory."""
     return _buffer(_strategy(strategy, registry.find_file("scenarios", scenario).stem)[1]) != "none"
-
-
-def parsed(text: str) -> Any:
-    """The value of a ``--set``: TOML, else a bare word.
-
-    >>> parsed("0.1"), parsed("cosine"), parsed("[100, 50]")
-    (0.1, 'cosine', [100, 50])
-    """
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-def as_text(value: Any) -> str:
-    """What :func:`parsed` reads as this value; a bare word where one will do.
-
-    >>> as_text([0.1, True]), as_text("cosine"), as_text("true")
-    ('[0.1, true]', 'cosine', '"true"')
-    """
-    if isinstance(value, str) and "\n" not in value and parsed(value) == value:
-        return value
-    return _toml(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)  # TOML writes numbers, truth and text as JSON does
 
 
 def _strategy(strategy: str, scenario_name: str) -> tuple[str, dict[str, Any]]:
@@ -161,42 +164,6 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
         if name not in known:
             raise InputError(f"{path}: [on.{name}]: unknown scenario; {nearest(name, known)}")
         run.check(tables, f"{path}: [on.{name}]")
-
-
-def memory_size(size: int | str) -> dict[str, Any]:
-    """What ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
-
-    >>> memory_size("500"), memory_size("1%"), memory_size(20)
-    ({'capacity': 500}, {'fraction': 0.01}, {'capacity': 20})
-    """
-    text = str(size).replace(" ", "")
-    try:
-        if not text.endswith("%"):
-            return {"capacity": int(text)}
-        share = float(text[:-1]) / 100
-        if 0 < share <= 1:
-            return {"fraction": share}
-    except ValueError:
-        pass
-    raise InputError(f"memory: found {size!r}, allowed: a whole number, as in 500, or a share, as in 1%")
-
-
-def label_share(size: int | str) -> dict[str, Any]:
-    """What ``--labels`` sets: so many labelled samples a class, or a share of each class.
-
-    >>> label_share("25"), label_share("5%"), label_share("100%")
-    ({'per_class': 25}, {'fraction': 0.05}, {'fraction': 1.0})
-    """
-    text = str(size).replace(" ", "")
-    try:
-        share = float(text.removesuffix("%")) / 100
-        if text.endswith("%") and 0 < share <= 1:
-            return {"fraction": share}
-        if int(text) > 0:
-            return {"per_class": int(text)}
-    except ValueError:
-        pass
-    raise InputError(f"labels: found {size!r}, allowed: a whole number a class, as in 25, or a share, as in 5%")
 
 
 def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,21 +208,6 @@ def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict
         if key != "name":
             raise InputError(f"controller.{key}: found {value!r} without a controller, allowed: with stability-decay")
     return {name: table for name, table in tables.items() if name != "controller"}
-
-
-def _setting(text: str) -> dict[str, Any]:
-    """``table.key=value`` as nested tables.
-
-    >>> _setting("memory.capacity=20"), _setting("memory.options.metric=cosine")
-    ({'memory': {'capacity': 20}}, {'memory': {'options': {'metric': 'cosine'}}})
-    """
-    name, equals, value = text.partition("=")
-    if not equals or "." not in name:
-        raise InputError(f"--set: found {text!r}, allowed: table.key=value, as in memory.capacity=500")
-    nested = parsed(value)
-    for key in reversed(name.strip().split(".")):
-        nested = {key: nested}
-    return nested
 
 
 FILE_KEYS = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))

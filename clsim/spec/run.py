@@ -83,6 +83,13 @@ class RunSpec:
         return plain
 
     @property
+    def title(self) -> str:
+        """The run in a few words, its seed apart."""
+        memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
+        controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
+        return f"{self.scenario} · {self.strategy}{memory}{controller}"
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: SHA-256 over the whole resolved spec, seed included.
 

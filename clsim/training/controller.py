@@ -9,21 +9,17 @@ the method itself keeps in memory.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from clsim.errors import InputError, nearest
+from clsim.errors import InputError
 from clsim.pool.pool import Cost
 from clsim.records import search
-from clsim.records.search import Attempt, Search, Trial, Values
-from clsim.spec import registry
+from clsim.records.search import Attempt, Search, Trial
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LearnerSpec, MemorySpec
 from clsim.streams.stream import Experience
 from clsim.training import stability_decay
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot
@@ -55,7 +51,7 @@ class Controller:
         self._spec = spec
         self._assemble, self._learn = assemble, learn
         self._cost, self._folder, self._progress = cost, folder, progress
-        self._given = stability(spec.learner, spec.controller.decay, spec.controller.first)
+        self._given = stability_decay.stability(spec.learner, spec.controller.decay, spec.controller.first)
 
     def learn(
         self, experience: Experience, setup: Setup, learner: Learner, earlier: Sequence[Mapping[str, Any]]
@@ -118,18 +114,15 @@ class Controller:
 
     def _begin(self, trial: Trial, state: dict[str, Any], weights: dict[str, Any]) -> tuple[Setup, Learner]:
         """A learner as the trial asks for it, in the state that the experience before ended with."""
-        spec = dataclasses.replace(self._spec, optimizer=dataclasses.replace(self._spec.optimizer, lr=trial.lr))
+        spec = stability_decay.spec_of(self._spec, trial)
         if trial.phase == "plasticity":
-            setup, learner = self._assemble(dataclasses.replace(spec, learner=LearnerSpec(), memory=MemorySpec()))
+            setup, learner = self._assemble(spec)
             setup.net.load_state_dict(weights)
             setup.randomness.load_state_dict(state["randomness"])
             return setup, learner
         named = f"learner {spec.learner.name!r} with {_listed(trial.values)}"
-        options = {**spec.learner.options, **trial.values}
         try:
-            setup, learner = self._assemble(
-                dataclasses.replace(spec, learner=dataclasses.replace(spec.learner, options=options))
-            )
+            setup, learner = self._assemble(spec)
             restore(copied(state), setup, learner)
         except InputError as error:
             raise InputError(f"controller: {named}: {error}") from error
@@ -145,28 +138,6 @@ def training_seconds(cost: Cost) -> Iterator[None]:
     started, selected = time.perf_counter(), cost.select_seconds
     yield
     cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)
-
-
-def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, Any] = MappingProxyType({})) -> Values:
-    """The values of a learner's options: those to begin with, else as the spec gives them, else its own defaults.
-
-    Raises:
-        InputError: if it has no such option, or one that is no number above 0.
-    """
-    made = registry.component("learners", learner.name, learner.options, "[learner.options]")
-    options = {p.name: p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    values: Values = {}
-    for name in names:
-        if name not in options:
-            hint = nearest(name, options) if options else "it has no options; allowed: []"
-            raise InputError(f"[controller] decay: unknown option {name!r} of learner {learner.name}; {hint}")
-        value = options[name].default
-        if type(value) not in (int, float) or not value > 0:
-            found = "no value" if value is inspect.Parameter.empty else repr(value)
-            raise InputError(f"[controller] decay: {name}: found {found}, allowed: an option that is a number above 0")
-        whole = str(options[name].annotation) in ("int", str(int))
-        values[name] = (int if whole else float)(first.get(name, value))
-    return values
 
 
 def _listed(values: Mapping[str, float]) -> str:

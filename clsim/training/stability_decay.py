@@ -1,4 +1,4 @@
-"""Stability decay: the search for a method's trade-off, from the current experience alone. No torch, no training here.
+"""Stability decay: the search for a method's trade-off, from the current experience alone. No training here.
 
     for experience t:
       grid = first_rates if t == 1 else rates
@@ -13,11 +13,18 @@ Source: De Lange et al., A continual learning survey: Defying forgetting in clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
+from types import MappingProxyType
+from typing import Any
 
+from clsim.errors import InputError, nearest
 from clsim.records.search import Trial, Values
-from clsim.spec.tables import ControllerSpec
+from clsim.spec import registry
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import ControllerSpec, LearnerSpec, MemorySpec
 
 
 def search(spec: ControllerSpec, start: Mapping[str, float], *, first: bool, train: Callable[[Trial], float]) -> None:
@@ -61,3 +68,33 @@ def decayed(start: Mapping[str, float], factor: float) -> Iterator[Values]:
             yield from ({**values, name: lower[name]} for name in values)
         values = lower
         yield values
+
+
+def spec_of(spec: RunSpec, trial: Trial) -> RunSpec:
+    """The spec of a run with the learning rate and the values of a trial; in the first phase, of fine-tuning."""
+    spec = replace(spec, optimizer=replace(spec.optimizer, lr=trial.lr))
+    if trial.phase == "plasticity":
+        return replace(spec, learner=LearnerSpec(), memory=MemorySpec())
+    return replace(spec, learner=replace(spec.learner, options={**spec.learner.options, **trial.values}))
+
+
+def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, Any] = MappingProxyType({})) -> Values:
+    """The values of a learner's options: those to begin with, else as the spec gives them, else its own defaults.
+
+    Raises:
+        InputError: if it has no such option, or one that is no number above 0.
+    """
+    made = registry.component("learners", learner.name, learner.options, "[learner.options]")
+    options = {p.name: p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    values: Values = {}
+    for name in names:
+        if name not in options:
+            hint = nearest(name, options) if options else "it has no options; allowed: []"
+            raise InputError(f"[controller] decay: unknown option {name!r} of learner {learner.name}; {hint}")
+        value = options[name].default
+        if type(value) not in (int, float) or not value > 0:
+            found = "no value" if value is inspect.Parameter.empty else repr(value)
+            raise InputError(f"[controller] decay: {name}: found {found}, allowed: an option that is a number above 0")
+        whole = str(options[name].annotation) in ("int", str(int))
+        values[name] = (int if whole else float)(first.get(name, value))
+    return values

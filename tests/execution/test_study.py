@@ -19,7 +19,8 @@ from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.study import RunState, running_accuracy, time_left
 from clsim.records.store import Store
-from clsim.spec.resolve import as_text, keeps_memory, parsed, resolve
+from clsim.spec.flags import as_text, parsed
+from clsim.spec.resolve import keeps_memory, resolve
 
 SMALL = {"data.per_class": 20, "stream.experiences": 2}
 FLAGS = ["--set", "data.per_class=20", "--set", "stream.experiences=2"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clsim.records.store import RunRecord
+from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import page
 from tests.reporting.test_page import renamed
 from tests.studies import SPEC, study
@@ -207,7 +207,7 @@ def test_the_reader_chooses_the_scheme(browser: Any, file: Path) -> None:
 
 def test_hostile_names_stay_text(browser: Any, records: list[RunRecord], tmp_path: Path) -> None:
     hostile = [renamed(r, scenario=EVIL, strategy=EVIL) for r in records]
-    failures = [{"fingerprint": "0" * 16, "spec": {"scenario": EVIL}, "error": EVIL, "command": EVIL}]
+    failures = [RunFailure("0" * 16, {"scenario": EVIL}, EVIL, EVIL, "")]
     file = tmp_path / "hostile.html"
     page.write(dataclasses.replace(SPEC, title=EVIL, description=EVIL), hostile, failures, file, EVIL)
     look(browser, 400)

@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ def executed(folder: Path, *names: str, buffer: str = "random", said: list[str] 
     store = Store(folder)
     say = (said if said is not None else []).append
     with logs.Logging(names, spec, store.folder(spec), progress.Quiet(), say) as logging:
-        record = execute.execute(spec, store, progress=logging)
-        logging.write(record)
-    return record
+        return execute.execute(spec, store, watch=lambda _: nullcontext(logging))
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -129,7 +128,7 @@ def test_an_interrupted_run_is_logged_once(tmp_path: Path, monkeypatch: pytest.M
         pytest.raises(KeyboardInterrupt),
         logs.Logging(["tensorboard"], spec, store.folder(spec), Stop(), print) as logging,
     ):
-        execute.execute(spec, store, progress=logging)
+        execute.execute(spec, store, watch=lambda _: nullcontext(logging))
     resumed, whole = executed(tmp_path / "a", "tensorboard"), executed(tmp_path / "b", "tensorboard")
     assert resumed.folder is not None
     assert whole.folder is not None

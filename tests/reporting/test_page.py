@@ -24,7 +24,7 @@ from PIL import Image
 from clsim.errors import InputError
 from clsim.records import frame
 from clsim.records.metrics import METRICS, summary
-from clsim.records.store import RunFolder, RunRecord
+from clsim.records.store import RunFailure, RunFolder, RunRecord
 from clsim.reporting import curves, figures, page, svg
 from clsim.reporting import held as held_module
 from clsim.reporting.report import ReportSpec
@@ -179,9 +179,7 @@ def test_figures_have_words_and_text(text: str, shown: Page) -> None:
 
 def test_names_are_text(records: list[RunRecord]) -> None:
     hostile = [renamed(r, scenario=HOSTILE, memory__buffer="<b>$m$</b>") for r in records]
-    failures = [
-        {"fingerprint": "0" * 16, "spec": {"scenario": HOSTILE, "memory": 3}, "error": HOSTILE, "command": HOSTILE}
-    ]
+    failures = [RunFailure("0" * 16, {"scenario": HOSTILE, "memory": 3}, HOSTILE, HOSTILE, "")]
     spec = dataclasses.replace(SPEC, title=HOSTILE, description=HOSTILE, filter={"scenario": HOSTILE})
     text = page.render(spec, hostile, failures, HOSTILE)
     shown, plain = Page(text), Page(page.render(SPEC, records, [], "x"))
@@ -215,23 +213,13 @@ def test_ranks_need_conditions_and_are_drawn(records: list[RunRecord]) -> None:
 
 
 def test_runs_that_failed_stand_there() -> None:
-    failure = {
-        "fingerprint": "ab" * 8,
-        "spec": {"scenario": "s", "seed": 3},
-        "error": "ValueError: no",
-        "command": "clsim run",
-    }
+    failure = RunFailure("ab" * 8, {"scenario": "s", "seed": 3}, "ValueError: no", "clsim run", "")
     with pytest.raises(InputError):
         page.render(dataclasses.replace(SPEC, filter={"no": 1}), [], [failure])
 
 
 def test_failures_are_shown(records: list[RunRecord]) -> None:
-    failure = {
-        "fingerprint": "ab" * 8,
-        "spec": {"scenario": "s", "seed": 3},
-        "error": "ValueError: no",
-        "command": "clsim run -s",
-    }
+    failure = RunFailure("ab" * 8, {"scenario": "s", "seed": 3}, "ValueError: no", "clsim run -s", "")
     text = Page(page.render(SPEC, records, [failure])).text
     for words in ("Failed runs", "seed 3", "ab" * 8, "ValueError: no", "clsim run -s"):
         assert words in text

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 import clsim
 from clsim.cli.main import app
-from clsim.execution import plan
 from clsim.records import frame
 from clsim.records.search import Attempt, Search
 from clsim.records.store import RunRecord
 from clsim.reporting import report, runs, searches
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.terminal import Terminal
+from clsim.spec.flags import command
 
 SETTINGS = ["data.per_class=30", "training.epochs=1", "stream.setting=task", "stream.experiences=2"]
 SETTINGS += ["controller.first_rates=[0.1, 0.01]", "controller.rates=[0.01]"]
@@ -116,5 +116,5 @@ def test_show_prints_a_runs_folder(records: list[RunRecord], tmp_path: Path) -> 
 
 def test_the_command_of_a_run_names_its_controller() -> None:
     flags = {"memory": {}, "training": {}, "controller": {"name": "stability-decay"}}
-    words = shlex.split(plan.command("split-digits", "mas", flags, [], 3))
+    words = shlex.split(command("split-digits", "mas", flags, [], 3))
     assert words[-4:] == ["--controller", "stability-decay", "--seed", "3"]

@@ -17,7 +17,8 @@ from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost, Pool
 from clsim.selectors.combinators import per_class
 from clsim.selectors.random import random
-from clsim.spec.resolve import label_share, resolve
+from clsim.spec.flags import label_share
+from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import LabelsSpec, MemorySpec, StreamSpec
 from clsim.streams import build as build_module

@@ -20,7 +20,7 @@ from clsim.data.cache import Dataset
 from clsim.errors import InputError
 from clsim.execution import plan
 from clsim.records.store import Store
-from clsim.spec.resolve import joint_of, resolve
+from clsim.spec.resolve import prerequisites, resolve
 from clsim.spec.tables import StreamSpec
 from clsim.streams import build as division
 from tests.streams.test_streams import build, dataset
@@ -104,7 +104,8 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
     """The order is that of the accuracies in its record, so a record with others gives another order."""
     settings = [*EASY, "stream.tasks=hard-first"]
     spec = resolve("split-digits", "finetune", settings=settings)
-    joint, command = plan.joint_run(spec)
+    (first,) = prerequisites(spec)
+    joint, command = first.spec, first.command
     assert (
         spec.stream.difficulty == joint.fingerprint == resolve("split-digits", "joint", settings=EASY[:2]).fingerprint
     )
@@ -129,7 +130,8 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
 
 def test_the_command_of_the_joint_run_makes_it(tmp_path: Path) -> None:
     settings = [*EASY, "stream.tasks=easy-first", "model.options.hidden=[32]", "data.per_class=7"]
-    joint, command = plan.joint_run(resolve("split-digits", "ewc", settings=settings, seed=3))
+    (first,) = prerequisites(resolve("split-digits", "ewc", settings=settings, seed=3))
+    joint, command = first.spec, first.command
     words = shlex.split(command)
     given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     assert resolve("split-digits", "joint", settings=given, seed=3) == joint
@@ -145,7 +147,7 @@ def test_strategies_share_the_joint_run_and_seeds_do_not() -> None:
     assert len({run.spec.fingerprint for run in planned}) == 4
     assert len({run.spec.stream.difficulty for run in planned}) == 2
     for run in planned:
-        assert joint_of(run.spec).fingerprint == run.spec.stream.difficulty
+        assert prerequisites(run.spec)[0].spec.fingerprint == run.spec.stream.difficulty
 
 
 def test_a_run_of_ones_own_may_say_what_is_hard(tmp_path: Path) -> None:

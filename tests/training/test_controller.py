@@ -29,7 +29,7 @@ from clsim.spec.run import RunSpec
 from clsim.spec.tables import ControllerSpec, LearnerSpec
 from clsim.streams import build
 from clsim.streams.stream import Experience, Stream
-from clsim.training import assemble, controller, evaluation, loop, progress
+from clsim.training import assemble, controller, evaluation, loop, progress, stability_decay
 from clsim.training.checkpoint import copied, restore, snapshot
 from clsim.training.contract import Around, Setup
 from clsim.training.stability_decay import decayed, search
@@ -402,17 +402,17 @@ def test_a_controller_makes_another_run_and_what_a_strategy_says_of_it_does_not(
 
 
 def test_stability_reads_the_learners_own_defaults() -> None:
-    assert controller.stability(LearnerSpec("mas"), ["strength"]) == {"strength": 1.0}
-    assert controller.stability(LearnerSpec("mas", {"strength": 3}), ["strength"]) == {"strength": 3.0}
-    whole = controller.stability(LearnerSpec("gdumb"), ["epochs"])
+    assert stability_decay.stability(LearnerSpec("mas"), ["strength"]) == {"strength": 1.0}
+    assert stability_decay.stability(LearnerSpec("mas", {"strength": 3}), ["strength"]) == {"strength": 3.0}
+    whole = stability_decay.stability(LearnerSpec("gdumb"), ["epochs"])
     assert whole == {"epochs": 30}
     assert type(whole["epochs"]) is int
-    assert math.isclose(controller.stability(LearnerSpec("gem"), ["margin", "damping"])["damping"], 1e-3)
+    assert math.isclose(stability_decay.stability(LearnerSpec("gem"), ["margin", "damping"])["damping"], 1e-3)
 
 
 def test_a_search_begins_with_the_values_that_are_given_for_it() -> None:
     tuned = LearnerSpec("lwf", {"strength": 1.0})
-    assert controller.stability(tuned, ["strength"], {"strength": 10}) == {"strength": 10.0}
+    assert stability_decay.stability(tuned, ["strength"], {"strength": 10}) == {"strength": 10.0}
     spec = resolve("split-digits", "lwf", flags={"controller": {"name": "stability-decay"}})
     assert (spec.controller.first, spec.learner.options["strength"]) == ({"strength": 10.0}, 1.0)
 

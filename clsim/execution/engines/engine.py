@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim.errors import InputError, RunBusy, nearest, raised
-from clsim.execution import execute
+from clsim.execution.execute import execute
 from clsim.records.store import Store
 from clsim.spec.resolve import sources
 from clsim.spec.run import RunSpec
@@ -33,6 +33,7 @@ class Job:
         runs: the folder of all runs, absolute.
         data_root: of the data sets, absolute; None = the machine's own.
         place: the working directory, to which paths in the spec are relative.
+        scenario: where the spec's scenario comes from: a name or a path; empty = a name, that of the spec.
     """
 
     spec: RunSpec
@@ -40,6 +41,7 @@ class Job:
     runs: str
     data_root: str | None
     place: str
+    scenario: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,10 @@ def create(spec: EngineSpec, root: Path) -> Engine:
 def work(job: Job, progress: Progress | None = None) -> Outcome:
     """Carry out one run, here and now. Whatever goes wrong in it is written into its folder, and returned."""
     store, spec = Store(Path(job.runs)), job.spec
+    watch = None if progress is None else lambda spec: contextlib.nullcontext(progress)
     try:
         _check_sources(spec)
-        execute.execute(spec, store, data_root=job.data_root, progress=progress, command=job.command)
+        execute(spec, store, scenario=job.scenario, data_root=job.data_root, watch=watch, command=job.command)
     except RunBusy as error:
         return Outcome(spec.fingerprint, "busy", str(error))
     except (Exception, SystemExit) as error:  # a user's selector may raise anything, and the other runs go on

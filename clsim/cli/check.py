@@ -1,0 +1,47 @@
+"""``clsim check``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from clsim.cli.console import out
+from clsim.errors import InputError, nearest
+from clsim.spec import registry
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
+    kind: Annotated[str, typer.Option(help="selectors, condensers, learners or objectives.")] = "selectors",
+    acquisition: Annotated[
+        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
+    ] = False,
+    shortfall: Annotated[
+        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
+    ] = False,
+) -> None:
+    """Does a component of your own keep the contract? Says which promise it breaks."""
+    from clsim.checks import condensers, learners, samples, selectors
+
+    kinds: dict[str, Any] = {
+        "selectors": selectors.check_selector,
+        "condensers": condensers.check_condenser,
+        "learners": learners.check_learner,
+        "objectives": learners.check_objective,
+    }
+    if kind not in kinds:
+        raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")
+    if kind != "selectors" and (acquisition or shortfall):
+        raise InputError(f"check: found --acquisition or --shortfall with {kind}, allowed: with selectors")
+    promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
+    component = registry.component(kind, name)
+    if kind == "condensers" and "iterations" in inspect.signature(component).parameters:
+        component = registry.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
+    try:
+        kinds[kind](component, **promises)
+    except samples.CheckFailed as failure:
+        raise InputError(f"{name}: {failure}") from failure
+    blind = ", and reads no labels" if acquisition else ""
+    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)

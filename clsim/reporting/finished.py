@@ -1,0 +1,72 @@
+"""What `clsim run` prints at its end: accuracy and forgetting of each seed, where the runs are, and what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clsim.records.frame import memory_size
+from clsim.records.metrics import METRICS, summary
+from clsim.records.store import RunRecord
+from clsim.reporting import searches
+from clsim.reporting.cells import Cell
+from clsim.version import __version__
+
+RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
+
+
+def show_finished(records: Sequence[RunRecord], out: Console) -> None:
+    """Print runs of one spec, and a line for each that says where it is."""
+    show_runs([record.data for record in records], out)
+    for record in records:
+        seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
+        out.print(
+            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
+            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
+            highlight=False,
+        )
+    other = {record.data["versions"]["clsim"] for record in records} - {__version__}
+    if other:
+        out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")
+    if any(record.data.get("diverged") for record in records):
+        out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
+
+
+def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
+    """Print a row a seed, and the mean over seeds."""
+    spec = records[0]["spec"]
+    memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"
+    if spec["memory"]["buffer"] == "none":
+        memory = ", no memory"
+    elif spec["memory"]["per"] == "class":
+        memory += " a class"
+    rich = Table(title=Text(f"{spec['scenario']}: {spec['strategy']}{memory}"), title_justify="left")
+    rich.add_column("seed", justify="right")
+    found = [summary(record["accuracy"], record["initial"]) for record in records]
+    shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
+    headings = {name: METRICS[name].label for name in shown}
+    for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
+        for record, values in zip(records, found, strict=True):
+            values[readout] = summary(record["readouts"][readout], record["initial"])["accuracy"]
+        shown.append(readout)
+        headings[readout] = f"accuracy by {readout}"
+    for name in shown:
+        rich.add_column(f"{headings[name]}, %", justify="right")
+    columns = {name: [100 * v for values in found if (v := values[name]) is not None] for name in shown}
+    for i, record in enumerate(records):
+        rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))
+    if len(records) >= 3:
+        rich.add_section()
+        rich.add_row("mean", *(str(Cell(columns[name])) for name in shown), style="bold")
+    out.print(rich)
+    if len(records) >= 3:
+        out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
+    for record in records:
+        if searched := searches.searches(record):
+            controller = record["spec"]["controller"]["name"]
+            out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
+            out.print(searches.summary(searched))

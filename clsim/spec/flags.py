@@ -1,0 +1,157 @@
+"""What a person asks for by flags, as tables of a spec; and the command that asks for it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clsim.compat import tomllib
+from clsim.errors import InputError
+
+FLAGS = {
+    "memory.buffer": "--buffer",
+    "memory.capacity": "--memory",
+    "training.device": "--device",
+    "training.precision": "--precision",
+    "training.threads": "--threads",
+    "controller.name": "--controller",
+}
+"""``table.key`` → the flag of ``clsim run`` that sets it; all other keys are set by ``--set``."""
+
+
+def tables_of(
+    *,
+    buffer: str | None = None,
+    memory: int | str | None = None,
+    labels: int | str | None = None,
+    controller: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The tables that flags set; a flag that is None sets nothing.
+
+    Args:
+        memory: a number of exemplars, or a share of the samples seen so far; see :func:`memory_size`.
+        labels: labelled samples a class, or a share of each class; see :func:`label_share`.
+
+    >>> tables_of(buffer="kcenter", memory="1%", threads=2)
+    {'memory': {'buffer': 'kcenter', 'fraction': 0.01}, 'training': {'threads': 2}}
+    """
+    tables = {
+        "labels": {} if labels is None else label_share(labels),
+        "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
+        "training": {"device": device, "precision": precision, "threads": threads},
+        "controller": {"name": controller},
+    }
+    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in tables.items()}
+    return {table: values for table, values in given.items() if values}
+
+
+def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:
+    """The command that makes exactly this run.
+
+    >>> command("split-digits", "er", tables_of(buffer="kcenter", memory=50), ["optimizer.lr=0.2"], 1)
+    'clsim run --scenario split-digits --strategy er --buffer kcenter --memory 50 --set optimizer.lr=0.2 --seed 1'
+    """
+    words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
+    for key, value in leaves(tables).items():
+        words += [FLAGS[key], str(value)] if key in FLAGS else ["--set", f"{key}={as_text(value)}"]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--seed", str(seed)])
+
+
+def leaves(tables: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """Every value of nested tables, as ``table.key``.
+
+    >>> leaves({"memory": {"options": {"metric": "cosine"}}})
+    {'memory.options.metric': 'cosine'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        inner = f"{name}.{key}" if name else key
+        found |= leaves(value, inner) if isinstance(value, Mapping) else {inner: value}
+    return found
+
+
+def memory_size(size: int | str) -> dict[str, Any]:
+    """What ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
+
+    >>> memory_size("500"), memory_size("1%"), memory_size(20)
+    ({'capacity': 500}, {'fraction': 0.01}, {'capacity': 20})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        if not text.endswith("%"):
+            return {"capacity": int(text)}
+        share = float(text[:-1]) / 100
+        if 0 < share <= 1:
+            return {"fraction": share}
+    except ValueError:
+        pass
+    raise InputError(f"memory: found {size!r}, allowed: a whole number, as in 500, or a share, as in 1%")
+
+
+def label_share(size: int | str) -> dict[str, Any]:
+    """What ``--labels`` sets: a number of labelled samples a class, or a share of each class.
+
+    >>> label_share("25"), label_share("5%"), label_share("100%")
+    ({'per_class': 25}, {'fraction': 0.05}, {'fraction': 1.0})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        share = float(text.removesuffix("%")) / 100
+        if text.endswith("%") and 0 < share <= 1:
+            return {"fraction": share}
+        if int(text) > 0:
+            return {"per_class": int(text)}
+    except ValueError:
+        pass
+    raise InputError(f"labels: found {size!r}, allowed: a whole number a class, as in 25, or a share, as in 5%")
+
+
+def setting(text: str) -> dict[str, Any]:
+    """``table.key=value``, as ``--set`` takes it, as nested tables.
+
+    >>> setting("memory.capacity=20"), setting("memory.options.metric=cosine")
+    ({'memory': {'capacity': 20}}, {'memory': {'options': {'metric': 'cosine'}}})
+    """
+    name, equals, value = text.partition("=")
+    if not equals or "." not in name:
+        raise InputError(f"--set: found {text!r}, allowed: table.key=value, as in memory.capacity=500")
+    nested = parsed(value)
+    for key in reversed(name.strip().split(".")):
+        nested = {key: nested}
+    return nested
+
+
+def parsed(text: str) -> Any:
+    """The value of a ``--set``: TOML, else a bare word.
+
+    >>> parsed("0.1"), parsed("cosine"), parsed("[100, 50]")
+    (0.1, 'cosine', [100, 50])
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def as_text(value: Any) -> str:
+    """What :func:`parsed` reads as this value; a bare word where one will do.
+
+    >>> as_text([0.1, True]), as_text("cosine"), as_text("true")
+    ('[0.1, true]', 'cosine', '"true"')
+    """
+    if isinstance(value, str) and "\n" not in value and parsed(value) == value:
+        return value
+    return _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # TOML writes numbers, truth and text as JSON does
