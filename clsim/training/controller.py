@@ -22,6 +22,7 @@ from clsim.pool.pool import Cost
 from clsim.records import search
 from clsim.records.search import Attempt, Search, Trial, Values
 from clsim.spec import registry
+from clsim.spec.options import options_of
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import LearnerSpec, MemorySpec
 from clsim.streams.stream import Experience
@@ -154,7 +155,7 @@ def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, An
         InputError: if it has no such option, or one that is no number above 0.
     """
     made = registry.component("learners", learner.name, learner.options, "[learner.options]")
-    options = {p.name: p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options = options_of(made)
     values: Values = {}
     for name in names:
         if name not in options:
