@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from clsim.cli.console import out
 from clsim.errors import InputError, nearest
 from clsim.spec import registry
+from clsim.spec.options import options_of
 
 
 def check(
@@ -37,7 +37,7 @@ def check(
         raise InputError(f"check: found --acquisition or --shortfall with {kind}, allowed: with selectors")
     promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
     component = registry.component(kind, name)
-    if kind == "condensers" and "iterations" in inspect.signature(component).parameters:
+    if kind == "condensers" and "iterations" in options_of(component):
         component = registry.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
     try:
         kinds[kind](component, **promises)

@@ -13,6 +13,7 @@ from rich.table import Table
 from clsim.cli.console import out
 from clsim.errors import InputError, nearest
 from clsim.spec import components, registry
+from clsim.spec.options import options_of
 
 WIDE = 120
 """Columns of a terminal that selectors need to stand in a table."""
@@ -107,6 +108,9 @@ def show(
     for component, known in components.COMPONENTS.items():
         if name in (*known, *(components.ALIASES if component == "selectors" else ())) or ":" in name:
             out.print(f"[bold]{component}[/] {escape(name)}: {escape(registry.place(component, name))}")
+            options = options_of(registry.component(component, name)).values()
+            if options:
+                out.print(", ".join(str(o.replace(annotation=o.empty)) for o in options), markup=False)
             found = True
             if ":" in name:
                 return

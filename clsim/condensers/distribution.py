@@ -19,14 +19,10 @@ def dm(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 200,
-    lr: float = 1.0,
-    momentum: float = 0.5,
+    making: Making = Making(iterations=200, lr=1.0),
     real: int = 256,
-    start: str = "real",
     augment: Sequence[str] = siamese.ALL,
     clip: bool = False,
-    model: str = "",
 ) -> Exemplars:
     """Match the mean features of each class in random nets.
 
@@ -35,14 +31,13 @@ def dm(
     what they would see in training.
 
     Args:
-        iterations: steps of the images, in a net each; the paper has 20,000.
-        lr: of the images; the paper has 10 from 100 images a class on.
-        real: samples of each class an iteration.
-        start: ``real`` samples, ``noise``, or a selector's picks.
+        making: an iteration is one step of the images, in a net of its own; the paper has 20,000, and a rate of 10 from
+            100 images a class on.
+        real: real samples of each class an iteration.
+        augment: operations to draw from; leave ``flip`` out for digits.
         clip: put pixels back into the range that can be stored after each step; else they are cut off at the end, as in
             the paper, which costs loss and yet was worth more: Fashion-MNIST, 1 a class, 100 iterations, 2 sets × 3
             nets: loss 437 and accuracy 67.1 % with it; 260 before and 357 after rounding, and 70.2 %, without.
-        model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
 
     As ``--buffer dm`` in a stream: 50 iterations through ConvNet-3, with 64 real samples of each class; a fixed memory
     condenses old classes again for their smaller shares (``memory.shrink``).
@@ -51,8 +46,7 @@ def dm(
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
     Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
     """
-    making = Making(iterations, lr, momentum, start, clip, model, augment)
-    return synthesise(pool, budget, MeanMatching(real), making, rng=rng)
+    return synthesise(pool, budget, MeanMatching(real), making, augment=augment, clip=clip, rng=rng)
 
 
 class MeanMatching:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -54,23 +55,37 @@ def direction(parameters: Sequence[Tensor], rng: torch.Generator) -> list[Tensor
     return found
 
 
+@dataclass(frozen=True)
 class EarlyNets:
-    """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
+    """Model augmentation: options of the methods that compare gradients.
 
-    Args:
-        count: early-stage nets; 0: random ones.
-        epochs: that each is trained for on the real samples, 2 in the paper; a fraction is a part of an epoch.
-        perturb: move an early net's weights a little each time, by :func:`perturb`.
+    Attributes:
+        early_nets: nets at an early stage of training that take turns; 0: random nets instead.
+        early_epochs: epochs that each of them is trained for on the real samples, 2 in the paper; a fraction is a part
+            of an epoch.
+        perturb: move an early net's weights a little each time it is used, by :func:`perturb`.
 
     Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
     """
 
-    def __init__(self, count: int, epochs: float = 2.0, perturb: bool = True) -> None:
-        if count < 0:
-            raise InputError(f"early_nets: found {count}, allowed: from 0")
-        if not 0 <= epochs < math.inf:
-            raise InputError(f"early_epochs: found {epochs}, allowed: from 0")
-        self._count, self._epochs, self._perturb = count, epochs, perturb
+    early_nets: int = 0
+    early_epochs: float = 2.0
+    perturb: bool = True
+
+
+class NetSource:
+    """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
+
+    Raises:
+        InputError: if an option is out of its range.
+    """
+
+    def __init__(self, options: EarlyNets = EarlyNets()) -> None:
+        if options.early_nets < 0:
+            raise InputError(f"early_nets: found {options.early_nets}, allowed: from 0")
+        if not 0 <= options.early_epochs < math.inf:
+            raise InputError(f"early_epochs: found {options.early_epochs}, allowed: from 0")
+        self._options = options
         self._states: list[dict[str, Tensor]] = []
 
     def __call__(self, material: Material) -> Net:
@@ -80,12 +95,13 @@ class EarlyNets:
         goes on after a break has the same ones.
         """
         net = material.fresh()
-        if not self._count:
+        count = self._options.early_nets
+        if not count:
             return net
-        while len(self._states) < self._count:
+        while len(self._states) < count:
             self._states.append(self._trained(material, len(self._states)))
-        net.load_state_dict(self._states[int(torch.randint(self._count, (), generator=material.rng))])
-        if self._perturb:
+        net.load_state_dict(self._states[int(torch.randint(count, (), generator=material.rng))])
+        if self._options.perturb:
             perturb(net, material.rng)
         return net
 
@@ -94,7 +110,7 @@ class EarlyNets:
         rng = torch.Generator().manual_seed(material.seed(f"early order {number}"))
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=5e-4)
         rows, place = material.everything()
-        pool, steps = material.pool, round(self._epochs * len(parts(rows, BATCH)))
+        pool, steps = material.pool, round(self._options.early_epochs * len(parts(rows, BATCH)))
         ready(net.eval(), len(rows))
         with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # dropout must not move the method's
             torch.manual_seed(material.seed(f"early layers {number}"))

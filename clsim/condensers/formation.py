@@ -6,13 +6,14 @@ And Acc-DD: IDC in a few early-stage nets instead of many random ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.condensers.early import BATCH, LR, EarlyNets
+from clsim.condensers.early import BATCH, LR, EarlyNets, NetSource
 from clsim.condensers.gradient_matching import least
 from clsim.condensers.inner_steps import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.condensers.synthesis import Augment, Making, Material, Synthetic, synthesise
@@ -26,27 +27,40 @@ AUGMENT = ("color", "crop", "cutout")
 """IDC's operations: all of them, one after the other."""
 
 
+@dataclass(frozen=True)
+class Forming:
+    """How IDC compares, and what it stores: options of IDC and Acc-DD.
+
+    Attributes:
+        lr_scale: what the paper's learning rate is multiplied by where ``lr`` is 0; far fewer steps than its 200,000
+            want more.
+        real: real samples of each class a step.
+        most: small synthetic images of each class a step, at most.
+        steps: steps of the images in one net.
+        samples: real samples that the net learns from after each step, 64 at once; 0: it stays as it is.
+        factor: each stored image holds factor × factor small ones; with 1 it is one image (IDC-I).
+        distance: ``l2``: squared differences, as for CIFAR and SVHN; ``l1``: absolute ones, with a learning rate of
+            their own, as for MNIST (1e-4 instead of 5e-3 there).
+    """
+
+    lr_scale: float = 1.0
+    real: int = 64
+    most: int = 128
+    steps: int = 100
+    samples: int = 500
+    factor: int = 2
+    distance: Literal["l2", "l1"] = "l2"
+
+
 def idc(
     pool: Pool,
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.0,
-    lr_scale: float = 1.0,
-    momentum: float = 0.5,
-    real: int = 64,
-    most: int = 128,
-    steps: int = 100,
-    samples: int = 500,
-    factor: int = 2,
-    distance: Literal["l2", "l1"] = "l2",
-    start: str = "real",
+    making: Making = Making(iterations=100, lr=0.0),
+    forming: Forming = Forming(),
     augment: Sequence[str] = AUGMENT,
-    early_nets: int = 0,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
-    model: str = "",
+    early: EarlyNets = EarlyNets(),
 ) -> Exemplars:
     """Store factor² small images in each, and match gradients in nets that learn from real samples.
 
@@ -57,21 +71,11 @@ def idc(
     after each.
 
     Args:
-        iterations: nets, one after the other; the paper has 2000.
-        lr: of the images; 0: the paper's 5e-3 · (images a class / 10) · (height / 32)², of pixels from 0 to 1.
-        lr_scale: what the paper's rate is multiplied by where ``lr`` is 0; far fewer steps than its 200,000 want more.
-        real, most: real samples of each class a step, and the most of its small synthetic images.
-        steps: of the images in one net.
-        samples: real ones that the net learns from after each step, 64 at once; 0: it stays as it is.
-        factor: 1: a stored image is one image (IDC-I).
-        distance: ``l2``: squared differences, as for CIFAR and SVHN; ``l1``: absolute ones, with a learning rate of
-            their own, as for MNIST (1e-4 instead of 5e-3 there).
-        start: ``real`` samples scaled down, ``noise``, or a selector's picks.
+        making: an iteration is one net; the paper has 2000. A learning rate of 0 stands for the paper's,
+            5e-3 · (images a class / 10) · (height / 32)², of pixels from 0 to 1.
+        forming: how gradients are compared, and how many small images a stored one holds.
         augment: operations, all applied in turn with one set of parameters for a class's real and synthetic images.
-        early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation.
-        early_epochs: that they are trained for on the real samples.
-        perturb: the early nets' weights, anew each time.
-        model: of the nets, a name of ``clsim list models``; empty: the run's.
+        early: early-stage nets instead of random ones.
 
     As ``--buffer idc`` in a stream, and so for acc-dd: 2 iterations of 10 steps through ConvNet-3, with 16 real and at
     most 8 small synthetic images of each class a step, 64 samples for the net, and 10 times the paper's rate.
@@ -81,11 +85,9 @@ def idc(
         times that a sample.
     Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022).
     """
-    nets = EarlyNets(early_nets, early_epochs, perturb)
-    method = Formation(nets, real=real, most=most, steps=steps, samples=samples, distance=distance)
-    rate = lr or lr_scale * pixel_rate(pool, budget, 5e-3)
-    making = Making(iterations, rate, momentum, start, True, model, augment, factor)
-    return synthesise(pool, budget, method, making, rng=rng)
+    method = Formation(forming, early)
+    making = replace(making, lr=making.lr or forming.lr_scale * pixel_rate(pool, budget, 5e-3))
+    return synthesise(pool, budget, method, making, augment=augment, clip=True, factor=forming.factor, rng=rng)
 
 
 def acc_dd(
@@ -93,22 +95,10 @@ def acc_dd(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.0,
-    lr_scale: float = 1.0,
-    momentum: float = 0.5,
-    real: int = 64,
-    most: int = 128,
-    steps: int = 100,
-    samples: int = 500,
-    factor: int = 2,
-    distance: Literal["l2", "l1"] = "l2",
-    start: str = "real",
+    making: Making = Making(iterations=100, lr=0.0),
+    forming: Forming = Forming(),
     augment: Sequence[str] = AUGMENT,
-    early_nets: int = 5,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
-    model: str = "",
+    early: EarlyNets = EarlyNets(early_nets=5),
 ) -> Exemplars:
     """IDC in a few early-stage nets whose weights are perturbed each time: fewer iterations for the same accuracy.
 
@@ -116,9 +106,9 @@ def acc_dd(
     Gaussian directions, each filter as long as the net's, and |α| ~ U(0.01, 0.09).
 
     Args:
-        lr: 0: as :func:`idc`, with 1e-2 in the place of 5e-3.
-        early_nets: 5 in the paper, 20 where it is fastest.
-        early_epochs: of a small part of the data more than 2: nets of a few dozen steps have learnt too little to help.
+        making: a learning rate of 0 stands for that of :func:`idc`, with 1e-2 in the place of 5e-3.
+        early: 5 nets in the paper, 20 where it is fastest; of a small part of the data more than 2 epochs, since nets
+            of a few dozen steps have learnt too little to help.
 
     The others are those of :func:`idc`.
 
@@ -126,26 +116,8 @@ def acc_dd(
     Cost: as :func:`idc`, and early_nets · early_epochs over the real samples.
     Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
     """
-    return idc(
-        pool,
-        budget,
-        rng=rng,
-        iterations=iterations,
-        lr=lr or lr_scale * pixel_rate(pool, budget, 1e-2),
-        momentum=momentum,
-        real=real,
-        most=most,
-        steps=steps,
-        samples=samples,
-        factor=factor,
-        distance=distance,
-        start=start,
-        augment=augment,
-        early_nets=early_nets,
-        early_epochs=early_epochs,
-        perturb=perturb,
-        model=model,
-    )
+    making = replace(making, lr=making.lr or forming.lr_scale * pixel_rate(pool, budget, 1e-2))
+    return idc(pool, budget, rng=rng, making=making, forming=forming, augment=augment, early=early)
 
 
 def pixel_rate(pool: Pool, budget: int, base: float) -> float:
@@ -165,27 +137,15 @@ def pixel_rate(pool: Pool, budget: int, base: float) -> float:
 class Formation:
     """One iteration of IDC: a net, some steps of the images in it, and its training on real samples. Final."""
 
-    def __init__(
-        self,
-        nets: EarlyNets,
-        *,
-        real: int = 64,
-        most: int = 128,
-        steps: int = 100,
-        samples: int = 500,
-        distance: str = "l2",
-    ) -> None:
-        for name, found, allowed in (
-            ("real", real, 1),
-            ("most", most, 1),
-            ("steps", steps, 1),
-            ("samples", samples, 0),
-        ):
-            least(name, found, allowed)
-        if distance not in ("l2", "l1"):
-            raise InputError(f"distance: unknown name {distance!r}; {nearest(distance, ('l2', 'l1'))}")
-        self._nets, self._squared = nets, distance == "l2"
-        self._real, self._most, self._steps, self._samples = real, most, steps, samples
+    def __init__(self, forming: Forming = Forming(), early: EarlyNets = EarlyNets()) -> None:
+        self._nets = NetSource(early)
+        least("real", forming.real, 1)
+        least("most", forming.most, 1)
+        least("steps", forming.steps, 1)
+        least("samples", forming.samples, 0)
+        if forming.distance not in ("l2", "l1"):
+            raise InputError(f"distance: unknown name {forming.distance!r}; {nearest(forming.distance, ('l2', 'l1'))}")
+        self._options = forming
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
         """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
@@ -195,10 +155,10 @@ class Formation:
         if not filters:
             raise InputError("idc: the model has no convolution to compare gradients of; allowed: convnet3, resnet18 …")
         total = synthetic.images.new_zeros(())
-        steps = 1 if synthetic.still else self._steps
+        steps = 1 if synthetic.still else self._options.steps
         for step in range(steps):
-            if step and self._samples:
-                learn(net, optimizer, material, self._samples)
+            if step and self._options.samples:
+                learn(net, optimizer, material, self._options.samples)
             freeze_norms(net, material)
             synthetic.optimizer.zero_grad()
             for position in range(len(material.counts)):
@@ -209,15 +169,16 @@ class Formation:
     def _match(
         self, net: Net, filters: Sequence[Tensor], synthetic: Synthetic, material: Material, position: int
     ) -> Tensor:
-        x, place = material.real(self._real, [position])
+        x, place = material.real(self._options.real, [position])
         made, made_place = synthetic.of(position)
-        if len(made) > self._most:
-            rows = torch.randperm(len(made), generator=material.rng)[: self._most].to(made.device)
+        most = self._options.most
+        if len(made) > most:
+            rows = torch.randperm(len(made), generator=material.rng)[:most].to(made.device)
             made, made_place = made[rows], made_place[rows]
         change = all_in_turn(material, material.operations)
         wanted = gradient(net, filters, change(x), place, material)
         ours = gradient(net, filters, change(made), made_place, material, graph=True)
-        apart = difference(wanted, ours, squared=self._squared)
+        apart = difference(wanted, ours, squared=self._options.distance == "l2")
         apart.backward(inputs=[synthetic.images])
         return apart.detach()
 

@@ -6,11 +6,12 @@ Gradients are compared in float32: the cosines of small gradients are what it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clsim.condensers.early import EarlyNets
+from clsim.condensers.early import EarlyNets, NetSource
 from clsim.condensers.gradient_distance import classes_apart, classes_together
 from clsim.condensers.inner_steps import freeze_norms, train
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
@@ -28,24 +29,49 @@ CONTRASTIVE_LOOPS: Schedule = {1: (10, 5), 10: (10, 50), 50: (50, 10)}
 """Those of DCC and DSAC."""
 
 
+@dataclass(frozen=True)
+class Matching:
+    """How gradients are compared: options of DC and of those that are like it.
+
+    Attributes:
+        real: real samples of each class a step.
+        steps: steps of the images in one net; 0: the paper's, by images a class.
+        epochs: epochs of the net on the images between two steps; 0: the paper's, by images a class.
+        net_lr: learning rate of the net.
+    """
+
+    real: int = 256
+    steps: int = 0
+    epochs: int = 0
+    net_lr: float = 0.01
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The bi-level warm-up of DCC and DSAC, in which DC's loss is descended.
+
+    Attributes:
+        warm_iterations: iterations with a warm-up; below 0, a quarter of all, as the paper's 250 of 1000.
+        warm_steps: steps of each of them that belong to it.
+    """
+
+    warm_iterations: int = -1
+    warm_steps: int = 10
+
+    def bounds(self, iterations: int) -> tuple[int, int]:
+        """The iteration and the step that the warm-up ends before."""
+        return iterations // 4 if self.warm_iterations < 0 else self.warm_iterations, self.warm_steps
+
+
 def dc(
     pool: Pool,
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.1,
-    momentum: float = 0.5,
-    real: int = 256,
-    steps: int = 0,
-    epochs: int = 0,
-    net_lr: float = 0.01,
-    start: str = "noise",
-    early_nets: int = 0,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
+    making: Making = Making(iterations=100, lr=0.1, start="noise"),
+    matching: Matching = Matching(),
+    early: EarlyNets = EarlyNets(),
     clip: bool = False,
-    model: str = "",
 ) -> Exemplars:
     """Match the gradients of each class, real and synthetic, while a net learns from the synthetic ones.
 
@@ -54,18 +80,11 @@ def dc(
     take ``steps`` steps in a fresh net, which trains on them for ``epochs`` between one and the next.
 
     Args:
-        iterations: nets, one after the other; the paper has 1000.
-        lr, momentum: of the images.
-        real: samples of each class a step.
-        steps, epochs: 0: the paper's by images a class, (1, 1) for 1, (10, 50) from 10, (50, 10) from 50 on.
-        net_lr: of the net, with momentum 0.5.
-        start: ``noise``, ``real`` samples, or a selector's picks.
-        early_nets: so many nets at an early stage of training take turns instead of random ones: model augmentation,
-            of :func:`~clsim.condensers.formation.acc_dd`.
-        early_epochs: that they are trained for on the real samples.
-        perturb: the early nets' weights, anew each time.
+        making: an iteration is one net; the paper has 1000.
+        matching: the paper's steps and epochs are (1, 1) for 1 image a class, (10, 50) from 10, (50, 10) from 50 on;
+            the net has momentum 0.5.
+        early: early-stage nets instead of random ones, as in :func:`~clsim.condensers.formation.acc_dd`.
         clip: keep pixels in the range that can be stored after each step; else they are cut off at the end.
-        model: of the random nets, a name of ``clsim list models``; empty, and for vectors: the run's.
 
     As ``--buffer dc`` in a stream, and so for dsa, dcc and dsac: 2 iterations of 10 steps through ConvNet-3, 5 epochs
     between two of them, with 64 real samples of each class.
@@ -76,10 +95,8 @@ def dc(
     Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021),
         algorithm 1.
     """
-    nets = EarlyNets(early_nets, early_epochs, perturb)
-    method = GradientMatching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
-    making = Making(iterations, lr, momentum, start, clip, model, ())
-    return synthesise(pool, budget, method, making, rng=rng)
+    method = GradientMatching(LOOPS, matching, early)
+    return synthesise(pool, budget, method, making, clip=clip, rng=rng)
 
 
 def dsa(
@@ -87,20 +104,11 @@ def dsa(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.1,
-    momentum: float = 0.5,
-    real: int = 256,
-    steps: int = 0,
-    epochs: int = 0,
-    net_lr: float = 0.01,
-    start: str = "real",
+    making: Making = Making(iterations=100, lr=0.1),
+    matching: Matching = Matching(),
     augment: Sequence[str] = siamese.ALL,
-    early_nets: int = 0,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
+    early: EarlyNets = EarlyNets(),
     clip: bool = False,
-    model: str = "",
 ) -> Exemplars:
     """DC under an augmentation that is the same for real and synthetic images.
 
@@ -116,10 +124,8 @@ def dsa(
     Cost: as :func:`dc`.
     Source: Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
     """
-    nets = EarlyNets(early_nets, early_epochs, perturb)
-    method = GradientMatching(LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr)
-    making = Making(iterations, lr, momentum, start, clip, model, augment)
-    return synthesise(pool, budget, method, making, rng=rng)
+    method = GradientMatching(LOOPS, matching, early)
+    return synthesise(pool, budget, method, making, augment=augment, clip=clip, rng=rng)
 
 
 def dcc(
@@ -127,21 +133,11 @@ def dcc(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.1,
-    momentum: float = 0.5,
-    real: int = 256,
-    steps: int = 0,
-    epochs: int = 0,
-    net_lr: float = 0.01,
-    warm_iterations: int = -1,
-    warm_steps: int = 10,
-    start: str = "real",
-    early_nets: int = 0,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
+    making: Making = Making(iterations=100, lr=0.1),
+    matching: Matching = Matching(),
+    warm: WarmUp = WarmUp(),
+    early: EarlyNets = EarlyNets(),
     clip: bool = False,
-    model: str = "",
 ) -> Exemplars:
     """Match the gradients of all classes together, so that what tells them apart counts.
 
@@ -150,9 +146,9 @@ def dcc(
     descended; the loss that is reported is always the one above.
 
     Args:
-        steps, epochs: 0: the paper's by images a class, (10, 5) for 1, (10, 50) from 10, (50, 10) from 50 on.
-        net_lr: of the net, without momentum.
-        warm_iterations, warm_steps: of the warm-up; below 0, a quarter of the iterations, as the paper's 250 of 1000.
+        matching: the paper's steps and epochs are (10, 5) for 1 image a class, (10, 50) from 10, (50, 10) from 50 on;
+            the net has no momentum.
+        warm: how long the warm-up is.
 
     The others are those of :func:`dc`.
 
@@ -160,13 +156,8 @@ def dcc(
     Cost: as :func:`dc`; outside the warm-up, the graph of all synthetic images is in memory at once.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    nets = EarlyNets(early_nets, early_epochs, perturb)
-    warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
-    method = GradientMatching(
-        CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
-    )
-    making = Making(iterations, lr, momentum, start, clip, model, ())
-    return synthesise(pool, budget, method, making, rng=rng)
+    method = _contrastive(matching, early, warm.bounds(making.iterations))
+    return synthesise(pool, budget, method, making, clip=clip, rng=rng)
 
 
 def dsac(
@@ -174,22 +165,12 @@ def dsac(
     budget: int,
     *,
     rng: torch.Generator,
-    iterations: int = 100,
-    lr: float = 0.1,
-    momentum: float = 0.5,
-    real: int = 256,
-    steps: int = 0,
-    epochs: int = 0,
-    net_lr: float = 0.01,
-    warm_iterations: int = -1,
-    warm_steps: int = 10,
-    start: str = "real",
+    making: Making = Making(iterations=100, lr=0.1),
+    matching: Matching = Matching(),
+    warm: WarmUp = WarmUp(),
     augment: Sequence[str] = siamese.ALL,
-    early_nets: int = 0,
-    early_epochs: float = 2.0,
-    perturb: bool = True,
+    early: EarlyNets = EarlyNets(),
     clip: bool = False,
-    model: str = "",
 ) -> Exemplars:
     """DCC under an augmentation that is the same for real and synthetic images.
 
@@ -204,13 +185,8 @@ def dsac(
     Cost: as :func:`dcc`.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    nets = EarlyNets(early_nets, early_epochs, perturb)
-    warm = (iterations // 4 if warm_iterations < 0 else warm_iterations), warm_steps
-    method = GradientMatching(
-        CONTRASTIVE_LOOPS, nets, real=real, steps=steps, epochs=epochs, net_lr=net_lr, net_momentum=0.0, warm=warm
-    )
-    making = Making(iterations, lr, momentum, start, clip, model, augment)
-    return synthesise(pool, budget, method, making, rng=rng)
+    method = _contrastive(matching, early, warm.bounds(making.iterations))
+    return synthesise(pool, budget, method, making, augment=augment, clip=clip, rng=rng)
 
 
 class GradientMatching:
@@ -218,35 +194,33 @@ class GradientMatching:
 
     Args:
         loops: what 0 ``steps`` or ``epochs`` stand for.
-        nets: where the net comes from.
+        early: where the net comes from.
+        net_momentum: momentum of the net's SGD.
         warm: sum over classes first, but not while iteration and step are both below these; None: never.
     """
 
     def __init__(
         self,
         loops: Schedule,
-        nets: EarlyNets,
+        matching: Matching = Matching(),
+        early: EarlyNets = EarlyNets(),
         *,
-        real: int = 256,
-        steps: int = 0,
-        epochs: int = 0,
-        net_lr: float = 0.01,
         net_momentum: float = 0.5,
         warm: tuple[int, int] | None = None,
     ) -> None:
-        least("steps", steps, 0)
-        least("epochs", epochs, 0)
-        least("real", real, 1)
-        self._loops, self._nets, self._warm = loops, nets, warm
-        self._real, self._steps, self._epochs = real, steps, epochs
-        self._net_lr, self._net_momentum = net_lr, net_momentum
+        self._nets = NetSource(early)
+        least("steps", matching.steps, 0)
+        least("epochs", matching.epochs, 0)
+        least("real", matching.real, 1)
+        self._loops, self._options, self._warm = loops, matching, warm
+        self._net_momentum = net_momentum
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
         """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
         steps, epochs = self._loop(len(synthetic) // len(material.counts))
         steps = 1 if synthetic.still else steps
         net = self._nets(material)
-        optimizer = torch.optim.SGD(net.parameters(), self._net_lr, momentum=self._net_momentum)
+        optimizer = torch.optim.SGD(net.parameters(), self._options.net_lr, momentum=self._net_momentum)
         weights = [p for p in net.parameters() if p.ndim > 1]
         total = synthetic.images.new_zeros(())
         for step in range(steps):
@@ -257,14 +231,18 @@ class GradientMatching:
             synthetic.optimizer.zero_grad()
             apart = self._warm is None or (iteration < self._warm[0] and step < self._warm[1])
             compare = classes_apart if apart else classes_together
-            by_class, summed = compare(net, weights, synthetic, material, self._real)
+            by_class, summed = compare(net, weights, synthetic, material, self._options.real)
             synthetic.step()
             total += by_class if self._warm is None else summed
         return total / steps
 
     def _loop(self, images: int) -> tuple[int, int]:
         steps, epochs = self._loops[max(key for key in self._loops if key <= max(images, 1))]
-        return self._steps or steps, self._epochs or epochs
+        return self._options.steps or steps, self._options.epochs or epochs
+
+
+def _contrastive(matching: Matching, early: EarlyNets, warm: tuple[int, int]) -> GradientMatching:
+    return GradientMatching(CONTRASTIVE_LOOPS, matching, early, net_momentum=0.0, warm=warm)
 
 
 def least(name: str, found: float, allowed: float) -> None:

@@ -235,35 +235,45 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Making:
-    """How images are made, whatever the method.
+    """How images are made, whatever the method: options of every condenser.
 
     Attributes:
         iterations: calls of the method.
-        lr, momentum: of the images' SGD.
+        lr: learning rate of the images' SGD.
+        momentum: momentum of the images' SGD.
         start: ``real`` samples at random, ``noise`` N(0, 1) in the normalised space, or a selector's picks of each
             class, as in ``herding``.
-        clip: keep pixels in the range that can be stored, after each step.
-        model: of the random nets that images are looked at through, a name of ``clsim list models``; empty, and for
-            vectors: the run's.
-        augment: the siamese augmentation's operations.
-        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
+        model: architecture of the random nets that images are looked at through, a name of ``clsim list models``;
+            empty, and for vectors in any case: the run's.
     """
 
     iterations: int
     lr: float
     momentum: float = 0.5
     start: str = "real"
-    clip: bool = False
     model: str = ""
-    augment: Sequence[str] = siamese.ALL
-    factor: int = 1
 
 
-def synthesise(pool: Pool, budget: int, method: Method, making: Making, *, rng: torch.Generator) -> Exemplars:
-    """Images of every labelled class of a pool, made by a method: min(budget, labelled samples), balanced.
+def synthesise(
+    pool: Pool,
+    budget: int,
+    method: Method,
+    making: Making,
+    *,
+    augment: Sequence[str] = (),
+    clip: bool = False,
+    factor: int = 1,
+    rng: torch.Generator,
+) -> Exemplars:
+    """Make images of every labelled class of a pool by a method: min(budget, labelled samples), balanced.
+
+    Args:
+        augment: the siamese augmentation's operations; vectors have none.
+        clip: keep pixels in the range that can be stored, after each step.
+        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
 
     Raises:
-        InputError: if the pool has no nets to look through, or something in ``making`` is wrong.
+        InputError: if the pool has no nets to look through, or an option is wrong.
     """
     if making.iterations < 0:
         raise InputError(f"iterations: found {making.iterations}, allowed: a whole number from 0")
@@ -271,16 +281,14 @@ def synthesise(pool: Pool, budget: int, method: Method, making: Making, *, rng: 
         raise InputError(f"lr: found {making.lr}, allowed: a number above 0")
     if not 0 <= making.momentum < 1:
         raise InputError(f"momentum: found {making.momentum}, allowed: from 0 to below 1")
-    operations = making.augment if pool.data.x.ndim == 4 else ()
     seed = int(torch.randint(2**62, (), generator=rng))
     rows = classes(pool.data)
     quota = quotas(torch.tensor([len(r) for r in rows], dtype=torch.int64), budget, rng).tolist()
     rows, quota = [r for r, q in zip(rows, quota, strict=True) if q], [q for q in quota if q]
-    material = Material(pool, rows, seed, operations, making.model)
-    images = _start(material, rows, quota, making.start, making.factor)
+    material = Material(pool, rows, seed, augment if pool.data.x.ndim == 4 else (), making.model)
+    images = _start(material, rows, quota, making.start, factor)
     place = torch.arange(len(quota)).repeat_interleave(torch.tensor(quota, dtype=torch.int64)).to(pool.data.device)
-    factor, lr, momentum = making.factor, making.lr, making.momentum
-    synthetic = Synthetic(images, place, material, factor=factor, lr=lr, momentum=momentum, clip=making.clip)
+    synthetic = Synthetic(images, place, material, factor=factor, lr=making.lr, momentum=making.momentum, clip=clip)
     with torch.random.fork_rng(devices=[pool.data.device] if pool.data.device.type == "cuda" else []):
         _iterate(method, synthetic, material, making.iterations if len(synthetic) else 0)
     return synthetic.exemplars()

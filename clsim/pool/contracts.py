@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -12,6 +10,7 @@ from clsim.data import tiles
 from clsim.errors import InputError, raised
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection, Selector
+from clsim.spec.options import bind, options_of
 
 if TYPE_CHECKING:
     from clsim.pool.pool import Pool
@@ -26,14 +25,14 @@ class Condenser(Protocol):
 
 def factor_of(condense: Condenser) -> int:
     """How many small images a side of each stored one holds: the condenser's option ``factor``; 1 if it has none."""
-    parameter = inspect.signature(condense).parameters.get("factor")
-    return 1 if parameter is None else int(parameter.default)
+    option = options_of(condense).get("factor")
+    return 1 if option is None else int(option.default)
 
 
 def from_samples(condense: Condenser) -> Condenser:
     """The condenser, beginning with samples of the pool where its option ``start`` is ``noise``."""
-    parameter = inspect.signature(condense).parameters.get("start")
-    return condense if parameter is None or parameter.default != "noise" else partial(condense, start="real")  # type: ignore[call-arg]
+    option = options_of(condense).get("start")
+    return condense if option is None or option.default != "noise" else bind(condense, {"start": "real"})
 
 
 def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, name: str) -> Exemplars:

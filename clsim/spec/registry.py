@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,7 @@ from typing import Any
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.spec.options import bind
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -97,12 +98,13 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
         kind: of :data:`COMPONENTS`, or ``buffers``: the condensers, and the selectors as ``--buffer`` means them,
             applied to each class apart unless they are :data:`OVER_ALL` or stand inside a combinator.
         name: as users type it; a selector may stand inside combinators, as in ``per_class(./mine.py:pick)``.
-        options: each must be a keyword-only parameter of the function; the signature is the schema. They are those
-            of the first selector inside the combinators.
+        options: flat, by name; the component's signature is their schema, see :mod:`clsim.spec.options`. They are
+            those of the first selector inside the combinators.
         where: the table that holds the options, for error messages.
 
     Raises:
-        InputError: if there is no such name, module, file, attribute or option; with the nearest one.
+        InputError: if there is no such name, module, file, attribute or option, with the nearest one; or if an option's
+            value is not of its type.
     """
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
@@ -127,12 +129,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
-    allowed = [p.name for p in inspect.signature(found).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options or {}:
-        if option not in allowed or option == "rng":
-            known = [a for a in allowed if a != "rng"]
-            raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
-    return partial(found, **options) if options else found
+    return bind(found, options or {}, where, name)
 
 
 def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 from clsim.errors import InputError, nearest
 from clsim.records.search import Trial, Values
 from clsim.spec import registry
+from clsim.spec.options import options_of
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import ControllerSpec, LearnerSpec, MemorySpec
 
@@ -85,7 +86,7 @@ def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, An
         InputError: if it has no such option, or one that is no number above 0.
     """
     made = registry.component("learners", learner.name, learner.options, "[learner.options]")
-    options = {p.name: p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options = options_of(made)
     values: Values = {}
     for name in names:
         if name not in options:

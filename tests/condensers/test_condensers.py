@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from clsim.pool.contracts import decoded, factor_of
 from clsim.pool.exemplars import Exemplars, concatenate, groups
 from clsim.pool.pool import Cost, Pool
 from clsim.spec import components, registry
+from clsim.spec.options import bind, options_of
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
 from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
@@ -85,7 +85,7 @@ def test_more_iterations_lower_the_loss() -> None:
     pool = pool_of(40, shallow, dtype=torch.float32)
     losses = []
     for iterations in (0, 10, 100):
-        made = dm(pool, 2 * CLASSES, rng=generator(), iterations=iterations, lr=10.0, start="noise", augment=())
+        made = dm(pool, 2 * CLASSES, rng=generator(), making=Making(iterations, 10.0, start="noise"), augment=())
         made = made[made.y.argsort(stable=True)]
         material = Material(pool, groups(pool.data), 7)
         still = Synthetic(pool.prepare(made.x), made.y, material, lr=0.0, momentum=0.0)
@@ -167,14 +167,14 @@ def test_tiles_come_apart_as_they_were_put_together() -> None:
 @pytest.mark.parametrize("start", ["real", "noise", "herding"])
 def test_starts(start: str) -> None:
     x, y = clusters(40, seed=1)
-    made = dm(small_pool(x, y), 8, rng=generator(), iterations=0, start=start)
+    made = dm(small_pool(x, y), 8, rng=generator(), making=Making(0, 1.0, start=start))
     rows = {row.numpy().tobytes() for row in x}
     assert all((row.numpy().tobytes() in rows) == (start != "noise") for row in made.x)
 
 
 def test_the_first_of_each_class_come_first() -> None:
     x, y = clusters(40, seed=1)
-    assert dm(small_pool(x, y), 8, rng=generator(), iterations=0).y.tolist() == [0, 1, 2, 3] * 2
+    assert dm(small_pool(x, y), 8, rng=generator(), making=Making(0, 1.0)).y.tolist() == [0, 1, 2, 3] * 2
 
 
 BOUNDS = {"iterations": 1, "steps": 2, "epochs": 1, "real": 8, "samples": 8, "early_epochs": 1.0}
@@ -182,18 +182,18 @@ BOUNDS = {"iterations": 1, "steps": 2, "epochs": 1, "real": 8, "samples": 8, "ea
 
 @pytest.mark.parametrize("name", components.COMPONENTS["condensers"])
 def test_shipped_condensers_keep_the_contract(name: str) -> None:
-    parameters = inspect.signature(registry.component("buffers", name)).parameters
-    options = {option: value for option, value in BOUNDS.items() if option in parameters}
+    known = options_of(registry.component("buffers", name))
+    options = {option: value for option, value in BOUNDS.items() if option in known}
     check_condenser(registry.component("buffers", name, options, "options"))
 
 
 @pytest.mark.parametrize("name", components.COMPONENTS["condensers"])
 def test_a_stream_is_condensed_through_convnet3_with_options_that_the_method_has(name: str) -> None:
-    parameters = inspect.signature(registry.component("condensers", name)).parameters
+    known = options_of(registry.component("condensers", name))
     flags = {"memory": {"buffer": name}}
     options = resolve("split-cifar100", "er", flags=flags).memory.options
     assert options["model"] == "convnet3"
-    assert set(options) <= set(parameters)
+    assert set(options) <= set(known)
     shorter = resolve("split-cifar100", "er", flags=flags, settings=["memory.options.iterations=1"]).memory.options
     assert shorter == options | {"iterations": 1}
 
@@ -208,7 +208,7 @@ def test_nets_of_another_model_have_the_classes_of_the_runs_net() -> None:
     assert not torch.equal(net.head.weight, build(4).head.weight)
     assert builder(pool, "") == pool.fresh
     with pytest.raises(InputError, match="did you mean 'convnet3'"):
-        dm(pool, 3, rng=generator(), iterations=1, model="convnet")
+        dm(pool, 3, rng=generator(), making=Making(1, 1.0, model="convnet"))
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -221,7 +221,7 @@ def test_pixels_are_kept_in_their_range_after_each_step_if_asked(clip: bool) -> 
 
 
 def _whole(pool: Pool, budget: int, rng: torch.Generator) -> Exemplars:
-    return dm(pool, budget, rng=rng, iterations=0)
+    return dm(pool, budget, rng=rng, making=Making(0, 1.0))
 
 
 def _as_floats(pool: Pool, budget: int, *, rng: torch.Generator) -> Exemplars:
@@ -307,7 +307,7 @@ def test_a_fixed_memory_keeps_a_prefix_of_old_classes_and_condenses_new_ones() -
 
     def watched(pool: Pool, budget: int, *, rng: torch.Generator) -> Exemplars:
         seen.extend(pool.data.y.unique().tolist())
-        return dm(pool, budget, rng=rng, iterations=1)
+        return dm(pool, budget, rng=rng, making=Making(1, 1.0))
 
     memory = Buffer(MemorySpec(buffer="dm", capacity=12), None, rng=generator(), cost=Cost(), condense=watched)
     first, second = two_tasks()
@@ -332,7 +332,7 @@ def test_a_fixed_memory_condenses_what_it_had_for_a_smaller_share(factor: int) -
         pool: Pool, budget: int, *, rng: torch.Generator, start: str = "noise", factor: int = factor
     ) -> Exemplars:
         real.append((pool.data.x, pool.data.y, budget, start))
-        return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0, start=start, factor=factor), rng=rng)
+        return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0, start=start), factor=factor, rng=rng)
 
     spec = MemorySpec(buffer="mine", capacity=12, shrink="condense")
     memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=watched)
@@ -360,7 +360,7 @@ def test_an_uneven_share_is_kept_where_it_does_not_shrink() -> None:
         None,
         rng=generator(),
         cost=Cost(),
-        condense=partial(dm, iterations=1),
+        condense=bind(dm, {"iterations": 1}),
     )
     x, y = clusters(80, seed=1)
     few = exemplars(x, y)[torch.cat([(y == 0).nonzero().flatten()[:2], (y == 1).nonzero().flatten()])]
@@ -381,7 +381,7 @@ def test_condensing_again_matches_what_was_there_better_than_dropping() -> None:
 
     def loss(shrink: str) -> float:
         spec = MemorySpec(buffer="dm", capacity=24, shrink=shrink)  # type: ignore[arg-type]
-        make = partial(dm, iterations=60, lr=10.0, augment=())
+        make = bind(dm, {"iterations": 60, "lr": 10.0, "augment": ()})
         memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=make)
         memory.after_experience(like.data, 3, pool)
         old = memory.stored
@@ -410,8 +410,8 @@ def test_no_digit_is_mirrored(name: str) -> None:
     def augment(data: dict) -> list[str]:
         options = resolve({"data": data}, "er", flags={"memory": {"buffer": name}}).memory.options
         made = registry.component("condensers", name, options)
-        parameter = inspect.signature(made).parameters.get("augment")
-        return [] if parameter is None else list(parameter.default)
+        option = options_of(made).get("augment")
+        return [] if option is None else list(option.default)
 
     mirrored = ["flip"] if name in ("dm", "dsa", "dsac") else []
     for data in ({"dataset": "mnist"}, {"dataset": "sequence", "sequence": ["svhn", "usps"], "size": 32}):
@@ -422,7 +422,7 @@ def test_no_digit_is_mirrored(name: str) -> None:
 
 def test_a_growing_memory_keeps_what_it_has() -> None:
     spec = MemorySpec(buffer="dm", capacity=3, per="class")
-    memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=partial(dm, iterations=1))
+    memory = Buffer(spec, None, rng=generator(), cost=Cost(), condense=bind(dm, {"iterations": 1}))
     first, second = two_tasks()
     memory.after_experience(first, 2, make_pool)
     old = memory.stored
@@ -432,7 +432,7 @@ def test_a_growing_memory_keeps_what_it_has() -> None:
 
 
 def tiled(pool: Pool, budget: int, *, rng: torch.Generator, factor: int = 2) -> Exemplars:
-    return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0, factor=factor), rng=rng)
+    return synthesise(pool, budget, MeanMatching(8), Making(1, 1.0), factor=factor, rng=rng)
 
 
 def test_tiles_are_replayed_as_images_and_counted_as_stored() -> None:
@@ -472,8 +472,9 @@ def test_a_condenser_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "from clsim.condensers.distribution import dm\n"
+        "from clsim.condensers.synthesis import Making\n"
         "def make(pool, budget, *, rng, iterations=1):\n"
-        "    return dm(pool, budget, rng=rng, iterations=iterations)\n"
+        "    return dm(pool, budget, rng=rng, making=Making(iterations, lr=1.0))\n"
     )
     record = clsim.run(
         "split-digits", "er", buffer="condensed(./mine.py:make)", memory=10, settings=["data.per_class=9"]
@@ -495,4 +496,4 @@ def test_a_condenser_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_wrong_options_are_refused(options: dict, message: str) -> None:
     x, y = clusters(40, seed=1)
     with pytest.raises(InputError, match=message):
-        dm(small_pool(x, y), 8, rng=generator(), **options)
+        bind(dm, options)(small_pool(x, y), 8, rng=generator())

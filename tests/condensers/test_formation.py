@@ -6,18 +6,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers import formation
-from clsim.condensers.early import EarlyNets, direction, perturb
-from clsim.condensers.formation import AUGMENT, Formation, acc_dd, boxed, difference, idc, learn, pixel_rate
+from clsim.condensers.early import EarlyNets, NetSource, direction, perturb
+from clsim.condensers.formation import AUGMENT, Formation, Forming, acc_dd, boxed, difference, idc, learn, pixel_rate
 from clsim.condensers.inner_steps import losses
 from clsim.condensers.synthesis import Making, synthesise
 from clsim.data import tiles
 from clsim.errors import InputError
 from clsim.models.nets import Net, build, mlp
+from clsim.pool.contracts import Condenser
 from clsim.pool.pool import Pool
+from clsim.spec.options import bind
 from tests.condensing import CLASSES, SIDE, Untrained, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import assert_same, generator
-
-RANDOM = EarlyNets(0)
 
 
 def filters_of(net: Net, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -32,11 +32,11 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(distance: str, o
     material = material_of(pool_of(6), operations)
     synthetic = synthetic_of(material, 6)
     before = synthetic.images.detach().clone()
-    loss = Formation(RANDOM, steps=1, distance=distance)(0, synthetic, material)
+    loss = Formation(Forming(steps=1, distance=distance))(0, synthetic, material)
     assert abs(float(loss)) < 1e-9
     if distance == "l2":  # an absolute value has no derivative there
         torch.testing.assert_close(synthetic.images.detach(), before, rtol=0, atol=1e-9)
-    assert Formation(RANDOM, steps=1, distance=distance)(0, synthetic_of(material, 6, noise=0.5), material) > 1e-3
+    assert Formation(Forming(steps=1, distance=distance))(0, synthetic_of(material, 6, noise=0.5), material) > 1e-3
 
 
 @pytest.mark.parametrize("squared", [True, False])
@@ -45,7 +45,7 @@ def test_loss_and_gradient_are_those_of_a_plain_recomputation_through_the_tiles(
     material = material_of(pool)
     synthetic = synthetic_of(material, 2, factor=2)
     start = synthetic.images.detach().clone()
-    loss = Formation(RANDOM, steps=1, distance="l2" if squared else "l1")(0, synthetic, material)
+    loss = Formation(Forming(steps=1, distance="l2" if squared else "l1"))(0, synthetic, material)
     material.begin(0)
     net = material.fresh()
 
@@ -71,7 +71,7 @@ def test_no_more_small_images_than_allowed_are_compared() -> None:
     for most in (128, 3):
         material = material_of(pool)
         before = pool.cost.forward_passes
-        Formation(RANDOM, steps=1, real=4, most=most)(0, synthetic_of(material, 2, factor=2), material)
+        Formation(Forming(steps=1, real=4, most=most))(0, synthetic_of(material, 2, factor=2), material)
         counts.append(pool.cost.forward_passes - before)
     assert counts == [CLASSES * (4 + 8), CLASSES * (4 + 3)]
 
@@ -81,7 +81,7 @@ def test_pixels_stay_in_the_range_that_is_stored() -> None:
     assert synthetic_of(material, 2, noise=3.0).images.abs().max() > 2.1
     synthetic = synthetic_of(material, 2, noise=3.0, lr=1e9, clip=True)
     assert synthetic.images.abs().max() <= 2 + 1e-9  # (255 / 255 − 0.5) / 0.25
-    Formation(RANDOM, steps=1)(0, synthetic, material)
+    Formation(Forming(steps=1))(0, synthetic, material)
     assert synthetic.images.abs().max() <= 2 + 1e-9
     assert (synthetic.images.abs() > 2 - 1e-9).any()
 
@@ -112,7 +112,7 @@ def test_the_learning_rate_is_that_of_pixels_from_0_to_1() -> None:
     assert rate == pytest.approx(5e-3 * 0.3 * (SIDE / 32) ** 2 / 0.25**2)
     options = {"iterations": 1, "steps": 2, "samples": 0}
     scaled, given, papers = (
-        idc(pool, 3 * CLASSES, rng=generator(), **options, **rates)  # type: ignore[arg-type]
+        bind(idc, {**options, **rates})(pool, 3 * CLASSES, rng=generator())
         for rates in ({"lr_scale": 1e4}, {"lr": 1e4 * rate}, {})
     )
     assert torch.equal(scaled.x, given.x)
@@ -158,14 +158,14 @@ def test_a_perturbation_is_two_directions_of_1_to_9_percent() -> None:
 def test_early_nets_have_learnt_take_turns_and_follow_from_the_seed_alone() -> None:
     material = material_of(pool_of(40, shallow))
     x, place = material.real(40)
-    nets, plain = EarlyNets(3, 30.0, perturb=False), EarlyNets(3, 30.0)
+    nets, plain = NetSource(EarlyNets(3, 30.0, perturb=False)), NetSource(EarlyNets(3, 30.0))
     seen = []
     for i in range(20):
         material.begin(i)
         seen.append(nets(material).head.weight.detach().clone())
     assert len(torch.stack(seen).unique(dim=0)) == 3
     assert losses(nets(material), x, place, material).mean() < 0.8 * losses(material.fresh(), x, place, material).mean()
-    late = EarlyNets(3, 30.0, perturb=False)  # as after a break
+    late = NetSource(EarlyNets(3, 30.0, perturb=False))  # as after a break
     material.begin(19)
     assert torch.equal(late(material).head.weight, seen[-1])
     material.begin(19)
@@ -174,7 +174,7 @@ def test_early_nets_have_learnt_take_turns_and_follow_from_the_seed_alone() -> N
 
 def test_training_early_nets_moves_no_draw_of_the_iteration() -> None:
     material = material_of(pool_of(6))
-    nets, after = EarlyNets(2, 1.0), []
+    nets, after = NetSource(EarlyNets(2, 1.0)), []
     for _ in range(2):  # trained in the first turn, kept in the second
         with torch.random.fork_rng(devices=[]):
             material.begin(4)
@@ -184,10 +184,10 @@ def test_training_early_nets_moves_no_draw_of_the_iteration() -> None:
 
 
 @pytest.mark.parametrize("condense", [idc, acc_dd])
-def test_same_seed_same_set_and_torchs_own_generator_is_untouched(condense: object) -> None:
+def test_same_seed_same_set_and_torchs_own_generator_is_untouched(condense: Condenser) -> None:
     pool, before = pool_of(8, dtype=torch.float32), torch.random.get_rng_state()
     options = {"iterations": 2, "steps": 2, "samples": 12, "early_epochs": 1.0}
-    sets = [condense(pool, 6, rng=generator(seed), **options) for seed in (1, 1, 2)]  # type: ignore[operator]
+    sets = [bind(condense, options)(pool, 6, rng=generator(seed)) for seed in (1, 1, 2)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert_same(sets[0].columns(), sets[1].columns())
     assert not torch.equal(sets[0].x, sets[2].x)
@@ -199,25 +199,24 @@ def test_same_seed_same_set_and_torchs_own_generator_is_untouched(condense: obje
 def test_more_iterations_lower_the_loss(early: int) -> None:
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 3, 30):
-        method = Formation(EarlyNets(early), steps=2, samples=0)
-        making = Making(iterations, 2.0, start="noise", factor=2, augment=())
-        made = synthesise(pool, 6, method, making, rng=generator())
-        found.append(loss_of(made, Formation(RANDOM, steps=1, samples=0), pool, factor=2))
+        method = Formation(Forming(steps=2, samples=0), EarlyNets(early))
+        made = synthesise(pool, 6, method, Making(iterations, 2.0, start="noise"), factor=2, rng=generator())
+        found.append(loss_of(made, Formation(Forming(steps=1, samples=0)), pool, factor=2))
     assert found[2] < 0.9 * found[1] < 0.9 * found[0]
 
 
 def test_mistakes_are_one_clear_line() -> None:
     pool = pool_of(4, dtype=torch.float32)
     with pytest.raises(InputError, match="factor: found 3 with images of 8 × 8 pixels, allowed: 1, 2, 4"):
-        idc(pool, 3, rng=generator(), factor=3)
+        idc(pool, 3, rng=generator(), forming=Forming(factor=3))
     with pytest.raises(InputError, match="distance: unknown name 'l3'"):
-        idc(pool, 3, rng=generator(), distance="l3")  # type: ignore[arg-type]
+        idc(pool, 3, rng=generator(), forming=Forming(distance="l3"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="samples: found -1, allowed: from 0"):
-        acc_dd(pool, 3, rng=generator(), samples=-1)
+        acc_dd(pool, 3, rng=generator(), forming=Forming(samples=-1))
     fresh = Untrained(lambda seed: build(mlp, (2, SIDE, SIDE), torch.ones(1, 3) > 0, 0, torch.device("cpu")))
     flat = Pool(pool.data, None, pool.prepare, trainer=fresh)
     with pytest.raises(InputError, match="the model has no convolution"):
-        idc(flat, 3, rng=generator(), iterations=1)
+        bind(idc, {"iterations": 1})(flat, 3, rng=generator())
 
 
 def test_the_difference_is_summed_over_the_layers() -> None:

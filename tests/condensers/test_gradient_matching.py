@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +8,7 @@ from torch.nn import functional as F
 from clsim.condensers import gradient_matching, inner_steps
 from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import distance
-from clsim.condensers.gradient_matching import GradientMatching
+from clsim.condensers.gradient_matching import GradientMatching, Matching
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
@@ -20,6 +18,7 @@ from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
 from clsim.spec import registry
 from clsim.spec.components import COMPONENTS
+from clsim.spec.options import bind, options_of
 from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import assert_same, generator
 
@@ -30,7 +29,6 @@ METHODS = {
     "dsac": gradient_matching.dsac,
 }
 ONE = {1: (1, 1)}
-RANDOM = EarlyNets(0)
 
 
 def plain_gradient(net: Net, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -81,11 +79,11 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(
     material = material_of(pool_of(6), operations)
     synthetic = synthetic_of(material, 6)
     before = synthetic.images.detach().clone()
-    loss = GradientMatching(ONE, RANDOM, steps=3, warm=warm)(0, synthetic, material)
+    loss = GradientMatching(ONE, Matching(steps=3), warm=warm)(0, synthetic, material)
     assert abs(float(loss)) < 1e-9
     torch.testing.assert_close(synthetic.images.detach(), before, rtol=0, atol=1e-7)
     away = synthetic_of(material, 6, noise=0.5)
-    assert GradientMatching(ONE, RANDOM, warm=warm)(0, away, material) > 0.1
+    assert GradientMatching(ONE, warm=warm)(0, away, material) > 0.1
     assert away.images.grad is not None
     assert away.images.grad.abs().sum() > 1e-3
 
@@ -96,7 +94,7 @@ def test_loss_and_gradient_are_those_of_a_plain_recomputation(together: bool) ->
     material = material_of(pool)
     synthetic = synthetic_of(material, 2, noise=0.4)
     start = synthetic.images.detach().clone()
-    loss = GradientMatching(ONE, RANDOM, warm=(0, 0) if together else None)(0, synthetic, material)
+    loss = GradientMatching(ONE, warm=(0, 0) if together else None)(0, synthetic, material)
     material.begin(0)
     net = material.fresh()
     wanted = [everything_of(pool, net, c) for c in range(CLASSES)]
@@ -154,7 +152,7 @@ def test_dcc_equals_dc_with_one_class() -> None:
         material.columns, material.targets = torch.arange(CLASSES), torch.tensor([1])
         x = one.prepare(one.data.x[:2]) + 0.5
         synthetic = Synthetic(x, torch.zeros(2, dtype=torch.int64), material, lr=0.1, momentum=0.5)
-        losses = [float(GradientMatching(ONE, RANDOM, steps=2, net_momentum=0.5, warm=warm)(0, synthetic, material))]
+        losses = [float(GradientMatching(ONE, Matching(steps=2), net_momentum=0.5, warm=warm)(0, synthetic, material))]
         sets.append((losses, synthetic.images.detach()))
     assert sets[0][0][0] > 0.01
     assert_same(sets[0], sets[1])
@@ -165,7 +163,7 @@ def test_with_several_classes_dcc_is_not_dc_and_its_warm_up_is() -> None:
     for warm in (None, (1, 1), (1, 9), (0, 9)):
         material = material_of(pool_of(6))
         synthetic = synthetic_of(material, 2, noise=0.5)
-        GradientMatching(ONE, RANDOM, steps=2, warm=warm)(0, synthetic, material)
+        GradientMatching(ONE, Matching(steps=2), warm=warm)(0, synthetic, material)
         sets.append(synthetic.images.detach())
     apart, half, whole, none = sets
     assert torch.equal(apart, whole)
@@ -176,7 +174,9 @@ def test_with_several_classes_dcc_is_not_dc_and_its_warm_up_is() -> None:
 @pytest.mark.parametrize("method", ["dcc", "dsac"])
 def test_the_warm_up_is_a_quarter_of_the_iterations_unless_it_is_said(method: str) -> None:
     def made(warm: int) -> Exemplars:
-        return METHODS[method](pool_of(6), 6, rng=generator(), iterations=4, steps=2, warm_iterations=warm, real=4)
+        return bind(METHODS[method], {"iterations": 4, "steps": 2, "warm_iterations": warm, "real": 4})(
+            pool_of(6), 6, rng=generator()
+        )
 
     assert torch.equal(made(-1).x, made(1).x)
     assert not torch.equal(made(-1).x, made(250).x)
@@ -186,9 +186,7 @@ def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None
     losses = []
     for warm in ((1, 1), (0, 0)):
         material = material_of(pool_of(6))
-        losses.append(
-            float(GradientMatching(ONE, RANDOM, warm=warm)(0, synthetic_of(material, 2, noise=0.5), material))
-        )
+        losses.append(float(GradientMatching(ONE, warm=warm)(0, synthetic_of(material, 2, noise=0.5), material)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
@@ -199,11 +197,11 @@ def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPa
     )
     for each, table, wanted in ((1, gradient_matching.LOOPS, []), (1, gradient_matching.CONTRASTIVE_LOOPS, 9 * [5])):
         material = material_of(pool_of(4))
-        GradientMatching(table, RANDOM)(0, synthetic_of(material, each), material)
+        GradientMatching(table)(0, synthetic_of(material, each), material)
         assert trained == wanted
         trained.clear()
     material = material_of(pool_of(12))
-    GradientMatching(gradient_matching.LOOPS, RANDOM)(0, synthetic_of(material, 11), material)
+    GradientMatching(gradient_matching.LOOPS)(0, synthetic_of(material, 11), material)
     assert trained == 9 * [50]
 
 
@@ -212,7 +210,7 @@ def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gradient_matching, "train", lambda *args: trained.append(args[-1]))
     material = material_of(pool_of(6))
     synthetic = synthetic_of(material, 2, noise=0.3)
-    method = GradientMatching({1: (3, 7)}, RANDOM)
+    method = GradientMatching({1: (3, 7)})
     still = synthetic.copy(synthetic.images)
     loss = method(0, still, material)
     assert not trained
@@ -223,7 +221,7 @@ def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyP
     assert not torch.equal(still.images, synthetic.images)
     material.begin(0)
     moving = synthetic_of(material, 2, noise=0.3)
-    assert torch.equal(loss, GradientMatching({1: (1, 7)}, RANDOM)(0, moving, material))
+    assert torch.equal(loss, GradientMatching({1: (1, 7)})(0, moving, material))
 
 
 def test_between_the_steps_the_net_trains_on_the_synthetic_images() -> None:
@@ -247,7 +245,7 @@ def test_batch_norms_keep_the_statistics_of_real_images_while_gradients_are_comp
     torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, activations.var((0, 2, 3)))
     synthetic = synthetic_of(material, 8)
-    assert abs(float(GradientMatching(ONE, RANDOM, steps=2)(0, synthetic, material))) < 1e-9
+    assert abs(float(GradientMatching(ONE, Matching(steps=2))(0, synthetic, material))) < 1e-9
 
 
 def test_no_batch_is_a_single_sample_left_over() -> None:
@@ -261,7 +259,8 @@ def test_no_batch_is_a_single_sample_left_over() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_set_and_torchs_own_generator_is_untouched(name: str) -> None:
     pool, before = pool_of(6, dtype=torch.float32), torch.random.get_rng_state()
-    sets = [METHODS[name](pool, 6, rng=generator(seed), iterations=2, steps=2, epochs=1, real=4) for seed in (1, 1, 2)]
+    condense = bind(METHODS[name], {"iterations": 2, "steps": 2, "epochs": 1, "real": 4})
+    sets = [condense(pool, 6, rng=generator(seed)) for seed in (1, 1, 2)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert_same(sets[0].columns(), sets[1].columns())
     assert not torch.equal(sets[0].x, sets[2].x)
@@ -274,8 +273,8 @@ def test_more_iterations_lower_the_loss(together: bool) -> None:
     """In nets that the images were not made with."""
     pool, found = pool_of(10, shallow, dtype=torch.float32), []
     for iterations in (0, 5, 40):
-        method = GradientMatching(ONE, RANDOM, real=10, warm=(0, 0) if together else None)
-        made = synthesise(pool, 6, method, Making(iterations, 0.5, start="noise", augment=()), rng=generator())
+        method = GradientMatching(ONE, Matching(real=10), warm=(0, 0) if together else None)
+        made = synthesise(pool, 6, method, Making(iterations, 0.5, start="noise"), rng=generator())
         found.append(loss_of(made, method, pool))
     assert found[2] < 0.8 * found[1] < 0.8 * found[0]
 
@@ -284,25 +283,25 @@ def test_early_nets_are_an_option_of_all() -> None:
     for name, condense in METHODS.items():
         pool = pool_of(6, dtype=torch.float32)
         options = {"iterations": 1, "steps": 1, "real": 4}
-        early = condense(pool, 6, rng=generator(), early_nets=1, early_epochs=5, **options)
-        random = condense(pool, 6, rng=generator(), **options)
+        early = bind(condense, {"early_nets": 1, "early_epochs": 5, **options})(pool, 6, rng=generator())
+        random = bind(condense, options)(pool, 6, rng=generator())
         assert not torch.equal(early.x, random.x), name
 
 
 @pytest.mark.parametrize("name", COMPONENTS["condensers"])
 def test_digits_are_mirrored_by_none_and_change_no_other_operation(name: str) -> None:
     for digits in (False, True):
-        made = inspect.signature(_method(name, {}, digits)).parameters
+        made = options_of(_method(name, {}, digits))
         if "augment" in made:
-            plain = inspect.signature(registry.component("condensers", name)).parameters["augment"].default
+            plain = options_of(registry.component("condensers", name))["augment"].default
             assert tuple(made["augment"].default) == tuple(op for op in plain if op != "flip" or not digits)
 
 
 def test_mistakes_are_one_clear_line() -> None:
     pool = pool_of(4)
     with pytest.raises(InputError, match="steps: found -1, allowed: from 0"):
-        gradient_matching.dc(pool, 3, rng=generator(), steps=-1)
+        gradient_matching.dc(pool, 3, rng=generator(), matching=Matching(steps=-1))
     with pytest.raises(InputError, match="real: found 0, allowed: from 1"):
-        gradient_matching.dsac(pool, 3, rng=generator(), real=0)
+        gradient_matching.dsac(pool, 3, rng=generator(), matching=Matching(real=0))
     with pytest.raises(InputError, match="early_nets: found -2, allowed: from 0"):
-        gradient_matching.dcc(pool, 3, rng=generator(), early_nets=-2)
+        gradient_matching.dcc(pool, 3, rng=generator(), early=EarlyNets(early_nets=-2))

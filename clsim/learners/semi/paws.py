@@ -215,67 +215,35 @@ class SoftNeighbours(Learner):
             return self._projection(setup.net.features(setup.transform.plain(x))).float()
 
 
-def paws(
-    setup: Setup,
-    *,
-    per_class: int = 5,
-    large: Sequence[str] = LARGE,
-    small: Sequence[str] = SMALL,
-    small_views: int = 0,
-    projection: Sequence[int] = (512, 512, 128),
-    linear: float | None = None,
-    freeze_norm: bool = True,
-) -> SoftNeighbours:
+def paws(setup: Setup, *, views: Views = Views()) -> SoftNeighbours:
     """PAWS with replay: support from current classes and memory; the head's gradient stops at the features.
 
-    For the options see :class:`Views`.
+    The options are those of :class:`Views`.
 
     Source: Assran et al., Semi-Supervised Learning of Visual Features by Non-Parametrically Predicting View Assignments
     with Support Samples (ICCV 2021), as Kang et al. (ICCV 2023) compare it.
     """
-    views = Views(per_class, large, small, small_views, projection, linear, freeze_norm)
     return SoftNeighbours(setup, views, name="paws", support="all", blocked=True, distillation=0.0)
 
 
-def csl(
-    setup: Setup,
-    *,
-    per_class: int = 5,
-    large: Sequence[str] = LARGE,
-    small: Sequence[str] = SMALL,
-    small_views: int = 0,
-    projection: Sequence[int] = (512, 512, 128),
-    linear: float | None = None,
-    freeze_norm: bool = True,
-) -> SoftNeighbours:
+def csl(setup: Setup, *, views: Views = Views()) -> SoftNeighbours:
     """NNCSL without its distillation: support from current classes alone; the head's gradient reaches the features.
 
-    For the options see :class:`Views`.
+    The options are those of :class:`Views`.
 
     Source: Kang et al., A soft nearest-neighbor framework for continual semi-supervised learning (ICCV 2023), CSL.
     """
-    views = Views(per_class, large, small, small_views, projection, linear, freeze_norm)
     return SoftNeighbours(setup, views, name="csl", support="current", blocked=False, distillation=0.0)
 
 
-def nncsl(
-    setup: Setup,
-    *,
-    per_class: int = 5,
-    large: Sequence[str] = LARGE,
-    small: Sequence[str] = SMALL,
-    small_views: int = 0,
-    projection: Sequence[int] = (512, 512, 128),
-    linear: float | None = None,
-    freeze_norm: bool = True,
-    distillation: float = 0.2,
-) -> SoftNeighbours:
+def nncsl(setup: Setup, *, views: Views = Views(), distillation: float = 0.2) -> SoftNeighbours:
     """CSL with nearest-neighbour distillation: the old net's posterior over memory's classes is kept.
 
     Args:
-        distillation: λ_NND. For the other options see :class:`Views`.
+        distillation: λ_NND, the weight of the distillation.
+
+    The other options are those of :class:`Views`.
 
     Source: Kang et al., A soft nearest-neighbor framework for continual semi-supervised learning (ICCV 2023), NNCSL.
     """
-    views = Views(per_class, large, small, small_views, projection, linear, freeze_norm)
     return SoftNeighbours(setup, views, name="nncsl", support="current", blocked=False, distillation=distillation)

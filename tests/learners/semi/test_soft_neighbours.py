@@ -128,7 +128,7 @@ def test_at_new_equal_to_old_the_distillation_is_the_teachers_mean_entropy_and_a
 
 def learner(name: str = "nncsl", **options: Any) -> tuple[Setup, SoftNeighbours]:
     setup = setup_of(buffered=True)
-    return setup, registry.component("learners", name)(setup, **options)
+    return setup, registry.component("learners", name, options)(setup)
 
 
 def test_a_support_has_as_many_of_each_class_and_tells_current_from_past() -> None:
