@@ -45,9 +45,7 @@ def pick(pool, budget, *, rng):
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
+def _path(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = str(Path(clsim.__file__).parent.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]))
 

@@ -168,7 +168,7 @@ def test_where_nothing_is_opposed_the_step_is_fine_tunings(make: Any) -> None:
     new = samples([0, 1, 0, 1], seed=4)
     agreeing = dataclasses.replace(new, task=torch.ones_like(new.task))  # of another task, and of the same gradient
     for memory in (None, agreeing):
-        bound, free = setup_of(hidden=True, capacity=4, update="batch"), setup_of(hidden=True, buffer="none")
+        bound, free = setup_of(hidden=(8,), capacity=4, update="batch"), setup_of(hidden=(8,), buffer="none")
         if memory is not None:
             bound.memory.after_batch(memory, 2, bound.pool)
         learner, finetune = make(bound), Sgd(free)
