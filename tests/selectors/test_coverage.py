@@ -14,10 +14,7 @@ from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import farthest_first, k_center, k_center_pca, k_center_robust
 from clsim.selectors.points import points
 from tests.helpers import generator, pool_of, vectors
-
-
-def gaussian(n: int, d: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import points as gaussian
 
 
 def clustered(n: int, d: int = 8, seed: int = 0) -> Tensor:

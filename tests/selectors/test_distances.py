@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from clsim.selectors import distances
 from clsim.selectors.distances import nearest, nearest_of, principal, squared_distances
-from tests.helpers import generator
-
-
-def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import points
 
 
 @pytest.fixture(params=[distances.BLOCK, 40])

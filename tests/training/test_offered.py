@@ -23,6 +23,7 @@ from clsim.spec.tables import MemorySpec
 from clsim.streams.stream import Stream
 from clsim.training import loop, offered, progress
 from clsim.training.contract import Learner, Setup
+from tests.helpers import generator
 
 
 def setup_with(**memory: Any) -> Setup:
@@ -59,7 +60,7 @@ class Oracle:
 def some(n: int) -> Exemplars:
     x = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4)
     zero = torch.zeros(n, dtype=torch.int64)
-    return Exemplars(x, zero - 1, zero, torch.rand(n, generator=torch.Generator().manual_seed(0)), torch.arange(n))
+    return Exemplars(x, zero - 1, zero, torch.rand(n, generator=generator()), torch.arange(n))
 
 
 @pytest.mark.parametrize(("confidence", "kept"), [(0.0, [0, 1, 2, 3]), (0.8, [0, 2, 3]), (0.95, [2]), (1.0, [])])
