@@ -32,7 +32,7 @@ def execute(
 ) -> RunRecord:
     """Run a resolved spec, or read its record. What is slow to import is imported only if there is work to do."""
     if selector is not None:
-        spec = _with_source(spec, spec.memory.buffer, _source(selector).encode())
+        spec = _with_source(spec, spec.memory.buffer, source_of(selector).encode())
     if benchmark is None:
         record = None if fresh else _finished(store, spec)
         if record is not None:
@@ -99,10 +99,10 @@ def name_of(selector: Selector) -> str:
     return f"{getattr(selector, '__module__', 'unknown')}:{name}"
 
 
-def _source(selector: Any) -> str:
+def source_of(selector: Any) -> str:
     """What tells a selector from another: its source, and what it has bound."""
     if isinstance(selector, functools.partial):
-        return _source(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
+        return source_of(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
     try:
         text = inspect.getsource(selector)
     except (OSError, TypeError):
@@ -111,4 +111,4 @@ def _source(selector: Any) -> str:
             "allowed: a function in a file (./file.py:attr or module:attr)"
         ) from None
     cells = [cell.cell_contents for cell in getattr(selector, "__closure__", None) or ()]
-    return text + "".join(_source(value) if inspect.isfunction(value) else repr(value) for value in cells)
+    return text + "".join(source_of(value) if inspect.isfunction(value) else repr(value) for value in cells)

@@ -163,7 +163,7 @@ def test_contextual_diversity_stands_certain_predictions() -> None:
 def test_deepfool_on_a_linear_net_is_the_exact_distance() -> None:
     pool = linear_pool()
     sizes: list[Tensor] = []
-    original = adversarial._sizes
+    original = adversarial.least_changes
 
     def remember(*args):
         sizes.append(original(*args))
@@ -171,7 +171,7 @@ def test_deepfool_on_a_linear_net_is_the_exact_distance() -> None:
 
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(adversarial, "_sizes", remember)
+        context.setattr(adversarial, "least_changes", remember)
         picks = adversarial.deepfool(pool, 80, rng=generator()).index
     exact = distances(pool).min(1).values.float()
     assert torch.allclose(torch.cat(sizes), exact.sort().values, rtol=1e-4, atol=1e-5)

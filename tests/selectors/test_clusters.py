@@ -11,7 +11,7 @@ from torch import Tensor
 from clsim.errors import InputError
 from clsim.pool.pool import Pool
 from clsim.selectors.clusters import agglomerative, agglomerative_clusters, k_means, k_means_clusters
-from clsim.selectors.dacs import _shares, dacs, natural_breaks
+from clsim.selectors.dacs import dacs, group_shares, natural_breaks
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.medoids import k_medoids
 from clsim.selectors.probcover import prob_cover, pure_radius
@@ -289,7 +289,7 @@ def test_dacs_gives_the_sparse_group_more_than_its_size() -> None:
     dense, sparse = 0.1 * points(180), points(20, seed=1) * 5
     index = picked(dacs, torch.cat([dense, sparse]), 20, groups=2)
     assert sum(i >= 180 for i in index) >= 10
-    shares = _shares(torch.tensor([180, 20]), 20, 0.25).double()
+    shares = group_shares(torch.tensor([180, 20]), 20, 0.25).double()
     weights = (torch.tensor([0.1, 0.9]) / 0.25).exp()
     assert shares.tolist() == pytest.approx((20 * weights / weights.sum()).tolist(), abs=1)
-    assert _shares(torch.tensor([180, 5, 0]), 60, 0.01).tolist() == [55, 5, 0]
+    assert group_shares(torch.tensor([180, 5, 0]), 60, 0.01).tolist() == [55, 5, 0]

@@ -58,7 +58,7 @@ class Bic:
         self._objective = Proportional(setup, temperature=temperature)
         self._sgd = Sgd(setup, objective=self._objective)
         self._learning = True
-        self._held_out: Exemplars | None = None
+        self.held_out: Exemplars | None = None
 
     @property
     def correction(self) -> Correction:
@@ -69,7 +69,7 @@ class Bic:
         """Draw the validation set."""
         self._learning = True
         self._sgd.begin(experience)
-        self._held_out = self._split(experience)
+        self.held_out = self._split(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on what is not held out."""
@@ -79,8 +79,8 @@ class Bic:
     def finish(self, experience: Experience) -> list[Terms]:
         """Fit the correction."""
         steps = self._sgd.finish(experience)
-        held_out, old = self._held_out, self._objective.old
-        self._learning, self._held_out = False, None
+        held_out, old = self.held_out, self._objective.old
+        self._learning, self.held_out = False, None
         if held_out is not None:
             new = torch.zeros_like(old)
             new[list(experience.classes)] = True
@@ -123,9 +123,9 @@ class Bic:
 
     def _weighed(self, samples: Exemplars) -> Exemplars:
         """The same samples; those held out weigh nothing. No shape depends on them."""
-        if self._held_out is None:
+        if self.held_out is None:
             return samples
-        held_out = (_identity(samples)[:, None] == _identity(self._held_out)).any(1)
+        held_out = (_identity(samples)[:, None] == _identity(self.held_out)).any(1)
         weight = torch.ones_like(samples.key) if samples.weight is None else samples.weight
         return dataclasses.replace(samples, weight=weight.masked_fill(held_out, 0.0))
 

@@ -109,7 +109,7 @@ class SemiSgd:
     ) -> None:
         if labelled < 0 or not 0 <= ema < 1:
             raise InputError(f"{name}: allowed: labelled from 0, ema from 0 to below 1")
-        self._setup, self._loss, self._name = setup, loss, name
+        self._setup, self.loss, self._name = setup, loss, name
         self._size, self._ema, self._freeze = labelled, ema, freeze_norm
         self._labelled = Labelled(setup, name)
         self._beside = nn.Sequential() if beside is None else beside
@@ -144,7 +144,7 @@ class SemiSgd:
             module.train()
             if self._freeze and self._experiences:
                 freeze_norm(module)
-        self._loss.begin(experience)
+        self.loss.begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step."""
@@ -154,7 +154,7 @@ class SemiSgd:
         known = current if old is None else concatenate([current, old])
         allowed = setup.net.visible[batch.task] & self._guessed
         with setup.precision():
-            terms, passed = self._loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
+            terms, passed = self.loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
         if self._ema:
             self._follow()

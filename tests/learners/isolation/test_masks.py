@@ -480,7 +480,7 @@ def test_with_hard_gates_no_weight_moves_that_earlier_tasks_gate(body: Body, opt
     binary(hat, 1, seed=1)
     learn(setup, hat, 1)
     after = state(setup)
-    parts, layers = list(is_open.split(hat._gated.units)), []
+    parts, layers = list(is_open.split(Gated(setup.net.body, setup.spec.model.name).units)), []
     for name, module in setup.net.body.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             layers.append((f"body.{name}", module))
@@ -602,7 +602,7 @@ TWICE = nn.Linear(6, 6)
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (lambda shape: resnet.slim_resnet18(shape, width=2), "_Block"),
+        (lambda shape: resnet.slim_resnet18(shape, width=2), "Block"),
         (lambda shape: Skips(nn.Flatten(), nn.Linear(36, 36)), "Skips"),
         (lambda shape: nn.Flatten(), "no hidden layer"),
         (lambda shape: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten()), "GroupNorm of 2 groups"),

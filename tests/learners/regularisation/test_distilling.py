@@ -29,7 +29,7 @@ from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator
-from tests.increments import CPU, Increments, hidden_layers
+from tests.increments import CPU, Blind, Increments, hidden_layers
 
 TASKS = torch.tensor([[c // 2 == task for c in range(6)] for task in range(3)])
 ONE_HEAD = torch.ones(3, 6, dtype=torch.bool)
@@ -78,10 +78,9 @@ def test_every_term_and_its_gradient_are_zero_at_the_old_net(make: Any, visible:
     learn(learner, 0, 1)
     given = experience(2)
     learner.begin(given)
-    sgd = learner if isinstance(learner, Sgd) else learner._sgd
     parameters = list(setup.net.parameters())
     for away in (False, True):
-        terms = sgd.objective(setup.net, batch_of(setup, 2))
+        terms = learner.objective(setup.net, batch_of(setup, 2))
         assert terms.keys() == {"new", *TERMS[make]}
         for name in TERMS[make]:
             slopes = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
@@ -187,17 +186,6 @@ def test_replayed_samples_are_learnt_and_not_distilled() -> None:
     assert not torch.equal(terms["distillation"], learner.objective(setup.net, new)["distillation"])
 
 
-class Blind(nn.Module):
-    """A net of ours as Avalanche calls one."""
-
-    def __init__(self, net: nets.Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net.head(self.net.features(x))
-
-
 @settings
 def test_lwf_takes_the_steps_of_avalanches(visible: Tensor) -> None:
     """Its plugin around plain gradient descent on the same whole batches; the definitions are the same.
@@ -279,7 +267,7 @@ def test_lfl_draws_features_as_avalanche_does() -> None:
     for _ in range(3):
         learner.observe(experience(1).train)
     batch = batch_of(setup, 1)
-    found = learner._objective(setup.net, batch)["features"].detach()
+    found = learner.objective(setup.net, batch)["features"].detach()
     torch.testing.assert_close(found, plugin.penalty(batch.x, Featured(setup.net), 0.7 * 12 / 2).detach())
     assert found > 0
 
@@ -451,7 +439,7 @@ def test_lwm_finds_the_last_maps_of_shipped_nets(model: Any) -> None:
     x = torch.randint(0, 256, (8, 2, 16, 16), generator=generator()).to(torch.uint8)
     train = dataclasses.replace(experience(0, 8).train, x=x)
     learner.begin(Experience(0, (0, 1), train))
-    maps = net.body[: learner.objective._layers](setup.transform.plain(x))  # type: ignore[attr-defined, index]
+    maps = net.body[: learner.objective.layers](setup.transform.plain(x))  # type: ignore[attr-defined, index]
     assert tuple(maps.shape[2:]) == (2, 2)
     learner.observe(train)
     learner.finish(Experience(0, (0, 1), train))

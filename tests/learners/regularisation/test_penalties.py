@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import clsim
@@ -19,13 +19,12 @@ from clsim.learners.regularisation.imm import Imm, mean_imm, mode_imm
 from clsim.learners.regularisation.penalties import ewc, mas, online_ewc
 from clsim.learners.regularisation.si import Si
 from clsim.learners.sgd import Sgd
-from clsim.models.nets import Net
 from clsim.objectives.consolidation import Consolidation
 from clsim.objectives.importance import Weights, distance, fisher, pull, sensitivity, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.training.contract import Setup
 from tests.helpers import assert_same
-from tests.increments import CPU, ONE_HEAD, TASKS, Increments, hidden_layers
+from tests.increments import CPU, ONE_HEAD, TASKS, Blind, Increments, hidden_layers
 
 SMALL = Increments(visible=TASKS, body=hidden_layers(8))
 setup_of, experience, learn = SMALL.setup, SMALL.experience, SMALL.train
@@ -170,17 +169,6 @@ def test_no_strength_makes_sgd_diverge(strength: float) -> None:
     small = {name: value / 1e6 for name, value in importance.items()}
     assert_same(pull(setup, 1.0, small), small)
     assert_same(pull(setup_of(name="adam"), 1e9, importance), {n: 1e9 * v for n, v in importance.items()})
-
-
-class Blind(nn.Module):
-    """A net of ours as Avalanche calls one."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.zeros(len(x), dtype=torch.int64))
 
 
 def avalanche(plugin: Any, setup: Setup, steps: int = 20) -> tuple[list[Weights], Any]:
