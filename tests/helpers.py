@@ -16,6 +16,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
+    """Rows drawn from a standard normal distribution."""
+    return torch.randn(n, d, generator=generator(seed))
+
+
 def vectors(x: Tensor, y: Tensor | None = None, *, first: int = 0, key: Tensor | None = None) -> Exemplars:
     """Exemplars out of float vectors; ``index`` counts from ``first``."""
     n = len(x)

@@ -1,11 +1,15 @@
-"""Four classes of vectors in two experiences, and nets on them, for the tests of learners that tell old from new."""
+"""Small experiences of two classes each, and nets on them, for the tests of learners that tell old from new."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
@@ -15,7 +19,7 @@ from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import MemorySpec, OptimizerSpec
+from clsim.spec.tables import MemorySpec, OptimizerSpec, StreamSpec, TrainingSpec
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Setup
 from tests.helpers import generator
@@ -23,40 +27,106 @@ from tests.helpers import generator
 CPU = torch.device("cpu")
 TASKS = torch.tensor([[True, True, False, False], [False, False, True, True]])
 ONE_HEAD = torch.ones(2, 4, dtype=torch.bool)
+TABLES = {"memory": MemorySpec, "optimizer": OptimizerSpec, "training": TrainingSpec, "stream": StreamSpec}
+
+Body = Callable[[nets.Shape], nn.Module]
 
 
-def setup_of(visible: Tensor = ONE_HEAD, *, lr: float = 0.1, hidden: tuple[int, ...] = (24,), **memory: Any) -> Setup:
-    spec = RunSpec(optimizer=OptimizerSpec(lr=lr), memory=MemorySpec(**({"buffer": "herding", "capacity": 8} | memory)))
-    select = None if spec.memory.buffer == "none" else registry.component("buffers", spec.memory.buffer)
-    randomness, cost = Randomness(3, CPU), Cost()
-
-    def fresh(seed: int) -> nets.Net:
-        return nets.build(lambda shape: nets.mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
-
-    buffer = Buffer(spec.memory, select, rng=randomness.memory, cost=cost)
-    transform = Transform([0.0] * 6, [1.0] * 6, [], device=CPU, channels_last=False)
-    return Setup(spec, fresh(1), fresh, buffer, transform, randomness, cost)
+def hidden_layers(*sizes: int) -> Body:
+    return partial(nets.mlp, hidden=sizes)
 
 
-def experience(position: int, n: int = 24) -> Experience:
-    """Vectors of two noisy classes."""
-    rng = generator(position + 5)
-    y = torch.arange(n) % 2 + 2 * position
-    x = torch.randn(4, 6, generator=generator(2))[y] + torch.randn(n, 6, generator=rng)
-    key = torch.rand(n, generator=rng)
-    train = Exemplars(x, y, torch.full((n,), position), key, torch.arange(n) + 100 * position)
-    return Experience(position, (2 * position, 2 * position + 1), train)
+MLP = hidden_layers(24)
+
+
+@dataclass(frozen=True)
+class Increments:
+    """Experiences of noisy samples about a centre for each class, and what a learner of them is handed.
+
+    ``levels`` are those of uint8 images: the lowest and the highest of a centre, and how far noise reaches; without
+    them the samples are float vectors. ``options`` are what a spec holds by default, under the names of their keys.
+    """
+
+    shape: nets.Shape = (6,)
+    visible: Tensor = ONE_HEAD
+    body: Body = MLP
+    mean: Sequence[float] = (0.0,) * 6
+    std: Sequence[float] = (1.0,) * 6
+    levels: tuple[int, int, int] | None = None
+    samples: int = 24
+    steps: int = 20
+    options: dict[str, Any] = dataclasses.field(default_factory=lambda: {"buffer": "none"})
+
+    def setup(
+        self,
+        visible: Tensor | None = None,
+        *,
+        body: Body | None = None,
+        hidden: tuple[int, ...] | None = None,
+        **options: Any,
+    ) -> Setup:
+        """What a learner is handed; each of ``options`` belongs to the first of :data:`TABLES` that has such a key."""
+        tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+        for key, value in (self.options | options).items():
+            owner = next(name for name, kind in TABLES.items() if key in {f.name for f in dataclasses.fields(kind)})
+            tables[owner][key] = value
+        spec = RunSpec(**{name: TABLES[name](**values) for name, values in tables.items()})
+        select = None if spec.memory.buffer == "none" else registry.component("buffers", spec.memory.buffer)
+        randomness, cost = Randomness(3, CPU), Cost()
+        net = body or (self.body if hidden is None else hidden_layers(*hidden))
+        shown = self.visible if visible is None else visible
+
+        def fresh(seed: int) -> nets.Net:
+            return nets.build(net, self.shape, shown, seed, CPU)
+
+        buffer = Buffer(spec.memory, select, rng=randomness.memory, cost=cost)
+        transform = Transform(list(self.mean), list(self.std), [], device=CPU, channels_last=False)
+        return Setup(spec, fresh(1), fresh, buffer, transform, randomness, cost)
+
+    def experience(self, position: int, n: int | None = None) -> Experience:
+        """Samples of two classes, in turn."""
+        n, rng, centres = n or self.samples, generator(position + 5), (self.visible.shape[1], *self.shape)
+        y = torch.arange(n) % 2 + 2 * position
+        if self.levels is None:
+            x = torch.randn(centres, generator=generator(2))[y] + torch.randn(n, *self.shape, generator=rng)
+        else:
+            low, high, reach = self.levels
+            middle = torch.randint(low, high, centres, generator=generator(2))[y]
+            x = middle + torch.randint(-reach, reach + 1, (n, *self.shape), generator=rng)
+            x = x.clamp(0, 255).to(torch.uint8)
+        key = torch.rand(n, generator=rng)
+        train = Exemplars(x, y, torch.full((n,), position), key, torch.arange(n) + 1000 * position)
+        return Experience(position, (2 * position, 2 * position + 1), train)
+
+    def train(self, learner: Any, *positions: int, steps: int | None = None, setup: Setup | None = None) -> None:
+        """Whole experiences as batches, so that no draw matters; with ``setup`` also its memory, as the loop does."""
+        for position in positions:
+            given = self.experience(position)
+            learner.begin(given)
+            for _ in range(self.steps if steps is None else steps):
+                learner.observe(given.train)
+            if setup is not None:
+                setup.memory.after_experience(learner.remember(given.train), 2 * position + 2, setup.pool)
+            learner.finish(given)
+
+
+VECTORS = Increments(options={"buffer": "herding", "capacity": 8})
+setup_of, experience = VECTORS.setup, VECTORS.experience
 
 
 def learn(setup: Setup, learner: Any, *positions: int, steps: int = 20) -> None:
-    """Whole experiences as batches, and the memory, as the loop does."""
-    for position in positions:
-        given = experience(position)
-        learner.begin(given)
-        for _ in range(steps):
-            learner.observe(given.train)
-        setup.memory.after_experience(learner.remember(given.train), 2 * position + 2, setup.pool)
-        learner.finish(given)
+    VECTORS.train(learner, *positions, steps=steps, setup=setup)
+
+
+class Blind(nn.Module):
+    """A net of ours as Avalanche calls one."""
+
+    def __init__(self, net: nets.Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x, torch.zeros(len(x), dtype=torch.int64))
 
 
 def batch_of(new: Exemplars, old: Exemplars | None = None) -> Batch:

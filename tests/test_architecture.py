@@ -189,11 +189,37 @@ def test_no_step_waits_for_the_device() -> None:
 
 
 def test_nothing_draws_from_a_global_generator() -> None:
-    drawing = {"rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal"}
+    drawing = {
+        f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal")
+    }
+    offenders = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in drawing}:
-                assert "generator" in {k.arg for k in node.keywords}, f"{module(path)}, line {node.lineno}"
+            drawn = isinstance(node, ast.Call) and ast.unparse(node.func) in drawing
+            if drawn and "generator" not in {k.arg for k in node.keywords}:
+                offenders.append(f"{module(path)}, line {node.lineno}")
+    assert not offenders
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_tests_use_public_names() -> None:
+    """No private name of ours is imported, read of another object, or patched."""
+    offenders = []
+    for path in sorted((PACKAGE.parent / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("clsim", "tests"):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                names = [node.attr]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".setattr"):
+                owner, *rest = map(ast.unparse, node.args)
+                names = [rest[0].strip("\"'")] if rest and owner != "datasets.SVHN" else []  # which is torchvision's
+            offenders += [f"{path.name}, line {node.lineno}: {name}" for name in names if private(name)]
+    assert not offenders
 
 
 def test_every_package_is_in_the_wheel() -> None:

@@ -33,7 +33,7 @@ def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = Fal
     """
     ends, truths = [], []
     for permuted in (False, True):
-        stream = _stream(permuted, foreign=foreign)
+        stream = partly_labelled(permuted, foreign=foreign)
         setup = setup_of(buffered=True)
         learner = make(setup)
         for position in stream.schedule:
@@ -47,7 +47,7 @@ def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = Fal
         raise CheckFailed("learnt otherwise when labels that it was not shown were permuted")
 
 
-def _stream(permuted: bool, *, foreign: bool = False) -> Stream:
+def partly_labelled(permuted: bool, *, foreign: bool = False) -> Stream:
     """Four clusters in two experiences, a quarter of the samples labelled; if asked for, beside others of no class."""
     x, y = (column.numpy() for column in clusters(96, seed=4))
     known = np.arange(96) % 16 < CLASSES

@@ -230,7 +230,7 @@ def condense(
         proxy=ProxySpec(source="proxy", epochs=proxy_epochs),
     )
     digits = spec.data.dataset in DIGITS
-    make = _method(method, options or {}, digits)
+    make = condenser_of(method, options or {}, digits)
     place, look = machine.device_of(device), look or Nobody()
     what = (__version__, spec.as_dict(), data_digest(spec.data), registry.digest(method), method)
     asked = [sorted((options or {}).items()), model, sorted((model_options or {}).items()), list(classes)]
@@ -258,7 +258,7 @@ def condense(
     return Condensed(exemplars, factor, source, keeper.losses, tuple(found), seconds)
 
 
-def _method(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
+def condenser_of(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
     """A condenser; or a selector, as one whose set is its picks of each class."""
     if not registry.is_condenser(method) and registry.is_selector(method):
         select = of_each_class(registry.component("selectors", method, options, "options"))

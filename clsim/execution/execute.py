@@ -52,7 +52,7 @@ def execute(
         InputError: for anything in the spec that shows to be wrong only now.
     """
     if selector is not None:
-        spec = _with_source(spec, spec.memory.buffer, _source(selector).encode())
+        spec = _with_source(spec, spec.memory.buffer, source_of(selector).encode())
     record = None if fresh or benchmark is not None else _finished(store.folder(spec))
     needed = {} if record is not None or benchmark is not None else _needed(spec, store, scenario, data_root, watch)
     with nullcontext(None) if watch is None else watch(spec) as progress:
@@ -135,10 +135,10 @@ def name_of(selector: Selector) -> str:
     return f"{getattr(selector, '__module__', 'unknown')}:{name}"
 
 
-def _source(selector: Any) -> str:
+def source_of(selector: Any) -> str:
     """What tells a selector from another: its source, and what it has bound."""
     if isinstance(selector, functools.partial):
-        return _source(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
+        return source_of(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
     try:
         text = inspect.getsource(selector)
     except (OSError, TypeError):
@@ -147,4 +147,4 @@ def _source(selector: Any) -> str:
             "allowed: a function in a file (./file.py:attr or module:attr)"
         ) from None
     cells = [cell.cell_contents for cell in getattr(selector, "__closure__", None) or ()]
-    return text + "".join(_source(value) if inspect.isfunction(value) else repr(value) for value in cells)
+    return text + "".join(source_of(value) if inspect.isfunction(value) else repr(value) for value in cells)

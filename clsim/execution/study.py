@@ -100,7 +100,7 @@ def carry_out(
         jobs = [Job(run.spec, run.command, root, sets, place, run.scenario) for run in todo]
         engine = create(engine_spec, Path(root))
         try:
-            given_up = _Supervisor(planned, jobs, store, engine).run(watch)
+            given_up = Supervisor(planned, jobs, store, engine).run(watch)
         finally:
             engine.close()
     records = []
@@ -111,7 +111,7 @@ def carry_out(
     return StudyResult(tuple(records), tuple(given_up.values()))
 
 
-class _Supervisor:
+class Supervisor:
     """The state of a study that goes on."""
 
     def __init__(self, planned: Sequence[Planned], jobs: Sequence[Job], store: Store, engine: Engine) -> None:

@@ -46,7 +46,7 @@ class Attention(Taught):
         body = setup.net.body
         if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
             raise _without_maps(setup)
-        self._layers = 0  # of the body, up to the maps
+        self.layers = 0  # of the body, up to the maps
 
     def begin(self, experience: Experience) -> None:
         """Find the last feature maps.
@@ -54,14 +54,14 @@ class Attention(Taught):
         Raises:
             InputError: if there are none.
         """
-        net, self._layers = self._setup.net, 0
+        net, self.layers = self._setup.net, 0
         with evaluating(net), torch.no_grad():
             x = self._setup.transform.plain(experience.train.x[:1])
             for i, layer in enumerate(_sequence(net)):
                 x = layer(x)
                 if x.ndim == 4 and x.shape[2] * x.shape[3] > 1:
-                    self._layers = i + 1
-        if not self._layers:
+                    self.layers = i + 1
+        if not self.layers:
             raise _without_maps(self._setup)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
@@ -69,15 +69,15 @@ class Attention(Taught):
         teacher = self.teacher.net
         if teacher is None:
             return cross_entropy(net(batch.x, batch.task), batch)
-        maps = _sequence(net)[: self._layers](batch.x)
-        features = _sequence(net)[self._layers :](maps)
+        maps = _sequence(net)[: self.layers](batch.x)
+        features = _sequence(net)[self.layers :](maps)
         terms = cross_entropy(net.logits(features, batch.task), batch)
 
         self._setup.cost.forward_passes += batch.new
         with torch.no_grad():
-            old_maps = _sequence(teacher)[: self._layers](batch.x[: batch.new])
+            old_maps = _sequence(teacher)[: self.layers](batch.x[: batch.new])
         old_maps.requires_grad_()
-        old = _sequence(teacher)[self._layers :](old_maps)
+        old = _sequence(teacher)[self.layers :](old_maps)
         away = self.teacher.divergence(net, features[: batch.new], old.detach(), batch, self._temperature)
         terms["distillation"] = self._strength * away
 

@@ -89,7 +89,7 @@ class Pool:
         self.cost = Cost() if cost is None else cost
         self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # in the pool that this one is a part of
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
@@ -245,7 +245,7 @@ class Pool:
             net,
             self.prepare,
             precision=self.precision,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             cost=self.cost,
             incoming=self._beside["incoming"],
         )
@@ -262,8 +262,8 @@ class Pool:
     def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
         features, logits = [], []
         with evaluating(net), torch.no_grad(), self.precision():
-            for start in range(0, max(len(self), 1), self._batch_size):
-                rows = slice(start, start + self._batch_size)
+            for start in range(0, max(len(self), 1), self.batch_size):
+                rows = slice(start, start + self.batch_size)
                 out = net.features(self.prepare(self.data.x[rows])).float()
                 features.append(out)
                 logits.append(net.logits(out, self.data.task[rows]))

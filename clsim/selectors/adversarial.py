@@ -119,13 +119,13 @@ def _least_changed(
     """By the norm of the change that flips the prediction, the smallest first."""
     margin = boundary_distances(pool).amin(1)
     rows = highest(-margin, max(candidates, budget) if candidates else len(pool))
-    sizes = [_sizes(pool, part, step, iterations, classes, overshoot) for part in rows.split(250)]
+    sizes = [least_changes(pool, part, step, iterations, classes, overshoot) for part in rows.split(250)]
     size = torch.cat([*sizes, margin[:0]])
     # rows stand by margin, which decides where sizes are equal
     return Selection(filled(rows[highest(-size, budget)], -margin, min(budget, len(pool))))
 
 
-def _sizes(
+def least_changes(
     pool: Pool,
     rows: Tensor,
     step: Callable[[Logits, Tensor, Tensor, Tensor, Tensor], Tensor],

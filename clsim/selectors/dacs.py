@@ -55,7 +55,7 @@ def dacs(
         group = natural_breaks(typicality(measured(features, metric), neighbours), groups)
     size = group.bincount(minlength=1).cpu()
     picks, places = [], []
-    for g, quota in enumerate(_shares(size, budget, temperature).tolist()):
+    for g, quota in enumerate(group_shares(size, budget, temperature).tolist()):
         rows = (group == g).nonzero().flatten()
         part = points(features[rows], normalise=scales(metric))
         near = None if labelled is None else part.nearest_of(labelled)
@@ -120,7 +120,7 @@ def _least(best: np.ndarray, cost: Callable[[np.ndarray, np.ndarray], np.ndarray
     return value, start
 
 
-def _shares(size: Tensor, budget: int, temperature: float) -> Tensor:
+def group_shares(size: Tensor, budget: int, temperature: float) -> Tensor:
     """How much of the budget each group gets, int64 (groups,): by softmax, rounded, and no more than it has."""
     share = ((1 - size.double() / size.sum().clamp_min(1)) / temperature).softmax(0).clamp_min(1e-12)
     quota = torch.zeros_like(size)

@@ -121,12 +121,12 @@ def greedy_joint(p: Tensor, budget: int, configurations: int, rng: torch.Generat
     n = p.shape[1]
     picks = torch.empty(budget, dtype=torch.int64, device=p.device)
     open_ = torch.ones(n, dtype=torch.bool, device=p.device)
-    round_ = _Labellings(p, configurations, rng)
+    round_ = Labellings(p, configurations, rng)
     for i in range(budget):
         gains = round_.gains(p).masked_fill_(~open_, -1)
         if gains.amax() <= 1e-4:
             fresh = round_.empty
-            round_ = _Labellings(p, configurations, rng)
+            round_ = Labellings(p, configurations, rng)
             gains = round_.gains(p).masked_fill_(~open_, -1)
             if fresh or gains.amax() <= 1e-4:
                 picks[i:] = open_.nonzero().flatten()[: budget - i]
@@ -137,7 +137,7 @@ def greedy_joint(p: Tensor, budget: int, configurations: int, rng: torch.Generat
     return picks
 
 
-class _Labellings:
+class Labellings:
     """The labellings ŷ_S of what is chosen, with their probabilities and what each says of the nets. Final.
 
     Attributes:

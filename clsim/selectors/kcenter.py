@@ -88,7 +88,7 @@ def k_center_robust(
         raise InputError(f"kcenter-robust: outliers: found {outliers}, allowed: from 0 to below 1")
     candidates = points(pool.features, normalise=scales(metric))
     near = _covered(pool, candidates)
-    return Selection(_all_rows(candidates, min(budget, len(pool)), near, int(outliers * len(pool))))
+    return Selection(plain_farthest_first(candidates, min(budget, len(pool)), near, int(outliers * len(pool))))
 
 
 def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, *, small: int = SMALL) -> Tensor:
@@ -105,7 +105,7 @@ def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, 
     """
     n, budget = len(candidates), min(budget, len(candidates))
     if n <= max(small, 1) or not budget:
-        return _all_rows(candidates, budget, near)
+        return plain_farthest_first(candidates, budget, near)
     picks = candidates.squares.new_empty(budget, dtype=torch.int64)
     picks[0] = candidates.squares.argmin() if near is None else near.argmax()
     bound = _squared_distances_to(candidates, picks[0])
@@ -137,7 +137,7 @@ CHOSEN = -1.0
 """In place of the squared distance of a row that is a centre: below every duplicate of it, so that none comes twice."""
 
 
-def _all_rows(candidates: Points, budget: int, near: Tensor | None, skipped: int = 0) -> Tensor:
+def plain_farthest_first(candidates: Points, budget: int, near: Tensor | None, skipped: int = 0) -> Tensor:
     """As the equation says, every row at every pick; the farthest but for ``skipped`` of them."""
     picks = candidates.squares.new_empty(budget, dtype=torch.int64)
     near = torch.full_like(candidates.squares, torch.inf) if near is None else near.clone()

@@ -194,7 +194,7 @@ def never_the_whole_pool(pool: Pool, budget: int, *, rng: torch.Generator) -> Se
 
 def one_batch_at_a_time(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """Standardises over whatever batch the pool was passed in."""
-    size = pool._batch_size
+    size = pool.batch_size
     parts = [part - part.mean() for part in pool.probabilities.max(1).values.split(size)]
     return Selection(torch.cat(parts).argsort(stable=True)[:budget])
 

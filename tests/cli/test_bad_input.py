@@ -16,38 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from clsim.cli import main
 from clsim.records.store import RunFolder
+from tests.commands import clsim, refused
 
 SMALL = ["--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20", "--runs", "runs"]
 RUN = ["run", "--scenario", "split-digits", *SMALL]
 CLSIM = [sys.executable, "-c", "from clsim.cli.main import main; main()"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
-
-
-def clsim(*words: str) -> int:
-    """Run the command in this process; its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["clsim", *words])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-    return int(caught.value.code or 0)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line on stderr of a command that is refused."""
-    capsys.readouterr()
-    assert clsim(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("clsim: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +13,16 @@ import torch
 from rich.cells import cell_len
 
 import clsim as package
-from clsim.cli import main
 from clsim.errors import InputError
 from clsim.records import atomic, store
 from clsim.records.store import Store
 from clsim.spec import components, registry
+from tests.commands import clsim
 
 SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-def clsim(*words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["clsim", *words])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-    return int(caught.value.code or 0)
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def test_a_run_prints_its_numbers_and_the_second_time_reads_them(capsys: pytest.CaptureFixture[str]) -> None:

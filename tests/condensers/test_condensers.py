@@ -30,7 +30,7 @@ from clsim.spec import components, registry
 from clsim.spec.options import bind, options_of
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
-from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
+from tests.condensing import CLASSES, Untrained, loss_of, material_of, normed, pool_of, shallow, synthetic_of
 from tests.helpers import generator
 
 
@@ -290,7 +290,7 @@ def test_broken_condensers_are_refused(broken: Callable, message: str) -> None:
 
 def make_pool(samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None) -> Pool:
     like = small_pool(samples.x, samples.y)
-    return Pool(samples, like.net, like.prepare, trainer=like._nets._trainer)
+    return Pool(samples, like.net, like.prepare, trainer=Untrained(like.fresh))
 
 
 def two_tasks() -> list[Exemplars]:
@@ -377,7 +377,7 @@ def test_condensing_again_matches_what_was_there_better_than_dropping() -> None:
     like = pool_of(40, shallow, dtype=torch.float32)
 
     def pool(samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None) -> Pool:
-        return Pool(samples, None, like.prepare, trainer=like._nets._trainer)
+        return Pool(samples, None, like.prepare, trainer=Untrained(like.fresh))
 
     def loss(shrink: str) -> float:
         spec = MemorySpec(buffer="dm", capacity=24, shrink=shrink)  # type: ignore[arg-type]

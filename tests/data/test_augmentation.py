@@ -8,12 +8,9 @@ from torch.nn import functional as F
 from clsim.data import siamese
 from clsim.data.augmentation import AUGMENTATIONS, Transform, color, crop, flip
 from clsim.errors import InputError
+from tests.helpers import generator
 
 CPU = torch.device("cpu")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n: int, channels: int = 3, side: int = 32, seed: int = 1) -> torch.Tensor:

@@ -24,7 +24,7 @@ import clsim
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec, Job, Outcome, create, work
 from clsim.execution.engines.local import Local
-from clsim.execution.study import RunState, StudyResult, _Supervisor
+from clsim.execution.study import RunState, StudyResult, Supervisor
 from clsim.records.store import Store
 
 SETTINGS = {"data.per_class": 20, "stream.experiences": 5}
@@ -45,9 +45,7 @@ def pick(pool, budget, *, rng):
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
+def _path(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = str(Path(clsim.__file__).parent.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]))
 
@@ -249,7 +247,7 @@ def on_ray(address: str, runs: str, shared: str) -> None:
         planned = plan.plan(plan.read(tables(buffers), "test"), store)
         jobs = [Job(run.spec, run.command, str(store.root), None, str(Path.cwd())) for run in planned]
         try:
-            _Supervisor(planned, jobs, store, engine).run(watching)
+            Supervisor(planned, jobs, store, engine).run(watching)
         finally:
             engine.close()
     print(json.dumps([sorted(watching.notes), sorted({done for _, done in watching.done})]))

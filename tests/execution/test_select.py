@@ -14,26 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from clsim.cli import main
 from clsim.data import arrays
 from clsim.errors import InputError
 from clsim.execution import select
 from clsim.pool.pool import Pool, Selection
+from tests.commands import clsim
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-def clsim(*words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["clsim", *words])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-    return int(caught.value.code or 0)
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def blobs(n: int = 90, d: int = 6, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

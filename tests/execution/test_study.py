@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import clsim as package
-from clsim.cli import main
 from clsim.errors import InputError
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
@@ -21,24 +20,13 @@ from clsim.execution.study import RunState, running_accuracy, time_left
 from clsim.records.store import Store
 from clsim.spec.flags import as_text, parsed
 from clsim.spec.resolve import keeps_memory, resolve
+from tests.commands import clsim
 
 SMALL = {"data.per_class": 20, "stream.experiences": 2}
 FLAGS = ["--set", "data.per_class=20", "--set", "stream.experiences=2"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-def clsim(*words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["clsim", *words])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-    return int(caught.value.code or 0)
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def planned(tables: dict[str, Any], runs: str = "runs") -> list[plan.Planned]:

@@ -134,18 +134,20 @@ def test_state_goes_out_and_in_again() -> None:
 
 
 def test_weights_follow_their_exemplars_until_the_next_choice() -> None:
-    def weighted(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-        index = pool.data.key.argsort(descending=True)[:budget]
-        return Selection(index, pool.data.key[index])
+    weighs = True
 
-    samples, memory = stream(40), buffer(weighted, capacity=8, update="batch", batch_size=8)
+    def select(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        index = pool.data.key.argsort(descending=True)[:budget]
+        return Selection(index, pool.data.key[index] if weighs else None)
+
+    samples, memory = stream(40), buffer(select, capacity=8, update="batch", batch_size=8)
     for start in range(0, 40, 10):
         memory.after_batch(samples[start : start + 10], 4, make_pool)
         batch = memory.sample(stream(1), make_pool)
         assert batch is not None
         assert batch.weight is not None
         assert torch.allclose(batch.weight, batch.key / batch.key.mean())  # of the whole memory, scaled to a mean of 1
-    memory._select = random
+    weighs = False
     memory.after_batch(samples[:10], 4, make_pool)
     assert memory.exemplars is not None
     assert memory.exemplars.weight is None

@@ -22,7 +22,7 @@ from clsim.streams.stream import Stream
 from clsim.training import contract
 from clsim.training.assemble import assemble
 from clsim.training.progress import Quiet
-from tests.cli.test_bad_input import refused
+from tests.commands import refused
 from tests.helpers import assert_same
 
 CPU = torch.device("cpu")
@@ -30,9 +30,7 @@ DIGITS = tuple(map(str, range(10)))
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLSIM_DATA", str(tmp_path / "data"))
+def _set(workplace: Path) -> None:
     write()
 
 

@@ -22,7 +22,6 @@ from scipy import stats
 
 import clsim
 from benchmarks.report import make
-from clsim.cli import main
 from clsim.errors import InputError
 from clsim.records import frame
 from clsim.records.frame import COSTS
@@ -34,6 +33,7 @@ from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.report import Published, ReportSpec
 from clsim.spec import registry
 from clsim.spec.resolve import resolve
+from tests.commands import clsim as command
 
 
 @pytest.fixture(scope="module")
@@ -639,24 +639,16 @@ def test_a_report_needs_neither_torch_nor_all_of_scipy(tmp_path: Path) -> None:
     assert done.stderr.count("skipped") == 2
 
 
-def clsim_report(*arguments: str) -> int:
-    sys.argv = ["clsim", "report", *arguments]
-    with pytest.raises(SystemExit) as end:
-        main.main()
-    return int(end.value.code or 0)
-
-
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of twelve made-up runs and two broken ones, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [])
     make(tmp_path / "runs", 12)
     return tmp_path
 
 
 def test_the_command_writes_a_file_and_names_what_it_skips(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert clsim_report("forgetting", "--format", "latex", "--out", "paper/table.tex") == 0
+    assert command("report", "forgetting", "--format", "latex", "--out", "paper/table.tex") == 0
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err.count("skipped runs/") == 2
@@ -667,10 +659,10 @@ def test_the_command_writes_a_file_and_names_what_it_skips(store: Path, capfd: p
 def test_the_command_lists_failed_runs(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     spec = resolve("split-digits", "er", seed=3)
     Store(store / "runs").folder(spec).fail(spec, "raised ValueError: no", "clsim run --seed 3")
-    assert clsim_report("summary") == 0
+    assert command("report", "summary") == 0
     assert "split-digits · er" in (shown := capfd.readouterr()).out
     assert "raised ValueError: no" in shown.out
-    assert clsim_report("summary", "--format", "csv") == 0
+    assert command("report", "summary", "--format", "csv") == 0
     assert "raised ValueError: no" in (shown := capfd.readouterr()).err
     assert "ValueError" not in shown.out
 
@@ -691,7 +683,7 @@ def test_the_command_lists_failed_runs(store: Path, capfd: pytest.CaptureFixture
 def test_a_mistake_is_one_line(
     arguments: list[str], message: str, store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert clsim_report(*arguments) == 2
+    assert command("report", *arguments) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("skipped")]
     assert len(lines) == 1
     assert message in lines[0]

@@ -21,11 +21,7 @@ from clsim.selectors.scores import entropies, margins
 from clsim.selectors.submodular import facility_location
 from clsim.selectors.uncertainty import entropy
 from clsim.spec import registry
-from tests.helpers import generator, pool_of, vectors
-
-
-def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import generator, points, pool_of, vectors
 
 
 def pool_beside(x: Tensor, y: Tensor, labelled: Exemplars | None, classes: int = 3) -> Pool:

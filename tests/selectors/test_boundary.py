@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from clsim.models import nets
 from clsim.pool.pool import Pool
 from clsim.selectors import adversarial, boundary
-from tests.helpers import generator, pool_of, vectors
-
-
-def points(n: int, d: int = 6, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import generator, points, pool_of, vectors
 
 
 def linear_pool(n: int = 80, classes: int = 5, labelled: Tensor | None = None, smooth: bool = False) -> Pool:
@@ -28,7 +24,7 @@ def linear_pool(n: int = 80, classes: int = 5, labelled: Tensor | None = None, s
     with torch.no_grad():
         net.head.weight *= 3
     other = None if labelled is None else vectors(labelled)
-    return Pool(vectors(points(n)), net, lambda x: x, labelled=other)
+    return Pool(vectors(points(n, 6)), net, lambda x: x, labelled=other)
 
 
 def distances(pool: Pool) -> Tensor:
@@ -67,7 +63,7 @@ def test_classes_alike_and_classes_hidden_make_no_nan() -> None:
     with torch.no_grad():
         net.head.weight[1] = net.head.weight[0]  # a boundary that no movement reaches
         net.head.bias[1] = net.head.bias[0] - 1
-    data = dataclasses.replace(vectors(points(10)), task=torch.arange(10) % 2)
+    data = dataclasses.replace(vectors(points(10, 6)), task=torch.arange(10) % 2)
     pool = Pool(data, net, lambda x: x)
     found = boundary.boundary_distances(pool)
     assert not found.isnan().any()
@@ -107,7 +103,7 @@ def test_base_finds_the_boundaries_of_a_class_that_is_never_predicted() -> None:
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_cal_is_the_plain_loop(beside: bool) -> None:
-    pool = linear_pool(labelled=points(30, seed=7) if beside else None)
+    pool = linear_pool(labelled=points(30, 6, seed=7) if beside else None)
     other = pool.labelled or pool
     p, q = pool.probabilities.double(), other.probabilities.double()
     score = []
@@ -123,7 +119,7 @@ def test_cal_is_the_plain_loop(beside: bool) -> None:
 
 
 def test_cal_counts_a_twin_but_not_itself_as_neighbour() -> None:
-    x = torch.cat([points(20), points(20)])  # every sample has a twin that is seen alike
+    x = torch.cat([points(20, 6), points(20, 6)])  # every sample has a twin that is seen alike
     lone = Pool(vectors(x), linear_pool().net, lambda x: x)
     near_twin = boundary.cal(lone, 40, rng=generator(), neighbours=1).index
     assert near_twin.tolist() == list(range(40))  # all score 0: in the order of rows
@@ -148,7 +144,7 @@ def test_contextual_diversity_takes_the_farthest_each_time() -> None:
 
 
 def test_contextual_diversity_begins_far_from_what_is_labelled() -> None:
-    x = points(80)
+    x = points(80, 6)
     pool = linear_pool(labelled=x[:40])  # half of the pool is labelled already
     picks = boundary.contextual_diversity(pool, 10, rng=generator()).index
     assert picks.min() >= 40
@@ -167,7 +163,7 @@ def test_contextual_diversity_stands_certain_predictions() -> None:
 def test_deepfool_on_a_linear_net_is_the_exact_distance() -> None:
     pool = linear_pool()
     sizes: list[Tensor] = []
-    original = adversarial._sizes
+    original = adversarial.least_changes
 
     def remember(*args):
         sizes.append(original(*args))
@@ -175,7 +171,7 @@ def test_deepfool_on_a_linear_net_is_the_exact_distance() -> None:
 
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(adversarial, "_sizes", remember)
+        context.setattr(adversarial, "least_changes", remember)
         picks = adversarial.deepfool(pool, 80, rng=generator()).index
     exact = distances(pool).min(1).values.float()
     assert torch.allclose(torch.cat(sizes), exact.sort().values, rtol=1e-4, atol=1e-5)
@@ -187,7 +183,7 @@ def test_deepfool_reaches_the_boundary_of_a_smooth_net() -> None:
     """No shorter perturbation along 2000 random directions flips what it calls nearest."""
     pool = linear_pool(smooth=True)
     picks = adversarial.deepfool(pool, 80, rng=generator()).index
-    drawn = torch.nn.functional.normalize(points(2000, seed=3))
+    drawn = torch.nn.functional.normalize(points(2000, 6, seed=3))
     reach = torch.full((80,), torch.inf)
     for size in torch.linspace(0.02, 3, 60).flip(0):
         moved = (pool.data.x[:, None] + size * drawn).flatten(0, 1)
@@ -261,6 +257,6 @@ def test_the_nearest_lie_nearer_than_random_ones(select) -> None:
 
 
 def test_an_empty_budget_is_an_empty_choice() -> None:
-    pool = pool_of(points(10))
+    pool = pool_of(points(10, 6))
     for select in (boundary.base, boundary.cal, boundary.contextual_diversity, adversarial.deepfool):
         assert select(pool, 0, rng=generator()).index.shape == (0,)

@@ -11,25 +11,21 @@ from torch import Tensor
 from clsim.errors import InputError
 from clsim.pool.pool import Pool
 from clsim.selectors.clusters import agglomerative, agglomerative_clusters, k_means, k_means_clusters
-from clsim.selectors.dacs import _shares, dacs, natural_breaks
+from clsim.selectors.dacs import dacs, group_shares, natural_breaks
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.medoids import k_medoids
 from clsim.selectors.probcover import prob_cover, pure_radius
 from clsim.selectors.typicality import centre_of_gravity, density, typiclust, usl
-from tests.helpers import generator, pool_of, vectors
+from tests.helpers import generator, points, pool_of, vectors
 
 ALL = [k_means, k_medoids, agglomerative, typiclust, usl, density, centre_of_gravity, prob_cover, dacs]
 
 
-def gaussian(n: int, d: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
-
-
 def clustered(n: int, clusters: int = 6, seed: int = 0, d: int = 8) -> tuple[Tensor, Tensor]:
     """Well separated clusters, and which one each row is of; the first is the largest."""
-    centres = 8 * gaussian(clusters, d, seed + 100)
+    centres = 8 * points(clusters, d, seed + 100)
     which = (torch.rand(n, generator=generator(seed)) ** 1.5 * clusters).long()
-    return gaussian(n, d, seed) + centres[which], which
+    return points(n, d, seed) + centres[which], which
 
 
 def beside(x: Tensor, labelled: Tensor) -> Pool:
@@ -51,18 +47,18 @@ def in_sum(x: Tensor, chosen: Tensor | list[int] | tuple[int, ...]) -> float:
 
 @pytest.mark.parametrize("select", ALL)
 def test_trouble_is_survived(select) -> None:
-    for x in (gaussian(1), gaussian(2), torch.zeros(9, 3), gaussian(3).repeat(5, 1), gaussian(1).repeat(4, 1)):
+    for x in (points(1), points(2), torch.zeros(9, 3), points(3).repeat(5, 1), points(1).repeat(4, 1)):
         for budget in {0, 1, len(x) // 2, len(x), len(x) + 3}:
             index = select(pool_of(x), budget, rng=generator()).index
             assert len(index) == len(index.unique()) == min(budget, len(x))
-    index = select(beside(gaussian(12), gaussian(4, seed=1)), 5, rng=generator()).index
+    index = select(beside(points(12), points(4, seed=1)), 5, rng=generator()).index
     assert len(index.unique()) == 5
 
 
 @pytest.mark.parametrize("select", ALL)
 def test_where_the_features_lie_and_how_they_are_turned_does_not_matter(select) -> None:
     x, _ = clustered(80)
-    rotation = torch.linalg.qr(gaussian(8, 8, 5)).Q
+    rotation = torch.linalg.qr(points(8, 8, 5)).Q
     first = set(picked(select, x, 6, metric="euclidean"))
     assert set(picked(select, x @ rotation, 6, metric="euclidean")) == first
     assert set(picked(select, x + 20, 6, metric="euclidean")) == first
@@ -116,7 +112,7 @@ def test_a_large_pool_is_clustered_by_a_part_of_it() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_k_medoids_cannot_be_improved_by_a_swap_and_is_near_the_optimum(seed: int) -> None:
-    x = gaussian(12, 2, seed)
+    x = points(12, 2, seed)
     chosen = picked(k_medoids, x, 3, seed)
     found, best = in_sum(x, chosen), min(in_sum(x, s) for s in combinations(range(12), 3))
     assert best - 1e-9 <= found <= 1.2 * best  # the theorem says 5
@@ -146,7 +142,7 @@ def typical(x: Tensor, rows: Tensor, neighbours: int) -> dict[int, float]:
 
 
 def test_density_is_the_loop_over_neighbours() -> None:
-    x = gaussian(40)
+    x = points(40)
     scores = typical(x, torch.arange(40), 5)
     expected = sorted(range(40), key=lambda i: -scores[i])
     assert picked(density, x, 40, metric="euclidean", neighbours=5) == expected
@@ -154,7 +150,7 @@ def test_density_is_the_loop_over_neighbours() -> None:
 
 
 def test_centre_of_gravity_counts_what_is_labelled() -> None:
-    x, labelled = gaussian(30), gaussian(30, seed=2) + 5
+    x, labelled = points(30), points(30, seed=2) + 5
     middle = torch.cat([x, labelled]).mean(0)
     expected = (x - middle).norm(dim=1).argsort(descending=True)[:9]
     assert torch.equal(centre_of_gravity(beside(x, labelled), 9, rng=generator()).index, expected)
@@ -209,7 +205,7 @@ def covered(x: Tensor, chosen: list[int] | tuple[int, ...], radius: float) -> in
 
 @pytest.mark.parametrize("seed", range(6))
 def test_prob_cover_covers_nearly_as_much_as_can_be(seed: int) -> None:
-    x, radius = gaussian(14, 2, seed), 0.6
+    x, radius = points(14, 2, seed), 0.6
     index = picked(prob_cover, x, 5, metric="euclidean", radius=radius)
     for k in range(1, 6):
         best = max(covered(x, s, radius) for s in combinations(range(14), k))
@@ -217,7 +213,7 @@ def test_prob_cover_covers_nearly_as_much_as_can_be(seed: int) -> None:
 
 
 def test_prob_cover_is_its_loop_and_halves_the_radius_when_all_is_covered() -> None:
-    x, radius = gaussian(40, 2), 1.0
+    x, radius = points(40, 2), 1.0
     distance = torch.cdist(x.double(), x.double())
     expected: list[int] = []
     while len(expected) < 25:
@@ -242,7 +238,7 @@ def test_what_is_labelled_covers_already() -> None:
 
 @pytest.mark.parametrize("purity", [0.5, 0.8, 0.95, 1.0])
 def test_the_radius_is_the_largest_of_that_purity(purity: float) -> None:
-    x = gaussian(60, 2)
+    x = points(60, 2)
     cluster = (x[:, 0] > 0).long()
     radius = pure_radius(x, cluster, purity)
     distance = torch.cdist(x.double(), x.double())
@@ -259,13 +255,13 @@ def test_the_radius_is_the_largest_of_that_purity(purity: float) -> None:
 @pytest.mark.parametrize(("option", "value"), [("radius", -1.0), ("purity", 0.0), ("purity", 1.5)])
 def test_a_radius_below_zero_is_refused(option: str, value: float) -> None:
     with pytest.raises(InputError, match="prob-cover: found radius"):
-        picked(prob_cover, gaussian(9), 3, **{option: value})
+        picked(prob_cover, points(9), 3, **{option: value})
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_natural_breaks_are_those_of_least_variance(groups: int, seed: int) -> None:
-    values = gaussian(13, 1, seed)[:, 0].exp()
+    values = points(13, 1, seed)[:, 0].exp()
     ascending = values.sort().values.double()
 
     def spread(parts: list[Tensor]) -> float:
@@ -284,16 +280,16 @@ def test_dacs_with_one_group_is_k_center() -> None:
     pool = pool_of(clustered(80)[0])
     plain = k_center(pool, 20, rng=generator()).index
     assert torch.equal(dacs(pool, 20, rng=generator(), groups=1).index, plain)
-    near = beside(gaussian(40), gaussian(3, seed=2))
+    near = beside(points(40), points(3, seed=2))
     plain = k_center(near, 9, rng=generator()).index
     assert torch.equal(dacs(near, 9, rng=generator(), groups=1).index, plain)
 
 
 def test_dacs_gives_the_sparse_group_more_than_its_size() -> None:
-    dense, sparse = 0.1 * gaussian(180), gaussian(20, seed=1) * 5
+    dense, sparse = 0.1 * points(180), points(20, seed=1) * 5
     index = picked(dacs, torch.cat([dense, sparse]), 20, groups=2)
     assert sum(i >= 180 for i in index) >= 10
-    shares = _shares(torch.tensor([180, 20]), 20, 0.25).double()
+    shares = group_shares(torch.tensor([180, 20]), 20, 0.25).double()
     weights = (torch.tensor([0.1, 0.9]) / 0.25).exp()
     assert shares.tolist() == pytest.approx((20 * weights / weights.sum()).tolist(), abs=1)
-    assert _shares(torch.tensor([180, 5, 0]), 60, 0.01).tolist() == [55, 5, 0]
+    assert group_shares(torch.tensor([180, 5, 0]), 60, 0.01).tolist() == [55, 5, 0]

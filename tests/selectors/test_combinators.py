@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
@@ -12,11 +11,7 @@ from clsim.pool.pool import Pool, Selection
 from clsim.selectors.combinators import subsample, topped_up
 from clsim.selectors.kcenter import k_center
 from clsim.spec import registry
-from tests.helpers import generator, pool_of
-
-
-def points(n: int, d: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import generator, points, pool_of
 
 
 def half(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:

@@ -14,10 +14,7 @@ from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import farthest_first, k_center, k_center_pca, k_center_robust
 from clsim.selectors.points import points
 from tests.helpers import generator, pool_of, vectors
-
-
-def gaussian(n: int, d: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import points as gaussian
 
 
 def clustered(n: int, d: int = 8, seed: int = 0) -> Tensor:
@@ -58,14 +55,14 @@ def test_every_prefix_of_k_center_is_within_twice_the_best_radius(seed: int) -> 
 def test_the_pruned_form_picks_what_the_plain_form_picks(make, normalise: bool, seed: int) -> None:
     candidates = points(make(600, 8, seed), normalise=normalise)
     for budget in (1, 2, 150):
-        plain = kcenter._all_rows(candidates, budget, None)
+        plain = kcenter.plain_farthest_first(candidates, budget, None)
         assert torch.equal(farthest_first(candidates, budget, small=0), plain)
 
 
 def test_the_pruned_form_knows_of_earlier_centres() -> None:
     candidates = points(clustered(500))
     near = candidates.nearest_of(clustered(4, seed=9))
-    plain = kcenter._all_rows(candidates, 80, near)
+    plain = kcenter.plain_farthest_first(candidates, 80, near)
     assert torch.equal(farthest_first(candidates, 80, near, small=0), plain)
 
 

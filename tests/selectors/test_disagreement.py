@@ -113,7 +113,7 @@ def test_batch_bald_follows_the_greedy_enumeration(seed: int) -> None:
 
 def test_a_gain_is_the_difference_of_joint_informations() -> None:
     p = sorted_by_bald(passes(5, 8, 3, seed=9))
-    labellings = disagreement._Labellings(p, 1000, generator())
+    labellings = disagreement.Labellings(p, 1000, generator())
     for row in (2, 5):
         labellings.add(p[:, row])
     gains = labellings.gains(p)
@@ -126,7 +126,7 @@ def test_a_gain_is_the_difference_of_joint_informations() -> None:
 
 def test_drawn_labellings_estimate_the_gains_of_all() -> None:
     p = sorted_by_bald(passes(6, 10, 3, seed=4, sharp=1.0))
-    exact, drawn = disagreement._Labellings(p, 10_000, generator()), disagreement._Labellings(p, 2500, generator(1))
+    exact, drawn = disagreement.Labellings(p, 10_000, generator()), disagreement.Labellings(p, 2500, generator(1))
     for row in range(8):  # 3^8 = 6561 labellings
         exact.add(p[:, row])
         drawn.add(p[:, row])

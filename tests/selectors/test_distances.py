@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from clsim.selectors import distances
 from clsim.selectors.distances import nearest, nearest_of, principal, squared_distances
-from tests.helpers import generator
-
-
-def points(n: int, d: int = 4, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import points
 
 
 @pytest.fixture(params=[distances.BLOCK, 40])
-def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "BLOCK", request.param)
 
 
-@pytest.mark.usefixtures("_block")
+@pytest.mark.usefixtures("block")
 def test_nearest_neighbours_are_those_of_the_full_matrix() -> None:
     queries, candidates = points(30), points(20, seed=1)
     expected = torch.cdist(queries, candidates).sort(1)
@@ -29,7 +24,7 @@ def test_nearest_neighbours_are_those_of_the_full_matrix() -> None:
     torch.testing.assert_close(distance, expected.values[:, :5])
 
 
-@pytest.mark.usefixtures("_block")
+@pytest.mark.usefixtures("block")
 def test_a_row_is_no_neighbour_of_its_own() -> None:
     x = points(25)
     distance, index = nearest(x, None, 3)
@@ -38,7 +33,7 @@ def test_a_row_is_no_neighbour_of_its_own() -> None:
     torch.testing.assert_close(distance, expected.values[:, :3])
 
 
-@pytest.mark.usefixtures("_block")
+@pytest.mark.usefixtures("block")
 def test_duplicates_are_at_no_distance_at_all_and_the_earlier_comes_first() -> None:
     x = (points(6) + 100).repeat(3, 1)
     distance, index = nearest(x, None, 2)
@@ -58,7 +53,7 @@ def test_far_from_the_origin_neighbours_stay_the_same() -> None:
     assert torch.equal(nearest(x + 1000, None, 1)[1], nearest(x, None, 1)[1])
 
 
-@pytest.mark.usefixtures("_block")
+@pytest.mark.usefixtures("block")
 def test_the_nearest_centre_is_that_of_the_full_matrix() -> None:
     x, centres = points(50), points(7, seed=2)
     square, which = nearest_of(x, centres)
@@ -74,7 +69,7 @@ def test_squared_distances_are_never_negative() -> None:
     torch.testing.assert_close(squares.sqrt(), torch.cdist(x, x), atol=2.0, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("_block")
+@pytest.mark.usefixtures("block")
 def test_principal_components_are_those_of_the_singular_values() -> None:
     x = points(200, 6) * torch.tensor([9.0, 5.0, 3.0, 1.0, 0.5, 0.1]) + 7
     mean, directions = principal(x, 3)

@@ -17,11 +17,7 @@ from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.random import class_balanced, random, reservoir
 from clsim.spec import components, registry
-from tests.helpers import generator, pool_of
-
-
-def points(n: int, d: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=generator(seed))
+from tests.helpers import generator, points, pool_of
 
 
 def radius(x: Tensor, chosen: Tensor | tuple[int, ...]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -70,26 +71,32 @@ def test_every_value_of_a_spec_is_in_the_fingerprint() -> None:
     assert len(seen) == 3 + sum(len(dataclasses.fields(kind)) for kind in run.TABLES.values())
 
 
-@pytest.mark.parametrize("scenario", registry.file_names("scenarios"))
-@pytest.mark.parametrize("strategy", registry.file_names("strategies"))
-def test_every_shipped_scenario_goes_with_every_strategy(scenario: str, strategy: str) -> None:
-    spec = resolve(scenario, strategy)
-    assert (spec.scenario, spec.strategy) == (scenario, strategy)
+def test_every_shipped_scenario_goes_with_every_strategy() -> None:
+    offenders = []
+    for scenario, strategy in itertools.product(registry.file_names("scenarios"), registry.file_names("strategies")):
+        try:
+            spec = resolve(scenario, strategy)
+        except Exception as error:
+            offenders.append(f"{scenario} with {strategy}: {error}")
+        else:
+            if (spec.scenario, spec.strategy) != (scenario, strategy):
+                offenders.append(f"{scenario} with {strategy}: became {spec.scenario} with {spec.strategy}")
+    assert not offenders
 
 
-@pytest.mark.parametrize("kind", registry.FILES)
-def test_every_shipped_file_says_what_it_is(kind: str) -> None:
-    for entry in registry.entries(kind):
-        assert entry.title, entry
+def test_every_shipped_file_and_component_says_what_it_is() -> None:
+    kinds = [*registry.FILES, *components.COMPONENTS, "datasets"]
+    assert not [f"{kind}: {entry}" for kind in kinds for entry in registry.entries(kind) if not entry.title]
 
 
-@pytest.mark.parametrize("kind", [*components.COMPONENTS, "datasets"])
-def test_every_component_is_found_and_says_what_it_is(kind: str) -> None:
-    for entry in registry.entries(kind):
-        assert entry.title, entry
-        if kind != "datasets":
-            assert callable(registry.component(kind, entry.name))
-            assert Path(registry.place(kind, entry.name).rpartition(":")[0]).is_file()
+def test_every_component_is_found() -> None:
+    offenders = []
+    for kind in components.COMPONENTS:
+        for entry in registry.entries(kind):
+            file = registry.place(kind, entry.name).rpartition(":")[0]
+            if not (callable(registry.component(kind, entry.name)) and Path(file).is_file()):
+                offenders.append(f"{kind}: {entry.name} in {file}")
+    assert not offenders
 
 
 def write(path: Path, text: str) -> str:
@@ -226,7 +233,7 @@ def test_a_component_that_is_not_there_is_refused(
 
 def test_what_a_selector_has_bound_tells_it_from_another() -> None:
     texts = [
-        execute._source(s)
+        execute.source_of(s)
         for s in (
             k_center,
             functools.partial(k_center, metric="cosine"),
@@ -237,9 +244,9 @@ def test_what_a_selector_has_bound_tells_it_from_another() -> None:
         )
     ]
     assert len(set(texts)) == 6
-    assert execute._source(per_class(k_center)) == texts[3]
+    assert execute.source_of(per_class(k_center)) == texts[3]
     with pytest.raises(InputError, match="cannot be read"):
-        execute._source(len)
+        execute.source_of(len)
 
 
 def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

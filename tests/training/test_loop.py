@@ -12,7 +12,6 @@ import torch
 import clsim
 from clsim.data import datasets
 from clsim.errors import InputError
-from clsim.execution import execute
 from clsim.learners.sgd import Sgd
 from clsim.randomness import Randomness
 from clsim.records.store import RunRecord, Store
@@ -198,4 +197,6 @@ def test_a_stream_and_a_spec_make_a_run_without_names(tmp_path: Path) -> None:
     with machine.isolated(spec, stream.device), Store(tmp_path / "runs").open(spec) as folder:
         record = loop.train(spec, stream, folder, progress.Quiet())
     assert record.accuracy.shape == (2, 2)
-    assert execute._finished(Store(tmp_path / "runs"), spec) is not None
+    found = Store(tmp_path / "runs").folder(spec).record()
+    assert found is not None
+    assert found.data["finished"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import clsim
-from clsim.checks.hidden_labels import _stream
+from clsim.checks.hidden_labels import partly_labelled
 from clsim.checks.learners import snapshot
 from clsim.checks.samples import CLASSES
 from clsim.checks.setups import setup_of
@@ -24,6 +24,7 @@ from clsim.spec.tables import MemorySpec
 from clsim.streams.stream import Stream
 from clsim.training import loop, offered, progress
 from clsim.training.contract import Learner, Setup
+from tests.helpers import generator
 
 
 def setup_with(**memory: Any) -> Setup:
@@ -60,7 +61,7 @@ class Oracle:
 def some(n: int) -> Exemplars:
     x = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4)
     zero = torch.zeros(n, dtype=torch.int64)
-    return Exemplars(x, zero - 1, zero, torch.rand(n, generator=torch.Generator().manual_seed(0)), torch.arange(n))
+    return Exemplars(x, zero - 1, zero, torch.rand(n, generator=generator()), torch.arange(n))
 
 
 @pytest.mark.parametrize(("confidence", "kept"), [(0.0, [0, 1, 2, 3]), (0.8, [0, 2, 3]), (0.95, [2]), (1.0, [])])
@@ -75,7 +76,7 @@ def test_a_pseudo_label_is_the_highest_score_if_it_is_high_enough(confidence: fl
 
 
 def test_memory_is_offered_each_sample_once_and_known_labels_as_they_are() -> None:
-    stream, setup = _stream(False), setup_with()
+    stream, setup = partly_labelled(False), setup_with()
     experience = stream.experience(0)
     assert experience.unlabelled is not None
     wrong = Oracle(dict.fromkeys(range(256), (3, 0.9)))
@@ -91,7 +92,7 @@ def test_memory_is_offered_each_sample_once_and_known_labels_as_they_are() -> No
 
 @pytest.mark.parametrize("name", ["sgd", "nncsl"])
 def test_the_labels_of_a_learner_that_knows_the_classes_are_mostly_right(name: str) -> None:
-    stream = _stream(False)
+    stream = partly_labelled(False)
     setup, _ = learnt(name, stream)
     memory = setup.memory.exemplars
     assert memory is not None
@@ -111,7 +112,7 @@ def test_the_labels_of_a_learner_that_knows_the_classes_are_mostly_right(name: s
 def test_hidden_labels_are_still_not_read(name: str) -> None:
     ends = []
     for permuted in (False, True):
-        setup, _ = learnt(name, _stream(permuted))
+        setup, _ = learnt(name, partly_labelled(permuted))
         memory = setup.memory.exemplars
         assert memory is not None
         ends.append([snapshot(setup), *memory.columns().values()])

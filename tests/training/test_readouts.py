@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import clsim
-from clsim.checks.hidden_labels import _stream
+from clsim.checks.hidden_labels import partly_labelled
 from clsim.checks.learners import train_on
 from clsim.checks.setups import setup_of
 from clsim.learners.sgd import Sgd
@@ -29,7 +29,7 @@ SMALL = ["data.per_class=20", "training.epochs=1"]
 
 def learnt(name: str, *, buffered: bool = True, **options: Any) -> tuple[Setup, Any, Stream]:
     """Both experiences of a small stream, without masks."""
-    setup, stream = setup_of(buffered=buffered), _stream(False)
+    setup, stream = setup_of(buffered=buffered), partly_labelled(False)
     setup.net.visible.fill_(True)
     setup.net.masked = False
     learner = registry.component("learners", name)(setup, **options)
@@ -89,7 +89,7 @@ def test_the_averaged_net_is_read_where_it_predicts() -> None:
 
 
 def test_what_is_borrowed_is_what_a_random_memory_would_hold_of_labelled_samples() -> None:
-    stream, setup = _stream(False), setup_of(buffered=False)
+    stream, setup = partly_labelled(False), setup_of(buffered=False)
     memory = dataclasses.replace(setup.spec.memory, capacity=8, update="batch")
     setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, memory=memory))
     first, second = (borrowed(setup, stream, position) for position in (0, 1))

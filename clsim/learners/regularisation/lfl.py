@@ -55,20 +55,20 @@ class Lfl(Around[Sgd]):
 
     def __init__(self, setup: Setup, *, strength: float = 0.1) -> None:
         check_numbers("lfl", strength=strength)
-        self._objective = Nearness(setup, strength=strength)
-        super().__init__(setup, Sgd(setup, objective=self._objective))
+        self.objective = Nearness(setup, strength=strength)
+        super().__init__(setup, Sgd(setup, objective=self.objective))
         self._rows: Tensor | None = None
 
     def begin(self, experience: Experience) -> None:
         """Freeze the rows of what was learnt before."""
-        groups = self._objective.teacher.groups
+        groups = self.objective.teacher.groups
         self._rows = torch.cat(groups).unique() if groups else None
         super().begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step; frozen rows go back to where they were, whatever momentum and weight decay did to them."""
         terms = super().observe(batch)
-        old = self._objective.teacher.net
+        old = self.objective.teacher.net
         if self._rows is not None and old is not None:
             head = self.setup.net.head
             with torch.no_grad():

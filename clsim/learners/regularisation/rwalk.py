@@ -63,7 +63,7 @@ class RWalk(Around[Sgd]):
         self._anchor: Weights = {}
         self._pull: Weights = {}
         self._from: Weights = {}
-        self._fall: Weights = {}
+        self.fall: Weights = {}
         self._squares: Weights = {}
         self._steps = 0
         self._walked: Weights = {}
@@ -91,7 +91,7 @@ class RWalk(Around[Sgd]):
         step = walk(self.setup, self.inner, batch, self._anchor, self._pull)
         for name, gradient in step.gradients.items():
             self._squares[name] += gradient.square()
-            self._fall[name] += step.falls[name]
+            self.fall[name] += step.falls[name]
         self._steps += 1
         if self._steps == self._every:
             self._end_stretch()
@@ -107,7 +107,7 @@ class RWalk(Around[Sgd]):
     def _start(self) -> None:
         """A stretch, at the weights as they are."""
         self._from = weights(self.setup.net)
-        self._fall, self._squares, self._steps = _zeros(self._from), _zeros(self._from), 0
+        self.fall, self._squares, self._steps = _zeros(self._from), _zeros(self._from), 0
 
     def _end_stretch(self) -> None:
         """Its Fisher into the average, its fall of the loss into the score."""
@@ -117,7 +117,7 @@ class RWalk(Around[Sgd]):
             mean, old = self._squares[name] / self._steps, self.fisher.get(name)
             self.fisher[name] = mean if old is None else self._fresh * mean + (1 - self._fresh) * old
             moved = (parameter.detach() - self._from[name]).square()
-            self._walked[name] += self._fall[name] / (self.fisher[name] * moved / 2 + self._damping)
+            self._walked[name] += self.fall[name] / (self.fisher[name] * moved / 2 + self._damping)
         self._start()
 
     def state_dict(self) -> dict[str, Any]:

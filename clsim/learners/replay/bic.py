@@ -57,7 +57,7 @@ class Bic(Around[Sgd]):
         self._validation = validation
         self._ridge = ridge
         self._learning = True
-        self._held_out: Exemplars | None = None
+        self.held_out: Exemplars | None = None
 
     @property
     def correction(self) -> Correction:
@@ -68,7 +68,7 @@ class Bic(Around[Sgd]):
         """Draw the validation set."""
         self._learning = True
         super().begin(experience)
-        self._held_out = self._split(experience)
+        self.held_out = self._split(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on what is not held out."""
@@ -78,8 +78,8 @@ class Bic(Around[Sgd]):
     def finish(self, experience: Experience) -> list[Terms]:
         """Fit the correction."""
         steps = super().finish(experience)
-        held_out, old = self._held_out, self._objective.old
-        self._learning, self._held_out = False, None
+        held_out, old = self.held_out, self._objective.old
+        self._learning, self.held_out = False, None
         if held_out is not None:
             new = torch.zeros_like(old)
             new[list(experience.classes)] = True
@@ -118,9 +118,9 @@ class Bic(Around[Sgd]):
 
     def _weighed(self, samples: Exemplars) -> Exemplars:
         """The same samples; those held out weigh nothing. No shape depends on them."""
-        if self._held_out is None:
+        if self.held_out is None:
             return samples
-        held_out = (_identity(samples)[:, None] == _identity(self._held_out)).any(1)
+        held_out = (_identity(samples)[:, None] == _identity(self.held_out)).any(1)
         weight = torch.ones_like(samples.key) if samples.weight is None else samples.weight
         return dataclasses.replace(samples, weight=weight.masked_fill(held_out, 0.0))
 

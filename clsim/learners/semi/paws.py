@@ -94,7 +94,7 @@ class SoftNeighbours(Learner):
         self._small = setup.transform.view(views.small, "learner.options.small")
         self._projection = projection(setup, views.projection)
         self._sgd = Sgd(setup, beside=self._projection)
-        self._old: tuple[Net, nn.Module] | None = None
+        self.old: tuple[Net, nn.Module] | None = None
         self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
         self._classes: dict[str, Tensor] = {}
         self._experiences = 0
@@ -120,9 +120,9 @@ class SoftNeighbours(Learner):
             "past": experience.train.y[:0] if self._labelled.past is None else self._labelled.past.y.unique(),
             "all": self._labelled.everything().y.unique(),
         }
-        self._old = None
+        self.old = None
         if self._distillation and self._labelled.past is not None:
-            self._old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
+            self.old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
         steps = batch_count(len(self.incoming(experience)), training.batch_size) * training.epochs * training.passes
         self._sgd.schedule(steps)
         for module in (setup.net, self._projection):
@@ -156,8 +156,8 @@ class SoftNeighbours(Learner):
             "mean entropy": soft_neighbours.mean_entropy(views),
             "linear": self._linear * F.cross_entropy(self._among_seen(logits), y),
         }
-        if self._old is not None:
-            net, projection = self._old
+        if self.old is not None:
+            net, projection = self.old
             with setup.precision(), torch.no_grad():
                 old = [projection(net.features(x)) for x in inputs]
             before = [part for out in old for part in out[: 2 * n if out is old[0] else None].split(n)]
@@ -170,7 +170,7 @@ class SoftNeighbours(Learner):
 
     def finish(self, experience: Experience) -> list[Terms]:
         """The old net is of no further use."""
-        self._old = None
+        self.old = None
         self._experiences += 1
         return []
 

@@ -115,7 +115,7 @@ class SemiSgd(Learner):
         if labelled < 0 or not 0 <= ema < 1:
             raise InputError(f"{name}: allowed: labelled from 0, ema from 0 to below 1")
         super().__init__(setup)
-        self._loss, self._name = loss, name
+        self.loss, self._name = loss, name
         self._size, self._ema, self._freeze = labelled, ema, freeze_norm
         self._labelled = Labelled(setup, name)
         self._beside = nn.Sequential() if beside is None else beside
@@ -150,7 +150,7 @@ class SemiSgd(Learner):
             module.train()
             if self._freeze and self._experiences:
                 freeze_norm(module)
-        self._loss.begin(experience)
+        self.loss.begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step."""
@@ -160,7 +160,7 @@ class SemiSgd(Learner):
         known = current if old is None else concatenate([current, old])
         allowed = setup.net.visible[batch.task] & self._guessed
         with setup.precision():
-            terms, passed = self._loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
+            terms, passed = self.loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
         if self._ema:
             self._follow()

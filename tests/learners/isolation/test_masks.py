@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.learners.isolation.gates import Gated
 from clsim.learners.isolation.hat import Hat, compensation, hardness
 from clsim.learners.isolation.packnet import PackNet, smallest
 from clsim.learners.isolation.protection import apply_within
 from clsim.learners.sgd import Sgd
-from clsim.memory.buffer import Buffer
 from clsim.models import nets, resnet, vgg
 from clsim.models.nets import Shape
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost
-from clsim.randomness import Randomness
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import OptimizerSpec, StreamSpec, TrainingSpec
+from clsim.spec.tables import TrainingSpec
 from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup
 from tests.helpers import assert_same, generator
+from tests.increments import CPU, Body, Increments
 
-CPU = torch.device("cpu")
 TASKS = torch.eye(3, dtype=torch.bool).repeat_interleave(2, 1)
 """Three tasks of two classes."""
 PIXELS = (1, 6, 6)
@@ -43,7 +37,6 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"lr": 0.01, "name": "adam", "weight_decay": 0.01},
     {"lr": 0.01, "name": "adamw", "weight_decay": 0.1, "restart": False},
 ]
-Body = Callable[[Shape], nn.Module]
 
 
 def mlp(shape: Shape) -> nn.Module:
@@ -65,30 +58,17 @@ def normalised(shape: Shape) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 10))
 
 
-def setup_of(body: Body = mlp, *, epochs: int = 3, passes: int = 1, setting: Any = "task", **optimizer: Any) -> Setup:
-    spec = RunSpec(
-        stream=StreamSpec(setting=setting),
-        training=TrainingSpec(epochs=epochs, passes=passes),
-        optimizer=OptimizerSpec(**{"lr": 0.05, **optimizer}),
-    )
-    randomness, cost = Randomness(3, CPU), Cost()
-    memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
-
-    def fresh(seed: int) -> nets.Net:
-        return nets.build(body, PIXELS, TASKS, seed, CPU)
-
-    transform = Transform([0.5], [0.25], [], device=CPU, channels_last=False)
-    return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
-
-
-def experience(position: int, n: int = 40) -> Experience:
-    """Images of two noisy classes."""
-    rng = generator(position + 5)
-    y = torch.arange(n) % 2 + 2 * position
-    centres = torch.randint(40, 216, (6, *PIXELS), generator=generator(2))
-    x = (centres[y] + torch.randint(-40, 41, (n, *PIXELS), generator=rng)).to(torch.uint8)
-    train = Exemplars(x, y, torch.full((n,), position), torch.rand(n, generator=rng), torch.arange(n))
-    return Experience(position, (2 * position, 2 * position + 1), train)
+IMAGES = Increments(
+    PIXELS,
+    TASKS,
+    mlp,
+    mean=(0.5,),
+    std=(0.25,),
+    levels=(40, 216, 40),
+    samples=40,
+    options={"buffer": "none", "epochs": 3, "setting": "task", "lr": 0.05},
+)
+setup_of, experience = IMAGES.setup, IMAGES.experience
 
 
 def learn(setup: Setup, learner: Learner, *positions: int) -> None:
@@ -131,7 +111,7 @@ def state(setup: Setup) -> dict[str, Tensor]:
 def test_what_is_learnt_later_changes_no_earlier_logit_by_a_bit(
     make: Any, body: Body, optimizer: dict[str, Any]
 ) -> None:
-    setup = setup_of(body, **optimizer)
+    setup = setup_of(body=body, **optimizer)
     learner = make(setup)
     before: list[Tensor] = []
     for position in range(3):
@@ -174,7 +154,7 @@ def test_every_task_is_learnt(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [PackNet, Hat], ids=lambda m: m.__name__)
 def test_statistics_of_batch_norm_are_those_of_the_first_task(make: Any) -> None:
-    setup = setup_of(normalised)
+    setup = setup_of(body=normalised)
     learner = make(setup)
     first = state(setup)["body.2.running_mean"]
     learn(setup, learner, 0)
@@ -308,7 +288,7 @@ def test_share_0_stays_and_share_1_takes_the_whole_step_bit_for_bit(optimizer: d
 
 @pytest.mark.parametrize("prune", [0.0, 0.5, 0.9])
 def test_each_task_takes_its_share_of_what_is_free(prune: float) -> None:
-    setup = setup_of(convolutions, epochs=1)
+    setup = setup_of(body=convolutions, epochs=1)
     learner = PackNet(setup, prune=prune, retrain_epochs=1)
     free = {name: owner.numel() for name, owner in learner.owner.items()}
     assert set(free) == {"body.0.0.weight", "body.1.0.weight", "body.3.weight"}
@@ -390,7 +370,7 @@ def test_a_task_is_predicted_by_its_own_and_earlier_weights() -> None:
 
 
 def test_biases_and_norms_are_those_of_the_first_task() -> None:
-    setup = setup_of(normalised, momentum=0.9, weight_decay=0.1)
+    setup = setup_of(body=normalised, momentum=0.9, weight_decay=0.1)
     learner = PackNet(setup)
     first = state(setup)
     learn(setup, learner, 0)
@@ -490,7 +470,7 @@ def test_shares_are_those_of_the_equation_weight_by_weight() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
 @pytest.mark.parametrize("body", [mlp, convolutions], ids=lambda b: b.__name__)
 def test_with_hard_gates_no_weight_moves_that_earlier_tasks_gate(body: Body, optimizer: dict[str, Any]) -> None:
-    setup = setup_of(body, **optimizer)
+    setup = setup_of(body=body, **optimizer)
     hat = Hat(setup)
     learn(setup, hat, 0)
     is_open = binary(hat, 0)
@@ -500,7 +480,7 @@ def test_with_hard_gates_no_weight_moves_that_earlier_tasks_gate(body: Body, opt
     binary(hat, 1, seed=1)
     learn(setup, hat, 1)
     after = state(setup)
-    parts, layers = list(is_open.split(hat._gated.units)), []
+    parts, layers = list(is_open.split(Gated(setup.net.body, setup.spec.model.name).units)), []
     for name, module in setup.net.body.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             layers.append((f"body.{name}", module))
@@ -622,7 +602,7 @@ TWICE = nn.Linear(6, 6)
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (lambda shape: resnet.slim_resnet18(shape, width=2), "_Block"),
+        (lambda shape: resnet.slim_resnet18(shape, width=2), "Block"),
         (lambda shape: Skips(nn.Flatten(), nn.Linear(36, 36)), "Skips"),
         (lambda shape: nn.Flatten(), "no hidden layer"),
         (lambda shape: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten()), "GroupNorm of 2 groups"),
@@ -634,7 +614,7 @@ TWICE = nn.Linear(6, 6)
 )
 def test_a_net_without_gates_is_refused_in_one_line(body: Body, found: str) -> None:
     with pytest.raises(InputError, match=rf"^model\.name: found 'mlp' with .*{found}.*; allowed: mlp, convnet3, "):
-        Hat(setup_of(body))
+        Hat(setup_of(body=body))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,10 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.compat import import_torchvision
-from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.learners.regularisation.distilling import ebll, lwf, lwm
 from clsim.learners.regularisation.lfl import Lfl
 from clsim.learners.sgd import Sgd
-from clsim.memory.buffer import Buffer
 from clsim.models import nets
 from clsim.models.nets import convnet3
 from clsim.models.resnet import slim_resnet18
@@ -28,15 +26,11 @@ from clsim.objectives.attention import attention
 from clsim.objectives.codes import Autoencoder, Encoded
 from clsim.objectives.distillation import OldLogits
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost
-from clsim.randomness import Randomness
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import OptimizerSpec
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator
+from tests.increments import CPU, Blind, Increments, hidden_layers
 
-CPU = torch.device("cpu")
 TASKS = torch.tensor([[c // 2 == task for c in range(6)] for task in range(3)])
 ONE_HEAD = torch.ones(3, 6, dtype=torch.bool)
 SHAPE = (2, 4, 4)
@@ -47,40 +41,8 @@ def convolutional(shape: nets.Shape) -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def mlp(shape: nets.Shape) -> nn.Module:
-    return nets.mlp(shape, hidden=(12,))
-
-
-def setup_of(visible: Tensor = TASKS, *, model: Any = mlp, lr: float = 0.1, **optimizer: Any) -> Setup:
-    spec = RunSpec(optimizer=OptimizerSpec(lr=lr, **optimizer))
-    randomness, cost = Randomness(3, CPU), Cost()
-    memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
-
-    def fresh(seed: int) -> nets.Net:
-        return nets.build(model, SHAPE, visible, seed, CPU)
-
-    transform = Transform([0.4, 0.5], [0.3, 0.2], [], device=CPU, channels_last=False)
-    return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
-
-
-def experience(position: int, n: int = 24) -> Experience:
-    """Noisy images of two classes."""
-    rng = generator(position + 5)
-    y = torch.arange(n) % 2 + 2 * position
-    centres = torch.randint(30, 200, (6, *SHAPE), generator=generator(2))
-    x = (centres[y] + torch.randint(-30, 31, (n, *SHAPE), generator=rng)).clamp(0, 255).to(torch.uint8)
-    train = Exemplars(x, y, torch.full((n,), position), torch.rand(n, generator=rng), torch.arange(n))
-    return Experience(position, (2 * position, 2 * position + 1), train)
-
-
-def learn(learner: Any, *positions: int, steps: int = 15) -> None:
-    """Whole batches, so that no draw matters."""
-    for position in positions:
-        given = experience(position)
-        learner.begin(given)
-        for _ in range(steps):
-            learner.observe(given.train)
-        learner.finish(given)
+IMAGES = Increments(SHAPE, TASKS, hidden_layers(12), mean=(0.4, 0.5), std=(0.3, 0.2), levels=(30, 200, 30), steps=15)
+setup_of, experience, learn = IMAGES.setup, IMAGES.experience, IMAGES.train
 
 
 def batch_of(setup: Setup, position: int) -> Batch:
@@ -93,7 +55,7 @@ def state(setup: Setup) -> dict[str, Tensor]:
 
 
 def model_for(make: Any) -> Any:
-    return convolutional if make is lwm else mlp
+    return convolutional if make is lwm else IMAGES.body
 
 
 TERMS = {lwf: ["distillation"], ebll: ["distillation", "code"], lwm: ["distillation", "attention"], Lfl: ["features"]}
@@ -111,15 +73,14 @@ settings = pytest.mark.parametrize("visible", [TASKS, ONE_HEAD], ids=["task", "c
 @settings
 def test_every_term_and_its_gradient_are_zero_at_the_old_net(make: Any, visible: Tensor) -> None:
     """And after a step neither is."""
-    setup = setup_of(visible, model=model_for(make))
+    setup = setup_of(visible, body=model_for(make))
     learner = make(setup)
     learn(learner, 0, 1)
     given = experience(2)
     learner.begin(given)
-    sgd = learner if isinstance(learner, Sgd) else learner.inner
     parameters = list(setup.net.parameters())
     for away in (False, True):
-        terms = sgd.objective(setup.net, batch_of(setup, 2))
+        terms = learner.objective(setup.net, batch_of(setup, 2))
         assert terms.keys() == {"new", *TERMS[make]}
         for name in TERMS[make]:
             slopes = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
@@ -134,10 +95,10 @@ def test_every_term_and_its_gradient_are_zero_at_the_old_net(make: Any, visible:
 def test_without_strength_it_is_fine_tuning_bit_for_bit(make: Any, visible: Tensor) -> None:
     options = {"momentum": 0.0 if make is Lfl else 0.9}  # frozen rows would move by momentum
     model = model_for(make)
-    plain = setup_of(visible, model=model, **options)
+    plain = setup_of(visible, body=model, **options)
     learn(Sgd(plain), 0, 1, 2)
     for strength in (0.0, 0.5):
-        setup = setup_of(visible, model=model, **options)
+        setup = setup_of(visible, body=model, **options)
         learn(make(setup, **dict.fromkeys(STRENGTHS[make], strength)), 0, 1, 2)
         same = all(torch.equal(a, b) for a, b in zip(state(plain).values(), state(setup).values(), strict=True))
         assert same is (strength == 0 and not (make is Lfl and visible is ONE_HEAD))  # where old rows get gradients
@@ -146,10 +107,10 @@ def test_without_strength_it_is_fine_tuning_bit_for_bit(make: Any, visible: Tens
 @each
 def test_what_is_saved_is_all_of_it(make: Any, tmp_path: Path) -> None:
     """Through a file after the second experience and on."""
-    whole = make(setup_of(model=model_for(make)))
+    whole = make(setup_of(body=model_for(make)))
     learn(whole, 0, 1)
     torch.save(whole.state_dict(), tmp_path / "state.pt")
-    resumed = make(setup_of(model=model_for(make)))
+    resumed = make(setup_of(body=model_for(make)))
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for learner in (whole, resumed):
         learn(learner, 2)
@@ -159,7 +120,7 @@ def test_what_is_saved_is_all_of_it(make: Any, tmp_path: Path) -> None:
 @each
 def test_a_snapshot_stays_as_it_was(make: Any) -> None:
     """Its lists and the old net in it: only the net that learns, which a snapshot has to copy, moves."""
-    learner = make(setup_of(model=model_for(make)))
+    learner = make(setup_of(body=model_for(make)))
     learn(learner, 0)
     kept = learner.state_dict()["objective"]
     before = torch.cat([t.flatten().double() for t in _tensors(kept)])
@@ -223,17 +184,6 @@ def test_replayed_samples_are_learnt_and_not_distilled() -> None:
     assert terms.keys() == {"new", "memory", "distillation"}
     assert_same(terms["distillation"], learner.objective(setup.net, alone)["distillation"])
     assert not torch.equal(terms["distillation"], learner.objective(setup.net, new)["distillation"])
-
-
-class Blind(nn.Module):
-    """A net of ours as Avalanche calls one."""
-
-    def __init__(self, net: nets.Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net.head(self.net.features(x))
 
 
 @settings
@@ -317,7 +267,7 @@ def test_lfl_draws_features_as_avalanche_does() -> None:
     for _ in range(3):
         learner.observe(experience(1).train)
     batch = batch_of(setup, 1)
-    found = learner._objective(setup.net, batch)["features"].detach()
+    found = learner.objective(setup.net, batch)["features"].detach()
     torch.testing.assert_close(found, plugin.penalty(batch.x, Featured(setup.net), 0.7 * 12 / 2).detach())
     assert found > 0
 
@@ -364,7 +314,7 @@ def test_the_autoencoder_learns_what_its_features_have() -> None:
 
     The net stays as it was, in its gradients too.
     """
-    setup = setup_of(ONE_HEAD, model=lambda shape: nn.Flatten())
+    setup = setup_of(ONE_HEAD, body=lambda shape: nn.Flatten())
     rng, n = generator(4), 300
     x = torch.randn(n, 2, generator=rng) @ torch.randn(2, 32, generator=rng) * 20
     images = (x + 12 * torch.randn(n, 32, generator=rng) + 120).view(n, *SHAPE).clamp(0, 255).to(torch.uint8)
@@ -419,7 +369,7 @@ def test_unlabelled_samples_make_no_autoencoder() -> None:
 
 def test_grad_cam_of_pooled_maps_is_the_heads_weights() -> None:
     """Mean pooling and a linear head: ∂z_b/∂A_k is W_bk / positions everywhere."""
-    setup = setup_of(model=convolutional)
+    setup = setup_of(body=convolutional)
     net, x = setup.net, batch_of(setup, 0).x
     maps = F.softplus(net.body[0](x)).detach().requires_grad_()  # type: ignore[index]
     logits = net.head(maps.mean((2, 3)))
@@ -431,7 +381,7 @@ def test_grad_cam_of_pooled_maps_is_the_heads_weights() -> None:
 
 def test_the_gradient_of_attention_passes_through_maps_and_weights() -> None:
     """Against finite differences, in double precision."""
-    setup = setup_of(model=convolutional)
+    setup = setup_of(body=convolutional)
     learner = lwm(setup, strength=0.0)
     assert isinstance(learner, Sgd)
     learn(learner, 0)
@@ -462,7 +412,7 @@ def test_the_gradient_of_attention_passes_through_maps_and_weights() -> None:
 
 def test_attention_is_for_the_likeliest_old_class() -> None:
     """Of all that were learnt, whatever the bias of one that was not."""
-    setup = setup_of(ONE_HEAD, model=convolutional)
+    setup = setup_of(ONE_HEAD, body=convolutional)
     learner = lwm(setup)
     assert isinstance(learner, Sgd)
     learn(learner, 0)
@@ -483,13 +433,13 @@ def test_attention_is_for_the_likeliest_old_class() -> None:
 @pytest.mark.parametrize("model", [convnet3, slim_resnet18])
 def test_lwm_finds_the_last_maps_of_shipped_nets(model: Any) -> None:
     net = nets.build(lambda shape: model(shape, width=4), (2, 16, 16), TASKS, 0, CPU)
-    setup = dataclasses.replace(setup_of(model=convolutional), net=net)
+    setup = dataclasses.replace(setup_of(body=convolutional), net=net)
     learner = lwm(setup)
     assert isinstance(learner, Sgd)
     x = torch.randint(0, 256, (8, 2, 16, 16), generator=generator()).to(torch.uint8)
     train = dataclasses.replace(experience(0, 8).train, x=x)
     learner.begin(Experience(0, (0, 1), train))
-    maps = net.body[: learner.objective._layers](setup.transform.plain(x))  # type: ignore[attr-defined, index]
+    maps = net.body[: learner.objective.layers](setup.transform.plain(x))  # type: ignore[attr-defined, index]
     assert tuple(maps.shape[2:]) == (2, 2)
     learner.observe(train)
     learner.finish(Experience(0, (0, 1), train))

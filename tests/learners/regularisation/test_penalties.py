@@ -9,65 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import clsim
 from clsim.compat import import_torchvision
-from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.learners.regularisation.imm import Imm, mean_imm, mode_imm
 from clsim.learners.regularisation.penalties import ewc, mas, online_ewc
 from clsim.learners.regularisation.si import Si
 from clsim.learners.sgd import Sgd
-from clsim.memory.buffer import Buffer
-from clsim.models.nets import Net, build, mlp
 from clsim.objectives.consolidation import Consolidation
 from clsim.objectives.importance import Weights, distance, fisher, pull, sensitivity, weights
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost
-from clsim.randomness import Randomness
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import OptimizerSpec
-from clsim.streams.stream import Experience
 from clsim.training.contract import Setup
-from tests.helpers import assert_same, generator
+from tests.helpers import assert_same
+from tests.increments import CPU, ONE_HEAD, TASKS, Blind, Increments, hidden_layers
 
-CPU = torch.device("cpu")
-TASKS = torch.tensor([[True, True, False, False], [False, False, True, True]])
-ONE_HEAD = torch.ones(2, 4, dtype=torch.bool)
-
-
-def setup_of(visible: Tensor = TASKS, *, lr: float = 0.1, hidden: tuple[int, ...] = (8,), **optimizer: Any) -> Setup:
-    spec = RunSpec(optimizer=OptimizerSpec(lr=lr, **optimizer))
-    randomness, cost = Randomness(3, CPU), Cost()
-    memory = Buffer(spec.memory, None, rng=randomness.memory, cost=cost)
-
-    def fresh(seed: int) -> Net:
-        return build(lambda shape: mlp(shape, hidden=hidden), (6,), visible, seed, CPU)
-
-    transform = Transform([0.0] * 6, [1.0] * 6, [], device=CPU, channels_last=False)
-    return Setup(spec, fresh(1), fresh, memory, transform, randomness, cost)
-
-
-def experience(position: int, n: int = 24) -> Experience:
-    """Vectors of two noisy classes."""
-    rng = generator(position + 5)
-    y = torch.arange(n) % 2 + 2 * position
-    x = torch.randn(4, 6, generator=generator(2))[y] + torch.randn(n, 6, generator=rng)
-    key = torch.rand(n, generator=rng)
-    train = Exemplars(x, y, torch.full((n,), position), key, torch.arange(n))
-    return Experience(position, (2 * position, 2 * position + 1), train)
-
-
-def learn(learner: Any, *positions: int, steps: int = 20) -> None:
-    """Whole batches, so that no draw matters."""
-    for position in positions:
-        given = experience(position)
-        learner.begin(given)
-        for _ in range(steps):
-            learner.observe(given.train)
-        learner.finish(given)
+SMALL = Increments(visible=TASKS, body=hidden_layers(8))
+setup_of, experience, learn = SMALL.setup, SMALL.experience, SMALL.train
 
 
 def consolidation(learner: Any) -> Consolidation:
@@ -209,17 +169,6 @@ def test_no_strength_makes_sgd_diverge(strength: float) -> None:
     small = {name: value / 1e6 for name, value in importance.items()}
     assert_same(pull(setup, 1.0, small), small)
     assert_same(pull(setup_of(name="adam"), 1e9, importance), {n: 1e9 * v for n, v in importance.items()})
-
-
-class Blind(nn.Module):
-    """A net of ours as Avalanche calls one."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.zeros(len(x), dtype=torch.int64))
 
 
 def avalanche(plugin: Any, setup: Setup, steps: int = 20) -> tuple[list[Weights], Any]:

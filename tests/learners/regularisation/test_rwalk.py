@@ -18,7 +18,7 @@ from clsim.learners.regularisation.rwalk import RWalk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.importance import weights
 from tests.helpers import assert_same
-from tests.increments import CPU, ONE_HEAD, experience, learn, setup_of
+from tests.increments import CPU, ONE_HEAD, Blind, experience, learn, setup_of
 
 
 def walk_by_hand(start: Tensor, steps: int, *, lr: float, strength: float, fresh: float, every: int, damping: float):  # type: ignore[no-untyped-def]
@@ -81,10 +81,10 @@ def test_the_path_sums_to_the_loss_drop_for_small_steps() -> None:
     learner.begin(experience(0))
     for _ in range(100):
         learner.observe(train)
-    fall = sum(float(value.sum()) for value in learner._fall.values())
+    fall = sum(float(value.sum()) for value in learner.fall.values())
     after = F.cross_entropy(setup.net(train.x, train.task), train.y).detach()
     assert fall == pytest.approx(float(before - after), rel=0.01)
-    path = dict(learner._fall)
+    path = dict(learner.fall)
     learner.finish(experience(0))
     for name, value in learner.score.items():
         torch.testing.assert_close(value * 1e9, path[name].clamp_min(0), rtol=1e-3, atol=1e-7)
@@ -117,17 +117,6 @@ def test_old_scores_halve() -> None:
     learner.finish(experience(1))  # not a step: its own score is 0
     for name, value in learner.score.items():
         assert torch.equal(value, first[name] / 2)
-
-
-class Blind(nn.Module):
-    """A net of ours as Avalanche calls one."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.zeros(len(x), dtype=torch.int64))
 
 
 def test_it_walks_with_avalanches() -> None:

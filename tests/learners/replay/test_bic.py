@@ -19,7 +19,7 @@ from clsim.objectives.bias import Correction, Proportional, fitted
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.training.contract import Setup
 from tests.helpers import assert_same, generator
-from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
+from tests.increments import CPU, ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
 
 NEW = torch.tensor([False, False, True, True])
 ALL = torch.ones(4, dtype=torch.bool)
@@ -108,7 +108,7 @@ def split_of(setup: Setup) -> tuple[Bic, Exemplars, Exemplars]:
     memory = setup.memory.exemplars
     assert memory is not None
     learner.begin(experience(1))
-    held_out = learner._held_out
+    held_out = learner.held_out
     assert held_out is not None
     return learner, memory, held_out
 
@@ -137,7 +137,7 @@ def test_what_is_held_out_teaches_nothing() -> None:
         for samples in () if poison is None else (train, memory):
             rows = torch.isin(samples.index, held_out.index)
             samples.x[rows if poison == "held out" else ~rows] += 5.0
-        setup.memory._fill(memory)
+        setup.memory.load_state_dict({**setup.memory.state_dict(), "columns": memory.columns()}, CPU)
         for _ in range(5):
             learner.observe(train)
         reached.append({name: value.clone() for name, value in setup.net.state_dict().items()})
@@ -176,7 +176,7 @@ def test_where_nothing_is_compared_nothing_is_held_out(visible: Tensor, options:
     learner = Bic(setup, **options)
     learn(setup, learner, 0)
     learner.begin(experience(1))
-    assert learner._held_out is None
+    assert learner.held_out is None
     learn(setup, learner, 1)
     assert not learner.correction.classes.any()
 

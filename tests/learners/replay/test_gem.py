@@ -16,12 +16,12 @@ from torch.nn import functional as F
 import clsim
 from clsim.compat import without_warnings
 from clsim.errors import InputError
-from clsim.interop.avalanche import _Blind
 from clsim.learners.replay.gem import a_gem, gem, nearest_agreeing, not_opposing
 from clsim.learners.sgd import Sgd
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup
 from tests.helpers import generator
+from tests.increments import Blind
 from tests.learners.replay.test_replays import experience, samples, setup_of
 
 GAMMAS = (0.0, 0.5, 1.0)
@@ -168,7 +168,7 @@ def test_where_nothing_is_opposed_the_step_is_fine_tunings(make: Any) -> None:
     new = samples([0, 1, 0, 1], seed=4)
     agreeing = dataclasses.replace(new, task=torch.ones_like(new.task))  # of another task, and of the same gradient
     for memory in (None, agreeing):
-        bound, free = setup_of(hidden=True, capacity=4, update="batch"), setup_of(hidden=True, buffer="none")
+        bound, free = setup_of(hidden=(8,), capacity=4, update="batch"), setup_of(hidden=(8,), buffer="none")
         if memory is not None:
             bound.memory.after_batch(memory, 2, bound.pool)
         learner, finetune = make(bound), Sgd(free)
@@ -189,7 +189,7 @@ class FixedMemory:
     """What Avalanche's plugins read of a strategy, on a net and a batch of ours."""
 
     def __init__(self, setup: Setup) -> None:
-        self.model = _Blind(setup.net)
+        self.model = Blind(setup.net)
         self.optimizer = torch.optim.SGD(setup.net.parameters(), lr=0.1)
         self.device = setup.device
         self.clock = type("Clock", (), {"train_exp_counter": 2})()

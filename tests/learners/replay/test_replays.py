@@ -9,58 +9,29 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 import clsim
-from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.learners.replay.der import DerPlusPlus
 from clsim.learners.sgd import Sgd
-from clsim.memory.buffer import Buffer
-from clsim.models import nets
 from clsim.objectives.asymmetric import AsymmetricCrossEntropy
 from clsim.objectives.dark_experience import Dark
 from clsim.pool.exemplars import Exemplars, concatenate
-from clsim.pool.pool import Cost
-from clsim.randomness import Randomness
-from clsim.spec import registry
 from clsim.spec.resolve import resolve
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import MemorySpec, OptimizerSpec
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator, vectors
+from tests.increments import CPU, ONE_HEAD, TASKS, Increments, batch_of, hidden_layers
 
-CPU = torch.device("cpu")
-MASKED = torch.tensor([[True, True, False, False], [False, False, True, True]])
-OPEN = torch.ones(2, 4, dtype=torch.bool)
-
-
-def setup_of(visible: Tensor = OPEN, *, hidden: bool = False, **memory: Any) -> Setup:
-    """A linear net (or one with a hidden layer) on 3 inputs and 4 classes, SGD at rate 0.1."""
-    spec = RunSpec(optimizer=OptimizerSpec(lr=0.1), memory=MemorySpec(**({"buffer": "reservoir"} | memory)))
-    select = None if spec.memory.buffer == "none" else registry.component("buffers", spec.memory.buffer)
-    randomness, cost = Randomness(3, CPU), Cost()
-
-    def fresh(seed: int) -> nets.Net:
-        body = (lambda _: nets.mlp((3,), hidden=(8,))) if hidden else (lambda _: nn.Identity())
-        return nets.build(body, (3,), visible, seed, CPU)
-
-    buffer = Buffer(spec.memory, select, rng=randomness.memory, cost=cost)
-    transform = Transform([0.0], [1.0], [], device=CPU, channels_last=False)
-    return Setup(spec, fresh(0), fresh, buffer, transform, randomness, cost)
+LINEAR = Increments((3,), ONE_HEAD, hidden_layers(), mean=(0.0,), std=(1.0,), options={"buffer": "reservoir"})
+setup_of = LINEAR.setup
 
 
 def samples(y: list[int], *, task: int = 0, seed: int = 0) -> Exemplars:
     n = len(y)
     made = vectors(torch.randn(n, 3, generator=generator(seed)), torch.tensor(y), first=100 * seed)
     return dataclasses.replace(made, task=torch.full((n,), task))
-
-
-def batch_of(new: Exemplars, old: Exemplars | None = None) -> Batch:
-    parts = new if old is None else concatenate([new, old])
-    return Batch(parts.x, parts.y, parts.task, len(new), parts.weight, parts.soft)
 
 
 def experience(train: Exemplars, position: int = 0) -> Experience:
@@ -135,7 +106,7 @@ def test_samples_without_logits_get_none_of_others() -> None:
 # DER
 
 
-@pytest.mark.parametrize("visible", [OPEN, MASKED], ids=["class", "task"])
+@pytest.mark.parametrize("visible", [ONE_HEAD, TASKS], ids=["class", "task"])
 def test_dark_loss_is_nothing_at_the_stored_logits_and_a_mean_square_elsewhere(visible: Tensor) -> None:
     setup = setup_of(visible)
     net, objective = setup.net, Dark(setup, alpha=0.7)
@@ -160,7 +131,7 @@ def test_dark_loss_is_nothing_at_the_stored_logits_and_a_mean_square_elsewhere(v
 
 
 def test_der_stores_the_logits_of_the_step_itself() -> None:
-    setup = setup_of(MASKED, update="batch")
+    setup = setup_of(TASKS, update="batch")
     learner = Sgd(setup, objective=Dark(setup, alpha=0.5))
     train = samples([0, 1, 1, 0], seed=1)
     learner.begin(experience(train))
@@ -175,7 +146,7 @@ def test_der_stores_the_logits_of_the_step_itself() -> None:
 
 
 def test_der_stores_the_logits_of_the_experiences_end_where_memory_chooses_then() -> None:
-    setup = setup_of(MASKED, buffer="random", update="experience")
+    setup = setup_of(TASKS, buffer="random", update="experience")
     learner = Sgd(setup, objective=Dark(setup, alpha=0.5))
     train = samples([0, 1, 1, 0], seed=1)
     learner.begin(experience(train))
@@ -272,7 +243,7 @@ def test_ace_masks() -> None:
 
 
 def test_ace_under_a_mask_and_after_loading() -> None:
-    setup = setup_of(MASKED)
+    setup = setup_of(TASKS)
     objective = AsymmetricCrossEntropy(setup)
     first = samples([0, 1], seed=1)
     objective.begin(experience(first))

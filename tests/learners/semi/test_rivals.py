@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clsim
-from clsim.checks.hidden_labels import _stream, check_hidden_labels
+from clsim.checks.hidden_labels import check_hidden_labels, partly_labelled
 from clsim.checks.learners import snapshot, train_on
 from clsim.checks.samples import Model, body
 from clsim.checks.setups import setup_of
@@ -52,14 +52,14 @@ def made(name: str, model: Model = without_norm, **options: Any) -> tuple[Setup,
 
 def second_experience(setup: Setup, learner: Any) -> Experience:
     """The second of two, the first learnt: memory is full."""
-    stream = _stream(False)
+    stream = partly_labelled(False)
     train_on(setup, learner, stream.experience(0))
     return stream.experience(1)
 
 
 def step_of(setup: Setup, progress: float = 1.0) -> SemiStep:
     """Six labelled samples, two of them from memory, and eight unlabelled ones, of the second of two tasks."""
-    stream = _stream(False)
+    stream = partly_labelled(False)
     first, second = stream.experience(0), stream.experience(1)
     known = Exemplars(
         *(
@@ -228,7 +228,7 @@ def test_samples_and_targets_are_mixed_alike_and_the_sample_itself_weighs_most()
 def test_remixmatch_is_what_its_equation_says_where_nothing_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     unmixed(monkeypatch)
     setup = setup_of(without_norm, buffered=True)
-    step, experience = step_of(setup), _stream(False).experience(1)
+    step, experience = step_of(setup), partly_labelled(False).experience(1)
     weights = {"weight": 1.5, "unmixed": 0.5, "rotation": 0.25}
     loss = Anchoring(setup, weak=[], strong=["solarize"], views=2, temperature=0.5, alpha=0.75, growth=0.0, **weights)
     loss.begin(experience)
@@ -272,7 +272,7 @@ def test_comatch_smooths_by_the_bank_of_the_steps_before() -> None:
     setup = setup_of(without_norm, buffered=True)
     options: dict[str, Any] = {"threshold": 0.0, "temperature": 0.2, "edge": 0.8, "batches": 1, "width": 6}
     loss = CoMatching(setup, weak=[], strong=[], second=[], smoothing=0.7, weight=1.0, contrast=1.0, **options)
-    loss.begin(_stream(False).experience(1))
+    loss.begin(partly_labelled(False).experience(1))
     step = step_of(setup)
     first, _ = loss(step)
     second, _ = loss(step)
@@ -314,7 +314,7 @@ def test_triplets_are_the_hardest_and_the_past_is_a_margin_away() -> None:
 def test_ccic_votes_by_the_nearest_exemplars() -> None:
     setup, learner = made("ccic")
     train_on(setup, learner, second_experience(setup, learner))
-    exemplars, test = setup.memory.exemplars, _stream(False).tests
+    exemplars, test = setup.memory.exemplars, partly_labelled(False).tests
     assert exemplars is not None
     with torch.no_grad():
         support, query = (F.normalize(setup.net.features(setup.transform.plain(s.x))) for s in (exemplars, test))
@@ -361,7 +361,7 @@ def test_unlabelled_samples_matter_unless_their_terms_are_switched_off(
     for inverted in (False, True):
         setup, learner = made(name, **(SUPERVISED[name] if off else {}))
         for position in (0, 1):
-            experience = _stream(False).experience(position)
+            experience = partly_labelled(False).experience(position)
             assert experience.unlabelled is not None
             x = 255 - experience.unlabelled.x if inverted else experience.unlabelled.x
             other = dataclasses.replace(experience, unlabelled=dataclasses.replace(experience.unlabelled, x=x))
@@ -378,7 +378,7 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
     setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, labels=labels))
     learner = registry.component("learners", "fixmatch")(setup, threshold=0.0)
     guessed, taught = [], []
-    loss: Callable[[SemiStep], Any] = learner._loss
+    loss: Callable[[SemiStep], Any] = learner.loss
 
     class Spy:
         def begin(self, experience: Experience) -> None:
@@ -392,14 +392,14 @@ def test_guesses_are_among_the_classes_that_unlabelled_samples_can_be_of(source:
             taught.append((gradient != 0).tolist())
             return terms, passed
 
-    learner._loss = Spy()
+    learner.loss = Spy()
     for position in (0, 1):
-        experience = _stream(False).experience(position)
+        experience = partly_labelled(False).experience(position)
         learner.begin(experience)
         learner.observe(learner.incoming(experience)[:10])
     assert guessed == [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5] if source == "own" else [0.25] * 4]
     assert taught == [[True, True, False, False], [False, False, True, True] if source == "own" else [True] * 4]
-    shares = marginal(setup, _stream(False).experience(1)).tolist()
+    shares = marginal(setup, partly_labelled(False).experience(1)).tolist()
     assert shares == ([0, 0, 0.5, 0.5] if source == "own" else [0.25] * 4)
 
 
@@ -417,14 +417,14 @@ def test_with_their_terms_switched_off_a_step_is_one_of_experience_replay(
     replay = Sgd(other)
     replay.schedule(1)
     seen: list[SemiStep] = []
-    loss: Callable[[SemiStep], Any] = learner._loss
+    loss: Callable[[SemiStep], Any] = learner.loss
 
     class Spy:
         def __call__(self, step: SemiStep) -> Any:
             seen.append(step)
             return loss(step)
 
-    learner._loss = Spy()
+    learner.loss = Spy()
     learner.observe(learner.incoming(experience)[:10])
     known = seen[0].labelled
     assert seen[0].new == 10
@@ -437,17 +437,17 @@ def test_with_their_terms_switched_off_a_step_is_one_of_experience_replay(
 
 def test_the_averaged_net_follows_and_predicts_and_survives_a_save() -> None:
     setup, learner = made("fixmatch", body, ema=0.9)
-    experience = _stream(False).experience(0)
+    experience = partly_labelled(False).experience(0)
     learner.begin(experience)
-    average = [p.detach().clone() for p in setup.net.parameters()]
+    average = {name: p.detach().clone() for name, p in setup.net.named_parameters()}
     for t in range(12):
         learner.observe(learner.incoming(experience)[:10])
         share = min(0.9, (1 + t) / (10 + t))
-        average = [share * a + (1 - share) * p.detach() for a, p in zip(average, setup.net.parameters(), strict=True)]
-    for mine, wanted in zip(learner._average.parameters(), average, strict=True):
-        torch.testing.assert_close(mine, wanted)
+        average = {n: share * average[n] + (1 - share) * p.detach() for n, p in setup.net.named_parameters()}
+    kept = learner.state_dict()["average"]
+    torch.testing.assert_close({name: kept[name] for name in average}, average)
     by_average = learner.predict(experience.train.x, experience.train.task)
-    assert not torch.equal(by_average, learner._sgd.predict(experience.train.x, experience.train.task))
+    assert not torch.equal(by_average, Sgd(setup).predict(experience.train.x, experience.train.task))
     _, again = made("fixmatch", body, ema=0.9)
     again.load_state_dict(copy.deepcopy(learner.state_dict()))
     assert torch.equal(again.predict(experience.train.x, experience.train.task), by_average)
@@ -476,7 +476,7 @@ def test_batch_norm_is_frozen_after_the_first_experience_where_it_is_asked_for(n
         setup, learner = made(name, body, freeze_norm=frozen)
         means = []
         for position in (0, 1):
-            train_on(setup, learner, _stream(False).experience(position))
+            train_on(setup, learner, partly_labelled(False).experience(position))
             means.append(next(v.clone() for k, v in setup.net.state_dict().items() if k.endswith("running_mean")))
         assert torch.equal(*means) == frozen
 
@@ -497,7 +497,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             made(name, **options)
     _, learner = made("remixmatch")
-    experience = _stream(False).experience(0)
+    experience = partly_labelled(False).experience(0)
     oblong = dataclasses.replace(
         experience, train=dataclasses.replace(experience.train, x=experience.train.x[:, :, :4])
     )
