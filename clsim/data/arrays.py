@@ -27,7 +27,7 @@ def features(given: Any, where: str = "features") -> np.ndarray:
     """
     array, name = _array(given, where)
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
-        raise InputError(f"{name}: found {_kind(array)}, allowed: float32 or float64 (n, d), a row a sample")
+        raise InputError(f"{name}: found {_kind(array)}, allowed: float32 or float64 (n, d), a row for each sample")
     out = array
     if array.dtype != np.float32 or not array.dtype.isnative:
         out = np.empty(array.shape, dtype=np.float32)

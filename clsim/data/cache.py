@@ -143,7 +143,7 @@ def _write(raw: Raw, folder: Path) -> None:
         "arrays": _described(arrays),
     }
     fresh, damaged = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "damaged"))
-    for left_over in (fresh, damaged):  # by a process that was killed
+    for left_over in (fresh, damaged):  # left by a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     try:
         fresh.mkdir()

@@ -127,7 +127,7 @@ def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -
     own = found.get("factor", np.array(1))
     if own.shape != () or not np.issubdtype(own.dtype, np.integer) or int(own) != factor or "x_stored" not in found:
         told = f"{factor} × {factor} small images in each"
-        raise InputError(f"{where}: found no x_stored with {told}, as this memory holds them; allowed: a set of those")
+        raise InputError(f"{where}: found no x_stored with {told}, as this memory holds them; allowed: a set with it")
     parts, stored = factor**2, samples(found["x_stored"], where, "x_stored")
     if stored.shape[1:] != x.shape[1:] or stored.ndim != 4 or len(stored) * parts != len(x):
         raise InputError(f"{where}: x_stored has shape {stored.shape}, allowed: {(len(x) // parts, *x.shape[1:])}")

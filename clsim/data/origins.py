@@ -33,7 +33,7 @@ def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
     """Read the arrays of a data set from its source, which is downloaded first if it is absent.
 
     Raises:
-        InputError: if the source is broken, or is absent and cannot be, or is not to be, downloaded.
+        InputError: if the source is broken, or is absent and not downloaded.
     """
     if spec.dataset == "digits":
         return _digits()

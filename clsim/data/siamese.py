@@ -44,7 +44,7 @@ class Draw:
         if self.values.shape[1] not in (1, len(x)):
             drawn = self.values.shape[1]
             raise InputError(
-                f"siamese augmentation: found {len(x)} images, allowed: {drawn}, as many as were drawn for"
+                f"siamese augmentation: found {len(x)} images, allowed: {drawn}, for which parameters were drawn"
             )
         if not self.operation:
             return x

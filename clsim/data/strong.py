@@ -49,7 +49,7 @@ def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Cover a mid-grey square anywhere, its side U(0, ½) of the image's, clipped at the border.
+    """Put a mid-grey square at a random place, its side U(0, ½) of the image's, clipped at the border.
 
     Source: DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout (2017).
     """

@@ -41,8 +41,8 @@ class Comparison:
         low, high: 95 % t interval of the difference.
         p, p_wilcoxon: p of the paired t test, and of the signed-rank test; two-sided, uncorrected.
         p_holm, p_wilcoxon_holm: the same, with Holm's correction over the comparisons of the condition.
-        p_games_howell: p of an unpaired test, corrected over all pairs; computed only if some arms of the condition
-            have fewer than three common seeds, else NaN.
+        p_games_howell: p of an unpaired test, corrected over all pairs; computed only if some pair of arms has
+            fewer than three common seeds, else NaN.
         wins, losses: number of seeds on which a is better than b, and worse; on the rest they are equal.
         seeds_needed: number of seeds with which the paired t test would find a difference of this size with a chance of
             80 %; None if more than 10,000 are needed, or without a test.

@@ -1,4 +1,4 @@
-"""What a memory holds at the end of a run, read from its checkpoint: which classes, and the images themselves.
+"""The contents of a memory at the end of a run, read from its checkpoint: classes, and the images themselves.
 
 A checkpoint may be missing, damaged or hostile. It is read as tensors and plain values only, everything in it is
 checked, and a run whose memory cannot be read is named and left out.

@@ -66,7 +66,7 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
     for i, label in enumerate(rows):
         for j, image in enumerate(x[y == label][:columns]):
             top, left = i * (high + gap), j * (wide + gap)
-            canvas[top : top + high, left : left + wide] = image.transpose(1, 2, 0)  # a grey one fills all three
+            canvas[top : top + high, left : left + wide] = image.transpose(1, 2, 0)  # a grey channel fills all three
     size = 0.42 if channels == 3 else 0.36
     figure = Figure(figsize=(columns * size + 2.2, len(rows) * size + 0.7), layout="constrained")
     ax = figure.subplots()

@@ -28,7 +28,7 @@ LARGEST = 12
 
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw curves and matrices for each scenario of a report, and a figure over ``spec.over``; return the files."""
+    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set; return the files."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)

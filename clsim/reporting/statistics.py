@@ -68,7 +68,7 @@ def half_width(values: Values, confidence: float = 0.95) -> float:
         return math.nan
     if constant(sample):
         return 0.0
-    from scipy import special  # scipy.stats has the same behind an import of half a second
+    from scipy import special  # scipy.stats has the same, but takes half a second to import
 
     quantile = special.stdtrit(len(sample) - 1, 0.5 + confidence / 2)
     return float(quantile * np.std(sample, ddof=1) / math.sqrt(len(sample)))
@@ -186,7 +186,7 @@ def power(n: int, difference: float, deviation: float, level: float = ALPHA) -> 
 
     shift = abs(difference) / deviation * math.sqrt(n)
     limit = special.stdtrit(n - 1, 1 - level / 2)
-    if shift > 20:  # beyond what the noncentral t can be computed for: only the deviation is still uncertain
+    if shift > 20:  # the noncentral t cannot be computed here: only the deviation is still uncertain
         return float(special.chdtr(n - 1, (n - 1) * (shift / limit) ** 2))
     return float(1 - special.nctdtr(n - 1, shift, limit) + special.nctdtr(n - 1, shift, -limit))
 

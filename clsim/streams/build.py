@@ -218,7 +218,7 @@ def rotation(degrees: float) -> Change:
 
 
 class _Labels(torch.utils.data.Dataset):
-    """All that Avalanche needs to divide a data set: its labels."""
+    """The labels of a data set, all that Avalanche needs to divide it."""
 
     def __init__(self, y: np.ndarray) -> None:
         self.targets = y.tolist()

@@ -105,7 +105,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
         if count > len(rows):
             raise InputError(
                 f"labels: {count} samples of class {label} are to be labelled, but experience {i + 1} has "
-                f"{len(rows)}; allowed: as many or fewer"
+                f"{len(rows)}; allowed: {len(rows)} or fewer"
             )
         order = torch.randperm(len(rows), generator=generator(seed, f"labels {i} {label}")).numpy()
         masks[i][rows[order[:count]]] = True
