@@ -1,4 +1,4 @@
-"""Images a second through the batched augmentation, one thread.
+"""Images per second through the batched augmentation, on one thread.
 
 python -m benchmarks.augmentation
 """

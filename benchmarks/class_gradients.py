@@ -1,10 +1,10 @@
-"""Gradients of all classes: a pass for each, against one pass for all. ConvNet-3, 10 classes of 28 × 28 pixels.
+"""Gradients of all classes: a pass for each class, against one pass for all. ConvNet-3, 10 classes of 28 × 28 pixels.
 
 python -m benchmarks.class_gradients [width] [images a class] [threads] [repeats]
 
-One pass for all is either torch.func's vmap over the classes, or a single backward pass down to the layers' outputs and
-the weights' gradients class by class out of them. All three give the same numbers, which is checked first. Each takes a
-turn each round, and the medians are compared.
+One pass for all is either torch.func's vmap over the classes, or a single backward pass down to the layers' outputs,
+from which the weights' gradients are made class by class. All three give the same numbers, which is checked first. They
+take turns, and their medians over the rounds are compared.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Iterations a second of DM: all classes in one pass, against a class after the other. CIFAR-10's shape, 10 a class.
+"""Iterations per second of DM: all classes in one pass, against one class after the other.
+
+The data has the shape of CIFAR-10, and there are 10 images per class.
 
 python -m benchmarks.condensation [threads] [repeats]; by default with one thread, then with two, in about a minute.
 
-Every contestant sees the same real samples, the same nets and the same images, and takes the same step: with an
-augmentation of its own for each class, the loop would differ in that alone, so both go without. The loop is what public
-code does: a new net each iteration, images contiguous, features of real samples with a graph that is then thrown away.
-The second loop throws no graph away, and is the same arithmetic with nothing to waste. Each contestant takes a turn
-each round, and the fastest of each are compared, so that what else the machine does falls on all, and counts least.
+Every contestant sees the same real samples, the same nets and the same images, and takes the same step. None of them
+augments: a loop would draw an augmentation for each class, and nothing else would differ. The loop does what public
+code does: a new net in each iteration, contiguous images, and features of real samples with a graph that is then thrown
+away. The second loop makes no such graph; its arithmetic is the same. The contestants take turns, and their fastest
+iterations are compared, so that other work on the machine disturbs all of them, and as little as possible.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 class Untrained:
-    """Builds nets that nobody trains."""
+    """A builder of nets that are not trained."""
 
     def __init__(self, channels_last: bool) -> None:
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -71,7 +73,7 @@ def class_by_class(graph: bool) -> Callable[[int, Synthetic, Material], Tensor]:
         loss = torch.zeros(())
         for c in range(CLASSES):
             real, made = material.real(REAL, [c])[0], synthetic.of(c)[0]
-            # with a graph: parameters that require a gradient, as public code has them in this pass
+            # with a graph: the parameters require gradients in this pass, as in public code
             net.requires_grad_(graph)
             with material.pool.precision(), nullcontext() if graph else torch.no_grad():
                 target = net.features(real).float().detach().mean(0)
@@ -108,7 +110,7 @@ def measure(threads: int, repeats: int) -> None:
             material.begin(i)
             started = time.perf_counter()
             loss = float(method(i, synthetic, material))
-            if i:  # the first one allocates
+            if i:  # the first iteration allocates memory
                 seconds[name].append(time.perf_counter() - started)
             else:
                 losses[name] = loss

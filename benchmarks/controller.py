@@ -1,8 +1,8 @@
-"""What it costs that every attempt begins with the same state, against the training of one attempt; one thread.
+"""Time to begin an attempt of the controller with the same state as the others, against the time to train it.
 
-slim ResNet-18 on Split CIFAR-100 (20 tasks of 5 classes), a memory of 2000: an attempt assembles a net, a memory and a
-learner, and restores a copy of the state into them. Medians; steps are timed after a warm-up. Random images: nothing
-here looks at them.
+One thread, slim ResNet-18 on Split CIFAR-100 (20 tasks of 5 classes), a memory of 2000. An attempt assembles a net, a
+memory and a learner, and restores a copy of the state into them. Medians; steps are timed after a warm-up. The images
+are random, since their content does not change the times.
 
 python -m benchmarks.controller
 """
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def random_stream(spec: run.RunSpec) -> Stream:
-    """Of the shape of Split CIFAR-100."""
+    """Make a stream of random images in the shape of Split CIFAR-100."""
     rng = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (2500, 3, 32, 32), dtype=torch.uint8, generator=rng).numpy()
     y = (torch.arange(2500) % 5).numpy()
@@ -82,7 +82,7 @@ def random_stream(spec: run.RunSpec) -> Stream:
 
 
 def fill(setup: Setup, stream: Stream) -> None:
-    """As if tasks had been learnt."""
+    """Fill the memory as if tasks had been learnt."""
     seen: Exemplars = stream.experience(0).train
     for start in range(0, len(seen), 10):
         setup.memory.after_batch(seen[start : start + 10], 5, setup.pool)
@@ -90,7 +90,7 @@ def fill(setup: Setup, stream: Stream) -> None:
 
 
 def step_seconds(setup: Setup, learner: Learner, stream: Stream) -> float:
-    """Of one step in a later experience."""
+    """Measure one step in a later experience."""
     train = stream.experience(1).train
     learner.begin(stream.experience(1))
     for i in range(3):
@@ -102,7 +102,7 @@ def step_seconds(setup: Setup, learner: Learner, stream: Stream) -> float:
 
 
 def trace_seconds() -> float:
-    """Of writing what eight attempts found."""
+    """Measure writing what eight attempts found."""
     attempts = [Attempt("stability", 0.01, {"strength": 3.0}, 0.5, 0.4, "decayed", {"steps": 200})] * 8
     with TemporaryDirectory() as folder:
         started = time.perf_counter()

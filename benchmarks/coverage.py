@@ -1,7 +1,7 @@
-"""k-center and herding against the time that reading the features once a pick costs: k products features @ v.
+"""k-center and herding against the time to read all features once for each pick: k products features @ v.
 
-Contestants take turns in one process; the median over the rounds of their ratio is printed, and by how much the memory
-in use grew at most, as a share of the features' own.
+Contestants take turns in one process. Printed are the median over the rounds of the ratio of their times, and the
+largest growth of the memory in use, as a share of the memory of the features.
 
     python -m benchmarks.coverage [--rounds 3] [--threads 2] [--large]
 """
@@ -28,7 +28,7 @@ KINDS = ("isotropic", "clustered", "low rank")
 
 
 def features(kind: str, n: int, d: int) -> Tensor:
-    """Made in place, in blocks, so that making them takes no more memory than they do."""
+    """Make features in place, in blocks, so that this takes no more memory than the features do."""
     rng = torch.Generator().manual_seed(0)
     x = torch.empty(n, d)
     centres, basis = 3 * torch.randn(100, d, generator=rng), torch.randn(16, d, generator=rng)
@@ -42,7 +42,7 @@ def features(kind: str, n: int, d: int) -> Tensor:
 
 
 def pool_of(x: Tensor) -> Pool:
-    """A pool whose features are these vectors."""
+    """Make a pool whose features are these vectors."""
     n = len(x)
     none = torch.zeros(n, dtype=torch.int64)
     net = build(lambda shape: torch.nn.Identity(), (x.shape[1],), torch.ones(1, 1, dtype=torch.bool), 0, x.device)
@@ -57,7 +57,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def status(key: str) -> int:
-    """Bytes, of this process."""
+    """Read a value of this process's status, in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
@@ -65,10 +65,10 @@ def status(key: str) -> int:
 
 
 def growth(work: Callable[[], object]) -> int:
-    """Bytes by which the memory in use grew at most; 0 where the system does not say."""
+    """Measure by how many bytes the memory in use grew at most; 0 if the system does not say."""
     gc.collect()
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     except OSError:
         return 0
     before = status("VmRSS")

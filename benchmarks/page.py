@@ -1,8 +1,8 @@
-"""The HTML page of a report over 1,000 finished runs: how long it takes to make, its size, and how quick it is to use.
+"""The HTML page of a report over 1,000 finished runs: the time to make it, its size, and how quick it is to use.
 
-In a browser, if one is found: until it is loaded, to sort a column, to filter, and to open the runs behind a number;
-the median over the rounds. The records are those of :mod:`benchmarks.report`. Two reports: the usual one, and the
-worst, which has a row a run.
+If a browser is found, the times to load the page, to sort a column, to filter, and to open the runs behind a number are
+measured; all times are medians over the rounds. The records are those of :mod:`benchmarks.report`. There are two
+reports: the usual one, and the slowest, which has a row for each run.
 
     python -m benchmarks.page [--runs 1000] [--rounds 5]
 """
@@ -35,11 +35,11 @@ TIMED = {
     "s.dispatchEvent(new Event('input'))",
     "open": "document.querySelector('table.filtered td a').click()",
 }
-"""What a reader does, until the page has been laid out again."""
+"""Actions of a reader, timed until the page has been laid out again."""
 
 
 def browser(folder: str) -> Any:
-    """A headless one; None where there is none."""
+    """Start a headless browser; None if there is none."""
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
         return None
@@ -53,7 +53,7 @@ def browser(folder: str) -> Any:
 
 
 def used(opened: Any, path: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds until it is loaded, and for what a reader does."""
+    """Measure, in milliseconds, the loading of a page and the actions of a reader."""
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         opened.get("about:blank")

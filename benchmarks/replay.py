@@ -35,7 +35,7 @@ MEMORY, BATCH, CLASSES = 2000, 10, 10
 
 
 def synthetic(shape: tuple[int, ...], n: int) -> Dataset:
-    """Random images: what they show does not change how long they take."""
+    """Make random images: what they show does not change how long they take."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
     y = np.arange(n) % CLASSES
@@ -44,7 +44,7 @@ def synthetic(shape: tuple[int, ...], n: int) -> Dataset:
 
 
 def ours(dataset: Dataset, model: str, memory: int) -> Callable[[], float]:
-    """Steps a second of `clsim run` itself: training and selection, without evaluation."""
+    """Steps per second of `clsim run` itself: training and selection, without evaluation."""
     tables = {"stream": {"experiences": 1, "setting": "class"}, "model": {"name": model}, "optimizer": {"lr": 0.01}}
     spec = resolve(tables, "er", flags={"memory": {"capacity": memory}})
 
@@ -160,7 +160,7 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(rounds):
             for name, run in contestants.items():
-                gc.collect()  # what one leaves behind is not to slow the next
+                gc.collect()  # what one contestant leaves behind is not to slow the next
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                     speeds[name].append(run())
         print(f"{model}, batch {BATCH} + {BATCH}, memory {memory}, one thread, medians over {rounds} rounds:")

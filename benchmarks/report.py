@@ -31,7 +31,7 @@ MEMORIES = (500, 2000)
 
 
 def specs(runs: int) -> Iterator[RunSpec]:
-    """A grid, seed by seed."""
+    """Make the specs of a grid, seed by seed."""
     made = 0
     for seed in range(-(-runs // (len(SCENARIOS) * len(BUFFERS) * len(MEMORIES)))):
         for scenario in SCENARIOS:
@@ -45,7 +45,7 @@ def specs(runs: int) -> Iterator[RunSpec]:
 
 
 def record(spec: RunSpec, rng: np.random.Generator) -> dict[str, Any]:
-    """What a run of ``spec`` could have found."""
+    """Make up the record that a run of ``spec`` could have left."""
     size = spec.stream.experiences
     better = 0.01 * (BUFFERS.index(spec.memory.buffer) % 5) if spec.memory.buffer in BUFFERS else 0.0
     matrix = np.clip(rng.normal(0.7 + better, 0.05, (size, size)) - 0.01 * np.arange(size)[:, None], 0, 1)
@@ -78,7 +78,7 @@ def record(spec: RunSpec, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def make(folder: Path, runs: int) -> None:
-    """A store of ``runs`` finished runs, and two broken folders."""
+    """Make a store of ``runs`` finished runs, and two broken folders."""
     rng = np.random.default_rng(0)
     for spec in specs(runs):
         place = folder / spec.fingerprint

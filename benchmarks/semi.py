@@ -1,9 +1,9 @@
-"""Where one step of NNCSL spends its time: four views of 64 images, slim ResNet-18, the second of two experiences.
+"""The time of one step of NNCSL by section: four views of 64 images, slim ResNet-18, the second of two experiences.
 
-Two large and two small views a sample, and five labelled samples of each of four classes in two large views; the net of
-the first experience looks on. The views are those of the paper on CIFAR-10, those of the small Fashion-MNIST setting,
-and strong ones. Medians over the steps, of which the shares are of the sum; one thread by its CPU time (what else runs
-on the machine is not in it), several by the clock.
+There are two large and two small views of each sample, and five labelled samples of each of four classes in two large
+views; the net of the first experience is the teacher. The views are those of the paper on CIFAR-10, those of the small
+Fashion-MNIST setting, and strong ones. Printed are medians over the steps, and their shares of the sum of the medians.
+One thread is timed by its CPU time, which excludes other work on the machine; several threads by the clock.
 
     python -m benchmarks.semi [--threads 1] [--steps 12]
 """
@@ -45,7 +45,7 @@ OUTSIDE = ("views", "support draw", "bookkeeping")
 
 
 class Profile:
-    """Seconds by section; a section within another is taken off the outer one."""
+    """A count of seconds by section; a section within another is taken off the outer one."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys((*STEP, *OUTSIDE), 0.0)
@@ -53,7 +53,7 @@ class Profile:
         self._since = clock()
 
     def section(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time counted."""
+        """Wrap a function so that its time is counted."""
 
         @functools.wraps(function)
         def timed(*args: Any, **options: Any) -> Any:
@@ -72,19 +72,19 @@ class Profile:
         self._since = now
 
     def step(self) -> dict[str, float]:
-        """What was counted since the last call."""
+        """Return the seconds counted since the last call."""
         self._turn()
         done, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return done
 
 
 def clock() -> float:
-    """Seconds."""
+    """Read the clock, in seconds: CPU time with one thread."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[dict[str, float]]:
-    """Sections → seconds, a step each."""
+    """Measure steps: section → seconds, for each step."""
     dataset = synthetic(shape, 2560)
     tables = {
         "data": {"augment": list(changes)},
@@ -120,7 +120,7 @@ def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[
             (Sgd, "apply", "optimizer"),
         ):
             stack.enter_context(mock.patch.object(owner, attribute, profile.section(name, getattr(owner, attribute))))
-        for view in ("_large", "_small"):  # made before
+        for view in ("_large", "_small"):  # they were made before
             stack.enter_context(mock.patch.object(learner, view, profile.section("views", getattr(learner, view))))
         for batch in itertools.islice(endless(learner.incoming(experience), setup), count + 2):
             learner.observe(batch)
@@ -129,7 +129,7 @@ def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[
 
 
 def endless(samples: Exemplars, setup: Any) -> Iterator[Exemplars]:
-    """Epoch after epoch."""
+    """Yield batches, epoch after epoch, without an end."""
     while True:
         yield from batches(samples, setup.spec.training.batch_size, setup.randomness.order)
 

@@ -1,9 +1,9 @@
 """A study of 24 runs on the local engine: two processes against one.
 
-Both fill a folder of their own, one after the other; the ratio of their times is printed, once without the start of the
-processes (torch and Avalanche are imported by each, which long runs do not feel) and once with it. Beside it stands
-what the machine gives at that moment to bare loops that share nothing: on a busy machine that is less than a speed-up
-of 2 too, and no study can do better.
+Both fill a folder of their own, one after the other. The ratio of their times is printed once without the start of the
+processes (each imports torch and Avalanche, which matters little in long runs) and once with it. Beside it stands the
+speed-up of bare loops, which share nothing, at that moment: on a busy machine it is below 2, and no study can do
+better.
 
     python -m benchmarks.study [--workers 2] [--epochs 40] [--rounds 1]
 """
@@ -29,7 +29,7 @@ RUNS = {"buffer": ["random", "herding", "kcenter"], "memory": [20, 50], "seeds":
 
 
 class Begins:
-    """Notes when the first run begins to train."""
+    """An observer that notes when the first run begins to train."""
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -40,7 +40,7 @@ class Begins:
 
 
 def seconds(workers: int, epochs: int) -> tuple[float, float]:
-    """Of the whole study, and from the beginning of its first run."""
+    """Measure the whole study, and the part from the beginning of its first run."""
     with tempfile.TemporaryDirectory() as folder:
         store, begins = Store(Path(folder)), Begins()
         planned = plan.plan(plan.read({**RUNS, "set": {"training.epochs": epochs}}, "benchmark"), store)
@@ -53,7 +53,7 @@ def seconds(workers: int, epochs: int) -> tuple[float, float]:
 
 
 def bare(processes: int) -> float:
-    """Seconds that loops in so many processes take, each as long as the other."""
+    """Measure, in seconds, equal loops in ``processes`` processes."""
     code = "n = 0\nwhile n < 60_000_000: n += 1"
     started = time.perf_counter()
     loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
@@ -63,7 +63,7 @@ def bare(processes: int) -> float:
 
 
 def cpu() -> float:
-    """Seconds that the processes which have ended were on a core."""
+    """Seconds that all processes which have ended spent on a core."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

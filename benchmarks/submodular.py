@@ -1,8 +1,8 @@
-"""Facility location beside apricot and submodlib; and of a million samples, its time and peak memory.
+"""Facility location beside apricot and submodlib, and its time and peak memory on a million samples.
 
-The contestants take turns in one process on the same clustered features (float32, width 512), and the ratios of their
-wall-clock times are printed with what each one's picks are worth; processor time, which other work on the machine
-disturbs less, beside it. Peak memory is that of a process of its own.
+The contestants take turns in one process on the same clustered features (float32, width 512). Printed are the ratios of
+their wall-clock times, the objective that their picks reach, and processor time, which other work on the machine
+disturbs less. Peak memory is measured in a process of its own.
 
     python -m benchmarks.submodular [--n 10000] [--budget 1000] [--rounds 3] [--threads 2] [--skip-million]
 """
@@ -29,7 +29,7 @@ from clsim.selectors.submodular import facility_location
 
 
 def clustered(n: int, width: int) -> Tensor:
-    """Features around 200 centres, none negative, as a ReLU makes them."""
+    """Make features around 200 centres, none of them negative, as after a ReLU."""
     rng = torch.Generator().manual_seed(0)
     centres = torch.randn(200, width, generator=rng)
     x = torch.randn(n, width, generator=rng).mul_(0.7)
@@ -40,7 +40,7 @@ def clustered(n: int, width: int) -> Tensor:
 
 
 def pool_of(x: Tensor) -> Pool:
-    """A pool whose features are ``x`` itself, as ``clsim select --features`` makes it."""
+    """Make a pool whose features are ``x`` itself, as ``clsim select --features`` makes it."""
     none = torch.zeros(len(x), dtype=torch.int64)
     return Pool(Exemplars(x, none, none, torch.zeros(len(x)), none), None, lambda x: x)
 
@@ -50,7 +50,7 @@ def ours(x: Tensor, budget: int, **options: Any) -> Tensor:
 
 
 def apricots(x: Tensor, budget: int) -> Tensor:
-    """Lazy, from features by their cosine: without negative features an affine map of ours, so the same picks."""
+    """apricot, lazy, from features by their cosine: without negative ones an affine map of ours, so the same picks."""
     from apricot import FacilityLocationSelection
 
     chooser = FacilityLocationSelection(budget, metric="cosine", optimizer="lazy")
@@ -58,7 +58,7 @@ def apricots(x: Tensor, budget: int) -> Tensor:
 
 
 def apricots_given(x: Tensor, budget: int) -> Tensor:
-    """Lazy, from similarities made by us, so that the optimisers alone differ."""
+    """apricot, lazy, from similarities made by us, so that the optimisers alone differ."""
     from apricot import FacilityLocationSelection
 
     chooser = FacilityLocationSelection(budget, metric="precomputed", optimizer="lazy")
@@ -66,7 +66,7 @@ def apricots_given(x: Tensor, budget: int) -> Tensor:
 
 
 def submodlibs(x: Tensor, budget: int) -> Tensor:
-    """Lazy, from features by their cosine."""
+    """submodlib, lazy, from features by their cosine."""
     from submodlib import FacilityLocationFunction
 
     function = FacilityLocationFunction(n=len(x), mode="dense", data=x.numpy(), metric="cosine", separate_rep=False)
@@ -74,7 +74,7 @@ def submodlibs(x: Tensor, budget: int) -> Tensor:
 
 
 def submodlibs_given(x: Tensor, budget: int) -> Tensor:
-    """Lazy, from similarities made by us."""
+    """submodlib, lazy, from similarities made by us."""
     from submodlib import FacilityLocationFunction
 
     s = cosine(x).matrix().numpy()
@@ -87,14 +87,14 @@ def _maximised(function: Any, budget: int) -> Tensor:
 
 
 def worth(x: Tensor, index: Tensor) -> float:
-    """Σ_i max_{j∈A} s_ij, in blocks."""
+    """Compute the objective, Σ_i max_{j∈A} s_ij, in blocks."""
     samples, chosen = cosine(x), cosine(x)[index]
     parts = [samples[i : i + 2048].similarity(chosen).amax(1).double().sum() for i in range(0, len(x), 2048)]
     return float(torch.stack(parts).sum())
 
 
 def beyond(n: int, width: int, budget: int, threads: int, queue: multiprocessing.Queue) -> None:
-    """In a process of its own: seconds, and bytes at the peak beyond those that the pool takes."""
+    """Measure in a process of its own: seconds, bytes before and at the peak, objective against random picks."""
     torch.set_num_threads(threads)
     ours(clustered(64, width), 4)
     x = clustered(n, width)
@@ -109,7 +109,7 @@ def beyond(n: int, width: int, budget: int, threads: int, queue: multiprocessing
 
 
 def _memory(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the most so far (Linux)."""
+    """Read the memory of this process in bytes: VmRSS now, VmHWM at its peak so far (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--budget", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every contestant that can use them")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contestant that uses them")
     parser.add_argument("--skip-million", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -149,8 +149,8 @@ def main() -> None:
     for done in range(arguments.rounds):
         for name, run in contestants.items():
             if done and name.startswith("submodlib"):
-                continue  # once is enough of the slowest
-            torch.set_num_threads(arguments.threads)  # apricot's numba moves it
+                continue  # once is enough for the slowest
+            torch.set_num_threads(arguments.threads)  # apricot's numba changes it
             started = time.process_time(), time.perf_counter()
             index = run(x, arguments.budget)
             seconds[name].append(time.process_time() - started[0])

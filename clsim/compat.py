@@ -14,14 +14,14 @@ if sys.version_info >= (3, 11):
 else:
     pass  # the same, before it was in the standard library
 
-_kept: list[Any] = []  # a library that is collected takes its operators with it
+_kept: list[Any] = []  # kept alive: a library that is garbage-collected takes its operators with it
 
 
 def import_torchvision() -> None:
     """Import torchvision, also where its compiled part does not load; to be called before Avalanche is imported.
 
-    The registry's torchvision beside a CPU build of torch fails at import with "operator torchvision::nms does not
-    exist": its compiled part wants CUDA libraries (torchvision issue 9085). Only data sets and transforms are used
+    PyPI's torchvision beside a CPU build of torch fails at import with "operator torchvision::nms does not exist":
+    its compiled part needs CUDA libraries (torchvision issue 9085). Only data sets and transforms are used
     here, so the two missing operators are declared, never defined.
     """
     import torch
@@ -42,6 +42,6 @@ def import_torchvision() -> None:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Avalanche warns of its own deprecations and switches the filters on to do so: recorded, they are not shown."""
+    """Show no warnings: record them, as Avalanche overrides the filters to warn of its own deprecations."""
     with warnings.catch_warnings(record=True):
         yield

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong: one clear line, exit code 2, no traceback.
+    """An error in what the user gave: one clear line, exit code 2, no traceback.
 
     The message says where, what was found, and what is allowed.
     """
@@ -19,14 +19,14 @@ class RunBusy(InputError):
 
 
 def raised(error: Exception) -> str:
-    """What a user's own code raised, and where, in one line."""
+    """Describe in one line what a user's own code raised, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """``name`` is unknown: the nearest allowed name, and all of them when they are few.
+    """Suggest the allowed name nearest to the unknown ``name``, and list the allowed names (24 of them at most).
 
     >>> nearest("kcentre", ["random", "herding", "kcenter"])
     "did you mean 'kcenter'? (allowed: herding, kcenter, random)"

@@ -1,4 +1,4 @@
-"""Where every draw of a run comes from: one generator a purpose, all derived from the run's seed."""
+"""The random generators of a run: one for each purpose, all derived from the run's seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 def derive(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that one more draw somewhere moves nothing elsewhere.
+    """Derive the seed of one purpose from the run's seed.
+
+    Each purpose has a seed of its own, so that one more draw for a purpose changes no draw for another.
 
     >>> derive(0, "order") == derive(0, "order") != derive(0, "replay")
     True
@@ -18,7 +20,7 @@ def derive(seed: int, purpose: str) -> int:
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one purpose."""
+    """Make a fresh generator for one purpose."""
     return torch.Generator(device).manual_seed(derive(seed, purpose))
 
 
@@ -26,10 +28,11 @@ class Randomness:
     """The generators of a run, as one state. Final.
 
     Attributes:
-        order: of the samples in an epoch (CPU).
-        memory: replayed batches and selectors (CPU).
-        augment: augmentation (on the device of the images).
-        proxy: weights and order of proxies (CPU); their augmentation is ``proxy_augment``.
+        order: draws the order of the samples in an epoch (CPU).
+        memory: draws replayed batches, and whatever selectors draw (CPU).
+        augment: draws augmentation (on the device of the images).
+        proxy: draws weights and order of samples of proxy nets (CPU).
+        proxy_augment: draws augmentation for proxy nets (on the device of the images).
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -40,7 +43,7 @@ class Randomness:
         self.proxy_augment = generator(seed, "proxy augment", device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every generator's state, and torch's own (which only layers such as dropout draw from)."""
+        """Return every generator's state, and that of torch's own, which only layers such as dropout draw from."""
         states = {name: g.get_state() for name, g in vars(self).items()}
         states["torch"] = torch.get_rng_state()
         if self.augment.device.type == "cuda":
@@ -48,7 +51,7 @@ class Randomness:
         return states
 
     def load_state_dict(self, states: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` returned."""
         for name, g in vars(self).items():
             g.set_state(states[name])
         torch.set_rng_state(states["torch"])

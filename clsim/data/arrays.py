@@ -1,4 +1,4 @@
-"""Arrays of the user's own in ``.npy`` files: features made elsewhere, and their labels."""
+"""The user's own arrays in ``.npy`` files: features made elsewhere, and their labels."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import numpy as np
 
 from clsim.errors import InputError
 
-BLOCK = 1 << 16  # rows looked at at a time
+BLOCK = 1 << 16  # rows checked at a time
 
 
 def features(given: Any, where: str = "features") -> np.ndarray:
-    """float32 (n, d), finite.
+    """Read features: float32 (n, d), all finite.
 
     float32 files are memory-mapped and not copied: pages are read when they are needed. Other floats are converted.
 
     Args:
         given: the path of a ``.npy`` file, or an array (or a tensor on the CPU).
-        where: the argument, for messages.
+        where: name of the argument, for messages.
 
     Raises:
-        InputError: if it cannot be read, or is anything else.
+        InputError: if the array cannot be read, has another shape or type, or is not finite.
     """
     array, name = _array(given, where)
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
-        raise InputError(f"{name}: found {_kind(array)}, allowed: float32 or float64 (n, d), a row a sample")
+        raise InputError(f"{name}: found {_kind(array)}, allowed: float32 or float64 (n, d), a row for each sample")
     out = array
     if array.dtype != np.float32 or not array.dtype.isnative:
         out = np.empty(array.shape, dtype=np.float32)
     for start in range(0, len(array), BLOCK):
         rows = slice(start, start + BLOCK)
         if out is not array:
-            with np.errstate(over="ignore"):  # found below
+            with np.errstate(over="ignore"):  # infinite values are found below
                 out[rows] = array[rows]
         finite = np.isfinite(out[rows]).all(1)
         if not finite.all():
@@ -44,20 +44,21 @@ def features(given: Any, where: str = "features") -> np.ndarray:
 
 
 def labels(given: Any, n: int, where: str = "labels") -> np.ndarray:
-    """int64 (n,), −1 = unlabelled.
+    """Read labels: int64 (n,), −1 = unlabelled.
 
     Args:
         given: the path of a ``.npy`` file, or an array, a list or a tensor on the CPU.
-        n: how many there must be.
+        n: number of labels that there must be.
+        where: name of the argument, for messages.
 
     Raises:
-        InputError: likewise.
+        InputError: if the array cannot be read, has another shape or type, or holds no valid labels.
     """
     array, name = _array(given, where)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(f"{name}: found {_kind(array)}, allowed: whole numbers (n,)")
     if len(array) != n:
-        raise InputError(f"{name}: found {len(array)} labels of {n} samples, allowed: as many")
+        raise InputError(f"{name}: found {len(array)} labels for {n} samples, allowed: one for each")
     if array.min() < -1 or array.max() >= 2**63:
         raise InputError(f"{name}: found {array.min()} to {array.max()}, allowed: 0 to 2^63 − 1, or −1 for no label")
     return array.astype(np.int64)
@@ -70,7 +71,7 @@ def _array(given: Any, where: str) -> tuple[np.ndarray, str]:
     if not path.is_file():
         raise InputError(f"{where}: no file {str(given)!r}; allowed: a .npy file, as numpy.save writes it")
     try:
-        # copy-on-write: nothing is copied, as nobody writes, and torch takes it for an ordinary array
+        # copy-on-write: nothing is copied, as nothing is written, and torch accepts it as a writable array
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception as error:  # header, size, pickle, memory: a broken file fails in many ways
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]

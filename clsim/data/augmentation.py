@@ -19,13 +19,14 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Transform:
-    """uint8 images (n, c, h, w) or float32 vectors (n, d) → normalised float32. Final.
+    """The map of uint8 images (n, c, h, w) or float32 vectors (n, d) to normalised float32. Final.
 
     Args:
-        mean, std: per channel of images scaled to [0, 1], or per dimension of vectors. A zero std counts as 1.
-        augment: names of :data:`AUGMENTATIONS`, applied in this order in training; those of :data:`NORMALISED` after
-            all others.
-        channels_last: memory format of the images that come out.
+        mean, std: mean and standard deviation, per channel of images scaled to [0, 1], or per dimension of vectors. A
+            zero std counts as 1.
+        augment: names in :data:`AUGMENTATIONS`, applied in this order in training; those in :data:`NORMALISED` come
+            after all others.
+        channels_last: whether images come out in channels-last memory format.
 
     Raises:
         InputError: for an unknown augmentation.
@@ -49,7 +50,7 @@ class Transform:
         self._train = self.view(augment, "data.augment")
 
     def plain(self, x: Tensor) -> Tensor:
-        """For evaluation and selection: (x / 255 − mean) / std, vectors without the division by 255."""
+        """Normalise, for evaluation and selection: (x / 255 − mean) / std; vectors without the division by 255."""
         if x.ndim == 2:
             scale, shift = self._vectors
             return torch.addcmul(shift, x, scale)
@@ -58,7 +59,7 @@ class Transform:
         return torch.addcmul(shift, x.to(torch.float32), scale).contiguous(memory_format=self._format)
 
     def train(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Augmented, then as :meth:`plain`.
+        """Augment, then normalise as :meth:`plain` does.
 
         Raises:
             InputError: if vectors are to be augmented.
@@ -66,10 +67,11 @@ class Transform:
         return self._train(x, rng)
 
     def view(self, names: Sequence[str], where: str) -> View:
-        """Another way to augment, of these names in this order: as :meth:`train`, with them for ``data.augment``.
+        """Make another way to augment: as :meth:`train`, with ``names`` in place of ``data.augment``.
 
         Args:
-            where: the option that names them, for messages.
+            names: names in :data:`AUGMENTATIONS`, applied in this order.
+            where: the option that holds these names, for messages.
 
         Raises:
             InputError: for an unknown augmentation.
@@ -92,7 +94,7 @@ class Transform:
 
 
 def crop(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A random window of the same size after zero padding by an eighth of the height (4 pixels of 32).
+    """Crop a random window of the same size, after zero padding by an eighth of the height (4 pixels of 32).
 
     Args:
         x: (n, c, h, w), uint8 or float.
@@ -114,9 +116,9 @@ def flip(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def color(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Brightness, contrast and (of colour images) saturation, each by a factor U(0.6, 1.4) an image, in this order.
+    """Change brightness, contrast and, of colour images, saturation: in this order, each image by factors U(0.6, 1.4).
 
-    Each blends the image with black, with its mean grey, or with its own grey version, and is clipped to [0, 255].
+    They blend the image with black, with its mean grey, and with its own grey version; each is clipped to [0, 255].
 
     Args:
         x: uint8 (n, c, h, w).
@@ -130,10 +132,10 @@ def color(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def dsa(x: Tensor, rng: torch.Generator) -> Tensor:
-    """One operation of siamese augmentation a batch, drawn anew, each image with its own parameters.
+    """Apply one operation of siamese augmentation, drawn anew for each batch, with parameters for each image.
 
-    What a condensed set is trained with. On a GPU all operations are applied and one is taken: nothing waits for the
-    draw.
+    Nets are trained with this on a condensed set. On a GPU all operations are applied and one result is taken, so that
+    nothing waits for the draw.
 
     Args:
         x: float (n, c, h, w), normalised.
@@ -144,7 +146,7 @@ def dsa(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def dsa_digits(x: Tensor, rng: torch.Generator) -> Tensor:
-    """As :func:`dsa`, without mirroring: for digits and letters."""
+    """Augment as :func:`dsa` does, without mirroring: for digits and letters."""
     return _one_of(siamese.DIGITS, x, rng)
 
 
@@ -162,7 +164,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crop": crop,
     "flip": flip,
     "color": color,
-    # of views
+    # for the views of self- and semi-supervised learners
     "large-crop": large_crop,
     "small-crop": small_crop,
     "jitter": jitter,
@@ -176,7 +178,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 """Names that ``data.augment`` takes."""
 
 NORMALISED = ("dsa", "dsa-digits")
-"""Those of them that alter normalised images, not raw ones."""
+"""Names of the augmentations that change normalised images, not raw ones."""
 
 
 def _check(names: Sequence[str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""The cache: four ``.npy`` files and a ``meta.json`` in a folder each, whole or not there at all."""
+"""The cache of data sets: for each a folder with four ``.npy`` files and a ``meta.json``, complete or absent."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Dataset:
     Attributes:
         train_x: uint8 (n, c, h, w), or float32 (n, d) for vectors.
         train_y: int64 (n,), 0 … classes − 1.
-        test_x, test_y: likewise.
-        classes: names; the position is the label.
-        mean, std: per channel of images scaled to [0, 1], or per dimension of vectors; of the training part.
-        groups: of a sequence of data sets: how many classes each has, in order; empty elsewhere.
+        test_x, test_y: the same for the test part.
+        classes: names of the classes; the position is the label.
+        mean, std: mean and standard deviation of the training part, per channel of images scaled to [0, 1], or per
+            dimension of vectors.
+        groups: number of classes of each data set in a sequence of them, in order; empty for a single data set.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source delivers: the arrays of :class:`Dataset`, nothing computed yet."""
+    """The arrays of :class:`Dataset` as a source delivers them, with nothing computed yet."""
 
     train_x: np.ndarray
     train_y: np.ndarray
@@ -56,7 +57,7 @@ class Raw:
 
 
 def read(folder: Path, name: str) -> Dataset | None:
-    """The cached data set, memory-mapped; None if there is none, or it is damaged: then it is made again."""
+    """Read the cached data set, memory-mapped; None if it is absent or damaged, so that it is made again."""
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {a: np.load(folder / f"{a}.npy", mmap_mode="r", allow_pickle=False) for a in ARRAYS}
@@ -65,14 +66,14 @@ def read(folder: Path, name: str) -> Dataset | None:
         return (
             dataset if meta["format"] == FORMAT and meta["arrays"] == _described(arrays) and _sound(dataset) else None
         )
-    except Exception:  # a broken file fails in ways beyond counting, and all of them mean: make it again
+    except Exception:  # a broken file fails in many ways; whatever it is, the cache is made again
         return None
 
 
 def build(folder: Path, name: str, make: Callable[[], Raw]) -> Dataset:
     """Make the cache, unless another process did while this one waited.
 
-    One process a data set at a time fetches and writes; the others wait for it instead of downloading it too.
+    Of each data set, one process at a time fetches and writes; the others wait for it instead of downloading it too.
 
     Raises:
         InputError: if the cache cannot be written; and whatever ``make`` raises.
@@ -98,7 +99,7 @@ def build(folder: Path, name: str, make: Callable[[], Raw]) -> Dataset:
 def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of images scaled to [0, 1], or per dimension of vectors.
 
-    The deviation of what is constant is exactly 0, without the round-off of a mean.
+    The deviation of constant values is exactly 0, without the round-off of a mean.
 
     >>> moments(np.full((3, 1, 2, 2), 51, dtype=np.uint8))
     ([0.2], [0.0])
@@ -131,7 +132,7 @@ def _sound(dataset: Dataset) -> bool:
 
 
 def _write(raw: Raw, folder: Path) -> None:
-    """Into a folder beside, then renamed: a reader finds a whole cache or none. The caller holds the lock."""
+    """Write into a folder beside, then rename it: a reader finds a whole cache or none. The caller holds the lock."""
     arrays = {a: np.ascontiguousarray(getattr(raw, a)) for a in ARRAYS}
     mean, std = moments(arrays["train_x"])
     meta = {
@@ -142,7 +143,7 @@ def _write(raw: Raw, folder: Path) -> None:
         "arrays": _described(arrays),
     }
     fresh, damaged = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "damaged"))
-    for left_over in (fresh, damaged):  # by a process that was killed
+    for left_over in (fresh, damaged):  # left by a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     try:
         fresh.mkdir()

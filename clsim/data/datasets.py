@@ -1,4 +1,4 @@
-"""Every data set is a few arrays: read once from its source, cached as ``.npy`` files, memory-mapped from then on.
+"""Data sets as a few arrays each: read once from the source, cached as ``.npy`` files, then memory-mapped.
 
 Parallel runs share the cached pages, and a second start reads neither torchvision nor the source.
 """
@@ -21,20 +21,20 @@ from clsim.spec.tables import DataSpec
 
 
 def data_root(flag: str | Path | None) -> Path:
-    """Where data sets are: the flag, else ``$CLSIM_DATA``, else ``~/.cache/clsim``."""
+    """Find the folder of the data sets: the flag, else ``$CLSIM_DATA``, else ``~/.cache/clsim``."""
     return Path(flag or os.environ.get("CLSIM_DATA") or "~/.cache/clsim").expanduser()
 
 
 def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = True) -> Dataset:
-    """The data set that a spec names.
+    """Load the data set that a spec names.
 
     Args:
-        root: of the sources (in torchvision's layout) and of the cache.
+        root: folder of the sources (in torchvision's layout) and of the cache.
         progress: show the progress of a download, on stderr.
-        download: fetch a source that is not here; otherwise that is an error.
+        download: fetch a source that is absent; if false, an absent source is an error.
 
     Raises:
-        InputError: if it is unknown, not here and not to be had, or broken; in one line that says what to do.
+        InputError: if the data set is unknown, broken, or absent and not fetched; in one line that says what to do.
     """
     if spec.dataset not in DATASETS:
         raise InputError(f"data.dataset: unknown name {spec.dataset!r}; {nearest(spec.dataset, DATASETS)}")
@@ -85,7 +85,7 @@ def _refuse_broken(raw: Raw, spec: DataSpec) -> None:
     where, labels = f"{spec.dataset} {spec.path}".strip(), len(raw.classes)
     for part, x, y in (("training", raw.train_x, raw.train_y), ("test", raw.test_x, raw.test_y)):
         if len(x) != len(y):
-            raise InputError(f"{where}: {len(x)} samples and {len(y)} labels in the {part} part, allowed: as many")
+            raise InputError(f"{where}: {len(x)} samples and {len(y)} labels in the {part} part, allowed: one for each")
         if not len(x):
             raise InputError(f"{where}: the {part} part is empty, allowed: samples of two or more classes")
         if y.min() < 0 or y.max() >= labels:
@@ -102,7 +102,7 @@ def _refuse_broken(raw: Raw, spec: DataSpec) -> None:
 
 
 def _in_sequence(parts: Sequence[Dataset]) -> Raw:
-    """One after the other, each with classes of its own; grey images in three equal channels if others have colours."""
+    """Join data sets, each with classes of its own; grey images get three equal channels if others have colours."""
     channels = max(part.train_x.shape[1] for part in parts)
     first = np.cumsum([0, *(len(part.classes) for part in parts)])
 
@@ -122,11 +122,11 @@ def _in_sequence(parts: Sequence[Dataset]) -> Raw:
 
 
 def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
-    """How many of each class a long tail leaves: ⌊n·ρ^(−i/(C−1))⌋ of class i, n its samples; one at least.
+    """Count what a long tail leaves of each class: ⌊n·ρ^(−i/(C−1))⌋ of the n samples of class i, at least one.
 
     Args:
-        counts: samples of each class before.
-        imbalance: ρ, of the largest to the smallest class where all were equal.
+        counts: number of samples of each class before.
+        imbalance: ρ, the ratio of the largest to the smallest class if all were of one size before.
 
     >>> long_tail([500] * 5, 100)
     [500, 158, 50, 15, 5]
@@ -141,7 +141,7 @@ def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
 
 
 def _fewer(dataset: Dataset, spec: DataSpec) -> Dataset:
-    """The first training samples of each class: at most ``per_class``, then with a long tail."""
+    """Keep the first training samples of each class: at most ``per_class``, and of these a long tail."""
     counts = np.bincount(dataset.train_y, minlength=len(dataset.classes)).tolist()
     counts = long_tail([min(n, spec.per_class or n) for n in counts], spec.imbalance)
     rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:n] for c, n in enumerate(counts)]))
@@ -152,13 +152,13 @@ def _fewer(dataset: Dataset, spec: DataSpec) -> Dataset:
 
 
 def with_classes(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
-    """Some of a data set's classes, numbered from 0 in the order named; its mean and deviation stay those of the whole.
+    """Keep some classes of a data set, numbered from 0 in the order named; mean and deviation stay those of the whole.
 
     Args:
         wanted: two or more names of classes, or their numbers.
 
     Raises:
-        InputError: for a class that is not there or is named twice, and for less than two.
+        InputError: for a class that is unknown or named twice, and for fewer than two classes.
     """
     labels: list[int] = []
     for name in map(str.strip, wanted):

@@ -1,4 +1,4 @@
-"""Images of another data set, in the size and the channels of a stream's."""
+"""Images of another data set, in the size and the channels of the stream's own."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ WHERE = "labels.foreign"
 def images(
     name: str, shape: Sequence[int], own: DataSpec, root: Path, *, progress: bool = True, download: bool = True
 ) -> np.ndarray:
-    """The training images of a data set, scaled so that the shorter side fits, cropped to the centre.
+    """Load the training images of a data set, scaled so that the shorter side fits, cropped to the centre.
 
     Args:
-        name: of ``clsim list datasets``.
-        shape: of the stream's samples.
+        name: a data set that ``clsim list datasets`` shows.
+        shape: shape of the stream's samples, (c, h, w).
         own: the stream's data set.
 
     Returns:
         uint8 (n, c, h, w) with the stream's h and w, in the channels that the data set has; see :func:`in_channels`.
 
     Raises:
-        InputError: if it is unknown, the stream's own, or not to be had, or the stream is not of square images.
+        InputError: if the data set is unknown, the stream's own or not to be had, or the stream has no square images.
     """
     allowed = [known for known in DATASETS if known not in (*OWN_DATA, "sequence")]
     if name not in allowed:
@@ -48,7 +48,7 @@ def images(
 
 
 def in_channels(x: Tensor, channels: int) -> Tensor:
-    """uint8 images (n, 1 or 3, h, w) with so many channels: colours become their luma, grey is repeated.
+    """Convert uint8 images (n, 1 or 3, h, w) to ``channels`` channels: colours become their luma, grey is repeated.
 
     >>> red = torch.tensor([200, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
     >>> in_channels(red, 1).flatten().tolist(), in_channels(in_channels(red, 1), 3).flatten().tolist()

@@ -1,4 +1,4 @@
-"""The user's own ``.npz`` files: data sets, and sets that a memory begins with. None of it is believed unseen."""
+"""The user's own ``.npz`` files: data sets, and sets that a memory begins with. Everything in them is checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def arrays(file: Path | BinaryIO, where: str, wanted: Sequence[str], more: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` by name; ``x`` and ``y`` instead, where it has these and not all that are wanted.
+    """Read arrays of an ``.npz`` by name; ``x`` and ``y`` instead, if it has these and not all that are wanted.
 
     Args:
-        where: the file, for messages.
-        more: those that may be missing.
+        where: name of the file, for messages.
+        wanted: names of the arrays that must be there.
+        more: names of further arrays, which may be missing.
 
     Raises:
-        InputError: if it cannot be read, or one is missing.
+        InputError: if the file cannot be read, or a wanted array is missing.
     """
     try:
         with np.load(file, allow_pickle=False) as opened:
@@ -46,24 +47,25 @@ def arrays(file: Path | BinaryIO, where: str, wanted: Sequence[str], more: Seque
 
 
 def part(x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Samples, uint8 (n, c, h, w) or float32 (n, d), and as many labels, int64 (n,) from 0.
+    """Check samples and labels: uint8 (n, c, h, w) or float32 (n, d), and int64 (n,) from 0.
 
     Args:
-        names: of the two arrays, for messages.
+        where: name of the file, for messages.
+        names: names of the two arrays, for messages.
 
     Raises:
-        InputError: if they are anything else.
+        InputError: if the arrays are anything else.
     """
     x, y = samples(x, where, names[0]), _labels(y, where, names[1])
     if len(x) != len(y):
-        raise InputError(f"{where}: {names[0]} has {len(x)} samples and {len(y)} labels, allowed: as many")
+        raise InputError(f"{where}: {names[0]} has {len(x)} samples and {len(y)} labels, allowed: a label for each")
     return x, y
 
 
 def samples(x: np.ndarray, where: str, name: str) -> np.ndarray:
-    """uint8 (n, c, h, w), whichever way round they come, or float32 (n, d), finite."""
+    """Check samples: uint8 images, returned as (n, c, h, w) whatever their layout, or finite float32 (n, d)."""
     if np.issubdtype(x.dtype, np.floating) and x.ndim == 2 and x.shape[1]:
-        with np.errstate(over="ignore"):  # found below
+        with np.errstate(over="ignore"):  # infinite values are found below
             x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise InputError(f"{where}: {name} holds NaN or infinite values, allowed: finite float32 numbers")
@@ -84,26 +86,27 @@ def samples(x: np.ndarray, where: str, name: str) -> np.ndarray:
 def _labels(y: np.ndarray, where: str, name: str) -> np.ndarray:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"{where}: {name} has type {y.dtype} and shape {y.shape}, allowed: whole numbers (n,)")
-    if len(y) and (y.min() < 0 or y.max() >= 2**63):  # elsewhere −1 means "unlabelled"; here it would become a class
+    if len(y) and (y.min() < 0 or y.max() >= 2**63):  # −1, "unlabelled" elsewhere, would become a class
         raise InputError(f"{where}: {name} has labels from {y.min()} to {y.max()}, allowed: 0 to 2^63 − 1")
     return y.astype(np.int64)
 
 
 def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """A set as ``clsim condense`` writes it, or any x_train and y_train, or x and y; the way a memory stores it.
+    """Read a set as ``clsim condense`` writes it, or any x_train and y_train, or x and y, in the form a memory stores.
 
     Args:
-        content: of the file.
-        where: its name, for messages.
-        factor: each image of the memory holds factor × factor small ones. With 1, a set of tiles comes as the images
+        content: bytes of the file.
+        where: name of the file, for messages.
+        factor: each image of the memory holds factor × factor small ones. With 1, a set of tiles is read as the images
             that it decodes to.
-        classes: names of those of the data set. The labels count them, or the set's own, where it names these.
+        classes: names of the data set's classes. Labels are positions in these, or in the file's array ``classes`` if
+            it has one.
 
     Returns:
-        Images or vectors, as :func:`part`; and labels, each a position in ``classes``.
+        Images or vectors, as :func:`part` returns them, and labels, each a position in ``classes``.
 
     Raises:
-        InputError: if it is anything else.
+        InputError: if the file holds anything else.
     """
     more = ("x_stored", "factor", "classes")
     found = arrays(io.BytesIO(content), where, ("x_train", "y_train"), more)
@@ -124,7 +127,7 @@ def condensed(content: bytes, where: str, factor: int, classes: Sequence[str]) -
     own = found.get("factor", np.array(1))
     if own.shape != () or not np.issubdtype(own.dtype, np.integer) or int(own) != factor or "x_stored" not in found:
         told = f"{factor} × {factor} small images in each"
-        raise InputError(f"{where}: found no x_stored with {told}, as this memory holds them; allowed: a set of those")
+        raise InputError(f"{where}: found no x_stored with {told}, as this memory holds them; allowed: a set with it")
     parts, stored = factor**2, samples(found["x_stored"], where, "x_stored")
     if stored.shape[1:] != x.shape[1:] or stored.ndim != 4 or len(stored) * parts != len(x):
         raise InputError(f"{where}: x_stored has shape {stored.shape}, allowed: {(len(x) // parts, *x.shape[1:])}")

@@ -1,4 +1,4 @@
-"""Where each data set comes from: torchvision, a download, the user's own files."""
+"""The origin of each data set: torchvision, a download, the user's own files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PATIENCE = 60.0  # seconds without a byte before a download counts as failed
 
 
 def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
-    """The arrays of a data set from its source, which is downloaded first if it is not here.
+    """Read the arrays of a data set from its source, which is downloaded first if it is absent.
 
     Raises:
-        InputError: if the source is not here and cannot be (or is not to be) downloaded, or is broken.
+        InputError: if the source is broken, or is absent and not downloaded.
     """
     if spec.dataset == "digits":
         return _digits()
@@ -49,7 +49,7 @@ def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
 
 
 def resized(raw: Raw, size: int) -> Raw:
-    """Images scaled so that the shorter side is ``size`` pixels, cropped to the centre."""
+    """Scale images so that the shorter side is ``size`` pixels, and crop them to the centre."""
 
     def part(x: np.ndarray) -> np.ndarray:
         if x.shape[2:] == (size, size):
@@ -63,7 +63,7 @@ def resized(raw: Raw, size: int) -> Raw:
 
 
 def every_fifth(y: np.ndarray) -> np.ndarray:
-    """A test part for data that has none: every fifth sample of each class. bool (n,)."""
+    """Choose a test part for data that has none: every fifth sample of each class, bool (n,)."""
     chosen = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         chosen[np.flatnonzero(y == label)[4::5]] = True
@@ -111,7 +111,7 @@ def _torchvision(name: str, root: Path, download: bool) -> Raw:
 
 
 def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[str, Any], download: bool) -> Any:
-    """Verified by torchvision's checksums (USPS: by its archive's own); downloaded only if that fails."""
+    """Load a part, verified by torchvision's checksums (USPS: its archive's own); download it only if that fails."""
     try:
         return kind(root, **option)
     except (RuntimeError, FileNotFoundError):
@@ -121,9 +121,9 @@ def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[st
 
 
 def _set_truncated_aside(folder: Path) -> None:
-    """Rename IDX files that are shorter than they say, as a killed extraction leaves them.
+    """Rename IDX files that are shorter than their header says, as a killed extraction leaves them.
 
-    torchvision looks only whether they are there; without them it fetches or extracts them again.
+    torchvision checks only that the files exist; if they do not, it fetches or extracts them again.
     """
     for path in folder.glob("*-ubyte"):
         with open(path, "rb") as file:
@@ -142,7 +142,7 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _or_say(name: str, place: Path, download: bool) -> Iterator[None]:
-    """What goes wrong while a source is fetched or read, in one line that says what to do."""
+    """Turn what goes wrong while a source is fetched or read into one line that says what to do."""
     patience = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(PATIENCE)  # urllib waits for ever otherwise, and torchvision gives it no limit
@@ -224,7 +224,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (n, 3, size, size), and labels."""
+    """Read image files: uint8 (n, 3, size, size), and labels, int64 (n,)."""
     x = np.empty((len(files), 3, size, size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):
         try:
@@ -239,7 +239,7 @@ def _images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.nd
 
 
 def _fit(image: Image.Image, size: int) -> np.ndarray:
-    """Shorter side to ``size``, centre crop; (c, size, size)."""
+    """Scale the shorter side to ``size``, crop to the centre; (c, size, size)."""
     array = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def only(chosen: Tensor, change: Callable[..., Tensor], x: Tensor, *columns: Tensor) -> Tensor:
-    """``x``, of which the chosen rows are those of ``change(x, *columns)``, where no row depends on another.
+    """Replace the chosen rows of ``x`` by those of ``change(x, *columns)``, in which no row depends on another.
 
-    A CPU computes the chosen rows alone. A GPU, which would have to be waited for to know how many these are, computes
-    all and drops the others.
+    A CPU computes the chosen rows alone. A GPU computes all rows and drops the others, since counting the chosen ones
+    would mean to wait for it.
 
     Args:
         chosen: bool (n,).
-        columns: what else ``change`` is given, n rows each.
+        columns: further arguments of ``change``, n rows each.
     """
     if x.device.type != "cpu":
         return torch.where(chosen.view(-1, *[1] * (x.ndim - 1)), change(x, *columns), x)
@@ -27,12 +27,12 @@ def only(chosen: Tensor, change: Callable[..., Tensor], x: Tensor, *columns: Ten
 
 
 def blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    """base + factor · (x − base), clipped to [0, 255]; ``x`` is overwritten where it may be."""
+    """Compute base + factor · (x − base), clipped to [0, 255]."""
     return (x - base).mul_(factor).add_(base).clamp_(0, 255)
 
 
 def grey(x: Tensor) -> Tensor:
-    """Luma (n, 1, h, w), ITU-R 601 weights; a grey image is its own."""
+    """Compute the luma (n, 1, h, w), ITU-R 601 weights; a grey image is its own luma."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     red, green, blue = x.split(1, dim=1)
@@ -40,14 +40,14 @@ def grey(x: Tensor) -> Tensor:
 
 
 def turned_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Colour images with the hue of each turned, value and saturation as they were.
+    """Turn the hue of each colour image; value and saturation stay.
 
     With V = max, C = max − min and the hue H in [0, 6), channel n ∈ (5, 3, 1) is V − C · clip(min(k, 4 − k), 0, 1),
     k = (n + H) mod 6, which is the hexagonal model of hue, saturation and value.
 
     Args:
         x: float32 (n, 3, h, w).
-        turn: (n, 1, 1, 1), in turns: 1 is all the way around.
+        turn: angle for each image, (n, 1, 1, 1), in full turns.
     """
     red, green, blue = x.split(1, dim=1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -65,12 +65,12 @@ def turned_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def _equal(a: Tensor, b: Tensor) -> Tensor:
-    """1.0 where they are, 0.0 elsewhere."""
+    """Compare: 1.0 where ``a`` equals ``b``, 0.0 elsewhere."""
     return torch.eq(a, b, out=torch.empty_like(a))
 
 
 def histogram(x: Tensor) -> Tensor:
-    """float32 (n, c, 256): how many pixels of each level a channel has.
+    """Count the pixels of each level in each channel: float32 (n, c, 256).
 
     Args:
         x: uint8 (n, c, h, w).
@@ -81,7 +81,7 @@ def histogram(x: Tensor) -> Tensor:
 
 
 def through(x: Tensor, table: Tensor) -> Tensor:
-    """Each pixel replaced by what the table of its image and channel says of its level.
+    """Replace each pixel's level by its entry in the table of the image and channel.
 
     Args:
         x: uint8 (n, c, h, w).
@@ -91,10 +91,10 @@ def through(x: Tensor, table: Tensor) -> Tensor:
 
 
 def equalized_table(x: Tensor) -> Tensor:
-    """uint8 (n, c, 256): the levels of each channel spread so that their histogram is flat; Pillow's arithmetic.
+    """Make the table, uint8 (n, c, 256), that flattens the histogram of each channel; Pillow's arithmetic.
 
-    step = (pixels − those of the highest level) // 255; level → (pixels below it + step // 2) // step; where the step
-    is 0, levels stay.
+    step = (pixels − pixels of the highest level) // 255; level → (pixels below it + step // 2) // step; where the
+    step is 0, levels stay.
     """
     counts = histogram(x)
     total = counts.cumsum(2)
@@ -106,7 +106,7 @@ def equalized_table(x: Tensor) -> Tensor:
 
 
 def stretched_table(x: Tensor) -> Tensor:
-    """uint8 (n, c, 256): the levels of each channel stretched to [0, 255]; a flat channel stays."""
+    """Make the table, uint8 (n, c, 256), that stretches the levels of each channel to [0, 255]; a flat one stays."""
     low = x.amin((2, 3)).float()[..., None]
     high = x.amax((2, 3)).float()[..., None]
     levels = torch.arange(256.0, device=x.device)
@@ -117,14 +117,14 @@ def stretched_table(x: Tensor) -> Tensor:
 def resized_windows(
     x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """A window of each image, resized to ``size`` (height, width), bilinear; shrinking is low-pass filtered.
+    """Resize a window of each image to ``size`` (height, width), bilinear; shrinking is low-pass filtered.
 
-    Resizing is separable, so it is two products with a matrix of weights an image: rows, then columns. All channels
-    are in one product, for which they stand side by side.
+    Resizing is separable, so it is two products with a matrix of weights for each image: rows, then columns. All
+    channels are in one product, side by side.
 
     Args:
         x: uint8 (n, c, h, w).
-        top, left, height, width: of the windows, whole numbers (n,).
+        top, left, height, width: place and size of each window in pixels, whole numbers (n,).
 
     Returns:
         uint8 (n, c, *size).
@@ -140,7 +140,7 @@ def resized_windows(
 
 
 def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """(n, size, side): the triangle of each target pixel over the source pixels of its window, rows of sum 1."""
+    """Weights (n, size, side): a triangle over the source pixels of the window for each target pixel, rows of sum 1."""
     start, length = start.float()[:, None, None], length.float()[:, None, None]
     ratio = length / size
     centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * ratio

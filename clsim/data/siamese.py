@@ -1,6 +1,6 @@
-"""Differentiable augmentation of normalised images, the same on both sides where two batches are to be compared.
+"""Differentiable siamese augmentation of normalised images: the same on both sides when two batches are compared.
 
-One operation a batch, drawn once and then applied to as many batches as wanted: differentiable siamese augmentation.
+One operation is drawn once and then applied to as many batches as wanted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Draw:
     """One operation with its parameters, drawn and frozen. Final.
 
     Attributes:
-        operation: a name of :data:`OPERATIONS`; empty: leave the images as they are.
-        values: float64 (3, m), U(0, 1); m = 1 where all images share the parameters, else one column an image.
+        operation: a name in :data:`OPERATIONS`; empty: leave the images as they are.
+        values: float64 (3, m), U(0, 1); m = 1 if all images share the parameters, else one column for each image.
     """
 
     operation: str
@@ -35,7 +35,7 @@ class Draw:
             x: float (n, c, h, w), normalised: a pixel that an operation leaves empty is 0, the mean of the data.
 
         Raises:
-            InputError: for vectors, or another number of images than the parameters are for.
+            InputError: for vectors, or another number of images than the parameters were drawn for.
         """
         if x.ndim != 4:
             raise InputError(
@@ -44,7 +44,7 @@ class Draw:
         if self.values.shape[1] not in (1, len(x)):
             drawn = self.values.shape[1]
             raise InputError(
-                f"siamese augmentation: found {len(x)} images, allowed: {drawn}, as many as were drawn for"
+                f"siamese augmentation: found {len(x)} images, allowed: {drawn}, for which parameters were drawn"
             )
         if not self.operation:
             return x
@@ -52,12 +52,12 @@ class Draw:
 
 
 def draw(names: Sequence[str], n: int | None, rng: torch.Generator) -> Draw:
-    """One of the named operations, each as likely, and its parameters.
+    """Draw one of the named operations, all equally likely, and its parameters.
 
     Args:
-        names: of :data:`OPERATIONS`, such as :data:`ALL` or :data:`DIGITS`; none: the images stay as they are.
-        n: parameters for so many images, each its own; None: one set that all images of all batches share.
-        rng: on the CPU, so that the choice of an operation waits for no device.
+        names: names in :data:`OPERATIONS`, such as :data:`ALL` or :data:`DIGITS`; empty: images stay as they are.
+        n: number of images, which get parameters each; None: one set that all images of all batches share.
+        rng: a generator on the CPU, so that the choice of an operation waits for no device.
 
     Source: Zhao & Bilen, Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
 
@@ -79,7 +79,7 @@ def draw(names: Sequence[str], n: int | None, rng: torch.Generator) -> Draw:
 
 
 def color(x: Tensor, values: Tensor) -> Tensor:
-    """Brightness + U(−½, ½), then saturation × U(0, 2), then contrast × U(½, 3⁄2).
+    """Change brightness by + U(−½, ½), then saturation by × U(0, 2), then contrast by × U(½, 3⁄2).
 
     Saturation is about the mean of the channels, contrast about the mean of the image.
     """
@@ -92,7 +92,7 @@ def color(x: Tensor, values: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, values: Tensor) -> Tensor:
-    """Shift by whole pixels, uniform up to an eighth of each side in either direction; zeros come in."""
+    """Shift by whole pixels, uniform up to an eighth of each side in either direction; zeros fill the gap."""
     height, width = x.shape[2:]
     rows, inside_rows = _shifted(height, values[0])
     columns, inside_columns = _shifted(width, values[1])
@@ -104,7 +104,7 @@ def crop(x: Tensor, values: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, values: Tensor) -> Tensor:
-    """Zeros in a rectangle of half the height and width, its centre uniform in the image, what is outside cut off."""
+    """Set a rectangle of half the height and width to zero, its centre uniform in the image, clipped at the border."""
     height, width = x.shape[2:]
     hidden = _hidden(height, values[0])[:, None, :, None] & _hidden(width, values[1])[:, None, None, :]
     return x * ~hidden
@@ -135,17 +135,17 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "scale": scale,
     "rotate": rotate,
 }
-"""Name → (float (n, c, h, w), U(0, 1) of (3, n or 1)) → the same shape."""
+"""Name → operation on images, float (n, c, h, w), and U(0, 1) of shape (3, n or 1); it returns images."""
 
 ALL = tuple(OPERATIONS)
-"""The paper's strategy."""
+"""The operations of the paper's strategy."""
 
 DIGITS = tuple(name for name in OPERATIONS if name != "flip")
-"""For digits and letters, whose mirror images mean something else."""
+"""The operations for digits and letters, whose mirror images mean something else."""
 
 
 def _shifted(side: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel of a side comes from, (m, side), and whether that is inside."""
+    """Find where each pixel of a side comes from, (m, side), and whether that is inside."""
     most = int(side * 0.125 + 0.5)
     source = torch.arange(side, device=value.device) + ((2 * most + 1) * value[:, None]).long() - most
     return source.clamp(0, side - 1), (source >= 0) & (source < side)
@@ -160,7 +160,7 @@ def _hidden(side: int, value: Tensor) -> Tensor:
 
 
 def _resampled(x: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor) -> Tensor:
-    """Each output pixel at (u, v) is read at (xx·u + xy·v, yx·u + yy·v), in [−1, 1]²; zero outside."""
+    """Read each output pixel (u, v) at (xx·u + xy·v, yx·u + yy·v), coordinates in [−1, 1]²; zero outside."""
     zero = torch.zeros_like(xx)
     matrix = torch.stack([torch.stack([xx, xy, zero], 1), torch.stack([yx, yy, zero], 1)], 1)
     grid = F.affine_grid(matrix.expand(len(x), -1, -1), list(x.shape), align_corners=False)

@@ -1,4 +1,4 @@
-"""The strong view of FixMatch: RandAugment, then cutout. Batched: an operation and a magnitude an image."""
+"""The strong view of FixMatch: RandAugment, then cutout. Batched, with an operation and a magnitude for each image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OPERATIONS = (
     *("brightness", "color", "contrast", "sharpness"),  # blends with another image
     *("rotate", "shear-x", "shear-y", "translate-x", "translate-y"),  # affine maps
 )
-"""What RandAugment draws from."""
+"""The operations that RandAugment draws from."""
 
 
 def rand_augment(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Two operations out of :data:`OPERATIONS`, drawn for each image with magnitudes of its own, one after the other.
+    """Apply two operations out of :data:`OPERATIONS`, one after the other, drawn for each image with their magnitudes.
 
     Rotation by up to 30°, shear by up to 0.3, translation by up to 0.3 of the side (mid-grey outside), blends by
-    U(0.05, 0.95), 4 to 8 bits, solarisation from a level U(0, 256).
+    U(0.05, 0.95), posterisation to 4 to 8 bits, solarisation from a level U(0, 256).
 
     Source: Cubuk et al., RandAugment (NeurIPS 2020), with the ranges of Sohn et al., FixMatch (NeurIPS 2020), table 12.
     """
@@ -33,10 +33,10 @@ def rand_augment(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """One operation an image.
+    """Apply one operation to each image.
 
-    All tables of levels are one look-up, all blends one blend, all affine maps one resampling, each of the images that
-    drew it.
+    There is one look-up for all images that drew a table of levels, one blend for all that drew a blend, and one
+    resampling for all that drew an affine map.
 
     Args:
         x: uint8 (n, c, h, w).
@@ -49,7 +49,7 @@ def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A mid-grey square of a side U(0, ½) of the image's, anywhere; what lies beyond the border is lost.
+    """Put a mid-grey square at a random place, its side U(0, ½) of the image's, clipped at the border.
 
     Source: DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout (2017).
     """
@@ -63,7 +63,7 @@ def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _among(operation: Tensor, *names: str) -> Tensor:
-    """bool (n,)."""
+    """Find the images that drew one of these operations, neighbours in :data:`OPERATIONS`: bool (n,)."""
     places = [OPERATIONS.index(name) for name in names]
     return (operation >= places[0]) & (operation <= places[-1])
 
@@ -92,7 +92,7 @@ def _mean_grey(_: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _smooth(pixels: Tensor) -> Tensor:
-    """3 × 3 smoothing with 5 in the middle of ones, out of 13; the border as it is."""
+    """Smooth with a 3 × 3 kernel of ones with 5 in the middle, divided by 13; the border stays as it is."""
     c = pixels.shape[1]
     kernel = pixels.new_ones(3, 3)
     kernel[1, 1] = 5
@@ -103,14 +103,14 @@ def _smooth(pixels: Tensor) -> Tensor:
 
 
 def _moved(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """Each image resampled bilinearly under its own affine map, about its centre."""
+    """Resample each image bilinearly under its own affine map, about its centre."""
     h, w = x.shape[2:]
     signed = 2 * magnitude - 1
     angle = torch.where(_among(operation, "rotate"), math.radians(30) * signed, 0)
     shear_x, shear_y = (torch.where(_among(operation, f"shear-{axis}"), 0.3 * signed, 0) for axis in "xy")
     shift_x, shift_y = (torch.where(_among(operation, f"translate-{axis}"), 0.6 * signed, 0) for axis in "xy")
     cos, sin = angle.cos(), angle.sin()
-    # of target coordinates in [−1, 1] to those of the source; pixels need not be square in these
+    # from target coordinates in [−1, 1] to those of the source, in which pixels need not be square
     first = torch.stack([cos, (shear_x - sin) * (h / w), shift_x], 1)
     second = torch.stack([(shear_y + sin) * (w / h), cos, shift_y], 1)
     grid = F.affine_grid(torch.stack([first, second], 1), [len(x), 1, h, w], align_corners=False)

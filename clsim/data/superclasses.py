@@ -1,4 +1,4 @@
-"""CIFAR-100's super-classes: which five classes stand under each."""
+"""CIFAR-100's super-classes: which five classes belong to each."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009)
 
 
 def order(classes: Sequence[str]) -> list[int]:
-    """The labels of CIFAR-100's classes, one super-class after the other.
+    """Order the labels of CIFAR-100's classes, one super-class after the other.
 
     Args:
-        classes: names; the position is the label.
+        classes: names of the classes; the position is the label.
 
     Raises:
-        InputError: if they are not CIFAR-100's.
+        InputError: if the classes are not CIFAR-100's.
     """
     names = [name for members in CIFAR100.values() for name in members]
     if sorted(names) != sorted(classes):

@@ -1,4 +1,4 @@
-"""Several small images in the place of one: what is stored costs the same bytes, and there are factor² times as many.
+"""Several small images (tiles) in the place of one: factor² times as many images in the same bytes.
 
 Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022), multi-formation.
 """
@@ -12,7 +12,7 @@ from clsim.errors import InputError
 
 
 def apart(x: Tensor, factor: int) -> Tensor:
-    """The tiles of each image, scaled up bilinearly to its size; differentiable.
+    """Take the tiles of each image apart, and scale them up bilinearly to its size; differentiable.
 
     Args:
         x: (n, c, h, w), uint8 or float; the sides are multiples of ``factor``.
@@ -36,10 +36,10 @@ def apart(x: Tensor, factor: int) -> Tensor:
 
 
 def together(x: Tensor, factor: int) -> Tensor:
-    """The inverse, up to what scaling loses: (n·factor², c, h, w) → (n, c, h, w), each a tile of an image.
+    """Put images together as tiles, (n·factor², c, h, w) → (n, c, h, w): the inverse of :func:`apart` but for scaling.
 
     Args:
-        x: float; each is scaled down by the mean of factor × factor pixels.
+        x: float images; each is scaled down by the mean of factor × factor pixels.
     """
     if factor == 1:
         return x
@@ -50,7 +50,7 @@ def together(x: Tensor, factor: int) -> Tensor:
 
 
 def check(h: int, w: int, factor: int) -> None:
-    """Refuse a size that does not divide.
+    """Refuse a size of images that ``factor`` does not divide.
 
     Raises:
         InputError: if a side is no multiple of ``factor``.

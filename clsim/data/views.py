@@ -1,4 +1,4 @@
-"""Augmentations for the views of self- and semi-supervised learning: each a whole batch at once, a draw an image."""
+"""Augmentations for the views of self- and semi-supervised learning: whole batches, a draw for each image."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 from clsim.data.pixels import blend, equalized_table, grey, only, resized_windows, through, turned_hue
 
 RATIO = (3 / 4, 4 / 3)
-"""Of the sides of a random window."""
+"""Least and largest ratio of width to height of a random window."""
 
 
 def large_crop(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A random window of 75 to 100 % of the area, resized to the size of the image; the large views of NNCSL."""
+    """Crop a random window of 75 to 100 % of the area, resized to the image's size: the large views of NNCSL."""
     return resized_crop(x, rng, size=(x.shape[2], x.shape[3]), scale=(0.75, 1.0))
 
 
 def small_crop(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A random window of 30 to 75 % of the area, resized to 18/32 of the image's sides; the small views of NNCSL."""
+    """Crop a random window of 30 to 75 % of the area, resized to 18/32 of the sides: the small views of NNCSL."""
     return resized_crop(x, rng, size=(small_side(x.shape[2]), small_side(x.shape[3])), scale=(0.3, 0.75))
 
 
 def small_side(side: int) -> int:
-    """Of small views: 18 pixels of 32."""
+    """Compute the side of small views: 18 pixels of 32."""
     return round(side * 18 / 32)
 
 
 def resized_crop(x: Tensor, rng: torch.Generator, *, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
-    """A random window of each image, resized to ``size`` (height, width).
+    """Crop a random window of each image, and resize it to ``size`` (height, width).
 
-    Area U(scale), ratio of the sides log-uniform in [3/4, 4/3]: the first of ten draws that fits, else the largest
-    window in the middle whose ratio is allowed, as in torchvision.
+    Its area is U(scale) of the image's, the ratio of its sides log-uniform in [3/4, 4/3]: the first of ten draws that
+    fits, else the largest window in the middle whose ratio is allowed, as in torchvision.
 
     Source: Szegedy et al., Going Deeper with Convolutions (CVPR 2015).
     """
@@ -54,9 +54,9 @@ def resized_crop(x: Tensor, rng: torch.Generator, *, size: tuple[int, int], scal
 
 
 def jitter(x: Tensor, rng: torch.Generator) -> Tensor:
-    """With probability 0.8, brightness, contrast, saturation by factors U(0.6, 1.4) and hue by U(−0.1, 0.1) turns.
+    """With probability 0.8, change brightness, contrast, saturation by U(0.6, 1.4) × and hue by U(−0.1, 0.1) turns.
 
-    In this order, where torchvision draws one. Grey images have neither saturation nor hue.
+    The order is fixed; torchvision draws one. Grey images have neither saturation nor hue.
     """
     u = torch.rand(5, len(x), 1, 1, 1, generator=rng, device=x.device)
     return only(u[4].flatten() < 0.8, _jittered, x, *(0.6 + 0.8 * u[:3]), 0.2 * u[3] - 0.1)
@@ -74,7 +74,7 @@ def _jittered(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tenso
 def solarize(x: Tensor, rng: torch.Generator) -> Tensor:
     """With probability 0.2, invert the pixels from level 128."""
     chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
-    # of a level and its inverse, the lower
+    # the lower one of a level and its inverse
     return torch.minimum(x, x ^ (chosen * 255).to(x.dtype))
 
 

@@ -1,8 +1,8 @@
 """Networks: a body that makes features, and one linear head over all classes.
 
 A model is a function of the input's shape, ``(c, h, w)`` or ``(d,)``, that returns a module which maps
-(n, \\*shape) to (n, width). Its keyword arguments are the keys of ``[model.options]``. A user's own is named
-``module:attr`` or ``./file.py:attr``.
+(n, \\*shape) to (n, width). Its keyword arguments are the keys of ``[model.options]``. A user's own model is
+named ``module:attr`` or ``./file.py:attr``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Shape = tuple[int, ...]
 
 
 class Net(nn.Module):
-    """Body and head. Final.
+    """A body that makes features, and a linear head. Final.
 
     Args:
         body: maps (n, \\*shape) to features (n, width).
-        width: of the features.
+        width: number of features.
         visible: bool (tasks, classes): which logits a task may use. Where the task is unknown, all are true.
     """
 
@@ -44,17 +44,17 @@ class Net(nn.Module):
         return self.body(x)
 
     def logits(self, features: Tensor, task: Tensor) -> Tensor:
-        """float32 (n, classes) from features; −inf where the task of the sample does not have the class."""
+        """Compute float32 (n, classes) from features; −inf where the task of the sample does not have the class."""
         logits = self.head(features).float()
         return logits.masked_fill(~self.visible[task], -math.inf) if self.masked else logits
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of normalised inputs (n, \\*shape), each under its own task (n,)."""
+        """Compute the logits of normalised inputs (n, \\*shape), each under its own task (n,)."""
         return self.logits(self.body(x), task)
 
 
 def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: int, device: torch.device) -> Net:
-    """A net with weights drawn from ``seed`` alone; the global generator stays as it was.
+    """Build a net with weights drawn from ``seed`` alone; the global generator stays as it was.
 
     Args:
         model: a function of the shape, its options already bound.
@@ -71,7 +71,7 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
                 out = body(torch.zeros(2, *shape))
         except InputError:
             raise
-        except Exception as error:  # it may be a user's own
+        except Exception as error:  # the model may be a user's own
             raise InputError(f"model: with inputs of shape {shape} it {raised(error)}") from error
         if out.ndim != 2 or len(out) != 2:
             raise InputError(f"model: features of 2 samples have shape {tuple(out.shape)}, allowed: (2, width)")
@@ -80,7 +80,7 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule is back in the mode that it had."""
+    """Put a module into eval mode inside; afterwards every submodule is back in the mode that it had."""
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
@@ -91,7 +91,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def linear(shape: Shape) -> nn.Module:
-    """No body: the head sees the flattened input. For embeddings of a frozen backbone."""
+    """A body without weights: the head sees the flattened input. For embeddings of a frozen backbone."""
     return nn.Flatten()
 
 
@@ -112,7 +112,7 @@ def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400), dropout: float = 0.
 def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch"] = "instance") -> nn.Module:
     """Three blocks of 3 × 3 convolution, instance norm (or batch norm), ReLU, 2 × 2 average pooling.
 
-    Images of 28 × 28 pixels are padded to 32 × 32 by the first convolution, as there.
+    Images of 28 × 28 pixels are padded to 32 × 32 by the first convolution, as in the source.
 
     Source: the ConvNet of Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021).
     """
@@ -131,8 +131,8 @@ def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch
 def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
     """Three blocks of 3 × 3 convolution, batch norm, ReLU, 2 × 2 max pooling; then the mean over pixels.
 
-    The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels, so that a head sees 4 · ``width`` features and
-    nothing of their places: it tells apart only what the body has learnt to.
+    The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels, so that a head sees 4 · ``width`` features
+    without their places: it tells apart only the classes that the body has learnt to tell apart.
 
     Args:
         width: channels of the first block.
@@ -151,40 +151,40 @@ def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
 
 
 class InstanceNorm(nn.GroupNorm):
-    """GroupNorm with a group a channel: γ·(x − μ)/√(σ² + ε) + β, μ and σ² over the pixels of each channel. Final."""
+    """Norm of each channel on its own: γ·(x − μ)/√(σ² + ε) + β, μ and σ² over the channel's pixels. Final."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) → the same shape and format."""
+        """Normalise (n, c, h, w); shape and memory format stay."""
         c, h, w = x.shape[1:]
-        # torch's own kernels go through channels-last images a channel at a time where they are small, and in the
-        # backward pass of bf16: 2 to 20 × slower
+        # torch's own kernels take one channel at a time if channels-last images are small, and in the backward pass
+        # of bf16, which is 2 to 20 × slower
         slow = h * w < 1024 or (x.dtype == torch.bfloat16 and torch.is_grad_enabled())
         if x.device.type != "cpu" or not slow or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         about_mean = x - _pixel_mean(x)
         scale = self.weight.view(1, c, 1, 1) * torch.rsqrt(_pixel_mean(about_mean.square()) + self.eps)
-        # no view of anything: the ReLU after it works in place, which on a view would copy all in the backward pass
+        # returns no view: the ReLU after it works in place, and on a view that would copy all in the backward pass
         return torch.addcmul(self.bias.to(x.dtype).view(1, c, 1, 1), about_mean, scale.to(x.dtype))
 
 
 def _pixel_mean(x: Tensor) -> Tensor:
-    """(n, c, h, w), channels last → (n, c, 1, 1)."""
+    """Mean over pixels: (n, c, h, w), channels last → (n, c, 1, 1)."""
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(n, h * w, c).mean(1).view(n, c, 1, 1)
 
 
 def dropout_layers(share: float) -> list[nn.Module]:
-    """A layer that drops out, or none: a net without dropout has no trace of it."""
+    """Make a list of one dropout layer, or of none if the share is 0."""
     if not 0 <= share < 1:
         raise InputError(f"model.options.dropout: found {share:g}, allowed: a share from 0 to below 1")
     return [nn.Dropout(share)] if share else []
 
 
 def channels_of(shape: Shape, name: str) -> int:
-    """The channels of images of this shape; vectors are refused."""
+    """Return the number of channels of images of this shape; refuse vectors."""
     if len(shape) != 3:
         raise InputError(f"model.name: {name} needs images, found vectors of width {shape[0]}; allowed: linear, mlp")
     return shape[0]

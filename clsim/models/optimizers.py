@@ -15,10 +15,10 @@ from clsim.spec.tables import OptimizerSpec
 def build(
     spec: OptimizerSpec, parameters: Iterable[nn.Parameter], head: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """A fresh optimizer; ``momentum`` and ``nesterov`` are SGD's.
+    """Make a fresh optimizer; ``momentum`` and ``nesterov`` are for SGD and LARS alone.
 
     Args:
-        head: those of the parameters that are the classifier's: LARS has a rate of their own for them.
+        head: the classifier's parameters among all, which have a learning rate of their own under LARS.
     """
     if spec.name == "lars":
         return Lars(_lars_groups(spec, list(parameters), list(head)), spec)
@@ -38,7 +38,8 @@ class Lars(torch.optim.SGD):
     the parameters of norms), g is ∇L + λw.
 
     Args:
-        groups: of parameters, with ``adapted`` and ``scale`` (of the learning rate) beside what SGD knows.
+        groups: parameter groups as SGD takes them, each also with ``adapted`` (whether its gradients are scaled) and
+            ``scale`` (a factor of the learning rate).
 
     Source: You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1.
     """
@@ -63,7 +64,7 @@ class Lars(torch.optim.SGD):
 
 
 def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """Weights; vectors (biases, norms), not adapted and without decay; and the same of the head, without decay."""
+    """Group weights, vectors (biases, norms: not adapted, no decay), and those of the head, also without decay."""
     heads = {id(p) for p in head}
     scale = spec.head_lr / spec.lr if spec.head_lr else 1.0
     groups = []
@@ -77,11 +78,11 @@ def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list
 
 
 def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
-    """The learning rate of step 0 … steps − 1 of an experience.
+    """Compute the learning rate of a step; those of an experience are 0 … steps − 1.
 
-    Linear warm-up from ``lr_start``, then constant; cosine, lr_end + (lr − lr_end) · ½(1 + cos(π·progress))
-    (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls`` that a plateau
-    brought.
+    Linear warm-up from ``lr_start``; then, by ``schedule``, constant; cosine, lr_end + (lr − lr_end) · ½(1 +
+    cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls``
+    that :class:`Plateau` counted.
 
     >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
     0.1
@@ -102,14 +103,14 @@ def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
 
 
 class Plateau:
-    """Counts the epochs of an experience that brought no gain. Final.
+    """A counter of epochs that brought no gain in validation accuracy. Final.
 
-    The survey of De Lange et al. (TPAMI 2021): × 0.1 after 5 epochs in a row without gain, stop after more than 10,
-    and go on with the best epoch's model.
+    In the survey of De Lange et al. (TPAMI 2021), the learning rate falls to a tenth after 5 epochs in a row without a
+    gain, training stops after more than 10, and the best epoch's model is kept.
 
     Args:
-        fall: the rate falls after every so many epochs in a row without a gain; 0 = never.
-        stop: training stops after more than so many; 0 = never.
+        fall: number of epochs in a row without a gain after which the rate falls, and at each multiple; 0 = never.
+        stop: number of epochs in a row without a gain beyond which training stops; 0 = never.
 
     Attributes:
         falls: how often the rate has fallen in this experience.
@@ -121,16 +122,16 @@ class Plateau:
 
     @property
     def watches(self) -> bool:
-        """Whether anybody asks for validation accuracies."""
+        """Whether validation accuracies are needed."""
         return bool(self._fall or self._stop)
 
     def begin(self) -> None:
-        """An experience begins, or what follows its last epoch: the rate is the whole one."""
+        """Count anew, for a new experience or for what follows its last epoch: the rate is the full one again."""
         self.falls = self._without = 0
         self._best = -1.0
 
     def epoch(self, accuracy: float) -> bool:
-        """An epoch is over. Returns whether it brought a gain: more than the best so far."""
+        """Count an epoch; return whether its accuracy is a gain, that is, above the best so far."""
         if accuracy > self._best:
             self._best, self._without = accuracy, 0
             return True
@@ -141,5 +142,5 @@ class Plateau:
 
     @property
     def over(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether training is to stop."""
         return 0 < self._stop < self._without

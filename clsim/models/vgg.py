@@ -1,4 +1,4 @@
-"""The survey's VGG networks."""
+"""The VGG networks of the survey of De Lange et al. (TPAMI 2021)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clsim.models.nets import Shape, channels_of, dropout_layers
 
 
 def vgg_small(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
-    """VGG with 6 convolutions of 64 to 128 channels (334,016 parameters of 3-channel images) and 2 layers of 128 units.
+    """VGG with 6 convolutions of 64 to 128 channels (334,016 parameters, 3 channels in) and 2 layers of 128 units.
 
     Args:
-        dropout: after both layers of units; .5 in the survey.
+        dropout: share of units left out after both layers of units (default 0; .5 in the survey).
 
     Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
     """
@@ -25,7 +25,7 @@ def vgg_base(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
     """VGG with 6 convolutions of 64 to 256 channels (1,145,408 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
-        dropout: after both layers of units; .5 in the survey.
+        dropout: share of units left out after both layers of units (default 0; .5 in the survey).
 
     Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
     """
@@ -36,7 +36,7 @@ def vgg_wide(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
     """VGG with 6 convolutions of 64 to 512 channels (4,500,864 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
-        dropout: after both layers of units; .5 in the survey.
+        dropout: share of units left out after both layers of units (default 0; .5 in the survey).
 
     Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
     """
@@ -47,7 +47,7 @@ def vgg_deep(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
     """VGG with 19 convolutions of 64 to 256 channels (4,280,704 parameters, 3 channels in) and 2 layers of 512 units.
 
     Args:
-        dropout: after both layers of units; .5 in the survey.
+        dropout: share of units left out after both layers of units (default 0; .5 in the survey).
 
     Source: De Lange et al., A continual learning survey: Defying forgetting in classification tasks (TPAMI 2021)
     """
@@ -55,7 +55,7 @@ def vgg_deep(shape: Shape, *, dropout: float = 0.0) -> nn.Module:
 
 
 def _vgg(channels: int, shape: Shape, stages: Sequence[Sequence[int]], hidden: int, dropout: float) -> nn.Module:
-    """Stages of 3 × 3 convolutions with ReLU, each but the last of 1 pixel pooled by half; no batch norm.
+    """Stages of 3 × 3 convolutions with ReLU, each followed by 2 × 2 max pooling; no batch norm.
 
     64 pixels end as 4, 32 as 2, 28 as 1. A smaller image is pooled until it has one pixel, and no further.
     """
@@ -73,7 +73,7 @@ def _vgg(channels: int, shape: Shape, stages: Sequence[Sequence[int]], hidden: i
     for _ in range(2):
         layers += [nn.Linear(before, hidden), nn.ReLU(inplace=True), *dropout_layers(dropout)]
         before = hidden
-    for layer in layers:  # the signal would fade in as many layers as these with torch's usual weights
+    for layer in layers:  # with torch's default weights, the signal would fade in such a deep net
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:

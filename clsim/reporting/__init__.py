@@ -1,1 +1,1 @@
-"""What people see: tables, figures, progress."""
+"""Reports for people: tables, figures, progress."""

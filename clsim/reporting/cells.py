@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Key = tuple[str, ...]
-"""Labels of a row, of a column, of an arm or of a condition, one a name."""
+"""Labels of a row, a column, an arm or a condition, one for each name."""
 
 BEST, TIED = "*", "~"
-"""The marks of the best and of what ties with it, in every format that has no better."""
+"""The marks of the best cell and of those that tie with it, in formats without a better way to mark them."""
 
 Rows = dict[Key, dict[Key, "Cell"]]
 
@@ -34,13 +34,14 @@ class Cell:
     """The seeds behind a number.
 
     Attributes:
-        values: one a run, in percent for metrics, in the order of the seeds; runs where it is not defined are left out.
-        published: the mean and ± of a paper, instead of values.
+        values: one number per run, in percent for metrics, in the order of the seeds; runs for which the metric is not
+            defined are left out.
+        published: the mean, and the ± if given, of a paper, in place of ``values``.
         runs: fingerprints of the runs behind the values.
-        seeds: of the runs.
-        best: no cell that it is compared with has a better mean.
-        tied: not the best, but not significantly worse (see :func:`tables`).
-        bound: the runs see several experiences at once (joint, cumulative): shown, not compared.
+        seeds: seeds of these runs.
+        best: whether no cell that it is compared with has a better mean.
+        tied: whether it is not the best, but not significantly worse (see :func:`clsim.reporting.grids.tables`).
+        bound: whether the runs see several experiences at once (joint, cumulative): such a cell is shown, not compared.
         interval: which interval is shown: ``t``, or ``bootstrap``.
     """
 
@@ -54,7 +55,7 @@ class Cell:
     interval: Literal["t", "bootstrap"] = "t"
 
     def __str__(self) -> str:
-        """Mean ± half of the 95 % t interval, or mean [bootstrap interval]; the points themselves below three seeds."""
+        """Mean ± half of the 95 % t interval, or mean [bootstrap interval]; the values themselves below three seeds."""
         if self.published is not None:
             return " ± ".join(f"{v:g}" for v in self.published)
         if not self.values:
@@ -69,21 +70,21 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """NaN of nothing."""
+        """Mean of the values; NaN if there are none."""
         if self.published is not None:
             return float(self.published[0])
         return math.fsum(self.values) / len(self.values) if self.values else math.nan
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """The 95 % interval of the mean; NaN below three seeds, and of a paper's row."""
+        """The 95 % interval of the mean; NaN below three seeds, and for a paper's row."""
         if self.interval == "bootstrap":
             return statistics.bootstrap_interval(self.values, np.random.default_rng(0))
         return statistics.t_interval(self.values)
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval; NaN below three seeds, and of a paper's row."""
+        """Half of the 95 % interval; NaN below three seeds, and for a paper's row."""
         if self.interval == "t":
             return statistics.half_width(self.values)
         low, high = self.bounds
@@ -92,13 +93,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One metric: a cell for each row and column label.
+    """The table of one metric: a cell for each row and column label.
 
     Attributes:
-        rows: label → column → cell; where nothing was run there is no cell. A paper's rows come last.
+        rows: row label → column label → cell; where nothing was run there is no cell. Papers' rows come last.
         notes: what the numbers and the marks mean.
         published: label of a paper's row → the number of its source, from 1.
-        sources: of the papers' rows; number 1 is the first.
+        sources: the papers of these rows; number 1 is the first.
     """
 
     metric: str
@@ -114,7 +115,7 @@ class Table:
 
 
 def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.DataFrame) -> Rows:
-    """Row label → column label → cell, of the runs of a report; both in the order of their numbers and words."""
+    """Group the runs of a report: row label → column label → cell; labels are sorted, numbers by size, then words."""
     scale = 100 if metric in ALL else 1
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
@@ -147,7 +148,7 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
 def contests(
     spec: ReportSpec, row_names: Sequence[str], rows: Rows
 ) -> Iterator[tuple[Key, dict[Key, tuple[Key, Key]]]]:
-    """Condition → arm → where its cell stands (row, column): what is compared with each other. Bounds are left out."""
+    """Yield each condition with the arms compared in it: arm → (row, column) of its cell. Bounds are left out."""
     names = [*row_names, *spec.columns]
     arm = [i for i, name in enumerate(names) if name in arm_names(spec, row_names)]
     rest = [i for i in range(len(names)) if i not in arm]
@@ -162,7 +163,7 @@ def contests(
 
 
 def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
-    """The labels that name what is compared; a setting in which runs differ names it too."""
+    """Return the names of the labels that make up an arm; a setting in which runs differ is among them."""
     if not spec.arms:
         return tuple(row_names)
     further = [name for name in row_names if name not in spec.rows]
@@ -170,30 +171,30 @@ def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
 
 
 def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
-    """The labels that name what it is compared under."""
+    """Return the names of the labels that make up a condition, under which arms are compared."""
     arms = arm_names(spec, row_names)
     return tuple(name for name in (*row_names, *spec.columns) if name not in arms)
 
 
 def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:
-    """The values of both at the seeds that both have."""
+    """Return the values of both cells at their common seeds."""
     left, right = dict(zip(a.seeds, a.values, strict=True)), dict(zip(b.seeds, b.values, strict=True))
     seeds = [seed for seed in left if seed in right]
     return [left[s] for s in seeds], [right[s] for s in seeds]
 
 
 def higher_is_better(metric: str) -> bool:
-    """Costs are better low."""
+    """Tell whether higher values of a metric are better; of a cost, lower ones are."""
     return metric in ALL and ALL[metric].higher_is_better
 
 
 def title(metric: str) -> str:
-    """The heading of a metric or a cost, with its unit."""
+    """Return the heading of a metric or a cost, with its unit."""
     return ALL[metric].label + ", %" if metric in ALL else COSTS[metric]
 
 
 def decimals(*values: float) -> int:
-    """Places after the point that show numbers of this size; seconds may be milliseconds.
+    """Choose how many decimals to show of numbers of this size; the larger the number, the fewer.
 
     >>> decimals(1234.5), decimals(56.7), decimals(0.5), decimals(0.01)
     (0, 1, 2, 3)
@@ -203,7 +204,7 @@ def decimals(*values: float) -> int:
 
 
 def natural(labels: Sequence[str]) -> list[tuple[int, float, str]]:
-    """For sorting: numbers by size, then words.
+    """Make a key that sorts labels: numbers by size, then words.
 
     >>> sorted([("1000",), ("20",), ("–",)], key=natural)
     [('20',), ('1000',), ('–',)]
@@ -220,5 +221,5 @@ def _natural(text: str) -> tuple[int, float, str]:
 
 
 def _label(value: object) -> str:
-    """What a run lacks, as in records of an earlier version, is a dash."""
+    """Write a label; a dash if the run lacks the value, as in records of an earlier version."""
     return "–" if value is None or value != value else str(value)

@@ -1,4 +1,4 @@
-"""Who is better than whom: paired tests by seed in each condition, ranks over conditions."""
+"""Comparisons of arms: paired tests by seed in each condition, ranks over conditions."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ARMS = 10
-"""Arms of one condition that are all compared with each other; if there are more, each with the best only."""
+"""Most arms of a condition that are all compared with each other; if there are more, each with the best only."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arm a against arm b in one condition, over the seeds that both have.
+    """The comparison of arm a with arm b in one condition, over the seeds that both have.
 
     Attributes:
-        n: common seeds; below three there is no test, and what needs one is NaN.
+        n: number of common seeds; below three there is no test, and its results are NaN.
         difference: mean of a − b, in the unit of the table.
-        low, high: its 95 % t interval.
-        p, p_wilcoxon: of the paired t test, and of the signed-rank test; two-sided, uncorrected.
-        p_holm, p_wilcoxon_holm: corrected over the comparisons of the condition.
-        p_games_howell: of the unpaired test, corrected over all pairs; NaN unless the condition has arms without three
-            common seeds, which is what it is for.
-        wins, losses: seeds on which a is better than b, and worse; the rest are equal.
-        seeds_needed: with which the paired t test would find a difference of this size with a chance of 80 %; None if
-            10,000 would not do, or without a test.
+        low, high: 95 % t interval of the difference.
+        p, p_wilcoxon: p of the paired t test, and of the signed-rank test; two-sided, uncorrected.
+        p_holm, p_wilcoxon_holm: the same, with Holm's correction over the comparisons of the condition.
+        p_games_howell: p of an unpaired test, corrected over all pairs; computed only if some pair of arms has
+            fewer than three common seeds, else NaN.
+        wins, losses: number of seeds on which a is better than b, and worse; on the rest they are equal.
+        seeds_needed: number of seeds with which the paired t test would find a difference of this size with a chance of
+            80 %; None if more than 10,000 are needed, or without a test.
     """
 
     a: Key
@@ -69,9 +69,10 @@ class Contest:
     """The arms of one condition, in one metric.
 
     Attributes:
-        arm_names, condition_names: which labels ``arms`` and ``condition`` are the values of.
-        arms: the best mean first.
-        pairs: every pair, or each arm with the best if there are more than :data:`MOST_ARMS`; the better mean is a.
+        arm_names, condition_names: names of the labels that ``arms`` and ``condition`` hold.
+        arms: labels of each arm, the best mean first.
+        pairs: every pair, or each arm with the best if there are more than :data:`MOST_ARMS`; arm a has the better
+            mean.
         kruskal, p_kruskal: Kruskal–Wallis' H over all arms, as independent samples, and its p.
     """
 
@@ -93,12 +94,12 @@ class Ranks:
     Attributes:
         arms: the best average rank first; every other attribute is in this order.
         conditions: the blocks of the test.
-        left_out: arms that lack some of the conditions.
-        average: rank, mean over conditions.
-        statistic, p: of Friedman's test.
+        left_out: arms that did not run in all of these conditions.
+        average: average rank over conditions.
+        statistic, p: statistic and p of Friedman's test.
         critical_difference: average ranks closer than this cannot be told apart (Nemenyi, 5 %).
         p_pairs: Nemenyi's p of each pair, (k, k).
-        wins: conditions in which the arm of the row is better than that of the column, (k, k).
+        wins: number of conditions in which the arm of the row is better than that of the column, (k, k).
         bars: first and last arm of each group that cannot be told apart: the bars of the diagram.
     """
 
@@ -119,7 +120,7 @@ class Ranks:
 
 
 def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
-    """Paired tests between the arms of every condition with two arms or more, for each metric of the report."""
+    """Make paired tests between the arms of every condition with two arms or more, for each metric of the report."""
     row_names, chosen = groups(spec, runs)
     made = []
     for metric in spec.metrics:
@@ -168,7 +169,7 @@ def first_comparisons(spec: ReportSpec, runs: pd.DataFrame, most: int) -> tuple[
 
 
 def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
-    """Friedman and Nemenyi over conditions, for each metric with three arms or more in two conditions or more.
+    """Test over conditions (Friedman, Nemenyi), for each metric with three arms or more in two conditions or more.
 
     The arms are those that ran in most conditions; an arm that lacks one of them is left out and named.
     """
@@ -249,7 +250,7 @@ def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int) -> tuple[Compa
 
 
 def _block(means: Mapping[Key, Mapping[Key, float]], arms: list[Key]) -> tuple[list[Key], list[Key]]:
-    """The arms of most conditions, and the conditions that have all of them."""
+    """Find the arms that ran in most conditions, and the conditions that have all of these arms."""
     count = {arm: sum(arm in of for of in means.values()) for arm in arms}
     most = max(count.values(), default=0)
     kept = [arm for arm in arms if count[arm] == most]

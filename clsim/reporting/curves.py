@@ -1,4 +1,4 @@
-"""What figures show: the runs of a report, grouped as its tables group them, by scenario and size of memory."""
+"""Curves for figures: the runs of a report, grouped as in its tables, by scenario and size of memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clsim.reporting.report import ReportSpec
 
 COLORS = ("#0173b2", "#d55e00", "#029e73", "#cc78bc", "#de8f05", "#56b4e9", "#949494", "#ca9161")
-"""Seaborn's ``colorblind`` palette, less its two that are too light for white paper; neighbours are far apart."""
+"""Seaborn's ``colorblind`` palette without the two that are too light for white paper; neighbours differ clearly."""
 
 DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
 MARKERS = "os^DvPX<>"
@@ -28,7 +28,7 @@ MARKERS = "os^DvPX<>"
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one label is drawn, in every figure of a report: no two look alike, and none differ by colour alone."""
+    """The style of one label in every figure of a report; no two look alike, and none differ by colour alone."""
 
     color: str
     dash: Any
@@ -37,7 +37,7 @@ class LineStyle:
 
 @dataclass(frozen=True, order=True)
 class Size:
-    """Of a memory: exemplars, or a share of the samples seen, in percent.
+    """The size of a memory: a number of exemplars, or a share of the samples seen, in percent.
 
     >>> str(Size.of(500)), str(Size.of("1 %"))
     ('500', '1 %')
@@ -48,7 +48,7 @@ class Size:
 
     @staticmethod
     def of(text: object) -> Size:
-        """As :func:`clsim.records.frame.memory_size` writes it."""
+        """Read a size as :func:`clsim.records.frame.memory_size` writes it."""
         number, _, unit = str(text).partition(" ")
         return Size(float(number), unit)
 
@@ -61,12 +61,12 @@ class Series:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: what tells them from others of their scenario, but for the size of memory.
-        memory: its size; None without a memory.
-        matrices: their accuracy matrices in percent, (seeds, T, T), NaN = not tested.
-        fingerprints: of the runs.
-        bound: they see several experiences at once (joint, cumulative).
-        costs: name of :data:`clsim.records.frame.COSTS` → one value a run.
+        label: tells the runs from others of their scenario; the size of memory is apart.
+        memory: size of the memory; None without a memory.
+        matrices: accuracy matrices of the runs in percent, (seeds, T, T), NaN = not tested.
+        fingerprints: fingerprints of the runs.
+        bound: whether the runs see several experiences at once (joint, cumulative).
+        costs: name in :data:`clsim.records.frame.COSTS` → one value per run.
     """
 
     label: str
@@ -88,17 +88,17 @@ class Series:
 
     @functools.cached_property
     def final(self) -> list[float]:
-        """Average accuracy at the end, one a run; NaN where not all experiences were tested."""
+        """Average accuracy at the end, one value per run; NaN where not all experiences were tested."""
         return self.matrices[:, -1].mean(1).tolist()
 
     @functools.cached_property
     def level(self) -> float:
-        """Its mean over seeds."""
+        """Mean of :attr:`final` over seeds."""
         return float(np.mean(self.final))
 
     @property
     def at_the_end_only(self) -> bool:
-        """Tested after the last experience alone, as joint training is."""
+        """Whether the runs were tested after the last experience alone, as joint training is."""
         return self.matrices.shape[1] > 1 and bool(np.isnan(self.accuracy[:, :-1]).all())
 
     @functools.cached_property
@@ -108,9 +108,9 @@ class Series:
 
     @functools.cached_property
     def forgetting(self) -> np.ndarray:
-        """How far the earlier experiences fell from their best so far, (seeds, T), NaN at first.
+        """Average fall of the earlier experiences from their best so far, (seeds, T); NaN in the first column.
 
-        F_t = (1/t) Σ_{j<t} max_{j≤i<t} R[i, j] − R[t, j], the last one :func:`clsim.records.metrics.forgetting`.
+        F_t = (1/t) Σ_{j<t} max_{j≤i<t} R[i, j] − R[t, j]; the last one is :func:`clsim.records.metrics.forgetting`.
         """
         R = self.matrices
         seen = np.tri(R.shape[1], dtype=bool)
@@ -122,10 +122,10 @@ class Series:
 
 
 def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> dict[str, list[Series]]:
-    """The runs of a report's filter: scenario → its series, in the order of labels and sizes.
+    """Group the runs of a report's filter: scenario → its series, sorted by label and size of memory.
 
     Args:
-        runs: :func:`clsim.records.frame.frame` of ``records``.
+        runs: the :func:`clsim.records.frame.frame` of ``records``.
     """
     row_names, chosen = report.groups(spec, runs)
     names = [n for n in (*row_names, *spec.columns) if n not in ("scenario", "memory")]
@@ -151,13 +151,13 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
 
 
 def looks(labels: Iterable[str]) -> dict[str, LineStyle]:
-    """A look for each label, in the order of their first occurrence."""
+    """Choose a style for each label, in the order of their first occurrence."""
     cycles = zip(itertools.cycle(COLORS), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
     return {label: LineStyle(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what was tested; NaN, without a warning, where nothing was."""
+    """Compute the mean of what was tested; NaN, without a warning, where nothing was."""
     tested = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(tested, values, 0).sum(axis) / np.where(tested.any(axis), tested.sum(axis), np.nan)
@@ -166,7 +166,7 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
 def band(values: np.ndarray) -> np.ndarray:
     """Half of the 95 % t interval of the mean over seeds, (seeds, T) → (T,); NaN below three seeds.
 
-    As :func:`clsim.reporting.statistics.half_width` of each column, all at once.
+    The same as :func:`clsim.reporting.statistics.half_width` of each column, computed at once.
     """
     from scipy import stats
 

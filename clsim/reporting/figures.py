@@ -1,4 +1,4 @@
-"""One axes at a time: curves, heat maps, accuracy against memory and cost. Readable in print and by everybody."""
+"""Panels of figures, an axes each: curves, heat maps, accuracy against memory and cost, ranks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (4.1, 2.9)
-"""Inches of a panel: it is legible, and not scaled down, on paper's half width and on a telephone."""
+"""Width and height of a panel in inches: legible without scaling in a column of a paper and on a telephone."""
 
 
 def panel(
     width: float = SIZE[0], height: float = SIZE[1], left: float = 0.42, bottom: float = 0.45, top: float = 0.24
 ) -> Axes:
-    """The axes of a figure with one panel; margins in inches, as a solver's would take longer than the drawing."""
+    """Make the axes of a figure with one panel.
+
+    All sizes and margins are in inches; a layout solver would take longer than the drawing.
+    """
     import seaborn as sns
     from matplotlib.figure import Figure
 
@@ -36,7 +39,7 @@ def panel(
 
 
 def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
-    """Mean over seeds of (seeds, T) values, over the experiences; band = 95 % t interval over three seeds or more."""
+    """Draw the mean over seeds of (seeds, T) values over experiences; band: 95 % t interval, from three seeds on."""
     size, line = values.shape[1], mean(values, 0)
     x, every = np.arange(1, size + 1), max(size // 10, 1)
     style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
@@ -51,7 +54,7 @@ def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
 
 
 def heatmap(ax: Axes, matrices: np.ndarray) -> None:
-    """Mean over seeds of accuracy matrices in percent: row = after experience, column = tested on."""
+    """Draw the mean over seeds of accuracy matrices in percent: row = after experience, column = tested on."""
     import seaborn as sns
 
     size = matrices.shape[1]
@@ -78,9 +81,10 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
 
 
 def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyle]) -> None:
-    """Final accuracy against the size of memory; level lines for what has none.
+    """Draw final accuracy against the size of memory; a series without a memory is a level line.
 
-    The axis spans what has a memory: a level far off is written at the edge, so that the others can be told apart.
+    The axis spans the series with a memory: a level far from them is written at the edge, so that they can be told
+    apart.
     """
     ends = []
     for label, look in looks.items():
@@ -113,11 +117,11 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyl
 def against_cost(
     ax: Axes, points: Sequence[tuple[float, float, str, LineStyle]], bounds: Sequence[tuple[float, float, LineStyle]]
 ) -> None:
-    """Accuracy against cost, and the Pareto front.
+    """Draw accuracy against cost, and the Pareto front.
 
     Args:
-        points: cost, accuracy, what to write beside it on the front, look.
-        bounds: cost, accuracy, look of runs that see several experiences at once: no learner is held against them.
+        points: cost, accuracy, text to write beside the point if it is on the front, style.
+        bounds: cost, accuracy, style of runs that see several experiences at once: they are not on the front.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -138,7 +142,7 @@ def against_cost(
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     ax.margins(x=0.1, y=0.1)
-    ax.autoscale_view()  # places are asked for below
+    ax.autoscale_view()  # positions are computed below
     written: list[tuple[float, float]] = []
     for cost, accuracy, text, _ in sorted(points, key=lambda point: -point[1]):
         x, y = ax.transAxes.inverted().transform(ax.transData.transform((cost, accuracy)))
@@ -148,7 +152,7 @@ def against_cost(
 
 
 def short(value: float) -> str:
-    """A number for an axis, of any size.
+    """Write a number of any size for an axis.
 
     >>> short(0.25), short(20), short(15_000), short(2e6), short(3e9)
     ('0.25', '20', '15k', '2M', '3G')
@@ -160,7 +164,7 @@ def short(value: float) -> str:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, gain) that no other beats in both, by rising cost.
+    """Find the points (cost, gain) that no other beats in both, by rising cost.
 
     >>> front([(1, 5), (2, 4), (3, 7), (1, 6), (3, 8)])
     [(1, 6), (3, 8)]
@@ -173,7 +177,11 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
-    """Exemplars of each class in memory at the end, a row a selector: label → mean over seeds, (classes,)."""
+    """Draw the number of exemplars of each class in memory at the end, a row for each selector.
+
+    Args:
+        shares: label of a selector → exemplars of each class, mean over seeds, (classes,).
+    """
     import seaborn as sns
 
     counts = np.stack(list(shares.values()))
@@ -196,7 +204,7 @@ def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
 
 
 def swatch(look: LineStyle) -> Markup:
-    """A legend's entry: the look alone, as SVG. By hand, as a page has many and a figure takes longer."""
+    """Write the style in a legend's entry as SVG; by hand, as a page has many of them and a figure takes longer."""
     from matplotlib.markers import MarkerStyle
 
     marker = MarkerStyle(look.marker)
@@ -211,7 +219,7 @@ def swatch(look: LineStyle) -> Markup:
 
 
 def scale() -> Figure:
-    """The colours of accuracy."""
+    """Draw the colour scale of accuracy, 0 to 100 %."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
@@ -224,13 +232,13 @@ def scale() -> Figure:
 
 
 def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple[int, int]], distance: float) -> Figure:
-    """A critical-difference diagram: average ranks on a line, and a bar over what cannot be told apart.
+    """Draw a critical-difference diagram: average ranks on a line, and a bar over arms that cannot be told apart.
 
     Args:
-        names: of the arms, the best rank first.
-        average: their ranks.
-        bars: first and last arm of each.
-        distance: the critical difference.
+        names: names of the arms, the best rank first.
+        average: average ranks of the arms.
+        bars: first and last arm of each bar.
+        distance: the critical difference of average ranks.
 
     Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets (JMLR 2006), figure 1.
     """

@@ -1,4 +1,4 @@
-"""Reports as markdown and as CSV. Names are text: neither markup nor formulas."""
+"""Reports as markdown and as CSV. Names are escaped, so that they are neither markup nor formulas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def to_markdown(listing: Listing) -> str:
-    """GitHub's tables, with the notes below; the best in bold."""
+    """Write a table as GitHub's markdown has it, with the notes below; the best in bold."""
     lines = [listing.header, [*["---"] * len(listing.names), *["---:"] * len(listing.columns)]]
     body = ["| " + " | ".join([*map(escaped, lines[0])]) + " |", "| " + " | ".join(lines[1]) + " |"]
     for line in listing.lines:
@@ -34,13 +34,13 @@ def _marked(text: str, look: Mark) -> str:
 
 
 def failures_to_markdown(failures: Sequence[RunFailure]) -> str:
-    """A list, a failed run a point."""
+    """Write a list of the failed runs, a point for each."""
     lines = [f"- {escaped(f'{f.title}: {f.error}')} — {escaped(f.command)}" for f in failures]
     return f"**Failed runs: {len(failures)}**\n\n" + "\n".join(lines) + "\n"
 
 
 def to_csv(made: Iterable[Table]) -> str:
-    """All tables in one, a row a cell: labels, metric, mean, 95 % interval, seeds, marks, and the runs behind it."""
+    """Write all tables as one, a row for each cell: labels, metric, mean, 95 % interval, seeds, marks, and runs."""
     numbers = ["metric", "mean", "half_width_95", "low_95", "high_95", "n", "best", "tied", "seeds", "runs"]
     numbers += ["published", "published_plus_minus"]
     rows: list[Sequence[Any]] = []
@@ -59,7 +59,7 @@ def to_csv(made: Iterable[Table]) -> str:
 
 
 def contests_to_csv(contests: Iterable[Contest]) -> str:
-    """All paired tests, a row a pair."""
+    """Write all paired tests as one table, a row for each pair."""
     numbers = ["n", "difference", "low_95", "high_95", "p", "p_holm", "p_wilcoxon", "p_wilcoxon_holm"]
     numbers += ["p_games_howell", "wins", "losses", "seeds_needed", "kruskal", "p_kruskal"]
     labels: list[str] = []
@@ -75,7 +75,7 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
 
 
 def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """CSV, a row a run of the report's filter: labels, seed, its metrics (shares of 1) and costs, and its command."""
+    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, command."""
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
@@ -84,19 +84,19 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
 
 
 def plain(text: str) -> str:
-    """One line without control characters, which a terminal would obey."""
+    """Replace control characters and line breaks, which a terminal would obey, by spaces."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def escaped(text: str) -> str:
-    """Text that markdown shows as it is."""
+    """Escape text so that markdown shows it as it is."""
     text = re.sub(r"([\\`*\[\]|~$!])", r"\\\1", plain(text))
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is no markup
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word, an underscore is no markup
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def guarded(value: Any) -> Any:
-    """A spreadsheet takes text that begins with one of ``= + - @`` for a formula: an apostrophe makes it text."""
+    """Put an apostrophe before text that begins with one of ``= + - @``, a formula to a spreadsheet."""
     if not isinstance(value, str):
         return value
     text = "".join(c if c.isprintable() or c == "\n" else " " for c in value)
@@ -105,7 +105,7 @@ def guarded(value: Any) -> Any:
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """What is not a number is empty."""
+    """Write CSV; an entry without a value (None or NaN) is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([guarded(name) for name in header])

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = 12
-"""Labels in the figures of a scenario; more could not be told apart: the best are drawn."""
+"""Most labels in the figures of a scenario, as more could not be told apart: the best are drawn."""
 
 SIZES, MATRICES = 12, 20
-"""Of all scenarios together: sizes of memory with a panel of their own, and heat maps. They bound a page's time."""
+"""Most sizes of memory with a panel of their own, and most heat maps, of all scenarios: they bound a page's time."""
 
 SELECTORS, SEEDS = 8, 3
-"""Of a scenario: selectors whose memory is shown, and their seeds."""
+"""Most selectors of a scenario whose memory is shown, and most seeds of each."""
 
 SCENARIOS = 6
-"""With figures; a report of more is drawn for the first, and has tables of all."""
+"""Most scenarios with figures: a report of more has figures of the first ones, and tables of all."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Picture:
     """One panel.
 
     Attributes:
-        title: what a panel shows that its neighbours do not.
-        svg: the drawing; or:
-        image: a ``data:`` address.
-        alt: what it shows, in words.
+        title: what this panel shows and its neighbours do not.
+        svg: the drawing; None if the panel is an image.
+        image: the image as a ``data:`` address; empty if the panel is a drawing.
+        alt: what the panel shows, in words.
     """
 
     title: str
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The figures of a scenario, the looks of the labels in them, and what was left out."""
+    """The figures of a scenario, the legend of the labels in them, and a note on what was left out."""
 
     scenario: str
     groups: Sequence[Group]
@@ -98,9 +98,9 @@ class Gallery:
     """Draws the figures of one report. Final.
 
     Args:
-        spec: names the costs of the cost figures, by its metrics.
-        scenarios: of :func:`clsim.reporting.curves.by_scenario`.
-        classes: fingerprint → how many classes the run's stream has.
+        spec: the report; its metrics name the costs of the cost figures.
+        scenarios: the series by scenario, as :func:`clsim.reporting.curves.by_scenario` returns them.
+        classes: fingerprint → number of classes of the run's stream.
         folders: fingerprint → the run's folder, for what memories hold.
     """
 
@@ -118,7 +118,7 @@ class Gallery:
         self._names = (f"f{i}" for i in itertools.count())
 
     def exhibits(self) -> list[Exhibit]:
-        """One a scenario."""
+        """Draw the figures of each scenario."""
         made = []
         for scenario, series in itertools.islice(self._scenarios.items(), SCENARIOS):
             best = _best_labels(series)
@@ -137,7 +137,7 @@ class Gallery:
         return made
 
     def ranking(self, ranks: Sequence[Ranks]) -> Group:
-        """A critical-difference diagram for each metric that has one."""
+        """Draw a critical-difference diagram for each metric that has one."""
         pictures = []
         for of_metric in ranks:
             names = [" ".join(v for v in arm if v != "–") for arm in of_metric.arms]
@@ -196,16 +196,16 @@ class Gallery:
         else:
             notes.append("Accuracy against memory is absent: it needs two sizes of memory or more.")
         named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
-        named = [m for m in named if any(np.isfinite(s.costs[m]).all() for s in shown)]  # some are not known of all
+        named = [m for m in named if any(np.isfinite(s.costs[m]).all() for s in shown)]  # not known for all runs
         kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
             (("train_seconds", "select_seconds"), "training and selection, s"),
             (("forward_passes",), COSTS["forward_passes"]),
         ]
         pictures += [self._against_cost(shown, *kind) for kind in kinds[:6]]
         notes.append(
-            "Against cost: a point a row of the table, mean over seeds. Line and filled points: the Pareto front, "
-            "where nothing else is both cheaper and better; beside them: exemplars in memory. Runs that see several "
-            "experiences at once are bounds, and not on it. Seconds compare on one machine only."
+            "Against cost: a point for each row of the table, mean over seeds. Line and filled points: the Pareto "
+            "front, where nothing else is both cheaper and better; beside them: exemplars in memory. Runs that see "
+            "several experiences at once are bounds, and not on it. Seconds compare on one machine only."
         )
         return Group(title, pictures, notes)
 
@@ -257,7 +257,7 @@ class Gallery:
         return Group("Accuracy matrices", pictures, notes, "small")
 
     def _memories(self, series: Sequence[Series]) -> list[Group]:
-        """Which classes the memories of one size hold, and the images in them."""
+        """Show which classes the memories of one size hold, and the images in them."""
         kept = [s for s in series if s.memory is not None]
         sizes = sorted({s.memory for s in kept}, key=lambda m: (-sum(s.memory == m for s in kept), m))
         shown = [s for s in kept if s.memory == sizes[0]][:SELECTORS] if kept else []
@@ -294,7 +294,7 @@ class Gallery:
                 for label, memory in memories
             ]
             rows = ", ".join(str(c) for c in memories[0][1].classes)
-            about = f"Memory {sizes[0]}, at the end, one seed; a row a class, {COLUMNS} of each at most."
+            about = f"Memory {sizes[0]}, at the end, one seed; a row for each class, {COLUMNS} of it at most."
             tiled = any({"idc", "acc-dd"} & {*label.split()} for label, _ in memories)
             held = (
                 " Images are shown as they are stored: one of idc or acc-dd holds several small ones." if tiled else ""
@@ -316,14 +316,14 @@ class Gallery:
 
 
 def _best(series: Iterable[Series], most: int) -> list[Series]:
-    """The best by final accuracy, in their own order; what was not tested comes last."""
+    """Choose the best series by final accuracy, in their own order; what was not tested counts as the worst."""
     every = list(series)
     ranked = sorted(every, key=lambda s: -np.nan_to_num(s.level, nan=-1.0))[:most]
     return [s for s in every if any(s is r for r in ranked)]
 
 
 def _best_labels(series: Iterable[Series]) -> list[str]:
-    """Labels of the best, each by its best size of memory, sorted."""
+    """Choose the labels of the best series, each by its best size of memory; sorted by name."""
     best: dict[str, float] = {}
     for s in series:
         best[s.label] = max(best.get(s.label, -1.0), float(np.nan_to_num(s.level, nan=-1.0)))
@@ -331,7 +331,7 @@ def _best_labels(series: Iterable[Series]) -> list[str]:
 
 
 def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[Size | None], list[str]]:
-    """Sizes of memory that get a panel: all, or some evenly spread."""
+    """Choose the sizes of memory that get a panel, all or some evenly spread; also return notes on that."""
     sizes = sorted({s.memory for s in series if s.memory is not None})
     if len(sizes) <= most:
         return [*sizes] or [None], []
@@ -340,5 +340,5 @@ def _some_sizes(series: Sequence[Series], most: int) -> tuple[list[Size | None],
 
 
 def _summary(series: Iterable[Series]) -> str:
-    """The final numbers in words, for those who do not see the figure."""
+    """Write the final numbers in words, for readers who do not see the figure."""
     return "; ".join(f"{s.name} {s.level:.1f} %" for s in itertools.islice(series, LINES))

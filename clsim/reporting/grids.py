@@ -1,4 +1,4 @@
-"""A table a metric: mean ± interval over seeds in each cell, the best and its ties marked, papers beside ours."""
+"""Tables, one for each metric: mean ± interval over seeds in each cell, the best and its ties marked, papers below."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
-    """A table for each metric of the report.
+    """Make a table for each metric of the report.
 
-    The cells of one column (or of one condition, if the report names its arms) are compared: the best mean is marked,
-    and what a paired t test over the seeds that both have (three at least) cannot tell from it at 5 %, with Holm's
-    correction over these comparisons.
+    The cells of one column (or of one condition, if the report names its arms) are compared. The best mean is marked,
+    and so are its ties: the cells that a paired t test over common seeds (three at least) cannot tell from it at 5 %,
+    with Holm's correction over these comparisons.
     """
     row_names, chosen = groups(spec, runs)
     made = []
@@ -71,7 +71,7 @@ def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
 
 
 def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -> bool:
-    """Mark the best of each contest, and what ties with it. Whether there was any to mark."""
+    """Mark the best cell of each contest and those that tie with it; return whether there was one to mark."""
     sign = 1 if higher_is_better(metric) else -1
     marked = False
     for _, places in contests(spec, row_names, rows):
@@ -134,7 +134,7 @@ def _add_published(
 
 
 def mark(source: int) -> str:
-    """What the label of a paper's row ends with."""
+    """Return the ending of the label of a paper's row, with the number of its source."""
     return f"(published [{source}])"
 
 

@@ -1,7 +1,7 @@
-"""What a memory holds at the end of a run, read from its checkpoint: which classes, and the images themselves.
+"""The contents of a memory at the end of a run, read from its checkpoint: classes, and the images themselves.
 
-A checkpoint may be missing, damaged or hostile. It is read as tensors and plain values only, nothing of it is believed
-before it is looked at, and a run without a memory that can be read is named and left out.
+A checkpoint may be missing, damaged or hostile. It is read as tensors and plain values only, everything in it is
+checked, and a run whose memory cannot be read is named and left out.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST_FILE = 2**30
-"""Bytes; a larger checkpoint is not opened for a picture of it."""
+"""Largest checkpoint that is opened for a picture, in bytes."""
 
 ROWS, COLUMNS, SIDE = 10, 10, 32
-"""Of a montage: classes, exemplars of each, pixels of an exemplar at most."""
+"""Most classes and most exemplars of each in a montage; the longer side of an exemplar there, in pixels."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a memory holds.
+    """The contents of a memory.
 
     Attributes:
-        counts: exemplars of each class, (classes,).
+        counts: number of exemplars of each class, (classes,).
         labels: the class of each exemplar that can be shown, (n,).
         images: uint8 (n, h, w, c) with one channel or three; None for a stream of vectors.
     """
@@ -43,24 +43,24 @@ class Held:
 
     @property
     def classes(self) -> list[int]:
-        """Of the exemplars that are shown, a row of a montage each."""
+        """Classes of the exemplars that are shown; each is a row of a montage."""
         return [int(c) for c in np.unique(self.labels)]
 
     @property
     def columns(self) -> int:
-        """Exemplars in the longest of these rows."""
+        """Number of exemplars in the longest row of a montage."""
         return int(np.unique(self.labels, return_counts=True)[1].max(initial=1))
 
 
 def held(folder: Path, classes: int) -> Held:
-    """The memory of a finished run.
+    """Read the memory of a finished run.
 
     Args:
-        folder: of the run.
-        classes: of its stream, in all.
+        folder: folder of the run.
+        classes: number of classes of its stream, in all.
 
     Raises:
-        InputError: one line that says why it cannot be read.
+        InputError: in one line that says why the memory cannot be read.
     """
     path = folder / "checkpoint.pt"
     if not path.is_file():
@@ -84,7 +84,7 @@ def held(folder: Path, classes: int) -> Held:
 
 
 def _memory(path: Path) -> dict[str, Any]:
-    """The memory's columns, whichever version of clsim wrote them; the rest of the file is mapped, not read."""
+    """Read the memory's columns, whichever version of clsim wrote them; the rest of the file is mapped, not read."""
     import torch
 
     try:
@@ -100,19 +100,19 @@ def _memory(path: Path) -> dict[str, Any]:
         raise InputError(f"{_where(path)}: cannot be read ({line})") from None
     memory = state.get("memory") if isinstance(state, dict) else None
     if isinstance(memory, dict):
-        memory = memory.get("columns", memory)  # they stood alone before clsim kept more of a memory than these
+        memory = memory.get("columns", memory)  # earlier versions of clsim kept nothing but the columns
     if not isinstance(memory, dict) or not memory or state.get("fingerprint") != path.parent.name:
         raise InputError(f"{_where(path)}: holds no memory of this run")
     return memory
 
 
 def _where(path: Path) -> str:
-    """For a page that others read: the run's folder, not where its owner keeps it."""
+    """Name a file by its run's folder alone: readers of a page need not see where the owner keeps it."""
     return f"{path.parent.name}/{path.name}"
 
 
 def _shown(labels: np.ndarray) -> np.ndarray:
-    """Rows of the exemplars that a montage shows: classes evenly spread, the first exemplars of each."""
+    """Choose the exemplars that a montage shows: classes evenly spread, the first exemplars of each."""
     present = np.unique(labels)
     chosen = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).round().astype(int)]
     rows = [np.flatnonzero(labels == c)[:COLUMNS] for c in chosen]
@@ -120,10 +120,11 @@ def _shown(labels: np.ndarray) -> np.ndarray:
 
 
 def montage(memory: Held, columns: int) -> str:
-    """The exemplars of a memory that has images as one image, a row a class; as a ``data:`` address.
+    """Draw the exemplars of a memory of images, a row for each class, and return the ``data:`` address of the drawing.
 
     Args:
-        columns: its width in exemplars, so that those of several memories are of one scale.
+        memory: a memory that has images.
+        columns: width in exemplars; the same for all memories that are to be shown at one scale.
     """
     from PIL import Image
 
@@ -144,7 +145,7 @@ def montage(memory: Held, columns: int) -> str:
 
 
 def _address(sheet: Image) -> str:
-    """Lossless WebP where small, else lossy: photographs do not pack well."""
+    """Encode as lossless WebP if that is small, else as lossy: photographs do not compress well."""
     for options in ({"lossless": True, "quality": 80}, {"quality": 80, "alpha_quality": 60}):
         buffer = io.BytesIO()
         sheet.save(buffer, "WEBP", **options)

@@ -1,4 +1,4 @@
-"""Tables for a paper: booktabs, best in bold, everything that LaTeX would obey escaped."""
+"""Tables for a paper: booktabs, the best in bold, and every character that LaTeX would interpret escaped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SPECIAL = {
     "Δ": r"$\Delta$",
     **{c: f"$\\{word}$" for c, word in GREEK.items()},
 }
-"""What has a meaning of its own, or no glyph in LaTeX's own fonts → how it is written."""
+"""Character that LaTeX interprets, or that its own fonts lack → how it is written."""
 
 
 ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
@@ -59,10 +59,10 @@ LETTERS = "ßæÆøØœŒłŁı"
 
 
 def to_latex(listing: Listing, label: str) -> str:
-    """A table environment with its caption, to be put into a document as it is.
+    """Write a table environment with its caption, to be put into a document as it is.
 
     Args:
-        label: of the table: ``tab:…``; letters, digits and hyphens of it are kept.
+        label: name of the table, which becomes ``tab:…``; all but letters and digits become hyphens.
     """
     lines = [
         "\\begin{table}",
@@ -84,7 +84,7 @@ def to_latex(listing: Listing, label: str) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Text that LaTeX sets as it is; a character that its own fonts lack is named by its code point.
+    r"""Escape text so that LaTeX sets it as it is; a character that its own fonts lack is named by its code point.
 
     >>> escaped("50%_\\input{x}")
     '50\\%\\_\\textbackslash{}input\\{x\\}'
@@ -104,10 +104,10 @@ def _character(c: str) -> str:
 
 
 def _caption(listing: Listing) -> str:
-    """Title, notes, marks."""
+    """Write the caption: title, notes, marks."""
     parts = [escaped(listing.title[:1].upper() + listing.title[1:]) + "."]
     for note in listing.notes:
-        legend = note.startswith(f"{BEST} ")  # of the marks, for which LaTeX has better ones
+        legend = note.startswith(f"{BEST} ")  # the note on the marks; LaTeX has better ones
         parts.append("Bold" + escaped(note[1:]).replace(escaped(TIED), TIE, 1) if legend else escaped(note))
     if any(line.source for line in listing.lines):
         parts.append("$^{\\dagger}$: published, with the number of its source.")
@@ -115,7 +115,7 @@ def _caption(listing: Listing) -> str:
 
 
 def _header(names: Sequence[str], columns: Sequence[Key]) -> list[str]:
-    """A line a level; neighbours that share all upper levels share a heading, ruled off below."""
+    """Write a line for each level; neighbours that share all upper levels share a heading with a rule below."""
     depth = len(columns[0]) if columns else 1
     lines = []
     for level in range(depth):
@@ -142,6 +142,6 @@ def _row(line: Line) -> str:
 
 
 def _entry(text: str, look: Mark) -> str:
-    """A minus sign is not a hyphen."""
+    """Write an entry with its mark; its minus sign is not a hyphen."""
     shown = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped(text))
     return f"\\textbf{{{shown}}}" if look == "best" else shown + (TIE if look == "tied" else "")

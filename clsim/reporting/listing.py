@@ -18,7 +18,7 @@ SIGNS: dict[Mark, str] = {"": "", "best": BEST, "tied": TIED}
 """What stands behind a number."""
 
 WIDEST = 12
-"""Arms whose wins over each other are shown as a matrix; of more, the sums."""
+"""Most arms whose wins over each other are shown as a matrix; of more, only the sums are shown."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Line:
     """A row: its labels and its entries.
 
     Attributes:
-        looks: of the entries.
-        source: the number of the paper that it is from; 0 = it is ours.
+        looks: marks of the entries; empty: no entry has one.
+        source: number of the paper that the row is from; 0 = ours.
     """
 
     labels: Sequence[str]
@@ -37,7 +37,7 @@ class Line:
 
     @property
     def marked(self) -> list[tuple[str, Mark]]:
-        """Entries with their looks."""
+        """Entries with their marks."""
         return list(zip(self.entries, self.looks or [""] * len(self.entries), strict=True))
 
     @property
@@ -52,7 +52,7 @@ class Listing:
 
     Attributes:
         names: headings of the labels, on the left.
-        columns: headings of the entries; one text a level, all of equal depth.
+        columns: headings of the entries; one text for each level, all of equal depth.
     """
 
     title: str
@@ -63,12 +63,12 @@ class Listing:
 
     @property
     def header(self) -> list[str]:
-        """One text a column."""
+        """Headings of all columns, one text for each."""
         return [*self.names, *(" · ".join(column) for column in self.columns)]
 
 
 def of_table(table: Table) -> Listing:
-    """The cells as text; where nothing was run stands a dash."""
+    """List the cells of a table as text; a dash stands where nothing was run."""
     lines = []
     for key, found in table.rows.items():
         here = [found.get(column, Cell()) for column in table.columns]
@@ -79,10 +79,10 @@ def of_table(table: Table) -> Listing:
 
 
 def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
-    """The pairs of a condition, a line each.
+    """List the pairs of a condition, a line for each.
 
     Args:
-        explain: say in a note what the columns are.
+        explain: whether a note says what the columns are.
     """
     where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
     unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
@@ -121,7 +121,7 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
 
 
 def of_ranks(ranks: Ranks) -> Listing:
-    """Average ranks, groups that cannot be told apart, and wins over each other."""
+    """List average ranks, groups of arms that cannot be told apart, and wins over each other."""
     size = len(ranks.arms)
     head = ["average rank", "group", "won", "lost"]
     head += [f"won over {i}" for i in range(1, size + 1)] if size <= WIDEST else []
@@ -147,7 +147,7 @@ def of_ranks(ranks: Ranks) -> Listing:
 
 
 def _groups(ranks: Ranks) -> list[tuple[int, int]]:
-    """The bars of the diagram, and each arm that no bar covers."""
+    """Return the bars of the diagram, and a bar for each arm that none covers."""
     alone = [(i, i) for i in range(len(ranks.arms)) if not any(a <= i <= b for a, b in ranks.bars)]
     return sorted([*ranks.bars, *alone])
 

@@ -1,4 +1,4 @@
-"""Runs in the tools that people watch them with: TensorBoard, MLflow, Weights & Biases. Off unless asked for.
+"""Logs of runs in TensorBoard, MLflow and Weights & Biases; off unless asked for.
 
 A log is written from the run's own record and losses, whenever an experience is done: it changes no number, and is the
 same whether the run went through, was resumed, or was finished long ago. A log that fails is dropped with a line; the
@@ -33,17 +33,17 @@ from clsim.spec.run import RunSpec
 from clsim.training.progress import Progress
 
 Point = tuple[int, dict[str, float]]
-"""Where on its axis (a step, or a number of experiences), and the values there by name."""
+"""A place on the axis (a step, or a number of experiences), and the values there by name."""
 
 
 class Log(Protocol):
-    """A tool that is told of one run."""
+    """A log of one run, in one tool."""
 
     def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
-        """What is new since the last call."""
+        """Write what is new since the last call."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the log."""
 
 
 class TensorBoard:
@@ -57,7 +57,7 @@ class TensorBoard:
         self._writer.add_text("spec", f"```json\n{json.dumps(spec.as_dict(), indent=1)}\n```", 0)
 
     def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
-        """A scalar each."""
+        """Write each value as a scalar."""
         last = max((number for number, _ in experiences), default=0)
         for number, values in (*steps, *experiences, (last, final)):
             for name, value in values.items():
@@ -65,7 +65,7 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         self._writer.close()
 
 
@@ -79,7 +79,7 @@ class MLflow:
 
         self._metric: Any = Metric
         place = os.environ.get("MLFLOW_TRACKING_URI") or (folder.path.parent / "mlruns").resolve().as_uri()
-        if place.startswith("file:"):  # the folder is still read by every version, but has to be asked for
+        if place.startswith("file:"):  # every version can still use a folder, but newer ones have to be told
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = mlflow.MlflowClient(tracking_uri=place)
         experiment = self._client.get_experiment_by_name("clsim")
@@ -91,7 +91,7 @@ class MLflow:
             self._client.log_batch(self._run, params=params[start : start + 100])
 
     def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
-        """A metric each, in the largest batches that MLflow takes."""
+        """Write each value as a metric, in the largest batches that MLflow takes."""
         now = int(time.time() * 1000)
         last = max((number for number, _ in experiences), default=0)
         found = [
@@ -103,7 +103,7 @@ class MLflow:
             self._client.log_batch(self._run, metrics=found[start : start + 1000])
 
     def close(self) -> None:
-        """Marks it as finished."""
+        """Mark the run as finished."""
         self._client.set_terminated(self._run)
 
 
@@ -133,14 +133,14 @@ class WandB:
         self._run.define_metric("forgetting", step_metric="experience")
 
     def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
-        """A row a step and an experience; what is final goes into the summary."""
+        """Write a row for each step and each experience; final values go into the summary."""
         for axis, points in (("step", steps), ("experience", experiences)):
             for number, values in points:
                 self._run.log({axis: number, **values})
         self._run.summary.update(final)
 
     def close(self) -> None:
-        """Ends it; a process of wandb's own may still be writing for a moment."""
+        """End the run; a process of wandb's own may still write for a moment."""
         self._run.finish()
 
 
@@ -153,7 +153,7 @@ TOOLS: dict[str, tuple[str, Callable[[RunSpec, RunFolder], Log]]] = {
 
 
 def check(names: Sequence[str]) -> None:
-    """Before anything runs.
+    """Check the names given to ``--log``, before anything runs.
 
     Raises:
         InputError: for a name that is unknown, or whose package is not installed.
@@ -166,14 +166,14 @@ def check(names: Sequence[str]) -> None:
 
 
 class Logging:
-    """Passes a run's progress on to who watches it, and keeps logs of it. Final. A context manager.
+    """A progress that keeps logs of a run, and passes all calls on to another progress. Final. A context manager.
 
     Args:
-        names: of :data:`TOOLS`.
-        spec: of the run.
-        folder: where it is kept.
-        progress: who watches it.
-        say: takes a line for the user, when a log fails.
+        names: names in :data:`TOOLS`.
+        spec: spec of the run.
+        folder: folder of the run.
+        progress: the progress that calls are passed on to.
+        say: takes a line for the user when a log fails.
     """
 
     def __init__(
@@ -195,28 +195,28 @@ class Logging:
             self._guarded(name, log.close)
 
     def experience(self, position: int, total: int, images: int) -> None:
-        """Passed on."""
+        """Pass the call on."""
         self._progress.experience(position, total, images)
 
     def trial(self, trial: Trial) -> None:
-        """Passed on."""
+        """Pass the call on."""
         self._progress.trial(trial)
 
     def step(self, images: int) -> None:
-        """Passed on."""
+        """Pass the call on."""
         self._progress.step(images)
 
     def searched(self, search: Search) -> None:
-        """Passed on."""
+        """Pass the call on."""
         self._progress.searched(search)
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """Passed on; then what the experience left in the run's folder is logged."""
+        """Pass the call on, then log what the experience left in the run's folder."""
         self._progress.row(position, accuracy)
         self._write()
 
     def _write(self) -> None:
-        """All of the record that has not been logged."""
+        """Log what has not been logged of the record."""
         record = None if self._finished or not self._names else self._folder.record()
         if record is None:
             return
@@ -237,7 +237,7 @@ class Logging:
         self._logs[name] = TOOLS[name][1](self._spec, self._folder)
 
     def _guarded(self, name: str, act: Callable[[], None]) -> None:
-        """Whatever goes wrong in a tool is no reason to lose a run."""
+        """Call a tool; if that fails, drop its log and say so, since the run is to go on."""
         try:
             act()
         except Exception as error:
@@ -247,14 +247,14 @@ class Logging:
 
 
 def _steps(record: RunRecord, first: int) -> Iterator[Point]:
-    """The losses from a step on; NaN, a step without the term, is left out."""
+    """Yield the losses from step ``first`` on; NaN, which means a step without the term, is left out."""
     losses = record.losses
     for step, values in zip(range(first, len(losses)), losses.to_numpy()[first:].tolist(), strict=True):
         yield step, {f"loss/{name}": v for name, v in zip(losses.columns, values, strict=True) if not math.isnan(v)}
 
 
 def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
-    """What was found after each experience, from the ``first`` row of the accuracy matrix that is filled."""
+    """Yield the values after each experience, from number ``first`` of the filled rows of the accuracy matrix on."""
     R = np.asarray(record.data["accuracy"], dtype=float)
     filled = [i for i in range(len(R)) if not np.isnan(R[i]).all()]
     for i, cost in list(zip(filled, record.data["cost"], strict=True))[first:]:

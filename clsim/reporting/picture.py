@@ -1,4 +1,4 @@
-"""A picture of what was chosen: images in a row a class, or vectors in the plane of their principal components."""
+"""A picture of what was chosen: images, a row for each class, or vectors in the plane of their principal components."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
     from clsim.execution.select import Picks
 
 COLUMNS = 20
-"""Images in a row."""
+"""Most images in a row."""
 ROWS = 25
-"""Rows of images; of more classes, those with the most picks."""
+"""Most rows of images; of more classes, those with the most picks are shown."""
 CLOUD = 5000
-"""Candidates drawn behind the picks, at random where there are more."""
+"""Most candidates drawn behind the picks; of more, a random part is drawn."""
 
 
 def draw(picks: Picks, title: str, path: Path) -> None:
-    """Write the picture, as PNG."""
+    """Write a picture of the picks, as PNG."""
     save((montage if picks.pool.data.x.ndim == 4 else scatter)(picks, title), path)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")  # a title may be wider than what it is of
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")  # a title may be wider than its figure
     write(path, buffer.getvalue())
 
 
 def montage(picks: Picks, title: str) -> Figure:
-    """The best picks of each class, best first from left to right; at the right, how many there are."""
+    """Draw the picks of each class, best first from left to right; at the right, how many there are."""
     index = torch.from_numpy(picks.index).to(picks.pool.data.device)
     x, y = picks.pool.data.x[index].cpu().numpy(), picks.pool.data.y[index].cpu().numpy()
     return sheet(x, y, picks.classes, title, "best first")
 
 
 def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, about: str) -> Figure:
-    """Images in a row a class.
+    """Draw images, a row for each class.
 
     Args:
         x: uint8 (n, c, h, w).
         y: int64 (n,), positions in ``classes``.
-        about: what stands below the title, before the words on the numbers at the right.
+        about: text below the title; an explanation of the numbers at the right follows it.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
     for i, label in enumerate(rows):
         for j, image in enumerate(x[y == label][:columns]):
             top, left = i * (high + gap), j * (wide + gap)
-            canvas[top : top + high, left : left + wide] = image.transpose(1, 2, 0)  # a grey one fills all three
+            canvas[top : top + high, left : left + wide] = image.transpose(1, 2, 0)  # a grey channel fills all three
     size = 0.42 if channels == 3 else 0.36
     figure = Figure(figsize=(columns * size + 2.2, len(rows) * size + 0.7), layout="constrained")
     ax = figure.subplots()
@@ -88,7 +88,7 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
 
 
 def scatter(picks: Picks, title: str) -> Figure:
-    """Candidates in grey, picks in the colour and the marker of their class, in the plane of most variance."""
+    """Draw candidates in grey, picks in the colour and the marker of their class, in the plane of most variance."""
     import seaborn as sns
     from matplotlib.figure import Figure
 
@@ -122,7 +122,7 @@ def scatter(picks: Picks, title: str) -> Figure:
 
 
 def _plane(picks: Picks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates and picks on the first two principal components, and their shares of the variance."""
+    """Project candidates and picks on the first two principal components; also return their shares of the variance."""
     from sklearn.decomposition import PCA
 
     x = picks.pool.data.x

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST = 12
-"""Heat maps in one figure; a figure of more could not be printed."""
+"""Most heat maps in one figure; a figure of more could not be printed."""
 
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """The figures for each scenario of a report: two, and one more where it says ``over``. Returns the files."""
+    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set; return the files."""
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
 
 
 def heatmaps(series: Sequence[Series], title: str) -> Figure:
-    """The accuracy matrix of each, mean over seeds: row = after experience, column = tested on."""
+    """Draw the accuracy matrix of each series, mean over seeds: row = after experience, column = tested on."""
     from matplotlib.figure import Figure
 
     wide = min(len(series), 3)
@@ -67,10 +67,10 @@ def heatmaps(series: Sequence[Series], title: str) -> Figure:
 
 
 def curves(series: Sequence[Series], title: str) -> Figure:
-    """Average accuracy over the experiences seen so far; band = 95 % t interval over three seeds or more.
+    """Draw average accuracy over the experiences seen so far; band: 95 % t interval, from three seeds on.
 
-    A panel a size of memory, with those that have none in each. What was tested only at the end (joint training) is a
-    horizontal line.
+    There is a panel for each size of memory; series without a memory are in each of them. A series that was tested
+    only at the end (joint training) is a horizontal line.
     """
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -94,12 +94,12 @@ def curves(series: Sequence[Series], title: str) -> Figure:
 
 
 def over(spec: ReportSpec, runs: pd.DataFrame, scenario: str) -> Figure:
-    """Final accuracy over what ``spec.over`` names, a line for each of the other labels; bar = 95 % t interval.
+    """Draw final accuracy over the label ``spec.over``, a line for each of the other labels; bar: 95 % t interval.
 
     The axis is logarithmic where the largest value is five times the smallest or more.
 
     Raises:
-        InputError: if the values are no numbers.
+        InputError: if the values of that label are no numbers.
     """
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ def over(spec: ReportSpec, runs: pd.DataFrame, scenario: str) -> Figure:
 
 
 def as_text(label: str) -> str:
-    """One line, for a font that has no glyph for control characters."""
+    """Replace control characters, for which a font has no glyph, by spaces."""
     return "".join(c if c.isprintable() else " " for c in label)
 
 

@@ -15,14 +15,14 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Friedman:
-    """Arms ranked in each block (a data set, a condition); rank 1 is the best, ties share their mean rank.
+    """Ranks of arms in each block (a data set, a condition); rank 1 is the best, ties share their mean rank.
 
     Attributes:
-        average: rank of each arm, mean over blocks; in the order of the arms given.
+        average: average rank of each arm over blocks, in the order of the arms given.
         statistic, p: Friedman's χ², corrected for ties, and its p.
         critical_difference: average ranks closer than this cannot be told apart, by Nemenyi's test at 5 %.
         p_pairs: Nemenyi's p of each pair, (k, k).
-        wins: blocks in which the arm of the row is strictly better than that of the column, (k, k).
+        wins: number of blocks in which the arm of the row is strictly better than that of the column, (k, k).
     """
 
     average: tuple[float, ...]
@@ -34,7 +34,7 @@ class Friedman:
 
 
 def friedman(scores: Sequence[Sequence[float]], *, higher_is_better: bool = True) -> Friedman:
-    """Do arms differ over blocks, and which?
+    """Test whether arms differ over blocks (Friedman), and which do (Nemenyi).
 
     CD = q_{0.05,k} / √2 · √(k(k+1) / (6N)), q of the studentised range with infinite degrees of freedom.
 
@@ -72,7 +72,7 @@ def friedman(scores: Sequence[Sequence[float]], *, higher_is_better: bool = True
 
 
 def cliques(average: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
-    """First and last arm of each bar of a critical-difference diagram, arms sorted by rank.
+    """Find the first and last arm of each bar of a critical-difference diagram, arms sorted by rank.
 
     A bar spans a longest run of arms whose ends are closer than the critical difference.
 
@@ -88,7 +88,7 @@ def cliques(average: Sequence[float], critical_difference: float) -> list[tuple[
 
 
 def kruskal(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Kruskal–Wallis: H and p of independent samples; (0, 1) if all values are the same, NaN below two samples."""
+    """Kruskal–Wallis test: H and p of independent samples; (0, 1) if all values are the same, NaN below two samples."""
     from scipy import stats
 
     groups = [g for g in map(finite, samples) if len(g)]

@@ -1,4 +1,4 @@
-"""The runs behind a page's numbers, packed: what many runs share is there once."""
+"""The runs behind a page's numbers, packed: a value that many runs share is there once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from clsim.reporting import searches
 
 
 def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """All that the page says of each run, as JSON.
+    """Pack all that the page shows of each run, for JSON.
 
     Args:
-        records: of the report's runs, in the order that cells count them in.
+        records: records of the report's runs, in the order in which cells count them.
         rows: fingerprint → the run's row of :func:`clsim.records.frame.frame`.
 
     Returns:
-        ``shared``: values by their number; ``runs``: one each, whose ``spec`` maps each key to the number of its
-        value, as do ``versions`` and ``environment``. Accuracies are whole ten-thousandths, null = not tested.
+        ``shared``: a list of values, which the runs name by their number in it; ``runs``: a dict for each run, in which
+        ``spec`` maps each key to the number of its value, and ``versions`` and ``environment`` are such numbers.
+        Accuracies are whole ten-thousandths, null = not tested.
     """
     numbers: dict[str, int] = {}
 
@@ -60,7 +61,7 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
 
 
 def title(record: Mapping[str, Any]) -> str:
-    """A run in one line."""
+    """Name a run in one line."""
     spec = record["spec"]
     memory = spec["memory"]
     kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory_size(spec)}"]
@@ -68,7 +69,7 @@ def title(record: Mapping[str, Any]) -> str:
 
 
 def commands(lines: Iterable[str]) -> list[str]:
-    """The commands of all runs, those that differ in the seed alone as one.
+    """List the commands of all runs; those that differ in the seed alone become one.
 
     >>> commands(["clsim run --strategy er --seed 1", "clsim run --strategy er --seed 0", "", "clsim study x.toml"])
     ['clsim run --strategy er --seed 0 --seed 1', 'clsim study x.toml']

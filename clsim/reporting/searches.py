@@ -1,4 +1,4 @@
-"""What a controller tried and what it chose, for people."""
+"""The searches of a controller, for people: what it tried and what it chose."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _MARKS = {
     "last": (" ✗ kept: no decay is left", "yellow"),
     "kept": (" ✓", "green"),
 }
-"""What stands behind an attempt's accuracy, and its look."""
+"""Decision → the mark behind an attempt's accuracy, and its style."""
 
 
 def searches(record: Mapping[str, Any]) -> list[Search]:
-    """Those of a record, which may have none."""
+    """Read the searches of a record; empty if it has none."""
     return [read_search(found, "searches") for found in record.get("searches", ())]
 
 
 def trial(tried: Trial | Attempt) -> str:
-    """What is trained, in a few words."""
+    """Say in a few words what is trained."""
     return f"{_trained(tried)} · lr {tried.lr:g}"
 
 
 def glance(search: Search, heading: str) -> list[tuple[str, str, Text]]:
-    """A search in three lines: the rates, what is needed, and the trade-offs until one reached it.
+    """Show a search in three lines: learning rates, the accuracy needed, and the trade-offs until one reached it.
 
     Args:
-        heading: says which experience.
+        heading: text that says which experience it is.
     """
     rates = [a for a in search.attempts if a.phase == "plasticity"]
     others = [a for a in search.attempts if a.phase != "plasticity"]
@@ -60,7 +60,7 @@ def glance(search: Search, heading: str) -> list[tuple[str, str, Text]]:
 
 
 def chosen(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> list[Listing]:
-    """What the controllers of a report's runs chose, a line a row of its tables; nothing where there was none.
+    """List what the controllers of a report's runs chose, a line for each row of its tables; empty if no run has one.
 
     Args:
         runs: the :func:`clsim.records.frame.frame` of the records.
@@ -91,13 +91,13 @@ def chosen(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, 
         lines.append(Line([str(label) for label in key], entries))
     heads = ("learning rate", "trade-off", "margin kept", "trainings a task", "time on other trainings")
     lines.sort(key=lambda line: list(line.labels))
-    notes = ["Learning rates and trade-offs task by task: the median over seeds, of two the lower."]
+    notes = ["Learning rates and trade-offs task by task: the median over seeds, of two middle ones the lower."]
     notes += ["Margin kept: searches that ended with an accuracy within the margin of the best fine-tuning."]
     return [Listing("What the controller chose", names, [(head,) for head in heads], lines, notes)] if lines else []
 
 
 def _medians(tasks: Sequence[Sequence[Search]], name: str = "") -> str:
-    """Task by task, of a trade-off or else of the learning rate."""
+    """Write medians over seeds, task by task: of the trade-off ``name``, or of the learning rate if it is empty."""
     if not all(tasks):
         return "–"
     each = ([s.kept.values.get(name, 0) if name else s.kept.lr for s in seeds] for seeds in tasks)
@@ -105,7 +105,7 @@ def _medians(tasks: Sequence[Sequence[Search]], name: str = "") -> str:
 
 
 def summary(found: Sequence[Search]) -> Table:
-    """A row an experience: what was chosen, and what it took. Accuracies are those of the validation part."""
+    """Make a table of searches, a row for each: what was chosen, what it took; accuracies are on validation parts."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in ("task", "lr", "fine-tuned", "needed"):
         table.add_column(name, justify="right")
@@ -133,11 +133,11 @@ def summary(found: Sequence[Search]) -> Table:
 
 
 ROW = ("task", "trained", "lr", "reached", "needed", "decision", "steps", "seconds")
-"""What :func:`rows` says of an attempt."""
+"""Headings of :func:`rows`."""
 
 
 def rows(record: Mapping[str, Any]) -> list[list[str]]:
-    """Every attempt of a record, in words and numbers."""
+    """List every attempt of a record, as text under the headings :data:`ROW`."""
     return [
         [
             str(search.experience + 1),
@@ -155,7 +155,7 @@ def rows(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def trace(record: Mapping[str, Any]) -> Table:
-    """Every attempt of every experience."""
+    """Make a table of every attempt of every experience."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in ROW:
         words = name in ("trained", "decision")
@@ -171,7 +171,7 @@ def trace(record: Mapping[str, Any]) -> Table:
 
 
 def _best(search: Search) -> Attempt | None:
-    """The fine-tuning whose rate was taken."""
+    """Find the fine-tuning whose learning rate was taken."""
     return next((a for a in search.attempts if a.phase == "plasticity" and a.accuracy == search.best), None)
 
 

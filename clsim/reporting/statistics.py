@@ -1,7 +1,8 @@
-"""Statistics over seeds, thin over scipy.
+"""Statistics over seeds, mostly by scipy.
 
-Values that are not finite are left out. What a sample cannot tell is NaN, never a warning: below :data:`FEWEST` seeds
-there is no interval and no test; where nothing varies, an interval is a point and a test is certain.
+Values that are not finite are left out. A result that a sample is too small for is NaN, without a warning: below
+:data:`FEWEST` seeds there is no interval and no test. If nothing varies, an interval is a point, and
+the p of a t test is 0 or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 FEWEST = 3
-"""Seeds for an interval or a test. Two would give an interval of ± 9 standard deviations' worth."""
+"""Fewest seeds for an interval or a test. With two, an interval would be ± 9 standard deviations."""
 
 ALPHA = 0.05
 """The level of every test, and of the family of tests that Holm's correction covers."""
@@ -25,7 +26,7 @@ ROUND_OFF = 1e-12
 """A spread below this share of the largest value is round-off: nothing varies."""
 
 Values = Sequence[float] | np.ndarray
-"""One number a seed."""
+"""One number for each seed."""
 
 Bounds = tuple[float, float]
 """The lower and the upper end of an interval; NaN where none can be given."""
@@ -33,16 +34,16 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Paired:
-    """Two arms on the same seeds.
+    """The comparison of two arms on the same seeds.
 
     Attributes:
-        n: common seeds.
+        n: number of common seeds.
         difference: mean of a − b; NaN without a common seed.
         deviation: standard deviation of a − b.
         low, high: the t interval of the difference.
-        p: of the paired t test, two-sided.
-        p_wilcoxon: of the signed-rank test, two-sided; at best 2^(1−n), so never below 5 % with fewer than six seeds.
-        above, below: seeds on which a is above b, and below it.
+        p: p of the paired t test, two-sided.
+        p_wilcoxon: p of the signed-rank test, two-sided; at least 2^(1−n), so not below 5 % with fewer than six seeds.
+        above, below: number of seeds on which a is above b, and below it.
     """
 
     n: int
@@ -67,14 +68,14 @@ def half_width(values: Values, confidence: float = 0.95) -> float:
         return math.nan
     if constant(sample):
         return 0.0
-    from scipy import special  # scipy.stats has the same behind an import of half a second
+    from scipy import special  # scipy.stats has the same, but takes half a second to import
 
     quantile = special.stdtrit(len(sample) - 1, 0.5 + confidence / 2)
     return float(quantile * np.std(sample, ddof=1) / math.sqrt(len(sample)))
 
 
 def standard_deviation(values: Values) -> float:
-    """Of the sample: √(Σ (x − mean)² / (n − 1)). NaN for fewer than two values."""
+    """Standard deviation of the sample: √(Σ (x − mean)² / (n − 1)). NaN for fewer than two values."""
     sample = finite(values)
     if len(sample) < 2:
         return math.nan
@@ -95,7 +96,7 @@ def bootstrap_interval(
     method: Literal["BCa", "percentile"] = "BCa",
     resamples: int = 9999,
 ) -> Bounds:
-    """Of the mean, by resampling the seeds. With a handful of seeds it is narrower than it should be: prefer t.
+    """Interval of the mean, by resampling the seeds. With few seeds it is too narrow: prefer :func:`t_interval`.
 
     Source: Efron, Better Bootstrap Confidence Intervals (JASA 1987), for BCa.
     """
@@ -134,12 +135,12 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
 
 
 def paired_t(a: Sequence[float], b: Sequence[float]) -> float:
-    """p of :func:`paired` alone."""
+    """p of the paired t test, as in :func:`paired`."""
     return _t_test(_differences(a, b))
 
 
 def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
-    """a − b where both are finite; what is only round-off is zero, and a spread that is only round-off is none."""
+    """a − b where both are finite; differences that are zero, or all equal, up to round-off are made so exactly."""
     left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     both = np.isfinite(left) & np.isfinite(right)
     left, right = left[both], right[both]
@@ -150,7 +151,7 @@ def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
 
 
 def _t_test(d: np.ndarray) -> float:
-    """Two-sided p of a mean of zero: 2 · F_{n−1}(−|t|), t = mean · √n / s."""
+    """Two-sided p of the hypothesis that the mean is zero: 2 · F_{n−1}(−|t|), t = mean · √n / s."""
     if len(d) < FEWEST:
         return math.nan
     if constant(d):
@@ -161,7 +162,7 @@ def _t_test(d: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values, so that the chance of any false finding in the family stays below the level.
+    """Adjust p values so that the chance of any false finding in the family stays below the level.
 
     p̃_(i) = max_{j≤i} min(1, (m − j + 1) · p_(j)) over the sorted p values; NaN is no member of the family.
 
@@ -185,7 +186,7 @@ def power(n: int, difference: float, deviation: float, level: float = ALPHA) -> 
 
     shift = abs(difference) / deviation * math.sqrt(n)
     limit = special.stdtrit(n - 1, 1 - level / 2)
-    if shift > 20:  # beyond what the noncentral t can be computed for: only the deviation is still uncertain
+    if shift > 20:  # the noncentral t cannot be computed here: only the deviation is still uncertain
         return float(special.chdtr(n - 1, (n - 1) * (shift / limit) ** 2))
     return float(1 - special.nctdtr(n - 1, shift, limit) + special.nctdtr(n - 1, shift, -limit))
 
@@ -197,8 +198,8 @@ def seeds_needed(
 
     Args:
         deviation: standard deviation of the differences by seed.
-        power_: the chance to find it.
-        most: None if more than this are needed, as for a difference of zero.
+        power_: chance to find the difference (default 0.8).
+        most: most seeds; the result is None if more are needed, as for a difference of zero.
 
     >>> seeds_needed(0.5, 1.0)
     34
@@ -225,13 +226,13 @@ def finite(values: Values) -> np.ndarray:
 
 
 def constant(sample: np.ndarray) -> bool:
-    """Is the spread zero, or round-off?"""
+    """Tell whether the spread is zero, or only round-off."""
     return bool(np.ptp(sample) <= ROUND_OFF * np.abs(sample).max())
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Degenerate samples are answered by us; scipy need not warn of them."""
+    """Silence scipy's warnings about degenerate samples, whose results are set here."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield

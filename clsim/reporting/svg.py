@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#101418", "#c9cdd2"
-"""What figures draw axes and text with, and grids: exact colours, so that the page can exchange them."""
+"""Colours of axes and text, and of grids; exact ones, so that the page can replace them."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -38,7 +38,7 @@ STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-"""Matplotlib's settings for figures of a page; to be in force while they are drawn, too."""
+"""Matplotlib's settings for figures of a page; they must be in force while figures are drawn, too."""
 
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"font: (\S+ )*?([\d.]+px)[^;]*")
@@ -46,11 +46,11 @@ _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
 def inline(figure: Figure, name: str, title: str) -> Markup:
-    """The figure as an ``<svg>`` element.
+    """Write the figure as an ``<svg>`` element.
 
     Args:
-        name: of ASCII letters, digits and dashes; unique in its page, as the identifiers of the SVG begin with it.
-        title: what a screen reader says.
+        name: the beginning of all identifiers in the SVG: ASCII letters, digits and dashes; unique in its page.
+        title: text for screen readers.
     """
     import matplotlib
 
@@ -75,7 +75,7 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
 
 
 def _tidy(element: ElementTree.Element, name: str) -> None:
-    """Short numbers, colours by variable, identifiers of this figure alone, the page's own font."""
+    """Shorten numbers, put variables for colours, make identifiers unique in the page, leave the font to the page."""
     attributes = element.attrib
     if _LINK in attributes:
         attributes["href"] = attributes.pop(_LINK)
@@ -96,7 +96,7 @@ def _tidy(element: ElementTree.Element, name: str) -> None:
 
 
 def themed(style: str) -> str:
-    """With the page's variables in the place of colours."""
+    """Put the page's variables in the place of colours."""
     for i, color in enumerate(COLORS):
         style = style.replace(color, f"var(--series-{i})")
     return style.replace(INK, "var(--ink)").replace(FAINT, "var(--grid)")

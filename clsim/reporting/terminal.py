@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run for people: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def watched(
 
 
 class Terminal:
-    """Watches one run. Final. A context manager; see :class:`clsim.training.progress.Progress`.
+    """Progress of one run on a console. Final. A context manager; see :class:`clsim.training.progress.Progress`.
 
     Args:
-        title: of the run.
-        console: where to write; a bar if it is a terminal, else a line an experience.
+        title: title of the run.
+        console: console to write to: a bar if it is a terminal, else a line for each experience.
     """
 
     def __init__(self, title: str, console: Console) -> None:
@@ -79,7 +79,7 @@ class Terminal:
         self._bar.stop()
 
     def experience(self, position: int, total: int, images: int) -> None:
-        """The bar spans the whole stream, as if every experience were as long as this one."""
+        """Begin an experience; the bar spans the whole stream, as if every experience were as long as this one."""
         self._position, self._length, self._span = position, total, images
         self._started, self._images, self._pending = time.perf_counter(), 0, 0
         self._bar.update(
@@ -90,13 +90,13 @@ class Terminal:
         )
 
     def trial(self, trial: Trial) -> None:
-        """The bar goes back to where the experience began."""
+        """Move the bar back to where the experience began."""
         what = f"experience {self._position + 1}/{self._length} · {searches.trial(trial)}"
         self._pending = 0
         self._bar.update(self._task, description=what, completed=self._span * self._position)
 
     def step(self, images: int) -> None:
-        """Counts; the bar is moved a few times a second at most."""
+        """Count images; the bar moves a few times a second at most."""
         self._images += images
         self._pending += images
         now = time.perf_counter()
@@ -106,7 +106,7 @@ class Terminal:
             self._shown, self._pending = now, 0
 
     def searched(self, search: Search) -> None:
-        """The search and what it chose, in three lines."""
+        """Print the search and what it chose, in three lines."""
         glance = searches.glance(search, f"experience {self._position + 1}/{self._length}")
         if self._console.is_terminal:
             grid = Table.grid(padding=(0, 2))
@@ -121,7 +121,7 @@ class Terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """The average accuracy over the experiences seen so far."""
+        """Show the average accuracy over the experiences seen so far."""
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
         mean = f"accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
         self._bar.update(self._task, accuracy=mean)

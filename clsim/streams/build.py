@@ -1,4 +1,4 @@
-"""From a data set to a stream: which samples belong to which experience, and which task comes when.
+"""Build a stream from a data set: which samples belong to which experience, and in which order the tasks come.
 
 Avalanche divides the classes; the samples themselves are gathered later, by index.
 """
@@ -36,11 +36,13 @@ def build(
     labels: LabelsSpec | None = None,
     foreign: np.ndarray | None = None,
 ) -> Stream:
-    """The stream of a data set.
+    """Build the stream of a data set.
 
     Args:
+        difficulty: a joint model's accuracy on each task, in the order of ``tasks = "given"``; needed for the orders
+            ``easy-first`` and ``hard-first`` alone.
+        labels: which labels are revealed; None: all.
         foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
-        difficulty: a joint model's accuracy on each task, in the order that ``given`` has; for the orders by it.
 
     Raises:
         InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
@@ -84,7 +86,7 @@ def build(
 
 
 def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | None] | None) -> list[int]:
-    """Which task comes first, second …: its place in the given order. Equally easy ones stay in that order.
+    """Order the tasks, as places in the given order; equally easy tasks keep that order.
 
     >>> order_of_tasks(StreamSpec(experiences=3, tasks="hard-first"), 0, [0.9, 0.5, 0.9])
     [1, 0, 2]
@@ -92,7 +94,7 @@ def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | Non
     Source: De Lange et al., A Continual Learning Survey (TPAMI 2021), its experiments on the order of tasks.
 
     Raises:
-        InputError: if the order follows accuracies, and there is not one a task.
+        InputError: if the order follows accuracies, and there is not one for each task.
     """
     if spec.tasks == "seeded":
         return torch.randperm(spec.experiences, generator=generator(seed, "task order")).tolist()
@@ -109,7 +111,7 @@ def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | Non
 
 
 def _whole_sets(dataset: Dataset, spec: StreamSpec) -> StreamSpec:
-    """An experience a data set of a sequence."""
+    """Make each data set of a sequence an experience."""
     if not dataset.groups:
         found = f"'sequence' with the data set {dataset.name!r}"
         raise InputError(f"stream.kind: found {found}, allowed: data.dataset = 'sequence'")
@@ -160,7 +162,7 @@ def _split(
 
 
 def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
-    """Can so many classes be divided as the spec asks?"""
+    """Refuse a number of classes (``labels``) that cannot be divided as the spec asks."""
     found, first = f"stream.experiences: found {spec.experiences}", spec.first
     rest, others = (labels - first, spec.experiences - 1) if first else (labels, spec.experiences)
     if spec.sizes:
@@ -177,7 +179,7 @@ def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
 
 
 def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part], list[Part]]:
-    """The whole data set in every experience, permuted or rotated; the first one as it is."""
+    """Put the whole data set into every experience, permuted or rotated; into the first one, as it is."""
     shape = dataset.train_x.shape[1:]
     if spec.kind == "rotated" and len(shape) != 3:
         raise InputError("stream.kind: found 'rotated' with a data set of vectors, allowed: images")
@@ -194,12 +196,12 @@ def _changed(dataset: Dataset, spec: StreamSpec, seed: int) -> tuple[list[Part],
 
 
 def permutation(order: Tensor) -> Change:
-    """Pixels (of all channels) in another order. Source: Goodfellow et al. (2013), permuted MNIST."""
+    """Make a change that reorders the pixels of all channels. Source: Goodfellow et al. (2013), permuted MNIST."""
     return lambda x: x.flatten(1)[:, order].view_as(x)
 
 
 def rotation(degrees: float) -> Change:
-    """Images (n, c, h, w) turned counter-clockwise about their centre, bilinear, black outside.
+    """Make a change that turns images (n, c, h, w) counter-clockwise about their centre, bilinear, black outside.
 
     Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), MNIST rotations.
     """
@@ -216,7 +218,7 @@ def rotation(degrees: float) -> Change:
 
 
 class _Labels(torch.utils.data.Dataset):
-    """All that Avalanche needs to divide a data set: its labels."""
+    """The labels of a data set, all that Avalanche needs to divide it."""
 
     def __init__(self, y: np.ndarray) -> None:
         self.targets = y.tolist()

@@ -19,7 +19,9 @@ from clsim.streams.part import Change, Part
 def known_rows(
     parts: Sequence[Part], spec: StreamSpec, seed: int, labels: LabelsSpec | None
 ) -> list[np.ndarray] | None:
-    """The rows of each part that are labelled; None: all. What is held out for validation is not among them.
+    """Draw a mask of the labelled rows of each part; None means that all are labelled.
+
+    Rows that are held out for validation are not among them.
 
     Raises:
         InputError: see :func:`revealed`.
@@ -37,14 +39,14 @@ def known_rows(
 
 
 def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np.ndarray, change: Change) -> list[Part]:
-    """Foreign samples for the unlabelled part of each experience, their label −1: each in one experience alone.
+    """Deal foreign samples, with label −1, to the unlabelled parts of the experiences: each sample to one at most.
 
     Args:
-        images: (n, \\*shape), to be dealt from.
-        change: what makes them fit the stream's shape; then comes what is done to the experience's own.
+        images: the foreign samples, (n, \\*shape).
+        change: makes them fit the stream's shape; the change of the experience's own samples is applied after it.
 
     Raises:
-        InputError: if there are too few.
+        InputError: if there are too few foreign samples.
     """
     counts = [round(spec.foreign_share * len(part.rows)) for part in parts]
     if sum(counts) > len(images):
@@ -66,17 +68,17 @@ def _in_turn(first: Change, second: Change | None, x: Tensor) -> Tensor:
 
 
 def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.ndarray]:
-    """The rows whose labels are known, of each experience.
+    """Draw the rows of each experience whose labels are known.
 
-    A class (in a stream that repeats its classes: a class of an experience) draws its labelled samples from a
-    generator of its own, so that neither the strategy nor anything else of a run moves them. A count in all is divided
-    evenly; where that leaves a rest, earlier classes have one more.
+    Each class of each experience draws its labelled samples from a generator of its own, so that neither the strategy
+    nor anything else of a run changes them. ``count`` labels in all are divided evenly; if that leaves a remainder,
+    earlier classes have one more.
 
     Args:
         y: int64 (n_i,), the labels of each experience's training samples.
 
     Returns:
-        bool (n_i,) each.
+        A mask for each experience, bool (n_i,).
 
     Raises:
         InputError: if a class would have no labelled sample, or has fewer samples than are to be labelled.
@@ -103,7 +105,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
         if count > len(rows):
             raise InputError(
                 f"labels: {count} samples of class {label} are to be labelled, but experience {i + 1} has "
-                f"{len(rows)}; allowed: as many or fewer"
+                f"{len(rows)}; allowed: {len(rows)} or fewer"
             )
         order = torch.randperm(len(rows), generator=generator(seed, f"labels {i} {label}")).numpy()
         masks[i][rows[order[:count]]] = True
@@ -111,7 +113,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
 
 
 def stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
-    """A boolean mask of held-out rows: ``share`` of each class, rounded; at least one sample is left."""
+    """Draw a boolean mask of held-out rows: ``share`` of each class, rounded; at least one of each is not held out."""
     chosen = np.zeros(len(y), dtype=bool)
     for label in np.unique(y) if share else ():
         rows = np.flatnonzero(y == label)

@@ -20,9 +20,9 @@ class Part:
 
     Attributes:
         x: the whole data set's array (uint8 images or float32 vectors), shared by all parts.
-        rows: int64, those of this part.
-        y: int64, their labels in the stream.
-        change: what is done to the images (a permutation, a rotation); None leaves them.
+        rows: positions of this part's samples in ``x``, int64 (n,).
+        y: labels of these samples in the stream, int64 (n,).
+        change: what is done to the samples (a permutation, a rotation); None leaves them as they are.
     """
 
     x: np.ndarray
@@ -31,11 +31,20 @@ class Part:
     change: Change | None = None
 
     def of(self, rows: np.ndarray) -> Part:
-        """Some of it: a mask, or positions."""
+        """Take some of the samples.
+
+        Args:
+            rows: a boolean mask, or positions.
+        """
         return replace(self, rows=self.rows[rows], y=self.y[rows])
 
     def gather(self, task: int, device: torch.device, keys: Tensor) -> Exemplars:
-        """As tensors on ``device``."""
+        """Copy the samples to tensors on ``device``.
+
+        Args:
+            task: the number that all samples get as their task.
+            keys: the random key of each sample, (n,).
+        """
         x = torch.from_numpy(self.x[self.rows])
         n = len(self.rows)
         return Exemplars(
