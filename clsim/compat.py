@@ -12,7 +12,7 @@ from typing import Any
 if sys.version_info >= (3, 11):
     import tomllib as tomllib
 else:
-    pass  # the same, before it was in the standard library
+    import tomli as tomllib
 
 _kept: list[Any] = []  # kept alive: a library that is garbage-collected takes its operators with it
 

@@ -18,7 +18,7 @@ from clsim.spec import registry
 from clsim.spec.components import COMPONENTS
 from clsim.spec.options import bind, groups_of, options_of
 from clsim.spec.resolve import resolve
-from clsim.training.controller import stability
+from clsim.training.stability_decay import stability
 
 EVERY = [(kind, name) for kind, names in COMPONENTS.items() for name in names]
 
