@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib as tomllib
-else:
-    import tomli as tomllib
+tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+"""The standard library's reader of TOML; before Python 3.11, the package that it comes from."""
 
 _kept: list[Any] = []  # kept alive: a library that is garbage-collected takes its operators with it
 
