@@ -58,7 +58,7 @@ def labels(given: Any, n: int, where: str = "labels") -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(f"{name}: found {_kind(array)}, allowed: whole numbers (n,)")
     if len(array) != n:
-        raise InputError(f"{name}: found {len(array)} labels for {n} samples, allowed: one for each")
+        raise InputError(f"{name}: found {len(array)} labels of {n} samples, allowed: one for each")
     if array.min() < -1 or array.max() >= 2**63:
         raise InputError(f"{name}: found {array.min()} to {array.max()}, allowed: 0 to 2^63 − 1, or −1 for no label")
     return array.astype(np.int64)
