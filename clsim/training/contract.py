@@ -224,6 +224,8 @@ class Batch:
         weight: float32 (n,); None: all weigh the same.
         soft: float32 (n, classes), what memory holds beside the label (logits, or soft labels); NaN rows where there is
             none; or None.
+        among: bool (n, classes), the classes that the cross-entropy of each sample ranges over, of those that its task
+            has; None: all. See :data:`clsim.objectives.among.Among`.
     """
 
     x: Tensor
@@ -232,6 +234,7 @@ class Batch:
     new: int
     weight: Tensor | None = None
     soft: Tensor | None = None
+    among: Tensor | None = None
 
 
 class Objective(ABC):
