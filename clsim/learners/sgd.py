@@ -13,7 +13,7 @@ from clsim.errors import InputError
 from clsim.models import optimizers
 from clsim.models.nets import Net
 from clsim.objectives.among import Among, Classes
-from clsim.pool.exemplars import Exemplars, batch_count, joint_weight
+from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
@@ -56,11 +56,9 @@ class Sgd(Learner):
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
-        training = self.setup.spec.training
         self.objective.begin(experience)
         self._classes.begin(experience)
-        batches = batch_count(len(experience.train), training.batch_size)
-        self.schedule(batches * training.epochs * training.passes)
+        self.schedule(self.setup.steps(experience.train))
 
     def schedule(self, steps: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps."""

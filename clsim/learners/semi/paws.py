@@ -18,7 +18,7 @@ from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
 from clsim.objectives import soft_neighbours
 from clsim.objectives.among import Classes, narrowed
-from clsim.pool.exemplars import Exemplars, batch_count, concatenate
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
 from clsim.training.contract import Learner, Readout, Setup, Terms
@@ -113,7 +113,7 @@ class SoftNeighbours(Learner):
 
     def begin(self, experience: Experience) -> None:
         """Keep the net as it is for the distillation; a fresh schedule."""
-        setup, training = self.setup, self.setup.spec.training
+        setup = self.setup
         self._labelled.begin(experience)
         self._among.begin(experience)
         self._classes = {
@@ -124,8 +124,7 @@ class SoftNeighbours(Learner):
         self._old = None
         if self._distillation and self._labelled.past is not None:
             self._old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
-        steps = batch_count(len(self.incoming(experience)), training.batch_size) * training.epochs * training.passes
-        self._sgd.schedule(steps)
+        self._sgd.schedule(setup.steps(self.incoming(experience)))
         for module in (setup.net, self._projection):
             module.train()
             if self._views.freeze_norm and self._experiences:

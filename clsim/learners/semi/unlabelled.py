@@ -20,7 +20,7 @@ from clsim.models.nets import Net, evaluating
 from clsim.objectives.among import Classes, narrowed
 from clsim.objectives.guesses import soft_cross_entropy
 from clsim.objectives.replay import by_origin
-from clsim.pool.exemplars import Exemplars, batch_count, concatenate
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Setup, Terms
 
@@ -136,11 +136,9 @@ class SemiSgd(Learner):
 
     def begin(self, experience: Experience) -> None:
         """A fresh schedule."""
-        training = self.setup.spec.training
         self._labelled.begin(experience)
         self._classes.begin(experience)
-        batches = batch_count(len(self.incoming(experience)), training.batch_size)
-        self._step, self._steps = 0, batches * training.epochs * training.passes
+        self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
         self._sgd.schedule(self._steps)
         for module in (self.setup.net, self._beside):
             module.train()
