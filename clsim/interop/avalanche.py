@@ -73,6 +73,8 @@ class AvalancheLearner(Learner):
         training = setup.spec.training
         if training.passes != 1 or len(setup.memory.exemplars or ()):
             raise InputError(f"training.passes: found {training.passes} with an Avalanche strategy, allowed: 1")
+        if training.steps:
+            raise InputError(f"training.steps: found {training.steps} with an Avalanche strategy, allowed: 0")
         super().__init__(setup)
         self._past: list[Any] = []
         with without_warnings():

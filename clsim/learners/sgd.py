@@ -12,7 +12,8 @@ from torch import nn
 from clsim.errors import InputError
 from clsim.models import optimizers
 from clsim.models.nets import Net
-from clsim.pool.exemplars import Exemplars, batch_count, joint_weight
+from clsim.objectives.among import Among, Classes
+from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
@@ -29,26 +30,35 @@ class Sgd(Learner):
 
     Args:
         setup: net, memory, transform, generators.
-        beside: a further module that learns along, such as a projection head.
         objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
             net and batch, or a class built with the setup); or, from Python, any of these itself.
+        among: which classes the cross-entropy of a new sample ranges over: ``all``, those ``seen`` so far, those of the
+            ``experience``, or those of the ``batch``; see :data:`clsim.objectives.among.Among`.
+        beside: a further module that learns along, such as a projection head.
     """
 
-    def __init__(self, setup: Setup, *, objective: str | Loss = "replay", beside: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        objective: str | Loss = "replay",
+        among: Among = "all",
+        beside: nn.Module | None = None,
+    ) -> None:
         super().__init__(setup)
         self.net: Net = setup.net
         self._beside = nn.Sequential() if beside is None else beside
         self._parameters = [*self.net.parameters(), *self._beside.parameters()]
         self.optimizer = self._fresh_optimizer()
+        self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
         self._step = self._steps = 0
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
-        training = self.setup.spec.training
         self.objective.begin(experience)
-        batches = batch_count(len(experience.train), training.batch_size)
-        self.schedule(batches * training.epochs * training.passes)
+        self._classes.begin(experience)
+        self.schedule(self.setup.steps(experience.train))
 
     def schedule(self, steps: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps."""
@@ -111,12 +121,13 @@ class Sgd(Learner):
         return self.objective.remember(samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and statistics of the net, the optimizer's state, the objective's."""
+        """The net, the optimizer, the objective, what learns along, and the classes seen, if they count."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
             **({"beside": beside} if (beside := self._beside.state_dict()) else {}),
+            **({} if self._classes.among == "all" else {"seen": self._classes.seen}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -124,6 +135,8 @@ class Sgd(Learner):
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
         self._beside.load_state_dict(state.get("beside", {}))
+        if self._classes.among != "all":
+            self._classes.seen.copy_(state["seen"])
 
     def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
         """Augment new and replayed samples in one go."""
@@ -133,7 +146,8 @@ class Sgd(Learner):
             weight = joint_weight([new, old])
             if old.soft is not None:
                 soft = torch.cat([old.soft.new_full((len(new), old.soft.shape[1]), torch.nan), old.soft])
-        return Batch(self.setup.transform.train(x, self.setup.randomness.augment), y, task, len(new), weight, soft)
+        x = self.setup.transform.train(x, self.setup.randomness.augment)
+        return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)))
 
 
 def _built(objective: str | Loss, setup: Setup) -> Objective:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.errors import InputError
 from clsim.models.nets import Net
+from clsim.objectives.among import Among, Classes, narrowed
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Objective, Setup, Terms
 
@@ -24,50 +23,39 @@ class AsymmetricCrossEntropy(Objective):
 
     Args:
         setup: the net.
-        classes: what C_now is: of the ``batch``, as in the paper, or of the ``experience``.
+        classes: what C_now is, see :data:`~clsim.objectives.among.Among`; that of the ``batch``, as in the paper. With
+            ``all``, C_seen is all classes too.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
     (ICLR 2022), ER-ACE.
     """
 
-    def __init__(self, setup: Setup, *, classes: Literal["batch", "experience"] = "batch") -> None:
-        if classes not in ("batch", "experience"):
-            raise InputError(f"er-ace: classes: found {classes!r}, allowed: batch, experience")
-        self._classes = classes
-        self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
-        self._experience = torch.zeros_like(self._seen)
+    def __init__(self, setup: Setup, *, classes: Among = "batch") -> None:
+        self._classes = Classes(setup, classes, "er-ace: classes")
 
     def begin(self, experience: Experience) -> None:
-        """Its classes, for ``classes = "experience"``."""
-        self._experience = torch.zeros_like(self._seen)
-        self._experience[list(experience.classes)] = True
-        if self._classes == "experience":
-            self._seen |= self._experience
+        self._classes.begin(experience)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """``new`` and, with exemplars, ``memory``."""
         n, new = len(batch.y), batch.new
-        self._seen[batch.y] = True
+        self._classes.see(batch.y)
         out = net(batch.x, batch.task)
         weight = out.new_ones(n) if batch.weight is None else batch.weight
-        now = self._experience
-        if self._classes == "batch":
-            now = torch.zeros_like(self._seen)
-            now[batch.y[:new]] = True
-        terms = {"new": _over(now, out[:new], batch.y[:new], weight[:new])}
+        terms = {"new": _over(self._classes.of_new(batch.y[:new]), out[:new], batch.y[:new], weight[:new])}
         if new < n:
-            terms["memory"] = _over(self._seen, out[new:], batch.y[new:], weight[new:])
+            terms["memory"] = _over(self._classes.of_old(), out[new:], batch.y[new:], weight[new:])
         return terms
 
     def state_dict(self) -> dict[str, Any]:
         """The classes seen so far, bool (classes,)."""
-        return {"seen": self._seen.clone()}
+        return {"seen": self._classes.seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._seen = state["seen"].to(self._seen.device, copy=True)
+        self._classes.seen = state["seen"].to(self._classes.seen.device, copy=True)
 
 
 def _over(classes: Tensor, logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """The weighted mean cross-entropy with a softmax over some classes alone."""
-    losses = F.cross_entropy(logits.masked_fill(~classes, -torch.inf), y, reduction="none")
+    losses = F.cross_entropy(narrowed(logits, classes), y, reduction="none")
     return (losses * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net
-from clsim.objectives.replay import by_origin
+from clsim.objectives.among import members
+from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Objective, Setup, Terms
@@ -103,18 +104,17 @@ class Proportional(Objective):
 
     def begin(self, experience: Experience) -> None:
         """How old and new classes weigh."""
-        self._old = self._teacher.classes.clone()
-        self._old[list(experience.classes)] = False
+        self._old = self._teacher.classes & ~members(experience.classes, self._old)
         old = len(self._old.nonzero())
         self._share = old / (old + len(experience.classes))
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
         features = net.features(batch.x)
-        losses = F.cross_entropy(net.logits(features, batch.task), batch.y, reduction="none")
+        by_label = cross_entropy(net.logits(features, batch.task), batch)
         if not self._share:
-            return by_origin(losses, batch)
-        terms = {name: (1 - self._share) * term for name, term in by_origin(losses, batch).items()}
+            return by_label
+        terms = {name: (1 - self._share) * term for name, term in by_label.items()}
         target = self.correction(self._teacher.logits(batch.x))
         gap = divergence(net.head(features).float(), target, self._old, self._temperature)
         terms["distillation"] = self._share * torch.stack(list(by_origin(gap, batch).values())).sum()

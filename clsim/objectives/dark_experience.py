@@ -7,10 +7,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
+from clsim.objectives.replay import losses
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Objective, Setup, Terms
@@ -60,8 +60,8 @@ class Dark(Objective):
         finite = out.masked_fill(~net.visible[batch.task], 0.0)
         self._logits = finite[:new].detach()
         weight = out.new_ones(n) if batch.weight is None else batch.weight
-        losses = F.cross_entropy(out, batch.y, reduction="none")
-        terms = {"new": _mean(losses[:new], weight[:new])}
+        by_label = losses(out, batch)
+        terms = {"new": _mean(by_label[:new], weight[:new])}
         if new == n:
             return terms
         old = weight[new:]
@@ -73,7 +73,7 @@ class Dark(Objective):
             distance = gap.square().sum(1) / visible.sum(1)
             terms["logits"] = self._alpha * _mean(distance, old * stored)
         if self._beta:
-            terms["memory"] = self._beta * _mean(losses[new:], old * ~stored)
+            terms["memory"] = self._beta * _mean(by_label[new:], old * ~stored)
         return terms
 
     def finish(self, experience: Experience) -> None:

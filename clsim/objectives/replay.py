@@ -6,14 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.models.nets import Net
+from clsim.objectives.among import narrowed
 from clsim.training.contract import Batch
 
 
 def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
     """The weighted mean of the cross-entropy over new ∪ memory, as two terms.
 
-    L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i. New and replayed samples pass through the net together, so that batch
-    norm sees both. Without a memory it is plain cross-entropy.
+    L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i, each over the classes ``batch.among``. New and replayed samples pass
+    through the net together, so that batch norm sees both. Without a memory it is plain cross-entropy.
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
@@ -22,7 +23,12 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
 
 def cross_entropy(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The terms of :func:`replay` from the batch's logits, where an objective needs the features behind them too."""
-    return by_origin(F.cross_entropy(logits, batch.y, reduction="none"), batch)
+    return by_origin(losses(logits, batch), batch)
+
+
+def losses(logits: Tensor, batch: Batch) -> Tensor:
+    """The cross-entropy (n,) of each sample of the batch, over the classes ``batch.among``."""
+    return F.cross_entropy(narrowed(logits, batch.among), batch.y, reduction="none")
 
 
 def by_origin(losses: Tensor, batch: Batch) -> dict[str, Tensor]:

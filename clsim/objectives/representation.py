@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net
+from clsim.objectives.among import members, narrowed
 from clsim.objectives.importance import check_numbers
-from clsim.objectives.replay import by_origin
+from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Objective, Setup, Terms
@@ -48,8 +49,7 @@ class Representation(Objective):
 
     def begin(self, experience: Experience) -> None:
         """Its classes."""
-        self._now = torch.zeros_like(self._now)
-        self._now[list(experience.classes)] = True
+        self._now = members(experience.classes, self._now)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """``new``, ``memory`` with exemplars, and ``distillation`` where there is something to distil."""
@@ -58,8 +58,7 @@ class Representation(Objective):
         target = self._teacher.logits(batch.x) if self._teacher.ready else None
         if self._original:
             return self._binary(logits, target, visible, batch)
-        losses = F.cross_entropy(logits.masked_fill(~visible, -torch.inf), batch.y, reduction="none")
-        terms = by_origin(losses, batch)
+        terms = cross_entropy(narrowed(logits, visible), batch)
         if target is not None and batch.new < len(batch.y):
             known = visible & self._teacher.classes
             gap = divergence(logits[batch.new :], target[batch.new :], known[batch.new :], self._temperature)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net
+from clsim.objectives.among import members, narrowed
 from clsim.objectives.importance import check_numbers
-from clsim.objectives.replay import by_origin
+from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Objective, Setup, Terms
@@ -52,15 +52,13 @@ class Separated(Objective):
 
     def begin(self, experience: Experience) -> None:
         """Its classes are the new side."""
-        self._now = torch.zeros_like(self._now)
-        self._now[list(experience.classes)] = True
+        self._now = members(experience.classes, self._now)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
         features = net.features(batch.x)
         side = torch.where(self._now[batch.y][:, None], self._now, (self._teacher.classes | self._begun) & ~self._now)
-        alone = net.logits(features, batch.task).masked_fill(~side, -torch.inf)
-        terms = by_origin(F.cross_entropy(alone, batch.y, reduction="none"), batch)
+        terms = cross_entropy(narrowed(net.logits(features, batch.task), side), batch)
         if self._teacher.ready:
             logits, target = net.head(features).float(), self._teacher.logits(batch.x)
             gaps = [divergence(logits, target, task, self._temperature) for task in self._tasks]

@@ -114,7 +114,7 @@ EXTRAS: tuple[str, ...] = (
     "data.imbalance",
     "stream.tasks",
     "stream.difficulty",
-    "training.patience",
+    *("training.patience", "training.steps"),
     "optimizer.patience",
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),

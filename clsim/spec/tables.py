@@ -127,6 +127,10 @@ class TrainingSpec:
 
     Attributes:
         epochs: passes over an experience; 1 is the online setting.
+        steps: batches that are learnt in each experience, whatever its size, in as many passes as they take; the last
+            pass may be cut short. 0: ``epochs`` counts, which is not read otherwise. Schedules of the learning rate
+            span these steps; one that falls on a plateau looks after each pass, the last one included. A memory that
+            every batch updates is offered the samples that were learnt.
         batch_size: new samples a step.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
         patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
@@ -141,13 +145,21 @@ class TrainingSpec:
     batch_size: int = 10
     passes: int = 1
     patience: int = 0
+    steps: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
-        at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, threads=1)
+        at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, steps=0, threads=1)
+        if self.steps and self.passes > 1:
+            raise InputError(f"training.passes: found {self.passes} with steps = {self.steps}, allowed: 1")
+        if self.steps and self.patience:
+            raise InputError(
+                f"training.patience: found {self.patience} with steps = {self.steps}, which says when training ends; "
+                "allowed: 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Plateau
-from clsim.pool.exemplars import Exemplars
+from clsim.pool.exemplars import Exemplars, batch_count
 from clsim.pool.pool import Cost, Pool
 from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness
@@ -51,6 +51,11 @@ class Setup:
     def device(self) -> torch.device:
         """Where net, memory and stream are."""
         return self.net.head.weight.device
+
+    def steps(self, samples: Exemplars) -> int:
+        """Gradient steps of an experience whose batches are of ``samples``, if training is not stopped before."""
+        training = self.spec.training
+        return training.steps or training.epochs * training.passes * batch_count(len(samples), training.batch_size)
 
     def pool(
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
@@ -224,6 +229,8 @@ class Batch:
         weight: float32 (n,); None: all weigh the same.
         soft: float32 (n, classes), what memory holds beside the label (logits, or soft labels); NaN rows where there is
             none; or None.
+        among: bool (n, classes), the classes that the cross-entropy of each sample ranges over, of those that its task
+            has; None: all. See :data:`clsim.objectives.among.Among`.
     """
 
     x: Tensor
@@ -232,6 +239,7 @@ class Batch:
     new: int
     weight: Tensor | None = None
     soft: Tensor | None = None
+    among: Tensor | None = None
 
 
 class Objective(ABC):

@@ -8,13 +8,18 @@ With a controller, the training of an experience is tried several times, and one
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from clsim.errors import InputError
-from clsim.pool.exemplars import batches
+from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.pool.pool import Cost, Selector
 from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.run import RunSpec
+from clsim.spec.tables import TrainingSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training.assemble import assemble
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
@@ -62,7 +67,7 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        images = len(learner.incoming(experience)) * spec.training.epochs
+        images = images_of(len(learner.incoming(experience)), spec.training)
         progress.experience(results.done, len(stream.schedule), images)
         if controller is None:
             with training_seconds(cost):
@@ -107,8 +112,8 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     samples = learner.incoming(experience)
     plateau.begin()
     learner.begin(experience)
-    for epoch in range(training.epochs):
-        for batch in batches(samples, training.batch_size, setup.randomness.order):
+    for epoch, part in enumerate(epochs_of(samples, training, setup.randomness.order)):
+        for batch in part:
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
             # a sample is offered to the memory once, however often it is learnt
@@ -132,6 +137,22 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     new = learner.remember(offered(experience, setup, learner))
     memory.after_experience(new, shares, setup.pool, reference=experience.validation)
     return losses + learner.finish(experience)
+
+
+def epochs_of(samples: Exemplars, training: TrainingSpec, rng: torch.Generator) -> Iterator[Iterator[Exemplars]]:
+    """The batches of each epoch, in an order of its own: ``training.epochs`` of them, or ``training.steps`` in all."""
+    size, left = training.batch_size, training.steps
+    for _ in range(0 if left else training.epochs):
+        yield batches(samples, size, rng)
+    while left > 0:
+        yield itertools.islice(batches(samples, size, rng), left)
+        left -= batch_count(len(samples), size)
+
+
+def images_of(n: int, training: TrainingSpec) -> int:
+    """How many samples :func:`epochs_of` yields out of ``n``, each counted as often as it comes."""
+    whole, rest = divmod(training.steps, batch_count(n, training.batch_size))
+    return n * whole + rest * training.batch_size if training.steps else n * training.epochs
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:

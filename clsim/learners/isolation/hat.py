@@ -102,6 +102,8 @@ class Hat(Learner):
         self._hardest[experience.position] = self._s_max
         self._step = 0
         self._batches = batch_count(len(experience.train), training.batch_size)
+        if training.steps:  # where they are fewer than an epoch has, the gates harden within them
+            self._batches = min(self._batches, training.steps)
         self._shares = {f"body.{name}": share for name, share in self._gated.shares(self.used).items()}
         self._shares |= head_shares(net, experience)
         if self._done:

@@ -11,6 +11,7 @@ from torch import Tensor
 from clsim.errors import InputError
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import evaluating
+from clsim.objectives.among import members
 from clsim.objectives.bias import Correction, Proportional, fitted
 from clsim.objectives.importance import check_numbers
 from clsim.pool.exemplars import Exemplars, concatenate
@@ -81,8 +82,7 @@ class Bic(Around[Sgd]):
         held_out, old = self.held_out, self._objective.old
         self._learning, self.held_out = False, None
         if held_out is not None:
-            new = torch.zeros_like(old)
-            new[list(experience.classes)] = True
+            new = members(experience.classes, old)
             logits = self._logits(held_out)
             self._objective.correction = fitted(logits, held_out.y, new, old | new, self._ridge)
         return steps

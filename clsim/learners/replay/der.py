@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.dark_experience import Dark
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.training.contract import Around, Setup, Terms
 
 
-def der(setup: Setup, *, alpha: float = 0.3) -> Sgd:
+def der(setup: Setup, *, alpha: float = 0.3, among: Among = "all") -> Sgd:
     """Dark experience replay: L = CE(new) + α · MSE(logits, stored logits) on a batch from memory.
 
     Labels of exemplars are not used. Made for a memory that every batch updates; see :class:`Dark`.
 
     Args:
         alpha: weight of the distance.
+        among: which classes the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER.
     """
-    return Sgd(setup, objective=Dark(setup, alpha=alpha))
+    return Sgd(setup, objective=Dark(setup, alpha=alpha), among=among)
 
 
 class DerPlusPlus(Around[Sgd]):
@@ -32,12 +34,13 @@ class DerPlusPlus(Around[Sgd]):
         setup: net, memory, transform, generators.
         alpha: weight of the distance to the stored logits.
         beta: weight of the labels.
+        among: which classes the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER++.
     """
 
-    def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5) -> None:
-        super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta)))
+    def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5, among: Among = "all") -> None:
+        super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta), among=among))
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on new samples and two batches from memory."""

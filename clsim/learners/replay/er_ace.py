@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.asymmetric import AsymmetricCrossEntropy
 from clsim.training.contract import Setup
 
 
-def er_ace(setup: Setup, *, classes: Literal["batch", "experience"] = "batch") -> Sgd:
+def er_ace(setup: Setup, *, classes: Among = "batch") -> Sgd:
     """Experience replay where new samples compete among the classes at hand, and exemplars among all seen.
 
     Args:
-        classes: those at hand: of the ``batch``, as in the paper, or of the ``experience``.
+        classes: those at hand: of the ``batch``, as in the paper, of the ``experience``, those ``seen`` so far, or
+            ``all``.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
     (ICLR 2022), ER-ACE.

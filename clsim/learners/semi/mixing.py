@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import STRONG, WEAK
 from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, marginal, ramp, still_norm
+from clsim.objectives.among import narrowed
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
 from clsim.randomness import derive
@@ -73,7 +74,7 @@ class Mixing(Loss):
             torch.cat([net.visible[step.labelled.task], *[step.allowed] * self._views]),
             self._alpha,
         )
-        found = net.head(net.features(x)).float().masked_fill(~may, -torch.inf)
+        found = narrowed(net.head(net.features(x)).float(), may)
         by_label, by_guess = found.tensor_split([len(known)])
         terms = step.supervised(by_label, y[: len(known)])
         weight = self._weight * ramp(step.progress, 0.0, self._growth)
@@ -151,7 +152,7 @@ class Anchoring(Loss):
             quarter = torch.randint(4, (n,), generator=rng, device=x.device)
             inputs.append(turned(first, quarter))
         mixture_features, features, *rotated = net.features(torch.cat(inputs)).split(list(map(len, inputs)))
-        found = net.head(mixture_features).float().masked_fill(~may, -torch.inf)
+        found = narrowed(net.head(mixture_features).float(), may)
         terms = step.supervised(found[:m], y[:m])
         weight, unmixed, rotation = self._weights
         grown = ramp(step.progress, 0.0, self._growth)

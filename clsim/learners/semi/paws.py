@@ -17,7 +17,8 @@ from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
 from clsim.objectives import soft_neighbours
-from clsim.pool.exemplars import Exemplars, batch_count, concatenate
+from clsim.objectives.among import Classes, narrowed
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
 from clsim.training.contract import Learner, Readout, Setup, Terms
@@ -95,7 +96,7 @@ class SoftNeighbours(Learner):
         self._projection = projection(setup, views.projection)
         self._sgd = Sgd(setup, beside=self._projection)
         self.old: tuple[Net, nn.Module] | None = None
-        self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
+        self._among = Classes(setup, "seen")
         self._classes: dict[str, Tensor] = {}
         self._experiences = 0
 
@@ -112,9 +113,9 @@ class SoftNeighbours(Learner):
 
     def begin(self, experience: Experience) -> None:
         """Keep the net as it is for the distillation; a fresh schedule."""
-        setup, training = self.setup, self.setup.spec.training
+        setup = self.setup
         self._labelled.begin(experience)
-        self._seen[list(experience.classes)] = True
+        self._among.begin(experience)
         self._classes = {
             "current": experience.train.y.unique(),
             "past": experience.train.y[:0] if self._labelled.past is None else self._labelled.past.y.unique(),
@@ -123,8 +124,7 @@ class SoftNeighbours(Learner):
         self.old = None
         if self._distillation and self._labelled.past is not None:
             self.old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
-        steps = batch_count(len(self.incoming(experience)), training.batch_size) * training.epochs * training.passes
-        self._sgd.schedule(steps)
+        self._sgd.schedule(setup.steps(self.incoming(experience)))
         for module in (setup.net, self._projection):
             module.train()
             if self._views.freeze_norm and self._experiences:
@@ -188,11 +188,11 @@ class SoftNeighbours(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Net, projection head, optimizer, and which classes and how many experiences were seen."""
-        return {"sgd": self._sgd.state_dict(), "seen": self._seen, "experiences": self._experiences}
+        return {"sgd": self._sgd.state_dict(), "seen": self._among.seen, "experiences": self._experiences}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sgd.load_state_dict(state["sgd"])
-        self._seen.copy_(state["seen"])
+        self._among.seen.copy_(state["seen"])
         self._experiences = state["experiences"]
 
     def _posteriors(
@@ -206,7 +206,7 @@ class SoftNeighbours(Learner):
 
     def _among_seen(self, logits: Tensor) -> Tensor:
         # before the first experience every class may be guessed
-        return logits.masked_fill(~self._seen & self._seen.any(), -torch.inf)
+        return narrowed(logits, self._among.seen | ~self._among.seen.any())
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""

@@ -17,9 +17,10 @@ from clsim.learners.semi.heads import freeze_norm
 from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
+from clsim.objectives.among import Classes, narrowed
 from clsim.objectives.guesses import soft_cross_entropy
 from clsim.objectives.replay import by_origin
-from clsim.pool.exemplars import Exemplars, batch_count, concatenate
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Setup, Terms
 
@@ -45,7 +46,7 @@ class SemiStep:
 
     def among(self, logits: Tensor) -> Tensor:
         """The same logits (n, classes) of the unlabelled samples, −inf for the classes that are not allowed."""
-        return logits.float().masked_fill(~self.allowed, -torch.inf)
+        return narrowed(logits.float(), self.allowed)
 
     def guess(self, logits: Tensor) -> Tensor:
         """Probabilities (n, classes) of the unlabelled samples, among the classes allowed; no gradient reaches them."""
@@ -121,8 +122,7 @@ class SemiSgd(Learner):
         self._beside = nn.Sequential() if beside is None else beside
         self._sgd = Sgd(setup, beside=self._beside)
         self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
-        self._seen = torch.zeros(setup.net.visible.shape[1], dtype=torch.bool, device=setup.device)
-        self._guessed = self._seen
+        self._classes = Classes(setup, "experience" if setup.spec.labels.unlabelled == "own" else "seen")
         self._experiences = self._step = self._steps = 0
 
     def incoming(self, experience: Experience) -> Exemplars:
@@ -136,15 +136,9 @@ class SemiSgd(Learner):
 
     def begin(self, experience: Experience) -> None:
         """A fresh schedule."""
-        training = self.setup.spec.training
         self._labelled.begin(experience)
-        self._seen[list(experience.classes)] = True
-        self._guessed = self._seen
-        if self.setup.spec.labels.unlabelled == "own":
-            self._guessed = torch.zeros_like(self._seen)
-            self._guessed[list(experience.classes)] = True
-        batches = batch_count(len(self.incoming(experience)), training.batch_size)
-        self._step, self._steps = 0, batches * training.epochs * training.passes
+        self._classes.begin(experience)
+        self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
         self._sgd.schedule(self._steps)
         for module in (self.setup.net, self._beside):
             module.train()
@@ -158,7 +152,7 @@ class SemiSgd(Learner):
         current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool)
         known = current if old is None else concatenate([current, old])
-        allowed = setup.net.visible[batch.task] & self._guessed
+        allowed = setup.net.visible[batch.task] & self._classes.of_new(batch.y)
         with setup.precision():
             terms, passed = self.loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
@@ -185,11 +179,11 @@ class SemiSgd(Learner):
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
         average = {"average": self._average.state_dict()} if self._ema else {}
-        return {"sgd": self._sgd.state_dict(), "seen": self._seen, "experiences": self._experiences, **average}
+        return {"sgd": self._sgd.state_dict(), "seen": self._classes.seen, "experiences": self._experiences, **average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sgd.load_state_dict(state["sgd"])
-        self._seen.copy_(state["seen"])
+        self._classes.seen.copy_(state["seen"])
         self._experiences = state["experiences"]
         if self._ema:
             self._average.load_state_dict(state["average"])
