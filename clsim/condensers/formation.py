@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers.early import BATCH, LR, EarlyNets
-from clsim.condensers.gradient_matching import least
 from clsim.condensers.inner_steps import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.condensers.synthesis import Augment, Making, Material, Synthetic, synthesise
 from clsim.data import siamese
-from clsim.errors import InputError, nearest
+from clsim.errors import InputError, at_least, nearest
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
@@ -175,13 +174,8 @@ class Formation:
         samples: int = 500,
         distance: str = "l2",
     ) -> None:
-        for name, found, allowed in (
-            ("real", real, 1),
-            ("most", most, 1),
-            ("steps", steps, 1),
-            ("samples", samples, 0),
-        ):
-            least(name, found, allowed)
+        at_least(1, real=real, most=most, steps=steps)
+        at_least(0, samples=samples)
         if distance not in ("l2", "l1"):
             raise InputError(f"distance: unknown name {distance!r}; {nearest(distance, ('l2', 'l1'))}")
         self._nets, self._squared = nets, distance == "l2"

@@ -15,7 +15,7 @@ from clsim.condensers.gradient_distance import classes_apart, classes_together
 from clsim.condensers.inner_steps import freeze_norms, train
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import siamese
-from clsim.errors import InputError
+from clsim.errors import at_least
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
 
@@ -234,9 +234,9 @@ class GradientMatching:
         net_momentum: float = 0.5,
         warm: tuple[int, int] | None = None,
     ) -> None:
-        least("steps", steps, 0)
-        least("epochs", epochs, 0)
-        least("real", real, 1)
+        at_least(0, steps=steps)
+        at_least(0, epochs=epochs)
+        at_least(1, real=real)
         self._loops, self._nets, self._warm = loops, nets, warm
         self._real, self._steps, self._epochs = real, steps, epochs
         self._net_lr, self._net_momentum = net_lr, net_momentum
@@ -265,13 +265,3 @@ class GradientMatching:
     def _loop(self, images: int) -> tuple[int, int]:
         steps, epochs = self._loops[max(key for key in self._loops if key <= max(images, 1))]
         return self._steps or steps, self._epochs or epochs
-
-
-def least(name: str, found: float, allowed: float) -> None:
-    """Refuse a number that is too small.
-
-    Raises:
-        InputError: in one line.
-    """
-    if not found >= allowed:
-        raise InputError(f"{name}: found {found}, allowed: from {allowed}")

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.models.nets import Net
-from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.pool.exemplars import Exemplars
@@ -34,7 +33,7 @@ class Separated:
     """
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
-        check_numbers("ss-il", strength=strength)
+        at_least(0, "ss-il: ", strength=strength)
         if not temperature > 0:
             raise InputError(f"ss-il: temperature: found {temperature:g}, allowed: above 0")
         self._strength = strength

@@ -197,7 +197,7 @@ def advice(module: str, names: Sequence[str] = ()) -> str:
 def advice_on(error: Exception) -> str:
     """What to write in place of the import that failed; empty if it is not for an old place that it failed."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
-        return advice(error.obj.__name__, [error.name])
+        return advice(error.obj.__name__, [error.name or ""])
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
     if not isinstance(error, ImportError) or not frames:
         return ""

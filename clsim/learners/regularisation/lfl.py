@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net
 from clsim.objectives.distillation import OldLogits, mean_of_new
-from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import cross_entropy
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -75,7 +75,7 @@ class Lfl:
     """
 
     def __init__(self, setup: Setup, *, strength: float = 0.1) -> None:
-        check_numbers("lfl", strength=strength)
+        at_least(0, "lfl: ", strength=strength)
         self._setup = setup
         self._objective = Nearness(setup, strength=strength)
         self._sgd = Sgd(setup, objective=self._objective)
