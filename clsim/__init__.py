@@ -2,7 +2,7 @@
 
 >>> import clsim
 >>> sorted(clsim.__all__)[:4]
-['Batch', 'Buffer', 'Exemplars', 'Experience']
+['Batch', 'Buffer', 'Condensed', 'Condenser']
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from clsim.checks.learners import check_objective as check_objective
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
+    from clsim.execution.condense import Condensed as Condensed
+    from clsim.execution.condense import condense as condense
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
     from clsim.learners.sgd import Sgd as Sgd
@@ -41,6 +43,8 @@ _PLACES = {
     "run": "clsim.api",
     "study": "clsim.api",
     "select": "clsim.execution.select",
+    "condense": "clsim.execution.condense",
+    "Condensed": "clsim.execution.condense",
     "Picks": "clsim.execution.select",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",

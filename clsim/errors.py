@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import traceback
 from collections.abc import Iterable
 
@@ -23,6 +24,26 @@ def raised(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
+
+
+def at_least(least: float, where: str = "", **values: float) -> None:
+    """Refuse numbers below a bound, and what is not finite.
+
+    Args:
+        least: the lowest number that is allowed.
+        where: what stands before each name in the message, as in ``"training."`` or ``"ewc: "``.
+        values: the numbers, by their names.
+
+    Raises:
+        InputError: naming the first number that is refused.
+
+    >>> at_least(1, "training.", epochs=5, batch_size=0)
+    Traceback (most recent call last):
+    clsim.errors.InputError: training.batch_size: found 0, allowed: 1 or more
+    """
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise InputError(f"{where}{name}: found {value:g}, allowed: {least:g} or more")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.condensers.early import BATCH, LR, EarlyNets, NetSource
-from clsim.condensers.gradient_matching import least
 from clsim.condensers.inner_steps import freeze_norms, gradient, logits, losses, parts, ready
 from clsim.condensers.synthesis import Augment, Making, Material, Synthetic, synthesise
 from clsim.data import siamese
-from clsim.errors import InputError, nearest
+from clsim.errors import InputError, at_least, nearest
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
@@ -139,10 +138,8 @@ class Formation:
 
     def __init__(self, forming: Forming = Forming(), early: EarlyNets = EarlyNets()) -> None:
         self._nets = NetSource(early)
-        least("real", forming.real, 1)
-        least("most", forming.most, 1)
-        least("steps", forming.steps, 1)
-        least("samples", forming.samples, 0)
+        at_least(1, real=forming.real, most=forming.most, steps=forming.steps)
+        at_least(0, samples=forming.samples)
         if forming.distance not in ("l2", "l1"):
             raise InputError(f"distance: unknown name {forming.distance!r}; {nearest(forming.distance, ('l2', 'l1'))}")
         self._options = forming

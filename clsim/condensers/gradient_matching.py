@@ -16,7 +16,7 @@ from clsim.condensers.gradient_distance import classes_apart, classes_together
 from clsim.condensers.inner_steps import freeze_norms, train
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import siamese
-from clsim.errors import InputError
+from clsim.errors import at_least
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
 
@@ -209,9 +209,8 @@ class GradientMatching:
         warm: tuple[int, int] | None = None,
     ) -> None:
         self._nets = NetSource(early)
-        least("steps", matching.steps, 0)
-        least("epochs", matching.epochs, 0)
-        least("real", matching.real, 1)
+        at_least(0, steps=matching.steps, epochs=matching.epochs)
+        at_least(1, real=matching.real)
         self._loops, self._options, self._warm = loops, matching, warm
         self._net_momentum = net_momentum
 
@@ -243,13 +242,3 @@ class GradientMatching:
 
 def _contrastive(matching: Matching, early: EarlyNets, warm: tuple[int, int]) -> GradientMatching:
     return GradientMatching(CONTRASTIVE_LOOPS, matching, early, net_momentum=0.0, warm=warm)
-
-
-def least(name: str, found: float, allowed: float) -> None:
-    """Refuse a number that is too small.
-
-    Raises:
-        InputError: in one line.
-    """
-    if not found >= allowed:
-        raise InputError(f"{name}: found {found}, allowed: from {allowed}")

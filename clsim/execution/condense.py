@@ -31,6 +31,7 @@ from clsim.pool.pool import Cost, Pool
 from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness, derive, generator
 from clsim.records.atomic import write
+from clsim.records.store import CHECKPOINT, checkpoint_format
 from clsim.selectors.combinators import per_class as of_each_class
 from clsim.spec import registry
 from clsim.spec.components import DIGITS
@@ -38,7 +39,6 @@ from clsim.spec.run import RunSpec
 from clsim.spec.sources import data_digest
 from clsim.spec.tables import DataSpec, ProxySpec, TrainingSpec
 from clsim.training import machine
-from clsim.version import __version__
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ class Keeper:
         except Exception as error:  # a damaged file fails in many ways inside torch.load
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             raise InputError(f"{self.path}: cannot be read ({line}); --force begins anew") from None
-        if not isinstance(state, dict) or state.get("clsim") != __version__ or state.get("key") != self.key:
+        if checkpoint_format(state) != CHECKPOINT or state.get("key") != self.key:
             raise InputError(
-                f"{self.path}: found the state of another set, or of another version of clsim; allowed: the same "
-                "command as before, another --out, or --force, which begins anew"
+                f"{self.path}: found the state of another set, or of another format; allowed: the same command as "
+                "before, another --out, or --force, which begins anew"
             )
         return state
 
@@ -157,7 +157,7 @@ class Keeper:
             self.look.picture(draft.exemplars(), self.classes)
             self._drawn = now
         if self.path is not None and now - self._saved > self.seconds:
-            state = {**draft.state_dict(), "iteration": done, "clsim": __version__, "key": self.key}
+            state = {**draft.state_dict(), "iteration": done, "format": CHECKPOINT, "key": self.key}
             buffer = io.BytesIO()
             torch.save(state, buffer)
             write(self.path, buffer.getvalue())
@@ -232,7 +232,8 @@ def condense(
     digits = spec.data.dataset in DIGITS
     make = condenser_of(method, options or {}, digits)
     place, look = machine.device_of(device), look or Nobody()
-    what = (__version__, spec.as_dict(), data_digest(spec.data), registry.digest(method), method)
+    first = "0.1.0"  # the version whose half-made sets have the same format
+    what = (first, spec.as_dict(), data_digest(spec.data), registry.digest(method), method)
     asked = [sorted((options or {}).items()), model, sorted((model_options or {}).items()), list(classes)]
     key = json.dumps([*what, *asked, ipc, precision], default=str)
     keeper = Keeper(state, hashlib.sha256(key.encode()).hexdigest(), look, every)

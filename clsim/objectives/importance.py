@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars
 from clsim.training.contract import Setup
@@ -94,17 +93,6 @@ def sensitivity(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
         return logits.masked_fill(logits == -math.inf, 0).square().sum()
 
     return _mean(setup, _some(samples, most), length, torch.abs)
-
-
-def check_numbers(learner: str, **least_is_zero: float) -> None:
-    """Refuse what is below 0.
-
-    Raises:
-        InputError: naming learner and option.
-    """
-    for name, value in least_is_zero.items():
-        if value < 0:
-            raise InputError(f"{learner}: {name}: found {value:g}, allowed: 0 and more")
 
 
 def _some(samples: Exemplars, most: int) -> Exemplars:

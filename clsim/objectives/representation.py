@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.models.nets import Net
 from clsim.objectives.among import members, narrowed
-from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.streams.stream import Experience
@@ -36,7 +35,7 @@ class Representation(Objective):
     def __init__(
         self, setup: Setup, *, strength: float, temperature: float, loss: Literal["survey", "original"]
     ) -> None:
-        check_numbers("icarl", strength=strength)
+        at_least(0, "icarl: ", strength=strength)
         if loss not in LOSSES:
             raise InputError(f"icarl: loss: found {loss!r}, allowed: {', '.join(LOSSES)}")
         if not temperature > 0:

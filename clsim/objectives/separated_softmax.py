@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.models.nets import Net
 from clsim.objectives.among import members, narrowed
-from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.streams.stream import Experience
@@ -33,7 +32,7 @@ class Separated(Objective):
     """
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
-        check_numbers("ss-il", strength=strength)
+        at_least(0, "ss-il: ", strength=strength)
         if not temperature > 0:
             raise InputError(f"ss-il: temperature: found {temperature:g}, allowed: above 0")
         self._strength = strength

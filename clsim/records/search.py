@@ -13,22 +13,31 @@ from typing import Any, Literal
 from clsim.errors import InputError
 from clsim.records.atomic import write
 from clsim.spec.reader import Options, arguments
-from clsim.version import __version__
+
+FORMAT = 1
+"""Of the file."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Of which run, by which version, after how many experiences, and what was found."""
+    """What a search has found so far.
+
+    Attributes:
+        fingerprint: of its run.
+        done: experiences before it.
+        format: of the file; one by clsim 0.1.0 holds the version in its place, as ``clsim``, and has format 1.
+    """
 
     fingerprint: str
-    clsim: str
     done: int
     attempts: tuple[Attempt, ...]
+    format: int = FORMAT
+    clsim: str = ""
 
 
 def save(folder: Path, done: int, attempts: Sequence[Attempt]) -> None:
     """Write what the search after so many experiences has found so far, atomically."""
-    trace = Trace(folder.name, __version__, done, tuple(attempts))
+    trace = Trace(folder.name, done, tuple(attempts))
     write(folder / "search.json", json.dumps(dataclasses.asdict(trace), indent=1, allow_nan=False).encode())
 
 
@@ -38,7 +47,7 @@ def load(folder: Path, done: int) -> tuple[Attempt, ...]:
     An attempt whose model would have been kept is left out: its accuracy is known, but its model is lost.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: if the file is damaged, or of a later format.
     """
     path = folder / "search.json"
     try:
@@ -47,7 +56,9 @@ def load(folder: Path, done: int) -> tuple[Attempt, ...]:
         return ()
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run it again with --fresh") from None
-    if (trace.fingerprint, trace.clsim, trace.done) != (folder.name, __version__, done):
+    if trace.format != FORMAT:
+        raise InputError(f"{path}: found format {trace.format}, allowed: {FORMAT}; run it again with --fresh")
+    if (trace.fingerprint, trace.done) != (folder.name, done):
         return ()
     return tuple(attempt for attempt in trace.attempts if not attempt.final)
 

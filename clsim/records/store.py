@@ -32,12 +32,15 @@ from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
 from clsim.records.search import read_search
 from clsim.spec.run import RunSpec
-from clsim.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+"""Of records and errors."""
+
+CHECKPOINT = 1
+"""Of checkpoints, whatever version of clsim wrote them. Those of clsim 0.1.0 that hold no number have format 1."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class RunFolder:
         """The state after the last finished experience, or None.
 
         Raises:
-            InputError: if the file is damaged, or another version of clsim wrote it.
+            InputError: if the file is damaged, of another run, or of a later format.
         """
         import torch
 
@@ -200,10 +203,12 @@ class RunFolder:
             return None
         except Exception as error:  # a damaged file fails in many ways inside torch.load
             raise InputError(f"{path}: cannot be read ({_line(error)}); run it again with --fresh") from None
-        found = state.get("clsim") if isinstance(state, dict) else None
-        if found != __version__ or state.get("fingerprint") != self.path.name:
+        found = checkpoint_format(state)
+        if found != CHECKPOINT:
+            raise InputError(f"{path}: found format {found!r}, allowed: {CHECKPOINT}; run it again with --fresh")
+        if state.get("fingerprint") != self.path.name:
             raise InputError(
-                f"{path}: found a checkpoint of clsim {found}, allowed: one of this run by clsim {__version__}; "
+                f"{path}: found a checkpoint of run {state.get('fingerprint')}, allowed: one of {self.path.name}; "
                 "run it again with --fresh"
             )
         return state
@@ -219,7 +224,7 @@ class RunFolder:
         write(self.path / "record.json", json.dumps(record, indent=1, allow_nan=False).encode())
         if state is not None:
             buffer = io.BytesIO()
-            torch.save({**state, "clsim": __version__, "fingerprint": self.path.name}, buffer)
+            torch.save({**state, "format": CHECKPOINT, "fingerprint": self.path.name}, buffer)
             write(self.path / "checkpoint.pt", buffer.getvalue())
         (self.path / "search.json").unlink(missing_ok=True)
         if record["finished"]:
@@ -267,6 +272,13 @@ class RunFolder:
             os.replace(self.path / "record.json", self.path / "record.previous.json")
         for name in ("checkpoint.pt", "search.json"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def checkpoint_format(state: Any) -> Any:
+    """The format of a state as it was loaded; None if it is none of clsim's."""
+    if not isinstance(state, dict):
+        return None
+    return state.get("format", 1 if "clsim" in state else None)
 
 
 def _problem(data: Any, fingerprint: str) -> str:

@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.models.nets import Net, evaluating
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.boundary import boundary_distances
-from clsim.selectors.scores import at_least, filled, highest
+from clsim.selectors.scores import filled, highest
 
 Logits = Callable[[Tensor], Tensor]
 """Inputs (m, …) → logits (m, C)."""
@@ -44,8 +45,8 @@ def deepfool(
     Source: Moosavi-Dezfooli, Fawzi & Frossard, DeepFool (CVPR 2016), algorithm 2; as an acquisition Ducoffe & Precioso,
         Adversarial Active Learning for Deep Networks (2018).
     """
-    at_least("iterations", iterations, 1)
-    at_least("classes", classes, 2)
+    at_least(1, iterations=iterations)
+    at_least(2, classes=classes)
 
     def step(logits: Logits, x: Tensor, change: Tensor, predicted: Tensor, top: Tensor) -> Tensor:
         moved = (x + 1.02 * change).requires_grad_()
@@ -91,7 +92,7 @@ def adversarial_bim(
     Source: Kurakin, Goodfellow & Bengio, Adversarial Examples in the Physical World (ICLR workshops 2017); as an
         acquisition Zhan et al., A Comparative Survey of Deep Active Learning (2022).
     """
-    at_least("iterations", iterations, 1)
+    at_least(1, iterations=iterations)
 
     def step(logits: Logits, x: Tensor, change: Tensor, predicted: Tensor, top: Tensor) -> Tensor:
         moved = (x + change).requires_grad_()

@@ -7,8 +7,9 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors.scores import at_least, filled, highest, margins, ranks_within
+from clsim.selectors.scores import filled, highest, margins, ranks_within
 
 
 def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -97,8 +98,7 @@ def cluster_margin(
     Source: Citovsky et al., Batch Active Learning at Scale (NeurIPS 2021), algorithm 2; it draws at random inside a
         cluster.
     """
-    for name, value in (("factor", factor), ("size", size), ("candidates", candidates)):
-        at_least(name, value, 1)
+    at_least(1, factor=factor, size=size, candidates=candidates)
     budget = min(budget, len(pool))
     narrow = -margins(pool.probabilities)
     rows = highest(narrow, candidates)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors.scores import at_least, filled, highest
+from clsim.selectors.scores import filled, highest
 
 LOG_TINY = -87.3
 """log p is no lower: where float32 ends. Divergences stay finite at p = 0."""
@@ -70,7 +71,7 @@ def cal(pool: Pool, budget: int, *, rng: torch.Generator, neighbours: int = 10) 
     Source: Margatina et al., Active Learning by Acquiring Contrastive Examples (EMNLP 2021), algorithm 1; the symmetric
         form of Guo et al., DeepCore (DEXA 2022).
     """
-    at_least("neighbours", neighbours, 1)
+    at_least(1, neighbours=neighbours)
     other = pool.labelled or pool
     count = min(neighbours, len(other) - (other is pool))
     if count < 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors.scores import at_least, entropies, highest, informations, least_confidences, vote_shares
+from clsim.selectors.scores import entropies, highest, informations, least_confidences, vote_shares
 
 
 def bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
@@ -23,7 +24,7 @@ def bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> 
     Source: Houlsby et al., Bayesian Active Learning for Classification and Preference Learning (2011), eq. 2; with
         dropout Gal, Islam & Ghahramani, Deep Bayesian Active Learning with Image Data (ICML 2017).
     """
-    at_least("passes", passes, 1)
+    at_least(1, passes=passes)
     return Selection(highest(informations(pool.stochastic(passes, rng)), budget))
 
 
@@ -39,7 +40,7 @@ def ensemble_bald(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
     Source: McCallum & Nigam, Employing EM and Pool-Based Active Learning for Text Classification (ICML 1998).
     """
-    at_least("nets", nets, 1)
+    at_least(1, nets=nets)
     return Selection(highest(informations(torch.stack([m.probabilities for m in pool.committee(nets)])), budget))
 
 
@@ -55,7 +56,7 @@ def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
     Source: Dagan & Engelson, Committee-Based Sampling for Training Probabilistic Classifiers (ICML 1995).
     """
-    at_least("nets", nets, 1)
+    at_least(1, nets=nets)
     p = torch.stack([member.probabilities for member in pool.committee(nets)])
     return Selection(highest(entropies(vote_shares(p)), budget, ties=least_confidences(p.mean(0))))
 
@@ -73,7 +74,7 @@ def mean_std(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10)
     Source: Kampffmeyer, Salberg & Jenssen (CVPR workshops 2016), as in Gal, Islam & Ghahramani, Deep Bayesian Active
         Learning with Image Data (ICML 2017), section 4.
     """
-    at_least("passes", passes, 1)
+    at_least(1, passes=passes)
     deviation = pool.stochastic(passes, rng).std(0, correction=0)
     return Selection(highest(deviation.sum(1) / pool.visible.sum(1), budget))
 
@@ -107,8 +108,7 @@ def batch_bald(
     Cost: ``passes`` forward passes, O(b·configurations·candidates·C·T) time, O(T·n·C + 2e7) memory.
     Source: Kirsch, van Amersfoort & Gal, BatchBALD (NeurIPS 2019), algorithm 1 and section 3.3.
     """
-    for name, value in (("passes", passes), ("candidates", candidates), ("configurations", configurations)):
-        at_least(name, value, 1)
+    at_least(1, passes=passes, candidates=candidates, configurations=configurations)
     p = pool.stochastic(passes, rng)
     by_bald = highest(informations(p), len(pool))
     rows = by_bald[: max(candidates, budget)]

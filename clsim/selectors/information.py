@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 import torch
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.facilities import Dense
 from clsim.selectors.functions import Concave, Concavity, Difference, LogDet, Quadratic, concave
 from clsim.selectors.greedy import maximise
 from clsim.selectors.similarity import represented
 from clsim.selectors.submodular import cut, located
-from clsim.selectors.targets import at_least_zero, eliminated, most_like, private_set, query_set, share, summed
+from clsim.selectors.targets import eliminated, most_like, private_set, query_set, share, summed
 
 
 def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
@@ -39,8 +40,9 @@ def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int]
     Source: Kothawade et al., SIMILAR: Submodular Information Measures Based Active Learning in Realistic Scenarios
         (NeurIPS 2021), table 1.
     """
+    at_least(0, eta=eta)
     samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
-    function = located(samples, budget, "auto", None, None, rng, cap=at_least_zero(eta, "eta") * most_like(samples, q))
+    function = located(samples, budget, "auto", None, None, rng, cap=eta * most_like(samples, q))
     return Selection(maximise(function, budget, rng=rng))
 
 
@@ -57,8 +59,9 @@ def flqmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int]
     Cost: O(n·|Q|·(d + b)) time, O(n·|Q|) memory.
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
+    at_least(0, eta=eta)
     samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
-    function = Dense(q.similarity(samples), modular=at_least_zero(eta, "eta") * most_like(samples, q))
+    function = Dense(q.similarity(samples), modular=eta * most_like(samples, q))
     return Selection(maximise(function, budget, rng=rng))
 
 
@@ -129,9 +132,10 @@ def com(
     Cost: O(n·|Q|·(d + b)) time at most, lazily far less, O(n·|Q|) memory.
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
+    at_least(0, eta=eta)
     samples, q = represented(pool, "hypothetical"), query_set(pool, query, rng)
     s = samples.similarity(q)
-    function = Concave(s, psi, at_least_zero(eta, "eta") * concave(psi)(s.double().sum(1)))
+    function = Concave(s, psi, eta * concave(psi)(s.double().sum(1)))
     return Selection(maximise(function, budget, rng=rng))
 
 
@@ -149,8 +153,9 @@ def flcg(pool: Pool, budget: int, *, rng: torch.Generator, private: Sequence[int
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
+    at_least(0, nu=nu)
     samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
-    floor = at_least_zero(nu, "nu") * most_like(samples, p)
+    floor = nu * most_like(samples, p)
     return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor), budget, rng=rng))
 
 
@@ -177,9 +182,10 @@ def gccg(
     Cost: O(n·(b + |P|)·d) time, O(n) memory.
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
+    at_least(0, penalty=penalty, nu=nu)
     samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
-    function = cut(samples, at_least_zero(penalty, "penalty"))
-    avoided = 2 * penalty * at_least_zero(nu, "nu") * summed(samples, p)
+    function = cut(samples, penalty)
+    avoided = 2 * penalty * nu * summed(samples, p)
     alone = Quadratic(function.gains() - avoided, samples.column, -2 * penalty)
     return Selection(maximise(alone, budget, rng=rng))
 
@@ -237,9 +243,10 @@ def flcmi(
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
+    at_least(0, nu=nu, eta=eta)
     samples = represented(pool, "hypothetical")
     q, p = query_set(pool, query, rng), private_set(pool, private, rng)
-    floor, cap = at_least_zero(nu, "nu") * most_like(samples, p), at_least_zero(eta, "eta") * most_like(samples, q)
+    floor, cap = nu * most_like(samples, p), eta * most_like(samples, q)
     return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor, cap), budget, rng=rng))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors.scores import at_least, entropies, highest
+from clsim.selectors.scores import entropies, highest
 
 
 def poal(
@@ -41,8 +42,7 @@ def poal(
     Source: Zhan et al., Pareto Optimization for Active Learning under Out-of-Distribution Data Scenarios (TMLR 2023),
         algorithm 1.
     """
-    for name, value in (("factor", factor), ("draws", draws), ("window", window), ("most", most)):
-        at_least(name, value, 1)
+    at_least(1, factor=factor, draws=draws, window=window, most=most)
     budget = min(budget, len(pool))
     if not budget:
         return Selection(pool.data.y[:0])

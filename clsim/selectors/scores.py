@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.errors import InputError
-
 
 def highest(score: Tensor, budget: int, ties: Tensor | None = None) -> Tensor:
     """The rows with the highest score, best first; then by ``ties``, then the earlier row. int64 (min(budget, n),).
@@ -86,13 +84,3 @@ def ranks_within(group: Tensor) -> Tensor:
     ranks = torch.empty_like(by_group)
     ranks[by_group] = torch.arange(len(group), device=group.device) - first
     return ranks
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Of an option.
-
-    Raises:
-        InputError: if it is less.
-    """
-    if value < least:
-        raise InputError(f"{name}: found {value}, allowed: from {least}")

@@ -57,17 +57,6 @@ def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]
     return torch.linalg.solve_triangular(torch.linalg.cholesky(within), across.T, upper=False).T
 
 
-def at_least_zero(value: float, name: str) -> float:
-    """An option.
-
-    Raises:
-        InputError: if it is below 0.
-    """
-    if not value >= 0:
-        raise InputError(f"selector: {name} is {value:g}, allowed: 0 and more")
-    return value
-
-
 def share(value: float, name: str) -> float:
     """An option.
 

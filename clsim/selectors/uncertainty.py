@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors.scores import at_least, entropies, highest, least_confidences, margins, vote_shares
+from clsim.selectors.scores import entropies, highest, least_confidences, margins, vote_shares
 
 
 def least_confidence(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -166,12 +167,12 @@ def ensemble_variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator, n
 
 
 def _dropout(pool: Pool, passes: int, rng: torch.Generator) -> Tensor:
-    at_least("passes", passes, 1)
+    at_least(1, passes=passes)
     return pool.stochastic(passes, rng)
 
 
 def _committee(pool: Pool, nets: int) -> Tensor:
-    at_least("nets", nets, 1)
+    at_least(1, nets=nets)
     return torch.stack([member.probabilities for member in pool.committee(nets)])
 
 

@@ -100,15 +100,3 @@ def _named(kind: Any) -> str:
     if isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
         return f"a list, each {_named(typing.get_args(kind)[0])}"
     return names.get(kind, "a table")
-
-
-def at_least(spec: Any, table: str, **lowest: float) -> None:
-    """Refuse fields of a spec that are below a bound, or not finite.
-
-    Raises:
-        InputError: naming table and key.
-    """
-    for key, bound in lowest.items():
-        value = getattr(spec, key)
-        if not bound <= value < math.inf:
-            raise InputError(f"{table}.{key}: found {value}, allowed: {bound} or more")

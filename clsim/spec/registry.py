@@ -24,6 +24,7 @@ from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
+from clsim.spec import moved
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OVER_ALL
 from clsim.spec.options import bind
 
@@ -268,7 +269,10 @@ def _load(target: str, kind: str) -> Any:
     try:
         module = _file_module(module_name) if module_name.endswith(".py") else _module(module_name)
     except Exception as error:  # anything may go wrong in a user's file; they get its own words, in a line
-        raise InputError(f"{kind}: {target!r}: cannot import {module_name!r}: {error}") from error
+        why = moved.advice(module_name, [attribute]) or moved.advice_on(error)
+        raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {error}'}") from error
+    if attribute not in vars(module) and (why := moved.advice(module_name, [attribute])):
+        raise InputError(f"{kind}: {target!r}: {why}")
     if attribute not in vars(module):
         public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
         raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clsim.errors import InputError
-from clsim.spec.reader import Options, at_least
+from clsim.errors import InputError, at_least
+from clsim.spec.reader import Options
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class DataSpec:
     imbalance: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(self, "data", size=0, per_class=0, imbalance=1)
+        at_least(0, "data.", size=self.size, per_class=self.per_class)
+        at_least(1, "data.", imbalance=self.imbalance)
         if bool(self.sequence) != (self.dataset == "sequence"):
             found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
             raise InputError(
@@ -84,7 +85,8 @@ class StreamSpec:
     difficulty: str = ""
 
     def __post_init__(self) -> None:
-        at_least(self, "stream", experiences=1, first=0)
+        at_least(1, "stream.", experiences=self.experiences)
+        at_least(0, "stream.", first=self.first)
         if not 0 <= self.validation < 1:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
         if self.kind in ("permuted", "rotated") and self.setting == "task":
@@ -152,7 +154,10 @@ class TrainingSpec:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        at_least(self, "training", epochs=1, batch_size=1, passes=1, patience=0, steps=0, threads=1)
+        at_least(
+            1, "training.", epochs=self.epochs, batch_size=self.batch_size, passes=self.passes, threads=self.threads
+        )
+        at_least(0, "training.", patience=self.patience, steps=self.steps)
         if self.steps and self.passes > 1:
             raise InputError(f"training.passes: found {self.passes} with steps = {self.steps}, allowed: 1")
         if self.steps and self.patience:
@@ -196,8 +201,9 @@ class OptimizerSpec:
     head_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(self, "optimizer", momentum=0, weight_decay=0, warmup=0, patience=1)
-        at_least(self, "optimizer", lr_start=0, lr_end=0, trust=0, head_lr=0)
+        at_least(0, "optimizer.", momentum=self.momentum, weight_decay=self.weight_decay, warmup=self.warmup)
+        at_least(1, "optimizer.", patience=self.patience)
+        at_least(0, "optimizer.", lr_start=self.lr_start, lr_end=self.lr_end, trust=self.trust, head_lr=self.head_lr)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:
@@ -225,7 +231,7 @@ class EvaluationSpec:
     batch_size: int = 100
 
     def __post_init__(self) -> None:
-        at_least(self, "evaluation", batch_size=1)
+        at_least(1, "evaluation.", batch_size=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,8 @@ class MemorySpec:
     start: str = ""
 
     def __post_init__(self) -> None:
-        at_least(self, "memory", capacity=1, batch_size=1, candidates=0)
+        at_least(1, "memory.", capacity=self.capacity, batch_size=self.batch_size)
+        at_least(0, "memory.", candidates=self.candidates)
         if self.start and (self.buffer == "none" or self.fraction):
             found = "memory.fraction" if self.fraction else "memory.buffer = 'none'"
             raise InputError(f"memory.start: found {self.start!r} with {found}, allowed: a memory with a capacity")
@@ -314,7 +321,8 @@ class ProxySpec:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        at_least(self, "proxy", epochs=1, batch_size=1, weight_decay=0)
+        at_least(1, "proxy.", epochs=self.epochs, batch_size=self.batch_size)
+        at_least(0, "proxy.", weight_decay=self.weight_decay)
         if not 0 < self.lr < math.inf:
             raise InputError(f"proxy.lr: found {self.lr}, allowed: a finite number above 0")
         if not 0 < self.momentum < 1:
@@ -352,7 +360,7 @@ class LabelsSpec:
     foreign_share: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(self, "labels", per_class=0, count=0)
+        at_least(0, "labels.", per_class=self.per_class, count=self.count)
         if not 0 <= self.fraction <= 1:
             raise InputError(f"labels.fraction: found {self.fraction}, allowed: a share from 0 to 1")
         if sum(map(bool, (self.fraction, self.per_class, self.count))) > 1:

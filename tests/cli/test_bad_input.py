@@ -129,7 +129,7 @@ class Harmful:
         return os.mkdir, ("harmed",)
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "text", "hostile", "foreign", "another version"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "hostile", "foreign", "a later format"])
 def test_a_corrupt_checkpoint(how: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert clsim(*RUN, "--quiet") == 0
     folder = next(Path("runs").glob("*/record.json")).parent
@@ -141,8 +141,8 @@ def test_a_corrupt_checkpoint(how: str, capsys: pytest.CaptureFixture[str]) -> N
         path.write_bytes(pickle.dumps(Harmful()))
     elif how == "foreign":
         torch.save(state | {"learner": {"net": {}, "optimizer": {}}}, path)
-    elif how == "another version":
-        torch.save(state | {"clsim": "0.0.1"}, path)
+    elif how == "a later format":
+        torch.save(state | {"format": 2}, path)
     else:
         path.write_bytes({"truncated": path.read_bytes()[:-500], "empty": b"", "text": b"hello"}[how])
     line = refused(capsys, *RUN)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from rich.cells import cell_len
 
 import clsim as package
+from clsim.cli import main
 from clsim.errors import InputError
 from clsim.records import atomic, store
 from clsim.records.store import Store
@@ -258,3 +261,37 @@ def test_a_spec_smuggled_into_a_record_is_found_out() -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="its spec has another fingerprint"):
         store.RunFolder(path.parent).record()
+
+
+HEAVY = "{'torch', 'torchvision', 'avalanche', 'pandas', 'numpy', 'matplotlib', 'sklearn'}"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["list", "selectors"], ["run", "--help"], ["doctor", "--help"]]
+)
+def test_help_and_lists_import_nothing_that_is_slow(words: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv[1:] = {words}\nfrom clsim.cli.main import main\n"
+        f"try: main()\nexcept SystemExit: print('\\n', sorted({HEAVY} & set(sys.modules)), sep='')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+    assert len(said.splitlines()) > 5
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("--help") == 0
+    said = capsys.readouterr().out
+    places = [said.index(f" {name} ") for name in main.COMMANDS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim(name, "--help") == 0
+    assert f"clsim {name} [OPTIONS]" in capsys.readouterr().out
+
+
+def test_a_misspelt_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("rnu") == 2
+    assert "No such command 'rnu'. Did you mean 'run'?" in capsys.readouterr().err

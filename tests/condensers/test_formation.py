@@ -211,7 +211,7 @@ def test_mistakes_are_one_clear_line() -> None:
         idc(pool, 3, rng=generator(), forming=Forming(factor=3))
     with pytest.raises(InputError, match="distance: unknown name 'l3'"):
         idc(pool, 3, rng=generator(), forming=Forming(distance="l3"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="samples: found -1, allowed: from 0"):
+    with pytest.raises(InputError, match="samples: found -1, allowed: 0 or more"):
         acc_dd(pool, 3, rng=generator(), forming=Forming(samples=-1))
     fresh = Untrained(lambda seed: build(mlp, (2, SIDE, SIDE), torch.ones(1, 3) > 0, 0, torch.device("cpu")))
     flat = Pool(pool.data, None, pool.prepare, trainer=fresh)

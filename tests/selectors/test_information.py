@@ -278,7 +278,7 @@ def test_a_large_query_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_sets_and_options_are_refused() -> None:
     with pytest.raises(InputError, match=r"query is \[9\], but no labelled sample is of these; there are: 0, 1, 2, 3"):
         run("flqmi", pool_with(), query=[9])
-    with pytest.raises(InputError, match="eta is -1, allowed: 0 and more"):
+    with pytest.raises(InputError, match="eta: found -1, allowed: 0 or more"):
         run("flvmi", pool_with(), eta=-1)
     with pytest.raises(InputError, match=r"nu is 1\.5, allowed: from 0 to 1"):
         run("logdetcg", pool_with(), nu=1.5)

@@ -158,7 +158,7 @@ def test_a_committee_learns_from_what_is_labelled_beside_the_pool() -> None:
     ("name", "option"), [("mc-entropy", "passes"), ("bald", "passes"), ("ensemble-margin", "nets")]
 )
 def test_no_pass_is_refused(name: str, option: str) -> None:
-    with pytest.raises(InputError, match=f"{option}: found 0, allowed: from 1"):
+    with pytest.raises(InputError, match=f"{option}: found 0, allowed: 1 or more"):
         chosen(name, trained_pool(*clusters(8, seed=1)), 2, **{option: 0})
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.learners.sgd import Sgd
 from clsim.objectives.attention import Attention
 from clsim.objectives.codes import Autoencoder, Encoded
 from clsim.objectives.distillation import Distillation
-from clsim.objectives.importance import check_numbers
 from clsim.training.contract import Learner, Setup
 
 
@@ -33,7 +32,7 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Lea
     Source: Li & Hoiem, Learning without Forgetting (ECCV 2016), eq. 2-4; De Lange et al., A continual learning survey
     (TPAMI 2021)
     """
-    check_numbers("lwf", strength=strength)
+    at_least(0, "lwf: ", strength=strength)
     _check_temperature("lwf", temperature)
     return Sgd(setup, objective=Distillation(setup, strength=strength, temperature=temperature))
 
@@ -73,8 +72,8 @@ def ebll(
     Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017); De Lange et al., A continual learning survey
     (TPAMI 2021)
     """
-    check_numbers("ebll", strength=strength, code_strength=code_strength, reconstruction=reconstruction, code=code)
-    check_numbers("ebll", epochs=epochs, rate=rate)
+    at_least(0, "ebll: ", strength=strength, code_strength=code_strength, reconstruction=reconstruction, code=code)
+    at_least(0, "ebll: ", epochs=epochs, rate=rate)
     _check_temperature("ebll", temperature)
     width = setup.net.head.in_features
     if code >= width:
@@ -107,7 +106,7 @@ def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1,
 
     Source: Dhar et al., Learning without Memorizing (CVPR 2019), eq. 1-4
     """
-    check_numbers("lwm", strength=strength, attention_strength=attention_strength)
+    at_least(0, "lwm: ", strength=strength, attention_strength=attention_strength)
     _check_temperature("lwm", temperature)
     objective = Attention(setup, strength=strength, attention_strength=attention_strength, temperature=temperature)
     return Sgd(setup, objective=objective)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from clsim.errors import at_least
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
-from clsim.objectives.importance import Weights, check_numbers, distance, fisher, on_device, weights
+from clsim.objectives.importance import Weights, distance, fisher, on_device, weights
 from clsim.objectives.replay import replay
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -38,7 +39,7 @@ def mean_imm(setup: Setup, *, strength: float = 0.01) -> Learner:
 
     Source: Lee et al., Overcoming Catastrophic Forgetting by Incremental Moment Matching (NeurIPS 2017)
     """
-    check_numbers("mean-imm", strength=strength)
+    at_least(0, "mean-imm: ", strength=strength)
     return Imm(setup, strength=strength)
 
 
@@ -56,7 +57,7 @@ def mode_imm(setup: Setup, *, strength: float = 0.01, samples: int = 0) -> Learn
 
     Source: Lee et al., Overcoming Catastrophic Forgetting by Incremental Moment Matching (NeurIPS 2017)
     """
-    check_numbers("mode-imm", strength=strength, samples=samples)
+    at_least(0, "mode-imm: ", strength=strength, samples=samples)
     return Imm(setup, strength=strength, measure=partial(fisher, most=samples))
 
 

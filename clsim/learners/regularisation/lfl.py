@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clsim.errors import at_least
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net
 from clsim.objectives.distillation import Taught, mean_of_new
-from clsim.objectives.importance import check_numbers
 from clsim.objectives.replay import cross_entropy
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -54,7 +54,7 @@ class Lfl(Around[Sgd]):
     """
 
     def __init__(self, setup: Setup, *, strength: float = 0.1) -> None:
-        check_numbers("lfl", strength=strength)
+        at_least(0, "lfl: ", strength=strength)
         self.objective = Nearness(setup, strength=strength)
         super().__init__(setup, Sgd(setup, objective=self.objective))
         self._rows: Tensor | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.learners.sgd import Sgd
 from clsim.objectives.consolidation import Consolidation
-from clsim.objectives.importance import check_numbers, fisher, sensitivity
+from clsim.objectives.importance import fisher, sensitivity
 from clsim.training.contract import Learner, Setup
 
 
@@ -28,7 +28,7 @@ def ewc(setup: Setup, *, strength: float = 400.0, samples: int = 0) -> Learner:
     Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017), eq. 3; De Lange et
     al., A continual learning survey (TPAMI 2021)
     """
-    check_numbers("ewc", strength=strength, samples=samples)
+    at_least(0, "ewc: ", strength=strength, samples=samples)
     return Sgd(setup, objective=Consolidation(setup, partial(fisher, most=samples), strength=strength))
 
 
@@ -48,7 +48,7 @@ def online_ewc(setup: Setup, *, strength: float = 400.0, decay: float = 0.95, sa
 
     Source: Schwarz et al., Progress & Compress: A scalable framework for continual learning (ICML 2018)
     """
-    check_numbers("online-ewc", strength=strength, samples=samples)
+    at_least(0, "online-ewc: ", strength=strength, samples=samples)
     if not 0 <= decay <= 1:
         raise InputError(f"online-ewc: decay: found {decay:g}, allowed: from 0 to 1")
     measure = partial(fisher, most=samples)
@@ -70,5 +70,5 @@ def mas(setup: Setup, *, strength: float = 1.0, samples: int = 0) -> Learner:
 
     Source: Aljundi et al., Memory Aware Synapses: Learning what (not) to forget (ECCV 2018)
     """
-    check_numbers("mas", strength=strength, samples=samples)
+    at_least(0, "mas: ", strength=strength, samples=samples)
     return Sgd(setup, objective=Consolidation(setup, partial(sensitivity, most=samples), strength=strength))

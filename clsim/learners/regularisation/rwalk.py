@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
-from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
+from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
@@ -48,7 +48,7 @@ class RWalk(Around[Sgd]):
     def __init__(
         self, setup: Setup, *, strength: float = 1.0, fresh: float = 0.9, every: int = 10, damping: float = 1e-3
     ) -> None:
-        check_numbers("rwalk", strength=strength)
+        at_least(0, "rwalk: ", strength=strength)
         if not 0 < fresh <= 1:
             raise InputError(f"rwalk: fresh: found {fresh:g}, allowed: above 0 to 1")
         if every < 1:

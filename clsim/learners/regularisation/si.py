@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from clsim.errors import at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
-from clsim.objectives.importance import Weights, check_numbers, on_device, pull, weights
+from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
@@ -35,7 +36,7 @@ class Si(Around[Sgd]):
     """
 
     def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
-        check_numbers("si", strength=strength, damping=damping)
+        at_least(0, "si: ", strength=strength, damping=damping)
         super().__init__(setup, Sgd(setup))
         self._strength = strength
         self._damping = damping

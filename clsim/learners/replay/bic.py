@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsim.errors import InputError
+from clsim.errors import InputError, at_least
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import evaluating
 from clsim.objectives.among import members
 from clsim.objectives.bias import Correction, Proportional, fitted
-from clsim.objectives.importance import check_numbers
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
@@ -50,7 +49,7 @@ class Bic(Around[Sgd]):
     """
 
     def __init__(self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3) -> None:
-        check_numbers("bic", ridge=ridge)
+        at_least(0, "bic: ", ridge=ridge)
         if not 0 <= validation < 1:
             raise InputError(f"bic: validation: found {validation:g}, allowed: a share from 0 to below 1")
         self._objective = Proportional(setup, temperature=temperature)

@@ -449,7 +449,7 @@ def test_lwm_finds_the_last_maps_of_shipped_nets(model: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lwf, {"strength": -1.0}, "lwf: strength: found -1, allowed: 0 and more"),
+        (lwf, {"strength": -1.0}, "lwf: strength: found -1, allowed: 0 or more"),
         (lwf, {"temperature": 0.0}, "lwf: temperature: found 0, allowed: a finite number above 0"),
         (ebll, {"code": 12}, "ebll: code: found 12, allowed: fewer than the net's 12 features, or 0"),
         (ebll, {"code_strength": -1.0}, "ebll: code_strength: found -1"),

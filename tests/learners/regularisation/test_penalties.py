@@ -333,12 +333,12 @@ def test_the_transfer_pulls_towards_the_net_before() -> None:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (ewc, {"strength": -1.0}, "ewc: strength: found -1, allowed: 0 and more"),
-        (mas, {"samples": -2}, "mas: samples: found -2, allowed: 0 and more"),
-        (Si, {"damping": -0.5}, "si: damping: found -0.5, allowed: 0 and more"),
+        (ewc, {"strength": -1.0}, "ewc: strength: found -1, allowed: 0 or more"),
+        (mas, {"samples": -2}, "mas: samples: found -2, allowed: 0 or more"),
+        (Si, {"damping": -0.5}, "si: damping: found -0.5, allowed: 0 or more"),
         (online_ewc, {"decay": 1.5}, "online-ewc: decay: found 1.5, allowed: from 0 to 1"),
-        (mean_imm, {"strength": -1.0}, "mean-imm: strength: found -1, allowed: 0 and more"),
-        (mode_imm, {"samples": -1}, "mode-imm: samples: found -1, allowed: 0 and more"),
+        (mean_imm, {"strength": -1.0}, "mean-imm: strength: found -1, allowed: 0 or more"),
+        (mode_imm, {"samples": -1}, "mode-imm: samples: found -1, allowed: 0 or more"),
     ],
 )
 def test_impossible_options_are_refused(make: Any, options: dict[str, Any], message: str) -> None:

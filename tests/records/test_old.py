@@ -1,0 +1,90 @@
+"""What clsim 0.1.0 left is read, reported and gone on with: ``old`` holds a finished run and two half-done ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import clsim
+from clsim.cli.main import app
+from clsim.errors import InputError
+from clsim.records.search import Trial
+from clsim.records.store import CHECKPOINT, RunFolder, Store
+from clsim.training.progress import Quiet
+
+FINISHED, HALF, SEARCHING = "e245b5e5187d6597", "68ce02744ca0cf8d", "bc87d64abec03571"
+LIKE: dict[str, Any] = {
+    "scenario": "split-digits",
+    "strategy": "er",
+    "memory": 10,
+    "settings": ["model.name=linear", "stream.experiences=2"],
+}
+
+
+class Counting(Quiet):
+    """Counts what is trained."""
+
+    def __init__(self) -> None:
+        self.experiences: list[int] = []
+        self.trials: list[float] = []
+
+    def experience(self, position: int, total: int, images: int) -> None:
+        self.experiences.append(position)
+
+    def trial(self, trial: Trial) -> None:
+        self.trials.append(trial.lr)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(Path(__file__).parent / "old", tmp_path / "runs"))
+
+
+def test_a_finished_run_is_read_and_reported(runs: Path) -> None:
+    found, problems = Store(runs).records()
+    assert ([record.data["fingerprint"] for record in found], problems) == ([FINISHED], [])
+    watch = Counting()
+    assert clsim.run(**LIKE, seed=0, runs=runs, progress=watch).data == found[0].data
+    assert watch.experiences == []
+    shown = CliRunner().invoke(app, ["report", "--runs", str(runs), "--format", "csv"])
+    assert shown.exit_code == 0, shown.output
+    assert "split-digits" in shown.output
+
+
+def test_a_half_done_run_goes_on(runs: Path, tmp_path: Path) -> None:
+    before = json.loads((runs / HALF / "record.json").read_text())
+    watch = Counting()
+    after = clsim.run(**LIKE, seed=1, runs=runs, progress=watch).data
+    assert (after["fingerprint"], after["finished"], watch.experiences) == (HALF, True, [1])
+    assert after["accuracy"][0] == before["accuracy"][0]
+    assert clsim.run(**LIKE, seed=1, runs=tmp_path / "anew").data["accuracy"][1] == after["accuracy"][1]
+
+
+def test_a_search_goes_on(runs: Path) -> None:
+    (attempt,) = json.loads((runs / SEARCHING / "search.json").read_text())["attempts"]
+    watch = Counting()
+    after = clsim.run(**LIKE, seed=2, controller="stability-decay", runs=runs, progress=watch).data
+    assert (after["fingerprint"], after["finished"], watch.experiences) == (SEARCHING, True, [1])
+    assert after["searches"][1]["attempts"][0] == attempt  # not tried again
+    assert len(watch.trials) == len(after["searches"][1]["attempts"]) - 1
+
+
+@pytest.mark.parametrize("content", [{"format": CHECKPOINT + 1}, {"fingerprint": FINISHED}, {"format": "new"}])
+def test_a_checkpoint_of_a_later_format_or_another_run_is_refused(runs: Path, content: dict[str, Any]) -> None:
+    path = runs / HALF / "checkpoint.pt"
+    torch.save(torch.load(path, weights_only=True) | content, path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: found .*, allowed: .*; run it again with --fresh$"):
+        RunFolder(path.parent).checkpoint()
+
+
+def test_a_search_of_a_later_format_is_refused(runs: Path) -> None:
+    path = runs / SEARCHING / "search.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(InputError, match=r"search\.json: found format 2, allowed: 1; run it again with --fresh$"):
+        clsim.run(**LIKE, seed=2, controller="stability-decay", runs=runs)
