@@ -2,7 +2,7 @@
 
 >>> import clsim
 >>> sorted(clsim.__all__)[:4]
-['Buffer', 'Exemplars', 'InputError', 'Picks']
+['Buffer', 'Condensed', 'Condenser', 'Exemplars']
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from clsim.checks.learners import check_learner as check_learner
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
+    from clsim.execution.condense import condense as condense
+    from clsim.execution.condensed import Condensed as Condensed
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
     from clsim.execution.study import study as study
     from clsim.memory.buffer import Buffer as Buffer
+    from clsim.pool.contracts import Condenser as Condenser
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
@@ -33,10 +36,13 @@ _PLACES = {
     "run": "clsim.api",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
+    "condense": "clsim.execution.condense",
+    "Condensed": "clsim.execution.condensed",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",
     "check_selector": "clsim.checks.selectors",
     "InputError": "clsim.errors",
+    "Condenser": "clsim.pool.contracts",
     "Exemplars": "clsim.pool.exemplars",
     "Buffer": "clsim.memory.buffer",
     "Pool": "clsim.pool.pool",

@@ -9,10 +9,10 @@ from clsim.condensers import gradient_matching, inner_steps
 from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import distance
 from clsim.condensers.gradient_matching import GradientMatching, Matching
+from clsim.condensers.named import condenser_of
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
-from clsim.execution.condense import _method
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
@@ -291,7 +291,7 @@ def test_early_nets_are_an_option_of_all() -> None:
 @pytest.mark.parametrize("name", COMPONENTS["condensers"])
 def test_digits_are_mirrored_by_none_and_change_no_other_operation(name: str) -> None:
     for digits in (False, True):
-        made = options_of(_method(name, {}, digits))
+        made = options_of(condenser_of(name, {}, digits))
         if "augment" in made:
             plain = options_of(registry.component("condensers", name))["augment"].default
             assert tuple(made["augment"].default) == tuple(op for op in plain if op != "flip" or not digits)
