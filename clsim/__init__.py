@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from clsim.checks.learners import check_objective as check_objective
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
-    from clsim.execution.condense import Condensed as Condensed
     from clsim.execution.condense import condense as condense
+    from clsim.execution.condensed import Condensed as Condensed
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
     from clsim.learners.sgd import Sgd as Sgd
     from clsim.memory.buffer import Buffer as Buffer
+    from clsim.pool.contracts import Condenser as Condenser
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
@@ -43,14 +44,15 @@ _PLACES = {
     "run": "clsim.api",
     "study": "clsim.api",
     "select": "clsim.execution.select",
-    "condense": "clsim.execution.condense",
-    "Condensed": "clsim.execution.condense",
     "Picks": "clsim.execution.select",
+    "condense": "clsim.execution.condense",
+    "Condensed": "clsim.execution.condensed",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",
     "check_objective": "clsim.checks.learners",
     "check_selector": "clsim.checks.selectors",
     "InputError": "clsim.errors",
+    "Condenser": "clsim.pool.contracts",
     "Exemplars": "clsim.pool.exemplars",
     "Buffer": "clsim.memory.buffer",
     "Pool": "clsim.pool.pool",

@@ -35,10 +35,7 @@ FLOORS = [
 """Folders from the ground up: a module imports from its own folder and from floors below, for type hints too."""
 
 WIDE = {
-    "clsim.execution.condense",
     "clsim.execution.execute",
-    "clsim.execution.select",
-    "clsim.training.assemble",
     "clsim.training.loop",
 }
 """Modules that may import more than ten others of ours: they put a whole together."""

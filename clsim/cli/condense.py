@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import shlex
 import statistics
@@ -16,18 +17,27 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clsim.cli.arguments import (
+    DataPath,
+    DataRoot,
+    Device,
+    Force,
+    NamedValues,
+    Precision,
+    Threads,
+    check_place,
+    named_values,
+)
 from clsim.cli.console import duration, err, out
-from clsim.cli.select import check_place, named_value
 from clsim.errors import InputError
 from clsim.records.atomic import write
 from clsim.version import __version__
 
 if TYPE_CHECKING:
-    from clsim.execution.condense import Condensed
+    from clsim.execution.condensed import Condensed
     from clsim.pool.exemplars import Exemplars
 
 _EVALUATION = "Evaluation"
-_MACHINE = "Machine"
 
 
 def condense(
@@ -40,18 +50,15 @@ def condense(
     out_: Annotated[
         Path, typer.Option("--out", help="The .npz; a data set, and of `clsim run` a memory.start.")
     ] = Path("condensed.npz"),
-    path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
+    path: DataPath = "",
     per_class: Annotated[
-        int, typer.Option(min=0, help="Use the first so many training images of each class only; 0 = all.")
+        int, typer.Option(min=0, help="Use at most this many training images of each class, the first ones; 0 = all.")
     ] = 0,
     classes: Annotated[
-        str, typer.Option(help="Of these classes alone: names or numbers with commas between, as in 0,2,4.")
+        str, typer.Option(help="Use these classes alone: names or numbers with commas between, as in 0,2,4.")
     ] = "",
-    size: Annotated[int, typer.Option(min=0, help="Scale images to so many pixels a side; 0 = as they are.")] = 0,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE, as in iterations=2000: an option of the method; may be given several times."),
-    ] = None,
+    size: Annotated[int, typer.Option(min=0, help="Scale images to this many pixels a side; 0 = as they are.")] = 0,
+    option: NamedValues = None,
     seed: Annotated[int, typer.Option(help="Same seed, same set.")] = 0,
     sets: Annotated[int, typer.Option(min=1, help="Sets, of seeds one after the other: out.npz, out-1.npz …")] = 1,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two states and two montages.")] = 30.0,
@@ -59,9 +66,9 @@ def condense(
     csv_: Annotated[
         Path | None, typer.Option("--csv", help="Add a row for each set to this file, with the command that makes it.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")] = False,
+    force: Force = False,
     model: Annotated[
-        str, typer.Option(help="Of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
+        str, typer.Option(help="Model of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
     ] = "",
     model_option: Annotated[
         list[str] | None,
@@ -70,24 +77,20 @@ def condense(
     nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
     epochs: Annotated[
         int,
-        typer.Option(min=0, help="Of each; 0: 1000, with --no-augment 300, as in papers.", rich_help_panel=_EVALUATION),
+        typer.Option(
+            min=0, help="Epochs of each net; 0: 1000, with --no-augment 300, as in papers.", rich_help_panel=_EVALUATION
+        ),
     ] = 0,
     augment: Annotated[
         bool, typer.Option(help="Siamese augmentation's operations in training.", rich_help_panel=_EVALUATION)
     ] = True,
     proxy_epochs: Annotated[
-        int, typer.Option(min=1, help="Of the net behind a selector's features.", rich_help_panel=_EVALUATION)
+        int, typer.Option(min=1, help="Epochs of the net behind a selector's features.", rich_help_panel=_EVALUATION)
     ] = 10,
-    precision: Annotated[
-        str, typer.Option(help="fp32; or bf16, where the processor is fast at it.", rich_help_panel=_MACHINE)
-    ] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of torch; else its own choice.", rich_help_panel=_MACHINE)
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel=_MACHINE)
-    ] = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Condense a data set into a few images a class; train nets on them. A killed command goes on where it was."""
     if out_.suffix != ".npz":
@@ -97,11 +100,11 @@ def condense(
         check_place("--out", file, force)
     if csv_ is not None and not csv_.parent.is_dir():
         raise InputError(f"--csv: no folder {str(csv_.parent)!r}; allowed: a file in a folder that is there")
-    options = dict(named_value(text) for text in option or [])
-    model_options = dict(named_value(text, "--model-option", "width=64") for text in model_option or [])
+    options, model_options = named_values(option), named_values(model_option, "--model-option", "width=64")
     named = classes.split(",") if classes.strip() else []
     from clsim.execution.condense import condense as make
 
+    usual = {name: p.default for name, p in inspect.signature(make).parameters.items()} | {"classes": ""}
     found: list[Condensed] = []
     for i, file in enumerate(files):
         state = file.with_name(f"{file.name}.state")
@@ -131,25 +134,26 @@ def condense(
                 data_root=data_root,
                 state=state,
                 every=every,
-                look=easel,
+                watch=easel,
             )
         made.write(file)
         state.unlink(missing_ok=True)
         found.append(made)
         _say(made, title, file)
         if csv_ is not None:
-            asked = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
-            further = {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
-            further |= {"path": path, "classes": classes, "size": size}
+            said = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
+            said |= {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
+            said |= {"path": path, "classes": classes, "size": size, "seed": seed + i}
+            said = {name: value for name, value in said.items() if name in ALWAYS or value != usual[name]}
             plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
-            _add(csv_, _row(made, asked, further, [*_repeated("--option", option), *plain], seed + i))
+            _add(csv_, _row(made, said, [*_repeated("--option", option), *plain]))
     _conclude(found)
 
 
 class Easel:
     """Shows the work: a bar on a terminal, a line now and then elsewhere; and the montage. Final.
 
-    See :class:`clsim.execution.condense.Look`. A context manager.
+    A :class:`clsim.execution.keeper.CondenseWatch`, and a context manager.
     """
 
     def __init__(self, title: str, file: Path | None, console: Console) -> None:
@@ -221,31 +225,30 @@ def _say(made: Condensed, title: str, file: Path) -> None:
 ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "loss", "loss_stored", "bytes", "seconds")
 """Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
 
-USUAL = {
-    **{"per_class": 0, "epochs": 0, "precision": "fp32", "model": "", "proxy_epochs": 10},
-    **{"path": "", "classes": "", "size": 0},
-}
-"""What a command need not say."""
+
+ALWAYS = ("dataset", "method", "ipc", "nets", "seed")
+"""What the command in a row says even where it is the default."""
 
 
 def _repeated(flag: str, texts: Sequence[str] | None) -> list[str]:
     return [word for text in texts or [] for word in (flag, text)]
 
 
-def _row(
-    made: Condensed, asked: Mapping[str, Any], further: Mapping[str, Any], others: Sequence[str], seed: int
-) -> list[str]:
-    """Of a set: what was asked for, what came of it, and the command that makes it."""
+def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> list[str]:
+    """The row of a set: what was asked for, what came of it, and the command that makes it.
+
+    Args:
+        said: options of the command and their values.
+        others: further words of the command.
+    """
     words = ["clsim", "condense"]
-    for name, value in {**asked, **further, "seed": seed}.items():
-        if value != USUAL.get(name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in said.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
     words += others
     each = made.accuracies
     loss, stored = made.losses or (None, None)
     found = {
-        **asked,
-        "seed": seed,
+        **said,
         "accuracy": statistics.mean(each) if each else None,
         "deviation": statistics.stdev(each) if len(each) > 1 else None,
         "loss": loss,

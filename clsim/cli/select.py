@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
 from clsim.cli.console import err, out
 from clsim.errors import InputError
-from clsim.spec.flags import parsed
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
@@ -29,34 +29,31 @@ LISTED = 20
 def select(
     selector: Annotated[str, typer.Option(help="A name of `clsim list selectors`, or ./file.py:attr.")] = "kcenter",
     dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
-    path: Annotated[str, typer.Option(help="Of your own data, for image-folder and npz.")] = "",
+    path: DataPath = "",
     features: Annotated[Path | None, typer.Option(help="n × d floats in a .npy file, instead of a data set.")] = None,
     labels: Annotated[Path | None, typer.Option(help="n whole numbers that go with the features, −1 = none.")] = None,
     fraction: Annotated[float | None, typer.Option(help="How many to choose: a share, as in 0.01.")] = None,
     budget: Annotated[int | None, typer.Option(help="How many to choose: a number.")] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Equal quotas: from each class apart.")] = False,
-    option: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE: an option of the selector; may be given several times.")
-    ] = None,
+    option: NamedValues = None,
     seed: Annotated[int, typer.Option(help="Same seed, same picks.")] = 0,
     out_: Annotated[
         Path, typer.Option("--out", help="The CSV file: index, best first, and weight; - prints it.")
     ] = Path("picks.csv"),
     picture: Annotated[Path | None, typer.Option(help="Also draw what was picked, as PNG.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    force: Force = False,
     model: Annotated[
         str,
-        typer.Option(help="Of the proxy; else slim-resnet18, mlp or linear.", rich_help_panel="Features of a data set"),
+        typer.Option(
+            help="Model of the proxy; else slim-resnet18, mlp or linear.", rich_help_panel="Features of a data set"
+        ),
     ] = "",
-    epochs: Annotated[int, typer.Option(min=1, help="Of the proxy.", rich_help_panel="Features of a data set")] = 10,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel="Features of a data set"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of torch; else its own choice.", rich_help_panel="Machine")
-    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of the proxy.", rich_help_panel="Features of a data set")
+    ] = 10,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Choose a few samples out of a data set, or of features made elsewhere; write their indices."""
     if not dataset and features is None:
@@ -64,7 +61,7 @@ def select(
     for flag, file in (("--out", out_), ("--picture", picture)):
         if file is not None and str(file) != "-":
             check_place(flag, file, force)
-    options = dict(named_value(text) for text in option or [])
+    options = named_values(option)
     from clsim.execution import select as execution
     from clsim.pool.pool import Cost
     from clsim.records.atomic import write
@@ -104,24 +101,6 @@ def select(
         draw(found, title, picture)
     if written:
         (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
-
-
-def named_value(text: str, flag: str = "--option", example: str = "metric=cosine") -> tuple[str, Any]:
-    """An ``--option``: its name, and its value as in TOML."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise InputError(f"{flag}: found {text!r}, allowed: NAME=VALUE, as in {example}")
-    return name.strip(), parsed(value)
-
-
-def check_place(flag: str, file: Path, force: bool) -> None:
-    """Before the work, not after it."""
-    if not file.parent.is_dir():
-        raise InputError(f"{flag}: no folder {str(file.parent)!r}; allowed: a file in a folder that is there")
-    if file.is_dir():
-        raise InputError(f"{flag}: {str(file)!r} is a folder, allowed: a file")
-    if file.exists() and not force:
-        raise InputError(f"{flag}: {str(file)!r} is there already; allowed: another name, or --force to overwrite it")
 
 
 @contextlib.contextmanager

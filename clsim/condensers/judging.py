@@ -38,14 +38,27 @@ class Training:
     batch_size: int = 256
 
 
-def accuracy(samples: Exemplars, tests: Exemplars, pool: Pool, training: Training, seed: int) -> float:
+def protocol(epochs: int, *, augment: bool, digits: bool) -> Training:
+    """The papers' training: 1000 epochs with augmentation, 300 without.
+
+    Args:
+        epochs: another number of epochs; 0: the papers'.
+        digits: whether mirror images mean something else: then nothing is mirrored.
+    """
+    operations = () if not augment else siamese.DIGITS if digits else siamese.ALL
+    return Training(epochs or (1000 if augment else 300), operations)
+
+
+def accuracy(samples: Exemplars, tests: Exemplars, pool: Pool, training: Training, seed: int, number: int = 0) -> float:
     """The share of ``tests`` that a fresh net, trained on ``samples``, gets right.
 
     Args:
         samples: the set, decoded.
         pool: knows the architecture, the normalisation and the precision.
-        seed: of the weights, the order and the augmentation.
+        seed: of the set.
+        number: of the net, from 0; each has its own weights, order and augmentation.
     """
+    seed = derive(seed, f"evaluation {number}")
     with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "layers"))
         net = pool.fresh(derive(seed, "weights"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +13,14 @@ import torch
 from torch import Tensor
 
 from clsim.data import arrays, datasets
-from clsim.data.augmentation import Transform
 from clsim.errors import InputError
-from clsim.models import nets
 from clsim.pool.contracts import chosen
-from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost, Pool, Selector
-from clsim.pool.proxy import Trainer
-from clsim.randomness import Randomness, generator
+from clsim.randomness import generator
 from clsim.selectors.combinators import per_class as of_each_class
 from clsim.spec import registry
-from clsim.spec.run import RunSpec
-from clsim.spec.tables import DataSpec, ProxySpec, TrainingSpec
 from clsim.training import machine
+from clsim.training.workshop import exemplars, of_dataset, spec_of_call
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +130,7 @@ def select(
 ) -> Picks:
     """Choose a few samples out of many.
 
-    Of a data set, features and scores come from a proxy that is trained on its training part if the selector asks for
+    For a data set, features and scores come from a proxy that is trained on its training part if the selector asks for
     them: DeepCore's protocol (Guo, Zhao & Bai, DEXA 2022), 10 epochs of SGD. Given features have no net behind them:
     selectors that need more (logits, gradients, dropout) are refused.
 
@@ -172,17 +166,17 @@ def select(
         raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
     name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
     pick = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
-    spec = RunSpec(
-        seed=seed,
-        data=DataSpec(dataset or "digits", str(path)),
-        training=TrainingSpec(device=device, threads=threads or torch.get_num_threads()),
-        proxy=ProxySpec(source="proxy", epochs=epochs),
-    )
+    spec = spec_of_call(dataset or "digits", path, seed=seed, device=device, threads=threads, proxy_epochs=epochs)
     _check_size(fraction, budget)
     place, cost = machine.device_of(device), Cost() if cost is None else cost
     with machine.isolated(spec, place):
         if features is None:
-            pool, classes, scorer = _of_dataset(spec, model, place, data_root, cost)
+            source = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
+            net, augment = _usual(source.train_x.shape[1:])
+            net = model or net
+            shop, samples = of_dataset(spec, source, net, {}, augment, device=place, cost=cost)
+            pool, classes = shop.pool(samples), source.classes
+            scorer = f"features of {net} after {epochs} epochs"
         else:
             pool, classes, scorer = *_of_features(features, labels, seed, place, cost), "features as given"
         if per_class:
@@ -197,8 +191,8 @@ def select(
     weight = None if selection.weight is None else selection.weight.float().cpu().numpy()
     if dataset and not cost.forward_passes:
         scorer = ""
-    source = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
-    return Picks(index, weight, pool, classes, source, scorer, seconds)
+    found = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
+    return Picks(index, weight, pool, classes, found, scorer, seconds)
 
 
 def _check_size(fraction: float | None, budget: int | None) -> None:
@@ -211,28 +205,11 @@ def _check_size(fraction: float | None, budget: int | None) -> None:
         raise InputError(f"budget: found {budget}, allowed: 1 or more")
 
 
-def _of_dataset(
-    spec: RunSpec, model: str, device: torch.device, data_root: str | Path | None, cost: Cost
-) -> tuple[Pool, tuple[str, ...], str]:
-    """The training part, and a trainer of proxies."""
-    dataset = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
-    shape = dataset.train_x.shape[1:]
-    colour = len(shape) == 3 and shape[0] == 3
-    name = model or ("slim-resnet18" if colour else "mlp" if len(shape) == 3 else "linear")
-    body = registry.component("models", name)
-    visible = torch.ones(1, len(dataset.classes), dtype=torch.bool)
-    augment = ("crop", "flip") if colour else ()
-    transform = Transform(dataset.mean, dataset.std, augment, device=device, channels_last=len(shape) == 3)
-
-    def fresh(seed: int) -> nets.Net:
-        net = nets.build(body, shape, visible, seed, device)
-        return net.to(memory_format=torch.channels_last) if len(shape) == 3 else net  # type: ignore[call-overload]
-
-    randomness = Randomness(spec.seed, device)
-    trainer = Trainer(spec.proxy, fresh, transform, nullcontext, randomness.proxy, randomness.proxy_augment, cost)
-    samples = _exemplars(np.array(dataset.train_x), np.asarray(dataset.train_y), spec.seed, device)
-    pool = Pool(samples, None, transform.plain, cost=cost, trainer=trainer)
-    return pool, dataset.classes, f"features of {name} after {spec.proxy.epochs} epochs"
+def _usual(shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
+    """The proxy's model for samples of a shape where none is named, and its augmentation."""
+    if len(shape) != 3:
+        return "linear", ()
+    return ("slim-resnet18", ("crop", "flip")) if shape[0] == 3 else ("mlp", ())
 
 
 def _of_features(given: Any, labels: Any, seed: int, device: torch.device, cost: Cost) -> tuple[Pool, tuple[str, ...]]:
@@ -241,19 +218,8 @@ def _of_features(given: Any, labels: Any, seed: int, device: torch.device, cost:
     if labels is not None:
         found = arrays.labels(labels, len(x))
         classes, y[found >= 0] = np.unique(found[found >= 0], return_inverse=True)
-    pool = Pool(_exemplars(x, y, seed, device), None, _unchanged, cost=cost)
+    pool = Pool(exemplars(x, y, seed, device), None, _unchanged, cost=cost)
     return pool, tuple(map(str, classes.tolist()))
-
-
-def _exemplars(x: np.ndarray, y: np.ndarray, seed: int, device: torch.device) -> Exemplars:
-    n = len(x)
-    return Exemplars(
-        x=torch.from_numpy(x).to(device),
-        y=torch.from_numpy(y.astype(np.int64)).to(device),
-        task=torch.zeros(n, dtype=torch.int64, device=device),
-        key=torch.rand(n, generator=generator(seed, "experience 0")).to(device),
-        index=torch.arange(n, device=device),
-    )
 
 
 def _unchanged(x: Tensor) -> Tensor:

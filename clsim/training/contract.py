@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -20,10 +20,10 @@ from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Plateau
 from clsim.pool.exemplars import Exemplars, batch_count
 from clsim.pool.pool import Cost, Pool
-from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
+from clsim.training.workshop import Workshop, autocast
 
 
 @dataclass(frozen=True)
@@ -61,32 +61,13 @@ class Setup:
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
     ) -> Pool:
         """The samples, with what the net (or a proxy, where the spec says so) says of them, for a selector."""
-        spec, randomness = self.spec, self.randomness
-        trainer = Trainer(
-            spec.proxy,
-            self.fresh,
-            self.transform,
-            self.precision,
-            randomness.proxy,
-            randomness.proxy_augment,
-            self.cost,
-        )
-        return Pool(
-            samples,
-            None if spec.proxy.source == "proxy" and incoming is None else self.net,
-            self.transform.plain,
-            precision=self.precision,
-            cost=self.cost,
-            trainer=trainer,
-            reference=reference,
-            incoming=incoming,
-        )
+        shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
+        net = None if self.spec.proxy.source == "proxy" and incoming is None else self.net
+        return shop.pool(samples, net, reference=reference, incoming=incoming)
 
     def precision(self) -> AbstractContextManager:
         """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""
-        if self.spec.training.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        return autocast(self.spec.training.precision, self.device)
 
 
 Terms = dict[str, Tensor]

@@ -9,10 +9,10 @@ from clsim.condensers import gradient_matching, inner_steps
 from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import distance
 from clsim.condensers.gradient_matching import GradientMatching, Matching
+from clsim.condensers.named import condenser_of
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
 from clsim.errors import InputError
-from clsim.execution.condense import condenser_of
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import os
 import shlex
 import subprocess
@@ -16,9 +17,12 @@ import pytest
 import torch
 
 import clsim
+from clsim import cli
 from clsim.cli.main import main
 from clsim.errors import InputError
-from clsim.execution.condense import Keeper, Nobody, condense
+from clsim.execution.condense import condense
+from clsim.execution.keeper import Keeper, Nobody
+from clsim.execution.select import select
 
 ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
 QUICK = ["--nets", "2", "--epochs", "2"]
@@ -57,9 +61,10 @@ KILLS_ITSELF = """
 import os, signal, sys
 from pathlib import Path
 from clsim.execution import condense as module
+from clsim.execution.keeper import Keeper
 from clsim.cli.main import main
 
-class Dies(module.Keeper):
+class Dies(Keeper):
     def step(self, done, total, loss, draft):
         super().step(done, total, loss, draft)
         if done == 4:
@@ -159,8 +164,8 @@ def test_a_state_is_of_its_classes_size_and_model(tmp_path: Path) -> None:
             if done == 2:
                 raise KeyboardInterrupt
 
-    def make(look: Nobody, **options: Any) -> None:
-        condense("digits", ipc=1, per_class=5, nets=0, threads=1, state=state, every=0, look=look, **options)
+    def make(watch: Nobody, **options: Any) -> None:
+        condense("digits", ipc=1, per_class=5, nets=0, threads=1, state=state, every=0, watch=watch, **options)
 
     with pytest.raises(KeyboardInterrupt):
         make(Stops(), options={"iterations": 3})
@@ -225,6 +230,30 @@ def test_mistakes_are_one_line(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert "Traceback" not in error
+
+
+COMMANDS = {"condense": (cli.condense.condense, condense), "select": (cli.select.select, select)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_has_the_defaults_of_the_function(name: str) -> None:
+    command, function = (
+        {name.rstrip("_"): p.default for name, p in inspect.signature(f).parameters.items()} for f in COMMANDS[name]
+    )
+    shared = {name for name in set(command) & set(function) if function[name] is not inspect.Parameter.empty}
+    if name == "condense":  # all arguments of the function but those that a command line says in another way
+        assert set(function) - shared == {"options", "model_options", "state", "watch"}
+        assert (command["option"], command["model_option"]) == (function["options"], function["model_options"])
+    differ = {n: (command[n], function[n]) for n in shared if (command[n] or None) != (function[n] or None)}
+    assert not differ
+
+
+def test_condense_is_a_public_name_and_a_set_is_written_and_read_again(tmp_path: Path) -> None:
+    made = clsim.condense("digits", "dsa", ipc=1, per_class=5, options={"iterations": 1, "steps": 2}, nets=0, threads=1)
+    assert isinstance(made, clsim.Condensed)
+    made.write(tmp_path / "set.npz")
+    again = clsim.condense(str(tmp_path / "set.npz"), "random", ipc=1, nets=0, threads=1, data_root=tmp_path)
+    assert torch.equal(again.exemplars.x[again.exemplars.y.argsort()], made.exemplars.x[made.exemplars.y.argsort()])
 
 
 def test_files_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,58 @@
+"""Options that ``clsim select`` and ``clsim condense`` share, and how what is typed is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clsim.errors import InputError
+from clsim.spec.flags import parsed
+
+_MACHINE = "Machine"
+
+DataPath = Annotated[str, typer.Option("--path", help="Folder or file of your own data, for image-folder and npz.")]
+NamedValues = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="NAME=VALUE: an option of the component; may be given several times."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads of torch; else its own choice.", rich_help_panel=_MACHINE),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel=_MACHINE),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="fp32; or bf16, where the processor is fast at it.", rich_help_panel=_MACHINE),
+]
+
+
+def named_values(texts: list[str] | None, flag: str = "--option", example: str = "metric=cosine") -> dict[str, Any]:
+    """What ``--option`` says: names, and their values as in TOML.
+
+    >>> named_values(["metric=cosine", "k=3"])
+    {'metric': 'cosine', 'k': 3}
+    """
+    found = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"{flag}: found {text!r}, allowed: NAME=VALUE, as in {example}")
+        found[name.strip()] = parsed(value)
+    return found
+
+
+def check_place(flag: str, file: Path, force: bool) -> None:
+    """Refuse a file that could not be written, before the work and not after it."""
+    if not file.parent.is_dir():
+        raise InputError(f"{flag}: no folder {str(file.parent)!r}; allowed: a file in a folder that is there")
+    if file.is_dir():
+        raise InputError(f"{flag}: {str(file)!r} is a folder, allowed: a file")
+    if file.exists() and not force:
+        raise InputError(f"{flag}: {str(file)!r} is there already; allowed: another name, or --force to overwrite it")
