@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
@@ -118,6 +119,15 @@ def learn(setup: Setup, learner: Any, *positions: int, steps: int = 20) -> None:
     VECTORS.train(learner, *positions, steps=steps, setup=setup)
 
 
+def into_the_second(objective: Any) -> tuple[Experience, Experience]:
+    """Two experiences, the second of which ``objective`` has begun, the net as it was."""
+    first, second = experience(0), experience(1)
+    objective.begin(first)
+    objective.finish(first)
+    objective.begin(second)
+    return first, second
+
+
 class Blind(nn.Module):
     """A net of ours as Avalanche calls one."""
 
@@ -127,6 +137,19 @@ class Blind(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x, torch.zeros(len(x), dtype=torch.int64))
+
+
+def plugin_steps(plugin: Any, around: Any, train: Exemplars, steps: int) -> None:
+    """Avalanche's ``plugin`` at plain gradient descent on one whole batch; ``around`` is what it reads."""
+    for _ in range(steps):
+        plugin.before_training_iteration(around)
+        around.optimizer.zero_grad()
+        around.loss = F.cross_entropy(around.model(train.x), train.y)
+        plugin.before_backward(around)
+        around.loss.backward()
+        around.optimizer.step()
+        plugin.after_training_iteration(around)
+        around.clock.train_iterations += 1
 
 
 def batch_of(new: Exemplars, old: Exemplars | None = None) -> Batch:

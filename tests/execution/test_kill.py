@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import clsim
-from tests.helpers import assert_same
-
-KILLS_ITSELF = """
-import os, signal
-import clsim
-
-replace, moves = os.replace, 0
-
-def dies(source, target):
-    global moves
-    moves += 1
-    if moves == {move}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-os.replace = dies
-clsim.run(**{arguments!r})
-"""
+from tests.killing import assert_same_end, killed
 
 BASE = ["data.per_class=20", "training.epochs=3", "model.name=tests.helpers:mlp_with_dropout"]
 TASK = ["stream.setting=task", "optimizer.momentum=0.9", "optimizer.restart=false", "optimizer.lr=0.01"]
@@ -92,24 +70,11 @@ def test_a_killed_run_ends_with_the_same_numbers(move: int, arguments: dict[str,
     arguments = {"scenario": "split-digits", "memory": 20, **arguments, "settings": settings}
     whole = clsim.run(**arguments, runs=tmp_path / "whole")
 
-    killed = {**arguments, "runs": str(tmp_path / "killed")}
-    code = KILLS_ITSELF.format(move=move, arguments=killed)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
-    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert died.returncode == -9, died.stderr
-    folder = tmp_path / "killed" / whole.folder.name
+    again = {**arguments, "runs": str(tmp_path / "killed")}
+    folder = killed(move, again, whole)
     finished = (move - 2) // 3
     assert (folder / "checkpoint.pt").exists() == (finished > 0)
     if finished:
         done = torch.load(folder / "checkpoint.pt", weights_only=True)["results"]["done"]
         assert done == finished
-
-    resumed = clsim.run(**killed)
-    assert resumed.accuracy.equals(whole.accuracy)
-    with np.load(whole.folder / "losses.npz") as first, np.load(resumed.folder / "losses.npz") as second:
-        assert {name: first[name].tobytes() for name in first} == {name: second[name].tobytes() for name in second}
-    states = [torch.load(r.folder / "checkpoint.pt", weights_only=True) for r in (whole, resumed)]
-    for part in ("learner", "memory", "randomness"):
-        assert_same(states[0][part], states[1][part])
-    steps = [[c["steps"] for c in json.loads((r.folder / "record.json").read_text())["cost"]] for r in (whole, resumed)]
-    assert steps[0] == steps[1]
+    assert_same_end(clsim.run(**again), whole)

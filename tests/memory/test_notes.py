@@ -177,23 +177,6 @@ def test_names_as_people_type_them(typed: str, means: str) -> None:
     assert torch.equal(*picks)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("per_class()", "unknown name ''"),
-        ("per_class(kcenter, herding)", r"per_class takes 1 arguments, found 2: per_class\(select\)"),
-        ("per_class(kcenter, 5)", "per_class takes 1 arguments, found 2"),
-        ("per_class(5)", "unknown name '5'"),
-        ("per_clas(kcenter)", "did you mean 'per_class'"),
-        ("per_class(per_class(kcentr))", "did you mean 'k"),
-        ("per_class(kcenter", "unknown name"),
-    ],
-)
-def test_combinators_of_the_wrong_kind_are_refused(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        registry.component("selectors", name)
-
-
 @pytest.mark.parametrize(("text", "message"), [("f(kcenter)", "takes 2"), ("f(kcenter, herding)", "a whole number")])
 def test_a_number_is_asked_for_where_one_belongs(text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(components.COMBINATORS, "f", "tests.memory.test_notes:first_of")

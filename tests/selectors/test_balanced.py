@@ -208,18 +208,3 @@ def test_prefilter_chooses_among_what_passes() -> None:
     assert torch.equal(prefilter(entropy, k_center, 4)(pool, 5, rng=generator()).index, expected)
     by_name = registry.component("buffers", "prefilter(entropy, k-center, 4)")
     assert torch.equal(by_name(pool, 5, rng=generator()).index, expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("prefilter(entropy)", "prefilter takes 2 to 3 arguments, found 1"),
-        ("prefilter(entropy,5)", "selectors: unknown name '5'"),
-        ("prefilter(entropy,kcenter,0)", "prefilter: factor: found 0"),
-        ("prefilter(entropy,kcenter,margin)", "factor: found 'margin', allowed: a whole number"),
-        ("prefilter(entropy,kcentre,5)", "did you mean 'kcenter'"),
-    ],
-)
-def test_a_filter_that_makes_no_sense_is_refused(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        registry.component("selectors", name)

@@ -64,3 +64,25 @@ def test_combinators_are_found_by_name() -> None:
     check_selector(registry.component("buffers", "topped_up(subsample(herding,12))"))
     with pytest.raises(InputError, match="subsample: size: found 0, allowed: from 1"):
         registry.component("buffers", "subsample(kcenter,0)")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("per_class()", "unknown name ''"),
+        ("per_class(kcenter, herding)", r"per_class takes 1 arguments, found 2: per_class\(select\)"),
+        ("per_class(kcenter, 5)", "per_class takes 1 arguments, found 2"),
+        ("per_class(5)", "unknown name '5'"),
+        ("per_clas(kcenter)", "did you mean 'per_class'"),
+        ("per_class(per_class(kcentr))", "did you mean 'k"),
+        ("per_class(kcenter", "unknown name"),
+        ("prefilter(entropy)", "prefilter takes 2 to 3 arguments, found 1"),
+        ("prefilter(entropy,5)", "selectors: unknown name '5'"),
+        ("prefilter(entropy,kcenter,0)", "prefilter: factor: found 0"),
+        ("prefilter(entropy,kcenter,margin)", "factor: found 'margin', allowed: a whole number"),
+        ("prefilter(entropy,kcentre,5)", "did you mean 'kcenter'"),
+    ],
+)
+def test_combinators_of_the_wrong_kind_are_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        registry.component("selectors", name)

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 import clsim
 from clsim.checks.samples import clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
-from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.models import nets
@@ -310,14 +309,6 @@ def test_any_selector_retrieves(retrieval: str, tmp_path: Path) -> None:
     plain = clsim.run("split-digits", "er", memory=30, settings=settings[:3], runs=tmp_path)
     assert record.accuracy.shape == (2, 2)
     assert not record.accuracy.equals(plain.accuracy)
-
-
-# ---- the contract
-
-
-@pytest.mark.parametrize("select", [ring, mean_of_features, rainbow, gss_greedy, mir])
-def test_they_keep_the_contract_over_a_whole_pool(select) -> None:
-    check_selector(select)
 
 
 def test_impossible_options_are_refused() -> None:

@@ -175,7 +175,7 @@ def test_applied_to_a_part_the_nets_are_those_of_the_whole(select) -> None:
     assert part.tolist() == [i for i in whole.tolist() if i % 4 == 0]
 
 
-@pytest.mark.parametrize("select", [forgetting, partial(grand, nets=2), partial(el2n, nets=2), partial(el2n, nets=0)])
+@pytest.mark.parametrize("select", [partial(grand, nets=2), partial(el2n, nets=2), partial(el2n, nets=0)])
 def test_they_keep_the_contract_over_a_whole_pool(select) -> None:
     check_selector(select)
 

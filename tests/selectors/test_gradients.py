@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as small_pool
-from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.pool.gradients import Gradients
 from clsim.pool.pool import Pool
@@ -282,19 +281,6 @@ def test_badge_is_more_diverse_than_chance() -> None:
     chosen = [potential(badge(samples, 8, rng=generator(i)).index) for i in range(20)]
     by_chance = [potential(torch.randperm(120, generator=generator(i))[:8]) for i in range(20)]
     assert np.mean(chosen) < 0.8 * np.mean(by_chance)
-
-
-# ---- the contract
-
-
-@pytest.mark.parametrize("select", [grad_match, glister])
-def test_coresets_keep_the_contract_over_a_whole_pool(select) -> None:
-    check_selector(select)
-
-
-@pytest.mark.parametrize("select", [glister_active, badge])
-def test_acquisitions_read_no_label(select) -> None:
-    check_selector(select, reads_labels=False)
 
 
 def test_impossible_options_are_refused() -> None:

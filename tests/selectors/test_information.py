@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors import information, targets
 from clsim.selectors.greedy import SetFunction
-from clsim.spec import registry
 from tests.helpers import generator, vectors
 from tests.selectors.test_submodular import assert_greedy, clustered
 
@@ -282,8 +280,3 @@ def test_wrong_sets_and_options_are_refused() -> None:
         run("flvmi", pool_with(), eta=-1)
     with pytest.raises(InputError, match=r"nu is 1\.5, allowed: from 0 to 1"):
         run("logdetcg", pool_with(), nu=1.5)
-
-
-@pytest.mark.parametrize("name", TEN)
-def test_without_classes_asked_for_they_read_no_labels(name: str) -> None:
-    check_selector(registry.component("selectors", name), reads_labels=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -44,14 +46,35 @@ ACQUISITIONS = {
 """Selectors that never read a candidate's label, by name."""
 
 
-@pytest.mark.parametrize("name", sorted(ACQUISITIONS))
-def test_an_acquisition_reads_no_label(name: str) -> None:
-    check_selector(registry.component("selectors", name), reads_labels=False)
+CORESETS = {"grad-match", "glister", "ring", "mean-of-features", "rainbow", "gss-greedy", "mir", "forgetting"}
+"""Selectors that read labels, and are also used over a whole pool."""
+
+RANKED: dict[str, Callable[[Pool], Tensor]] = {
+    "least-confidence": lambda pool: 1 - pool.probabilities.max(1).values,
+    "entropy": lambda pool: torch.special.entr(pool.probabilities).sum(1),
+    "margin": lambda pool: -pool.probabilities.topk(2, 1).values.diff(dim=1).abs()[:, 0],
+}
+"""What selectors rank by that rank samples one by one."""
+
+SHORT: dict[str, dict[str, Any]] = {
+    "sparse-approximation": {"iterations": 20},
+    "grand": {"nets": 2},
+    "el2n": {"nets": 2},
+}
+"""Options with which a selector takes less time, and promises the same."""
 
 
-@pytest.mark.parametrize("name", components.COMPONENTS["selectors"])
+@pytest.mark.parametrize("name", sorted({*ACQUISITIONS, *CORESETS, *components.OVER_ALL}))
+def test_a_selector_keeps_the_contract_over_a_whole_pool(name: str) -> None:
+    """An acquisition reads no label; one that ranks by a score picks in its order."""
+    select = registry.component("selectors", name, SHORT.get(name))
+    check_selector(select, reads_labels=name not in ACQUISITIONS, score=RANKED.get(name))
+
+
+@pytest.mark.parametrize("name", [n for n in components.COMPONENTS["selectors"] if n not in components.OVER_ALL])
 def test_every_shipped_buffer_keeps_the_contract(name: str) -> None:
-    check_selector(registry.component("buffers", name))
+    """Within each class; those that fill a memory as a whole are checked above."""
+    check_selector(registry.component("buffers", name, SHORT.get(name)))
 
 
 @pytest.mark.parametrize("seed", range(5))

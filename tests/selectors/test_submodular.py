@@ -493,13 +493,6 @@ def test_no_option_is_taken_that_makes_no_sense() -> None:
         facility_location(pool, 3, rng=generator(), clients=0)
 
 
-@pytest.mark.parametrize(
-    "name", ["facility-location", "graph-cut", "log-det", "disparity-min", "disparity-sum", "feature-based"]
-)
-def test_by_features_they_are_acquisitions_that_read_no_labels(name: str) -> None:
-    check_selector(registry.component("selectors", name), reads_labels=False)
-
-
 @pytest.mark.parametrize("optimiser", ["naive", "lazy", "approximate-lazy", "stochastic"])
 @pytest.mark.parametrize("similarities", ["dense", "blocks", "sparse"])
 def test_the_contract_holds_in_every_form(similarities: str, optimiser: str) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as trained_pool
-from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.pool import Pool
@@ -177,18 +176,6 @@ def test_classes_that_a_task_does_not_have_are_no_runners_up() -> None:
     for name in MEASURES:
         assert chosen(name, pool, 4) == [0, 2, 1, 3]
     assert scores.margins(pool.probabilities)[[1, 3]].tolist() == [1, 1]
-
-
-RANKED = {
-    "least-confidence": lambda pool: 1 - pool.probabilities.max(1).values,
-    "entropy": lambda pool: torch.special.entr(pool.probabilities).sum(1),
-    "margin": lambda pool: -pool.probabilities.topk(2, 1).values.diff(dim=1).abs()[:, 0],
-}
-
-
-@pytest.mark.parametrize("name", RANKED)
-def test_picks_fall_in_the_score_on_every_difficult_pool(name: str) -> None:
-    check_selector(registry.component("selectors", name), reads_labels=False, score=RANKED[name])
 
 
 def test_a_memory_of_uncertain_samples_is_not_one_of_random_ones() -> None:

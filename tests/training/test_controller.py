@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -33,8 +29,8 @@ from clsim.training import assemble, controller, evaluation, loop, progress, sta
 from clsim.training.checkpoint import copied, restore, snapshot
 from clsim.training.contract import Around, Setup
 from clsim.training.stability_decay import decayed, search
-from tests.execution.test_kill import KILLS_ITSELF
 from tests.helpers import assert_same
+from tests.killing import assert_same_end, killed
 
 SMALL = ["data.per_class=30", "training.epochs=2", "stream.setting=task", "optimizer.momentum=0.9"]
 FEW = ["controller.first_rates=[0.1, 0.01]", "controller.rates=[0.01, 0.003]"]
@@ -287,12 +283,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 # files replaced: the spec, the search after each of three attempts, losses, record, checkpoint; then the next search
 @pytest.mark.parametrize("move", [2, 5, 7, 8, 11])
 def test_a_run_killed_in_a_search_ends_with_the_same_record(move: int, whole: RunRecord, tmp_path: Path) -> None:
-    killed = {**KILLED, "runs": str(tmp_path / "killed")}
-    code = KILLS_ITSELF.format(move=move, arguments=killed)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
-    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert died.returncode == -9, died.stderr
-    folder = tmp_path / "killed" / whole.folder.name
+    again = {**KILLED, "runs": str(tmp_path / "killed")}
+    folder = killed(move, again, whole)
     half = json.loads((folder / "search.json").read_text())["attempts"] if (folder / "search.json").exists() else []
     known = [a for a in half if a["decision"] not in ("accepted", "last", "kept")]  # of the last, the model is lost
     tried: list[Trial] = []
@@ -301,16 +293,9 @@ def test_a_run_killed_in_a_search_ends_with_the_same_record(move: int, whole: Ru
         def trial(self, trial: Trial) -> None:
             tried.append(trial)
 
-    resumed = clsim.run(**killed, progress=Watch())
+    resumed = clsim.run(**again, progress=Watch())
     assert strip(resumed.data["searches"]) == strip(whole.data["searches"])
-    assert resumed.accuracy.equals(whole.accuracy)
-    with np.load(whole.folder / "losses.npz") as first, np.load(resumed.folder / "losses.npz") as second:
-        assert {name: first[name].tobytes() for name in first} == {name: second[name].tobytes() for name in second}
-    states = [torch.load(r.folder / "checkpoint.pt", weights_only=True) for r in (whole, resumed)]
-    for part in ("learner", "memory", "randomness"):
-        assert_same(states[0][part], states[1][part])
-    steps = [[c["steps"] for c in r.data["cost"]] for r in (whole, resumed)]
-    assert steps[0] == steps[1]
+    assert_same_end(resumed, whole)
     assert not (resumed.folder / "search.json").exists()
     done = 3 if move > 7 else 0
     assert len(tried) == sum(len(one.attempts) for one in found(whole)) - done - len(known)

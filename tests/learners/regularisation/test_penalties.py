@@ -24,7 +24,7 @@ from clsim.objectives.importance import Weights, distance, fisher, pull, sensiti
 from clsim.pool.exemplars import Exemplars
 from clsim.training.contract import Setup
 from tests.helpers import assert_same
-from tests.increments import CPU, ONE_HEAD, TASKS, Blind, Increments, hidden_layers
+from tests.increments import CPU, ONE_HEAD, TASKS, Blind, Increments, hidden_layers, plugin_steps
 
 SMALL = Increments(visible=TASKS, body=hidden_layers(8))
 setup_of, experience, learn = SMALL.setup, SMALL.experience, SMALL.train
@@ -186,17 +186,10 @@ def avalanche(plugin: Any, setup: Setup, steps: int = 20) -> tuple[list[Weights]
             device=CPU,
             train_mb_size=1,  # of its importances: else it squares the mean gradient of a batch
             experience=SimpleNamespace(dataset=dataset),
-            clock=SimpleNamespace(train_exp_counter=position),
+            clock=SimpleNamespace(train_exp_counter=position, train_iterations=0),
         )
         plugin.before_training_exp(around)
-        for _ in range(steps):
-            plugin.before_training_iteration(around)
-            optimizer.zero_grad()
-            around.loss = F.cross_entropy(model(train.x), train.y)
-            plugin.before_backward(around)
-            around.loss.backward()
-            optimizer.step()
-            plugin.after_training_iteration(around)
+        plugin_steps(plugin, around, train, steps)
         plugin.after_training_exp(around)
         reached.append(weights(setup.net))
     return reached, plugin

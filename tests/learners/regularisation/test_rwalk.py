@@ -18,7 +18,7 @@ from clsim.learners.regularisation.rwalk import RWalk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.importance import weights
 from tests.helpers import assert_same
-from tests.increments import CPU, ONE_HEAD, Blind, experience, learn, setup_of
+from tests.increments import CPU, ONE_HEAD, Blind, experience, learn, plugin_steps, setup_of
 
 
 def walk_by_hand(start: Tensor, steps: int, *, lr: float, strength: float, fresh: float, every: int, damping: float):  # type: ignore[no-untyped-def]
@@ -147,15 +147,7 @@ def test_it_walks_with_avalanches() -> None:
         )
         if not position:
             plugin.before_training(around)
-        for _ in range(20):
-            plugin.before_training_iteration(around)
-            optimizer.zero_grad()
-            around.loss = F.cross_entropy(model(train.x), train.y)
-            plugin.before_backward(around)
-            around.loss.backward()
-            optimizer.step()
-            plugin.after_training_iteration(around)
-            clock.train_iterations += 1
+        plugin_steps(plugin, around, train, 20)
         plugin.after_training_exp(around)
         learn(setup, learner, position)
         torch.testing.assert_close(weights(setup.net), weights(twin.net), rtol=1e-3, atol=1e-4)

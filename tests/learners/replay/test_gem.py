@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import clsim
-from clsim.compat import without_warnings
+from clsim.compat import import_torchvision, without_warnings
 from clsim.errors import InputError
 from clsim.learners.replay.gem import a_gem, gem, nearest_agreeing, not_opposing
 from clsim.learners.sgd import Sgd
@@ -196,14 +196,19 @@ class FixedMemory:
         self._criterion = F.cross_entropy
 
 
-def theirs(setup: Setup, plugin: Any, new: Any, steps: int) -> None:
-    strategy = FixedMemory(setup)
-    for _ in range(steps):
+def assert_same_steps(ours: Setup, learner: Any, other: Setup, plugin: Any) -> None:
+    """A learner moves its net by what Avalanche's plugin moves its own by, on the same new samples."""
+    new, strategy, start = samples([2] * 5, task=2, seed=7), FixedMemory(other), weights(ours)
+    learner.begin(Experience(2, (2,), new))
+    for _ in range(20):
+        learner.observe(new)
         plugin.before_training_iteration(strategy)
         strategy.optimizer.zero_grad()
         F.cross_entropy(strategy.model(new.x), new.y).backward()
         plugin.after_backward(strategy)
         strategy.optimizer.step()
+    assert float((weights(ours) - start).abs().max()) > 0.05
+    assert torch.allclose(weights(ours), weights(other), atol=1e-5)
 
 
 @pytest.mark.parametrize("margin", GAMMAS)
@@ -211,49 +216,35 @@ def test_avalanches_gem_takes_the_same_steps(margin: float) -> None:
     """On the same exemplars: the same program, margin and damping included. They differ in what they store: Avalanche
     the first ``patterns_per_exp`` samples of a shuffled pass, we what the buffer chooses, and in theirs a margin is
     solved for by quadprog."""
+    import_torchvision()  # before Avalanche, which imports it too
     with without_warnings():
         from avalanche.training.plugins import GEMPlugin
 
-    ours, other = filled(), filled()
+    ours = filled()
     kept = ours.memory.exemplars
     assert kept is not None
     plugin = GEMPlugin(patterns_per_experience=6, memory_strength=margin)
     for task in (0, 1):
         part = kept[kept.task == task]
         plugin.memory_x[task], plugin.memory_y[task], plugin.memory_tid[task] = part.x, part.y, part.task
-    new = samples([2] * 5, task=2, seed=7)
-    start = weights(ours)
-    learner = gem(ours, margin=margin)
-    learner.begin(Experience(2, (2,), new))
-    for _ in range(20):
-        learner.observe(new)
-    theirs(other, plugin, new, 20)
-    assert float((weights(ours) - start).abs().max()) > 0.05
-    assert torch.allclose(weights(ours), weights(other), atol=1e-5)
+    assert_same_steps(ours, gem(ours, margin=margin), filled(), plugin)
 
 
 def test_avalanches_a_gem_takes_the_same_steps() -> None:
     """With a batch of the whole memory, so that both draw the same. They differ in the draw: Avalanche takes as many
     exemplars of each experience, running through them in turn, we ``memory.batch_size`` of all, at random."""
+    import_torchvision()  # before Avalanche, which imports it too
     with without_warnings():
         from avalanche.training.plugins import AGEMPlugin
 
-    ours, other = filled(batch_size=12), filled()
+    ours = filled(batch_size=12)
     kept = ours.memory.exemplars
     assert kept is not None
     assert len(kept) == 12
     plugin = AGEMPlugin(patterns_per_experience=6, sample_size=12)
     plugin.buffers = [None, None]  # type: ignore[list-item]
     plugin.buffer_dliter = iter([(kept.x, kept.y, kept.task)] * 20)
-    new = samples([2] * 5, task=2, seed=7)
-    start = weights(ours)
-    learner = a_gem(ours)
-    learner.begin(Experience(2, (2,), new))
-    for _ in range(20):
-        learner.observe(new)
-    theirs(other, plugin, new, 20)
-    assert float((weights(ours) - start).abs().max()) > 0.05
-    assert torch.allclose(weights(ours), weights(other), atol=1e-5)
+    assert_same_steps(ours, a_gem(ours), filled(), plugin)
 
 
 @pytest.mark.parametrize("strategy", ["gem", "a-gem"])

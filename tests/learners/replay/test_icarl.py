@@ -21,7 +21,7 @@ from clsim.objectives.representation import Representation
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.pool.exemplars import concatenate
 from tests.helpers import assert_same, generator
-from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
+from tests.increments import ONE_HEAD, TASKS, batch_of, experience, into_the_second, kl_by_hand, learn, setup_of
 
 
 def length(values: list[float]) -> float:
@@ -149,10 +149,7 @@ def test_the_papers_loss_under_a_mask() -> None:
     """A new sample has its own task's columns, an exemplar the old net's answers on its own."""
     setup = setup_of(TASKS)
     objective = Representation(setup, strength=1.0, temperature=2.0, loss="original")
-    first, second = experience(0), experience(1)
-    objective.begin(first)
-    objective.finish(first)
-    objective.begin(second)
+    first, second = into_the_second(objective)
     new, old = second.train[:3], first.train[:2]
     terms = objective(setup.net, batch_of(new, old))
     raw = setup.net.head(setup.net.features(new.x))

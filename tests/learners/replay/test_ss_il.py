@@ -20,7 +20,7 @@ from clsim.models.nets import Net
 from clsim.objectives.separated_softmax import Separated
 from clsim.pool.exemplars import Exemplars, concatenate
 from tests.helpers import assert_same, generator
-from tests.increments import ONE_HEAD, TASKS, batch_of, experience, kl_by_hand, learn, setup_of
+from tests.increments import ONE_HEAD, TASKS, batch_of, experience, into_the_second, kl_by_hand, learn, setup_of
 
 
 def moved(net: Net, seed: int) -> None:
@@ -33,10 +33,7 @@ def moved(net: Net, seed: int) -> None:
 def test_a_side_gives_the_other_no_gradient(visible: Tensor) -> None:
     setup = setup_of(visible)
     objective = Separated(setup, strength=0.0, temperature=2.0)
-    first, second = experience(0), experience(1)
-    objective.begin(first)
-    objective.finish(first)
-    objective.begin(second)
+    first, second = into_the_second(objective)
     new, old = second.train[:6], first.train[:4]
     terms = objective(setup.net, batch_of(new, old))
     bias = setup.net.head.bias
@@ -55,10 +52,7 @@ def test_an_exemplar_is_on_the_side_of_its_label() -> None:
     """A memory that every batch updates holds new classes too."""
     setup = setup_of()
     objective = Separated(setup, strength=0.0, temperature=2.0)
-    first, second = experience(0), experience(1)
-    objective.begin(first)
-    objective.finish(first)
-    objective.begin(second)
+    _, second = into_the_second(objective)
     terms = objective(setup.net, batch_of(second.train[:3], second.train[3:6]))
     (gradient,) = torch.autograd.grad(terms["memory"], [setup.net.head.bias])
     assert gradient[2:].all()

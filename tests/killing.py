@@ -1,0 +1,58 @@
+"""Runs that are killed half way, and what it takes to say that another one ended as they would have."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import clsim
+from clsim.records.store import RunRecord
+from tests.helpers import assert_same
+
+# children of a server that has imported all of it, in place of as many fresh interpreters
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["clsim.training.loop", "clsim.interop.avalanche", "tests.killing"])
+
+
+def die(move: int, arguments: dict[str, Any]) -> None:
+    """Carry a run out, and kill its process when it replaces a file for the ``move``-th time."""
+    replace, moves = os.replace, 0
+
+    def dies(source: Any, target: Any) -> None:
+        nonlocal moves
+        moves += 1
+        if moves == move:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = dies  # type: ignore[assignment]
+    clsim.run(**arguments)
+
+
+def killed(move: int, arguments: dict[str, Any], whole: RunRecord) -> Path:
+    """The folder of a run in a process of its own that is killed; ``whole`` is the same run elsewhere."""
+    process = PROCESSES.Process(target=die, args=(move, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert whole.folder is not None
+    return Path(arguments["runs"]) / whole.folder.name
+
+
+def assert_same_end(resumed: RunRecord, whole: RunRecord) -> None:
+    """Accuracies, losses, weights, memory, generators and steps, bit for bit."""
+    assert resumed.accuracy.equals(whole.accuracy)
+    folders = [record.folder for record in (whole, resumed) if record.folder is not None]
+    with np.load(folders[0] / "losses.npz") as first, np.load(folders[1] / "losses.npz") as second:
+        assert {name: first[name].tobytes() for name in first} == {name: second[name].tobytes() for name in second}
+    states = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in folders]
+    for part in ("learner", "memory", "randomness"):
+        assert_same(states[0][part], states[1][part])
+    steps = [[c["steps"] for c in record.data["cost"]] for record in (whole, resumed)]
+    assert steps[0] == steps[1]
