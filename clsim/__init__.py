@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
+    from clsim.pool.pool import Selector as Selector
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
     from clsim.spec.run import RunSpec as RunSpec
@@ -57,6 +58,7 @@ _PLACES = {
     "Buffer": "clsim.memory.buffer",
     "Pool": "clsim.pool.pool",
     "Selection": "clsim.pool.pool",
+    "Selector": "clsim.pool.pool",
     "RunSpec": "clsim.spec.run",
     "RunRecord": "clsim.records.store",
     "Store": "clsim.records.store",

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.objectives.replay import by_origin
+from clsim.training.contract import Batch, Terms
+
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
     """float32 (n, classes); zeros where the label is −1."""
@@ -21,6 +24,11 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """(n,): H(target, softmax(logits)) = −Σ_k target_k log p_k; classes of target 0 count nothing, whatever p is."""
     logs = logits.float().log_softmax(1)
     return -(target.detach() * logs.masked_fill(target == 0, 0)).sum(1)
+
+
+def soft_replay(logits: Tensor, target: Tensor, batch: Batch) -> Terms:
+    """The terms of :func:`clsim.objectives.replay.replay`, with probabilities (n, classes) in place of labels."""
+    return by_origin(soft_cross_entropy(logits, target), batch)
 
 
 def confident(guess: Tensor, logits: Tensor, threshold: float, *, hard: bool = True) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.memory.initial import start_of
 from clsim.models.optimizers import Plateau
@@ -11,7 +10,7 @@ from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.contract import Learner, Setup
-from clsim.training.offered import refuse_unfit
+from clsim.training.offered import learner_of, refuse_unfit
 from clsim.training.workshop import workshop
 
 
@@ -53,10 +52,5 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
     plateau = Plateau(fall, spec.training.patience)
     setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau)
-    learner = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
-    if not isinstance(learner, Learner):
-        raise InputError(
-            f"learner.name: {spec.learner.name!r} makes a {type(learner).__name__}, which is no clsim.Learner; "
-            "allowed: a class derived from clsim.Learner, which has defaults for all but observe"
-        )
-    return setup, learner
+    made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
+    return setup, learner_of(made, spec.learner.name)

@@ -35,6 +35,20 @@ def refuse_unfit(spec: RunSpec) -> None:
         )
 
 
+def learner_of(made: object, name: str) -> Learner:
+    """``made`` itself, if it is a learner.
+
+    Raises:
+        InputError: if its class is not derived from :class:`Learner`.
+    """
+    if isinstance(made, Learner):
+        return made
+    raise InputError(
+        f"learner.name: {name!r} makes a {type(made).__name__}, which is no clsim.Learner; "
+        "allowed: a class derived from clsim.Learner, which has defaults for all but observe"
+    )
+
+
 def offered(experience: Experience, setup: Setup, learner: Learner) -> Exemplars:
     """The labelled part, and, if ``memory.unlabelled`` says so, the unlabelled samples with their pseudo-label.
 

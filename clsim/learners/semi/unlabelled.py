@@ -18,8 +18,7 @@ from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
 from clsim.objectives.among import Classes, narrowed
-from clsim.objectives.guesses import soft_cross_entropy
-from clsim.objectives.replay import by_origin
+from clsim.objectives.guesses import soft_replay
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Setup, Terms
@@ -56,7 +55,7 @@ class SemiStep:
         """The weighted mean cross-entropy of the labelled samples, as :func:`clsim.objectives.replay.replay` has it."""
         known = self.labelled
         batch = Batch(known.x, known.y, known.task, self.new, known.weight)
-        return by_origin(soft_cross_entropy(logits, target), batch)
+        return soft_replay(logits, target, batch)
 
 
 class Loss(ABC):
