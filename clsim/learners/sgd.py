@@ -17,6 +17,7 @@ from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
+from clsim.training.step import Recorded
 
 Loss = Objective | type[Objective] | Callable[[Net, Batch], Terms]
 """What may stand for an objective: the object, its class, or a function of net and batch."""
@@ -53,6 +54,7 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
         self._step = self._steps = 0
+        self._recorded: Recorded | None = None
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
@@ -65,6 +67,8 @@ class Sgd(Learner):
         self._step, self._steps = 0, steps
         if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
+        if self.setup.spec.training.recorded:
+            self._recorded = Recorded(self._on_device, [self.setup.randomness.augment])
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
@@ -72,17 +76,28 @@ class Sgd(Learner):
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""
-        terms = self.backward(self.prepare(new, old))
-        self.apply()
+        self._set_rate()
+        terms = (self._recorded or self._on_device)(new, old)
+        self._count(1, len(new) + (0 if old is None else len(old)))
         return terms
 
     def backward(self, batch: Batch) -> Terms:
         """Gradients of the objective, in place of those of the step before."""
+        self._count(0, len(batch.y))
+        return self._gradients(batch)
+
+    def _on_device(self, new: Exemplars, old: Exemplars | None) -> Terms:
+        """What of a step runs on the device: nothing in it waits, counts, or depends on the number of the step."""
+        terms = self._gradients(self.prepare(new, old))
+        self.optimizer.step()
+        return terms
+
+    def _gradients(self, batch: Batch) -> Terms:
         if not self.net.training:
             self.net.train()
         with self.setup.precision():
             terms = self.objective(self.net, batch)
-        return self._gradients(terms, len(batch.y))
+        return self._descent(terms)
 
     def descend(self, terms: Terms, passed: int) -> Terms:
         """One step on terms that the learner computed itself.
@@ -90,28 +105,37 @@ class Sgd(Learner):
         Args:
             passed: samples that went forward through the net for them.
         """
-        detached = self._gradients(terms, passed)
+        self._count(0, passed)
+        detached = self._descent(terms)
         self.apply()
         return detached
 
-    def _gradients(self, terms: Terms, passed: int) -> Terms:
+    def _descent(self, terms: Terms) -> Terms:
         for parameter in self._parameters:
             parameter.grad = None
         reduce(torch.add, terms.values()).backward()
-        self.setup.cost.forward_passes += passed
         return {name: term.detach() for name, term in terms.items()}
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
-        return optimizers.build(self.setup.spec.optimizer, self._parameters, self.net.head.parameters())
+        spec = self.setup.spec
+        head = self.net.head.parameters()
+        return optimizers.build(spec.optimizer, self._parameters, head, on_device=spec.training.recorded)
 
     def apply(self) -> None:
         """One step of the optimizer along the gradients, at the rate of the schedule."""
-        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, self.setup.plateau.falls)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("scale", 1.0)
+        self._set_rate()
         self.optimizer.step()
-        self._step += 1
-        self.setup.cost.steps += 1
+        self._count(1, 0)
+
+    def _set_rate(self) -> None:
+        falls = self.setup.plateau.falls
+        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, falls)
+        optimizers.set_rate(self.optimizer, rate)
+
+    def _count(self, steps: int, passed: int) -> None:
+        self._step += steps
+        self.setup.cost.steps += steps
+        self.setup.cost.forward_passes += passed
 
     def finish(self, experience: Experience) -> list[Terms]:
         self.objective.finish(experience)
@@ -133,6 +157,9 @@ class Sgd(Learner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.setup.spec.training.recorded:
+            optimizers.rates_on_device(self.optimizer)
+        self._recorded = None  # its graph would go on with the tensors of before
         self.objective.load_state_dict(state["objective"])
         self._beside.load_state_dict(state.get("beside", {}))
         if self._classes.among != "all":

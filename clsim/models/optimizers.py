@@ -7,27 +7,60 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clsim.spec.tables import OptimizerSpec
 
 
 def build(
-    spec: OptimizerSpec, parameters: Iterable[nn.Parameter], head: Iterable[nn.Parameter] = ()
+    spec: OptimizerSpec,
+    parameters: Iterable[nn.Parameter],
+    head: Iterable[nn.Parameter] = (),
+    *,
+    on_device: bool = False,
 ) -> torch.optim.Optimizer:
     """Make a fresh optimizer; ``momentum`` and ``nesterov`` are for SGD and LARS alone.
 
     Args:
         head: the classifier's parameters among all, which have a learning rate of their own under LARS.
+        on_device: whether a step is to run on the device alone, its learning rate a tensor there
+            (:func:`set_rate` sets either kind); its arithmetic is fused, and may differ in the last bit.
     """
+    fused = True if on_device else None
+    optimizer: torch.optim.Optimizer
     if spec.name == "lars":
-        return Lars(_lars_groups(spec, list(parameters), list(head)), spec)
-    if spec.name == "sgd":
-        return torch.optim.SGD(
-            parameters, spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
+        optimizer = Lars(_lars_groups(spec, list(parameters), list(head)), spec, fused=fused)
+    elif spec.name == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters,
+            spec.lr,
+            momentum=spec.momentum,
+            weight_decay=spec.weight_decay,
+            nesterov=spec.nesterov,
+            fused=fused,
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
-    return kind(parameters, spec.lr, weight_decay=spec.weight_decay)
+    else:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
+        optimizer = kind(parameters, spec.lr, weight_decay=spec.weight_decay, fused=fused, capturable=on_device)
+    if on_device:
+        rates_on_device(optimizer)
+    return optimizer
+
+
+def rates_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Make the learning rate of every group a tensor beside its parameters, as a recorded step reads it."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group, times the group's own ``scale`` where it has one; nothing waits for it."""
+    for group in optimizer.param_groups:
+        scaled = rate * group.get("scale", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
 
 
 class Lars(torch.optim.SGD):
@@ -44,8 +77,8 @@ class Lars(torch.optim.SGD):
     Source: You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], spec: OptimizerSpec) -> None:
-        super().__init__(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+    def __init__(self, groups: list[dict[str, Any]], spec: OptimizerSpec, *, fused: bool | None = None) -> None:
+        super().__init__(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused)
         self._trust = spec.trust
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -141,22 +142,46 @@ def groups(samples: Exemplars) -> list[Tensor]:
     return list(known[member.argsort(stable=True)].split(member.bincount().tolist()))
 
 
-def batches(samples: Exemplars, size: int, rng: torch.Generator) -> Iterator[Exemplars]:
+LastBatch = Literal["short", "drop", "pad"]
+"""What becomes of the samples of an epoch that fill no whole batch; see :func:`batches`."""
+
+
+def batches(
+    samples: Exemplars, size: int, rng: torch.Generator, last_batch: LastBatch = "short"
+) -> Iterator[Exemplars]:
     """One epoch in an order drawn from ``rng`` (on the CPU).
 
-    The last batch may be short. A single sample left over joins the batch before it, since batch norm needs two.
+    Args:
+        samples: at least one.
+        size: samples of each batch.
+        last_batch: ``short``: the samples left over are a smaller batch, but a single one joins the batch before it,
+            since batch norm needs two. ``drop``: they are left out of this epoch. ``pad``: samples from the beginning
+            of the epoch fill their batch, with weight 0; every batch has weights then. Under ``drop`` and ``pad`` all
+            batches have ``size`` samples; of fewer samples than that, ``drop`` makes one smaller batch.
     """
-    shuffled = samples[torch.randperm(len(samples), generator=rng).to(samples.device)]
-    last = batch_count(len(samples), size) - 1
-    for i in range(last):
+    n = len(samples)
+    order = torch.randperm(n, generator=rng).to(samples.device)
+    count = batch_count(n, size, last_batch)
+    if last_batch == "pad":
+        padded = samples[order[torch.arange(count * size, device=samples.device) % n]]
+        weight = padded.key.new_ones(len(padded)) if padded.weight is None else padded.weight.clone()
+        weight[n:] = 0
+        shuffled = dataclasses.replace(padded, weight=weight)
+    else:
+        shuffled = samples[order if last_batch == "short" else order[: count * size]]
+    for i in range(count - 1):
         yield shuffled[i * size : (i + 1) * size]
-    yield shuffled[last * size :]
+    yield shuffled[(count - 1) * size :]
 
 
-def batch_count(n: int, size: int) -> int:
-    """How many batches :func:`batches` makes of n samples.
+def batch_count(n: int, size: int, last_batch: LastBatch = "short") -> int:
+    """The number of batches that :func:`batches` makes of n samples.
 
     >>> batch_count(30, 10), batch_count(31, 10), batch_count(32, 10), batch_count(1, 10)
     (3, 3, 4, 1)
+    >>> [(batch_count(n, 10, "drop"), batch_count(n, 10, "pad")) for n in (30, 31, 1)]
+    [(3, 3), (3, 4), (1, 1)]
     """
-    return max((n + size - 1 - (size > 1)) // size, 1)
+    whole, rest = divmod(n, size)
+    further = {"short": rest > (whole > 0 and size > 1), "drop": False, "pad": rest > 0}[last_batch]
+    return max(whole + further, 1)

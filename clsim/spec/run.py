@@ -70,6 +70,15 @@ class RunSpec:
                 f"stream.validation: found 0 with {reader}, which goes by validation accuracy; "
                 "allowed: a share above 0, as in --set stream.validation=0.2"
             )
+        pads, plain = self.training.last_batch == "pad", self.learner == LearnerSpec()
+        if pads and not plain:
+            raise InputError(
+                f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
+                "allowed: with learner 'sgd' as it is, whose loss goes by weights; 'drop' holds for all"
+            )
+        if self.memory.update == "batch" and (pads or self.training.recorded):
+            key = "last_batch: found 'pad'" if pads else "recorded: found true"
+            raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used."""
@@ -116,6 +125,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     *("training.patience", "training.steps"),
     "optimizer.patience",
+    *("training.last_batch", "training.recorded"),
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
 )

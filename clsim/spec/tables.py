@@ -134,6 +134,14 @@ class TrainingSpec:
             span these steps; one that falls on a plateau looks after each pass, the last one included. A memory that
             every batch updates is offered the samples that were learnt.
         batch_size: new samples a step.
+        last_batch: what becomes of the samples of an epoch that fill no whole batch. ``short``: a smaller batch.
+            ``drop``: left out of that epoch. ``pad``: other samples fill their batch with weight 0 (batch norm sees
+            them); for learner ``sgd`` with its own objective, whose loss goes by weights. Under the last two, all
+            batches of an experience have one size.
+        recorded: on a GPU, record a gradient step as a CUDA graph after the first steps of an experience, and replay
+            it from then on: the same draws and the same arithmetic, without a launch for each kernel. It needs
+            ``last_batch`` ``drop`` or ``pad``, and holds for learners whose step is that of ``sgd`` on their
+            objective; the others take their steps one kernel at a time, as ever.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
         patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
             the best epoch's state; 0: train all epochs, and go on with the last.
@@ -148,6 +156,8 @@ class TrainingSpec:
     passes: int = 1
     patience: int = 0
     steps: int = 0
+    last_batch: Literal["short", "drop", "pad"] = "short"
+    recorded: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
@@ -165,6 +175,8 @@ class TrainingSpec:
                 f"training.patience: found {self.patience} with steps = {self.steps}, which says when training ends; "
                 "allowed: 0"
             )
+        if self.recorded and self.last_batch == "short":
+            raise InputError("training.recorded: found true with last_batch = 'short', allowed: with 'drop' or 'pad'")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class Setup:
     def steps(self, samples: Exemplars) -> int:
         """Gradient steps of an experience whose batches are of ``samples``, if training is not stopped before."""
         training = self.spec.training
-        return training.steps or training.epochs * training.passes * batch_count(len(samples), training.batch_size)
+        batches = batch_count(len(samples), training.batch_size, training.last_batch)
+        return training.steps or training.epochs * training.passes * batches
 
     def pool(
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None

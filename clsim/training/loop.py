@@ -141,18 +141,20 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
 
 def epochs_of(samples: Exemplars, training: TrainingSpec, rng: torch.Generator) -> Iterator[Iterator[Exemplars]]:
     """The batches of each epoch, in an order of its own: ``training.epochs`` of them, or ``training.steps`` in all."""
-    size, left = training.batch_size, training.steps
+    size, last, left = training.batch_size, training.last_batch, training.steps
     for _ in range(0 if left else training.epochs):
-        yield batches(samples, size, rng)
+        yield batches(samples, size, rng, last)
     while left > 0:
-        yield itertools.islice(batches(samples, size, rng), left)
-        left -= batch_count(len(samples), size)
+        yield itertools.islice(batches(samples, size, rng, last), left)
+        left -= batch_count(len(samples), size, last)
 
 
 def images_of(n: int, training: TrainingSpec) -> int:
     """How many samples :func:`epochs_of` yields out of ``n``, each counted as often as it comes."""
-    whole, rest = divmod(training.steps, batch_count(n, training.batch_size))
-    return n * whole + rest * training.batch_size if training.steps else n * training.epochs
+    size, count = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
+    epoch = {"short": n, "drop": min(n, count * size), "pad": count * size}[training.last_batch]
+    whole, rest = divmod(training.steps, count)
+    return epoch * whole + rest * size if training.steps else epoch * training.epochs
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:

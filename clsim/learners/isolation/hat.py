@@ -101,7 +101,7 @@ class Hat(Learner):
         self._attend(experience.position)
         self._hardest[experience.position] = self._s_max
         self._step = 0
-        self._batches = batch_count(len(experience.train), training.batch_size)
+        self._batches = batch_count(len(experience.train), training.batch_size, training.last_batch)
         if training.steps:  # where they are fewer than an epoch has, the gates harden within them
             self._batches = min(self._batches, training.steps)
         self._shares = {f"body.{name}": share for name, share in self._gated.shares(self.used).items()}
