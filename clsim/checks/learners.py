@@ -163,7 +163,7 @@ def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate
             learner.observe(samples[start : start + 10])
             if evaluate and not epoch:
                 learner.predict(experience.train.x[:7], experience.train.task[:7])
-    setup.memory.after_experience(experience.train, 2 * experience.position + 2, setup.pool)
+    setup.memory.after_experience(experience.train, 2 * experience.position + 2, learner.pool)
     learner.finish(experience)
 
 

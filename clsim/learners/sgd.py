@@ -46,7 +46,6 @@ class Sgd(Learner):
         beside: nn.Module | None = None,
     ) -> None:
         super().__init__(setup)
-        self.net: Net = setup.net
         self._beside = nn.Sequential() if beside is None else beside
         self._parameters = [*self.net.parameters(), *self._beside.parameters()]
         self.optimizer = self._fresh_optimizer()

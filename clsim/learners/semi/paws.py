@@ -208,7 +208,7 @@ class SoftNeighbours(Learner):
         # before the first experience every class may be guessed
         return narrowed(logits, self._among.seen | ~self._among.seen.any())
 
-    def _embedded(self, x: Tensor) -> Tensor:
+    def _embedded(self, x: Tensor, task: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""
         setup = self.setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():

@@ -16,7 +16,7 @@ from clsim.errors import InputError
 from clsim.learners.semi.heads import freeze_norm
 from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
-from clsim.models.nets import Net, evaluating
+from clsim.models.nets import Net
 from clsim.objectives.among import Classes, narrowed
 from clsim.objectives.guesses import soft_cross_entropy
 from clsim.objectives.replay import by_origin
@@ -86,8 +86,8 @@ class SemiSgd(Learner):
     that are all of new classes would teach it that nothing is of an old one.
 
     The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
-    experience, so that it follows where experiences are short; it predicts, and statistics of batch norm are the
-    net's. Selectors see the net itself.
+    experience, so that it follows where experiences are short; it predicts, a memory is filled by its features, and
+    statistics of batch norm are the net's. A retrieval sees the net itself, which the step is of.
 
     Args:
         setup: net, memory, transform, generators.
@@ -124,6 +124,11 @@ class SemiSgd(Learner):
         self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
         self._classes = Classes(setup, "experience" if setup.spec.labels.unlabelled == "own" else "seen")
         self._experiences = self._step = self._steps = 0
+
+    @property
+    def net(self) -> Net:
+        """The averaged net, if there is one."""
+        return self._average
 
     def incoming(self, experience: Experience) -> Exemplars:
         """The unlabelled part."""
@@ -165,16 +170,6 @@ class SemiSgd(Learner):
         """Another experience is over."""
         self._experiences += 1
         return []
-
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, by the averaged net if there is one."""
-        with evaluating(self._average), torch.no_grad(), self.setup.precision():
-            return self._average(self.setup.transform.plain(x), task)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Of raw samples, by the net that predicts."""
-        with evaluating(self._average), torch.no_grad(), self.setup.precision():
-            return self._average.features(self.setup.transform.plain(x)).float()
 
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
