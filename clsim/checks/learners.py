@@ -12,7 +12,7 @@ from torch import Tensor
 from clsim.checks.samples import CLASSES, CPU, CheckFailed, Model, body, clusters, convolutional, exemplars
 from clsim.checks.setups import setup_of
 from clsim.errors import InputError
-from clsim.learners.sgd import Loss, Sgd
+from clsim.learners.sgd import AnyObjective, Sgd
 from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup
 
@@ -44,7 +44,7 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     _learn(make, model, buffered=False)
 
 
-def check_objective(objective: Loss) -> None:
+def check_objective(objective: AnyObjective) -> None:
     """Everything that an objective promises, on two easy experiences.
 
     Args:

@@ -18,7 +18,7 @@ from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
 
-Loss = Objective | type[Objective] | Callable[[Net, Batch], Terms]
+AnyObjective = Objective | type[Objective] | Callable[[Net, Batch], Terms]
 """What may stand for an objective: the object, its class, or a function of net and batch."""
 
 
@@ -41,7 +41,7 @@ class Sgd(Learner):
         self,
         setup: Setup,
         *,
-        objective: str | Loss = "replay",
+        objective: str | AnyObjective = "replay",
         among: Among = "all",
         beside: nn.Module | None = None,
     ) -> None:
@@ -149,7 +149,7 @@ class Sgd(Learner):
         return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)))
 
 
-def _built(objective: str | Loss, setup: Setup) -> Objective:
+def _built(objective: str | AnyObjective, setup: Setup) -> Objective:
     """The objective that is meant by a name, a class of objectives, a function of net and batch, or an objective.
 
     Raises:

@@ -31,7 +31,7 @@ class Setup:
     """What a run hands to its learner.
 
     Attributes:
-        net: to be trained in place; the buffer's selector reads it.
+        net: to be trained in place.
         fresh: a net of the same architecture, with weights drawn from a seed.
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
