@@ -12,7 +12,7 @@ from torch import Tensor
 from clsim.checks.samples import CLASSES, CPU, CheckFailed, Model, body, clusters, convolutional, exemplars
 from clsim.checks.setups import setup_of
 from clsim.errors import InputError
-from clsim.learners.sgd import Loss, Sgd
+from clsim.learners.sgd import AnyObjective, Sgd
 from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup
 
@@ -44,7 +44,7 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     _learn(make, model, buffered=False)
 
 
-def check_objective(objective: Loss) -> None:
+def check_objective(objective: AnyObjective) -> None:
     """Everything that an objective promises, on two easy experiences.
 
     Args:
@@ -163,7 +163,7 @@ def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate
             learner.observe(samples[start : start + 10])
             if evaluate and not epoch:
                 learner.predict(experience.train.x[:7], experience.train.task[:7])
-    setup.memory.after_experience(experience.train, 2 * experience.position + 2, setup.pool)
+    setup.memory.after_experience(experience.train, 2 * experience.position + 2, learner.pool)
     learner.finish(experience)
 
 

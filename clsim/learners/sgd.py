@@ -19,7 +19,7 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
 from clsim.training.step import Recorded
 
-Loss = Objective | type[Objective] | Callable[[Net, Batch], Terms]
+AnyObjective = Objective | type[Objective] | Callable[[Net, Batch], Terms]
 """What may stand for an objective: the object, its class, or a function of net and batch."""
 
 
@@ -42,12 +42,11 @@ class Sgd(Learner):
         self,
         setup: Setup,
         *,
-        objective: str | Loss = "replay",
+        objective: str | AnyObjective = "replay",
         among: Among = "all",
         beside: nn.Module | None = None,
     ) -> None:
         super().__init__(setup)
-        self.net: Net = setup.net
         self._beside = nn.Sequential() if beside is None else beside
         self._parameters = [*self.net.parameters(), *self._beside.parameters()]
         self.optimizer = self._fresh_optimizer()
@@ -177,7 +176,7 @@ class Sgd(Learner):
         return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)))
 
 
-def _built(objective: str | Loss, setup: Setup) -> Objective:
+def _built(objective: str | AnyObjective, setup: Setup) -> Objective:
     """The objective that is meant by a name, a class of objectives, a function of net and batch, or an objective.
 
     Raises:

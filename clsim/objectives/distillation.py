@@ -58,8 +58,8 @@ class OldLogits:
 
         Σ_g mean_i KL(softmax(z*_ig / T) ‖ softmax(z_ig / T)) over the groups g and the new samples i. It differs from
         the cross-entropy of the softened probabilities, which LwF's paper writes, by the old ones' entropy alone: the
-        same gradient, and 0 at the old logits. There is no factor T², as in the paper; who is used to one divides it
-        out of the strength.
+        same gradient, and 0 at the old logits. There is no factor T², as in the paper: for the
+        effect of one, multiply the strength by T².
 
         Args:
             net: that learns.

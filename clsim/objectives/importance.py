@@ -67,7 +67,7 @@ def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
     Args:
         setup: the net, and how its inputs are prepared.
         samples: of the experience just learnt.
-        most: measure on so many of them, drawn uniformly (those with the largest keys); 0 = all.
+        most: measure on at most this number of them, drawn uniformly (those with the largest keys); 0 = all.
     """
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def sensitivity(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
     Args:
         setup: the net, and how its inputs are prepared.
         samples: of the experience just learnt.
-        most: measure on so many of them, drawn uniformly (those with the largest keys); 0 = all.
+        most: measure on at most this number of them, drawn uniformly (those with the largest keys); 0 = all.
     """
 
     def length(logits: Tensor, y: Tensor) -> Tensor:

@@ -40,6 +40,10 @@ class Selection:
     score: Tensor | None = None
 
 
+Features = Callable[[Tensor, Tensor], Tensor]
+"""Raw samples and their tasks → features, float32 (n, width), in eval mode and without augmentation."""
+
+
 class Selector(Protocol):
     """Chooses ``min(budget, len(pool))`` rows, best first. All randomness comes from ``rng`` (a CPU generator)."""
 
@@ -57,6 +61,7 @@ class Pool:
             and a selector that asks for more than features is refused.
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
         precision: makes the context of forward passes (autocast, or nothing).
+        features: in place of the net's own; the net's head makes the logits of them.
         batch_size: samples a forward pass.
         cost: counters to add the forward passes to.
         trainer: makes proxies.
@@ -74,6 +79,7 @@ class Pool:
         prepare: Callable[[Tensor], Tensor],
         *,
         precision: Callable[[], AbstractContextManager] = nullcontext,
+        features: Features | None = None,
         batch_size: int = 500,
         cost: Cost | None = None,
         trainer: Trains | None = None,
@@ -89,6 +95,7 @@ class Pool:
         self.cost = Cost() if cost is None else cost
         self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # in the pool that this one is a part of
+        self._features = features
         self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._members: list[Pool] = []
@@ -103,6 +110,7 @@ class Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
         part = self._with(self.data[rows], self.net if self._outputs else None)
         part._nets, part._pools, part._beside = self._nets, self._pools, self._beside
+        part._features = self._features
         part._rows = rows.to(self.data.device) if self._rows is None else self._rows[rows]
         part._members = [member[rows] for member in self._members]
         if self._outputs is not None:
@@ -235,16 +243,17 @@ class Pool:
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
-            self._pools[name] = self._with(data, None if self._nets.none else self.net)
+            self._pools[name] = self._with(data, None if self._nets.none else self.net, self._features)
         return self._pools.get(name)
 
-    def _with(self, data: Exemplars, net: Net | None) -> Pool:
+    def _with(self, data: Exemplars, net: Net | None, features: Features | None = None) -> Pool:
         """Other candidates, or another net, and the rest as here."""
         return Pool(
             data,
             net,
             self.prepare,
             precision=self.precision,
+            features=features,
             batch_size=self.batch_size,
             cost=self.cost,
             incoming=self._beside["incoming"],
@@ -256,17 +265,18 @@ class Pool:
     def _forward(self) -> tuple[Tensor, Tensor]:
         """One pass over the pool for features and logits together."""
         if self._outputs is None:
-            self._outputs = self._pass(self.net)
+            self._outputs = self._pass(self.net, self._features)
         return self._outputs
 
-    def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
+    def _pass(self, net: Net, embed: Features | None = None) -> tuple[Tensor, Tensor]:
         features, logits = [], []
         with evaluating(net), torch.no_grad(), self.precision():
             for start in range(0, max(len(self), 1), self.batch_size):
                 rows = slice(start, start + self.batch_size)
-                out = net.features(self.prepare(self.data.x[rows])).float()
+                x, task = self.data.x[rows], self.data.task[rows]
+                out = net.features(self.prepare(x)).float() if embed is None else embed(x, task)
                 features.append(out)
-                logits.append(net.logits(out, self.data.task[rows]))
+                logits.append(net.logits(out, task))
         self.cost.forward_passes += len(self)
         return torch.cat(features), torch.cat(logits)
 

@@ -143,8 +143,8 @@ class TrainingSpec:
             ``last_batch`` ``drop`` or ``pad``, and holds for learners whose step is that of ``sgd`` on their
             objective; the others take their steps one kernel at a time, as ever.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
-        patience: stop after more than so many epochs in a row without a gain in validation accuracy, and go on with
-            the best epoch's state; 0: train all epochs, and go on with the last.
+        patience: stop after more than this number of epochs in a row without a gain in validation accuracy, and go
+            on with the best epoch's state; 0: train all epochs, and go on with the last.
         precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

@@ -31,7 +31,7 @@ class Setup:
     """What a run hands to its learner.
 
     Attributes:
-        net: to be trained in place; the buffer's selector reads it.
+        net: to be trained in place.
         fresh: a net of the same architecture, with weights drawn from a seed.
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
@@ -59,12 +59,26 @@ class Setup:
         return training.steps or training.epochs * training.passes * batches
 
     def pool(
-        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+        self,
+        samples: Exemplars,
+        *,
+        reference: Exemplars | None = None,
+        incoming: Exemplars | None = None,
+        learner: Learner | None = None,
     ) -> Pool:
-        """The samples, with what the net (or a proxy, where the spec says so) says of them, for a selector."""
+        """The samples, with what the net (or a proxy, where the spec says so) says of them, for a selector.
+
+        Args:
+            reference: held-out labelled samples that the choice should serve.
+            incoming: the new batch, when the choice is what to replay with it.
+            learner: whose features and logits they are; None: those of the net that is trained.
+        """
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
-        net = None if self.spec.proxy.source == "proxy" and incoming is None else self.net
-        return shop.pool(samples, net, reference=reference, incoming=incoming)
+        if self.spec.proxy.source == "proxy" and incoming is None:
+            return shop.pool(samples, reference=reference)
+        if learner is None:
+            return shop.pool(samples, self.net, reference=reference, incoming=incoming)
+        return shop.pool(samples, learner.net, features=learner.features, reference=reference, incoming=incoming)
 
     def precision(self) -> AbstractContextManager:
         """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""
@@ -91,6 +105,11 @@ class Learner(ABC):
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+
+    @property
+    def net(self) -> Net:
+        """The net that predicts: that of the run, by default; to be read, never changed."""
+        return self.setup.net
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most learners have nothing to prepare
         """Prepare for an experience, before its first batch."""
@@ -122,23 +141,30 @@ class Learner(ABC):
         """
         return samples
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
         """Features, float32 (n, width), of raw samples, in eval mode and without augmentation; changes nothing.
 
-        Those of the run's net, by default; a learner whose predictions are made of others returns these.
+        Those of :attr:`net`, by default. A learner whose predictions are made of others returns these, and fits the
+        net's head to them: a selector that fills the memory chooses by these features, and the logits that the head
+        makes of them.
         """
-        net = self.setup.net
-        with evaluating(net), torch.no_grad(), self.setup.precision():
-            return net.features(self.setup.transform.plain(x)).float()
+        with evaluating(self.net), torch.no_grad(), self.setup.precision():
+            return self.net.features(self.setup.transform.plain(x)).float()
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits (n, classes) of raw samples, each under its own task, in eval mode; changes nothing.
 
-        Those of the run's net, by default.
+        What the head of :attr:`net` makes of the features, by default.
         """
-        net = self.setup.net
-        with evaluating(net), torch.no_grad(), self.setup.precision():
-            return net(self.setup.transform.plain(x), task)
+        features = self.features(x, task)
+        with torch.no_grad(), self.setup.precision():
+            return self.net.logits(features, task)
+
+    def pool(
+        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+    ) -> Pool:
+        """The samples as this learner sees them, for the selector that fills its memory; see :meth:`Setup.pool`."""
+        return self.setup.pool(samples, reference=reference, incoming=incoming, learner=self)
 
     def readouts(self) -> dict[str, Readout]:
         """Further ways to predict, by name, each with an accuracy matrix of its own in the record; none, by default."""
@@ -183,8 +209,12 @@ class Around(Learner, Generic[L]):
     def remember(self, samples: Exemplars) -> Exemplars:
         return self.inner.remember(samples)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.inner.features(x)
+    @property
+    def net(self) -> Net:
+        return self.inner.net
+
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
+        return self.inner.features(x, task)
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         return self.inner.predict(x, task)

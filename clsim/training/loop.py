@@ -118,7 +118,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
                 losses.append(learner.observe(batch))
             # a sample is offered to the memory once, however often it is learnt
             if not epoch and samples is experience.train:
-                memory.after_batch(learner.remember(batch), shares, setup.pool)
+                memory.after_batch(learner.remember(batch), shares, learner.pool)
             progress.step(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
@@ -133,9 +133,9 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     plateau.begin()
     if samples is not experience.train:  # its labelled samples were not among the batches
         for batch in batches(experience.train, training.batch_size, setup.randomness.order):
-            memory.after_batch(learner.remember(batch), shares, setup.pool)
+            memory.after_batch(learner.remember(batch), shares, learner.pool)
     new = learner.remember(offered(experience, setup, learner))
-    memory.after_experience(new, shares, setup.pool, reference=experience.validation)
+    memory.after_experience(new, shares, learner.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
 

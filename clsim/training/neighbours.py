@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from clsim.memory.buffer import Buffer
 from clsim.pool.exemplars import Exemplars, concatenate
-from clsim.pool.pool import Cost, Pool
+from clsim.pool.pool import Cost, Features, Pool
 from clsim.randomness import generator
 from clsim.selectors.combinators import per_class
 from clsim.selectors.random import random
@@ -21,11 +20,8 @@ from clsim.training.contract import Readout, Setup
 NEAREST = "nearest-neighbour"
 """The name of this readout in a record."""
 
-Embed = Callable[[Tensor], Tensor]
-"""Raw samples → features (n, width), in eval mode and without augmentation."""
 
-
-def by_neighbours(setup: Setup, embed: Embed, support: Exemplars) -> Readout:
+def by_neighbours(setup: Setup, embed: Features, support: Exemplars) -> Readout:
     """Scores are the posterior p(q) = softmax(q · Sᵀ / 0.1) · Y over the classes of the support; see
     :func:`clsim.training.neighbours.posterior`. −inf for other classes and for those that a task does not have.
 
@@ -35,11 +31,12 @@ def by_neighbours(setup: Setup, embed: Embed, support: Exemplars) -> Readout:
     """
     size, visible = setup.spec.evaluation.batch_size, setup.net.visible
     setup.cost.forward_passes += len(support)
-    known, classes = torch.cat([embed(part) for part in support.x.split(size)]), support.y.unique()
+    parts = zip(support.x.split(size), support.task.split(size), strict=True)
+    known, classes = torch.cat([embed(x, task) for x, task in parts]), support.y.unique()
     labels = smoothed(support.y, classes)
 
     def nearest(x: Tensor, task: Tensor) -> Tensor:
-        near = posterior(embed(x), known, labels)
+        near = posterior(embed(x, task), known, labels)
         scores = near.new_full((len(x), visible.shape[1]), -torch.inf).index_copy_(1, classes, near)
         return scores.masked_fill(~visible[task], -torch.inf)
 

@@ -20,7 +20,7 @@ from clsim.data.augmentation import Transform
 from clsim.data.cache import Dataset
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost, Pool
+from clsim.pool.pool import Cost, Features, Pool
 from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness, derive, generator
 from clsim.spec import registry
@@ -57,6 +57,7 @@ class Workshop:
         samples: Exemplars,
         net: nets.Net | None = None,
         *,
+        features: Features | None = None,
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
     ) -> Pool:
@@ -64,6 +65,8 @@ class Workshop:
 
         Args:
             net: the net behind features and scores; None: a proxy, trained on the samples when first asked for.
+            features: raw samples and their tasks → the features that the head of the net sees, where these are not the
+                net's own.
             reference: held-out labelled samples that a choice should serve.
             incoming: the new batch, when the choice is what to replay with it.
         """
@@ -75,6 +78,7 @@ class Workshop:
             samples,
             net,
             self.transform.plain,
+            features=features,
             precision=self.precision,
             cost=self.cost,
             trainer=trainer,

@@ -148,13 +148,12 @@ class Hat(Learner):
         """σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
         return torch.sigmoid(self._hardest[position] * self.embeddings[position])
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, each behind the gates of its own task."""
-        net = self.setup.net
-        with evaluating(net), torch.no_grad(), self.setup.precision():
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
+        """Features of raw samples, each behind the gates of its own task."""
+        with evaluating(self.net), torch.no_grad(), self.setup.precision():
             learnt_as = torch.tensor(self._learnt_as, device=task.device)[task]
             gates = torch.sigmoid(self._hardest * self.embeddings)[learnt_as]
-            return net.logits(self._gated.features(self.setup.transform.plain(x), gates), task)
+            return self._gated.features(self.setup.transform.plain(x), gates).float()
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from clsim.errors import InputError
 from clsim.learners.isolation.protection import apply_within, head_shares, hold_statistics, need_tasks, tasks_of
 from clsim.learners.sgd import Sgd
-from clsim.models.nets import Net, evaluating
+from clsim.models.nets import evaluating
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup, Terms
@@ -123,23 +123,26 @@ class PackNet(Learner):
             self._last[task] = self._done
         return losses
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, by the weights that their task had; of a task not finished, by the whole net."""
-        net = self.setup.net
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
+        """Features of raw samples, by the weights that their task had; of a task not finished, by the whole net."""
+        net = self.net
         last = torch.tensor(self._last, device=task.device)[task]
         with evaluating(net), torch.no_grad(), self.setup.precision():
             x = self.setup.transform.plain(x)
-            logits = x.new_empty(len(x), net.visible.shape[1], dtype=torch.float32)
+            features = x.new_empty(len(x), net.head.in_features, dtype=torch.float32)
             for owner in last.unique().tolist():
                 rows = last == owner
-                logits[rows] = functional_call(net, self._weights(net, owner), (x[rows], task[rows]))
-        return logits
+                features[rows] = functional_call(net.body, self._weights(owner), (x[rows],)).float()
+        return features
 
-    def _weights(self, net: Net, last: int) -> dict[str, Tensor]:
-        """Those of owners 1 … last, all others 0; none are replaced where ``last`` is 0."""
+    def _weights(self, last: int) -> dict[str, Tensor]:
+        """Of the body, those of owners 1 … last, all others 0; none are replaced where ``last`` is 0."""
         if not last:
             return {}
-        return {name: net.get_parameter(name) * ((owner > 0) & (owner <= last)) for name, owner in self.owner.items()}
+        return {
+            name.removeprefix("body."): self.net.get_parameter(name) * ((owner > 0) & (owner <= last))
+            for name, owner in self.owner.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The net's, whose each weight is, and the last owner that each task uses."""

@@ -170,6 +170,14 @@ class Imm(Around[Sgd]):
         with evaluating(net), torch.no_grad(), self.setup.precision():
             return functional_call(net, self.merged, (self.setup.transform.plain(x), task))
 
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
+        """Features of raw samples: of the average, or of the net that is being learnt."""
+        if self._learning:
+            return super().features(x, task)
+        body = {name.removeprefix("body."): value for name, value in self.merged.items() if name not in HEAD}
+        with evaluating(self.net), torch.no_grad(), self.setup.precision():
+            return functional_call(self.net.body, body, (self.setup.transform.plain(x),)).float()
+
     def state_dict(self) -> dict[str, Any]:
         """The net's, the average and the precisions so far."""
         return {

@@ -107,7 +107,7 @@ class Bic(Around[Sgd]):
         return concatenate([kept, self._some(experience.train, experience.classes, most)]) if len(kept) else None
 
     def _some(self, samples: Exemplars, classes: list[int] | tuple[int, ...], most: int) -> Exemplars:
-        """At random, so many of each class, but no more than half of it."""
+        """At most ``most`` samples of each class, drawn at random, and no more than half of the class."""
         order = torch.randperm(len(samples), generator=self.setup.randomness.order).to(samples.device)
         rows = []
         for label in classes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.objectives.among import Among, Classes
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup
@@ -23,21 +24,27 @@ class Labelled:
     Args:
         setup: memory and generators.
         name: of the learner, for messages.
+        among: which classes unlabelled samples are told apart among.
+
+    Attributes:
+        classes: those of the current experience, and those seen so far.
     """
 
-    def __init__(self, setup: Setup, name: str) -> None:
+    def __init__(self, setup: Setup, name: str, among: Among = "seen") -> None:
         if not setup.spec.labels.partial:
             raise InputError(
                 f"learner: {name} learns from unlabelled samples, but all of this stream are labelled; "
                 "allowed: a scenario with a table [labels], or --labels 5%"
             )
         self._setup = setup
+        self.classes = Classes(setup, among)
         self.current: Exemplars | None = None
         self.past: Exemplars | None = None
         self._groups: dict[str, tuple[Exemplars, Tensor, Tensor]] = {}
 
     def begin(self, experience: Experience) -> None:
         """Look at the labelled part of ``experience`` and at memory. Samples of memory without a label are left out."""
+        self.classes.begin(experience)
         self.current, memory = experience.train, self._setup.memory.exemplars
         self.past = None
         if memory is not None:
@@ -59,7 +66,7 @@ class Labelled:
         return concatenate([part for part in (self.current, self.past) if part is not None])
 
     def batch(self, size: int, *, past: bool = True) -> Exemplars:
-        """Labelled samples, each equally likely: different ones as far as there are so many, then again from the first.
+        """Draw ``size`` labelled samples, each equally likely; where there are fewer, some of them again.
 
         Args:
             past: whether exemplars from memory are among them, or the current experience's alone.

@@ -183,7 +183,7 @@ def mixture(setup: Setup, x: Tensor, y: Tensor, may: Tensor, alpha: float) -> tu
 
 
 def turned(x: Tensor, quarter: Tensor) -> Tensor:
-    """Square images, each turned by so many quarters."""
+    """Square images, each turned by its own number of quarters."""
     every = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
     return every[quarter, torch.arange(len(x), device=x.device)]
 

@@ -17,7 +17,6 @@ from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import Net, evaluating
 from clsim.objectives import soft_neighbours
-from clsim.objectives.among import Classes, narrowed
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
@@ -96,7 +95,6 @@ class SoftNeighbours(Learner):
         self._projection = projection(setup, views.projection)
         self._sgd = Sgd(setup, beside=self._projection)
         self.old: tuple[Net, nn.Module] | None = None
-        self._among = Classes(setup, "seen")
         self._classes: dict[str, Tensor] = {}
         self._experiences = 0
 
@@ -115,7 +113,6 @@ class SoftNeighbours(Learner):
         """Keep the net as it is for the distillation; a fresh schedule."""
         setup = self.setup
         self._labelled.begin(experience)
-        self._among.begin(experience)
         self._classes = {
             "current": experience.train.y.unique(),
             "past": experience.train.y[:0] if self._labelled.past is None else self._labelled.past.y.unique(),
@@ -188,11 +185,11 @@ class SoftNeighbours(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Net, projection head, optimizer, and which classes and how many experiences were seen."""
-        return {"sgd": self._sgd.state_dict(), "seen": self._among.seen, "experiences": self._experiences}
+        return {"sgd": self._sgd.state_dict(), "seen": self._labelled.classes.seen, "experiences": self._experiences}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sgd.load_state_dict(state["sgd"])
-        self._among.seen.copy_(state["seen"])
+        self._labelled.classes.seen.copy_(state["seen"])
         self._experiences = state["experiences"]
 
     def _posteriors(
@@ -206,9 +203,10 @@ class SoftNeighbours(Learner):
 
     def _among_seen(self, logits: Tensor) -> Tensor:
         # before the first experience every class may be guessed
-        return narrowed(logits, self._among.seen | ~self._among.seen.any())
+        seen = self._labelled.classes.seen
+        return logits.masked_fill(~seen & seen.any(), -torch.inf)
 
-    def _embedded(self, x: Tensor) -> Tensor:
+    def _embedded(self, x: Tensor, task: Tensor) -> Tensor:
         """Embeddings of raw samples, in eval mode, without augmentation."""
         setup = self.setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():

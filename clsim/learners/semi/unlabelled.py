@@ -16,8 +16,7 @@ from clsim.errors import InputError
 from clsim.learners.semi.heads import freeze_norm
 from clsim.learners.semi.labelled import Labelled
 from clsim.learners.sgd import Sgd
-from clsim.models.nets import Net, evaluating
-from clsim.objectives.among import Classes, narrowed
+from clsim.models.nets import Net
 from clsim.objectives.guesses import soft_replay
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
@@ -30,7 +29,7 @@ class SemiStep:
 
     Attributes:
         labelled: of the current experience, then from memory.
-        new: the first so many are of the current experience.
+        new: how many of them are of the current experience: the first ones.
         unlabelled: y = −1.
         allowed: bool (n, classes), the classes among which each unlabelled sample is guessed and learnt, of those
             that its task may use; see :class:`SemiSgd`.
@@ -45,7 +44,7 @@ class SemiStep:
 
     def among(self, logits: Tensor) -> Tensor:
         """The same logits (n, classes) of the unlabelled samples, −inf for the classes that are not allowed."""
-        return narrowed(logits.float(), self.allowed)
+        return logits.float().masked_fill(~self.allowed, -torch.inf)
 
     def guess(self, logits: Tensor) -> Tensor:
         """Probabilities (n, classes) of the unlabelled samples, among the classes allowed; no gradient reaches them."""
@@ -85,14 +84,14 @@ class SemiSgd(Learner):
     that are all of new classes would teach it that nothing is of an old one.
 
     The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
-    experience, so that it follows where experiences are short; it predicts, and statistics of batch norm are the
-    net's. Selectors see the net itself.
+    experience, so that it follows where experiences are short; it predicts, a memory is filled by its features, and
+    statistics of batch norm are the net's. A retrieval sees the net itself, which the step is of.
 
     Args:
         setup: net, memory, transform, generators.
         loss: of the method.
         name: of the learner, for messages.
-        labelled: samples of the experience's labelled part a step; 0: as many as unlabelled ones, if there are so many.
+        labelled: samples of the experience's labelled part a step; 0: as many as unlabelled ones, at most all.
         ema: the most that β becomes; 0: the net itself predicts.
         freeze_norm: the statistics of batch norm stay as the first experience left them, as in NNCSL's released code:
             unlabelled samples are of the current classes alone, and statistics of them would not fit the others.
@@ -117,12 +116,16 @@ class SemiSgd(Learner):
         super().__init__(setup)
         self.loss, self._name = loss, name
         self._size, self._ema, self._freeze = labelled, ema, freeze_norm
-        self._labelled = Labelled(setup, name)
+        self._labelled = Labelled(setup, name, "experience" if setup.spec.labels.unlabelled == "own" else "seen")
         self._beside = nn.Sequential() if beside is None else beside
         self._sgd = Sgd(setup, beside=self._beside)
         self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
-        self._classes = Classes(setup, "experience" if setup.spec.labels.unlabelled == "own" else "seen")
         self._experiences = self._step = self._steps = 0
+
+    @property
+    def net(self) -> Net:
+        """The averaged net, if there is one."""
+        return self._average
 
     def incoming(self, experience: Experience) -> Exemplars:
         """The unlabelled part."""
@@ -136,7 +139,6 @@ class SemiSgd(Learner):
     def begin(self, experience: Experience) -> None:
         """A fresh schedule."""
         self._labelled.begin(experience)
-        self._classes.begin(experience)
         self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
         self._sgd.schedule(self._steps)
         for module in (self.setup.net, self._beside):
@@ -151,7 +153,7 @@ class SemiSgd(Learner):
         current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool)
         known = current if old is None else concatenate([current, old])
-        allowed = setup.net.visible[batch.task] & self._classes.of_new(batch.y)
+        allowed = setup.net.visible[batch.task] & self._labelled.classes.of_new(batch.y)
         with setup.precision():
             terms, passed = self.loss(SemiStep(known, len(current), batch, allowed, self._step / self._steps))
         terms = self._sgd.descend(terms, passed)
@@ -165,24 +167,19 @@ class SemiSgd(Learner):
         self._experiences += 1
         return []
 
-    def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, by the averaged net if there is one."""
-        with evaluating(self._average), torch.no_grad(), self.setup.precision():
-            return self._average(self.setup.transform.plain(x), task)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Of raw samples, by the net that predicts."""
-        with evaluating(self._average), torch.no_grad(), self.setup.precision():
-            return self._average.features(self.setup.transform.plain(x)).float()
-
     def state_dict(self) -> dict[str, Any]:
         """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
         average = {"average": self._average.state_dict()} if self._ema else {}
-        return {"sgd": self._sgd.state_dict(), "seen": self._classes.seen, "experiences": self._experiences, **average}
+        return {
+            "sgd": self._sgd.state_dict(),
+            "seen": self._labelled.classes.seen,
+            "experiences": self._experiences,
+            **average,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sgd.load_state_dict(state["sgd"])
-        self._classes.seen.copy_(state["seen"])
+        self._labelled.classes.seen.copy_(state["seen"])
         self._experiences = state["experiences"]
         if self._ema:
             self._average.load_state_dict(state["average"])
