@@ -62,22 +62,24 @@ def run(
     >>> record.accuracy.shape
     (5, 5)
     """
-    named = str(scenario) if isinstance(scenario, (str, Path)) else ""
+    named = str(scenario) if isinstance(scenario, (str, Path)) else None
     selector = None if buffer is None or isinstance(buffer, str) else buffer
     name = buffer if isinstance(buffer, str) else None if selector is None else name_of(selector)
     flags = merge(tables or {}, tables_of(buffer=name, memory=memory, labels=labels, controller=controller))
-    spec = resolve(named or {}, strategy, flags=flags, settings=settings, seed=seed)
-    reproducible = named and selector is None  # what is handed over as an object has no name on a command line
+    spec = resolve({} if named is None else named, strategy, flags=flags, settings=settings, seed=seed)
+    words = ""  # what is handed over as an object has no name on a command line
+    if named is not None and selector is None:
+        words = command(named, strategy, flags, settings, seed)
     return execute(
         spec,
         Store(Path(runs)),
-        scenario=named,
+        scenario=named or "",
         data_root=data_root,
-        benchmark=None if named else scenario,
+        benchmark=scenario if named is None else None,
         selector=selector,
         fresh=fresh,
         watch=None if progress is None else lambda spec: nullcontext(progress),
-        command=command(named, strategy, flags, settings, seed) if reproducible else "",
+        command=words,
     )
 
 

@@ -22,7 +22,7 @@ _QUIET = 10.0
 
 
 class Live:
-    """Watches a study. Final. A context manager; see :class:`clsim.execution.study.Watch`."""
+    """Watches a study. Final. A context manager; see :class:`clsim.execution.study.StudyWatch`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
