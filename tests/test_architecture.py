@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -58,10 +59,15 @@ def module(path: Path) -> str:
 MODULES = {module(path): path for path in FILES}
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> set[str]:
     """Modules that a file imports, at once, later or for its type hints."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -119,7 +125,7 @@ def test_no_file_name_occurs_twice() -> None:
 def test_names_are_imported_from_where_they_are_defined() -> None:
     passing = []
     for path in [*FILES, *sorted((PACKAGE.parent / "tests").rglob("*.py"))]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom) and node.module in MODULES and node.module != "clsim":
                 own = defined(MODULES[node.module])
                 passing += [
@@ -130,10 +136,11 @@ def test_names_are_imported_from_where_they_are_defined() -> None:
     assert not passing
 
 
+@functools.cache
 def defined(path: Path) -> set[str]:
     """Top-level names that a file itself makes, under an ``if`` too."""
     found: set[str] = set()
-    body = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    body = list(tree(path).body)
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
@@ -179,7 +186,7 @@ def test_files_stay_readable() -> None:
 def test_no_assert_stands_for_a_message_and_no_attribute_is_guessed() -> None:
     offenders = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             guesses = isinstance(node, ast.Call) and ast.unparse(node.func) in {"hasattr", "setattr", "eval", "exec"}
             if guesses or isinstance(node, ast.Assert):
                 offenders.append(f"{module(path)}, line {node.lineno}")
@@ -193,7 +200,7 @@ def test_no_step_waits_for_the_device() -> None:
     waiting = []
     for place in (PACKAGE / name for name in STEPS):
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     waiting += [f"{module(path)}, line {node.lineno}"] * (node.func.attr in {"item", "numpy"})
     assert not waiting
@@ -205,7 +212,7 @@ def test_nothing_draws_from_a_global_generator() -> None:
     }
     offenders = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             drawn = isinstance(node, ast.Call) and ast.unparse(node.func) in drawing
             if drawn and "generator" not in {k.arg for k in node.keywords}:
                 offenders.append(f"{module(path)}, line {node.lineno}")
@@ -220,7 +227,7 @@ def test_tests_use_public_names() -> None:
     """No private name of ours is imported, read of another object, or patched."""
     offenders = []
     for path in sorted((PACKAGE.parent / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             names: list[str] = []
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("clsim", "tests"):
                 names = [alias.name for alias in node.names]

@@ -24,6 +24,7 @@ from tests.commands import clsim as command
 from tests.killing import exit_code_of
 
 ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
+ARGUMENTS += ["--model-option", "width=16"]  # of 128
 QUICK = ["--nets", "2", "--epochs", "2"]
 
 
