@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,24 @@ import clsim
 from clsim.records.store import RunRecord
 from tests.helpers import assert_same
 
-# children of a server that has imported all of it, in place of as many fresh interpreters
+# children of a server that has imported all of it (an optimizer imports torch._dynamo), in place of fresh interpreters
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["clsim.training.loop", "clsim.interop.avalanche", "tests.killing"])
+PROCESSES.set_forkserver_preload(["torch._dynamo", "clsim.training.loop", "clsim.interop.avalanche", "tests.killing"])
+
+
+def exit_code_of(target: Callable[..., None], *arguments: Any) -> int | None:
+    """What a function ends with in a process of its own; the number of the signal that kills it, negative."""
+    process = PROCESSES.Process(target=entered, args=(Path.cwd(), dict(os.environ), target, arguments))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def entered(folder: Path, environment: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call ``target`` where the test stands: the server was started elsewhere."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    target(*arguments)
 
 
 def die(move: int, arguments: dict[str, Any]) -> None:
@@ -37,10 +53,7 @@ def die(move: int, arguments: dict[str, Any]) -> None:
 
 def killed(move: int, arguments: dict[str, Any], whole: RunRecord) -> Path:
     """The folder of a run in a process of its own that is killed; ``whole`` is the same run elsewhere."""
-    process = PROCESSES.Process(target=die, args=(move, arguments))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code_of(die, move, arguments) == -signal.SIGKILL
     assert whole.folder is not None
     return Path(arguments["runs"]) / whole.folder.name
 

@@ -6,7 +6,7 @@ import csv
 import inspect
 import os
 import shlex
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,28 +18,25 @@ import torch
 
 import clsim
 from clsim import cli
-from clsim.cli.main import main
+from clsim.cli import main
 from clsim.errors import InputError
+from clsim.execution import condense as module
 from clsim.execution.condense import condense
 from clsim.execution.keeper import Keeper, Nobody
 from clsim.execution.select import select
+from tests.commands import clsim as command
+from tests.killing import exit_code_of
 
 ARGUMENTS = ["--dataset", "digits", "--per-class", "20", "--ipc", "2", "--option", "iterations=6", "--threads", "1"]
+ARGUMENTS += ["--model-option", "width=16"]  # of 128
 QUICK = ["--nets", "2", "--epochs", "2"]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["clsim", "condense", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def test_the_set_loads_again_and_says_what_rounding_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *ARGUMENTS, *QUICK, "--sets", "2", "--out", "set.npz") == 0
+    assert command("condense", *ARGUMENTS, *QUICK, "--sets", "2", "--out", "set.npz") == 0
     printed = capsys.readouterr()
     assert "20 images, 1,280 bytes → set.npz" in printed.out
     assert "as stored, rounded to whole grey levels" in printed.out
@@ -54,26 +51,21 @@ def test_the_set_loads_again_and_says_what_rounding_costs(
     record = clsim.run("split-digits", "finetune", settings=settings, data_root=tmp_path / "data", runs=tmp_path / "r")
     assert record.data["finished"]
     again = ["--dataset", "set.npz", "--method", "random", "--ipc", "1", "--nets", "0", "--data-root", str(tmp_path)]
-    assert call(monkeypatch, *again, "--out", "smaller.npz") == 0
+    assert command("condense", *again, "--out", "smaller.npz") == 0
 
 
-KILLS_ITSELF = """
-import os, signal, sys
-from pathlib import Path
-from clsim.execution import condense as module
-from clsim.execution.keeper import Keeper
-from clsim.cli.main import main
+def die_half_way(words: list[str]) -> None:
+    """Carry a command out, and kill its process after the fourth iteration."""
 
-class Dies(Keeper):
-    def step(self, done, total, loss, draft):
-        super().step(done, total, loss, draft)
-        if done == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
+    class Dies(Keeper):
+        def step(self, done: int, *rest: Any) -> None:
+            super().step(done, *rest)
+            if done == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-module.Keeper = Dies
-sys.argv = ["clsim", "condense", *{arguments!r}]
-main()
-"""
+    module.Keeper = Dies  # type: ignore[misc]
+    sys.argv = ["clsim", "condense", *words]
+    main.main()
 
 
 @pytest.mark.parametrize("method", ["dm", "dsa"])
@@ -82,17 +74,14 @@ def test_a_killed_command_goes_on_and_makes_the_same_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [*ARGUMENTS, "--method", method, "--nets", "0", "--every", "0", "--no-picture"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(clsim.__file__).parent.parent)}
-    code = KILLS_ITSELF.format(arguments=[*arguments, "--out", "killed.npz"])
-    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert died.returncode == -9, died.stderr
+    assert exit_code_of(die_half_way, [*arguments, "--out", "killed.npz"]) == -signal.SIGKILL
     state = torch.load("killed.npz.state", weights_only=True)
     assert state["iteration"] == 4
     assert not Path("killed.npz").exists()
     other = [a if a != "iterations=6" else "iterations=7" for a in arguments]
-    assert call(monkeypatch, *other, "--out", "killed.npz") == 2  # another set's state
-    assert call(monkeypatch, *arguments, "--out", "killed.npz") == 0
-    assert call(monkeypatch, *arguments, "--out", "whole.npz") == 0
+    assert command("condense", *other, "--out", "killed.npz") == 2  # another set's state
+    assert command("condense", *arguments, "--out", "killed.npz") == 0
+    assert command("condense", *arguments, "--out", "whole.npz") == 0
     with np.load("killed.npz") as killed, np.load("whole.npz") as whole:
         for name in whole.files:
             assert np.array_equal(killed[name], whole[name])
@@ -113,10 +102,10 @@ def test_each_set_adds_a_row_with_the_command_that_makes_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [*ARGUMENTS, *QUICK, "--no-picture", "--no-augment", "--option", "augment=['crop', 'scale']"]
-    assert call(monkeypatch, *arguments, "--sets", "2", "--csv", "rows.csv", "--out", "set.npz") == 0
+    assert command("condense", *arguments, "--sets", "2", "--csv", "rows.csv", "--out", "set.npz") == 0
     printed = capsys.readouterr().out
     assert (
-        call(monkeypatch, *ARGUMENTS[:6], "--method", "random", "--nets", "0", "--csv", "rows.csv", "--out", "r.npz")
+        command("condense", *ARGUMENTS[:6], "--method", "random", "--nets", "0", "--csv", "rows.csv", "--out", "r.npz")
         == 0
     )
     with Path("rows.csv").open(newline="", encoding="utf-8") as file:
@@ -126,7 +115,7 @@ def test_each_set_adds_a_row_with_the_command_that_makes_it(
     assert (picked["method"], picked["accuracy"], picked["loss"]) == ("random", "", "")
     words = shlex.split(second["command"])
     assert words[:2] == ["clsim", "condense"]
-    assert call(monkeypatch, *words[2:], "--no-picture", "--csv", "again.csv", "--out", "again.npz") == 0
+    assert command("condense", *words[2:], "--no-picture", "--csv", "again.csv", "--out", "again.npz") == 0
     with Path("again.csv").open(newline="", encoding="utf-8") as file:
         (again,) = csv.DictReader(file)
     assert {**again, "seconds": ""} == {**second, "seconds": ""}
@@ -140,7 +129,7 @@ def test_some_classes_smaller_images_and_a_narrow_net(tmp_path: Path, monkeypatc
     np.savez("own.npz", **arrays, **tests)
     narrowed = ["--classes", "3, 0", "--size", "8", "--model-option", "width=4", "--option", "iterations=1"]
     arguments = ["--dataset", "own.npz", "--ipc", "2", *narrowed, "--data-root", str(tmp_path), "--threads", "1"]
-    assert call(monkeypatch, *arguments, *QUICK, "--csv", "rows.csv", "--out", "set.npz") == 0
+    assert command("condense", *arguments, *QUICK, "--csv", "rows.csv", "--out", "set.npz") == 0
     with np.load("set.npz") as file:
         assert file["x_train"].shape == (4, 3, 8, 8)
         assert sorted(file["y_train"].tolist()) == [0, 0, 1, 1]
@@ -149,7 +138,7 @@ def test_some_classes_smaller_images_and_a_narrow_net(tmp_path: Path, monkeypatc
         (row,) = csv.DictReader(file)
     words = shlex.split(row["command"])
     assert all(word in words for word in narrowed)
-    call(monkeypatch, *words[2:], "--data-root", str(tmp_path), "--csv", "rows.csv", "--out", "again.npz")
+    command("condense", *words[2:], "--data-root", str(tmp_path), "--csv", "rows.csv", "--out", "again.npz")
     with Path("rows.csv").open(newline="", encoding="utf-8") as file:
         first, again = csv.DictReader(file)
     assert {**first, "seconds": ""} == {**again, "seconds": ""}
@@ -225,7 +214,7 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "--dataset", "digits", "--nets", "0", *arguments) == 2
+    assert command("condense", "--dataset", "digits", "--nets", "0", *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
@@ -259,4 +248,4 @@ def test_condense_is_a_public_name_and_a_set_is_written_and_read_again(tmp_path:
 def test_files_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("condensed.npz").write_bytes(b"")
-    assert call(monkeypatch, "--dataset", "digits") == 2
+    assert command("condense", "--dataset", "digits") == 2

@@ -46,21 +46,21 @@ def benchmark(**options: Any) -> Any:
 
 
 @pytest.mark.parametrize("setting", ["class", "task"])
-def test_naive_takes_the_same_steps_as_finetune(setting: str, tmp_path: Path) -> None:
+def test_naive_takes_the_same_steps_as_finetune(setting: str, runs: Path) -> None:
     """Whole batches, so that the order in which they are drawn does not matter: equal up to round-off."""
     settings = ["training.batch_size=2000", "training.epochs=20", "optimizer.lr=0.5"]
-    ours = run(tmp_path, "finetune", *settings, setting=setting).accuracy
-    theirs = run(tmp_path, "avalanche:Naive", *settings, setting=setting).accuracy
+    ours = run(runs, "finetune", *settings, setting=setting).accuracy
+    theirs = run(runs, "avalanche:Naive", *settings, setting=setting).accuracy
     assert np.abs(ours.to_numpy() - theirs.to_numpy()).max() < 0.015  # one test image of 71
 
 
-def test_avalanches_replay_is_our_er_with_a_random_memory(tmp_path: Path) -> None:
+def test_avalanches_replay_is_our_er_with_a_random_memory(runs: Path) -> None:
     """Other draws, the same method: they forget alike, and far less than Naive."""
-    theirs = [run(tmp_path, "avalanche:Replay", f"training.threads={i}", mem_size=100) for i in (1, 2)]
-    ours = [clsim.run("split-digits", buffer="random", memory=100, seed=s, runs=tmp_path) for s in range(2)]
+    theirs = [run(runs, "avalanche:Replay", f"training.threads={i}", mem_size=100) for i in (1, 2)]
+    ours = [clsim.run("split-digits", buffer="random", memory=100, seed=s, runs=runs) for s in range(2)]
     means = [np.mean([r.metrics["accuracy"] or 0 for r in records]) for records in (theirs, ours)]
     assert abs(means[0] - means[1]) < 0.05
-    assert min(means) > (run(tmp_path, "avalanche:Naive").metrics["accuracy"] or 0) + 0.5
+    assert min(means) > (run(runs, "avalanche:Naive").metrics["accuracy"] or 0) + 0.5
 
 
 @pytest.mark.parametrize(
@@ -154,21 +154,21 @@ def test_a_selector_serves_avalanches_replay() -> None:
         assert float((model(x).argmax(1) == y).float().mean()) > 0.7
 
 
-def test_a_users_benchmark_is_the_same_stream(tmp_path: Path) -> None:
+def test_a_users_benchmark_is_the_same_stream(runs: Path) -> None:
     tables = {"model": {"name": "mlp", "options": {"hidden": [100]}}, "training": {"epochs": 5}}
     settings = ["stream.setting=class", "optimizer.lr=0.05"]
     options: dict[str, Any] = {"buffer": "class-balanced", "memory": 60, "settings": settings}
-    theirs = clsim.run(benchmark(task_labels=False), tables=tables, runs=tmp_path, **options)
-    ours = clsim.run("split-digits", runs=tmp_path, **options)
+    theirs = clsim.run(benchmark(task_labels=False), tables=tables, runs=runs, **options)
+    ours = clsim.run("split-digits", runs=runs, **options)
     assert theirs.accuracy.shape == (5, 5)
     assert np.abs(theirs.accuracy.to_numpy() - ours.accuracy.to_numpy()).mean() < 0.05
-    again = clsim.run(benchmark(task_labels=False), tables=tables, runs=tmp_path, **options)
+    again = clsim.run(benchmark(task_labels=False), tables=tables, runs=runs, **options)
     assert again.data["started"] == theirs.data["started"]  # read, not run again
 
 
-def test_a_users_tasks_stay_tasks(tmp_path: Path) -> None:
+def test_a_users_tasks_stay_tasks(runs: Path) -> None:
     made = benchmark(task_labels=True, class_ids_from_zero_in_each_exp=True)
-    record = clsim.run(made, "finetune", settings=["optimizer.lr=0.05"], runs=tmp_path)
+    record = clsim.run(made, "finetune", settings=["optimizer.lr=0.05"], runs=runs)
     assert record.data["classes"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]  # classes of their own
     assert (record.metrics["accuracy"] or 0) > 0.8
 

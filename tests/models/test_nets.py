@@ -117,7 +117,7 @@ def test_the_models_that_an_error_names_have_gates(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", ["{}", "{dropout = 0.5}"])
-def test_vgg_learns(options: str, tmp_path: Path) -> None:
+def test_vgg_learns(options: str, runs: Path) -> None:
     settings = ["model.name=vgg-small", f"model.options={options}", "data.per_class=60", "stream.setting=task"]
-    record = clsim.run("split-digits", "finetune", settings=[*settings, "training.epochs=2"], runs=tmp_path)
+    record = clsim.run("split-digits", "finetune", settings=[*settings, "training.epochs=2"], runs=runs)
     assert (record.metrics["learning_accuracy"] or 0) > 0.8

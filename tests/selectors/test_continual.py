@@ -300,13 +300,13 @@ def test_a_retrieval_of_rows_that_do_not_exist_is_refused() -> None:
 
 
 @pytest.mark.parametrize("retrieval", ["mir", "badge", "grad-match", "entropy", "per_class(herding)", "grand"])
-def test_any_selector_retrieves(retrieval: str, tmp_path: Path) -> None:
+def test_any_selector_retrieves(retrieval: str, runs: Path) -> None:
     settings = ["data.per_class=20", "stream.experiences=2", "training.epochs=1", f"memory.retrieval={retrieval}"]
     settings += ["proxy.epochs=1", "memory.candidates=20"]
     if retrieval == "grand":
         settings += ["memory.retrieval_options.nets=1"]
-    record = clsim.run("split-digits", "er", memory=30, settings=settings, runs=tmp_path)
-    plain = clsim.run("split-digits", "er", memory=30, settings=settings[:3], runs=tmp_path)
+    record = clsim.run("split-digits", "er", memory=30, settings=settings, runs=runs)
+    plain = clsim.run("split-digits", "er", memory=30, settings=settings[:3], runs=runs)
     assert record.accuracy.shape == (2, 2)
     assert not record.accuracy.equals(plain.accuracy)
 

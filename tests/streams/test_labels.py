@@ -164,13 +164,13 @@ def test_a_later_layer_says_it_its_own_way() -> None:
             label_share(wrong)
 
 
-def test_a_supervised_learner_trains_on_the_labelled_part_alone(tmp_path: Path) -> None:
+def test_a_supervised_learner_trains_on_the_labelled_part_alone(runs: Path) -> None:
     settings = ["data.per_class=40", "training.epochs=2"]
-    record = clsim.run("split-digits", "er", labels=10, memory=20, settings=settings, runs=tmp_path)
+    record = clsim.run("split-digits", "er", labels=10, memory=20, settings=settings, runs=runs)
     assert [c["steps"] for c in record.data["cost"]] == [2 * 2] * 5  # epochs · batches of 10 out of 20
     assert len(record.data["unlabelled"]) == 5
     assert all(0 <= share <= 1 for share in record.data["unlabelled"])
-    whole = clsim.run("split-digits", "er", memory=20, settings=settings, runs=tmp_path)
+    whole = clsim.run("split-digits", "er", memory=20, settings=settings, runs=runs)
     assert "unlabelled" not in whole.data
     assert "readouts" not in whole.data
     assert "labels" not in whole.data["spec"]

@@ -128,7 +128,7 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == changed
 
 
-def test_the_command_of_the_joint_run_makes_it(tmp_path: Path) -> None:
+def test_the_command_of_the_joint_run_makes_it(runs: Path) -> None:
     settings = [*EASY, "stream.tasks=easy-first", "model.options.hidden=[32]", "data.per_class=7"]
     (first,) = prerequisites(resolve("split-digits", "ewc", settings=settings, seed=3))
     joint, command = first.spec, first.command

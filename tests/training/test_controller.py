@@ -132,13 +132,13 @@ class Brake(Around[Sgd]):
 
 @pytest.mark.parametrize(("start", "margin"), [(0.9, 0.2), (0.9, 0.5), (0.8, 0.2), (0.3, 0.75), (6.4, 0.1)])
 def test_the_accepted_value_is_the_largest_of_the_decays_that_keeps_the_margin(
-    start: float, margin: float, tmp_path: Path
+    start: float, margin: float, runs: Path
 ) -> None:
     settings = ["learner.name=tests.training.test_controller:Brake", f"learner.options.strength={start}"]
     settings += ["controller.decay=['strength']", f"controller.margin={margin}", "data.per_class=50"]
     settings += ["training.epochs=5", "evaluation.batch_size=1000", "controller.carry=false"]
     record = clsim.run(
-        "split-digits", "finetune", settings=[*SMALL, *FEW, *settings], controller="stability-decay", runs=tmp_path
+        "split-digits", "finetune", settings=[*SMALL, *FEW, *settings], controller="stability-decay", runs=runs
     )
     n, decays = 20, [start * 0.5**i for i in range(11)]  # a fifth of 50 a class
     for one in found(record):
@@ -228,23 +228,23 @@ def strip(searches: Any) -> Any:
     return plain
 
 
-def test_what_was_decayed_carries_over_or_starts_again(tmp_path: Path) -> None:
+def test_what_was_decayed_carries_over_or_starts_again(runs: Path) -> None:
     hard = ["learner.options.strength=1e6", "controller.margin=0.02", "stream.experiences=2", "training.epochs=4"]
     hard += ["controller.rates=[0.03]", "data.per_class=60"]
-    kept = [one.kept.values["strength"] for one in found(run(tmp_path, "mas", *hard))]
+    kept = [one.kept.values["strength"] for one in found(run(runs, "mas", *hard))]
     three = ["stream.experiences=3", "stream.sizes=[4, 3, 3]"]
-    first, second, third = found(run(tmp_path, "mas", *hard, *three))
+    first, second, third = found(run(runs, "mas", *hard, *three))
     assert second.kept.values["strength"] < 1e6
     opening = next(a for a in third.attempts if a.phase == "stability")
     assert opening.values == second.kept.values
-    again = found(run(tmp_path, "mas", *hard, *three, "controller.carry=false"))[2]
+    again = found(run(runs, "mas", *hard, *three, "controller.carry=false"))[2]
     assert next(a for a in again.attempts if a.phase == "stability").values == {"strength": 1e6}
     assert kept[1] < kept[0] == 1e6 == first.kept.values["strength"]
 
 
-def test_the_search_is_in_the_record_and_its_cost_is_the_methods(tmp_path: Path) -> None:
-    record = run(tmp_path)
-    assert "searches" not in run(tmp_path, controller="none").data
+def test_the_search_is_in_the_record_and_its_cost_is_the_methods(runs: Path) -> None:
+    record = run(runs)
+    assert "searches" not in run(runs, controller="none").data
     for one, cost in zip(found(record), record.data["cost"], strict=True):
         spent = [a.cost for a in one.attempts]
         assert sum(c["steps"] for c in spent) == cost["steps"]

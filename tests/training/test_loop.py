@@ -34,8 +34,9 @@ def checkpoint(record: RunRecord) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("strategy", ["er", "finetune", "joint", "cumulative", "gdumb"])
-def test_the_same_seed_gives_the_same_numbers(strategy: str, tmp_path: Path) -> None:
-    first, second, other = (run(tmp_path / str(i), strategy, seed=int(i == 2)) for i in range(3))
+def test_the_same_seed_gives_the_same_numbers(strategy: str, runs: Path, tmp_path: Path) -> None:
+    first, second = run(runs, strategy), run(tmp_path, strategy)
+    other = run(runs, strategy, seed=1)
     assert first.accuracy.equals(second.accuracy)
     assert_same(checkpoint(first)["learner"], checkpoint(second)["learner"])
     assert not first.accuracy.equals(other.accuracy)
@@ -96,45 +97,43 @@ def test_a_record_says_what_happened(tmp_path: Path) -> None:
     assert record.accuracy.notna().all().all()
 
 
-def test_only_seen_experiences_are_tested_when_asked(tmp_path: Path) -> None:
-    matrix = run(tmp_path, "er", "evaluation.rows=seen").accuracy
+def test_only_seen_experiences_are_tested_when_asked(runs: Path) -> None:
+    matrix = run(runs, "er", "evaluation.rows=seen").accuracy
     assert matrix.isna().to_numpy().tolist() == np.triu(np.ones((5, 5), bool), 1).tolist()
 
 
-def test_joint_training_fills_the_last_row_alone(tmp_path: Path) -> None:
-    matrix = run(tmp_path, "joint").accuracy
+def test_joint_training_fills_the_last_row_alone(runs: Path) -> None:
+    matrix = run(runs, "joint").accuracy
     assert matrix.iloc[:-1].isna().all().all()
     assert matrix.iloc[-1].notna().all()
 
 
-def test_the_validation_share_is_tested_and_not_learnt(tmp_path: Path) -> None:
-    record = run(tmp_path, "er", "stream.validation=0.25")
+def test_the_validation_share_is_tested_and_not_learnt(runs: Path) -> None:
+    record = run(runs, "er", "stream.validation=0.25")
     assert all(value is not None for value in record.data["validation"])
     assert sum(c["steps"] for c in record.data["cost"]) == 5 * 2 * 6
 
 
-def test_memory_prevents_forgetting_and_more_of_it_prevents_more(tmp_path: Path) -> None:
+def test_memory_prevents_forgetting_and_more_of_it_prevents_more(runs: Path) -> None:
     def forgetting(strategy: str, **arguments: Any) -> float:
-        found = [
-            run(tmp_path, strategy, "data.per_class=0", seed=s, **arguments).metrics["forgetting"] for s in range(2)
-        ]
+        found = [run(runs, strategy, "data.per_class=0", seed=s, **arguments).metrics["forgetting"] for s in range(2)]
         return sum(v for v in found if v is not None) / 2
 
     none, little, much = forgetting("finetune"), forgetting("er", memory=20), forgetting("er", memory=200)
     assert none > little + 0.1 > much + 0.2
 
 
-def test_joint_and_cumulative_training_are_the_bound(tmp_path: Path) -> None:
+def test_joint_and_cumulative_training_are_the_bound(runs: Path) -> None:
     accuracy = {
-        s: run(tmp_path, s, "data.per_class=0", "training.epochs=5").metrics["accuracy"] or 0
+        s: run(runs, s, "data.per_class=0", "training.epochs=5").metrics["accuracy"] or 0
         for s in ("finetune", "er", "joint", "cumulative")
     }
     assert accuracy["finetune"] < accuracy["er"] < min(accuracy["joint"], accuracy["cumulative"])
 
 
-def test_momentum_restarts_with_an_experience_unless_told_otherwise(tmp_path: Path) -> None:
-    fresh = run(tmp_path, "er", "optimizer.momentum=0.9", "optimizer.lr=0.01")
-    carried = run(tmp_path, "er", "optimizer.momentum=0.9", "optimizer.lr=0.01", "optimizer.restart=false")
+def test_momentum_restarts_with_an_experience_unless_told_otherwise(runs: Path) -> None:
+    fresh = run(runs, "er", "optimizer.momentum=0.9", "optimizer.lr=0.01")
+    carried = run(runs, "er", "optimizer.momentum=0.9", "optimizer.lr=0.01", "optimizer.restart=false")
     assert fresh.accuracy.iloc[0].equals(carried.accuracy.iloc[0])
     assert not fresh.accuracy.iloc[1:].equals(carried.accuracy.iloc[1:])
 
@@ -160,15 +159,15 @@ def test_momentum_restarts_with_an_experience_unless_told_otherwise(tmp_path: Pa
     ],
     ids=lambda s: s[0],
 )
-def test_every_switch_learns(settings: list[str], tmp_path: Path) -> None:
-    record = run(tmp_path, "er", "stream.setting=task", *settings)
+def test_every_switch_learns(settings: list[str], runs: Path) -> None:
+    record = run(runs, "er", "stream.setting=task", *settings)
     assert record.data["finished"]
     assert not record.data["diverged"]
     assert (record.metrics["learning_accuracy"] or 0) > (0.4 if settings[0].startswith("stream") else 0.6)
 
 
-def test_a_diverged_run_says_so(tmp_path: Path) -> None:
-    assert run(tmp_path, "finetune", "optimizer.lr=1e30").data["diverged"]
+def test_a_diverged_run_says_so(runs: Path) -> None:
+    assert run(runs, "finetune", "optimizer.lr=1e30").data["diverged"]
 
 
 def test_no_experience_is_begun_when_there_are_more_than_classes(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def learnt(name: str, *, buffered: bool = True, **options: Any) -> tuple[Setup, 
     "strategy",
     ["finetune", "er", "der++", "icarl", "gdumb", "ewc", "pseudo-label", "fixmatch", "comatch", "ccic", "csl"],
 )
-def test_both_readouts_are_in_the_record(strategy: str, tmp_path: Path) -> None:
-    record = clsim.run("split-digits", strategy, labels=5, memory=20, settings=SMALL, runs=tmp_path)
+def test_both_readouts_are_in_the_record(strategy: str, runs: Path) -> None:
+    record = clsim.run("split-digits", strategy, labels=5, memory=20, settings=SMALL, runs=runs)
     matrix = record.data["readouts"]["nearest-neighbour"]
     assert len(matrix) == 5
     assert all(0 <= share <= 1 for share in matrix[-1])

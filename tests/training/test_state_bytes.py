@@ -168,9 +168,9 @@ def test_a_memory_may_count_by_task() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["r-pm", "gem"])
-def test_strategies_that_keep_a_share_a_task(strategy: str, tmp_path: Path) -> None:
+def test_strategies_that_keep_a_share_a_task(strategy: str, runs: Path) -> None:
     settings = ["stream.sizes=[2, 5, 3]", "stream.experiences=3", "data.per_class=20", "stream.setting=task"]
-    record = clsim.run("split-digits", strategy, memory=10, settings=settings, runs=tmp_path)
+    record = clsim.run("split-digits", strategy, memory=10, settings=settings, runs=runs)
     assert [cost["memory_bytes"] // 64 for cost in record.data["cost"]] == [10, 20, 30]
     assert resolve("split-digits", strategy).memory.size == "100 a task"
 

@@ -211,12 +211,12 @@ def test_what_is_saved_is_all_of_it(make: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["packnet", "hat"])
-def test_digits_are_not_forgotten_at_all(strategy: str, tmp_path: Path) -> None:
+def test_digits_are_not_forgotten_at_all(strategy: str, runs: Path) -> None:
     settings = ["stream.setting=task", "optimizer.lr=0.2", "training.epochs=3"]
-    plain = clsim.run("split-digits", "finetune", settings=settings, runs=tmp_path)
+    plain = clsim.run("split-digits", "finetune", settings=settings, runs=runs)
     if strategy == "packnet":
         settings.append("learner.options.retrain_epochs=2")
-    ours = clsim.run("split-digits", strategy, settings=settings, runs=tmp_path)
+    ours = clsim.run("split-digits", strategy, settings=settings, runs=runs)
     assert (plain.metrics["forgetting"] or 0) > 0.02
     assert abs(ours.metrics["forgetting"] or 0) < 0.005
     assert (ours.metrics["accuracy"] or 0) > (plain.metrics["accuracy"] or 0)
@@ -224,22 +224,22 @@ def test_digits_are_not_forgotten_at_all(strategy: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["packnet", "hat"])
 @pytest.mark.parametrize("presentation", ["joint", "cumulative"])
-def test_every_presentation_runs(strategy: str, presentation: str, tmp_path: Path) -> None:
+def test_every_presentation_runs(strategy: str, presentation: str, runs: Path) -> None:
     settings = ["stream.setting=task", "training.epochs=2", f"stream.presentation={presentation}"]
     if strategy == "packnet":
         settings.append("learner.options.retrain_epochs=1")
-    record = clsim.run("split-digits", strategy, settings=settings, runs=tmp_path)
+    record = clsim.run("split-digits", strategy, settings=settings, runs=runs)
     assert (record.metrics["accuracy"] or 0) > 0.9
 
 
 @pytest.mark.parametrize(("strategy", "decayed"), [("packnet", {"prune"}), ("hat", {"s_max", "c"})])
 def test_the_controller_knows_what_to_decay_and_nothing_is_forgotten(
-    strategy: str, decayed: set[str], tmp_path: Path
+    strategy: str, decayed: set[str], runs: Path
 ) -> None:
     settings = ["stream.setting=task", "stream.experiences=2", "stream.validation=0.2", "data.per_class=60"]
     settings += ["training.epochs=2", "controller.name=stability-decay", "controller.rates=[0.1]"]
     settings += ["controller.first_rates=[0.1]", "controller.decays=2", "controller.margin=0.0"]
-    record = clsim.run("split-digits", strategy, settings=settings, runs=tmp_path)
+    record = clsim.run("split-digits", strategy, settings=settings, runs=runs)
     assert set(record.data["spec"]["controller"]["decay"]) == decayed
     assert abs(record.metrics["forgetting"] or 0) < 0.02
     assert (record.metrics["accuracy"] or 0) > 0.7

@@ -239,12 +239,12 @@ def test_lwf_takes_the_steps_of_avalanches(visible: Tensor) -> None:
 
 
 @pytest.mark.parametrize("setting", ["task", "class"])
-def test_lwf_ends_where_avalanches_does_on_digits(setting: str, tmp_path: Path) -> None:
+def test_lwf_ends_where_avalanches_does_on_digits(setting: str, runs: Path) -> None:
     """Through the bridge, on whole batches, so that the order in which they are drawn does not matter."""
     chosen = [f"stream.setting={setting}", "training.batch_size=2000", "training.epochs=20", "optimizer.lr=0.5"]
     alpha = ["learner.options.alpha=1.0", "learner.options.temperature=2.0"]
-    ours = clsim.run("split-digits", "lwf", settings=chosen, runs=tmp_path).accuracy
-    theirs = clsim.run("split-digits", "avalanche:LwF", settings=[*chosen, *alpha], runs=tmp_path).accuracy
+    ours = clsim.run("split-digits", "lwf", settings=chosen, runs=runs).accuracy
+    theirs = clsim.run("split-digits", "avalanche:LwF", settings=[*chosen, *alpha], runs=runs).accuracy
     assert np.abs(ours.to_numpy() - theirs.to_numpy()).max() < 0.015  # one test image of 71
 
 
@@ -464,8 +464,8 @@ def test_impossible_options_are_refused(make: Any, options: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("strategy", ["lwf", "ebll", "lfl"])
-def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, tmp_path: Path) -> None:
+def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, runs: Path) -> None:
     chosen = ["stream.setting=task", "optimizer.lr=0.2"]
-    plain, ours = (clsim.run("split-digits", name, settings=chosen, runs=tmp_path) for name in ("finetune", strategy))
+    plain, ours = (clsim.run("split-digits", name, settings=chosen, runs=runs) for name in ("finetune", strategy))
     assert (ours.metrics["forgetting"] or 0) < (plain.metrics["forgetting"] or 0)
     assert not ours.data["diverged"]

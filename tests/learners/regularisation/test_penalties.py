@@ -340,9 +340,9 @@ def test_impossible_options_are_refused(make: Any, options: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "online-ewc", "mas", "si", "mean-imm", "mode-imm"])
-def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, tmp_path: Path) -> None:
+def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, runs: Path) -> None:
     settings = ["stream.setting=task", "optimizer.lr=0.2"]
-    plain, ours = (clsim.run("split-digits", name, settings=settings, runs=tmp_path) for name in ("finetune", strategy))
+    plain, ours = (clsim.run("split-digits", name, settings=settings, runs=runs) for name in ("finetune", strategy))
     assert (ours.metrics["forgetting"] or 0) < (plain.metrics["forgetting"] or 0)
     assert not ours.data["diverged"]
 

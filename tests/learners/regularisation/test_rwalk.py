@@ -178,12 +178,12 @@ def test_options_are_looked_at(option: str, value: Any) -> None:
         RWalk(setup_of(), **{option: value})
 
 
-def test_it_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
+def test_it_forgets_less_than_fine_tuning(runs: Path) -> None:
     settings = ["stream.setting=task", "training.epochs=5", "optimizer.lr=0.3", "data.per_class=60"]
     strong = [*settings, "learner.options.strength=100.0"]
-    finetune = clsim.run("split-digits", "finetune", settings=settings, runs=tmp_path)
-    weak = clsim.run("split-digits", "rwalk", settings=settings, runs=tmp_path)
-    record = clsim.run("split-digits", "rwalk", settings=strong, runs=tmp_path)
+    finetune = clsim.run("split-digits", "finetune", settings=settings, runs=runs)
+    weak = clsim.run("split-digits", "rwalk", settings=settings, runs=runs)
+    record = clsim.run("split-digits", "rwalk", settings=strong, runs=runs)
     forgetting = [run.metrics["forgetting"] or 0 for run in (record, weak, finetune)]
     assert forgetting == sorted(forgetting)
     assert forgetting[0] < forgetting[2] - 0.015

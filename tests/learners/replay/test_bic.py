@@ -194,9 +194,9 @@ def test_options_are_looked_at(options: dict[str, Any], message: str) -> None:
         Bic(setup_of(), **options)
 
 
-def test_it_takes_bias_away_and_is_neither_replay_nor_fine_tuning(tmp_path: Path) -> None:
+def test_it_takes_bias_away_and_is_neither_replay_nor_fine_tuning(runs: Path) -> None:
     settings = ["stream.setting=class", "data.per_class=60", "training.epochs=2", "memory.batch_size=3"]
-    small: dict[str, Any] = {"scenario": "split-digits", "runs": tmp_path}
+    small: dict[str, Any] = {"scenario": "split-digits", "runs": runs}
     finetune = clsim.run(strategy="finetune", settings=settings, **small)
     er = clsim.run(strategy="er", buffer="herding", memory=100, settings=settings, **small)
     bic = clsim.run(strategy="bic", memory=100, settings=settings, **small)

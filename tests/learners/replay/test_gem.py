@@ -248,11 +248,11 @@ def test_avalanches_a_gem_takes_the_same_steps() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["gem", "a-gem"])
-def test_it_forgets_less_than_fine_tuning_and_is_no_replay(strategy: str, tmp_path: Path) -> None:
+def test_it_forgets_less_than_fine_tuning_and_is_no_replay(strategy: str, runs: Path) -> None:
     small: dict[str, Any] = {
         "scenario": "split-digits",
         "settings": ["stream.setting=domain", "data.per_class=60", "memory.batch_size=50"],
-        "runs": tmp_path,
+        "runs": runs,
     }
     forgetting = {}
     for name, memory in (("finetune", {}), ("er", {"memory": 50}), (strategy, {"memory": 50})):

@@ -265,11 +265,11 @@ def test_herding_loss_and_means_are_avalanches() -> None:
 # as a learner
 
 
-def test_it_is_neither_replay_nor_fine_tuning(tmp_path: Path) -> None:
+def test_it_is_neither_replay_nor_fine_tuning(runs: Path) -> None:
     small: dict[str, Any] = {
         "scenario": "split-digits",
         "settings": ["stream.setting=class", "data.per_class=60", "training.epochs=2"],
-        "runs": tmp_path,
+        "runs": runs,
     }
     finetune = clsim.run(strategy="finetune", **small)
     er = clsim.run(strategy="er", buffer="herding", memory=50, **small)

@@ -268,20 +268,18 @@ def sizes(record: Any) -> list[int]:
     return [cost["memory_bytes"] // image for cost in record.data["cost"]]
 
 
-def test_full_memory_is_full_and_partial_memory_grows(tmp_path: Path) -> None:
-    small = {"scenario": "split-digits", "settings": ["data.per_class=30"], "runs": tmp_path}
+def test_full_memory_is_full_and_partial_memory_grows(runs: Path) -> None:
+    small = {"scenario": "split-digits", "settings": ["data.per_class=30"], "runs": runs}
     assert sizes(clsim.run(strategy="r-fm", memory=40, **small)) == [40] * 5  # type: ignore[arg-type]
     assert sizes(clsim.run(strategy="r-pm", memory=8, **small)) == [8, 16, 24, 32, 40]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strategy", ["er-ace", "der", "der++", "mir", "gss", "r-fm", "r-pm"])
-def test_each_differs_from_fine_tuning_and_from_er_and_forgets_less_than_the_first(
-    strategy: str, tmp_path: Path
-) -> None:
+def test_each_differs_from_fine_tuning_and_from_er_and_forgets_less_than_the_first(strategy: str, runs: Path) -> None:
     small: dict[str, Any] = {
         "scenario": "split-digits",
         "settings": ["stream.setting=class", "data.per_class=60", "optimizer.lr=0.05", "training.epochs=2"],
-        "runs": tmp_path,
+        "runs": runs,
     }
     finetune, er = clsim.run(strategy="finetune", **small), clsim.run(strategy="er", memory=100, **small)
     if strategy == "der":  # logits of so few steps are small: they hold the net only when they weigh more
@@ -300,9 +298,9 @@ def test_mir_and_gss_are_what_their_names_say() -> None:
 
 @pytest.mark.parametrize("buffer", ["kcenter", "herding", "class-balanced"])
 @pytest.mark.parametrize("strategy", ["der", "der++", "er-ace", "gem", "a-gem"])
-def test_any_buffer_will_do(strategy: str, buffer: str, tmp_path: Path) -> None:
+def test_any_buffer_will_do(strategy: str, buffer: str, runs: Path) -> None:
     settings = ["data.per_class=20"]
-    record = clsim.run("split-digits", strategy, buffer=buffer, memory=20, settings=settings, runs=tmp_path)
+    record = clsim.run("split-digits", strategy, buffer=buffer, memory=20, settings=settings, runs=runs)
     assert record.data["finished"]
     assert not record.data["diverged"]
     if strategy.startswith("der"):  # 10 float32 logits beside each digit

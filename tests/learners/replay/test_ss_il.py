@@ -138,11 +138,11 @@ def test_options_are_looked_at(option: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["class", "task"])
-def test_it_is_neither_replay_nor_fine_tuning(setting: str, tmp_path: Path) -> None:
+def test_it_is_neither_replay_nor_fine_tuning(setting: str, runs: Path) -> None:
     small: dict[str, Any] = {
         "scenario": "split-digits",
         "settings": [f"stream.setting={setting}", "data.per_class=60", "training.epochs=5", "optimizer.lr=0.3"],
-        "runs": tmp_path,
+        "runs": runs,
     }
     finetune = clsim.run(strategy="finetune", **small)
     er = clsim.run(strategy="er", buffer="class-balanced", memory=50, **small)
