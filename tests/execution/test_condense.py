@@ -17,8 +17,9 @@ import pytest
 import torch
 
 import clsim
-from clsim import cli
 from clsim.cli import main
+from clsim.cli.condense import condense as command_to_condense
+from clsim.cli.select import select as command_to_select
 from clsim.errors import InputError
 from clsim.execution import condense as module
 from clsim.execution.condense import condense
@@ -221,7 +222,7 @@ def test_mistakes_are_one_line(
     assert "Traceback" not in error
 
 
-COMMANDS = {"condense": (cli.condense.condense, condense), "select": (cli.select.select, select)}
+COMMANDS = {"condense": (command_to_condense, condense), "select": (command_to_select, select)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
