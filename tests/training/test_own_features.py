@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clsim.checks.hidden_labels import _stream
+from clsim.checks.hidden_labels import partly_labelled
 from clsim.checks.setups import setup_of
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.random import random
@@ -20,7 +20,7 @@ OWN = [("fixmatch", {"ema": 0.9}), ("hat", {}), ("packnet", {"retrain_epochs": 1
 
 def filled(name: str, options: dict[str, Any]) -> list[dict[str, Tensor]]:
     """What the selector saw when it filled the memory after each of two experiences, and what the learner says."""
-    setup, stream, seen = setup_of(buffered=True), _stream(False), list[dict[str, Tensor]]()
+    setup, stream, seen = setup_of(buffered=True), partly_labelled(False), list[dict[str, Tensor]]()
     learner = registry.component("learners", name)(setup, **options)
 
     def spy(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -53,6 +53,6 @@ def test_a_selector_sees_what_predictions_are_made_of(name: str, options: dict[s
 def test_a_retrieval_sees_the_net_that_is_trained() -> None:
     setup = setup_of(buffered=True)
     learner = registry.component("learners", "fixmatch")(setup, ema=0.9)
-    samples = _stream(False).experience(0).train
+    samples = partly_labelled(False).experience(0).train
     assert setup.pool(samples, incoming=samples).net is setup.net
     assert learner.pool(samples).net is learner.net is not setup.net
