@@ -17,7 +17,6 @@ from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
-from clsim.training.step import Recorded
 
 AnyObjective = Objective | type[Objective] | Callable[[Net, Batch], Terms]
 """What may stand for an objective: the object, its class, or a function of net and batch."""
@@ -53,7 +52,6 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
         self._step = self._steps = 0
-        self._recorded: Recorded | None = None
 
     def begin(self, experience: Experience) -> None:
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
@@ -66,8 +64,6 @@ class Sgd(Learner):
         self._step, self._steps = 0, steps
         if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
-        if self.setup.spec.training.recorded:
-            self._recorded = Recorded(self._on_device, [self.setup.randomness.augment])
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
@@ -76,7 +72,7 @@ class Sgd(Learner):
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""
         self._set_rate()
-        terms = (self._recorded or self._on_device)(new, old)
+        terms = self.on_device(new, old)
         self._count(1, len(new) + (0 if old is None else len(old)))
         return terms
 
@@ -85,8 +81,12 @@ class Sgd(Learner):
         self._count(0, len(batch.y))
         return self._gradients(batch)
 
-    def _on_device(self, new: Exemplars, old: Exemplars | None) -> Terms:
-        """What of a step runs on the device: nothing in it waits, counts, or depends on the number of the step."""
+    def on_device(self, new: Exemplars, old: Exemplars | None) -> Terms:
+        """Take the part of a step that runs on the device alone.
+
+        Nothing in it waits for the device, counts, or depends on the number of the step: with ``training.capturable``,
+        when the learning rate is a tensor and all batches have one size, a GPU can record it once and replay it.
+        """
         terms = self._gradients(self.prepare(new, old))
         self.optimizer.step()
         return terms
@@ -118,7 +118,7 @@ class Sgd(Learner):
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         spec = self.setup.spec
         head = self.net.head.parameters()
-        return optimizers.build(spec.optimizer, self._parameters, head, on_device=spec.training.recorded)
+        return optimizers.build(spec.optimizer, self._parameters, head, on_device=spec.training.capturable)
 
     def apply(self) -> None:
         """One step of the optimizer along the gradients, at the rate of the schedule."""
@@ -156,9 +156,8 @@ class Sgd(Learner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.setup.spec.training.recorded:
+        if self.setup.spec.training.capturable:
             optimizers.rates_on_device(self.optimizer)
-        self._recorded = None  # its graph would go on with the tensors of before
         self.objective.load_state_dict(state["objective"])
         self._beside.load_state_dict(state.get("beside", {}))
         if self._classes.among != "all":

@@ -48,7 +48,7 @@ def build(
 
 
 def rates_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Make the learning rate of every group a tensor beside its parameters, as a recorded step reads it."""
+    """Make the learning rate of every group a tensor beside its parameters, as a step that a GPU records reads it."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
 

@@ -76,8 +76,8 @@ class RunSpec:
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
                 "allowed: with learner 'sgd' as it is, whose loss goes by weights; 'drop' holds for all"
             )
-        if self.memory.update == "batch" and (pads or self.training.recorded):
-            key = "last_batch: found 'pad'" if pads else "recorded: found true"
+        if self.memory.update == "batch" and (pads or self.training.capturable):
+            key = "last_batch: found 'pad'" if pads else "capturable: found true"
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     *("training.patience", "training.steps"),
     "optimizer.patience",
-    *("training.last_batch", "training.recorded"),
+    *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
 )

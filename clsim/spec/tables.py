@@ -138,10 +138,10 @@ class TrainingSpec:
             ``drop``: left out of that epoch. ``pad``: other samples fill their batch with weight 0 (batch norm sees
             them); for learner ``sgd`` with its own objective, whose loss goes by weights. Under the last two, all
             batches of an experience have one size.
-        recorded: on a GPU, record a gradient step as a CUDA graph after the first steps of an experience, and replay
-            it from then on: the same draws and the same arithmetic, without a launch for each kernel. It needs
-            ``last_batch`` ``drop`` or ``pad``, and holds for learners whose step is that of ``sgd`` on their
-            objective; the others take their steps one kernel at a time, as ever.
+        capturable: whether a gradient step of ``sgd`` is one that a GPU can record and replay: the learning rate is a
+            tensor on the device, the optimizer is fused, and what a step draws from memory is drawn for a whole
+            experience at once. It needs ``last_batch`` ``drop`` or ``pad``. The draws stay those of a step at a time;
+            the arithmetic may differ in the last bit.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
         patience: stop after more than this number of epochs in a row without a gain in validation accuracy, and go
             on with the best epoch's state; 0: train all epochs, and go on with the last.
@@ -157,7 +157,7 @@ class TrainingSpec:
     patience: int = 0
     steps: int = 0
     last_batch: Literal["short", "drop", "pad"] = "short"
-    recorded: bool = False
+    capturable: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
@@ -175,8 +175,8 @@ class TrainingSpec:
                 f"training.patience: found {self.patience} with steps = {self.steps}, which says when training ends; "
                 "allowed: 0"
             )
-        if self.recorded and self.last_batch == "short":
-            raise InputError("training.recorded: found true with last_batch = 'short', allowed: with 'drop' or 'pad'")
+        if self.capturable and self.last_batch == "short":
+            raise InputError("training.capturable: found true with last_batch = 'short', allowed: with 'drop' or 'pad'")
 
 
 @dataclass(frozen=True)

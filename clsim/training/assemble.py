@@ -20,7 +20,7 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     Args:
         selector: in place of the one that the spec's buffer names, where it names one.
     """
-    refuse_unfit(spec, stream.device)
+    refuse_unfit(spec)
     shop = workshop(
         spec,
         registry.component("models", spec.model.name, spec.model.options, "[model.options]"),

@@ -14,18 +14,13 @@ from clsim.training.contract import Learner, Setup
 from clsim.training.evaluation import scored
 
 
-def refuse_unfit(spec: RunSpec, device: torch.device) -> None:
-    """Refuse what a spec asks of a stream, or of a machine, that has it not.
+def refuse_unfit(spec: RunSpec) -> None:
+    """Refuse a memory for unlabelled samples where there are none, or where predictions are worth nothing.
 
     Raises:
-        InputError: if memory is to hold unlabelled samples, but all are labelled, it is updated in mid-training, or no
-            score can be so confident; if a step is to be recorded, but not on a GPU.
+        InputError: if all samples are labelled, the memory is updated in mid-training, or no score can be so confident.
     """
     memory = spec.memory
-    if spec.training.recorded and device.type != "cuda":
-        raise InputError(
-            f"training.recorded: found true on {device.type}, allowed: on a GPU (training.device = 'cuda')"
-        )
     if memory.unlabelled and not spec.labels.partial:
         raise InputError(
             "memory.unlabelled: found true, but all samples of this stream are labelled; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from clsim.checks.hidden_labels import partly_labelled
 from clsim.checks.setups import setup_of
+from clsim.memory.buffer import Buffer
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.random import random
 from clsim.spec import registry
@@ -21,7 +23,6 @@ OWN = [("fixmatch", {"ema": 0.9}), ("hat", {}), ("packnet", {"retrain_epochs": 1
 def filled(name: str, options: dict[str, Any]) -> list[dict[str, Tensor]]:
     """What the selector saw when it filled the memory after each of two experiences, and what the learner says."""
     setup, stream, seen = setup_of(buffered=True), partly_labelled(False), list[dict[str, Tensor]]()
-    learner = registry.component("learners", name)(setup, **options)
 
     def spy(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         x, task = pool.data.x, pool.data.task
@@ -34,7 +35,9 @@ def filled(name: str, options: dict[str, Any]) -> list[dict[str, Tensor]]:
         assert torch.equal(part.features, pool.features[:3])
         return random(pool, budget, rng=rng)
 
-    setup.memory._select = spy
+    memory = Buffer(setup.spec.memory, spy, rng=setup.randomness.memory, cost=setup.cost)
+    setup = dataclasses.replace(setup, memory=memory)
+    learner = registry.component("learners", name)(setup, **options)
     for position in stream.schedule:
         loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
     return seen
