@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.contracts import Condenser, chosen, decoded, factor_of, from_samples, invalid, made
-from clsim.pool.exemplars import Exemplars, concatenate, groups
-from clsim.pool.pool import Cost, Pool, Selector
+from clsim.pool.exemplars import Exemplars, concatenate, groups, of_each_class
+from clsim.pool.pool import Cost, Pool, Selection, Selector
 from clsim.selectors.combinators import quotas
 from clsim.spec.tables import MemorySpec
 
@@ -104,8 +104,8 @@ class Buffer:
     def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
         """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
 
-        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars, with the
-        weights that it gives them.
+        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars. The weights of
+        a retrieval that weighs replace those in memory.
         """
         if self._store is None:
             return None
@@ -123,12 +123,10 @@ class Buffer:
         pool = make_pool(exemplars, incoming=new)
         name = f"memory.retrieval {self.spec.retrieval!r}"
         selection = chosen(retrieve, pool, size, self.rng, name, look=False)
-        index, weight = selection.index, selection.weight
         try:
-            if weight is not None:  # on top of the weights that they have in memory
-                weight = weight if exemplars.weight is None else weight * exemplars.weight[index]
-                exemplars = exemplars.with_notes(index, weight, None)
-            replayed = exemplars[index]
+            if selection.weight is not None:
+                exemplars = self._noted(exemplars, selection.index, selection, pool)
+            replayed = exemplars[selection.index]
         except IndexError as error:
             raise invalid(name, str(error), len(pool), size) from None
         self._cost.select_seconds += time.perf_counter() - started
@@ -167,7 +165,10 @@ class Buffer:
         """The inverse of :meth:`state_dict`."""
         self._seen = state["seen"]
         if state["columns"]:
-            self._fill(Exemplars(**{name: column.to(device) for name, column in state["columns"].items()}))
+            columns = {name: column.to(device) for name, column in state["columns"].items()}
+            if "weight" in columns:  # before exemplars had a mass, their weights were all that was known of it
+                columns.setdefault("mass", columns["weight"])
+            self._fill(Exemplars(**columns))
 
     def _fill(self, exemplars: Exemplars) -> None:
         """Hold exactly these."""
@@ -189,11 +190,28 @@ class Buffer:
         try:
             self._kept = selection.index if rows is None else rows[selection.index]
             is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
+            self._store = self._noted(store, self._kept, selection, pool)
         except IndexError as error:
             raise invalid(self._name, str(error), len(pool), budget) from None
-        self._store = store.with_notes(self._kept, selection.weight, selection.score)
         self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
         self._cost.select_seconds += time.perf_counter() - started
+
+    def _noted(self, samples: Exemplars, rows: Tensor, selection: Selection, pool: Pool) -> Exemplars:
+        """The samples with what the selection says of its picks, which are at ``rows``; see ``memory.weights``.
+
+        The masses of the picks of a class sum to the mass of all its candidates, so that no class fades as it grows
+        old, whatever the scale of the selection's weights.
+        """
+        weight = mass = None
+        if selection.weight is not None:
+            y = pool.data.y
+            of = y[selection.index]
+            mass = of_each_class(selection.weight, of, pool.mass, y)
+            if self.spec.weights == "class":
+                weight = of_each_class(mass, of, torch.ones_like(mass), of)
+            elif self.spec.weights == "all":
+                weight = mass / mass.mean().clamp_min(torch.finfo(mass.dtype).tiny)
+        return samples.with_notes(rows, weight, selection.score, mass)
 
     def _budget(self, shares: int) -> int:
         if self.spec.fraction:

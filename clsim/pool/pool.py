@@ -31,7 +31,9 @@ class Selection:
 
     Attributes:
         index: int64 (m,), best first, no row twice; m = min(budget, n).
-        weight: float32 (m,) for the replay loss, or None for equal weights. Only their ratios count.
+        weight: float32 (m,), from 0, the mass that each row stands for: how many samples of the stream, candidates
+            counted by their own mass. A memory scales those of each class to the mass of all its candidates. None: a
+            selector that does not weigh.
         score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
     """
 
@@ -127,6 +129,11 @@ class Pool:
     def diverged(self) -> bool:
         """Whether a weight of a net behind the pool is not finite; waits for the device: why a choice went wrong."""
         return self._nets.diverged()
+
+    @property
+    def mass(self) -> Tensor:
+        """float32 (n,), how many samples of the stream each candidate stands for: 1, or what its selector gave it."""
+        return torch.ones_like(self.data.key) if self.data.mass is None else self.data.mass
 
     @property
     def features(self) -> Tensor:

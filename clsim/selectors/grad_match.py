@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.pool.exemplars import of_each_class
 from clsim.pool.pool import Pool, Selection
 
 
@@ -18,8 +19,9 @@ def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 
 
     min_{w ≥ 0, ‖w‖₀ ≤ b} ‖Σ_i w_i g_i − ḡ‖² + λ‖w‖², g the last layer's gradients. Orthogonal matching pursuit picks
     argmax_i ⟨g_i, ḡ − Σ_S w_j g_j⟩ and refits w on what is picked; the weights that are returned are those of the
-    picks under w ≥ 0, and some may be zero. ḡ is the mean over the held-out samples (``pool.reference``) of the classes
-    that the pool has, without any over the pool itself. An unlabelled sample counts with its predicted label.
+    picks under w ≥ 0, and some may be zero, scaled so that those of a class sum to its mass. ḡ is the mean over the
+    held-out samples (``pool.reference``) of the classes that the pool has, without any over the pool itself, each
+    sample counted by its mass. An unlabelled sample counts with its predicted label.
 
     Args:
         ridge: λ.
@@ -33,12 +35,14 @@ def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 
         raise InputError(f"grad-match: ridge: found {ridge}, allowed: a finite number from 0")
     gradients = pool.gradients
     towards = held_out(pool)
-    served = gradients if towards is None else towards.gradients
-    correlation = gradients.along(served.sum() / max(len(served), 1))
+    served = pool if towards is None else towards
+    mass, y = served.data.mass, torch.where(pool.data.y >= 0, pool.data.y, pool.predictions)
+    total = max(len(served), 1) if mass is None else mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
+    correlation = gradients.along(served.gradients.sum(mass) / total)
     picks, weight = matching_pursuit(
         correlation, lambda row: gradients.inner(gradients[row]).flatten(), min(budget, len(pool)), ridge
     )
-    return Selection(picks, weight)
+    return Selection(picks, of_each_class(weight, y[picks], pool.mass, y))
 
 
 def matching_pursuit(

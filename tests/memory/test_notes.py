@@ -101,15 +101,19 @@ def test_scores_stay_with_their_samples_when_every_batch_updates() -> None:
 
 
 def test_concatenated_notes_are_unknown_where_there_are_none() -> None:
-    noted = new(3).with_notes(torch.tensor([0, 2]), torch.tensor([1.0, 3.0]), torch.tensor([7.0, 8.0]))
+    rows, weight = torch.tensor([0, 2]), torch.tensor([0.5, 1.5])
+    noted = new(3).with_notes(rows, weight, torch.tensor([7.0, 8.0]), 10 * weight)
     assert noted.weight is not None
-    assert noted.weight.tolist() == [0.5, 1.0, 1.5]  # of mean 1; the one that was not chosen weighs 1
+    assert noted.weight.tolist() == [0.5, 1.0, 1.5]  # the one that was not chosen weighs 1, and stands for itself
     both = concatenate([noted, new(2, 3)])
     assert both.weight is not None
     assert both.score is not None
     assert both.weight.tolist() == [0.5, 1.0, 1.5, 1.0, 1.0]
     assert both.score.isnan().tolist() == [False, True, False, True, True]
-    assert concatenate([new(2), new(2, 2)]).score is None
+    assert both.mass is not None
+    assert both.mass.tolist() == [5, 1, 15, 1, 1]
+    plain = concatenate([new(2), new(2, 2)])
+    assert plain.score is plain.mass is None
 
 
 def test_the_weight_of_a_sample_is_its_share_of_the_loss() -> None:

@@ -165,11 +165,16 @@ def test_grad_match_matches_the_mean_gradient_far_better_than_chance() -> None:
     def error(rows: Tensor, weight: Tensor) -> float:
         return float((g[rows].sum(weight) - mean).norm())
 
-    selection = grad_match(samples, 8, rng=generator(), ridge=1e-4)
-    assert selection.weight is not None
-    matched = error(selection.index, selection.weight)
+    picks, weight = matching_pursuit(g.along(mean), lambda row: g.inner(g[row]).flatten(), 8, 1e-4)
+    matched = error(picks, weight)
     by_chance = [error(torch.randperm(120, generator=generator(i))[:8], torch.full((8,), 1 / 8)) for i in range(50)]
     assert matched < min(min(by_chance), 0.1 * float(np.mean(by_chance)))
+    selection = grad_match(samples, 8, rng=generator(), ridge=1e-4)
+    assert torch.equal(selection.index, picks)
+    assert selection.weight is not None
+    for label in samples.data.y[picks].unique():  # the same ratios in each class, whose mass they sum to
+        own = samples.data.y[picks] == label
+        torch.testing.assert_close(selection.weight[own], 30 * weight[own] / weight[own].sum())
 
 
 def test_grad_match_serves_the_held_out_samples_of_its_classes() -> None:
@@ -184,7 +189,7 @@ def test_grad_match_serves_the_held_out_samples_of_its_classes() -> None:
     expected = pursue(one.gradients.dense().flatten(1), target, 4, 1.0, nonnegative=True)
     selection = grad_match(one, 4, rng=generator())
     assert torch.equal(selection.index, expected[0])
-    torch.testing.assert_close(selection.weight, expected[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(selection.weight, 10 * expected[1] / expected[1].sum(), rtol=1e-3, atol=1e-5)
     assert held_out(pool(8)) is None
 
 

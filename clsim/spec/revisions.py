@@ -1,0 +1,58 @@
+"""Revisions: what gives runs other numbers than an earlier version of clsim did, and which runs those are.
+
+The names of a run's revisions are part of its spec and enter its fingerprint, so that numbers of before and after are
+never taken for the same run. A run that no revision concerns keeps the fingerprint that it has always had. A revision
+is never taken away, since the records that bear its name stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clsim.spec import registry
+from clsim.spec.components import COMPONENTS
+
+Tables = Mapping[str, Any]
+"""A spec as plain tables, as it stands in a file."""
+
+WEIGH = {"craig", "grad-match", "sparse-approximation"}
+
+
+def revisions(spec: Tables) -> list[str]:
+    """Name the revisions that concern a run, the oldest first.
+
+    >>> memory = {"buffer": "craig", "retrieval": "random"}
+    >>> revisions({"memory": memory}), revisions({"memory": memory | {"buffer": "none"}})
+    (['mass'], [])
+    """
+    if spec["memory"]["buffer"] == "none":
+        return []
+    return [name for name, concerns in REVISIONS.items() if concerns(spec)]
+
+
+def _mass(spec: Tables) -> bool:
+    """A selector gives weights: they are masses, count in the next choice, and are compared within a class.
+
+    Whether a selector of one's own does cannot be known: it counts as one that does.
+    """
+    names = [_outermost(spec["memory"][kind]) for kind in ("buffer", "retrieval")]
+    return any(name in WEIGH or _own(name) for name in names)
+
+
+REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass}
+"""Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
+
+
+def _own(name: str) -> bool:
+    """Whether a name leads to a selector that is not shipped."""
+    shipped = name in COMPONENTS["selectors"] or name in COMPONENTS["condensers"] or name == "condensed"
+    return not shipped and not registry.is_condenser(name)
+
+
+def _outermost(name: str) -> str:
+    """The selector whose weights come out in the end."""
+    combinator, inner = registry.taken_apart(registry.canonical(name))
+    if not inner or combinator == "condensed":
+        return combinator
+    return _outermost(inner[1] if combinator == "prefilter" and len(inner) > 1 else inner[0])

@@ -1,0 +1,69 @@
+"""Runs whose numbers a revision changes are told from those of before; all others keep their fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import clsim
+from clsim.errors import InputError
+from clsim.records.store import Store
+from clsim.spec.resolve import resolve
+from clsim.spec.revisions import revisions
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import MemorySpec, StreamSpec
+
+
+def of(buffer: str = "random", retrieval: str = "random", **stream: object) -> list[str]:
+    spec = RunSpec(memory=MemorySpec(buffer=buffer, retrieval=retrieval), stream=StreamSpec(**stream))  # type: ignore[arg-type]
+    found = revisions(spec.as_dict())
+    assert spec.as_dict().get("revisions", []) == found
+    assert len(spec.earlier) == len(found) == len({*spec.earlier, spec.fingerprint}) - 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "buffer", ["none", "random", "kcenter", "dm", "prefilter(craig,kcenter)", "condensed(./a.py:b)"]
+)
+def test_what_no_revision_concerns_has_none(buffer: str) -> None:
+    assert of(buffer) == []
+
+
+@pytest.mark.parametrize(
+    "buffer", ["craig", "gradmatch", "whole(topped_up(craig))", "prefilter(kcenter,craig,3)", "./a.py:b"]
+)
+def test_weights_are_masses_now(buffer: str) -> None:
+    assert of(buffer) == ["mass"]
+    assert of(retrieval=buffer) == ["mass"]
+    assert of("none", retrieval=buffer) == []
+
+
+def test_fingerprints_from_before_are_what_they_were() -> None:
+    """As version 0.1.0 printed them."""
+    assert RunSpec(seed=1).fingerprint == "a9172d8ed843c7b7"
+    assert resolve("split-digits", "er", flags={"memory": {"buffer": "kcenter"}}).fingerprint == "8e4749693b6a24cb"
+    craig = resolve("split-digits", "er", flags={"memory": {"buffer": "craig"}})
+    assert craig.earlier == ["a12203ce01cd095b"]
+    assert craig.fingerprint not in craig.earlier
+
+
+def test_a_record_from_before_stays_and_its_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    spec = resolve(
+        "split-digits", "er", flags={"memory": {"buffer": "craig", "capacity": 20}}, settings=["training.epochs=1"]
+    )
+    record = clsim.run("split-digits", "er", buffer="craig", memory=20, settings=["training.epochs=1"], runs=tmp_path)
+    assert record.folder is not None
+    assert record.folder.name == spec.fingerprint
+    old, store = tmp_path / spec.earlier[0], Store(tmp_path)
+    record.folder.rename(old)  # as if an earlier version had been stopped in it
+    (old / "record.json").unlink()
+    refused = pytest.raises(InputError, match=r"checkpoint\.pt: found a checkpoint from before the revision .*--fresh$")
+    with refused, store.open(spec):
+        pass
+    assert (old / "checkpoint.pt").exists()
+    with store.open(spec, fresh=True):
+        pass
+    with store.open(spec):
+        pass
+    assert not (old / "checkpoint.pt").exists()
