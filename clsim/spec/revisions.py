@@ -7,7 +7,7 @@ is never taken away, since the records that bear its name stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from clsim.spec import registry
@@ -17,6 +17,7 @@ Tables = Mapping[str, Any]
 """A spec as plain tables, as it stands in a file."""
 
 WEIGH = {"craig", "grad-match", "sparse-approximation"}
+NOTE = {"ring", "gss-greedy"}
 
 
 def revisions(spec: Tables) -> list[str]:
@@ -40,7 +41,12 @@ def _mass(spec: Tables) -> bool:
     return any(name in WEIGH or _own(name) for name in names)
 
 
-REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass}
+def _notes(spec: Tables) -> bool:
+    """A selector that reads its own scores is applied to each class apart: they reach it."""
+    return any("per_class" in around and name in NOTE for name, around in _selectors(spec["memory"]["buffer"]))
+
+
+REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass, "notes": _notes}
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 
 
@@ -56,3 +62,13 @@ def _outermost(name: str) -> str:
     if not inner or combinator == "condensed":
         return combinator
     return _outermost(inner[1] if combinator == "prefilter" and len(inner) > 1 else inner[0])
+
+
+def _selectors(name: str, around: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each selector in a name, with the combinators around it."""
+    combinator, inner = registry.taken_apart(registry.canonical(name))
+    for part in inner:
+        if not part.isdecimal():
+            yield from _selectors(part, (*around, combinator))
+    if not inner:
+        yield combinator, around

@@ -39,6 +39,12 @@ def test_weights_are_masses_now(buffer: str) -> None:
     assert of("none", retrieval=buffer) == []
 
 
+def test_scores_reach_a_selector_that_is_applied_to_each_class() -> None:
+    assert of("per_class(ring)") == of("topped_up(per_class(gss))") == ["notes"]
+    assert of("per_class(./a.py:b)") == ["mass"]
+    assert of("ring") == of("whole(ring)") == []
+
+
 def test_fingerprints_from_before_are_what_they_were() -> None:
     """As version 0.1.0 printed them."""
     assert RunSpec(seed=1).fingerprint == "a9172d8ed843c7b7"
