@@ -45,7 +45,8 @@ class Buffer:
 
     Attributes:
         factor: each stored image holds factor × factor small ones.
-        known: labels that it began with (tasks, where ``memory.per`` counts those; none where it counts neither).
+        begun: labels that it held before the first experience.
+        known: of these, what ``memory.per`` counts: labels, or tasks, or none.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Buffer:
         self._seen = 0  # training samples that an update has been offered
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
         self.known: frozenset[int] = frozenset()
+        self.begun: frozenset[int] = frozenset()
 
     def begin(self, exemplars: Exemplars) -> None:
         """Hold these before the first experience.
@@ -81,6 +83,7 @@ class Buffer:
         """
         if self.spec.per != "total":
             self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
+        self.begun = frozenset(exemplars.y.tolist())
         budget = self._budget(len(self.known))
         if len(exemplars) > budget:
             found = f"{len(exemplars)} exemplars with a memory of {self.spec.size}"

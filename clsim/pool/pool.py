@@ -6,7 +6,7 @@ computed until then, and everything only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -62,6 +62,8 @@ class Pool:
         batch_size: samples a forward pass.
         cost: counters to add the forward passes to.
         trainer: makes proxies.
+        classes: the labels known so far in the stream, which may be fewer than the head has; None: those that occur
+            in the data and beside it.
         labelled: what is labelled (or in memory) already, and no candidate.
         reference: held-out labelled samples that the choice should serve.
         query, private: what the choice should resemble, and what it should avoid.
@@ -79,6 +81,7 @@ class Pool:
         batch_size: int = 500,
         cost: Cost | None = None,
         trainer: Trains | None = None,
+        classes: Iterable[int] | None = None,
         labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
         query: Exemplars | None = None,
@@ -97,6 +100,8 @@ class Pool:
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
         self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
+        self._classes = None if classes is None else sorted(classes)
+        self._above: Pool | None = None  # that this one is a part of, or beside
 
     def __len__(self) -> int:
         return len(self.data)
@@ -159,6 +164,24 @@ class Pool:
     def visible(self) -> Tensor:
         """bool (n, classes): the classes that a sample's task has."""
         return self.net.visible[self.data.task]
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 (k,), the labels known so far in the stream, in order; not those that the head has room for."""
+        said = self._said()
+        if said is not None:
+            return torch.tensor(said, dtype=torch.int64, device=self.data.device)
+        if self._above is not None:
+            return self._above.classes
+        labels = torch.cat([data.y for data in (self.data, *self._beside.values()) if data is not None]).unique()
+        return labels[labels >= 0]
+
+    @property
+    def known(self) -> Tensor:
+        """bool (n, classes): of the classes that a sample's task has, those known so far; all where nobody says."""
+        if self._said() is None:
+            return self.visible
+        return self.visible & torch.isin(torch.arange(self.visible.shape[1], device=self.data.device), self.classes)
 
     @property
     def losses(self) -> Tensor:
@@ -239,6 +262,10 @@ class Pool:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
         return self.prepare(self.data.x[rows])
 
+    def _said(self) -> Sequence[int] | None:
+        """The known classes, if anybody said which they are."""
+        return self._classes if self._classes is not None or self._above is None else self._above._said()
+
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
@@ -247,7 +274,7 @@ class Pool:
 
     def _with(self, data: Exemplars, net: Net | None) -> Pool:
         """Other candidates, or another net, and the rest as here."""
-        return Pool(
+        other = Pool(
             data,
             net,
             self.prepare,
@@ -256,6 +283,8 @@ class Pool:
             cost=self.cost,
             incoming=self._beside["incoming"],
         )
+        other._above = self
+        return other
 
     def _gradients(self, y: Tensor) -> Gradients:
         return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)

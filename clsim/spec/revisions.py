@@ -18,6 +18,7 @@ Tables = Mapping[str, Any]
 
 WEIGH = {"craig", "grad-match", "sparse-approximation"}
 NOTE = {"ring", "gss-greedy"}
+COUNT = {"prob-cover", "base", "boundary-margin"}
 
 
 def revisions(spec: Tables) -> list[str]:
@@ -46,7 +47,16 @@ def _notes(spec: Tables) -> bool:
     return any("per_class" in around and name in NOTE for name, around in _selectors(spec["memory"]["buffer"]))
 
 
-REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass, "notes": _notes}
+def _classes(spec: Tables) -> bool:
+    """A selector counts the classes known so far, in place of those that the head has room for."""
+    memory, stream = spec["memory"], spec["stream"]
+    if stream["setting"] == "domain" or stream["presentation"] == "joint" or stream["experiences"] == 1:
+        return False  # all are known from the beginning
+    counting = COUNT if stream["setting"] == "class" else {"prob-cover"}  # the others look at a task's own
+    return any(name in counting for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
+
+
+REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass, "notes": _notes, "classes": _classes}
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 
 

@@ -32,6 +32,7 @@ class Setup:
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
         plateau: how often the learning rate has fallen in this experience; the loop keeps count.
+        classes: the labels known so far; the loop adds to them.
     """
 
     spec: RunSpec
@@ -42,6 +43,7 @@ class Setup:
     randomness: Randomness
     cost: Cost
     plateau: Plateau = field(default_factory=Plateau)
+    classes: set[int] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +71,7 @@ class Setup:
             precision=self.precision,
             cost=self.cost,
             trainer=trainer,
+            classes=self.classes or None,
             reference=reference,
             incoming=incoming,
         )

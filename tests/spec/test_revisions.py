@@ -45,6 +45,13 @@ def test_scores_reach_a_selector_that_is_applied_to_each_class() -> None:
     assert of("ring") == of("whole(ring)") == []
 
 
+def test_selectors_that_count_classes_count_the_known_ones() -> None:
+    for setting, concerned in (("class", True), ("task", False), ("domain", False)):
+        assert of("base", setting=setting) == of("boundary-margin", setting=setting) == ["classes"] * concerned
+    assert of("probcover", setting="task") == of(retrieval="prob-cover") == ["classes"]
+    assert of("prob-cover", setting="class", experiences=1) == of("base", presentation="joint") == []
+
+
 def test_fingerprints_from_before_are_what_they_were() -> None:
     """As version 0.1.0 printed them."""
     assert RunSpec(seed=1).fingerprint == "a9172d8ed843c7b7"
