@@ -94,6 +94,7 @@ def pool_of(
     beside: bool = False,
     model: Model | None = None,
     classes: Sequence[int] = range(CLASSES),
+    reference: Exemplars | None = None,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
 
@@ -105,6 +106,7 @@ def pool_of(
         beside: with labelled, reference, query, private and incoming samples.
         model: of the nets; by default :func:`body`.
         classes: those known so far.
+        reference: held-out samples, in place of those of ``beside``.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
@@ -132,7 +134,7 @@ def pool_of(
         trainer=Trainer(ProxySpec(epochs=2, batch_size=16), fresh, transform, nullcontext, rng, rng, cost),
         classes=classes,
         labelled=others[0],
-        reference=others[1],
+        reference=others[1] if reference is None else reference,
         query=others[2],
         private=others[3],
         incoming=others[4],

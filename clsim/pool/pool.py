@@ -65,10 +65,13 @@ class Pool:
         classes: the labels known so far in the stream, which may be fewer than the head has; None: those that occur
             in the data and beside it.
         labelled: what is labelled (or in memory) already, and no candidate.
-        reference: held-out labelled samples that the choice should serve.
+        reference: held-out labelled samples that the choice should serve, as far as it is among their classes.
         query, private: what the choice should resemble, and what it should avoid.
         incoming: the new batch, when the choice is what to replay with it.
         watch: who watches a condenser.
+
+    Attributes:
+        label: the class that all candidates are of, where a selector is applied to each class apart; else None.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Pool:
         self._pools: dict[str, Pool] = {}
         self._classes = None if classes is None else sorted(classes)
         self._above: Pool | None = None  # that this one is a part of, or beside
+        self.label: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -109,12 +113,24 @@ class Pool:
     def __getitem__(self, rows: Tensor) -> Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
         part = self._with(self.data[rows], self.net if self._outputs else None)
-        part._nets, part._pools, part._beside = self._nets, self._pools, self._beside
+        part._nets, part._pools, part._beside, part.label = self._nets, self._pools, self._beside, self.label
         part._rows = rows.to(self.data.device) if self._rows is None else self._rows[rows]
         part._members = [member[rows] for member in self._members]
         if self._outputs is not None:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
+        return part
+
+    def of(self, label: int, rows: Tensor) -> Pool:
+        """The candidates of one class, which are at ``rows``; beside them the held-out samples of it, or none."""
+        part = self[rows]
+        part.label, part._pools, part._beside = label, dict(self._pools), dict(self._beside)
+        part._pools.pop("reference", None)
+        part._beside["reference"] = None
+        if self.reference is not None:
+            held_out = self.reference[(self.reference.data.y == label).nonzero().flatten()]
+            if len(held_out):
+                part._pools["reference"], part._beside["reference"] = held_out, held_out.data
         return part
 
     @property
@@ -240,7 +256,10 @@ class Pool:
 
     @property
     def reference(self) -> Pool | None:
-        """Held-out labelled samples; None without a validation share."""
+        """Held-out labelled samples, which serve the classes that occur in it; None: there are none.
+
+        Of a stream, those of the present experience, and in a pool of one class (:meth:`of`) those of that class.
+        """
         return self._other("reference")
 
     @property
@@ -269,7 +288,8 @@ class Pool:
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
-            self._pools[name] = self._with(data, None if self._nets.none else self.net)
+            self._pools[name] = self._with(data, None)
+            self._pools[name]._nets = ScoringNets(data, None, None, self._nets)
         return self._pools.get(name)
 
     def _with(self, data: Exemplars, net: Net | None) -> Pool:

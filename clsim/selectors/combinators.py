@@ -18,7 +18,7 @@ def whole(select: Selector) -> Selector:
 
 
 def per_class(select: Selector) -> Selector:
-    """The selector, applied to each class apart, with equal quotas.
+    """The selector, applied to each class apart, with equal quotas; it sees the reference of that class or none.
 
     A class that has fewer samples than its quota leaves the rest to the others. Where the budget does not divide,
     ``rng`` decides which classes get one more. Picks are interleaved, the best of each class first, so that any
@@ -32,7 +32,7 @@ def per_class(select: Selector) -> Selector:
         for label, quota in zip(classes.tolist(), quotas(counts.cpu(), budget, rng).tolist(), strict=True):
             if quota:
                 rows = (pool.data.y == label).nonzero().flatten()
-                part = select(pool[rows], quota, rng=rng)
+                part = select(pool.of(label, rows), quota, rng=rng)
                 parts.append(replace(part, index=rows[part.index]))
         if not parts:
             return Selection(pool.data.y[:0])

@@ -18,14 +18,24 @@ Tables = Mapping[str, Any]
 
 WEIGH = {"craig", "grad-match", "sparse-approximation"}
 NOTE = {"ring", "gss-greedy"}
+SERVE = {"grad-match", "glister", "glister-active"} | {
+    "flvmi",
+    "flqmi",
+    "gcmi",
+    "logdetmi",
+    "com",
+    "flcmi",
+    "logdetcmi",
+}
 COUNT = {"prob-cover", "base", "boundary-margin"}
 
 
 def revisions(spec: Tables) -> list[str]:
     """Name the revisions that concern a run, the oldest first.
 
-    >>> memory = {"buffer": "craig", "retrieval": "random"}
-    >>> revisions({"memory": memory}), revisions({"memory": memory | {"buffer": "none"}})
+    >>> memory = {"buffer": "craig", "retrieval": "random", "update": "experience"}
+    >>> stream = {"setting": "class", "presentation": "separate", "experiences": 5, "validation": 0.0}
+    >>> revisions({"memory": memory, "stream": stream}), revisions({"memory": {"buffer": "none"}, "stream": stream})
     (['mass'], [])
     """
     if spec["memory"]["buffer"] == "none":
@@ -56,7 +66,19 @@ def _classes(spec: Tables) -> bool:
     return any(name in counting for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
-REVISIONS: dict[str, Callable[[Tables], bool]] = {"mass": _mass, "notes": _notes, "classes": _classes}
+def _reference(spec: Tables) -> bool:
+    """A selector that serves held-out samples serves those of the classes that it chooses from, and no others."""
+    memory = spec["memory"]
+    held_out = spec["stream"]["validation"] and memory["update"] == "experience"
+    return bool(held_out) and any(name in SERVE for name, _ in _selectors(memory["buffer"]))
+
+
+REVISIONS: dict[str, Callable[[Tables], bool]] = {
+    "mass": _mass,
+    "notes": _notes,
+    "classes": _classes,
+    "reference": _reference,
+}
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 
 

@@ -19,7 +19,7 @@ from clsim.pool.gradients import Gradients
 from clsim.pool.pool import Pool
 from clsim.selectors.badge import badge
 from clsim.selectors.bilevel import glister, glister_active
-from clsim.selectors.grad_match import grad_match, held_out, matching_pursuit
+from clsim.selectors.grad_match import grad_match, matching_pursuit
 from tests.helpers import generator
 
 
@@ -179,18 +179,15 @@ def test_grad_match_matches_the_mean_gradient_far_better_than_chance() -> None:
 
 def test_grad_match_serves_the_held_out_samples_of_its_classes() -> None:
     samples = pool(40, beside=True)
-    one = samples[(samples.data.y == 2).nonzero().flatten()]
-    reference, own = held_out(samples), held_out(one)
-    assert reference is not None
+    one = samples.of(2, (samples.data.y == 2).nonzero().flatten())
+    own = one.reference
     assert own is not None
-    assert len(reference) == 8
     assert own.data.y.tolist() == [2, 2]
     target = own.gradients.sum().flatten() / 2
     expected = pursue(one.gradients.dense().flatten(1), target, 4, 1.0, nonnegative=True)
     selection = grad_match(one, 4, rng=generator())
     assert torch.equal(selection.index, expected[0])
     torch.testing.assert_close(selection.weight, 10 * expected[1] / expected[1].sum(), rtol=1e-3, atol=1e-5)
-    assert held_out(pool(8)) is None
 
 
 # ---- GLISTER

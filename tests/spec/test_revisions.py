@@ -52,6 +52,13 @@ def test_selectors_that_count_classes_count_the_known_ones() -> None:
     assert of("prob-cover", setting="class", experiences=1) == of("base", presentation="joint") == []
 
 
+@pytest.mark.parametrize("buffer", ["glister", "glister-active", "flqmi", "prefilter(com,kcenter)", "whole(logdetcmi)"])
+def test_a_reference_serves_its_own_classes_alone(buffer: str) -> None:
+    assert of(buffer, validation=0.2) == ["reference"]
+    assert of(buffer) == of("random", retrieval=buffer, validation=0.2) == []
+    assert of("grad-match", validation=0.2) == ["mass", "reference"]
+
+
 def test_fingerprints_from_before_are_what_they_were() -> None:
     """As version 0.1.0 printed them."""
     assert RunSpec(seed=1).fingerprint == "a9172d8ed843c7b7"
