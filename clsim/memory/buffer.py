@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,18 @@ class MakePool(Protocol):
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
     ) -> Pool:
         """Of ``samples``."""
+
+
+class Drawn(NamedTuple):
+    """A batch from memory.
+
+    Attributes:
+        exemplars: what to replay; None while the memory is empty.
+        rows: int64 (m,), which rows of the memory they are, as :attr:`Buffer.stored` counts them.
+    """
+
+    exemplars: Exemplars | None
+    rows: Tensor
 
 
 class Buffer:
@@ -104,24 +116,25 @@ class Buffer:
         stored = self.stored
         return None if stored is None else decoded(stored, self.factor)
 
-    def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
-        """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
+    def sample(self, new: Exemplars, make_pool: MakePool) -> Drawn:
+        """Draw a batch to replay with ``new``, no exemplar twice, and say which rows of the memory it is of.
 
         Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars. The weights of
         a retrieval that weighs replace those in memory.
         """
         if self._store is None:
-            return None
+            return Drawn(None, self._kept)
         size, retrieve = self.spec.batch_size, self._retrieve
         parts = self.factor**2
         candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
         drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
-        exemplars = self._store[self._kept[drawn // parts]]
+        rows = drawn // parts
+        exemplars = self._store[self._kept[rows]]
         if parts > 1:
             first = torch.arange(len(drawn), device=drawn.device) * parts
             exemplars = decoded(exemplars, self.factor)[first + drawn % parts]
         if retrieve is None:
-            return exemplars
+            return Drawn(exemplars, rows)
         started = time.perf_counter()
         pool = make_pool(exemplars, incoming=new)
         name = f"memory.retrieval {self.spec.retrieval!r}"
@@ -129,11 +142,33 @@ class Buffer:
         try:
             if selection.weight is not None:
                 exemplars = self._noted(exemplars, selection.index, selection, pool)
-            replayed = exemplars[selection.index]
+            replayed = Drawn(exemplars[selection.index], rows[selection.index])
         except IndexError as error:
             raise invalid(name, str(error), len(pool), size) from None
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
+
+    def revise(self, rows: Tensor, *, soft: Tensor) -> None:
+        """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
+
+        Args:
+            rows: int64 (m,), different rows of the memory, as :meth:`sample` says them; they hold until the memory is
+                next updated.
+            soft: (m, k), their soft labels or logits from now on. The other exemplars keep theirs, or have none.
+
+        Raises:
+            InputError: if the soft labels are not a row each, or of another width than those in memory; or if each
+                image holds several, which cannot have one label each.
+        """
+        if self._store is None or self.factor > 1:
+            found = "an empty memory" if self._store is None else f"a memory of images that hold {self.factor**2} each"
+            raise InputError(f"memory.revise: found {found}, allowed: exemplars, an image each")
+        store = self._store.with_soft(soft.shape[-1])
+        width = (len(rows), store.soft.shape[1])  # type: ignore[union-attr]
+        if soft.shape != width:
+            raise InputError(f"memory.revise: found soft labels of shape {tuple(soft.shape)}, allowed: {width}")
+        store.soft.index_copy_(0, self._kept[rows], soft.to(store.soft))  # type: ignore[union-attr]
+        self._store = store
 
     def after_batch(self, new: Exemplars, shares: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the batch, if the memory is updated with every batch.

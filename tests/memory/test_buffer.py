@@ -77,7 +77,7 @@ def test_the_memory_changes_only_when_it_is_time() -> None:
     late = buffer(random, capacity=5, update="experience")
     late.after_batch(samples[:10], 4, make_pool)
     assert late.exemplars is None
-    assert late.sample(stream(1), make_pool) is None
+    assert late.sample(stream(1), make_pool).exemplars is None
     late.after_experience(samples, 4, make_pool)
     assert len(late) == 5
     early = buffer(random, capacity=5, update="batch")
@@ -99,7 +99,7 @@ def test_a_replayed_batch_holds_no_exemplar_twice_and_all_equally_often() -> Non
     memory.after_experience(stream(40), 4, make_pool)
     counts = torch.zeros(40)
     for _ in range(900):
-        batch = memory.sample(stream(1), make_pool)
+        batch = memory.sample(stream(1), make_pool).exemplars
         assert batch is not None
         assert len(batch.index.unique()) == 4
         counts[batch.index] += 1
@@ -110,7 +110,7 @@ def test_a_replayed_batch_holds_no_exemplar_twice_and_all_equally_often() -> Non
 def test_a_small_memory_is_replayed_whole() -> None:
     memory = buffer(random, capacity=3, batch_size=10)
     memory.after_experience(stream(40), 4, make_pool)
-    batch = memory.sample(stream(1), make_pool)
+    batch = memory.sample(stream(1), make_pool).exemplars
     assert batch is not None
     assert len(batch) == 3
 
@@ -127,7 +127,7 @@ def test_state_goes_out_and_in_again() -> None:
     assert twin.exemplars is not None
     for name, column in memory.exemplars.columns().items():
         assert torch.equal(column, twin.exemplars.columns()[name])
-    first, second = memory.sample(stream(1), make_pool), twin.sample(stream(1), make_pool)
+    first, second = memory.sample(stream(1), make_pool).exemplars, twin.sample(stream(1), make_pool).exemplars
     assert first is not None
     assert second is not None
     assert torch.equal(first.index, second.index)
@@ -141,7 +141,7 @@ def test_weights_follow_their_exemplars_until_the_next_choice() -> None:
     samples, memory = stream(40), buffer(weighted, capacity=8, update="batch", batch_size=8)
     for start in range(0, 40, 10):
         memory.after_batch(samples[start : start + 10], 4, make_pool)
-        batch = memory.sample(stream(1), make_pool)
+        batch = memory.sample(stream(1), make_pool).exemplars
         assert batch is not None
         assert batch.weight is not None
         for label in batch.y.unique():  # the whole memory is replayed; in each class, weights have a mean of 1

@@ -268,7 +268,7 @@ def test_retrieval_chooses_among_the_candidates(select: Selector) -> None:
     new = stream(5, 4, seed=9)
     memory.rng = generator(7)
     drawn = memory.exemplars[torch.randperm(20, generator=generator(7))[:9]]
-    batch = memory.sample(new, made)
+    batch = memory.sample(new, made).exemplars
     assert batch is not None
     rng = generator(7)
     torch.randperm(20, generator=rng)
@@ -292,7 +292,7 @@ def test_what_a_retrieval_weighs_replaces_the_weights_in_memory() -> None:
         memory.after_batch(stream(30, classes), classes, made)
         before = memory.exemplars
         assert before is not None
-        batch = memory.sample(stream(2, classes), made)
+        batch = memory.sample(stream(2, classes), made).exemplars
         assert batch is not None
         assert batch.weight is not None
         assert batch.weight.tolist() == expected  # of each class, the mean is 1

@@ -73,7 +73,7 @@ class Bic:
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on what is not held out."""
-        old = self._setup.memory.sample(batch, self._setup.pool)
+        old = self._setup.memory.sample(batch, self._setup.pool).exemplars
         return self._sgd.step(self._weighed(batch), None if old is None else self._weighed(old))
 
     def finish(self, experience: Experience) -> list[Terms]:

@@ -85,7 +85,7 @@ class Projected:
         """What each reference gradient is of."""
         memory = self._setup.memory
         if not self._by_task:
-            drawn = memory.sample(batch, self._setup.pool)
+            drawn = memory.sample(batch, self._setup.pool).exemplars
             return [] if drawn is None else [drawn]
         exemplars = memory.exemplars
         if exemplars is None:
