@@ -55,6 +55,7 @@ def pools(model: Model | None = None) -> dict[str, Pool]:
         "the last class missing": of(x, y % (CLASSES - 1)),
         "two tasks with classes of their own": of(x, y, tasks=((0, 1), (2, 3))),
         "a task with a single class": of(x, y, tasks=((0,), (1, 2, 3))),
+        "classes that are still to come": of(x, y % 2, classes=(0, 1)),
         "labelled, reference, query and private samples": of(x, y, beside=True),
     }
 
@@ -92,6 +93,8 @@ def pool_of(
     tasks: Sequence[Sequence[int]] = (range(CLASSES),),
     beside: bool = False,
     model: Model | None = None,
+    classes: Sequence[int] = range(CLASSES),
+    reference: Exemplars | None = None,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
 
@@ -102,6 +105,8 @@ def pool_of(
         tasks: the classes of each; a sample belongs to the task of its class.
         beside: with labelled, reference, query, private and incoming samples.
         model: of the nets; by default :func:`body`.
+        classes: those known so far.
+        reference: held-out samples, in place of those of ``beside``.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
@@ -127,8 +132,9 @@ def pool_of(
         batch_size=batch_size,
         cost=cost,
         trainer=Trainer(ProxySpec(epochs=2, batch_size=16), fresh, transform, nullcontext, rng, rng, cost),
+        classes=classes,
         labelled=others[0],
-        reference=others[1],
+        reference=others[1] if reference is None else reference,
         query=others[2],
         private=others[3],
         incoming=others[4],

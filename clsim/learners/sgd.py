@@ -67,7 +67,7 @@ class Sgd(Learner):
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
-        return self.step(batch, self.setup.memory.sample(batch, self.setup.pool))
+        return self.step(batch, self.setup.memory.sample(batch, self.setup.pool).exemplars)
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """One step on the objective of ``new`` and ``old``."""

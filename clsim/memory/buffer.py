@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.contracts import Condenser, chosen, decoded, factor_of, from_samples, invalid, made
-from clsim.pool.exemplars import Exemplars, concatenate, groups
-from clsim.pool.pool import Cost, Pool, Selector
+from clsim.pool.exemplars import Exemplars, concatenate, groups, of_each_class
+from clsim.pool.pool import Cost, Pool, Selection, Selector
 from clsim.selectors.combinators import quotas
 from clsim.spec.tables import MemorySpec
 
@@ -25,6 +25,18 @@ class MakePool(Protocol):
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
     ) -> Pool:
         """Of ``samples``."""
+
+
+class Drawn(NamedTuple):
+    """A batch from memory.
+
+    Attributes:
+        exemplars: what to replay; None while the memory is empty.
+        rows: int64 (m,), which rows of the memory they are, as :attr:`Buffer.stored` counts them.
+    """
+
+    exemplars: Exemplars | None
+    rows: Tensor
 
 
 class Buffer:
@@ -45,7 +57,8 @@ class Buffer:
 
     Attributes:
         factor: each stored image holds factor × factor small ones.
-        known: labels that it began with (tasks, where ``memory.per`` counts those; none where it counts neither).
+        begun: labels that it held before the first experience.
+        known: of these, what ``memory.per`` counts: labels, or tasks, or none.
     """
 
     def __init__(
@@ -72,6 +85,7 @@ class Buffer:
         self._seen = 0  # training samples that an update has been offered
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
         self.known: frozenset[int] = frozenset()
+        self.begun: frozenset[int] = frozenset()
 
     def begin(self, exemplars: Exemplars) -> None:
         """Hold these before the first experience.
@@ -81,6 +95,7 @@ class Buffer:
         """
         if self.spec.per != "total":
             self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
+        self.begun = frozenset(exemplars.y.tolist())
         budget = self._budget(len(self.known))
         if len(exemplars) > budget:
             found = f"{len(exemplars)} exemplars with a memory of {self.spec.size}"
@@ -101,38 +116,59 @@ class Buffer:
         stored = self.stored
         return None if stored is None else decoded(stored, self.factor)
 
-    def sample(self, new: Exemplars, make_pool: MakePool) -> Exemplars | None:
-        """A batch to replay with ``new``, no exemplar twice; None while the memory is empty.
+    def sample(self, new: Exemplars, make_pool: MakePool) -> Drawn:
+        """Draw a batch to replay with ``new``, no exemplar twice, and say which rows of the memory it is of.
 
-        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars, with the
-        weights that it gives them.
+        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars. The weights of
+        a retrieval that weighs replace those in memory.
         """
         if self._store is None:
-            return None
+            return Drawn(None, self._kept)
         size, retrieve = self.spec.batch_size, self._retrieve
         parts = self.factor**2
         candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
         drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
-        exemplars = self._store[self._kept[drawn // parts]]
+        rows = drawn // parts
+        exemplars = self._store[self._kept[rows]]
         if parts > 1:
             first = torch.arange(len(drawn), device=drawn.device) * parts
             exemplars = decoded(exemplars, self.factor)[first + drawn % parts]
         if retrieve is None:
-            return exemplars
+            return Drawn(exemplars, rows)
         started = time.perf_counter()
         pool = make_pool(exemplars, incoming=new)
         name = f"memory.retrieval {self.spec.retrieval!r}"
         selection = chosen(retrieve, pool, size, self.rng, name, look=False)
-        index, weight = selection.index, selection.weight
         try:
-            if weight is not None:  # on top of the weights that they have in memory
-                weight = weight if exemplars.weight is None else weight * exemplars.weight[index]
-                exemplars = exemplars.with_notes(index, weight, None)
-            replayed = exemplars[index]
+            if selection.weight is not None:
+                exemplars = self._noted(exemplars, selection.index, selection, pool)
+            replayed = Drawn(exemplars[selection.index], rows[selection.index])
         except IndexError as error:
             raise invalid(name, str(error), len(pool), size) from None
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
+
+    def revise(self, rows: Tensor, *, soft: Tensor) -> None:
+        """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
+
+        Args:
+            rows: int64 (m,), different rows of the memory, as :meth:`sample` says them; they hold until the memory is
+                next updated.
+            soft: (m, k), their soft labels or logits from now on. The other exemplars keep theirs, or have none.
+
+        Raises:
+            InputError: if the soft labels are not a row each, or of another width than those in memory; or if each
+                image holds several, which cannot have one label each.
+        """
+        if self._store is None or self.factor > 1:
+            found = "an empty memory" if self._store is None else f"a memory of images that hold {self.factor**2} each"
+            raise InputError(f"memory.revise: found {found}, allowed: exemplars, an image each")
+        store = self._store.with_soft(soft.shape[-1])
+        width = (len(rows), store.soft.shape[1])  # type: ignore[union-attr]
+        if soft.shape != width:
+            raise InputError(f"memory.revise: found soft labels of shape {tuple(soft.shape)}, allowed: {width}")
+        store.soft.index_copy_(0, self._kept[rows], soft.to(store.soft))  # type: ignore[union-attr]
+        self._store = store
 
     def after_batch(self, new: Exemplars, shares: int, make_pool: MakePool) -> None:
         """Select out of memory ∪ the batch, if the memory is updated with every batch.
@@ -167,7 +203,10 @@ class Buffer:
         """The inverse of :meth:`state_dict`."""
         self._seen = state["seen"]
         if state["columns"]:
-            self._fill(Exemplars(**{name: column.to(device) for name, column in state["columns"].items()}))
+            columns = {name: column.to(device) for name, column in state["columns"].items()}
+            if "weight" in columns:  # before exemplars had a mass, their weights were all that was known of it
+                columns.setdefault("mass", columns["weight"])
+            self._fill(Exemplars(**columns))
 
     def _fill(self, exemplars: Exemplars) -> None:
         """Hold exactly these."""
@@ -189,11 +228,28 @@ class Buffer:
         try:
             self._kept = selection.index if rows is None else rows[selection.index]
             is_free = torch.ones(self._used, dtype=torch.int8, device=store.device).index_fill_(0, self._kept, 0)
+            self._store = self._noted(store, self._kept, selection, pool)
         except IndexError as error:
             raise invalid(self._name, str(error), len(pool), budget) from None
-        self._store = store.with_notes(self._kept, selection.weight, selection.score)
         self._free = is_free.topk(self._used - len(self._kept), sorted=False).indices
         self._cost.select_seconds += time.perf_counter() - started
+
+    def _noted(self, samples: Exemplars, rows: Tensor, selection: Selection, pool: Pool) -> Exemplars:
+        """The samples with what the selection says of its picks, which are at ``rows``; see ``memory.weights``.
+
+        The masses of the picks of a class sum to the mass of all its candidates, so that no class fades as it grows
+        old, whatever the scale of the selection's weights.
+        """
+        weight = mass = None
+        if selection.weight is not None:
+            y = pool.data.y
+            of = y[selection.index]
+            mass = of_each_class(selection.weight, of, pool.mass, y)
+            if self.spec.weights == "class":
+                weight = of_each_class(mass, of, torch.ones_like(mass), of)
+            elif self.spec.weights == "all":
+                weight = mass / mass.mean().clamp_min(torch.finfo(mass.dtype).tiny)
+        return samples.with_notes(rows, weight, selection.score, mass)
 
     def _budget(self, shares: int) -> int:
         if self.spec.fraction:

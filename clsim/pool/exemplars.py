@@ -26,6 +26,8 @@ class Exemplars:
         soft: float32 (n, k) soft labels or logits, NaN rows of those that have none; or None.
         score: float32 (n,), what a selector noted of an exemplar when it kept it, NaN of those it has not seen yet; or
             None.
+        mass: float32 (n,), how many samples of the stream it stands for, as the selector that kept it said; 1 for a new
+            sample; None: each stands for itself alone.
     """
 
     x: Tensor
@@ -36,6 +38,7 @@ class Exemplars:
     weight: Tensor | None = None
     soft: Tensor | None = None
     score: Tensor | None = None
+    mass: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -60,6 +63,8 @@ class Exemplars:
             self.soft[rows] = torch.nan if other.soft is None else other.soft
         if self.score is not None:
             self.score[rows] = torch.nan if other.score is None else other.score
+        if self.mass is not None:
+            self.mass[rows] = 1.0 if other.mass is None else other.mass
 
     def with_soft(self, width: int) -> Exemplars:
         """The same samples with a column of soft labels: their own, or NaN (n, width) where they have none."""
@@ -72,17 +77,18 @@ class Exemplars:
         named = {name: getattr(self, name) for name in COLUMNS}
         return {name: column for name, column in named.items() if column is not None}
 
-    def with_notes(self, rows: Tensor, weight: Tensor | None, score: Tensor | None) -> Exemplars:
-        """The same samples with a selection's weights and scores at ``rows``; others weigh 1 and have no score.
+    def with_notes(self, rows: Tensor, weight: Tensor | None, score: Tensor | None, mass: Tensor | None) -> Exemplars:
+        """The same samples with a selection's notes at ``rows``, (m,) each, and none from before.
 
-        Weights are scaled to a mean of 1, so that an exemplar weighs as much as a new sample does.
+        The other rows weigh 1, have no score and stand for themselves alone.
         """
-        if weight is not None:
-            weight = weight / weight.mean().clamp_min(torch.finfo(weight.dtype).tiny)
-        if self.weight is self.score is weight is score is None:
-            return self
         n = len(self)
-        return dataclasses.replace(self, weight=_placed(n, rows, weight, 1.0), score=_placed(n, rows, score, torch.nan))
+        return dataclasses.replace(
+            self,
+            weight=_placed(n, rows, weight, 1.0),
+            score=_placed(n, rows, score, torch.nan),
+            mass=_placed(n, rows, mass, 1.0),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +119,8 @@ def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     )
     soft = [p.with_soft(widths[0]).soft for p in parts] if widths else []
     joint_soft = torch.cat(soft) if soft else None  # type: ignore[arg-type]
-    return Exemplars(x, y, task, key, index, joint_weight(parts), joint_soft, _joint(parts, "score", torch.nan))
+    score, mass = _joint(parts, "score", torch.nan), _joint(parts, "mass", 1.0)
+    return Exemplars(x, y, task, key, index, joint_weight(parts), joint_soft, score, mass)
 
 
 def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
@@ -121,15 +128,20 @@ def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
     return _joint(parts, "weight", 1.0)
 
 
-def _joint(parts: Sequence[Exemplars], name: str, missing: float) -> Tensor | None:
-    columns = [getattr(p, name) for p in parts]
-    if all(column is None for column in columns):
+def joined(columns: Sequence[Tensor | None], lengths: Sequence[int], missing: float) -> Tensor | None:
+    """Join columns, one after the other, with ``missing`` where there is none; None if there is none at all."""
+    device = next((column.device for column in columns if column is not None), None)
+    if device is None:
         return None
     filled = [
-        p.key.new_full((len(p),), missing) if column is None else column
-        for p, column in zip(parts, columns, strict=True)
+        torch.full((n,), missing, device=device) if column is None else column
+        for column, n in zip(columns, lengths, strict=True)
     ]
     return torch.cat(filled)
+
+
+def _joint(parts: Sequence[Exemplars], name: str, missing: float) -> Tensor | None:
+    return joined([getattr(part, name) for part in parts], [len(part) for part in parts], missing)
 
 
 def groups(samples: Exemplars) -> list[Tensor]:
@@ -140,6 +152,34 @@ def groups(samples: Exemplars) -> list[Tensor]:
     pairs = torch.stack([samples.task[known], samples.y[known]], 1)
     member = pairs.unique(dim=0, return_inverse=True)[1]
     return list(known[member.argsort(stable=True)].split(member.bincount().tolist()))
+
+
+def of_each_class(values: Tensor, y: Tensor, total: Tensor, of: Tensor) -> Tensor:
+    """Scale values so that those of each class sum to its total.
+
+    Args:
+        values: (m,), from 0; where all of a class are 0, they become equal.
+        y: int64 (m,), the class of each.
+        total: (n,), whose sum over a class is its total.
+        of: int64 (n,), the class of each; each class of ``y`` occurs.
+
+    Returns:
+        float32 (m,).
+
+    >>> of = torch.tensor([0, 0, 1, 1, 1])
+    >>> of_each_class(torch.tensor([1.0, 3.0, 0.0]), torch.tensor([0, 0, 1]), torch.ones(5), of)
+    tensor([0.5000, 1.5000, 3.0000])
+    """
+    labels, member = torch.cat([y, of]).unique(return_inverse=True)
+    own, every = member[: len(y)], member[len(y) :]
+    values = values.double()
+
+    def summed(rows: Tensor, part: Tensor) -> Tensor:
+        return part.new_zeros(len(labels)).index_add_(0, rows, part)
+
+    found, count, wanted = summed(own, values), summed(own, torch.ones_like(values)), summed(every, total.double())
+    exact = values * wanted[own] / found[own].where(found[own] > 0, 1)
+    return torch.where(found[own] > 0, exact, wanted[own] / count[own]).float()
 
 
 LastBatch = Literal["short", "drop", "pad"]

@@ -6,7 +6,7 @@ computed until then, and everything only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -31,7 +31,9 @@ class Selection:
 
     Attributes:
         index: int64 (m,), best first, no row twice; m = min(budget, n).
-        weight: float32 (m,) for the replay loss, or None for equal weights. Only their ratios count.
+        weight: float32 (m,), from 0, the mass that each row stands for: how many samples of the stream, candidates
+            counted by their own mass. A memory scales those of each class to the mass of all its candidates. None: a
+            selector that does not weigh.
         score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
     """
 
@@ -65,11 +67,16 @@ class Pool:
         batch_size: samples a forward pass.
         cost: counters to add the forward passes to.
         trainer: makes proxies.
+        classes: the labels known so far in the stream, which may be fewer than the head has; None: those that occur
+            in the data and beside it.
         labelled: what is labelled (or in memory) already, and no candidate.
-        reference: held-out labelled samples that the choice should serve.
+        reference: held-out labelled samples that the choice should serve, as far as it is among their classes.
         query, private: what the choice should resemble, and what it should avoid.
         incoming: the new batch, when the choice is what to replay with it.
         watch: who watches a condenser.
+
+    Attributes:
+        label: the class that all candidates are of, where a selector is applied to each class apart; else None.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Pool:
         batch_size: int = 500,
         cost: Cost | None = None,
         trainer: Trains | None = None,
+        classes: Iterable[int] | None = None,
         labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
         query: Exemplars | None = None,
@@ -102,6 +110,9 @@ class Pool:
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
         self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
+        self._classes = None if classes is None else sorted(classes)
+        self._above: Pool | None = None  # that this one is a part of, or beside
+        self.label: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -109,13 +120,25 @@ class Pool:
     def __getitem__(self, rows: Tensor) -> Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
         part = self._with(self.data[rows], self.net if self._outputs else None)
-        part._nets, part._pools, part._beside = self._nets, self._pools, self._beside
+        part._nets, part._pools, part._beside, part.label = self._nets, self._pools, self._beside, self.label
         part._features = self._features
         part._rows = rows.to(self.data.device) if self._rows is None else self._rows[rows]
         part._members = [member[rows] for member in self._members]
         if self._outputs is not None:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
+        return part
+
+    def of(self, label: int, rows: Tensor) -> Pool:
+        """The candidates of one class, which are at ``rows``; beside them the held-out samples of it, or none."""
+        part = self[rows]
+        part.label, part._pools, part._beside = label, dict(self._pools), dict(self._beside)
+        part._pools.pop("reference", None)
+        part._beside["reference"] = None
+        if self.reference is not None:
+            held_out = self.reference[(self.reference.data.y == label).nonzero().flatten()]
+            if len(held_out):
+                part._pools["reference"], part._beside["reference"] = held_out, held_out.data
         return part
 
     @property
@@ -135,6 +158,11 @@ class Pool:
     def diverged(self) -> bool:
         """Whether a weight of a net behind the pool is not finite; waits for the device: why a choice went wrong."""
         return self._nets.diverged()
+
+    @property
+    def mass(self) -> Tensor:
+        """float32 (n,), how many samples of the stream each candidate stands for: 1, or what its selector gave it."""
+        return torch.ones_like(self.data.key) if self.data.mass is None else self.data.mass
 
     @property
     def features(self) -> Tensor:
@@ -160,6 +188,24 @@ class Pool:
     def visible(self) -> Tensor:
         """bool (n, classes): the classes that a sample's task has."""
         return self.net.visible[self.data.task]
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 (k,), the labels known so far in the stream, in order; not those that the head has room for."""
+        said = self._said()
+        if said is not None:
+            return torch.tensor(said, dtype=torch.int64, device=self.data.device)
+        if self._above is not None:
+            return self._above.classes
+        labels = torch.cat([data.y for data in (self.data, *self._beside.values()) if data is not None]).unique()
+        return labels[labels >= 0]
+
+    @property
+    def known(self) -> Tensor:
+        """bool (n, classes): of the classes that a sample's task has, those known so far; all where nobody says."""
+        if self._said() is None:
+            return self.visible
+        return self.visible & torch.isin(torch.arange(self.visible.shape[1], device=self.data.device), self.classes)
 
     @property
     def losses(self) -> Tensor:
@@ -218,7 +264,10 @@ class Pool:
 
     @property
     def reference(self) -> Pool | None:
-        """Held-out labelled samples; None without a validation share."""
+        """Held-out labelled samples, which serve the classes that occur in it; None: there are none.
+
+        Of a stream, those of the present experience, and in a pool of one class (:meth:`of`) those of that class.
+        """
         return self._other("reference")
 
     @property
@@ -240,15 +289,20 @@ class Pool:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
         return self.prepare(self.data.x[rows])
 
+    def _said(self) -> Sequence[int] | None:
+        """The known classes, if anybody said which they are."""
+        return self._classes if self._classes is not None or self._above is None else self._above._said()
+
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
-            self._pools[name] = self._with(data, None if self._nets.none else self.net, self._features)
+            self._pools[name] = self._with(data, None, self._features)
+            self._pools[name]._nets = ScoringNets(data, None, None, self._nets)
         return self._pools.get(name)
 
     def _with(self, data: Exemplars, net: Net | None, features: Features | None = None) -> Pool:
         """Other candidates, or another net, and the rest as here."""
-        return Pool(
+        other = Pool(
             data,
             net,
             self.prepare,
@@ -258,6 +312,8 @@ class Pool:
             cost=self.cost,
             incoming=self._beside["incoming"],
         )
+        other._above = self
+        return other
 
     def _gradients(self, y: Tensor) -> Gradients:
         return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)

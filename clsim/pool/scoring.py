@@ -43,23 +43,34 @@ class Trains(Protocol):
 
 
 class ScoringNets:
-    """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final."""
+    """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final.
 
-    def __init__(self, data: Exemplars, net: Net | None, trainer: Trains | None) -> None:
-        self._data, self._net, self._trainer = data, net, trainer
+    Args:
+        candidates: the nets of a pool that this one's samples stand beside: the same net scores both, and proxies are
+            trained for the candidates alone.
+    """
+
+    def __init__(
+        self, data: Exemplars, net: Net | None, trainer: Trains | None, candidates: ScoringNets | None = None
+    ) -> None:
+        self._data, self._net, self._trainer, self._candidates = data, net, trainer, candidates
         self._proxies: list[tuple[Net, History]] = []
 
     @property
     def none(self) -> bool:
         """The candidates' vectors are their features, and that is all there is."""
-        return self._net is self._trainer is None
+        return self._net is self._trainer is None if self._candidates is None else self._candidates.none
 
     def scoring(self) -> Net:
         """The net behind features and scores."""
+        if self._candidates is not None:
+            return self._candidates.scoring()
         return self.proxy(0)[0] if self._net is None else self._net
 
     def diverged(self) -> bool:
         """Whether a weight of those that are there is not finite."""
+        if self._candidates is not None:
+            return self._candidates.diverged()
         nets = [net for net, _ in self._proxies] if self._net is None else [self._net]
         return any(not bool(weight.isfinite().all()) for net in nets for weight in net.parameters())
 

@@ -107,7 +107,7 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
             row |= {f"{table}.{key}": comparable(value) for key, value in values.items()}
     for name, value in USUAL.items():
         row.setdefault(name, comparable(value))
-    return row | {"sources": comparable(spec["sources"])}
+    return row | {"sources": comparable(spec["sources"]), "revisions": comparable(spec.get("revisions", []))}
 
 
 def _stream(record: Mapping[str, Any]) -> str:

@@ -122,6 +122,7 @@ class Store:
 
         Raises:
             RunBusy: if another process runs it now.
+            InputError: if it is half done, by a version of clsim that would give it other numbers.
         """
         folder = self.root / spec.fingerprint
         try:
@@ -131,10 +132,25 @@ class Store:
                 run = RunFolder(folder)
                 if fresh:
                     run.forget()
+                self._refuse_revised(spec, run, fresh)
                 write(folder / "spec.json", json.dumps(spec.as_dict(), indent=1).encode())
                 yield run
         except Timeout:
             raise RunBusy(f"{folder}: another process is running this; wait for it, or stop it") from None
+
+    def _refuse_revised(self, spec: RunSpec, run: RunFolder, fresh: bool) -> None:
+        """Refuse a run that an earlier version has begun, with other numbers; if ``fresh``, forget that one."""
+        for name in () if (run.path / "checkpoint.pt").exists() else spec.earlier:
+            old = self.root / name / "checkpoint.pt"
+            if not old.exists() or ((record := RunFolder(old.parent).record()) and record.data["finished"]):
+                continue
+            if not fresh:
+                revised = ", ".join(spec.as_dict()["revisions"])
+                raise InputError(
+                    f"{old}: found a checkpoint from before the revision of its selector ({revised}), which changes "
+                    f"the numbers; allowed: one of {run.path.name}; run it again with --fresh"
+                )
+            old.unlink()
 
     def folder(self, spec: RunSpec) -> RunFolder:
         """Where one run is, or would be; to read only."""

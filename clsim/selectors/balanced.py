@@ -36,8 +36,8 @@ def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selecti
 def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """At random while there is budget to spare, then what is most like the rarest class and least like common ones.
 
-    With classes of more than the mean number of labelled samples called majority, and the others minority: as soon as
-    the budget left is at most |minority|·(mean of majority − mean of minority), the next pick is
+    With known classes of more than the mean number of labelled samples called majority, and the others minority: as
+    soon as the budget left is at most |minority|·(mean of majority − mean of minority), the next pick is
     argmin_x ‖h − μ_rarest‖² / min_{c majority} ‖h − μ_c‖², where μ are the labelled samples' class means; before, the
     next by key, uniformly at random. A pick counts with its predicted class, since its label is hidden. Where the
     rarest class has no sample, the numerator is 1. Where nothing is labelled yet, all picks are random.
@@ -53,7 +53,7 @@ def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         return Selection(by_key[:budget])
     features, predictions = pool.features, pool.predictions
     centres = _Centres(pool.labelled, features)
-    classes = (pool.visible.any(0) | pool.labelled.visible.any(0)).nonzero().flatten()
+    classes = (pool.known.any(0) | pool.labelled.known.any(0)).nonzero().flatten()
     open_ = torch.ones(len(pool), dtype=torch.bool, device=features.device)
     picks = torch.empty(budget, dtype=torch.int64, device=features.device)
     next_random = 0

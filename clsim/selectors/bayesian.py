@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.pool.exemplars import of_each_class
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.grad_match import nonnegative_solution
 
@@ -90,7 +91,8 @@ def sparse_approximation(
     min over S, |S| = b, and w ≥ 0 on S, 0 elsewhere, of
     ‖Σ_n φ_n − Σ_S w_n φ_n‖² + α·(Σ_n σ_n − Σ_S σ_n)² + β·‖w − 1‖². φ_n, a vector over J nets drawn by dropout divided
     by √J, is the mean and σ_n the standard deviation, over y ∼ p̄(y|x_n), of log p(y|x_n, θ_j): what the pool's
-    log-likelihood is and how uncertain it is without the labels.
+    log-likelihood is and how uncertain it is without the labels. A candidate of mass m counts as m samples that get the
+    same w: its φ and σ are m times as large. The weights that are returned, w·m, are scaled to sum to the pool's mass.
 
     ``greedy``: the sample that lowers the objective most by its own weight, then w on S refitted (orthogonal matching
     pursuit with the two further terms). ``iht``, proximal iterative hard thresholding: a gradient step on w by exact
@@ -116,10 +118,12 @@ def sparse_approximation(
             "allowed: uncertainty from 0, spread above 0, both finite, iterations from 1"
         )
     mean, deviation = expected_log_likelihoods(pool, projections, rng)
-    problem = Approximation(mean.double(), deviation.double(), uncertainty, spread)
+    mass = pool.mass.double()
+    problem = Approximation(mean.double() * mass[:, None], deviation.double() * mass, uncertainty, spread)
     size = min(budget, len(pool))
     picks = problem.greedy(size) if solver == "greedy" else problem.thresholded(size, iterations)
-    return Selection(picks, problem.weights(picks).float())
+    alike = torch.zeros_like(picks), torch.zeros_like(pool.data.index)  # which class each is of is not to be known
+    return Selection(picks, of_each_class(problem.weights(picks) * mass[picks], alike[0], mass, alike[1]))
 
 
 def expected_log_likelihoods(

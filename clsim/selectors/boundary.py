@@ -16,14 +16,14 @@ LOG_TINY = -87.3
 def boundary_margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """What is nearest to a boundary of the last layer: the lowest distance, in feature space, to another class.
 
-    min_{c ≠ ŷ} ((w_ŷ − w_c)ᵀh + b_ŷ − b_c) / ‖w_ŷ − w_c‖, over the classes of the sample's task: how far h must move
-    for the logits of ŷ and c to tie.
+    min_{c ≠ ŷ} ((w_ŷ − w_c)ᵀh + b_ŷ − b_c) / ‖w_ŷ − w_c‖, over the classes of the sample's task that are known so far:
+    how far h must move for the logits of ŷ and c to tie.
 
     Needs: features, logits.
     Cost: O(n·C) time and memory.
     Source: MASE of Emam et al., Active Learning at the ImageNet Scale (2021).
     """
-    return Selection(highest(-boundary_distances(pool).amin(1), budget))
+    return Selection(highest(-_to_known(pool).amin(1), budget))
 
 
 def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -31,21 +31,21 @@ def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
     For each class c in turn, the samples not yet taken with the smallest D(x, c) = min_{c' ≠ ŷ} d(x; ŷ, c') if ŷ = c,
     else d(x; ŷ, c), where d is the distance of ``boundary-margin``: ⌊b/C⌋ of them, and one more for the first b mod C
-    classes. C counts the classes that any candidate's task has. The nearest of each class come first. Where no sample
-    left can be of a class, those nearest to any boundary stand in.
+    classes. C counts the known classes that any candidate's task has. The nearest of each class come first. Where no
+    sample left can be of a class, those nearest to any boundary stand in.
 
     Needs: features, logits.
     Cost: O(n·C + C·n log n) time, O(n·C) memory.
     Source: BASE of Emam et al., Active Learning at the ImageNet Scale (2021), algorithm 1.
     """
-    distances = boundary_distances(pool)
+    distances = _to_known(pool)
     nearest = distances.amin(1)
     own = torch.arange(distances.shape[1], device=distances.device) == pool.predictions[:, None]
     distances = torch.where(own, nearest[:, None], distances).clamp_max(torch.finfo(nearest.dtype).max)
-    distances = distances.where(pool.visible, torch.nan)  # NaN: not to be had
-    classes = pool.visible.any(0).nonzero().flatten()
+    distances = distances.where(pool.known, torch.nan)  # NaN: not to be had
+    classes = pool.known.any(0).nonzero().flatten()
     budget = min(budget, len(pool))
-    picks, ranks = [], []
+    picks, ranks = [own.new_empty(0, dtype=torch.int64)], [own.new_empty(0, dtype=torch.int64)]
     for i, c in enumerate(classes.tolist()):
         quota = budget // len(classes) + (i < budget % len(classes))
         open_to = int((~distances[:, c].isnan()).sum())
@@ -134,6 +134,11 @@ def boundary_distances(pool: Pool) -> Tensor:
     ahead = logits.gather(1, predictions[:, None]) - logits
     distances = torch.where(ahead > 0, ahead / apart, 0.0)  # x / 0 = ∞
     return distances.scatter(1, predictions[:, None], torch.inf)
+
+
+def _to_known(pool: Pool) -> Tensor:
+    """The boundary distances, and ∞ to classes that are still to come."""
+    return boundary_distances(pool).masked_fill(~pool.known, torch.inf)
 
 
 def log_softmax(pool: Pool) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.pool.exemplars import joined, of_each_class
 from clsim.pool.pool import Pool, Selection, Selector
 
 
@@ -17,29 +18,31 @@ def whole(select: Selector) -> Selector:
 
 
 def per_class(select: Selector) -> Selector:
-    """The selector, applied to each class apart, with equal quotas.
+    """The selector, applied to each class apart, with equal quotas; it sees the reference of that class or none.
 
     A class that has fewer samples than its quota leaves the rest to the others. Where the budget does not divide,
     ``rng`` decides which classes get one more. Picks are interleaved, the best of each class first, so that any
-    prefix is balanced too.
+    prefix is balanced too. Weights and scores are passed on: the weights of a class sum to its mass, which its picks
+    share alike where the selector gave it none; a class without scores has NaN.
     """
 
     def balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         classes, counts = pool.data.y.unique(return_counts=True)
-        picks, weights, ranks = [], [], []
+        parts = []
         for label, quota in zip(classes.tolist(), quotas(counts.cpu(), budget, rng).tolist(), strict=True):
-            if not quota:
-                continue
-            rows = (pool.data.y == label).nonzero().flatten()
-            part = select(pool[rows], quota, rng=rng)
-            picks.append(rows[part.index])
-            weights.append(part.weight)
-            ranks.append(torch.arange(len(part.index), device=rows.device))
-        if not picks:
+            if quota:
+                rows = (pool.data.y == label).nonzero().flatten()
+                part = select(pool.of(label, rows), quota, rng=rng)
+                parts.append(replace(part, index=rows[part.index]))
+        if not parts:
             return Selection(pool.data.y[:0])
-        order = torch.cat(ranks).argsort(stable=True)
-        weighted = [w for w in weights if w is not None]
-        return Selection(torch.cat(picks)[order], torch.cat(weighted)[order] if len(weighted) == len(weights) else None)
+        index, sizes = torch.cat([part.index for part in parts]), [len(part.index) for part in parts]
+        order = torch.cat([torch.arange(size, device=index.device) for size in sizes]).argsort(stable=True)
+        weight = joined([part.weight for part in parts], sizes, 1.0)
+        score = joined([part.score for part in parts], sizes, torch.nan)
+        if weight is not None:
+            weight = of_each_class(weight, pool.data.y[index], pool.mass, pool.data.y)[order]
+        return Selection(index[order], weight, None if score is None else score[order])
 
     return balanced
 

@@ -17,10 +17,11 @@ def craig(
 ) -> Selection:
     """Keeps medoids of the last-layer gradients of each class, weighted by how many samples each stands for.
 
-    In each class F(A) = Σ_i max_{j∈A} (c − ‖g_i − g_j‖) with c = 2·max ‖g‖, which no distance exceeds: then the
-    weighted gradients of A approximate the full one to within Σ_i min_{j∈A} ‖g_i − g_j‖. A pick's weight is the
-    number of samples it is nearest to; the weights sum to n. Classes get shares of the budget in proportion to their
-    size; a class left without a pick is stood for by the nearest picks of others. The unlabelled count as predicted.
+    In each class F(A) = Σ_i m_i max_{j∈A} (c − ‖g_i − g_j‖) with c = 2·max ‖g‖, which no distance exceeds, and m the
+    masses (``pool.mass``; the paper's are 1): then the weighted gradients of A approximate the full one to within
+    Σ_i m_i min_{j∈A} ‖g_i − g_j‖. A pick's weight is the mass of the samples that it is nearest to, so that the weights
+    of a class sum to its mass. Classes get shares of the budget in proportion to their number of samples; nothing
+    stands for a class without a pick. The unlabelled count as predicted.
 
     Of a class beyond 11,000 samples, only as many drawn ones are to be served as fit half a gigabyte of distances.
 
@@ -41,13 +42,15 @@ def craig(
     for label, share in zip(labels.tolist(), shares(counts.cpu(), budget).tolist(), strict=True):
         if share:
             rows = (y == label).nonzero().flatten()
-            function = Dense(_closeness(gradients[rows], rng))
+            function = Dense(_closeness(gradients[rows], None if pool.data.mass is None else pool.mass[rows], rng))
             picks.append(rows[maximise(function, share, rng=rng, optimiser=optimiser, epsilon=epsilon)])
             places.append((torch.arange(share, device=rows.device) + 0.5) / share)
     index = torch.cat(picks)[torch.cat(places).argsort(stable=True)]  # so that prefixes keep the classes' shares
     nearest = _nearest(gradients, y, index)
     nearest[index] = torch.arange(len(index), device=index.device)  # of equal ones, each stands for itself
-    return Selection(index, nearest.bincount(minlength=len(index)).float())
+    served = pool.mass.double() * torch.isin(y, y[index])
+    weight = served.new_zeros(len(index)).index_add_(0, nearest, served)
+    return Selection(index, weight.float())
 
 
 def shares(counts: Tensor, budget: int) -> Tensor:
@@ -64,18 +67,20 @@ def shares(counts: Tensor, budget: int) -> Tensor:
     return share
 
 
-def _closeness(gradients: Gradients, rng: torch.Generator) -> Tensor:
-    """c − ‖g_i − g_j‖, (clients, n)."""
+def _closeness(gradients: Gradients, mass: Tensor | None, rng: torch.Generator) -> Tensor:
+    """m_i·(c − ‖g_i − g_j‖), (clients, n); None: every m is 1."""
     n = len(gradients)
     clients = gradients
     if n * n > DENSE:
-        clients = gradients[torch.randperm(n, generator=rng)[: DENSE // n].to(gradients.q.device)]
+        drawn = torch.randperm(n, generator=rng)[: DENSE // n].to(gradients.q.device)
+        clients, mass = gradients[drawn], None if mass is None else mass[drawn]
     largest, size = 2 * gradients.squares.max().sqrt(), max(1, (1 << 22) // n)
     close = gradients.h.new_empty(len(clients), n)
     for start in range(0, len(clients), size):
         distances = clients[start : start + size].squared_distances(gradients).sqrt_()
         torch.sub(largest, distances, out=close[start : start + size])
-    return close.clamp_(min=0)
+    close.clamp_(min=0)
+    return close if mass is None else close.mul_(mass[:, None])
 
 
 def _nearest(gradients: Gradients, y: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.pool.exemplars import of_each_class
+from clsim.pool.gradients import Gradients
 from clsim.pool.pool import Pool, Selection
+from clsim.selectors.reference import served
 
 
 def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 1.0) -> Selection:
@@ -18,8 +21,9 @@ def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 
 
     min_{w ≥ 0, ‖w‖₀ ≤ b} ‖Σ_i w_i g_i − ḡ‖² + λ‖w‖², g the last layer's gradients. Orthogonal matching pursuit picks
     argmax_i ⟨g_i, ḡ − Σ_S w_j g_j⟩ and refits w on what is picked; the weights that are returned are those of the
-    picks under w ≥ 0, and some may be zero. ḡ is the mean over the held-out samples (``pool.reference``) of the classes
-    that the pool has, without any over the pool itself. An unlabelled sample counts with its predicted label.
+    picks under w ≥ 0, and some may be zero, scaled so that those of a class sum to its mass. ḡ is the mean over the
+    held-out samples (``pool.reference``) of each class that the pool has, and of a class without any over its own
+    candidates, each counted by its mass. An unlabelled sample counts with its predicted label.
 
     Args:
         ridge: λ.
@@ -32,13 +36,14 @@ def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 
     if not 0 <= ridge < np.inf:
         raise InputError(f"grad-match: ridge: found {ridge}, allowed: a finite number from 0")
     gradients = pool.gradients
-    towards = held_out(pool)
-    served = gradients if towards is None else towards.gradients
-    correlation = gradients.along(served.sum() / max(len(served), 1))
+    y = torch.where(pool.data.y >= 0, pool.data.y, pool.predictions)
+    towards = served(pool, y)
+    target = Gradients(towards.errors(towards.logits), towards.features).sum() / towards.total
+    correlation = gradients.along(target)
     picks, weight = matching_pursuit(
         correlation, lambda row: gradients.inner(gradients[row]).flatten(), min(budget, len(pool)), ridge
     )
-    return Selection(picks, weight)
+    return Selection(picks, of_each_class(weight, y[picks], pool.mass, y))
 
 
 def matching_pursuit(
@@ -92,22 +97,6 @@ def nonnegative_solution(matrix: Tensor, target: Tensor) -> Tensor:
     """argmin_{w ≥ 0} ‖matrix · w − target‖, float64 (k,)."""
     w, _ = nnls(np.asarray(matrix.cpu()), np.asarray(target.cpu()), maxiter=100 * matrix.shape[1])
     return torch.from_numpy(w).to(target.device)
-
-
-def held_out(pool: Pool) -> Pool | None:
-    """Labelled samples of ``pool.reference`` of the classes that the pool has, or of all if it has none of them.
-
-    So that a selector serves a class's own held-out samples where it is applied to each class apart. None: there are no
-    held-out samples.
-    """
-    reference = pool.reference
-    if reference is None:
-        return None
-    y = reference.data.y
-    rows = ((y >= 0) & torch.isin(y, pool.data.y)).nonzero().flatten()
-    if not len(rows):
-        rows = (y >= 0).nonzero().flatten()
-    return reference[rows] if len(rows) else None
 
 
 def _back(factor: Tensor, solved: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ V is the pool with gradients at predicted labels, Q the query set and P the priv
 that they have, and s = ½ + ½·cos between last-layer gradients.
 
 Q is ``pool.query``; without one, the labelled samples of the classes in the option ``query``; without those,
-``pool.reference``, and at last the pool itself. P is ``pool.private``; without one, the labelled samples of the
+``pool.reference`` and the candidates predicted to be of a known class that it does not serve; and at last the pool
+itself. P is ``pool.private``; without one, the labelled samples of the
 classes in the option ``private``, and at last nobody, which leaves a measure without its condition. Labelled samples
 are those of ``pool.labelled``, or where there are none, the candidates that have labels. A set of more than 1,000 is
 represented by 1,000 drawn ones.

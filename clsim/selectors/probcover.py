@@ -36,7 +36,7 @@ def prob_cover(
         metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
         radius: δ itself; 0: by purity.
         purity: α, above 0 up to 1.
-        clusters: how many k-means clusters stand for the classes; 0: as many as the net sees classes, at least 2.
+        clusters: how many k-means clusters stand for the classes; 0: as many as there are known classes, at least 2.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time for each δ, O(n·d) memory and a block.
@@ -53,7 +53,7 @@ def prob_cover(
     features = features - mean
     labelled = features[:0] if pool.labelled is None else measured(pool.labelled.features, metric) - mean
     if not radius and budget:
-        classes = clusters or max(int(pool.visible.any(0).sum()), 2)
+        classes = clusters or max(len(pool.classes), 2)
         radius = pure_radius(features, k_means_clusters(features, classes, rng, starts=10), purity)
     near = torch.full((n,), torch.inf, device=features.device)  # distance to what is chosen or labelled
     if len(labelled):

@@ -41,6 +41,11 @@ class Cosine:
     def __getitem__(self, rows: Tensor | slice) -> Cosine:
         return Cosine(tuple(f[rows] for f in self.factors), tuple(s[rows] for s in self.scales))
 
+    def joined(self, other: Cosine) -> Cosine:
+        """These samples, then others."""
+        factors = tuple(torch.cat(pair) for pair in zip(self.factors, other.factors, strict=True))
+        return Cosine(factors, tuple(torch.cat(pair) for pair in zip(self.scales, other.scales, strict=True)))
+
     @property
     def device(self) -> torch.device:
         """Where the factors are."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.pool import Pool
+from clsim.selectors.reference import unserved
 from clsim.selectors.similarity import Cosine, between, represented
 
 MOST = 1000
@@ -16,12 +17,15 @@ MOST = 1000
 
 
 def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine:
-    """``pool.query``, else the labelled samples of these classes, else ``pool.reference``, else the pool itself."""
-    found = pool.query
-    if found is None:
-        found = _labelled_of(pool, classes, "query")
-    if found is None:
-        found = pool.reference
+    """``pool.query``, else the labelled samples of these classes, else ``pool.reference``, else the pool itself.
+
+    Candidates that are predicted to be of a known class that the reference does not serve stand for it.
+    """
+    found = _labelled_of(pool, classes, "query") if pool.query is None else pool.query
+    if found is None and pool.reference is not None:
+        held_out = represented(pool.reference, "gradients")
+        own = represented(pool, "hypothetical")[unserved(pool, pool.reference)]
+        return _drawn(held_out.joined(own) if len(own) else held_out, rng)
     return _drawn(represented(pool, "hypothetical") if found is None else represented(found, "gradients"), rng)
 
 

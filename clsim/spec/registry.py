@@ -113,7 +113,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
-    combinator, inner = _taken_apart(name)
+    combinator, inner = taken_apart(name)
     if inner:
         if kind != "selectors" or combinator not in COMBINATORS:
             raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, COMBINATORS)}")
@@ -148,7 +148,7 @@ def is_condenser(name: str) -> bool:
     >>> is_condenser("dm"), is_condenser("condensed(./mine.py:make)"), is_condenser("kcenter")
     (True, True, False)
     """
-    combinator, inner = _taken_apart(name)
+    combinator, inner = taken_apart(name)
     if inner:
         return combinator == "condensed" and len(inner) == 1
     return name in COMPONENTS["condensers"] or name in {entry.name for entry in _installed("condensers")}
@@ -156,7 +156,7 @@ def is_condenser(name: str) -> bool:
 
 def is_selector(name: str) -> bool:
     """Whether a name can be that of a selector: shipped, installed, or of selectors inside combinators."""
-    combinator, inner = _taken_apart(canonical(name))
+    combinator, inner = taken_apart(canonical(name))
     known = {*COMPONENTS["selectors"], *(entry.name for entry in _installed("selectors"))}
     return bool(inner) or combinator in known
 
@@ -167,15 +167,15 @@ def canonical(name: str) -> str:
     >>> canonical("per_class( k-center )"), canonical("uniform")
     ('per_class(kcenter)', 'random')
     """
-    combinator, inner = _taken_apart(name)
+    combinator, inner = taken_apart(name)
     if inner:
         return f"{combinator}({','.join(map(canonical, inner))})"
     return ALIASES.get(combinator, combinator)
 
 
-def _taken_apart(name: str) -> tuple[str, list[str]]:
+def taken_apart(name: str) -> tuple[str, list[str]]:
     """
-    >>> _taken_apart("prefilter(entropy, per_class(kcenter), 5)")
+    >>> taken_apart("prefilter(entropy, per_class(kcenter), 5)")
     ('prefilter', ['entropy', 'per_class(kcenter)', '5'])
     """
     name = name.strip()
@@ -230,7 +230,7 @@ def _innermost(name: str) -> list[str]:
     >>> _innermost("per_class(./mine.py:pick)")
     ['./mine.py:pick']
     """
-    combinator, inner = _taken_apart(name)
+    combinator, inner = taken_apart(name)
     return [part for arg in inner for part in _innermost(arg)] if inner else [combinator]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from clsim.errors import InputError
 from clsim.spec.reader import arguments
+from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
     ControllerSpec,
     DataSpec,
@@ -81,7 +82,10 @@ class RunSpec:
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used."""
+        """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used.
+
+        With the names of its :mod:`clsim.spec.revisions`, if there are any.
+        """
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         for name in EXTRAS:
             table, _, key = name.partition(".")
@@ -89,7 +93,7 @@ class RunSpec:
                 del plain[table]
             elif key and table in plain and plain[table][key] == USUAL[name]:
                 del plain[table][key]
-        return plain
+        return plain | ({"revisions": names} if (names := revisions(plain)) else {})
 
     @property
     def title(self) -> str:
@@ -105,8 +109,19 @@ class RunSpec:
         >>> RunSpec(seed=1).fingerprint == RunSpec(seed=1).fingerprint != RunSpec(seed=2).fingerprint
         True
         """
-        text = json.dumps(self.as_dict(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(self.as_dict())
+
+    @property
+    def earlier(self) -> list[str]:
+        """The fingerprints that this run had before each of its revisions; their records have other numbers."""
+        plain = self.as_dict()
+        names = plain.pop("revisions", [])
+        return [_digest(plain | ({"revisions": names[:n]} if n else {})) for n in range(len(names))]
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    text = json.dumps(plain, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 TABLES: dict[str, Any] = {
@@ -127,7 +142,7 @@ EXTRAS: tuple[str, ...] = (
     "optimizer.patience",
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
-    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start"),
+    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights"),
 )
 """Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
 makes no old run another."""

@@ -278,6 +278,8 @@ class MemorySpec:
             it is as if chosen earlier: a selector chooses among it and what is new, a condenser makes only classes that
             memory does not hold. It must fit into the capacity; where that counts classes (or tasks), those of the set
             count as seen.
+        weights: which exemplars the weights of a selector tell apart in the loss: those of one ``class`` (the mean
+            weight of each class is 1), ``all``, or ``none``: all weigh the same.
     """
 
     buffer: str = "none"
@@ -294,6 +296,7 @@ class MemorySpec:
     confidence: float = 0.0
     shrink: Literal["drop", "condense"] = "drop"
     start: str = ""
+    weights: Literal["class", "all", "none"] = "class"
 
     def __post_init__(self) -> None:
         at_least(1, "memory.", capacity=self.capacity, batch_size=self.batch_size)

@@ -168,14 +168,15 @@ class Stream:
         Args:
             known: labels (or tasks) that count as seen from the beginning.
         """
-        seen = range(position + 1) if per == "task" else self._labels_seen(position)
+        seen = range(position + 1) if per == "task" else self.labels_seen(position)
         return len({*seen, *known})
 
     def classes_seen(self, position: int) -> int:
         """Different labels up to and including ``position``."""
-        return len(self._labels_seen(position))
+        return len(self.labels_seen(position))
 
-    def _labels_seen(self, position: int) -> set[int]:
+    def labels_seen(self, position: int) -> set[int]:
+        """The labels that occur up to and including ``position``: the classes known then."""
         return {label for labels in self.classes[: position + 1] for label in labels}
 
     def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:

@@ -36,6 +36,7 @@ class Setup:
         memory: to replay from; the loop fills it.
         transform: uint8 → normalised float, with or without augmentation.
         plateau: how often the learning rate has fallen in this experience; the loop keeps count.
+        classes: the labels known so far; the loop adds to them.
     """
 
     spec: RunSpec
@@ -46,6 +47,7 @@ class Setup:
     randomness: Randomness
     cost: Cost
     plateau: Plateau = field(default_factory=Plateau)
+    classes: set[int] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -74,11 +76,11 @@ class Setup:
             learner: whose features and logits they are; None: those of the net that is trained.
         """
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
-        if self.spec.proxy.source == "proxy" and incoming is None:
-            return shop.pool(samples, reference=reference)
-        if learner is None:
-            return shop.pool(samples, self.net, reference=reference, incoming=incoming)
-        return shop.pool(samples, learner.net, features=learner.features, reference=reference, incoming=incoming)
+        by_proxy = self.spec.proxy.source == "proxy" and incoming is None
+        net = None if by_proxy else self.net if learner is None else learner.net
+        features = None if by_proxy or learner is None else learner.features
+        known = self.classes or None
+        return shop.pool(samples, net, features=features, classes=known, reference=reference, incoming=incoming)
 
     def precision(self) -> AbstractContextManager:
         """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""

@@ -51,6 +51,7 @@ def train(
 
     def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         shares = stream.shares(experience.position, spec.memory.per, setup.memory.known)
+        setup.classes.update(stream.labels_seen(experience.position), setup.memory.begun)
         return learn(experience, setup, learner, shares, progress)
 
     controller = None

@@ -5,7 +5,7 @@ A run's stream (:mod:`clsim.training.assemble`), ``clsim select`` and ``clsim co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,7 @@ class Workshop:
         net: nets.Net | None = None,
         *,
         features: Features | None = None,
+        classes: Iterable[int] | None = None,
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
     ) -> Pool:
@@ -67,6 +68,7 @@ class Workshop:
             net: the net behind features and scores; None: a proxy, trained on the samples when first asked for.
             features: raw samples and their tasks → the features that the head of the net sees, where these are not the
                 net's own.
+            classes: labels known so far in the stream; None: those that occur in the samples and beside them.
             reference: held-out labelled samples that a choice should serve.
             incoming: the new batch, when the choice is what to replay with it.
         """
@@ -82,6 +84,7 @@ class Workshop:
             precision=self.precision,
             cost=self.cost,
             trainer=trainer,
+            classes=classes,
             reference=reference,
             incoming=incoming,
         )

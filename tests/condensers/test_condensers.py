@@ -444,7 +444,7 @@ def test_tiles_are_replayed_as_images_and_counted_as_stored() -> None:
     assert factor_of(partial(tiled, factor=3)) == 3
     assert (len(memory), memory.stored.nbytes, len(memory.exemplars)) == (4, 4 * 36, 16)
     virtual = {row.numpy().tobytes() for row in decoded(memory.stored, 2).x}
-    batch = memory.sample(first[:2], make_pool)
+    batch = memory.sample(first[:2], make_pool).exemplars
     assert len(batch) == 10
     assert {row.numpy().tobytes() for row in batch.x} <= virtual
     state, again = memory.state_dict(), Buffer(memory.spec, None, rng=generator(), cost=Cost(), condense=tiled)

@@ -77,7 +77,7 @@ def test_the_memory_changes_only_when_it_is_time() -> None:
     late = buffer(random, capacity=5, update="experience")
     late.after_batch(samples[:10], 4, make_pool)
     assert late.exemplars is None
-    assert late.sample(stream(1), make_pool) is None
+    assert late.sample(stream(1), make_pool).exemplars is None
     late.after_experience(samples, 4, make_pool)
     assert len(late) == 5
     early = buffer(random, capacity=5, update="batch")
@@ -99,7 +99,7 @@ def test_a_replayed_batch_holds_no_exemplar_twice_and_all_equally_often() -> Non
     memory.after_experience(stream(40), 4, make_pool)
     counts = torch.zeros(40)
     for _ in range(900):
-        batch = memory.sample(stream(1), make_pool)
+        batch = memory.sample(stream(1), make_pool).exemplars
         assert batch is not None
         assert len(batch.index.unique()) == 4
         counts[batch.index] += 1
@@ -110,7 +110,7 @@ def test_a_replayed_batch_holds_no_exemplar_twice_and_all_equally_often() -> Non
 def test_a_small_memory_is_replayed_whole() -> None:
     memory = buffer(random, capacity=3, batch_size=10)
     memory.after_experience(stream(40), 4, make_pool)
-    batch = memory.sample(stream(1), make_pool)
+    batch = memory.sample(stream(1), make_pool).exemplars
     assert batch is not None
     assert len(batch) == 3
 
@@ -127,7 +127,7 @@ def test_state_goes_out_and_in_again() -> None:
     assert twin.exemplars is not None
     for name, column in memory.exemplars.columns().items():
         assert torch.equal(column, twin.exemplars.columns()[name])
-    first, second = memory.sample(stream(1), make_pool), twin.sample(stream(1), make_pool)
+    first, second = memory.sample(stream(1), make_pool).exemplars, twin.sample(stream(1), make_pool).exemplars
     assert first is not None
     assert second is not None
     assert torch.equal(first.index, second.index)
@@ -143,10 +143,12 @@ def test_weights_follow_their_exemplars_until_the_next_choice() -> None:
     samples, memory = stream(40), buffer(select, capacity=8, update="batch", batch_size=8)
     for start in range(0, 40, 10):
         memory.after_batch(samples[start : start + 10], 4, make_pool)
-        batch = memory.sample(stream(1), make_pool)
+        batch = memory.sample(stream(1), make_pool).exemplars
         assert batch is not None
         assert batch.weight is not None
-        assert torch.allclose(batch.weight, batch.key / batch.key.mean())  # of the whole memory, scaled to a mean of 1
+        for label in batch.y.unique():  # the whole memory is replayed; in each class, weights have a mean of 1
+            own = batch.y == label
+            assert torch.allclose(batch.weight[own], batch.key[own] / batch.key[own].mean())
     weighs = False
     memory.after_batch(samples[:10], 4, make_pool)
     assert memory.exemplars is not None
@@ -198,7 +200,7 @@ def test_batches_hold_every_sample_once_and_never_one_alone(n: int, size: int) -
 
 
 def test_concatenation_gives_weight_one_where_there_was_none() -> None:
-    a, b = stream(3), stream(2).with_notes(torch.arange(2), torch.tensor([1.0, 3.0]), None)
+    a, b = stream(3), stream(2).with_notes(torch.arange(2), torch.tensor([0.5, 1.5]), None, None)
     joined = concatenate([a, b])
     assert joined.weight is not None
     assert joined.weight.tolist() == [1, 1, 1, 0.5, 1.5]

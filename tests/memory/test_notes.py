@@ -15,6 +15,7 @@ from clsim.objectives.replay import replay
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.pool import Cost, Pool, Selection
 from clsim.spec import components, registry, resolve
+from clsim.spec.flags import memory_size
 from clsim.spec.tables import MemorySpec
 from clsim.training.contract import Batch
 from tests.helpers import generator, vectors
@@ -101,15 +102,19 @@ def test_scores_stay_with_their_samples_when_every_batch_updates() -> None:
 
 
 def test_concatenated_notes_are_unknown_where_there_are_none() -> None:
-    noted = new(3).with_notes(torch.tensor([0, 2]), torch.tensor([1.0, 3.0]), torch.tensor([7.0, 8.0]))
+    rows, weight = torch.tensor([0, 2]), torch.tensor([0.5, 1.5])
+    noted = new(3).with_notes(rows, weight, torch.tensor([7.0, 8.0]), 10 * weight)
     assert noted.weight is not None
-    assert noted.weight.tolist() == [0.5, 1.0, 1.5]  # of mean 1; the one that was not chosen weighs 1
+    assert noted.weight.tolist() == [0.5, 1.0, 1.5]  # the one that was not chosen weighs 1, and stands for itself
     both = concatenate([noted, new(2, 3)])
     assert both.weight is not None
     assert both.score is not None
     assert both.weight.tolist() == [0.5, 1.0, 1.5, 1.0, 1.0]
     assert both.score.isnan().tolist() == [False, True, False, True, True]
-    assert concatenate([new(2), new(2, 2)]).score is None
+    assert both.mass is not None
+    assert both.mass.tolist() == [5, 1, 15, 1, 1]
+    plain = concatenate([new(2), new(2, 2)])
+    assert plain.score is plain.mass is None
 
 
 def test_the_weight_of_a_sample_is_its_share_of_the_loss() -> None:
@@ -149,7 +154,7 @@ def test_the_last_word_on_the_size_of_a_memory_holds() -> None:
 @pytest.mark.parametrize("wrong", ["0%", "101%", "1.5", "few", "nan%", "%", ""])
 def test_a_size_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(InputError, match=r"memory: found .*, allowed: a whole number, as in 500, or a share, as in 1%"):
-        resolve.memory_size(wrong)
+        memory_size(wrong)
 
 
 def test_gdumb_with_a_share_is_deepcores_study() -> None:

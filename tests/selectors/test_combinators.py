@@ -7,11 +7,14 @@ import torch
 
 from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
-from clsim.pool.pool import Pool, Selection
-from clsim.selectors.combinators import subsample, topped_up
+from clsim.memory.buffer import Buffer
+from clsim.pool.pool import Cost, Pool, Selection
+from clsim.selectors.combinators import per_class, subsample, topped_up
+from clsim.selectors.continual import ring
 from clsim.selectors.kcenter import k_center
 from clsim.spec import registry
-from tests.helpers import generator, points, pool_of
+from clsim.spec.tables import MemorySpec
+from tests.helpers import generator, points, pool_of, vectors
 
 
 def half(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -86,3 +89,32 @@ def test_combinators_are_found_by_name() -> None:
 def test_combinators_of_the_wrong_kind_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         registry.component("selectors", name)
+
+
+def test_each_class_passes_on_weights_and_scores() -> None:
+    """Weights sum to the class's mass, and are alike where the selector gave none; scores are then unknown."""
+
+    def sometimes(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        noted = torch.arange(budget) + 1.0
+        return Selection(torch.arange(budget), noted, noted) if pool.data.y[0] else Selection(torch.arange(budget))
+
+    pool = pool_of(points(20), torch.arange(20) % 2)
+    found = per_class(sometimes)(pool, 6, rng=generator())
+    assert found.index.tolist() == [0, 1, 2, 3, 4, 5]  # the classes in turn
+    assert found.weight is not None
+    torch.testing.assert_close(found.weight, torch.tensor([10, 5, 10, 10, 10, 15]) / 3)
+    assert found.score is not None
+    assert found.score.nan_to_num(-1).tolist() == [-1, 1, -1, 2, -1, 3]
+    plain = per_class(k_center)(pool, 6, rng=generator())
+    assert plain.weight is plain.score is None
+
+
+def test_a_ring_in_each_class_keeps_the_newest() -> None:
+    memory = Buffer(
+        MemorySpec(buffer="mine", capacity=6, update="batch"), per_class(ring), rng=generator(), cost=Cost()
+    )
+    for start in range(0, 30, 6):
+        new = vectors(points(6, seed=start), torch.arange(6) % 2, first=start)
+        memory.after_batch(new, 2, lambda samples, **beside: Pool(samples, None, lambda x: x))
+        assert memory.exemplars is not None
+        assert sorted(memory.exemplars.index.tolist()) == list(range(start, start + 6))

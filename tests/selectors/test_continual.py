@@ -267,7 +267,7 @@ def test_retrieval_chooses_among_the_candidates(select: Selector) -> None:
     new = stream(5, 4, seed=9)
     memory.rng = generator(7)
     drawn = memory.exemplars[torch.randperm(20, generator=generator(7))[:9]]
-    batch = memory.sample(new, made)
+    batch = memory.sample(new, made).exemplars
     assert batch is not None
     rng = generator(7)
     torch.randperm(20, generator=rng)
@@ -275,18 +275,28 @@ def test_retrieval_chooses_among_the_candidates(select: Selector) -> None:
     assert torch.equal(batch.index, expected.index)
 
 
-def test_what_a_retrieval_weighs_is_replayed_with_that_weight() -> None:
+def test_what_a_retrieval_weighs_replaces_the_weights_in_memory() -> None:
     def first_two(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         return Selection(torch.tensor([1, 0]), torch.tensor([3.0, 1.0]))
 
-    memory = buffer(_largest_keys, first_two, capacity=6)
-    memory.after_batch(stream(30, 4), 4, made)
-    batch = memory.sample(stream(2, 4), made)
-    assert batch is not None
-    assert batch.weight is not None
-    assert batch.weight.tolist() == [1.5, 0.5]
-    assert memory.exemplars is not None
-    assert memory.exemplars.weight is None
+    def weighing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        return Selection(torch.arange(min(budget, len(pool))), 1 + pool.data.key[:budget])
+
+    for select, classes, expected in (
+        (_largest_keys, 1, [1.5, 0.5]),
+        (weighing, 1, [1.5, 0.5]),
+        (weighing, 30, [1, 1]),
+    ):
+        memory = buffer(select, first_two, capacity=6)
+        memory.after_batch(stream(30, classes), classes, made)
+        before = memory.exemplars
+        assert before is not None
+        batch = memory.sample(stream(2, classes), made).exemplars
+        assert batch is not None
+        assert batch.weight is not None
+        assert batch.weight.tolist() == expected  # of each class, the mean is 1
+        assert memory.exemplars is not None
+        assert (memory.exemplars.weight is None) == (select is _largest_keys)
 
 
 def test_a_retrieval_of_rows_that_do_not_exist_is_refused() -> None:

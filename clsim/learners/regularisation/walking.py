@@ -29,7 +29,7 @@ class PathStep:
 def walk(setup: Setup, sgd: Sgd, batch: Exemplars, anchor: Weights, pull: Weights) -> PathStep:
     """One step along the gradient of CE + Σ pull·(θ − anchor)²; without any pull there is no penalty."""
     net = setup.net
-    terms = sgd.backward(sgd.prepare(batch, setup.memory.sample(batch, setup.pool)))
+    terms = sgd.backward(sgd.prepare(batch, setup.memory.sample(batch, setup.pool).exemplars))
     before = weights(net)
     gradients: Weights = {}
     for name, parameter in net.named_parameters():

@@ -72,7 +72,7 @@ class Bic(Around[Sgd]):
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step on what is not held out."""
-        old = self.setup.memory.sample(batch, self.setup.pool)
+        old = self.setup.memory.sample(batch, self.setup.pool).exemplars
         return self.inner.step(self._weighed(batch), None if old is None else self._weighed(old))
 
     def finish(self, experience: Experience) -> list[Terms]:

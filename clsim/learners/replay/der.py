@@ -45,7 +45,7 @@ class DerPlusPlus(Around[Sgd]):
     def observe(self, batch: Exemplars) -> Terms:
         """One step on new samples and two batches from memory."""
         memory, pool = self.setup.memory, self.setup.pool
-        by_logits, by_label = memory.sample(batch, pool), memory.sample(batch, pool)
+        by_logits, by_label = memory.sample(batch, pool).exemplars, memory.sample(batch, pool).exemplars
         if by_logits is None or by_label is None:
             return self.inner.step(batch, None)
         return self.inner.step(batch, concatenate([by_logits, dataclasses.replace(by_label, soft=None)]))

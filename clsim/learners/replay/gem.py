@@ -63,7 +63,7 @@ class Projected(Around[Sgd]):
         """What each reference gradient is of."""
         memory = self.setup.memory
         if not self._by_task:
-            drawn = memory.sample(batch, self.setup.pool)
+            drawn = memory.sample(batch, self.setup.pool).exemplars
             return [] if drawn is None else [drawn]
         exemplars = memory.exemplars
         if exemplars is None:

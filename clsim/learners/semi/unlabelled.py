@@ -151,7 +151,7 @@ class SemiSgd(Learner):
         """One step."""
         setup = self.setup
         current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
-        old = setup.memory.sample(current, setup.pool)
+        old = setup.memory.sample(current, setup.pool).exemplars
         known = current if old is None else concatenate([current, old])
         allowed = setup.net.visible[batch.task] & self._labelled.classes.of_new(batch.y)
         with setup.precision():

@@ -151,7 +151,7 @@ def test_a_gem_steps_along_the_projection_by_the_batch_that_it_draws() -> None:
     learner.begin(Experience(2, (2,), new))
     opposed = 0
     for _ in range(10):
-        drawn = twin.memory.sample(new, twin.pool)
+        drawn = twin.memory.sample(new, twin.pool).exemplars
         assert drawn is not None
         reference = gradient_of(setup, drawn.x, drawn.y, drawn.task)
         gradient, before = gradient_of(setup, new.x, new.y, new.task), weights(setup)

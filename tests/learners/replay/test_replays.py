@@ -64,7 +64,7 @@ def test_stored_logits_stay_with_their_samples(buffer: str, update: str) -> None
         memory.after_experience(new, 4, setup.pool)
         assert memory.exemplars is not None
         assert own_logits(memory.exemplars)
-        drawn = memory.sample(new, setup.pool)
+        drawn = memory.sample(new, setup.pool).exemplars
         assert drawn is not None
         assert own_logits(drawn)
     again = setup_of(buffer=buffer, capacity=12, update=update).memory
@@ -169,7 +169,7 @@ def test_der_plus_plus_is_its_equation() -> None:
     learner = DerPlusPlus(setup, alpha=0.3, beta=0.6)
     learner.begin(experience(new, 1))
     terms = learner.observe(new)
-    one, other = twin.memory.sample(new, twin.pool), twin.memory.sample(new, twin.pool)
+    one, other = twin.memory.sample(new, twin.pool).exemplars, twin.memory.sample(new, twin.pool).exemplars
     assert one is not None
     assert other is not None
     assert one.soft is not None

@@ -1,0 +1,100 @@
+"""Runs whose numbers a revision changes are told from those of before; all others keep their fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import clsim
+from clsim.errors import InputError
+from clsim.records.store import Store
+from clsim.spec.resolve import resolve
+from clsim.spec.revisions import revisions
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import LabelsSpec, LearnerSpec, MemorySpec, StreamSpec
+
+
+def of(buffer: str = "random", retrieval: str = "random", **stream: object) -> list[str]:
+    spec = RunSpec(memory=MemorySpec(buffer=buffer, retrieval=retrieval), stream=StreamSpec(**stream))  # type: ignore[arg-type]
+    found = revisions(spec.as_dict())
+    assert spec.as_dict().get("revisions", []) == found
+    assert len(spec.earlier) == len(found) == len({*spec.earlier, spec.fingerprint}) - 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "buffer", ["none", "random", "kcenter", "dm", "prefilter(craig,kcenter)", "condensed(./a.py:b)"]
+)
+def test_what_no_revision_concerns_has_none(buffer: str) -> None:
+    assert of(buffer) == []
+
+
+@pytest.mark.parametrize(
+    "buffer", ["craig", "gradmatch", "whole(topped_up(craig))", "prefilter(kcenter,craig,3)", "./a.py:b"]
+)
+def test_weights_are_masses_now(buffer: str) -> None:
+    assert of(buffer) == ["mass"]
+    assert of(retrieval=buffer) == ["mass"]
+    assert of("none", retrieval=buffer) == []
+
+
+def test_scores_reach_a_selector_that_is_applied_to_each_class() -> None:
+    assert of("per_class(ring)") == of("topped_up(per_class(gss))") == ["notes"]
+    assert of("per_class(./a.py:b)") == ["mass"]
+    assert of("ring") == of("whole(ring)") == []
+
+
+def test_selectors_that_count_classes_count_the_known_ones() -> None:
+    for setting, concerned in (("class", True), ("task", False), ("domain", False)):
+        assert of("base", setting=setting) == of("boundary-margin", setting=setting) == ["classes"] * concerned
+    assert of("probcover", setting="task") == of(retrieval="prob-cover") == ["classes"]
+    assert of("prob-cover", setting="class", experiences=1) == of("base", presentation="joint") == []
+
+
+@pytest.mark.parametrize("buffer", ["glister", "glister-active", "flqmi", "prefilter(com,kcenter)", "whole(logdetcmi)"])
+def test_a_reference_serves_its_own_classes_alone(buffer: str) -> None:
+    assert of(buffer, validation=0.2) == ["reference"]
+    assert of(buffer) == of("random", retrieval=buffer, validation=0.2) == []
+    assert of("grad-match", validation=0.2) == ["mass", "reference"]
+
+
+def test_fingerprints_from_before_are_what_they_were() -> None:
+    """As version 0.1.0 printed them."""
+    assert RunSpec(seed=1).fingerprint == "a9172d8ed843c7b7"
+    assert resolve("split-digits", "er", flags={"memory": {"buffer": "kcenter"}}).fingerprint == "8e4749693b6a24cb"
+    craig = resolve("split-digits", "er", flags={"memory": {"buffer": "craig"}})
+    assert craig.earlier == ["a12203ce01cd095b"]
+    assert craig.fingerprint not in craig.earlier
+
+
+def test_a_record_from_before_stays_and_its_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    spec = resolve(
+        "split-digits", "er", flags={"memory": {"buffer": "craig", "capacity": 20}}, settings=["training.epochs=1"]
+    )
+    record = clsim.run("split-digits", "er", buffer="craig", memory=20, settings=["training.epochs=1"], runs=tmp_path)
+    assert record.folder is not None
+    assert record.folder.name == spec.fingerprint
+    old, store = tmp_path / spec.earlier[0], Store(tmp_path)
+    record.folder.rename(old)  # as if an earlier version had been stopped in it
+    (old / "record.json").unlink()
+    refused = pytest.raises(InputError, match=r"checkpoint\.pt: found a checkpoint from before the revision .*--fresh$")
+    with refused, store.open(spec):
+        pass
+    assert (old / "checkpoint.pt").exists()
+    with store.open(spec, fresh=True):
+        pass
+    with store.open(spec):
+        pass
+    assert not (old / "checkpoint.pt").exists()
+
+
+def test_learners_with_features_of_their_own_choose_by_them() -> None:
+    def learner(name: str, buffer: str = "kcenter", labels: float = 0.0) -> list[str]:
+        spec = RunSpec(learner=LearnerSpec(name), memory=MemorySpec(buffer=buffer), labels=LabelsSpec(fraction=labels))
+        return revisions(spec.as_dict())
+
+    assert learner("hat") == learner("fixmatch") == learner("packnet") == ["features"]
+    assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
+    assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features"]
+    assert learner("mean-imm") == learner("fixmatch", "none", 0.1) == []
