@@ -57,7 +57,10 @@ class Sgd(Learner):
         """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
         self.objective.begin(experience)
         self._classes.begin(experience)
-        self.schedule(self.setup.steps(experience.train))
+        steps = self.setup.steps(experience.train)
+        self.schedule(steps)
+        if self.setup.spec.training.capturable:
+            self.setup.memory.draw_ahead(steps)
 
     def schedule(self, steps: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -84,6 +84,7 @@ class Buffer:
         self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
         self._seen = 0  # training samples that an update has been offered
         self._kept = self._free = torch.empty(0, dtype=torch.int64)
+        self._ahead: Iterator[Tensor] = iter(())
         self.known: frozenset[int] = frozenset()
         self.begun: frozenset[int] = frozenset()
 
@@ -127,7 +128,9 @@ class Buffer:
         size, retrieve = self.spec.batch_size, self._retrieve
         parts = self.factor**2
         candidates = size if retrieve is None else self.spec.candidates or len(self) * parts
-        drawn = torch.randperm(len(self) * parts, generator=self.rng)[:candidates].to(self._kept.device)
+        drawn = next(self._ahead, None)
+        if drawn is None:
+            drawn = self._permuted(candidates).to(self._kept.device)
         rows = drawn // parts
         exemplars = self._store[self._kept[rows]]
         if parts > 1:
@@ -147,6 +150,20 @@ class Buffer:
             raise invalid(name, str(error), len(pool), size) from None
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
+
+    def draw_ahead(self, steps: int) -> None:
+        """Draw at once what :meth:`sample` returns in the next ``steps`` calls, and move the draws to the device.
+
+        They are the same draws, in the same order. A retrieval that chooses cannot be drawn ahead, and an update of the
+        memory forgets draws that are left over.
+        """
+        if self._store is not None and self._retrieve is None and steps:
+            drawn = torch.stack([self._permuted(self.spec.batch_size) for _ in range(steps)])
+            self._ahead = iter(drawn.to(self._kept.device))
+
+    def _permuted(self, most: int) -> Tensor:
+        """Different small images of the memory, at random: int64 (m,), m = min(most, those that there are)."""
+        return torch.randperm(len(self) * self.factor**2, generator=self.rng)[:most]
 
     def revise(self, rows: Tensor, *, soft: Tensor) -> None:
         """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
@@ -210,6 +227,7 @@ class Buffer:
 
     def _fill(self, exemplars: Exemplars) -> None:
         """Hold exactly these."""
+        self._ahead = iter(())
         self._store, self._used = exemplars, len(exemplars)
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
         self._free = self._kept[:0]

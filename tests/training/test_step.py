@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import clsim
 from clsim.errors import InputError
+from clsim.learners.sgd import Sgd
+from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
-from clsim.pool.exemplars import batch_count, batches
-from clsim.spec.tables import OptimizerSpec
+from clsim.pool.exemplars import Exemplars, batch_count, batches
+from clsim.pool.pool import Cost
+from clsim.selectors.random import random
+from clsim.spec.resolve import keeps_memory
+from clsim.spec.tables import MemorySpec, OptimizerSpec
+from clsim.training.contract import Terms
 from tests.helpers import generator, vectors
+from tests.memory.test_buffer import make_pool
 
 SETTINGS = ["training.epochs=1", "training.batch_size=64", "stream.experiences=2"]
 
@@ -91,3 +100,60 @@ def test_a_rate_held_by_the_device_makes_the_same_steps(name: str) -> None:
 def test_what_does_not_go_together_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         clsim.run("split-digits", "er", buffer="random", settings=words, runs=tmp_path)
+
+
+def test_what_is_drawn_ahead_is_what_would_be_drawn() -> None:
+    rows = []
+    for ahead in (0, 3):
+        memory = Buffer(MemorySpec(buffer="random", capacity=20, batch_size=4), random, rng=generator(3), cost=Cost())
+        samples = vectors(torch.randn(40, 3, generator=generator(1)), torch.arange(40) % 4)
+        memory.after_experience(samples, 4, make_pool)
+        memory.draw_ahead(ahead)
+        rows.append(torch.cat([memory.sample(samples[:1], make_pool).rows for _ in range(5)]))
+        memory.after_experience(samples, 4, make_pool)
+        memory.draw_ahead(ahead)
+        memory.after_experience(samples, 4, make_pool)  # forgets them
+    assert torch.equal(*rows)
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations that a device has to finish before the processor knows what comes next."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount")
+
+    def __init__(self, found: set[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in self.WAITING or by_mask:
+            self.found.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("strategy", ["er", "er-ace", "der", "ewc", "lwf", "icarl", "ss-il", "bic"])
+def test_no_step_waits_for_the_device(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, found, taken = Sgd.on_device, set[str](), list[int]()
+
+    def watched(self: Sgd, new: Exemplars, old: Exemplars | None) -> Terms:
+        taken.append(0 if old is None else len(old))
+        with Waits(found):
+            return step(self, new, old)
+
+    monkeypatch.setattr(Sgd, "on_device", watched)
+    words = ["training.epochs=1", "data.per_class=20", "training.last_batch=drop", "training.capturable=true"]
+    buffer = "random" if keeps_memory("split-digits", strategy) else None
+    clsim.run("split-digits", strategy, buffer=buffer, settings=words, runs=tmp_path)
+    assert len(taken) == 20
+    assert not found
+
+
+def test_a_step_that_waits_is_noticed() -> None:
+    found = set[str]()
+    with Waits(found):
+        x = torch.arange(4)
+        float(x[1])
+        x[x > 1]
+    assert found == {"_local_scalar_dense", "index"}
