@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clsim.learners.sgd import Sgd as Sgd
     from clsim.memory.buffer import Buffer as Buffer
     from clsim.pool.contracts import Condenser as Condenser
+    from clsim.objectives.replay import replay as replay
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
@@ -69,6 +70,7 @@ _PLACES = {
     "Terms": "clsim.training.contract",
     "Experience": "clsim.streams.stream",
     "Sgd": "clsim.learners.sgd",
+    "replay": "clsim.objectives.replay",
 }
 __all__ = list(_PLACES)
 

@@ -13,8 +13,7 @@ from clsim.cli.main import app
 LEARNER = '''
 """Experience replay whose weights stay near those that the experience began with."""
 
-from clsim import Learner, Objective, Setup, Sgd
-from clsim.objectives.replay import replay
+from clsim import Learner, Objective, Setup, Sgd, replay
 
 
 class Near(Objective):
@@ -37,8 +36,7 @@ def near(setup: Setup, *, strength: float = 0.01) -> Learner:
 OBJECTIVE = '''
 """Replay whose exemplars count twice."""
 
-from clsim import Batch, Objective, Terms
-from clsim.objectives.replay import replay
+from clsim import Batch, Objective, Terms, replay
 
 
 class Twice(Objective):
