@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from clsim.execution.select import select as select
     from clsim.learners.sgd import Sgd as Sgd
     from clsim.memory.buffer import Buffer as Buffer
-    from clsim.pool.contracts import Condenser as Condenser
     from clsim.objectives.replay import replay as replay
+    from clsim.pool.contracts import Condenser as Condenser
     from clsim.pool.exemplars import Exemplars as Exemplars
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
