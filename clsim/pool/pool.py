@@ -6,7 +6,7 @@ computed until then, and everything only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -131,6 +131,19 @@ class Pool:
             held_out = self.reference[(self.reference.data.y == label).nonzero().flatten()]
             if len(held_out):
                 part._pools["reference"], part._beside["reference"] = held_out, held_out.data
+        return part
+
+    def apart(self, roles: Mapping[str, Tensor]) -> Pool:
+        """The other candidates, with these rows beside them.
+
+        Args:
+            roles: ``labelled``, ``query`` or ``private`` → rows of this pool, int64.
+        """
+        taken = torch.cat([*roles.values()])
+        others = torch.ones(len(self), dtype=torch.bool, device=self.data.device).index_fill_(0, taken, False)
+        part = self[others.nonzero().flatten()]
+        part._beside = self._beside | {name: self.data[rows] for name, rows in roles.items() if len(rows)}
+        part._pools = self._pools | {name: self[rows] for name, rows in roles.items() if len(rows)}
         return part
 
     @property
