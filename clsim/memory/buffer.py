@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -18,6 +19,7 @@ from clsim.selectors.combinators import quotas
 from clsim.spec.tables import MemorySpec
 
 
+@runtime_checkable
 class MakePool(Protocol):
     """Samples → a pool, with what the learner's net says of them; see :meth:`clsim.training.contract.Setup.pool`."""
 
@@ -36,7 +38,7 @@ class Drawn(NamedTuple):
     """
 
     exemplars: Exemplars | None
-    rows: Tensor
+    rows: Int[Tensor, " m"]
 
 
 class Buffer:
@@ -148,7 +150,7 @@ class Buffer:
         self._cost.select_seconds += time.perf_counter() - started
         return replayed
 
-    def revise(self, rows: Tensor, *, soft: Tensor) -> None:
+    def revise(self, rows: Int[Tensor, " m"], *, soft: Float[Tensor, "_ k"]) -> None:
         """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,10 +13,8 @@ from clsim.errors import InputError, raised
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection, Selector
 
-if TYPE_CHECKING:
-    from clsim.pool.pool import Pool
 
-
+@runtime_checkable
 class Condenser(Protocol):
     """Makes ``min(budget, labelled samples)`` exemplars, the classes balanced. All randomness comes from ``rng``."""
 
