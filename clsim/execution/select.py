@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ class Picks:
 
     Attributes:
         index: int64 (m,), rows of the training part (or of the features), best first.
-        weight: float32 (m,), as the selector gave them (only their ratios count); None: it gives none.
+        weight: float32 (m,), how many of the candidates each stands for; None: the selector does not weigh.
         pool: what they were chosen from.
         classes: names of the labels; empty without labels.
         source: the candidates, in words.
@@ -53,6 +53,11 @@ class Picks:
     source: str
     scorer: str
     seconds: float
+
+    @property
+    def places(self) -> np.ndarray:
+        """int64 (m,), where the picks lie in the pool, which is without what is labelled, wanted or avoided."""
+        return np.searchsorted(self.pool.data.index.cpu().numpy(), self.index)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -70,13 +75,13 @@ class Picks:
             return {}
         known = y >= 0
         of = np.bincount(y[known], minlength=len(self.classes)).tolist()
-        picked = np.bincount(y[self.index][known[self.index]], minlength=len(self.classes)).tolist()
+        picked = np.bincount(y[self.places][known[self.places]], minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, zip(picked, of, strict=True), strict=True))
 
     @property
     def unique(self) -> float:
         """Share of the picks that differ from every other one, byte by byte; 1 if there are none."""
-        rows = self.pool.data.x[torch.from_numpy(self.index).to(self.pool.data.device)].cpu().numpy()
+        rows = self.pool.data.x[torch.from_numpy(self.places).to(self.pool.data.device)].cpu().numpy()
         return len({row.tobytes() for row in rows}) / len(rows) if len(rows) else 1.0
 
     def coverage(self, index: np.ndarray | None = None) -> tuple[float, float]:
@@ -86,10 +91,10 @@ class Picks:
         :data:`MEASURED` candidates, that many drawn at random stand for all.
 
         Args:
-            index: rows to measure instead of the picks.
+            index: rows of the pool to measure instead of the picks.
         """
         features = self.pool.features
-        rows = torch.from_numpy(self.index if index is None else index).to(features.device)
+        rows = torch.from_numpy(self.places if index is None else index).to(features.device)
         if not len(rows):
             return float("nan"), float("nan")
         if len(features) > MEASURED:
@@ -119,6 +124,9 @@ def select(
     fraction: float | None = None,
     budget: int | None = None,
     per_class: bool = False,
+    labelled: Sequence[int] = (),
+    query: Sequence[int] = (),
+    private: Sequence[int] = (),
     options: Mapping[str, Any] | None = None,
     model: str = "",
     epochs: int = 10,
@@ -142,6 +150,8 @@ def select(
         fraction: how many to choose, as a share of the candidates; or
         budget: as a number.
         per_class: apply the selector to each class apart, with equal quotas.
+        labelled, query, private: rows that are no candidates: what is labelled already, what the choice should
+            resemble, and what it should avoid, for selectors that read them.
         options: keyword arguments of the selector.
         model: of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour images, ``mlp``
             for grey ones, ``linear`` for vectors (whose features are the vectors themselves, normalised).
@@ -179,6 +189,9 @@ def select(
             scorer = f"features of {net} after {epochs} epochs"
         else:
             pool, classes, scorer = *_of_features(features, labels, seed, place, cost), "features as given"
+        roles = {"labelled": labelled, "query": query, "private": private}
+        if any(len(rows) for rows in roles.values()):
+            pool = pool.apart({role: _rows(role, rows, pool) for role, rows in roles.items()})
         if per_class:
             if not classes:
                 raise InputError("per_class: found without labels, allowed: with a data set, or with labels")
@@ -186,13 +199,21 @@ def select(
         wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
         started = time.perf_counter()
         selection = chosen(pick, pool, wanted, generator(seed, "memory"), f"selector {name!r}")
-        index = selection.index.cpu().numpy()  # waits for the device
+        index = pool.data.index[selection.index].cpu().numpy()  # waits for the device
         seconds = time.perf_counter() - started
     weight = None if selection.weight is None else selection.weight.float().cpu().numpy()
     if dataset and not cost.forward_passes:
         scorer = ""
     found = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
     return Picks(index, weight, pool, classes, found, scorer, seconds)
+
+
+def _rows(role: str, rows: Sequence[int], pool: Pool) -> Tensor:
+    """Rows of the pool, as given."""
+    found = np.asarray(rows)
+    if len(found) and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(pool)):
+        raise InputError(f"{role}: found rows outside 0 to {len(pool) - 1}, or no whole numbers; allowed: rows")
+    return torch.from_numpy(np.unique(found.astype(np.int64))).to(pool.data.device)
 
 
 def _check_size(fraction: float | None, budget: int | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -18,6 +19,7 @@ from clsim.selectors.combinators import quotas
 from clsim.spec.tables import MemorySpec
 
 
+@runtime_checkable
 class MakePool(Protocol):
     """Samples → a pool, with what the learner's net says of them; see :meth:`clsim.training.contract.Setup.pool`."""
 
@@ -36,7 +38,7 @@ class Drawn(NamedTuple):
     """
 
     exemplars: Exemplars | None
-    rows: Tensor
+    rows: Int[Tensor, " m"]
 
 
 class Buffer:
@@ -161,11 +163,11 @@ class Buffer:
             drawn = torch.stack([self._permuted(self.spec.batch_size) for _ in range(steps)])
             self._ahead = iter(drawn.to(self._kept.device))
 
-    def _permuted(self, most: int) -> Tensor:
+    def _permuted(self, most: int) -> Int[Tensor, " m"]:
         """Different small images of the memory, at random: int64 (m,), m = min(most, those that there are)."""
         return torch.randperm(len(self) * self.factor**2, generator=self.rng)[:most]
 
-    def revise(self, rows: Tensor, *, soft: Tensor) -> None:
+    def revise(self, rows: Int[Tensor, " m"], *, soft: Float[Tensor, "_ k"]) -> None:
         """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
 
         Args:

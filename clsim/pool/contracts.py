@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -12,10 +12,8 @@ from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection, Selector
 from clsim.spec.options import bind, options_of
 
-if TYPE_CHECKING:
-    from clsim.pool.pool import Pool
 
-
+@runtime_checkable
 class Condenser(Protocol):
     """Makes ``min(budget, labelled samples)`` exemplars, the classes balanced. All randomness comes from ``rng``."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from clsim.pool.exemplars import Exemplars
 
-if TYPE_CHECKING:
-    pass
 
-
+@runtime_checkable
 class Draft(Protocol):
     """Images in the making; see :class:`clsim.condensers.synthesis.Synthetic`."""
 
@@ -22,6 +20,7 @@ class Draft(Protocol):
         """The images as they would be kept now."""
 
 
+@runtime_checkable
 class DraftWatch(Protocol):
     """Somebody who watches a condenser at work, and keeps its state."""
 

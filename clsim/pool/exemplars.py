@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -30,15 +31,15 @@ class Exemplars:
             sample; None: each stands for itself alone.
     """
 
-    x: Tensor
-    y: Tensor
-    task: Tensor
-    key: Tensor
-    index: Tensor
-    weight: Tensor | None = None
-    soft: Tensor | None = None
-    score: Tensor | None = None
-    mass: Tensor | None = None
+    x: Shaped[Tensor, "n ..."]
+    y: Int[Tensor, " n"]
+    task: Int[Tensor, " n"]
+    key: Float[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    weight: Float[Tensor, " n"] | None = None
+    soft: Float[Tensor, "n k"] | None = None
+    score: Float[Tensor, " n"] | None = None
+    mass: Float[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -50,7 +51,7 @@ class Exemplars:
             return Exemplars(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
         return Exemplars(*(None if column is None else column.index_select(0, rows) for column in columns))  # type: ignore[arg-type]
 
-    def overwrite(self, rows: Tensor, other: Exemplars) -> None:
+    def overwrite(self, rows: Int[Tensor, " m"], other: Exemplars) -> None:
         """Put ``other`` into these rows, in place."""
         self.x[rows] = other.x
         self.y[rows] = other.y
@@ -77,7 +78,13 @@ class Exemplars:
         named = {name: getattr(self, name) for name in COLUMNS}
         return {name: column for name, column in named.items() if column is not None}
 
-    def with_notes(self, rows: Tensor, weight: Tensor | None, score: Tensor | None, mass: Tensor | None) -> Exemplars:
+    def with_notes(
+        self,
+        rows: Int[Tensor, " m"],
+        weight: Shaped[Tensor, " m"] | None,
+        score: Shaped[Tensor, " m"] | None,
+        mass: Float[Tensor, " m"] | None,
+    ) -> Exemplars:
         """The same samples with a selection's notes at ``rows``, (m,) each, and none from before.
 
         The other rows weigh 1, have no score and stand for themselves alone.
@@ -123,12 +130,12 @@ def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     return Exemplars(x, y, task, key, index, joint_weight(parts), joint_soft, score, mass)
 
 
-def joint_weight(parts: Sequence[Exemplars]) -> Tensor | None:
+def joint_weight(parts: Sequence[Exemplars]) -> Float[Tensor, " n"] | None:
     """The weights of all parts, one after the other; None if no part has any."""
     return _joint(parts, "weight", 1.0)
 
 
-def joined(columns: Sequence[Tensor | None], lengths: Sequence[int], missing: float) -> Tensor | None:
+def joined(columns: Sequence[Tensor | None], lengths: Sequence[int], missing: float) -> Shaped[Tensor, " n"] | None:
     """Join columns, one after the other, with ``missing`` where there is none; None if there is none at all."""
     device = next((column.device for column in columns if column is not None), None)
     if device is None:
@@ -154,7 +161,9 @@ def groups(samples: Exemplars) -> list[Tensor]:
     return list(known[member.argsort(stable=True)].split(member.bincount().tolist()))
 
 
-def of_each_class(values: Tensor, y: Tensor, total: Tensor, of: Tensor) -> Tensor:
+def of_each_class(
+    values: Shaped[Tensor, " m"], y: Int[Tensor, " m"], total: Float[Tensor, " n"], of: Int[Tensor, " n"]
+) -> Float[Tensor, " m"]:
     """Scale values so that those of each class sum to its total.
 
     Args:

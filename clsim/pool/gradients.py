@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -25,8 +26,8 @@ class Gradients:
              [-1.0000, -0.5000]]]), tensor([2.5000]), tensor([[2.5000]]))
     """
 
-    q: Tensor
-    h: Tensor
+    q: Float[Tensor, "n classes"]
+    h: Float[Tensor, "n width"]
 
     def __len__(self) -> int:
         return len(self.q)
@@ -35,28 +36,28 @@ class Gradients:
         return Gradients(self.q[rows], self.h[rows])
 
     @property
-    def squares(self) -> Tensor:
+    def squares(self) -> Float[Tensor, " n"]:
         """‖g‖², (n,)."""
         return self.q.square().sum(1) * (self.h.square().sum(1) + 1)
 
-    def inner(self, other: Gradients) -> Tensor:
+    def inner(self, other: Gradients) -> Float[Tensor, "n m"]:
         """⟨g_i, g_j⟩, (n, m): choose n × m with care."""
         return (self.q @ other.q.T) * (self.h @ other.h.T + 1)
 
-    def squared_distances(self, other: Gradients) -> Tensor:
+    def squared_distances(self, other: Gradients) -> Float[Tensor, "n m"]:
         """‖g_i − g_j‖², (n, m), never below 0."""
         return (self.squares[:, None] + other.squares - 2 * self.inner(other)).clamp_min_(0)
 
-    def dense(self) -> Tensor:
+    def dense(self) -> Float[Tensor, "n classes inputs"]:
         """The gradients themselves, (n, C, d + 1), the bias last: for few samples."""
         h = torch.cat([self.h, self.h.new_ones(len(self), 1)], 1)
         return self.q[:, :, None] * h[:, None, :]
 
-    def sum(self, weight: Tensor | None = None) -> Tensor:
+    def sum(self, weight: Float[Tensor, " n"] | None = None) -> Float[Tensor, "classes inputs"]:
         """Σ_i w_i g_i as a matrix (C, d + 1), the bias last."""
         q = self.q if weight is None else self.q * weight[:, None]
         return torch.cat([q.T @ self.h, q.sum(0)[:, None]], 1)
 
-    def along(self, direction: Tensor) -> Tensor:
+    def along(self, direction: Float[Tensor, "classes inputs"]) -> Float[Tensor, " n"]:
         """⟨g_i, direction⟩ for a matrix (C, d + 1), (n,)."""
         return (self.q * torch.addmm(direction[:, -1], self.h, direction[:, :-1].T)).sum(1)

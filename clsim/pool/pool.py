@@ -6,23 +6,22 @@ computed until then, and everything only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.models.nets import Net, evaluating
+from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.gradients import Gradients
 from clsim.pool.scoring import History, ScoringNets, Trains
-
-if TYPE_CHECKING:
-    from clsim.pool.draft import DraftWatch
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,16 @@ class Selection:
         score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
     """
 
-    index: Tensor
-    weight: Tensor | None = None
-    score: Tensor | None = None
+    index: Int[Tensor, " m"]
+    weight: Shaped[Tensor, " m"] | None = None
+    score: Shaped[Tensor, " m"] | None = None
 
 
 Features = Callable[[Tensor, Tensor], Tensor]
 """Raw samples and their tasks → features, float32 (n, width), in eval mode and without augmentation."""
 
 
+@runtime_checkable
 class Selector(Protocol):
     """Chooses ``min(budget, len(pool))`` rows, best first. All randomness comes from ``rng`` (a CPU generator)."""
 
@@ -117,7 +117,7 @@ class Pool:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, rows: Tensor) -> Pool:
+    def __getitem__(self, rows: Int[Tensor, " m"]) -> Pool:
         """A part of the pool; what is computed already is sliced, not computed again."""
         part = self._with(self.data[rows], self.net if self._outputs else None)
         part._nets, part._pools, part._beside, part.label = self._nets, self._pools, self._beside, self.label
@@ -129,7 +129,7 @@ class Pool:
             part._outputs = features[rows], logits[rows]
         return part
 
-    def of(self, label: int, rows: Tensor) -> Pool:
+    def of(self, label: int, rows: Int[Tensor, " m"]) -> Pool:
         """The candidates of one class, which are at ``rows``; beside them the held-out samples of it, or none."""
         part = self[rows]
         part.label, part._pools, part._beside = label, dict(self._pools), dict(self._beside)
@@ -139,6 +139,19 @@ class Pool:
             held_out = self.reference[(self.reference.data.y == label).nonzero().flatten()]
             if len(held_out):
                 part._pools["reference"], part._beside["reference"] = held_out, held_out.data
+        return part
+
+    def apart(self, roles: Mapping[str, Int[Tensor, " _"]]) -> Pool:
+        """The other candidates, with these rows beside them.
+
+        Args:
+            roles: ``labelled``, ``query`` or ``private`` → rows of this pool, int64.
+        """
+        taken = torch.cat([*roles.values()])
+        others = torch.ones(len(self), dtype=torch.bool, device=self.data.device).index_fill_(0, taken, False)
+        part = self[others.nonzero().flatten()]
+        part._beside = self._beside | {name: self.data[rows] for name, rows in roles.items() if len(rows)}
+        part._pools = self._pools | {name: self[rows] for name, rows in roles.items() if len(rows)}
         return part
 
     @property
@@ -160,37 +173,37 @@ class Pool:
         return self._nets.diverged()
 
     @property
-    def mass(self) -> Tensor:
+    def mass(self) -> Float[Tensor, " n"]:
         """float32 (n,), how many samples of the stream each candidate stands for: 1, or what its selector gave it."""
         return torch.ones_like(self.data.key) if self.data.mass is None else self.data.mass
 
     @property
-    def features(self) -> Tensor:
+    def features(self) -> Float[Tensor, "n width"]:
         """float32 (n, width), the penultimate layer in eval mode."""
         return self.data.x if self._nets.none else self._forward()[0]
 
     @property
-    def logits(self) -> Tensor:
+    def logits(self) -> Float[Tensor, "n classes"]:
         """float32 (n, classes); −inf where a sample's task does not have the class."""
         return self._forward()[1]
 
     @property
-    def probabilities(self) -> Tensor:
+    def probabilities(self) -> Float[Tensor, "n classes"]:
         """float32 (n, classes), softmax of the logits."""
         return self.logits.softmax(1)
 
     @property
-    def predictions(self) -> Tensor:
+    def predictions(self) -> Int[Tensor, " n"]:
         """int64 (n,), the likeliest class."""
         return self.logits.argmax(1)
 
     @property
-    def visible(self) -> Tensor:
+    def visible(self) -> Bool[Tensor, "n classes"]:
         """bool (n, classes): the classes that a sample's task has."""
         return self.net.visible[self.data.task]
 
     @property
-    def classes(self) -> Tensor:
+    def classes(self) -> Int[Tensor, " k"]:
         """int64 (k,), the labels known so far in the stream, in order; not those that the head has room for."""
         said = self._said()
         if said is not None:
@@ -201,14 +214,14 @@ class Pool:
         return labels[labels >= 0]
 
     @property
-    def known(self) -> Tensor:
+    def known(self) -> Bool[Tensor, "n classes"]:
         """bool (n, classes): of the classes that a sample's task has, those known so far; all where nobody says."""
         if self._said() is None:
             return self.visible
         return self.visible & torch.isin(torch.arange(self.visible.shape[1], device=self.data.device), self.classes)
 
     @property
-    def losses(self) -> Tensor:
+    def losses(self) -> Float[Tensor, " n"]:
         """float32 (n,), cross-entropy of each sample; NaN where it is unlabelled."""
         labelled = self.data.y >= 0
         losses = F.cross_entropy(self.logits, self.data.y.clamp_min(0), reduction="none")
@@ -224,7 +237,7 @@ class Pool:
         """Last-layer gradients at the prediction, whatever the label: what an acquisition may know."""
         return self._gradients(self.predictions)
 
-    def stochastic(self, passes: int, rng: torch.Generator) -> Tensor:
+    def stochastic(self, passes: int, rng: torch.Generator) -> Float[Tensor, "passes n classes"]:
         """float32 (passes, n, classes): softmax under nets drawn by dropout (:class:`clsim.pool.dropout.Dropped`)."""
         dropped, drawn = Dropped(self.net, rng), []
         for _ in range(passes):
@@ -285,7 +298,7 @@ class Pool:
         """The new batch, when the choice is what to replay with it; else None."""
         return self._other("incoming")
 
-    def inputs(self, rows: Tensor | slice) -> Tensor:
+    def inputs(self, rows: Tensor | slice) -> Float[Tensor, "m ..."]:
         """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
         return self.prepare(self.data.x[rows])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -23,14 +24,15 @@ class History:
         errors: float32 (epochs, n), ‖p − y‖₂; NaN where unlabelled.
     """
 
-    correct: Tensor
-    losses: Tensor
-    errors: Tensor
+    correct: Bool[Tensor, "epochs n"]
+    losses: Float[Tensor, "epochs n"]
+    errors: Float[Tensor, "epochs n"]
 
     def __getitem__(self, rows: Tensor | slice) -> History:
         return History(self.correct[:, rows], self.losses[:, rows], self.errors[:, rows])
 
 
+@runtime_checkable
 class Trains(Protocol):
     """Trains a fresh net on samples; see :class:`clsim.pool.proxy.Trainer`."""
 

@@ -41,7 +41,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def montage(picks: Picks, title: str) -> Figure:
     """Draw the picks of each class, best first from left to right; at the right, how many there are."""
-    index = torch.from_numpy(picks.index).to(picks.pool.data.device)
+    index = torch.from_numpy(picks.places).to(picks.pool.data.device)
     x, y = picks.pool.data.x[index].cpu().numpy(), picks.pool.data.y[index].cpu().numpy()
     return sheet(x, y, picks.classes, title, "best first")
 
@@ -98,7 +98,7 @@ def scatter(picks: Picks, title: str) -> Figure:
     ax.scatter(cloud[:, 0], cloud[:, 1], s=6, color="0.8", linewidths=0, rasterized=True)
     shape: dict[str, Any] = {"x": chosen[:, 0], "y": chosen[:, 1], "ax": ax, "edgecolor": "black", "linewidth": 0.4}
     shape["s"] = 36 if len(chosen) <= 300 else 14
-    y = picks.pool.data.y.cpu().numpy()[picks.index]
+    y = picks.pool.data.y.cpu().numpy()[picks.places]
     if picks.classes and len(picks.classes) <= 10:
         names = [as_text(picks.classes[label]) if label >= 0 else "no label" for label in y]
         order = [as_text(c) for c in picks.classes] + (["no label"] if (y < 0).any() else [])
@@ -127,7 +127,7 @@ def _plane(picks: Picks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     x = picks.pool.data.x
     rows = np.random.default_rng(0).permutation(len(x))[:CLOUD]
-    some, chosen = (x[torch.from_numpy(r).to(x.device)].cpu().numpy() for r in (rows, picks.index))
+    some, chosen = (x[torch.from_numpy(r).to(x.device)].cpu().numpy() for r in (rows, picks.places))
     together = np.concatenate([some, chosen]) if len(some) < len(x) else some
     kept = min(2, *together.shape)
     with np.errstate(invalid="ignore"):  # samples that are all alike have no variance to share out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
@@ -107,7 +108,7 @@ def cluster_margin(
     return Selection(filled(rows[in_turns(cluster)[:budget]], narrow, budget))
 
 
-def in_turns(cluster: Tensor) -> Tensor:
+def in_turns(cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Rows in the order of a round robin over their clusters, small ones first; inside a cluster as they stand.
 
     >>> in_turns(torch.tensor([7, 7, 7, 2, 2, 5]))

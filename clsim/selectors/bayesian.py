@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -46,7 +47,7 @@ def acs_fw(
     return Selection(picks)
 
 
-def frank_wolfe(vectors: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def frank_wolfe(vectors: Float[Tensor, "n nets"], steps: int) -> tuple[Int[Tensor, " m"], Float[Tensor, " n"]]:
     """min ‖Σ_n a_n − Σ_n w_n a_n‖² over w ≥ 0, Σ_n w_n‖a_n‖ ≤ Σ_n ‖a_n‖, from w = 0, in so many steps.
 
     Args:
@@ -157,7 +158,7 @@ class Approximation:
         self._vectors, self._sigma, self._alpha, self._beta = vectors, sigma, alpha, beta
         self._target = vectors.sum(0)
 
-    def value(self, picks: Tensor, weight: Tensor) -> Tensor:
+    def value(self, picks: Int[Tensor, " m"], weight: Float[Tensor, " m"]) -> Float[Tensor, ""]:
         """The objective at w on ``picks``, 0 elsewhere."""
         others = len(self._sigma) - len(picks)
         return (
@@ -166,7 +167,7 @@ class Approximation:
             + self._beta * ((weight - 1).square().sum() + others)
         )
 
-    def weights(self, picks: Tensor) -> Tensor:
+    def weights(self, picks: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The best w ≥ 0 on ``picks``."""
         if not len(picks):
             return self._sigma[:0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clsim.errors import at_least
@@ -124,7 +125,7 @@ def contextual_diversity(pool: Pool, budget: int, *, rng: torch.Generator) -> Se
     return Selection(picks)
 
 
-def boundary_distances(pool: Pool) -> Tensor:
+def boundary_distances(pool: Pool) -> Float[Tensor, "n classes"]:
     """Of each sample's features to where its likeliest class ties with each other one, (n, C), from 0.
 
     ∞ for the class itself, for those that its task does not have, and where no movement leads to a tie.
@@ -141,6 +142,6 @@ def _to_known(pool: Pool) -> Tensor:
     return boundary_distances(pool).masked_fill(~pool.known, torch.inf)
 
 
-def log_softmax(pool: Pool) -> Tensor:
+def log_softmax(pool: Pool) -> Float[Tensor, "n classes"]:
     """log p, (n, C), not below :data:`LOG_TINY`."""
     return pool.logits.log_softmax(1).clamp_min(LOG_TINY)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from clsim.pool.pool import Pool, Selection
@@ -68,8 +69,8 @@ def agglomerative(
 
 
 def k_means_clusters(
-    features: Tensor, k: int, rng: torch.Generator, *, iterations: int = 100, starts: int = 1
-) -> Tensor:
+    features: Float[Tensor, "n width"], k: int, rng: torch.Generator, *, iterations: int = 100, starts: int = 1
+) -> Int[Tensor, " n"]:
     """The k-means cluster of each row, int64 (n,), the best of so many starts; min(k, n), fewer where rows are alike.
 
     On one thread: with more, scikit-learn adds up centres in whatever order threads end, and the same seed would not
@@ -112,14 +113,14 @@ def agglomerative_clusters(
     return torch.from_numpy(labels).to(features.device, torch.int64)
 
 
-def means(features: Tensor, cluster: Tensor) -> Tensor:
+def means(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Float[Tensor, "clusters width"]:
     """The mean of each cluster, (clusters, d); clusters are numbered from 0, and empty ones have a mean of 0."""
     count = cluster.bincount()
     total = features.new_zeros(len(count), features.shape[1]).index_add_(0, cluster, features)
     return total / count.clamp_min(1)[:, None]
 
 
-def representatives(features: Tensor, cluster: Tensor) -> Tensor:
+def representatives(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """All rows: of each cluster the member nearest its mean, the largest cluster first; then the second nearest, …"""
     centre = means(features, cluster)
     distance = features.new_empty(len(features))
@@ -128,7 +129,9 @@ def representatives(features: Tensor, cluster: Tensor) -> Tensor:
     return by_turns(cluster, distance, cluster.bincount())
 
 
-def by_turns(cluster: Tensor, cost: Tensor, priority: Tensor) -> Tensor:
+def by_turns(
+    cluster: Int[Tensor, " n"], cost: Shaped[Tensor, " n"], priority: Shaped[Tensor, " clusters"]
+) -> Int[Tensor, " n"]:
     """All rows: of each cluster the member of least cost, then the second of each, and so on; int64 (n,).
 
     Args:

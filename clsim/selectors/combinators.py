@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -111,7 +112,7 @@ def topped_up(select: Selector) -> Selector:
     return full
 
 
-def quotas(counts: Tensor, budget: int, rng: torch.Generator) -> Tensor:
+def quotas(counts: Int[Tensor, " classes"], budget: int, rng: torch.Generator) -> Int[Tensor, " classes"]:
     """How many of each class: the fairest split of ``budget`` that no class exceeds. int64 (classes,).
 
     >>> quotas(torch.tensor([2, 9, 9]), 10, torch.Generator()).tolist()

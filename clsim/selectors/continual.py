@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,7 +86,7 @@ def rainbow(pool: Pool, budget: int, *, rng: torch.Generator, versions: int = 12
     return Selection(order[(places * n).div(max(size, 1), rounding_mode="floor")])
 
 
-def disagreement(pool: Pool, versions: int, strength: float, rng: torch.Generator) -> Tensor:
+def disagreement(pool: Pool, versions: int, strength: float, rng: torch.Generator) -> Float[Tensor, " n"]:
     """u, float32 (n,): the share of a sample's perturbed versions that are not predicted as most of them are."""
     votes = torch.zeros_like(pool.visible, dtype=torch.float32)
     device = votes.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from clsim.pool.gradients import Gradients
@@ -53,7 +54,7 @@ def craig(
     return Selection(index, weight.float())
 
 
-def shares(counts: Tensor, budget: int) -> Tensor:
+def shares(counts: Int[Tensor, " classes"], budget: int) -> Int[Tensor, " classes"]:
     """The budget in proportion to ``counts``, by the largest remainders; int64 (classes,), its sum min(budget, n).
 
     >>> shares(torch.tensor([10, 25, 65]), 10).tolist(), shares(torch.tensor([1, 2]), 5).tolist()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -65,7 +66,7 @@ def dacs(
     return Selection(torch.cat(picks)[order])
 
 
-def natural_breaks(values: Tensor, groups: int) -> Tensor:
+def natural_breaks(values: Float[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
     """Jenks' natural breaks: the group of each value, int64 (n,), from the smallest values up.
 
     The split into consecutive groups of least Σ (v − mean of its group)², exactly: one-dimensional k-means. With

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,7 +34,7 @@ def scales(metric: Metric) -> bool:
     return metric == "cosine"
 
 
-def measured(features: Tensor, metric: Metric) -> Tensor:
+def measured(features: Float[Tensor, "n width"], metric: Metric) -> Float[Tensor, "n width"]:
     """Features whose Euclidean distances are the metric's, (n, d); the very same tensor where nothing is to do."""
     return F.normalize(features) if scales(metric) else features
 
@@ -48,12 +49,14 @@ def blocks(n: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+def squared_distances(a: Float[Tensor, "n width"], b: Float[Tensor, "m width"]) -> Float[Tensor, "n m"]:
     """‖a_i − b_j‖², (n, m), never below 0: in one product, so with the round-off of ‖a‖² + ‖b‖²; centre them first."""
     return torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1)[:, None]).clamp_min_(0)
 
 
-def nearest(queries: Tensor, candidates: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Float[Tensor, "n width"], candidates: Float[Tensor, "m width"] | None, k: int
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k nearest candidates of each query, exactly, the nearest first: distances and rows, (n, k) each.
 
     Args:
@@ -87,7 +90,9 @@ def nearest(queries: Tensor, candidates: Tensor | None, k: int) -> tuple[Tensor,
     return distance, index
 
 
-def nearest_of(features: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_of(
+    features: Float[Tensor, "n width"], centres: Float[Tensor, "m width"]
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
     """Squared distance to the nearest centre, and which one it is, (n,) each; O(n·m·d) time, a block of memory."""
     mean = centres.mean(0)
     centred = centres - mean

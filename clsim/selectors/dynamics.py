@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -28,7 +29,7 @@ def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     return Selection(highest(forgetting_events(history), budget, ties=history.losses.mean(0)))
 
 
-def forgetting_events(history: History) -> Tensor:
+def forgetting_events(history: History) -> Float[Tensor, " n"]:
     """float32 (n,): how often each sample was forgotten; ∞ if it was never learnt, −1 if it is unlabelled.
 
     >>> right = torch.tensor([[True, False, False, True], [False, True, False, True], [True, True, False, True]])

@@ -8,6 +8,7 @@ a candidate is Σ_i max(min(s_ij, cap_i) − c_i, 0) + modular_j. Three classes 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.selectors.similarity import BLOCK, Cosine, between, neighbours
@@ -59,11 +60,11 @@ class Dense:
     def __len__(self) -> int:
         return self._s.shape[1]
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         return self._gains if rows is None else self._gains[rows]
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Serve the clients from this candidate too."""
         offered = self._offers[row].contiguous()
         if self._cap is not None:
@@ -98,14 +99,14 @@ class Blocks:
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         rows = torch.arange(len(self), device=self.device) if rows is None else rows
         size = max(1, (1 << 23) // max(len(self.service), 1))
         found = [self._similar(part).sub_(self.service).clamp_(min=0).sum(1).double() for part in rows.split(size)]
         return torch.cat(found)
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Serve the clients from this candidate too."""
         self.service = torch.maximum(self.service, self._similar(row.reshape(1))[0])
 
@@ -150,11 +151,11 @@ class Sparse:
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         return self._gains if rows is None else self._gains[rows]
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Serve the clients from this candidate too."""
         offered = between(self._candidates[row.reshape(1)].unit(), self._unit)[0]
         if self._cap is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -38,11 +39,11 @@ class Quadratic:
     def __len__(self) -> int:
         return len(self._gains)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         return self._gains if rows is None else self._gains[rows]
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """One more pair with each other candidate."""
         if self._together:
             self._gains = self._gains.add(self._column(row), alpha=self._together)
@@ -70,7 +71,7 @@ class Concave:
     def __len__(self) -> int:
         return len(self._x)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         rows = torch.arange(len(self), device=self.device) if rows is None else rows
         now = self._psi(self._mass)
@@ -78,7 +79,7 @@ class Concave:
         parts = [(self._psi(self._mass + self._x[part]) - now).sum(1) for part in rows.split(size)]
         return torch.cat(parts) + self._modular[rows]
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Its features join the mass."""
         self._mass = self._mass + self._x[row]
 
@@ -129,12 +130,12 @@ class LogDet:
     def __len__(self) -> int:
         return len(self._residual)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         residual = self._residual if rows is None else self._residual[rows]
         return residual.clamp_min(self._least).log()
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Eliminate it."""
         if self._used == len(self._factor):
             room = self._factor.new_empty(max(64, 2 * self._used), len(self))
@@ -160,11 +161,11 @@ class Difference:
     def __len__(self) -> int:
         return len(self._parts[0])
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         return self._parts[0].gains(rows) - self._parts[1].gains(rows)
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """To both."""
         for part in self._parts:
             part.add(row)
@@ -188,14 +189,14 @@ class DisparityMin:
     def __len__(self) -> int:
         return len(self._near)
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Of these candidates, or of all: float64."""
         near = self._near if rows is None else self._near[rows]
         if self._size < 2:
             return near if self._size else torch.zeros_like(near)
         return torch.minimum(near, self._value) - self._value
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """Its distances count."""
         if self._size:
             self._value = self._near[row] if self._size == 1 else torch.minimum(self._value, self._near[row])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -47,8 +48,13 @@ def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 
 
 
 def matching_pursuit(
-    correlation: Tensor, column: Callable[[Tensor], Tensor], budget: int, ridge: float, *, nonnegative: bool = True
-) -> tuple[Tensor, Tensor]:
+    correlation: Float[Tensor, " n"],
+    column: Callable[[Tensor], Tensor],
+    budget: int,
+    ridge: float,
+    *,
+    nonnegative: bool = True,
+) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
     """Orthogonal matching pursuit of a target t by vectors g_i that only their inner products describe.
 
     min_w ‖Σ_S w_i g_i − t‖² + λ‖w‖² after each pick, by one more row of the Cholesky factor of the picks' K + λI:
@@ -93,7 +99,7 @@ def matching_pursuit(
     return picks, torch.where(weight.abs().sum() > 0, weight, 1).to(correlation.dtype)
 
 
-def nonnegative_solution(matrix: Tensor, target: Tensor) -> Tensor:
+def nonnegative_solution(matrix: Float[Tensor, "rows k"], target: Float[Tensor, " rows"]) -> Float[Tensor, " k"]:
     """argmin_{w ≥ 0} ‖matrix · w − target‖, float64 (k,)."""
     w, _ = nnls(np.asarray(matrix.cpu()), np.asarray(target.cpu()), maxiter=100 * matrix.shape[1])
     return torch.from_numpy(w).to(target.device)

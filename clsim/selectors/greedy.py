@@ -6,9 +6,10 @@ A set function gives the gain of each candidate and takes one in; which candidat
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -17,6 +18,7 @@ Optimiser = Literal["auto", "naive", "lazy", "stochastic", "approximate-lazy"]
 """How to look for the best next candidate; see :func:`maximise`."""
 
 
+@runtime_checkable
 class SetFunction(Protocol):
     """f over subsets of n candidates, at the set A of those added so far, at first none.
 
@@ -33,10 +35,10 @@ class SetFunction(Protocol):
     def __len__(self) -> int:
         """n."""
 
-    def gains(self, rows: Tensor | None = None) -> Tensor:
+    def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """f(A ∪ {j}) − f(A) of these candidates j outside A, or of all n: float64. Not to be written into."""
 
-    def add(self, row: Tensor) -> None:
+    def add(self, row: Int[Tensor, ""]) -> None:
         """A ← A ∪ {row}; an int64 scalar."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
@@ -91,7 +92,7 @@ def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Se
     return Selection(highest(rise, budget, ties=pool.data.key))
 
 
-def virtual_losses(pool: Pool, lr: float) -> Tensor:
+def virtual_losses(pool: Pool, lr: float) -> Float[Tensor, " n"]:
     """Cross-entropy of the pool's samples, float32 (n,), after a virtual step of plain SGD on the new batch."""
     new, net = pool if pool.incoming is None else pool.incoming, pool.net
     weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
@@ -113,7 +114,7 @@ def virtual_losses(pool: Pool, lr: float) -> Tensor:
     return _losses(torch.cat(logits), _labels(pool))
 
 
-def full_gradients(pool: Pool, rows: Tensor) -> Tensor:
+def full_gradients(pool: Pool, rows: Int[Tensor, " m"]) -> Float[Tensor, "m weights"]:
     """The gradient of each sample's cross-entropy with respect to all weights, (rows, weights), in eval mode."""
     net = pool.net
     weights = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}

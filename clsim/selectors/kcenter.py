@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -91,7 +92,9 @@ def k_center_robust(
     return Selection(plain_farthest_first(candidates, min(budget, len(pool)), near, int(outliers * len(pool))))
 
 
-def farthest_first(candidates: Points, budget: int, near: Tensor | None = None, *, small: int = SMALL) -> Tensor:
+def farthest_first(
+    candidates: Points, budget: int, near: Float[Tensor, " n"] | None = None, *, small: int = SMALL
+) -> Int[Tensor, " m"]:
     """Rows in the order of Gonzalez' greedy algorithm, int64 (min(budget, n),).
 
     A squared distance to the nearest centre only ever falls, so one that was computed early is an upper bound ever

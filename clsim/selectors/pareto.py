@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import at_least
@@ -55,7 +56,7 @@ def poal(
     return Selection(rows[best[order]])
 
 
-def confidences(pool: Pool) -> Tensor:
+def confidences(pool: Pool) -> Float[Tensor, " n"]:
     """−min_c (h − μ_c)ᵀ Σ⁻¹ (h − μ_c), (n,): large is in distribution.
 
     Σ is the covariance around the class means, its diagonal raised by a thousandth of their mean, so that it can be
@@ -81,7 +82,7 @@ def confidences(pool: Pool) -> Tensor:
     return -torch.cdist(x, centres).square().amin(1).float()
 
 
-def peeled(aims: Tensor, least: int) -> Tensor:
+def peeled(aims: Float[Tensor, "n 2"], least: int) -> Int[Tensor, " m"]:
     """Pareto fronts of (n, 2), both to be large, the first front first, until they hold so many rows."""
     rows = _by_first(aims)
     fronts, found = [], 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,10 +26,10 @@ class Points:
         squares: ‖z‖², (n,).
     """
 
-    features: Tensor
-    scale: Tensor | None
-    mean: Tensor
-    squares: Tensor
+    features: Float[Tensor, "n width"]
+    scale: Float[Tensor, " n"] | None
+    mean: Float[Tensor, " width"]
+    squares: Float[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -38,12 +39,12 @@ class Points:
         copied = self.features[rows].clone() if isinstance(rows, slice) else self.features[rows]
         return (copied if self.scale is None else copied.mul_(self.scale[rows, None])).sub_(self.mean)
 
-    def along(self, direction: Tensor) -> Tensor:
+    def along(self, direction: Float[Tensor, " width"]) -> Float[Tensor, " n"]:
         """⟨z_i, direction⟩, (n,): one pass through the features."""
         products = self.features @ direction
         return (products if self.scale is None else products.mul_(self.scale)).sub_(self.mean @ direction)
 
-    def nearest_of(self, others: Tensor) -> Tensor:
+    def nearest_of(self, others: Float[Tensor, "m width"]) -> Float[Tensor, " n"]:
         """Squared distance to the nearest of other features (m, d), (n,)."""
         there = (others if self.scale is None else F.normalize(others)) - self.mean
         near = self.squares.new_empty(len(self))
@@ -52,7 +53,7 @@ class Points:
         return near
 
 
-def points(features: Tensor, *, normalise: bool = False) -> Points:
+def points(features: Float[Tensor, "n width"], *, normalise: bool = False) -> Points:
     """Of features, or of features scaled to length 1 (those of length 0 stay there)."""
     scale = None
     if normalise:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -72,7 +73,7 @@ def prob_cover(
     return Selection(torch.cat([index, rest])[:budget])
 
 
-def pure_radius(features: Tensor, cluster: Tensor, purity: float) -> float:
+def pure_radius(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"], purity: float) -> float:
     """The largest radius at which so large a share of the balls about each row is of one cluster; ∞ for one cluster."""
     margin = torch.full((len(features),), torch.inf, device=features.device)
     for rows in blocks(len(features), len(features)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from clsim.pool.pool import Pool, Selection
@@ -65,7 +66,7 @@ def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection
     return Selection(rows[in_turn(pool.data.task[rows])][:budget])
 
 
-def in_turn(y: Tensor) -> Tensor:
+def in_turn(y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
 
     >>> in_turn(torch.tensor([7, 7, 7, 2, 7, 2])).tolist()

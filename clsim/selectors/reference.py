@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,22 +26,22 @@ class Served:
         mass: float32 (n,), how many samples of the stream each stands for.
     """
 
-    features: Tensor
-    logits: Tensor
-    y: Tensor
-    mass: Tensor
+    features: Float[Tensor, "n width"]
+    logits: Float[Tensor, "n classes"]
+    y: Int[Tensor, " n"]
+    mass: Float[Tensor, " n"]
 
     @property
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, ""]:
         """The mass of all of them, above 0."""
         return self.mass.sum().clamp_min(torch.finfo(self.mass.dtype).tiny)
 
-    def errors(self, logits: Tensor) -> Tensor:
+    def errors(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
         """Each sample's mass times the gradient of its cross-entropy at these logits, (n, classes)."""
         return (logits.softmax(1) - F.one_hot(self.y, logits.shape[1])) * self.mass[:, None]
 
 
-def served(pool: Pool, y: Tensor, own: Tensor | None = None) -> Served:
+def served(pool: Pool, y: Int[Tensor, " m"], own: Bool[Tensor, " m"] | None = None) -> Served:
     """Find the held-out samples of each class of the candidates; of a class that has none, its candidates.
 
     All held-out samples weigh the same: together as much as the candidates of the classes that they serve.
@@ -76,7 +77,7 @@ def served_by_prediction(pool: Pool) -> Served:
     )
 
 
-def unserved(pool: Pool, reference: Pool) -> Tensor:
+def unserved(pool: Pool, reference: Pool) -> Int[Tensor, " k"]:
     """Find the candidates that are predicted to be of a known class that a reference does not serve; rows, int64.
 
     None where all candidates are of one class: the reference beside them is then of that class.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def highest(score: Tensor, budget: int, ties: Tensor | None = None) -> Tensor:
+def highest(score: Float[Tensor, " n"], budget: int, ties: Float[Tensor, " n"] | None = None) -> Int[Tensor, " m"]:
     """The rows with the highest score, best first; then by ``ties``, then the earlier row. int64 (min(budget, n),).
 
     NaN is below every number.
@@ -23,12 +24,12 @@ def highest(score: Tensor, budget: int, ties: Tensor | None = None) -> Tensor:
     return order[:budget]
 
 
-def least_confidences(p: Tensor) -> Tensor:
+def least_confidences(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
     """1 − max_c p_c of (…, C)."""
     return 1 - p.amax(-1)
 
 
-def entropies(p: Tensor) -> Tensor:
+def entropies(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
     """−Σ_c p_c log p_c of (…, C), in nats; 0·log 0 = 0.
 
     >>> entropies(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
@@ -37,13 +38,13 @@ def entropies(p: Tensor) -> Tensor:
     return torch.special.entr(p).sum(-1)
 
 
-def margins(p: Tensor) -> Tensor:
+def margins(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
     """p₍₁₎ − p₍₂₎ of (…, C): small is uncertain; 1 where there is a single class."""
     top = F.pad(p, (0, 1)).topk(2, -1).values
     return top[..., 0] - top[..., 1]
 
 
-def vote_shares(p: Tensor) -> Tensor:
+def vote_shares(p: Float[Tensor, "nets n classes"]) -> Float[Tensor, "n classes"]:
     """Of the nets' softmax (T, n, C), the share of nets that vote for each class: (n, C)."""
     return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype).mean(0)
 
@@ -63,7 +64,7 @@ def informations(p: Tensor, weight: Tensor | None = None) -> Tensor:
     return (entropies(mixed) - weight @ entropies(p)).clamp_min(0)
 
 
-def filled(picks: Tensor, score: Tensor, budget: int) -> Tensor:
+def filled(picks: Int[Tensor, " k"], score: Float[Tensor, " n"], budget: int) -> Int[Tensor, " m"]:
     """The picks, and the rows with the highest score after them, up to the budget."""
     if len(picks) == budget:
         return picks
@@ -73,7 +74,7 @@ def filled(picks: Tensor, score: Tensor, budget: int) -> Tensor:
     return torch.cat([picks, rows[highest(score[rows], budget - len(picks))]])
 
 
-def ranks_within(group: Tensor) -> Tensor:
+def ranks_within(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Of each row, how many rows of its group stand before it. int64 (n,).
 
     >>> ranks_within(torch.tensor([5, 2, 5, 5, 2]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.pool.pool import Pool
@@ -58,27 +59,27 @@ class Cosine:
             scaled = [torch.cat([scaled[0], scaled[0].new_ones(len(self), 1)], 1).mul_(0.5**0.5)]
         return tuple(scaled)
 
-    def similarity(self, other: Cosine) -> Tensor:
+    def similarity(self, other: Cosine) -> Float[Tensor, "n m"]:
         """s, (n, m): choose n × m with care."""
         return between(self.unit(), other.unit())
 
-    def column(self, row: Tensor) -> Tensor:
+    def column(self, row: Int[Tensor, ""]) -> Float[Tensor, " n"]:
         """s of one sample with all, (n,); nothing is copied."""
         along = [f @ f[row] * scale * scale[row] for f, scale in zip(self.factors, self.scales, strict=True)]
         return (1 + torch.stack(along).prod(0)) / 2
 
-    def diagonal(self) -> Tensor:
+    def diagonal(self) -> Float[Tensor, " n"]:
         """s of each sample with itself, (n,): 1, but ½ for a zero vector."""
         return (1 + torch.stack(self.scales).gt(0).all(0).to(self.scales[0].dtype)) / 2
 
-    def typical(self) -> Tensor | None:
+    def typical(self) -> Int[Tensor, ""] | None:
         """The sample with the largest Σ_i s_ij, of those that are not zero: a start where a function tells none."""
         if not len(self):
             return None
         diagonal = self.diagonal()
         return self.sums().masked_fill(diagonal < diagonal.max(), -torch.inf).argmax()
 
-    def matrix(self) -> Tensor:
+    def matrix(self) -> Float[Tensor, "n n"]:
         """All of s, (n, n), symmetric to the last bit: each block is computed once and mirrored."""
         n, size, unit = len(self), 512, self.unit()
         whole = unit[0].new_empty(n, n)
@@ -94,7 +95,7 @@ class Cosine:
             whole[stop:, start:stop] = block[:, stop - start :].T
         return whole
 
-    def sums(self) -> Tensor:
+    def sums(self) -> Float[Tensor, " n"]:
         """Σ_i s_ij over all samples i, float64 (n,), in O(n · width) by the sum of directions."""
         unit = self.unit()
         if len(unit) == 1:
@@ -116,7 +117,9 @@ def represented(pool: Pool, by: Representation) -> Cosine:
     return cosine(gradients.q, torch.cat([gradients.h, gradients.h.new_ones(len(pool), 1)], 1))
 
 
-def neighbours(clients: Cosine, candidates: Cosine, count: int) -> tuple[Tensor, Tensor]:
+def neighbours(
+    clients: Cosine, candidates: Cosine, count: int
+) -> tuple[Float[Tensor, "m count"], Int[Tensor, "m count"]]:
     """Of each client the ``count`` most similar candidates, exactly, by blocks of clients.
 
     Returns:

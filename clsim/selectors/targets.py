@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clsim.errors import InputError
@@ -35,17 +36,17 @@ def private_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cos
     return None if found is None else _drawn(represented(found, "gradients"), rng)
 
 
-def most_like(samples: Cosine, others: Cosine | None) -> Tensor:
+def most_like(samples: Cosine, others: Cosine | None) -> Float[Tensor, " n"]:
     """max_o s_io of each sample i, (n,); 0 if there are no others."""
     return _over(samples, others, lambda s: s.amax(1))
 
 
-def summed(samples: Cosine, others: Cosine | None) -> Tensor:
+def summed(samples: Cosine, others: Cosine | None) -> Float[Tensor, " n"]:
     """Σ_o s_io of each sample i, float64 (n,)."""
     return _over(samples, others, lambda s: s.sum(1, dtype=torch.float64)).double()
 
 
-def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]) -> Tensor | None:
+def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]) -> Float[Tensor, "n size"] | None:
     """W with W·Wᵀ = S_VB (S_B + ridge·I)⁻¹ S_BV, float64 (n, |B|), for B all sets together; None if they are empty.
 
     Args:

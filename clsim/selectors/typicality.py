@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clsim.pool.pool import Pool, Selection
@@ -144,7 +145,7 @@ def usl(
     return Selection(rows[:budget])
 
 
-def typicality(features: Tensor, neighbours: int) -> Tensor:
+def typicality(features: Float[Tensor, "n width"], neighbours: int) -> Float[Tensor, " n"]:
     """1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour."""
     distance = nearest(features, None, neighbours)[0]
     if not distance.shape[1]:

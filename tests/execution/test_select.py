@@ -278,3 +278,40 @@ def test_a_million_features_take_less_than_three_times_their_own_memory(tmp_path
     peak, code_of = done.stdout.split()[-2:]
     assert int(code_of) == 0
     assert int(peak) < 3 * 4 * n * d
+
+
+def test_rows_that_are_labelled_already_are_no_candidates() -> None:
+    x, y = blobs()
+    first = select.select("kcenter", features=x, labels=y, budget=5).index
+    then = select.select("kcenter", features=x, labels=y, budget=5, labelled=first)
+    together = select.select("kcenter", features=x, labels=y, budget=10).index
+    assert not {*then.index} & {*first}
+    assert then.index.tolist() == together[5:].tolist()  # k-center goes on from what is labelled
+    assert sum(picked for picked, _ in then.counts.values()) == 5
+    assert then.pool.labelled is not None
+    assert len(then.pool) == 85
+
+
+def test_a_choice_resembles_the_query_and_avoids_the_private_set() -> None:
+    """Of a data set: all that is wanted or avoided is of one class."""
+    whole = select.select("random", dataset="digits", budget=1)
+    y = whole.pool.data.y.numpy()
+    threes, fives = (np.flatnonzero(y == label)[:20] for label in (3, 5))
+    common = {"dataset": "digits", "budget": 30, "epochs": 5}
+    like = select.select("flqmi", query=threes, **common)
+    assert not {*like.index} & {*threes}
+    assert np.mean(y[like.index] == 3) > 0.8
+    apart = select.select("gccg", private=fives, options={"nu": 50.0}, **common)
+    assert np.mean(y[apart.index] == 5) < 0.1
+
+
+@pytest.mark.parametrize("rows", [[0, 90], [-1], [0.5]])
+def test_rows_that_do_not_exist_are_refused(rows: list[float]) -> None:
+    with pytest.raises(InputError, match="labelled: found rows outside 0 to 89, or no whole numbers"):
+        select.select("kcenter", features=blobs()[0], budget=5, labelled=rows)  # type: ignore[arg-type]
+
+
+def test_prob_cover_needs_features_alone() -> None:
+    x, y = blobs()
+    assert len(select.select("prob-cover", features=x, budget=6).index) == 6
+    assert len(select.select("prob-cover", features=x, labels=y, budget=6, labelled=[0, 1]).index) == 6
