@@ -176,7 +176,7 @@ def advice(module: str, names: Sequence[str] = ()) -> str:
     >>> advice("clsim.exemplars", ["Exemplars"])
     'clsim.exemplars has moved: import Exemplars from clsim (its place is clsim.pool.exemplars)'
     >>> advice("clsim.learners", ["Setup"])
-    'clsim.learners has moved: import Setup from clsim.training.contract'
+    'clsim.learners has moved: import Setup from clsim (its place is clsim.training.contract)'
     >>> advice("clsim.store")
     'clsim.store has moved to clsim.records.store'
     """

@@ -28,8 +28,8 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
     "logdetcmi",
 }
 COUNT = {"prob-cover", "base", "boundary-margin"}
-OWN_CHOICES = {"fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet"}
-OWN_READOUT = {"hat", "packnet", "mean-imm", "mode-imm"}
+OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
+OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
 
 
@@ -81,9 +81,11 @@ def _features(spec: Tables) -> bool:
     Those are the choices of a memory, and the readout by nearest neighbours.
     """
     learner, memory = spec.get("learner", {}).get("name"), spec["memory"]
-    reads = any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
-    chooses = memory["buffer"] != "none" and learner in OWN_CHOICES and reads
-    return chooses or (learner in OWN_READOUT and bool(spec.get("labels")))
+    if learner in OWN_READOUT and spec.get("labels"):
+        return True
+    if learner not in OWN_CHOICES or memory["buffer"] == "none":
+        return False
+    return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
 REVISIONS: dict[str, Callable[[Tables], bool]] = {

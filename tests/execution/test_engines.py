@@ -106,13 +106,13 @@ def tables(buffers: list[str]) -> dict[str, Any]:
 def test_a_killed_process_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None:
     marker, buffers = tmp_path / "marker", [deadly(tmp_path / "marker"), "random"]
     expected = whole(buffers, marker)
-    watching = Watching()
+    watching, before = Watching(), set(psutil.Process().children())
     killed = clsim.study(buffer=buffers, **GRID, runs="killed", workers=2, watch=watching)
     assert marker.exists()
     assert "taken up again: its process was stopped by signal 9 (Killed)" in watching.notes
     assert contents(killed) == expected
     assert len(expected) == 3
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.checks.selectors import check_selector
-from clsim.pool.pool import Pool, Selection
+from clsim.pool.pool import Pool
 from clsim.selectors.combinators import per_class, quotas
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
@@ -178,14 +178,3 @@ def test_per_class_applies_the_selector_to_each_class_apart() -> None:
         alone = rows[k_center(pool_of(x[rows]), 3, rng=generator()).index]
         assert picks[y[picks] == label].tolist() == alone.tolist()
     assert y[picks[:4]].sort().values.tolist() == [0, 1, 2, 3]  # any prefix is balanced
-
-
-def test_per_class_hands_on_weights() -> None:
-    def weighted(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-        index = torch.arange(min(budget, len(pool)))
-        return Selection(index, pool.data.x[index, 0])
-
-    pool = pool_of(points(20).abs(), torch.arange(20) % 2)
-    selection = per_class(weighted)(pool, 6, rng=generator())
-    assert selection.weight is not None
-    assert torch.equal(selection.weight, pool.data.x[selection.index, 0])

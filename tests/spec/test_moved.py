@@ -59,7 +59,10 @@ def test_every_name_that_went_elsewhere_names_its_new_place() -> None:
             "from clsim.pool import (\n    Pool,\n)",
             "clsim.pool has moved: import Pool from clsim (its place is clsim.pool.pool)",
         ),
-        ("from clsim.objectives import Batch", "clsim.objectives has moved: import Batch from clsim.training.contract"),
+        (
+            "from clsim.objectives import Batch",
+            "clsim.objectives has moved: import Batch from clsim (its place is clsim.training.contract)",
+        ),
         ("from clsim import store", "clsim.store has moved to clsim.records.store"),
     ],
 )

@@ -256,7 +256,7 @@ def test_ace_under_a_mask_and_after_loading() -> None:
         terms = o(setup.net, batch_of(new, old))
         assert terms["new"].item() == pytest.approx(by_hand(setup.net(new.x, new.task), new.y, [2, 3]), rel=1e-5)
         assert terms["memory"].item() == pytest.approx(by_hand(setup.net(old.x, old.task), old.y, [0, 1]), rel=1e-5)
-    with pytest.raises(InputError, match="er-ace: classes: found 'task', allowed: batch, experience"):
+    with pytest.raises(InputError, match="er-ace: classes: found 'task', allowed: all, seen, experience, batch"):
         AsymmetricCrossEntropy(setup, classes="task")  # type: ignore[arg-type]
 
 
