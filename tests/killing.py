@@ -18,7 +18,7 @@ from tests.helpers import assert_same
 
 # children of a server that has imported all of it (an optimizer imports torch._dynamo), in place of fresh interpreters
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch._dynamo", "clsim.training.loop", "clsim.interop.avalanche", "tests.killing"])
+PROCESSES.set_forkserver_preload(["torch._dynamo", "clsim.training.loop", "clsim.interop.avalanche"])
 
 
 def exit_code_of(target: Callable[..., None], *arguments: Any) -> int | None:

@@ -65,7 +65,8 @@ def test_every_value_of_a_spec_is_in_the_fingerprint() -> None:
         for field in dataclasses.fields(kind):
             value = getattr(getattr(base, name), field.name)
             changed = object.__new__(kind)  # without the limits: any other value will do
-            changed.__dict__.update(vars(getattr(base, name)) | {field.name: [value, "other"]})
+            other = f"{value} other" if isinstance(value, str) else [value, "other"]
+            changed.__dict__.update(vars(getattr(base, name)) | {field.name: other})
             seen.add(dataclasses.replace(base, **{name: changed}).fingerprint)
     seen |= {dataclasses.replace(base, **change).fingerprint for change in ({"seed": 1}, {"scenario": "x"})}
     assert len(seen) == 3 + sum(len(dataclasses.fields(kind)) for kind in run.TABLES.values())
