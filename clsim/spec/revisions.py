@@ -38,9 +38,11 @@ def revisions(spec: Tables) -> list[str]:
     >>> revisions({"memory": memory, "stream": stream}), revisions({"memory": {"buffer": "none"}, "stream": stream})
     (['mass'], [])
     """
-    if spec["memory"]["buffer"] == "none":
+    memory = spec["memory"]
+    if memory["buffer"] == "none":
         return []
-    return [name for name, concerns in REVISIONS.items() if concerns(spec)]
+    named = {"buffer": str(memory["buffer"]), "retrieval": str(memory.get("retrieval", "random"))}
+    return [name for name, concerns in REVISIONS.items() if concerns({**spec, "memory": {**memory, **named}})]
 
 
 def _mass(spec: Tables) -> bool:
