@@ -41,7 +41,10 @@ def revisions(spec: Tables) -> list[str]:
     >>> revisions({"memory": memory, "stream": stream}), revisions({"memory": {"buffer": "none"}, "stream": stream})
     (['mass'], [])
     """
-    keeps = spec["memory"]["buffer"] != "none"
+    memory = spec["memory"]
+    keeps = memory["buffer"] != "none"
+    named = {"buffer": str(memory["buffer"]), "retrieval": str(memory.get("retrieval", "random"))}
+    spec = {**spec, "memory": {**memory, **named}}
     return [name for name, concerns in REVISIONS.items() if (keeps or name == "features") and concerns(spec)]
 
 
