@@ -30,8 +30,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-EXPECTED: dict[str, str] = {}
-"""Name → why its numbers change, in words."""
+MASS = "weights are masses, compared within a class"
+REFERENCE = "held-out samples serve their own classes"
+CLASSES = "classes known so far are counted"
+FEATURES = "memory is filled by the features that the learner predicts by"
+
+EXPECTED: dict[str, str] = {
+    "lwf": REFERENCE,
+    "both": MASS,
+    "gradients": MASS,
+    "balanced": CLASSES,
+    "boundary": CLASSES,
+    "pseudo-label": CLASSES,
+    "fixmatch": FEATURES,
+    "mixmatch": FEATURES,
+    "remixmatch": FEATURES,
+    "comatch": FEATURES,
+}
+"""Name → why its numbers, or its fingerprint alone, have changed since version 0.1.0."""
+
+REVISED = ("craig", "grad-match", "sparse-approximation", "prob-cover", "base", "boundary-margin")
+"""Buffers whose runs have another fingerprint since then, for one of these reasons."""
 
 FEW = "--memory 50"
 TASK = "--set stream.setting=task"
@@ -367,10 +386,12 @@ def compare_fingerprints(old: Side, new: Side) -> bool:
     """Part 2. Returns whether all of the old installation's are the new one's."""
     mine, others = fingerprints(old), fingerprints(new)
     differing = [command for command, value in mine.items() if others.get(command) != value]
+    revised = [command for command in differing if any(f"--buffer {name} " in command for name in REVISED)]
     for command in differing:
-        print(f"  {command}: {mine[command]}, {others.get(command, 'absent')}")
-    print(f"fingerprints: {len(mine) - len(differing)} of {len(mine)} the same")
-    return not differing
+        if command not in revised:
+            print(f"  {command}: {mine[command]}, {others.get(command, 'absent')}")
+    print(f"fingerprints: {len(mine) - len(differing)} of {len(mine)} the same, {len(revised)} changed as expected")
+    return len(differing) == len(revised)
 
 
 def old_records(old: Side, new: Side, names: Sequence[str], jobs: int) -> bool:
@@ -388,7 +409,7 @@ def old_records(old: Side, new: Side, names: Sequence[str], jobs: int) -> bool:
             if new.text(run_words(name, Path(copy))) != old.result(name).read_text(encoding="utf-8"):
                 raise RuntimeError("not the old record")
 
-        finished = [name for name in names if name in RUNS and old.result(name).exists()]
+        finished = [name for name in names if name in RUNS and name not in EXPECTED and old.result(name).exists()]
         failed = in_turn(again, finished, jobs, "again")
     for name, why in failed.items():
         print(f"  {name}: {why}")
