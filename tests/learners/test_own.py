@@ -1,4 +1,4 @@
-"""A user's own learner in 25 lines and objective in 15, as files beside a run."""
+"""A user's own learner in 25 lines, objective in 15 and selector in 10, as files beside a run."""
 
 from __future__ import annotations
 
@@ -62,6 +62,16 @@ def smooth(net, batch: Batch) -> Terms:
 '''
 
 
+SELECTOR = """
+from clsim import Pool, Selection
+
+
+def most_certain(pool: Pool, budget: int, *, rng) -> Selection:
+    certainty = pool.probabilities.amax(1)
+    return Selection(certainty.argsort(descending=True, stable=True)[:budget])
+"""
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder."""
@@ -75,8 +85,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (LEARNER, 25, "./mine.py:near", "learner.name", "learners", ["learner.options.strength=0.1"]),
         (OBJECTIVE, 15, "./mine.py:Twice", "learner.options.objective", "objectives", []),
         (FUNCTION, 15, "./mine.py:smooth", "learner.options.objective", "objectives", []),
+        (SELECTOR, 10, "./mine.py:most_certain", "memory.buffer", "selectors", []),
     ],
-    ids=["a learner", "an objective", "an objective without a state"],
+    ids=["a learner", "an objective", "an objective without a state", "a selector"],
 )
 def test_ones_own_takes_few_lines(
     code: str, lines: int, target: str, key: str, kind: str, options: list[str], here: Path
