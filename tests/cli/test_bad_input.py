@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[
 
 
 def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*CLSIM, *RUN, "--set", "training.epochs=400"]
+    command = [*CLSIM, *RUN, "--set", "training.epochs=150"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
         assert run.stderr is not None
         assert "experience 1/2" in run.stderr.readline()

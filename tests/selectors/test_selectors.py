@@ -58,8 +58,17 @@ RANKED: dict[str, Callable[[Pool], Tensor]] = {
 
 SHORT: dict[str, dict[str, Any]] = {
     "sparse-approximation": {"iterations": 20},
-    "grand": {"nets": 2},
-    "el2n": {"nets": 2},
+    "poal": {"draws": 20},
+    "k-means": {"iterations": 10},
+    "adversarial-bim": {"iterations": 10},
+    "deepfool": {"iterations": 10},
+    "acs-fw": {"projections": 4},
+    "batch-bald": {"passes": 4, "configurations": 40},
+    **{
+        name: {"passes": 4} if name.startswith(("mc-", "bald", "mean-std")) else {"nets": 2}
+        for name in components.COMPONENTS["selectors"]
+        if name.startswith(("mc-", "ensemble-", "bald", "mean-std", "vote-entropy", "grand", "el2n"))
+    },
 }
 """Options with which a selector takes less time, and promises the same."""
 
