@@ -1,1 +1,1 @@
-"""Learners: what trains on an experience. A method is a file."""
+"""Learners: what trains on an experience; each method has a file."""

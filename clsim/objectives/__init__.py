@@ -1,1 +1,1 @@
-"""Objectives: what a learner minimises, as named terms whose sum is the loss. A file a method."""
+"""Objectives: what a learner minimises, as named terms whose sum is the loss; each method has a file."""

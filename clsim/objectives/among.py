@@ -1,4 +1,4 @@
-"""Among which classes a cross-entropy compares: one choice for all methods."""
+"""The choice, shared by all methods, of the classes that a cross-entropy ranges over."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Setup
 
 Among = Literal["all", "seen", "experience", "batch"]
-"""Which classes stand in the softmax of a new sample.
+"""The classes in the softmax of a new sample.
 
-``all`` of the head; those ``seen`` so far; those of the ``experience`` at hand; those of the new samples of the
-``batch``. Where a task has some classes only, these are narrowed to them. An exemplar from memory is compared among
-``all``, else among the classes seen so far: its own class need not be at hand.
+``all``: all classes of the head. ``seen``: the classes seen so far. ``experience``: the classes of the current
+experience. ``batch``: the classes of the new samples of the batch. Where a task has only some classes, these are
+narrowed to them. An exemplar is compared among all classes with ``all``, and otherwise among the classes seen so far,
+since its own class need not be in the current experience.
 """
 
 
 class Classes:
-    """The classes at hand and those seen so far, and which of them a sample is compared among. Final.
+    """The classes of the current experience, those seen so far, and those that a sample is compared among. Final.
 
-    The classes of an experience count as seen from its beginning; with ``batch``, which knows of no experiences, a
-    class counts as seen once a sample of it came.
+    The classes of an experience count as seen from its beginning. With ``batch``, which does not use the experiences,
+    a class counts as seen once a sample of it has been learnt from.
 
     Args:
         setup: the net.
-        among: see :data:`Among`.
-        where: the option that holds it, for the error message.
+        among: The choice of classes; see :data:`Among`.
+        where: The option that holds this choice, for the error message.
 
     Attributes:
-        seen: bool (classes,).
-        experience: bool (classes,), those of the experience at hand.
+        seen: The classes seen so far, bool (classes,).
+        experience: The classes of the current experience, bool (classes,).
 
     Raises:
-        InputError: if there is no such choice.
+        InputError: if ``among`` is not one of the choices.
     """
 
     def __init__(self, setup: Setup, among: Among, where: str = "learner.options.among") -> None:
@@ -55,29 +56,31 @@ class Classes:
             self.seen = self.seen | self.experience
 
     def see(self, y: Tensor) -> None:
-        """Take note of the classes of labelled samples that are learnt, new and replayed ones."""
+        """Count the classes of labelled samples that are learnt from, new or replayed, as seen."""
         self.seen[y] = True
 
     def of_new(self, y: Tensor) -> Tensor:
-        """bool (classes,): the classes that new samples are compared among.
+        """Return the classes that new samples are compared among, bool (classes,).
 
         Args:
-            y: labels of the new samples of the batch.
+            y: The labels of the new samples of the batch.
         """
         if self.among == "batch":
             return torch.zeros_like(self.seen).index_fill_(0, y, True)
         return {"all": torch.ones_like(self.seen), "seen": self.seen, "experience": self.experience}[self.among]
 
     def of_old(self) -> Tensor:
-        """bool (classes,): the classes that exemplars are compared among."""
+        """Return the classes that exemplars are compared among, bool (classes,)."""
         return torch.ones_like(self.seen) if self.among == "all" else self.seen
 
     def rows(self, y: Tensor, new: int) -> Tensor | None:
-        """bool (n, classes): those of each sample of a batch, whose classes are seen from here on; None: all.
+        """Return the classes that each sample of a batch is compared among, bool (n, classes); None stands for all.
+
+        The classes of the batch count as seen from here on.
 
         Args:
-            y: labels of the new samples, then of the replayed ones.
-            new: how many are new.
+            y: The labels of the new samples, then of the replayed ones.
+            new: The number of new samples.
         """
         if self.among == "all":
             return None
@@ -87,16 +90,16 @@ class Classes:
 
 
 def members(classes: Sequence[int], like: Tensor) -> Tensor:
-    """bool (classes,), as ``like`` is: true at these classes."""
+    """Return a mask of the shape of ``like``, bool (classes,), that is true at ``classes``."""
     found = torch.zeros_like(like)
     found[list(classes)] = True
     return found
 
 
 def narrowed(logits: Tensor, among: Tensor | None) -> Tensor:
-    """Logits (n, classes), −inf for the classes that a sample is not compared among.
+    """Return logits (n, classes) with −inf for the classes that a sample is not compared among.
 
     Args:
-        among: bool, (classes,) or (n, classes); None: all.
+        among: The classes that are compared, bool (classes,) or (n, classes); None stands for all.
     """
     return logits if among is None else logits.masked_fill(~among, -torch.inf)

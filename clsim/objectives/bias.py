@@ -1,4 +1,4 @@
-"""BiC's objective: labels and the old net's answers in the proportion of new and old classes; and its correction."""
+"""BiC's objective, in which labels and old logits weigh as new and old classes do, and its bias correction."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 
 @dataclass(frozen=True)
 class Correction:
-    """q = α·o + β for the logits of some classes, q = o for the others.
+    """A bias correction: q = α·o + β for the logits o of some classes, q = o for the others.
 
     Attributes:
-        classes: bool (classes,).
-        numbers: float32 (2,): α and β.
+        classes: The classes that are corrected, bool (classes,).
+        numbers: The values α and β, float32 (2,).
     """
 
     classes: Tensor
     numbers: Tensor
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Corrected logits, (n, classes) as they came."""
+        """Return the corrected logits, of the same shape (n, classes)."""
         return torch.where(self.classes, self.numbers[0] * logits + self.numbers[1], logits)
 
     @staticmethod
     def none(like: Tensor) -> Correction:
-        """Of no class."""
+        """Return a correction that changes no class."""
         return Correction(torch.zeros_like(like), torch.tensor([1.0, 0.0], device=like.device))
 
 
 def fitted(logits: Tensor, y: Tensor, new: Tensor, seen: Tensor, ridge: float) -> Correction:
-    """The correction of the new classes under which held-out labels are likeliest.
+    """Fit the correction of the new classes under which the held-out labels are most likely.
 
     argmin over α, β of mean CE(q, y) + ½ρ((α − 1)² + β²), the softmax over the classes seen. The problem is convex in
     its two numbers, and ρ > 0 gives it one solution even where the labels can be told without error; it is found by
     L-BFGS in double precision.
 
     Args:
-        logits: (n, classes), finite.
-        y: (n,), of classes seen.
-        new: bool (classes,), those corrected.
-        seen: bool (classes,).
-        ridge: ρ.
+        logits: Finite logits (n, classes) of held-out samples.
+        y: Their labels (n,), all of classes seen.
+        new: The classes to correct, bool (classes,).
+        seen: The classes seen, bool (classes,).
+        ridge: The strength ρ of the regularisation.
     """
     logits = logits.double()
     start = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device)
@@ -76,16 +76,16 @@ def fitted(logits: Tensor, y: Tensor, new: Tensor, seen: Tensor, ridge: float) -
 class Proportional(Objective):
     """L = (1 − λ)·CE + λ·KL(softmax(q°/T) ‖ softmax(o/T)), λ = n / (n + m). Final.
 
-    n are the classes seen before, m those of the experience, and the divergence is over the n, on new and replayed
-    samples; q° are the old net's logits as they were corrected, o the net's own, all unmasked. Where an experience
-    holds every class again, n is 0.
+    n is the number of classes seen before, m that of the experience's classes. The divergence ranges over the n
+    classes, on new and replayed samples; q° are the corrected logits of the old net, o the logits of the net itself,
+    all unmasked. In an experience that holds every class again, n is 0.
 
     Args:
         setup: net, memory, transform.
-        temperature: T.
+        temperature: The temperature T.
 
     Attributes:
-        correction: of the old net.
+        correction: The correction of the old net.
     """
 
     def __init__(self, setup: Setup, *, temperature: float) -> None:
@@ -99,17 +99,17 @@ class Proportional(Objective):
 
     @property
     def old(self) -> Tensor:
-        """bool (classes,): those seen before and not in the experience at hand."""
+        """The classes seen before that are not in the current experience, bool (classes,)."""
         return self._old
 
     def begin(self, experience: Experience) -> None:
-        """How old and new classes weigh."""
+        """Compute the weights of old and new classes."""
         self._old = self._teacher.classes & ~members(experience.classes, self._old)
         old = len(self._old.nonzero())
         self._share = old / (old + len(experience.classes))
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
+        """Return ``new``, ``memory`` if there are exemplars, and ``distillation`` from the second experience on."""
         features = net.features(batch.x)
         by_label = cross_entropy(net.logits(features, batch.task), batch)
         if not self._share:
@@ -121,7 +121,7 @@ class Proportional(Objective):
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """The net as it is now becomes the old one, without a correction as yet."""
+        """Copy the net as the old one, not corrected yet."""
         self._teacher.take(experience.classes)
         self.correction = Correction.none(self._old)
 

@@ -30,20 +30,21 @@ class Autoencoder:
     CE(head(μ + σẑ), y) + α · mean (ẑ − z)², both over the samples of a batch, the latter over the features too.
 
     Attributes:
-        code: units of c, fewer than the features.
-        reconstruction: α.
-        epochs: over the task's samples.
-        rate: Adadelta's learning rate.
-        batch_size: samples a step.
+        code: Units of c, fewer than the features; in ``ebll`` 0 stands for 100, or for half of the features where
+            there are not more than 100.
+        reconstruction: α, the weight of the reconstruction beside the task's cross-entropy.
+        epochs: Epochs over the task's samples.
+        rate: Adadelta's learning rate. The survey's hardly moves an autoencoder in few steps, 1 does.
+        batch_size: Samples in a step.
 
     Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017), section 3.2.
     """
 
-    code: int
-    reconstruction: float
-    epochs: int
-    rate: float
-    batch_size: int
+    code: int = 0
+    reconstruction: float = 0.1
+    epochs: int = 50
+    rate: float = 0.01
+    batch_size: int = 200
 
     def fit(self, setup: Setup, samples: Exemplars, seed: int) -> tuple[Tensor, Tensor]:
         """The encoder learnt on samples: weights (code, width) and bias (code,), for features as they are.

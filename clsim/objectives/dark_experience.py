@@ -1,4 +1,4 @@
-"""Dark experience: exemplars keep the logits that the net gave them."""
+"""Dark experience replay: exemplars are stored with the logits that the net computed for them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
 class Dark(Objective):
-    """Cross-entropy on new samples, and the distance to the stored logits on exemplars. Final.
+    """Cross-entropy on new samples, and the distance to stored logits on exemplars. Final.
 
     L = CE(new) + α · mean_i mean_c (f_c(x_i) − z_ic)² + β · CE(exemplars that carry no logits), each a weighted mean
-    over its samples; c runs over the classes that the exemplar's task may use (all, where it is unknown). A
-    squared norm ‖·‖² would be larger by the number of classes; α is for the mean.
+    over its samples; c runs over the classes that the exemplar's task may use (all, where it is unknown).
+    α belongs to this mean; with a squared norm ‖·‖², which is larger by the number of classes, it would be smaller.
 
-    What is stored: with ``memory.update = "batch"`` the logits of the step itself (its last pass; augmented, in train
-    mode, before the weights moved), as in the paper; with ``"experience"`` those of the experience's end, in eval mode
-    and without augmentation. A sample is offered to a memory once, so with several epochs the first sort are logits of
-    the first epoch: ``"experience"`` then stores better ones. Logits that a task does not have are stored as 0 and
+    With ``memory.update = "batch"`` the memory stores the logits of the step itself (of its last pass; augmented, in
+    train mode, before the weights moved), as in the paper. With ``"experience"`` it stores the logits of the net at the
+    end of the experience, in eval mode and without augmentation. A sample is offered to the memory once; with several
+    epochs, ``"batch"`` therefore stores logits of the first epoch. Logits that a task does not have are stored as 0 and
     never read. New and replayed samples pass through the net together, so that batch norm sees both.
 
     Args:
         setup: net, memory, transform.
-        alpha: α ≥ 0.
-        beta: β ≥ 0.
+        alpha: The weight α ≥ 0 of the distance to the stored logits.
+        beta: The weight β ≥ 0 of the labels of exemplars without logits.
 
-    Cost: a row of float32 logits an exemplar.
+    Cost: a row of float32 logits for each exemplar.
     Source: Buzzega et al., Dark Experience for General Continual Learning: a Strong, Simple Baseline (NeurIPS 2020):
     DER; with β, on a second batch from memory, DER++.
     """
@@ -50,11 +50,11 @@ class Dark(Objective):
         self._logits: Tensor | None = None
 
     def begin(self, experience: Experience) -> None:
-        """So that the whole experience is told from a batch of it."""
+        """Note the samples of the experience, so that :meth:`remember` can tell them from a batch."""
         self._whole, self._logits = experience.train, None
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """``new``; with exemplars also ``logits`` and, if β > 0, ``memory``."""
+        """Return the term ``new``; with exemplars also ``logits`` and, if β > 0, ``memory``."""
         n, new = len(batch.y), batch.new
         out = net(batch.x, batch.task)
         finite = out.masked_fill(~net.visible[batch.task], 0.0)
@@ -77,11 +77,11 @@ class Dark(Objective):
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """Hold no experience beyond its end."""
+        """Let go of the samples and logits of the experience."""
         self._whole = self._logits = None
 
     def remember(self, samples: Exemplars) -> Exemplars:
-        """With their logits, if memory is about to choose among them."""
+        """Return the samples with their logits, if the memory is about to choose among them."""
         whole = samples is self._whole
         if whole != (self._setup.spec.memory.update == "experience") or self._setup.spec.memory.buffer == "none":
             return samples
@@ -89,7 +89,7 @@ class Dark(Objective):
         return dataclasses.replace(samples, soft=soft)
 
     def _of_the_net(self, samples: Exemplars) -> Tensor:
-        """Logits in eval mode, without augmentation, 0 where a task has none."""
+        """Return logits in eval mode, without augmentation; 0 for classes that a task does not have."""
         setup, size = self._setup, self._setup.spec.evaluation.batch_size
         parts = []
         with evaluating(setup.net), torch.no_grad(), setup.precision():
@@ -102,5 +102,5 @@ class Dark(Objective):
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted; 0 where nothing weighs anything."""
+    """Return the weighted mean of values; 0 if all weights are 0."""
     return (values * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Distillation: what the old net says of new samples is what the new one should go on saying."""
+"""Distillation: the new net keeps the answers that the old net gives on new samples."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 
 
 class OldLogits:
-    """The net as it was after the last experience, and which of its logits had been learnt by then. Final.
+    """The net after the last experience, and the groups of its logits that had been learnt by then. Final.
 
     The old logits fall into groups, each with a softmax of its own: where tasks are masked, the classes of each task
-    learnt; else all classes learnt, as one group. Logits of classes that were not learnt yet are never read.
+    learnt; otherwise all classes learnt, as one group. Logits of classes that were not learnt yet are never read.
 
-    The copy stays in eval mode: its batch norm uses the statistics of that time, while the net that learns uses those
-    of its batch. So with batch norm the two differ a little even at equal weights.
+    The copy stays in eval mode: its batch norm uses the running statistics of that time, while the net that learns uses
+    those of its batch. With batch norm the two outputs therefore differ a little even at equal weights.
 
     Args:
         setup: the net.
 
-    Cost: 1 M kept; a forward pass more for each new sample.
+    Cost: 1 M kept; one more forward pass for each new sample.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -36,7 +36,7 @@ class OldLogits:
         self.groups: list[Tensor] = []
 
     def learn(self, experience: Experience) -> None:
-        """The net as it is becomes the old one, and the classes of the experience old ones."""
+        """Copy the net as the old one, and count the classes of ``experience`` as old."""
         net = self._setup.net
         self.net = frozen(net)
         classes = torch.tensor(experience.classes, device=self._setup.device)
@@ -48,25 +48,25 @@ class OldLogits:
             self.groups = [torch.cat([*self.groups, classes]).unique()]
 
     def features(self, batch: Batch) -> Tensor:
-        """The old features (new, width) of the batch's new samples, without gradient."""
+        """Return the old net's features (new, width) of the batch's new samples, without gradient."""
         self._setup.cost.forward_passes += batch.new
         with torch.no_grad():
             return self._there.features(batch.x[: batch.new])
 
     def divergence(self, net: Net, features: Tensor, old: Tensor, batch: Batch, temperature: float) -> Tensor:
-        """How far the new net's softened probabilities are from the old ones', a scalar.
+        """Return the divergence of the new net's softened probabilities from the old net's, a scalar.
 
-        Σ_g mean_i KL(softmax(z*_ig / T) ‖ softmax(z_ig / T)) over the groups g and the new samples i. It differs from
-        the cross-entropy of the softened probabilities, which LwF's paper writes, by the old ones' entropy alone: the
-        same gradient, and 0 at the old logits. There is no factor T², as in the paper: for the
-        effect of one, multiply the strength by T².
+        Σ_g mean_i KL(softmax(z*_ig / T) ‖ softmax(z_ig / T)) over the groups g and the new samples i. LwF's
+        paper writes the cross-entropy of the softened probabilities instead. It differs by the entropy of the old
+        probabilities alone: the gradient is the same, and the divergence is 0 at the old logits. As in the paper there
+        is no factor T²; to have it, multiply the strength by T².
 
         Args:
-            net: that learns.
-            features: its features (new, width) of the new samples.
-            old: the old net's, from :meth:`features`.
-            batch: for the samples' weights.
-            temperature: T.
+            net: The net that learns.
+            features: The features (new, width) that this net computes for the new samples.
+            old: The features (new, width) that the old net computes for them, from :meth:`features`.
+            batch: The batch that the samples' weights are taken from.
+            temperature: The temperature T.
         """
         with torch.no_grad():
             target = self._there.head(old).float() / temperature
@@ -96,13 +96,13 @@ class OldLogits:
 
 
 class Taught(Objective):
-    """An objective that asks the net as it was after the last experience. Abstract.
+    """An objective that uses the outputs of the net after the last experience. Abstract.
 
     Args:
         setup: the net.
 
     Attributes:
-        teacher: that net; without one in the first experience.
+        teacher: The net after the last experience; it holds none during the first experience.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -126,8 +126,8 @@ class Distillation(Taught):
 
     Args:
         setup: net, counters.
-        strength: λ.
-        temperature: T of the softmax.
+        strength: The weight λ of the distillation.
+        temperature: The temperature T of the softmax.
     """
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
@@ -136,7 +136,7 @@ class Distillation(Taught):
         self._temperature = temperature
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and from the second experience on the distillation."""
+        """Return the cross-entropy and, from the second experience on, the distillation."""
         features = net.features(batch.x)
         terms = cross_entropy(net.logits(features, batch.task), batch)
         if self.teacher.net is not None:
@@ -147,7 +147,7 @@ class Distillation(Taught):
 
 
 def mean_of_new(values: Tensor, batch: Batch) -> Tensor:
-    """The weighted mean of one value (new,) for each new sample of the batch."""
+    """Return the weighted mean of values (new,), one for each new sample of the batch."""
     if batch.weight is None:
         return values.mean()
     weight = batch.weight[: batch.new]

@@ -1,4 +1,4 @@
-"""Cross-entropy on what is new and what is replayed."""
+"""Cross-entropy on new and replayed samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clsim.training.contract import Batch
 
 
 def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
-    """The weighted mean of the cross-entropy over new ∪ memory, as two terms.
+    """Return the weighted mean of the cross-entropy over new ∪ memory, as two terms.
 
     L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i, each over the classes ``batch.among``. New and replayed samples pass
     through the net together, so that batch norm sees both. Without a memory it is plain cross-entropy.
@@ -22,19 +22,19 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The terms of :func:`replay` from the batch's logits, where an objective needs the features behind them too."""
+    """Return the terms of :func:`replay` from the logits of the batch, for objectives that need the features too."""
     return by_origin(losses(logits, batch), batch)
 
 
 def losses(logits: Tensor, batch: Batch) -> Tensor:
-    """The cross-entropy (n,) of each sample of the batch, over the classes ``batch.among``."""
+    """Return the cross-entropy (n,) of each sample of the batch, over the classes ``batch.among``."""
     return F.cross_entropy(narrowed(logits, batch.among), batch.y, reduction="none")
 
 
 def by_origin(losses: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The weighted mean of losses (n,) of a batch, as what new samples and what exemplars contribute to it."""
+    """Split the weighted mean of the losses (n,) of a batch into the parts of new samples and of exemplars."""
     n = len(batch.y)
-    # a selection may give weight 0: a batch of nothing else teaches nothing, instead of 0 / 0
+    # a selection may give weight 0; the loss of a batch with only such samples is 0 and not 0 / 0
     share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum().clamp_min(1e-12)
     losses = losses * share
     if batch.new == n:

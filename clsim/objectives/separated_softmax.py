@@ -1,4 +1,4 @@
-"""SS-IL's objective: new and old classes never share a softmax, and each earlier task is distilled by itself."""
+"""SS-IL's objective: separate softmaxes for new and old classes, and a distillation for each earlier task."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 class Separated(Objective):
     """L = mean CE over the classes of the sample's own side + λ·T² Σ_s mean KL over the classes of task s. Final.
 
-    The sides are the classes of the experience at hand and those known before it, from the stream or from what the
-    memory began with: a sample's softmax is over the side that its label is on, so that new samples neither push old
-    classes away nor exemplars new ones. The divergence KL(softmax(o°/T) ‖ softmax(o/T)), on new and replayed samples,
-    is taken over the classes that each earlier experience brought, apart; o° are the old net's logits, o the net's own,
-    both unmasked. A mask narrows the softmax of a sample's side.
+    One side is the classes of the current experience; the other is the classes known before it, from the stream or
+    from the memory's first exemplars. The softmax of a sample ranges over the side of its label, so that new samples do
+    not lower the logits of old classes, and exemplars do not lower those of new classes. The divergence
+    KL(softmax(o°/T) ‖ softmax(o/T)), on new and replayed samples, is taken separately over the new classes of each
+    earlier experience; o° are the old net's logits, o those of the net itself, both unmasked. A mask narrows the
+    softmax of a sample's side.
 
     Args:
         setup: net, memory, transform.
-        strength: λ.
-        temperature: T.
+        strength: The weight λ of the distillation.
+        temperature: The temperature T.
     """
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
@@ -39,22 +40,22 @@ class Separated(Objective):
         self._temperature = temperature
         self._teacher = Teacher(setup)
         self._now = torch.zeros_like(self._teacher.classes)
-        self._begun = torch.zeros_like(self._now)  # bool (classes,): what the memory holds before the stream
+        self._begun = torch.zeros_like(self._now)  # bool (classes,): classes in the memory before the stream
         if setup.memory.stored is not None:
             self._begun[setup.memory.stored.y] = True
-        self._tasks = self._now[None][:0]  # bool (experiences so far, classes): what each of them brought
+        self._tasks = self._now[None][:0]  # bool (experiences so far, classes): the new classes of each
 
     @property
     def seen(self) -> Tensor:
-        """bool (classes,): those of the experiences so far, the one at hand included."""
+        """The classes of all experiences so far, the current one included, bool (classes,)."""
         return self._teacher.classes | self._now
 
     def begin(self, experience: Experience) -> None:
-        """Its classes are the new side."""
+        """Take the classes of ``experience`` as the new side."""
         self._now = members(experience.classes, self._now)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """``new``, ``memory`` with exemplars, and ``distillation`` from the second experience on."""
+        """Return ``new``, ``memory`` if there are exemplars, and ``distillation`` from the second experience on."""
         features = net.features(batch.x)
         side = torch.where(self._now[batch.y][:, None], self._now, (self._teacher.classes | self._begun) & ~self._now)
         terms = cross_entropy(narrowed(net.logits(features, batch.task), side), batch)
@@ -66,13 +67,13 @@ class Separated(Objective):
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """The net as it is now becomes the old one, with a task more."""
+        """Copy the net as the old one, and note the new classes of the experience as a task."""
         brought = self._now & ~self._teacher.classes
         self._tasks = torch.cat([self._tasks, brought[None]])
         self._teacher.take(experience.classes)
 
     def state_dict(self) -> dict[str, Any]:
-        """The old net, and which classes came with which experience."""
+        """Return the old net, and the new classes of each experience."""
         return {"teacher": self._teacher.state_dict(), "tasks": self._tasks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

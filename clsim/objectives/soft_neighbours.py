@@ -1,6 +1,4 @@
-"""Soft nearest neighbours: labels for embeddings from a labelled support, and what PAWS and NNCSL make of them.
-
-z are embeddings with rows of norm 1; all functions normalise what they are given.
+"""Losses of PAWS and NNCSL on soft nearest-neighbour labels, which embeddings get from a labelled support.
 
 Source: Kang et al., A soft nearest-neighbor framework for continual semi-supervised learning (ICCV 2023); Assran et
 al., Semi-Supervised Learning of Visual Features by Non-Parametrically Predicting View Assignments with Support Samples
@@ -16,7 +14,7 @@ from torch import Tensor
 
 
 def sharpen(p: Tensor, temperature: float = 0.25) -> Tensor:
-    """ρ(p) = p^(1/T) / Σ p^(1/T), row by row.
+    """Sharpen probabilities row by row: ρ(p) = p^(1/T) / Σ p^(1/T).
 
     >>> print(sharpen(torch.tensor([[0.5, 0.3, 0.2]])))
     tensor([[0.8657, 0.1122, 0.0222]])
@@ -25,18 +23,20 @@ def sharpen(p: Tensor, temperature: float = 0.25) -> Tensor:
 
 
 def cross_entropy(target: Tensor, p: Tensor) -> Tensor:
-    """(n,): H(target, p) = −Σ_k target_k log p_k. No gradient reaches the target."""
+    """Return H(target, p) = −Σ_k target_k log p_k, (n,). No gradient reaches the target."""
     return -(target.detach() * p.clamp_min(_TINY).log()).sum(1)
 
 
 def consistency(large: Sequence[Tensor], small: Sequence[Tensor], temperature: float = 0.25) -> Tensor:
-    """L_SNN, the mean over views and samples of H(stop-gradient of ρ(the other large view), view).
+    """Return L_SNN, the mean over views and samples of H(ρ(p of the other large view), p of the view).
 
-    A small view's target is the mean of both sharpened large views; entries of a target below 1e-4 are 0.
+    A small view's target is the mean of both sharpened large views. Entries of a target below 1e-4 are set to 0, and no
+    gradient reaches a target.
 
     Args:
-        large: the posteriors of the two large views, (n, k) each.
-        small: those of any number of small views.
+        large: The posteriors of the two large views, (n, k) each.
+        small: The posteriors of any number of small views, (n, k) each.
+        temperature: The temperature T of the sharpening ρ.
     """
     first, second = (sharpen(p.detach(), temperature) for p in large)
     targets = [second, first, *[(first + second) / 2] * len(small)]
@@ -47,7 +47,10 @@ def consistency(large: Sequence[Tensor], small: Sequence[Tensor], temperature: f
 
 
 def mean_entropy(posteriors: Sequence[Tensor], temperature: float = 0.25) -> Tensor:
-    """L_MER = Σ_k p̄_k log p̄_k, p̄ the mean of ρ(p) over samples and views: from −ln k (all classes alike) to 0."""
+    """Return L_MER = Σ_k p̄_k log p̄_k, p̄ the mean of ρ(p) over samples and views.
+
+    It ranges from −ln k, where all classes are equally likely, to 0.
+    """
     mean = sharpen(torch.cat(list(posteriors)), temperature).mean(0)
     return (mean * mean.clamp_min(_TINY).log()).sum()
 

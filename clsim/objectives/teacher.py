@@ -1,4 +1,4 @@
-"""The net as it was before the experience at hand, and how far another one's answers are from its own."""
+"""A copy of the net from before the current experience, and the divergence of another net's outputs from its own."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _NEVER = -1e30
 class Teacher:
     """A frozen copy of the net, taken at the end of an experience. Final.
 
-    It is in eval mode: batch norm uses the statistics that the net had then.
+    The copy is in eval mode: batch norm uses the statistics that the net had then.
 
     Args:
         setup: the net.
 
     Attributes:
-        classes: bool (classes,), those that had been seen when the copy was taken.
+        classes: The classes that had been seen when the copy was taken, bool (classes,).
 
-    Cost: 1 M kept, and a forward pass of what it is asked about.
+    Cost: 1 M kept, and a forward pass of each sample that :meth:`logits` gets.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -38,16 +38,16 @@ class Teacher:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a copy to ask."""
+        """Whether a copy has been taken."""
         return self._net is not None
 
     def take(self, classes: Iterable[int]) -> None:
-        """Copy the net, which has now seen these classes too."""
+        """Copy the net, and count ``classes`` as seen."""
         self._net = frozen(self._setup.net)
         self.classes = self.classes.index_fill(0, torch.tensor(list(classes), device=self.classes.device), True)
 
     def logits(self, x: Tensor) -> Tensor:
-        """float32 (n, classes) of all classes, whatever a task may use; without gradient."""
+        """Return logits of all classes, float32 (n, classes), without mask and without gradient."""
         if self._net is None:
             raise RuntimeError("there is no copy to ask yet: look at ready first")
         self._setup.cost.forward_passes += len(x)
@@ -55,7 +55,7 @@ class Teacher:
             return self._net.head(self._net.features(x)).float()
 
     def state_dict(self) -> dict[str, Any]:
-        """The copy's weights and statistics, if there is one, and the classes."""
+        """Return the weights and statistics of the copy, if there is one, and the classes."""
         return {"net": None if self._net is None else self._net.state_dict(), "classes": self.classes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -67,21 +67,22 @@ class Teacher:
 
 
 def frozen(net: Net) -> Net:
-    """A copy in eval mode that nothing trains."""
+    """Return a copy of ``net`` in eval mode, without gradients."""
     copied = copy.deepcopy(net).eval().requires_grad_(False)
     copied.zero_grad()  # deepcopy takes the gradients along
     return copied
 
 
 def divergence(logits: Tensor, target: Tensor, columns: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(target / T) ‖ softmax(logits / T)) of each sample (n,), over some columns; 0 where there are none.
+    """Return KL(softmax(target / T) ‖ softmax(logits / T)) of each sample (n,), over some columns.
 
-    Its gradient shrinks with T²; who wants it on the scale of a cross-entropy multiplies by that.
+    It is 0 for a sample without such columns. Its gradient shrinks with T²; multiplied by T² it has the scale of a
+    cross-entropy's.
 
     Args:
-        logits, target: (n, classes); what stands outside the columns does not matter, but must not be NaN.
-        columns: bool, (classes,) or (n, classes).
-        temperature: T.
+        logits, target: Logits (n, classes). Values outside the columns are not used, but must not be NaN.
+        columns: The classes that the softmax ranges over, bool (classes,) or (n, classes).
+        temperature: The temperature T.
 
     Source: Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network (2015).
     """

@@ -37,6 +37,14 @@ FLAT = {
     "paws": "per_class large small small_views projection linear freeze_norm",
     "csl": "per_class large small small_views projection linear freeze_norm",
     "nncsl": "per_class large small small_views projection linear freeze_norm distillation",
+    "pseudo-label": "weak weight begin end labelled ema freeze_norm",
+    "fixmatch": "weak strong threshold weight labelled ema freeze_norm",
+    "mixmatch": "weak views temperature alpha weight growth labelled ema freeze_norm",
+    "remixmatch": "weak strong views temperature alpha weight unmixed rotation growth labelled ema freeze_norm",
+    "comatch": "weak strong second smoothing threshold temperature edge batches width weight contrast labelled ema "
+    "freeze_norm",
+    "ccic": "weak views temperature alpha weight past margin neighbours labelled freeze_norm",
+    "ebll": "strength code_strength temperature code reconstruction epochs rate batch_size",
 }
 
 
@@ -55,6 +63,8 @@ def test_defaults_that_differ_by_method_are_those_of_the_method() -> None:
     assert (dc["start"], dsa["start"]) == ("noise", "real")
     assert (dm["iterations"], dm["lr"]) == (200, 1.0)
     assert (dsa["iterations"], dsa["lr"], dsa["real"], dsa["steps"]) == (100, 0.1, 256, 0)
+    mix, ccic = (defaults("learners", name) for name in ("mixmatch", "ccic"))
+    assert (mix["views"], mix["weight"], mix["ema"], ccic["views"], ccic["weight"]) == (2, 10.0, 0.999, 3, 0.5)
     assert (idc["lr"], idc["real"], idc["steps"], idc["early_nets"], acc["early_nets"]) == (0.0, 64, 100, 0, 5)
 
 

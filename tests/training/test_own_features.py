@@ -37,7 +37,7 @@ def filled(name: str, options: dict[str, Any]) -> list[dict[str, Tensor]]:
 
     memory = Buffer(setup.spec.memory, spy, rng=setup.randomness.memory, cost=setup.cost)
     setup = dataclasses.replace(setup, memory=memory)
-    learner = registry.component("learners", name)(setup, **options)
+    learner = registry.component("learners", name, options)(setup)
     for position in stream.schedule:
         loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
     return seen
@@ -55,7 +55,7 @@ def test_a_selector_sees_what_predictions_are_made_of(name: str, options: dict[s
 
 def test_a_retrieval_sees_the_net_that_is_trained() -> None:
     setup = setup_of(buffered=True)
-    learner = registry.component("learners", "fixmatch")(setup, ema=0.9)
+    learner = registry.component("learners", "fixmatch", {"ema": 0.9})(setup)
     samples = partly_labelled(False).experience(0).train
     assert setup.pool(samples, incoming=samples).net is setup.net
     assert learner.pool(samples).net is learner.net is not setup.net

@@ -32,7 +32,7 @@ def learnt(name: str, *, buffered: bool = True, **options: Any) -> tuple[Setup, 
     setup, stream = setup_of(buffered=buffered), partly_labelled(False)
     setup.net.visible.fill_(True)
     setup.net.masked = False
-    learner = registry.component("learners", name)(setup, **options)
+    learner = registry.component("learners", name, options)(setup)
     for position in stream.schedule:
         train_on(setup, learner, stream.experience(position))
     return setup, learner, stream

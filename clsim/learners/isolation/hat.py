@@ -159,19 +159,19 @@ class Hat(Learner):
         """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""
         return {
             "sgd": self._sgd.state_dict(),
-            "embeddings": self.embeddings,
-            "used": self.used,
-            "hardest": self._hardest,
+            **self._tensors(),
             "learnt_as": self._learnt_as,
             "done": self._done,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sgd.load_state_dict(state["sgd"])
-        self.embeddings.copy_(state["embeddings"])
-        self.used.copy_(state["used"])
-        self._hardest.copy_(state["hardest"])
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state[name])
         self._learnt_as, self._done = list(state["learnt_as"]), state["done"]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"embeddings": self.embeddings, "used": self.used, "hardest": self._hardest}
 
 
 def hardness(batch: int, batches: int, s_max: float) -> float:

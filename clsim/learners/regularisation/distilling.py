@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from clsim.errors import InputError, at_least
@@ -43,11 +44,7 @@ def ebll(
     strength: float = 1.0,
     code_strength: float = 1.0,
     temperature: float = 2.0,
-    code: int = 0,
-    reconstruction: float = 0.1,
-    epochs: int = 50,
-    rate: float = 0.01,
-    batch_size: int = 200,
+    autoencoder: Autoencoder = Autoencoder(),
 ) -> Learner:
     """Encoder based lifelong learning: LwF, and the features move only where no old task's autoencoder sees it.
 
@@ -61,27 +58,24 @@ def ebll(
         strength: λ; see ``lwf``.
         code_strength: α.
         temperature: T of the distillation.
-        code: units of the code, fewer than the features; 0 = 100, or half of the features where they are not more.
-        reconstruction: weight of the reconstruction in the autoencoder's loss, beside the task's.
-        epochs: of the autoencoder.
-        rate: Adadelta's learning rate for the autoencoder; the survey's hardly moves one in few steps, 1 does.
-        batch_size: samples a step of the autoencoder.
+        autoencoder: see :class:`~clsim.objectives.codes.Autoencoder`.
 
     Cost: 1 M kept (the old net) and an encoder an experience, (features + 1) × code.
 
     Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017); De Lange et al., A continual learning survey
     (TPAMI 2021)
     """
-    at_least(0, "ebll: ", strength=strength, code_strength=code_strength, reconstruction=reconstruction, code=code)
-    at_least(0, "ebll: ", epochs=epochs, rate=rate)
+    at_least(0, "ebll: ", strength=strength, code_strength=code_strength)
+    at_least(0, "ebll: ", reconstruction=autoencoder.reconstruction, code=autoencoder.code)
+    at_least(0, "ebll: ", epochs=autoencoder.epochs, rate=autoencoder.rate)
     _check_temperature("ebll", temperature)
     width = setup.net.head.in_features
-    if code >= width:
-        raise InputError(f"ebll: code: found {code}, allowed: fewer than the net's {width} features, or 0")
-    if batch_size < 1:
-        raise InputError(f"ebll: batch_size: found {batch_size}, allowed: 1 and more")
-    code = code or (100 if width > 100 else max(width // 2, 1))
-    autoencoder = Autoencoder(code, reconstruction, epochs, rate, batch_size)
+    if autoencoder.code >= width:
+        raise InputError(f"ebll: code: found {autoencoder.code}, allowed: fewer than the net's {width} features, or 0")
+    if autoencoder.batch_size < 1:
+        raise InputError(f"ebll: batch_size: found {autoencoder.batch_size}, allowed: 1 and more")
+    code = autoencoder.code or (100 if width > 100 else max(width // 2, 1))
+    autoencoder = dataclasses.replace(autoencoder, code=code)
     objective = Encoded(
         setup, strength=strength, code_strength=code_strength, temperature=temperature, autoencoder=autoencoder
     )

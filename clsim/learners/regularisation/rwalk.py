@@ -56,10 +56,7 @@ class RWalk(Around[Sgd]):
         if not damping > 0:
             raise InputError(f"rwalk: damping: found {damping:g}, allowed: above 0")
         super().__init__(setup, Sgd(setup))
-        self._strength = strength
-        self._fresh = fresh
-        self._every = every
-        self._damping = damping
+        self._strength, self._fresh, self._every, self._damping = strength, fresh, every, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}
         self._from: Weights = {}

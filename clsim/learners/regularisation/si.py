@@ -38,8 +38,7 @@ class Si(Around[Sgd]):
     def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
         at_least(0, "si: ", strength=strength, damping=damping)
         super().__init__(setup, Sgd(setup))
-        self._strength = strength
-        self._damping = damping
+        self._strength, self._damping = strength, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}
         self.path: Weights = {}

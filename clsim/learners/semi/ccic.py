@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,12 +11,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.learners.semi.mixing import Mixing
+from clsim.learners.semi.mixing import Mixing, MixUp
 from clsim.learners.semi.pseudolabels import WEAK
-from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep
+from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep
 from clsim.models.nets import evaluating
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Readout, Setup, Terms
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far samples of different classes, and of past and present, are to be apart.
+
+    Attributes:
+        past: α, the weight of unsupervised mining, L_UM.
+        margin: The margin of both triplet losses, in features as they are.
+    """
+
+    past: float = 0.5
+    margin: float = 1.0
 
 
 class Contrasts(Loss):
@@ -26,14 +40,11 @@ class Contrasts(Loss):
         mixing: the terms of MixMatch.
         weak: augmentations of all samples.
         views: of each unlabelled sample.
-        past: α.
-        margin: of both triplet losses.
+        distant: the weight α and the margin.
     """
 
-    def __init__(
-        self, setup: Setup, mixing: Mixing, *, weak: Sequence[str], views: int, past: float, margin: float
-    ) -> None:
-        self._setup, self._mixing, self._views, self._past, self._margin = setup, mixing, views, past, margin
+    def __init__(self, setup: Setup, mixing: Mixing, *, weak: Sequence[str], views: int, distant: Apart) -> None:
+        self._setup, self._mixing, self._views, self._distant = setup, mixing, views, distant
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
@@ -42,9 +53,11 @@ class Contrasts(Loss):
         x = self._weak(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), self._setup.randomness.augment)
         terms, passed = self._mixing.terms(step, x[:m], x[m:])
         known, unlabelled = self._setup.net.features(x[: m + n]).float().tensor_split([m])
-        terms["supervised mining"] = hardest_triplets(known, step.labelled.y, self._margin)
+        terms["supervised mining"] = hardest_triplets(known, step.labelled.y, self._distant.margin)
         if step.new < m:
-            terms["unsupervised mining"] = self._past * apart(unlabelled, known[step.new :], self._margin)
+            terms["unsupervised mining"] = self._distant.past * apart(
+                unlabelled, known[step.new :], self._distant.margin
+            )
         return terms, passed + m + n
 
 
@@ -90,14 +103,11 @@ class Ccic(Around[SemiSgd]):
     Args:
         setup: net, memory, transform, generators.
         weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        views: K, of each unlabelled sample.
-        temperature: T, to sharpen with.
-        alpha: of MixUp's Beta.
+        mix: see :class:`~clsim.learners.semi.mixing.MixUp`.
         weight: λ.
-        past: α, the weight of L_UM.
-        margin: of both triplet losses, in features as they are.
+        distant: see :class:`Apart`.
         neighbours: k.
-        labelled, freeze_norm: see :class:`SemiSgd`.
+        labelled, freeze_norm: see :class:`SemiOptions`.
 
     Cost: a further pass of labelled samples and one view of the others a step; one of the memory after an experience.
 
@@ -110,22 +120,19 @@ class Ccic(Around[SemiSgd]):
         setup: Setup,
         *,
         weak: Sequence[str] = WEAK,
-        views: int = 3,
-        temperature: float = 0.5,
-        alpha: float = 0.75,
+        mix: MixUp = MixUp(views=3),
         weight: float = 0.5,
-        past: float = 0.5,
-        margin: float = 1.0,
+        distant: Apart = Apart(),
         neighbours: int = 3,
         labelled: int = 0,
         freeze_norm: bool = False,
     ) -> None:
         if neighbours < 1:
             raise InputError(f"learner.options.neighbours: found {neighbours}, allowed: 1 or more")
-        mixing = Mixing(setup, weak=weak, views=views, temperature=temperature, alpha=alpha, weight=weight, growth=0.0)
-        loss = Contrasts(setup, mixing, weak=weak, views=views, past=past, margin=margin)
-        semi = SemiSgd(setup, loss, name="ccic", labelled=labelled, ema=0.0, freeze_norm=freeze_norm)
-        super().__init__(setup, semi)
+        mixing = Mixing(setup, mix, weak=weak, weight=weight, growth=0.0)
+        loss = Contrasts(setup, mixing, weak=weak, views=mix.views, distant=distant)
+        options = SemiOptions(labelled, 0.0, freeze_norm)
+        super().__init__(setup, SemiSgd(setup, loss, name="ccic", options=options))
         self._neighbours = neighbours
         self._learning = False
         self._support: tuple[Tensor, Tensor] | None = None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, marginal
+from clsim.learners.semi.pseudolabels import Augmentations
+from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep, marginal
 from clsim.objectives.guesses import Alignment, confident, one_hot
 from clsim.randomness import derive
 from clsim.streams.stream import Experience
@@ -20,51 +21,64 @@ from clsim.training.contract import Setup, Terms
 SECOND = ("large-crop", "flip", "jitter")
 
 
+@dataclass(frozen=True)
+class Graph:
+    """How guesses and embeddings learn from each other.
+
+    Attributes:
+        smoothing: α, the share of the net's own guess in the smoothed one.
+        temperature: t, by which the similarities of embeddings are divided.
+        edge: T, the least similarity of two guesses that are joined by an edge.
+        batches: The number of steps that the bank holds; it begins empty in each experience.
+        width: The number of values in an embedding; the projection head has one hidden layer as wide as the features.
+    """
+
+    smoothing: float = 0.9
+    temperature: float = 0.2
+    edge: float = 0.8
+    batches: int = 5
+    width: int = 64
+
+
 class CoMatching(Loss):
     """The terms of CoMatch; see :func:`comatch`. Final.
 
     Args:
         setup: net, transform, generators.
-        weak, strong, second: augmentations of the three views.
-        smoothing: α.
-        threshold, temperature, edge: τ, t, T.
-        batches: how many steps the bank holds.
-        width: of the embeddings.
+        graph: how guesses and embeddings learn from each other.
+        augment: augmentations of the weak and the strong view.
+        second: augmentations of the second strong view.
+        threshold: τ.
         weight, contrast: λ_cls, λ_ctr.
     """
 
     def __init__(
         self,
         setup: Setup,
+        graph: Graph,
+        augment: Augmentations,
         *,
-        weak: Sequence[str],
-        strong: Sequence[str],
         second: Sequence[str],
-        smoothing: float,
         threshold: float,
-        temperature: float,
-        edge: float,
-        batches: int,
-        width: int,
         weight: float,
         contrast: float,
     ) -> None:
-        if not 0 <= smoothing <= 1 or temperature <= 0 or batches < 1 or width < 1:
+        if not 0 <= graph.smoothing <= 1 or graph.temperature <= 0 or graph.batches < 1 or graph.width < 1:
             raise InputError(
-                f"learner.options: found smoothing {smoothing:g}, temperature {temperature:g}, batches {batches}, "
-                f"width {width}; allowed: smoothing from 0 to 1, a temperature above 0, the others from 1"
+                f"learner.options: found smoothing {graph.smoothing:g}, temperature {graph.temperature:g}, "
+                f"batches {graph.batches}, width {graph.width}; "
+                "allowed: smoothing from 0 to 1, a temperature above 0, the others from 1"
             )
-        self._setup, self._smoothing, self._threshold = setup, smoothing, threshold
-        self._temperature, self._edge, self._weights = temperature, edge, (weight, contrast)
-        self._weak = setup.transform.view(weak, "learner.options.weak")
-        self._strong = setup.transform.view(strong, "learner.options.strong")
+        self._setup, self._graph = setup, graph
+        self._threshold, self._weights = threshold, (weight, contrast)
+        self._weak, self._strong = augment.views(setup)
         self._second = setup.transform.view(second, "learner.options.second")
-        self._bank: deque[tuple[Tensor, Tensor]] = deque(maxlen=batches)
+        self._bank: deque[tuple[Tensor, Tensor]] = deque(maxlen=graph.batches)
         self._align: Alignment | None = None
         features = setup.net.head.in_features
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(setup.spec.seed, "projection"))
-            layers = [nn.Linear(features, features), nn.ReLU(inplace=True), nn.Linear(features, width)]
+            layers = [nn.Linear(features, features), nn.ReLU(inplace=True), nn.Linear(features, graph.width)]
             self.beside = nn.Sequential(*layers).to(setup.device)
 
     def begin(self, experience: Experience) -> None:
@@ -74,7 +88,13 @@ class CoMatching(Loss):
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled samples and three views pass together."""
-        setup, rng, known, unlabelled = self._setup, self._setup.randomness.augment, step.labelled, step.unlabelled
+        graph, setup, rng, known, unlabelled = (
+            self._graph,
+            self._setup,
+            self._setup.randomness.augment,
+            step.labelled,
+            step.unlabelled,
+        )
         m, n = len(known), len(unlabelled)
         views = [
             self._weak(torch.cat([known.x, unlabelled.x]), rng),
@@ -94,7 +114,7 @@ class CoMatching(Loss):
         terms = step.supervised(by_label, one_hot(known.y, guess.shape[1]))
         terms["unlabelled"] = weight * confident(target, step.among(strong), self._threshold, hard=False)
         terms["graph"] = contrast * graph_loss(
-            target, z[m + n : m + 2 * n], z[m + 2 * n :], self._temperature, self._edge
+            target, z[m + n : m + 2 * n], z[m + 2 * n :], graph.temperature, graph.edge
         )
         return terms, m + 3 * n
 
@@ -102,10 +122,11 @@ class CoMatching(Loss):
         """α·p + (1 − α)·Σ_k a_k p_k, a = softmax(z · z_k / t) over the bank; p itself while it is empty."""
         if not self._bank:
             return guess
+        alpha = self._graph.smoothing
         embeddings, guesses = (torch.cat(parts) for parts in zip(*self._bank, strict=True))
-        near = (z @ embeddings.T / self._temperature).softmax(1) @ guesses
+        near = (z @ embeddings.T / self._graph.temperature).softmax(1) @ guesses
         # where the task is known, neighbours may be of classes that it does not have
-        return F.normalize((self._smoothing * guess + (1 - self._smoothing) * near) * allowed, p=1, dim=1)
+        return F.normalize((alpha * guess + (1 - alpha) * near) * allowed, p=1, dim=1)
 
 
 def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float, edge: float) -> Tensor:
@@ -133,20 +154,13 @@ def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float,
 def comatch(
     setup: Setup,
     *,
-    weak: Sequence[str] = WEAK,
-    strong: Sequence[str] = STRONG,
+    augment: Augmentations = Augmentations(),
     second: Sequence[str] = SECOND,
-    smoothing: float = 0.9,
     threshold: float = 0.95,
-    temperature: float = 0.2,
-    edge: float = 0.8,
-    batches: int = 5,
-    width: int = 64,
+    graph: Graph = Graph(),
     weight: float = 1.0,
     contrast: float = 1.0,
-    labelled: int = 0,
-    ema: float = 0.999,
-    freeze_norm: bool = False,
+    semi: SemiOptions = SemiOptions(),
 ) -> SemiSgd:
     """CoMatch with replay: class probabilities and embeddings learn from each other.
 
@@ -160,29 +174,15 @@ def comatch(
     The authors' code aligns guesses to all classes alike, and smooths from the step on that finds the bank full.
 
     Args:
-        weak, strong, second: augmentations of the views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        smoothing: α.
-        threshold, temperature, edge: τ, t, and T, from which guesses are joined by an edge.
-        batches: how many steps the bank holds; it begins empty in each experience.
-        width: of the embeddings; the projection head has one hidden layer as wide as the features.
+        augment: see :class:`Augmentations`.
+        second: augmentations of the second strong view.
+        threshold: τ.
+        graph: see :class:`Graph`.
         weight, contrast: λ_cls, λ_ctr.
-        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+        semi: see :class:`SemiOptions`.
 
     Source: Li, Xiong & Hoi, CoMatch: Semi-supervised Learning with Contrastive Graph Regularization (ICCV 2021),
     section 3 and algorithm 1.
     """
-    loss = CoMatching(
-        setup,
-        weak=weak,
-        strong=strong,
-        second=second,
-        smoothing=smoothing,
-        threshold=threshold,
-        temperature=temperature,
-        edge=edge,
-        batches=batches,
-        width=width,
-        weight=weight,
-        contrast=contrast,
-    )
-    return SemiSgd(setup, loss, name="comatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm, beside=loss.beside)
+    loss = CoMatching(setup, graph, augment, second=second, threshold=threshold, weight=weight, contrast=contrast)
+    return SemiSgd(setup, loss, name="comatch", options=semi, beside=loss.beside)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.learners.semi.pseudolabels import STRONG, WEAK
-from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, marginal, ramp, still_norm
+from clsim.learners.semi.pseudolabels import WEAK, Augmentations
+from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep, marginal, ramp, still_norm
 from clsim.objectives.among import narrowed
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
@@ -19,39 +20,54 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
 
+@dataclass(frozen=True)
+class MixUp:
+    """How views are guessed from, and samples mixed.
+
+    Attributes:
+        views: K, the views of each unlabelled sample; 8 in the paper of ReMixMatch.
+        temperature: T, with which guesses are sharpened.
+        alpha: α of the distribution Beta(α, α) that the shares of MixUp are drawn from.
+    """
+
+    views: int = 2
+    temperature: float = 0.5
+    alpha: float = 0.75
+
+    def check(self) -> None:
+        """Refuse what cannot be mixed.
+
+        Raises:
+            InputError: naming what is allowed.
+        """
+        if self.views < 1 or self.temperature <= 0 or self.alpha <= 0:
+            raise InputError(
+                f"learner.options: found views {self.views}, temperature {self.temperature:g}, alpha {self.alpha:g}; "
+                "allowed: views from 1, the others above 0"
+            )
+
+
 class Mixing(Loss):
     """The terms of MixMatch; see :func:`mixmatch`. Final.
 
     Args:
         setup: net, transform, generators.
         weak: augmentations of labelled samples and of the views.
-        views: K.
-        temperature: T, to sharpen with.
-        alpha: α of Beta(α, α).
+        mix: views, temperature and α.
         weight: λ_u.
         growth: λ_u grows from 0 over this share of an experience's steps.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        *,
-        weak: Sequence[str],
-        views: int,
-        temperature: float,
-        alpha: float,
-        weight: float,
-        growth: float,
-    ) -> None:
-        check_mixing(views, temperature, alpha)
-        self._setup, self._views, self._temperature, self._alpha = setup, views, temperature, alpha
+    def __init__(self, setup: Setup, mix: MixUp, *, weak: Sequence[str], weight: float, growth: float) -> None:
+        mix.check()
+        self._setup, self._mix = setup, mix
         self._weight, self._growth = weight, growth
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Views are guessed first; then all that was mixed passes together."""
         known, unlabelled, rng = step.labelled, step.unlabelled, self._setup.randomness.augment
-        x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._views]), rng)
+        x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._mix.views]), rng)
         return self.terms(step, x[: len(known)], x[len(known) :])
 
     def terms(self, step: SemiStep, known: Tensor, views: Tensor) -> tuple[Terms, int]:
@@ -61,18 +77,18 @@ class Mixing(Loss):
             known: float32, the labelled ones.
             views: float32, all samples in their first view, then in the next.
         """
-        net, n = self._setup.net, len(step.unlabelled)
+        net, n, repeats = self._setup.net, len(step.unlabelled), self._mix.views
         task = step.unlabelled.task
         with torch.no_grad(), still_norm(net):
-            logits = net(views, task.repeat(self._views))
+            logits = net(views, task.repeat(repeats))
         guess = torch.stack([step.guess(part) for part in logits.split(n)]).mean(0)
-        target = sharpen(guess, self._temperature)
+        target = sharpen(guess, self._mix.temperature)
         x, y, may = mixture(
             self._setup,
             torch.cat([known, views]),
-            torch.cat([one_hot(step.labelled.y, logits.shape[1]), *[target] * self._views]),
-            torch.cat([net.visible[step.labelled.task], *[step.allowed] * self._views]),
-            self._alpha,
+            torch.cat([one_hot(step.labelled.y, logits.shape[1]), *[target] * repeats]),
+            torch.cat([net.visible[step.labelled.task], *[step.allowed] * repeats]),
+            self._mix.alpha,
         )
         found = narrowed(net.head(net.features(x)).float(), may)
         by_label, by_guess = found.tensor_split([len(known)])
@@ -87,31 +103,18 @@ class Anchoring(Loss):
 
     Args:
         setup: net, transform, generators.
-        weak, strong: augmentations of the anchor, and of labelled samples and the other views.
-        views: K, strong ones.
-        temperature, alpha, growth: as in :class:`Mixing`; the growth is also of ``unmixed``.
-        weight, unmixed, rotation: λ_u, λ_Û1, λ_r.
+        mix: K strong views, temperature and α.
+        augment: weak for the anchor, strong for labelled samples and the other views.
+        weights: λ_u, λ_Û1, λ_r.
+        growth: λ_u and λ_Û1 grow from 0 over this share of an experience's steps.
     """
 
     def __init__(
-        self,
-        setup: Setup,
-        *,
-        weak: Sequence[str],
-        strong: Sequence[str],
-        views: int,
-        temperature: float,
-        alpha: float,
-        weight: float,
-        unmixed: float,
-        rotation: float,
-        growth: float,
+        self, setup: Setup, mix: MixUp, augment: Augmentations, *, weights: tuple[float, float, float], growth: float
     ) -> None:
-        check_mixing(views, temperature, alpha)
-        self._setup, self._views, self._temperature, self._alpha = setup, views, temperature, alpha
-        self._weights, self._growth = (weight, unmixed, rotation), growth
-        self._weak = setup.transform.view(weak, "learner.options.weak")
-        self._strong = setup.transform.view(strong, "learner.options.strong")
+        mix.check()
+        self._setup, self._mix, self._weights, self._growth = setup, mix, weights, growth
+        self._weak, self._strong = augment.views(setup)
         self._align: Alignment | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(setup.spec.seed, "rotation"))
@@ -132,19 +135,19 @@ class Anchoring(Loss):
         net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)
         task = step.unlabelled.task
         anchor = self._weak(step.unlabelled.x, rng)
-        strong = self._strong(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), rng)
+        strong = self._strong(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._mix.views]), rng)
         with torch.no_grad(), still_norm(net):
             guess = step.guess(net(anchor, task))
         if self._align is None:
             raise InputError("remixmatch: a step before the first experience began")
-        target = sharpen(self._align(guess), self._temperature)
-        repeats = self._views + 1
+        target = sharpen(self._align(guess), self._mix.temperature)
+        repeats = self._mix.views + 1
         x, y, may = mixture(
             self._setup,
             torch.cat([strong, anchor]),
             torch.cat([one_hot(step.labelled.y, guess.shape[1]), *[target] * repeats]),
             torch.cat([net.visible[step.labelled.task], *[step.allowed] * repeats]),
-            self._alpha,
+            self._mix.alpha,
         )
         first = strong[m : m + n]
         inputs, quarter = [x, first], torch.zeros(0, dtype=torch.int64, device=x.device)
@@ -188,31 +191,14 @@ def turned(x: Tensor, quarter: Tensor) -> Tensor:
     return every[quarter, torch.arange(len(x), device=x.device)]
 
 
-def check_mixing(views: int, temperature: float, alpha: float) -> None:
-    """Refuse what cannot be mixed.
-
-    Raises:
-        InputError: naming what is allowed.
-    """
-    if views < 1 or temperature <= 0 or alpha <= 0:
-        raise InputError(
-            f"learner.options: found views {views}, temperature {temperature:g}, alpha {alpha:g}; "
-            "allowed: views from 1, the others above 0"
-        )
-
-
 def mixmatch(
     setup: Setup,
     *,
     weak: Sequence[str] = WEAK,
-    views: int = 2,
-    temperature: float = 0.5,
-    alpha: float = 0.75,
+    mix: MixUp = MixUp(),
     weight: float = 10.0,
     growth: float = 0.5,
-    labelled: int = 0,
-    ema: float = 0.999,
-    freeze_norm: bool = False,
+    semi: SemiOptions = SemiOptions(),
 ) -> SemiSgd:
     """MixMatch with replay: guesses averaged over views and sharpened; labelled and unlabelled samples mixed.
 
@@ -222,34 +208,27 @@ def mixmatch(
 
     Args:
         weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        views: K.
-        temperature: T.
-        alpha: of MixUp's Beta(α, α).
+        mix: see :class:`MixUp`.
         weight: λ_u; 75 in the paper, under Adam: steps of SGD see the scale of a loss.
         growth: λ_u grows from 0 over this share of each experience.
-        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+        semi: see :class:`SemiOptions`.
 
     Source: Berthelot et al., MixMatch: A Holistic Approach to Semi-Supervised Learning (NeurIPS 2019), algorithm 1.
     """
-    loss = Mixing(setup, weak=weak, views=views, temperature=temperature, alpha=alpha, weight=weight, growth=growth)
-    return SemiSgd(setup, loss, name="mixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm)
+    loss = Mixing(setup, mix, weak=weak, weight=weight, growth=growth)
+    return SemiSgd(setup, loss, name="mixmatch", options=semi)
 
 
 def remixmatch(
     setup: Setup,
     *,
-    weak: Sequence[str] = WEAK,
-    strong: Sequence[str] = STRONG,
-    views: int = 2,
-    temperature: float = 0.5,
-    alpha: float = 0.75,
+    augment: Augmentations = Augmentations(),
+    mix: MixUp = MixUp(),
     weight: float = 1.5,
     unmixed: float = 0.5,
     rotation: float = 0.5,
     growth: float = 0.5,
-    labelled: int = 0,
-    ema: float = 0.999,
-    freeze_norm: bool = False,
+    semi: SemiOptions = SemiOptions(),
 ) -> SemiSgd:
     """ReMixMatch with replay: MixMatch with aligned guesses, strong views anchored to a weak one, and rotations.
 
@@ -264,27 +243,14 @@ def remixmatch(
     CTAugment is left out: the strong view is RandAugment's with cutout, as FixMatch has it.
 
     Args:
-        weak, strong: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        views: K; 8 in the paper.
-        temperature, alpha, growth: as in :func:`mixmatch`; the growth is of λ_u and λ_Û1.
+        augment: see :class:`Augmentations`.
+        mix: see :class:`MixUp`.
         weight, unmixed, rotation: λ_u, λ_Û1, λ_r. Rotation needs square images.
-        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+        growth: λ_u and λ_Û1 grow from 0 over this share of each experience.
+        semi: see :class:`SemiOptions`.
 
     Source: Berthelot et al., ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation
     Anchoring (ICLR 2020), algorithm 1.
     """
-    loss = Anchoring(
-        setup,
-        weak=weak,
-        strong=strong,
-        views=views,
-        temperature=temperature,
-        alpha=alpha,
-        weight=weight,
-        unmixed=unmixed,
-        rotation=rotation,
-        growth=growth,
-    )
-    return SemiSgd(
-        setup, loss, name="remixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm, beside=loss.beside
-    )
+    loss = Anchoring(setup, mix, augment, weights=(weight, unmixed, rotation), growth=growth)
+    return SemiSgd(setup, loss, name="remixmatch", options=semi, beside=loss.beside)

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
+from clsim.data.augmentation import View
 from clsim.errors import InputError
-from clsim.learners.semi.unlabelled import Loss, SemiSgd, SemiStep, ramp
+from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep, ramp
 from clsim.objectives.guesses import confident, one_hot
 from clsim.training.contract import Setup, Terms
 
 WEAK = ("large-crop", "flip")
 STRONG = ("large-crop", "flip", "rand-augment", "cutout")
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """The augmentations of two kinds of views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+
+    Attributes:
+        weak: Augmentations of the view that is guessed from.
+        strong: Augmentations of the view that learns from the guess.
+    """
+
+    weak: Sequence[str] = WEAK
+    strong: Sequence[str] = STRONG
+
+    def views(self, setup: Setup) -> tuple[View, View]:
+        """Return the weak and the strong view of raw samples, as functions of samples and generator."""
+        view = setup.transform.view
+        return view(self.weak, "learner.options.weak"), view(self.strong, "learner.options.strong")
 
 
 class PseudoLabels(Loss):
@@ -50,17 +70,14 @@ class Fixed(Loss):
 
     Args:
         setup: net, transform, generators.
-        weak, strong: augmentations of the two views; labelled samples come in the weak one.
+        augment: augmentations of the two views; labelled samples come in the weak one.
         threshold: τ.
         weight: λ_u.
     """
 
-    def __init__(
-        self, setup: Setup, *, weak: Sequence[str], strong: Sequence[str], threshold: float, weight: float
-    ) -> None:
+    def __init__(self, setup: Setup, augment: Augmentations, *, threshold: float, weight: float) -> None:
         self._setup, self._threshold, self._weight = setup, threshold, weight
-        self._weak = setup.transform.view(weak, "learner.options.weak")
-        self._strong = setup.transform.view(strong, "learner.options.strong")
+        self._weak, self._strong = augment.views(setup)
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Labelled samples and both views pass together."""
@@ -81,9 +98,7 @@ def pseudo_label(
     weight: float = 3.0,
     begin: float = 0.1,
     end: float = 0.6,
-    labelled: int = 0,
-    ema: float = 0.0,
-    freeze_norm: bool = False,
+    semi: SemiOptions = SemiOptions(ema=0.0),
 ) -> SemiSgd:
     """Pseudo-label with replay: the likeliest of its classes is an unlabelled sample's label, more and more.
 
@@ -98,25 +113,22 @@ def pseudo_label(
         weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         weight: α at its end, 3 in the paper: of unlabelled against labelled samples of the experience.
         begin, end: of the growth, as shares of an experience (in the paper after 100 and 600 passes).
-        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+        semi: see :class:`SemiOptions`.
 
     Source: Lee, Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks (ICML
     2013 workshop), eq. 15 and 16.
     """
     loss = PseudoLabels(setup, weak=weak, weight=weight, begin=begin, end=end)
-    return SemiSgd(setup, loss, name="pseudo-label", labelled=labelled, ema=ema, freeze_norm=freeze_norm)
+    return SemiSgd(setup, loss, name="pseudo-label", options=semi)
 
 
 def fixmatch(
     setup: Setup,
     *,
-    weak: Sequence[str] = WEAK,
-    strong: Sequence[str] = STRONG,
+    augment: Augmentations = Augmentations(),
     threshold: float = 0.95,
     weight: float = 1.0,
-    labelled: int = 0,
-    ema: float = 0.999,
-    freeze_norm: bool = False,
+    semi: SemiOptions = SemiOptions(),
 ) -> SemiSgd:
     """FixMatch with replay: a confident guess from a weak view is the label of a strong view.
 
@@ -124,13 +136,13 @@ def fixmatch(
     softmax f(weak u) among the experience's classes (see :class:`SemiSgd`).
 
     Args:
-        weak, strong: augmentations of the two views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        augment: see :class:`Augmentations`.
         threshold: τ. Above 1 it is experience replay on the labelled part.
         weight: λ_u.
-        labelled, ema, freeze_norm: see :class:`SemiSgd`.
+        semi: see :class:`SemiOptions`.
 
     Source: Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (NeurIPS 2020),
     eq. 3 and 4, with RandAugment and cutout.
     """
-    loss = Fixed(setup, weak=weak, strong=strong, threshold=threshold, weight=weight)
-    return SemiSgd(setup, loss, name="fixmatch", labelled=labelled, ema=ema, freeze_norm=freeze_norm)
+    loss = Fixed(setup, augment, threshold=threshold, weight=weight)
+    return SemiSgd(setup, loss, name="fixmatch", options=semi)

@@ -57,6 +57,22 @@ class SemiStep:
         return soft_replay(logits, target, batch)
 
 
+@dataclass(frozen=True)
+class SemiOptions:
+    """Options of :class:`SemiSgd`, which the methods that use it share.
+
+    Attributes:
+        labelled: Labelled samples of the experience in each step; 0 means as many as unlabelled ones, at most all.
+        ema: The largest β of the averaged net; 0 means that the net itself predicts.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them, as in NNCSL's released
+            code: unlabelled samples are of the current classes alone, and their statistics would not fit the others.
+    """
+
+    labelled: int = 0
+    ema: float = 0.999
+    freeze_norm: bool = False
+
+
 class Loss(ABC):
     """What a method minimises. Abstract.
 
@@ -91,10 +107,7 @@ class SemiSgd(Learner):
         setup: net, memory, transform, generators.
         loss: of the method.
         name: of the learner, for messages.
-        labelled: samples of the experience's labelled part a step; 0: as many as unlabelled ones, at most all.
-        ema: the most that β becomes; 0: the net itself predicts.
-        freeze_norm: the statistics of batch norm stay as the first experience left them, as in NNCSL's released code:
-            unlabelled samples are of the current classes alone, and statistics of them would not fit the others.
+        options: see :class:`SemiOptions`.
         beside: a further module that learns along.
 
     Source: Tarvainen & Valpola, Mean teachers are better role models (NeurIPS 2017), for the average.
@@ -106,20 +119,18 @@ class SemiSgd(Learner):
         loss: Loss,
         *,
         name: str,
-        labelled: int,
-        ema: float,
-        freeze_norm: bool,
+        options: SemiOptions,
         beside: nn.Module | None = None,
     ) -> None:
-        if labelled < 0 or not 0 <= ema < 1:
+        if options.labelled < 0 or not 0 <= options.ema < 1:
             raise InputError(f"{name}: allowed: labelled from 0, ema from 0 to below 1")
         super().__init__(setup)
         self.loss, self._name = loss, name
-        self._size, self._ema, self._freeze = labelled, ema, freeze_norm
+        self._options, self._ema = options, options.ema
         self._labelled = Labelled(setup, name, "experience" if setup.spec.labels.unlabelled == "own" else "seen")
         self._beside = nn.Sequential() if beside is None else beside
         self._sgd = Sgd(setup, beside=self._beside)
-        self._average: Net = copy.deepcopy(setup.net).eval() if ema else setup.net
+        self._average: Net = copy.deepcopy(setup.net).eval() if options.ema else setup.net
         self._experiences = self._step = self._steps = 0
 
     @property
@@ -143,14 +154,14 @@ class SemiSgd(Learner):
         self._sgd.schedule(self._steps)
         for module in (self.setup.net, self._beside):
             module.train()
-            if self._freeze and self._experiences:
+            if self._options.freeze_norm and self._experiences:
                 freeze_norm(module)
         self.loss.begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """One step."""
         setup = self.setup
-        current = self._labelled.batch(min(self._size or len(batch), self._labelled.now), past=False)
+        current = self._labelled.batch(min(self._options.labelled or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool).exemplars
         known = current if old is None else concatenate([current, old])
         allowed = setup.net.visible[batch.task] & self._labelled.classes.of_new(batch.y)

@@ -26,6 +26,7 @@ from clsim.objectives.attention import attention
 from clsim.objectives.codes import Autoencoder, Encoded
 from clsim.objectives.distillation import OldLogits
 from clsim.pool.exemplars import Exemplars
+from clsim.spec.options import bind
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Setup
 from tests.helpers import assert_same, generator
@@ -292,7 +293,7 @@ def encoded(learner: Any) -> Encoded:
 
 def test_the_code_term_is_its_formula() -> None:
     setup = setup_of()
-    learner = ebll(setup, code_strength=2.0, code=4)
+    learner = ebll(setup, code_strength=2.0, autoencoder=Autoencoder(code=4))
     learn(learner, 0, 1)
     old = setup.fresh(1)
     old.load_state_dict(state(setup))
@@ -460,7 +461,7 @@ def test_lwm_finds_the_last_maps_of_shipped_nets(model: Any) -> None:
 )
 def test_impossible_options_are_refused(make: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make(setup_of(), **options)
+        bind(make, options)(setup_of())
 
 
 @pytest.mark.parametrize("strategy", ["lwf", "ebll", "lfl"])

@@ -24,9 +24,9 @@ from clsim.checks.setups import setup_of
 from clsim.errors import InputError
 from clsim.learners.semi import mixing as mixes
 from clsim.learners.semi.ccic import Ccic, apart, hardest_triplets
-from clsim.learners.semi.comatch import CoMatching, graph_loss
-from clsim.learners.semi.mixing import Anchoring, Mixing, mixture, turned
-from clsim.learners.semi.pseudolabels import Fixed, PseudoLabels
+from clsim.learners.semi.comatch import CoMatching, Graph, graph_loss
+from clsim.learners.semi.mixing import Anchoring, Mixing, MixUp, mixture, turned
+from clsim.learners.semi.pseudolabels import Augmentations, Fixed, PseudoLabels
 from clsim.learners.semi.unlabelled import SemiSgd, SemiStep, marginal, ramp, still_norm
 from clsim.learners.sgd import Sgd
 from clsim.models import nets
@@ -47,7 +47,7 @@ def without_norm(shape: nets.Shape) -> nn.Module:
 
 def made(name: str, model: Model = without_norm, **options: Any) -> tuple[Setup, Any]:
     setup = setup_of(model, buffered=True)
-    return setup, registry.component("learners", name)(setup, **options)
+    return setup, registry.component("learners", name, options)(setup)
 
 
 def second_experience(setup: Setup, learner: Any) -> Experience:
@@ -163,7 +163,7 @@ def test_fixmatch_is_what_its_equation_says() -> None:
     step = step_of(setup)
     q = logits_of(setup, step.unlabelled.x, NEW).softmax(1)
     threshold = float(q.max(1).values.median().detach()) + 1e-4
-    loss = Fixed(setup, weak=[], strong=["solarize", "cutout"], threshold=threshold, weight=2.0)
+    loss = Fixed(setup, Augmentations([], ["solarize", "cutout"]), threshold=threshold, weight=2.0)
     strong = setup.transform.view(["solarize", "cutout"], "test")(step.unlabelled.x, copy_of(setup.randomness.augment))
     terms, _ = loss(step)
     sure = q.max(1).values >= threshold
@@ -191,7 +191,7 @@ def test_mixmatch_is_what_its_equation_says_where_nothing_is_mixed(monkeypatch: 
     unmixed(monkeypatch)
     setup = setup_of(without_norm, buffered=True)
     step = step_of(setup, progress=0.25)
-    loss = Mixing(setup, weak=["solarize"], views=2, temperature=0.5, alpha=0.75, weight=8.0, growth=0.5)
+    loss = Mixing(setup, MixUp(2, 0.5, 0.75), weak=["solarize"], weight=8.0, growth=0.5)
     view, rng = setup.transform.view(["solarize"], "test"), copy_of(setup.randomness.augment)
     x = view(torch.cat([step.labelled.x, step.unlabelled.x, step.unlabelled.x]), rng)
     terms, _ = loss(step)
@@ -229,8 +229,8 @@ def test_remixmatch_is_what_its_equation_says_where_nothing_is_mixed(monkeypatch
     unmixed(monkeypatch)
     setup = setup_of(without_norm, buffered=True)
     step, experience = step_of(setup), partly_labelled(False).experience(1)
-    weights = {"weight": 1.5, "unmixed": 0.5, "rotation": 0.25}
-    loss = Anchoring(setup, weak=[], strong=["solarize"], views=2, temperature=0.5, alpha=0.75, growth=0.0, **weights)
+    augment = Augmentations([], ["solarize"])
+    loss = Anchoring(setup, MixUp(2, 0.5, 0.75), augment, weights=(1.5, 0.5, 0.25), growth=0.0)
     loss.begin(experience)
     rng = copy_of(setup.randomness.augment)
     strong = setup.transform.view(["solarize"], "test")(
@@ -270,8 +270,8 @@ def test_the_graph_of_embeddings_is_held_against_that_of_guesses() -> None:
 
 def test_comatch_smooths_by_the_bank_of_the_steps_before() -> None:
     setup = setup_of(without_norm, buffered=True)
-    options: dict[str, Any] = {"threshold": 0.0, "temperature": 0.2, "edge": 0.8, "batches": 1, "width": 6}
-    loss = CoMatching(setup, weak=[], strong=[], second=[], smoothing=0.7, weight=1.0, contrast=1.0, **options)
+    graph = Graph(smoothing=0.7, temperature=0.2, edge=0.8, batches=1, width=6)
+    loss = CoMatching(setup, graph, Augmentations([], []), second=[], threshold=0.0, weight=1.0, contrast=1.0)
     loss.begin(partly_labelled(False).experience(1))
     step = step_of(setup)
     first, _ = loss(step)
