@@ -1,4 +1,4 @@
-"""What a small change of the input makes the net see otherwise."""
+"""Query samples whose prediction a small change of the input flips."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def deepfool(
     classes: int = 10,
     candidates: int = 0,
 ) -> Selection:
-    """What the smallest perturbation makes the net see otherwise: the lowest ‖Σ r‖₂.
+    """Query the samples whose prediction flips under the smallest perturbation: the lowest ‖Σ r‖₂.
 
     With f'_k = f_k − f_ŷ and w'_k = ∇f_k − ∇f_ŷ at x + 1.02·Σ r, each step adds r = |f'_k| / ‖w'_k‖² · w'_k of the
     class k with the lowest |f'_k| / ‖w'_k‖, until the prediction changes. For a linear net, one step is the exact
-    distance to the boundary. What does not change within ``iterations`` comes last; equal ones are ranked by
-    ``boundary-margin``. In units of the net's normalised input.
+    distance to the boundary. Samples whose prediction does not change within ``iterations`` come last; equal norms are
+    ranked by ``boundary-margin``. Norms are in units of the net's normalised input.
 
     Args:
-        iterations: at most.
-        classes: only so many of the likeliest classes are tried, the nearest ones in nearly every case.
-        candidates: only so many with the lowest boundary margin are tried, and the others follow by it; 0: all.
+        iterations: steps per sample at most.
+        classes: number of likeliest classes that are tried; the nearest class is nearly always among them.
+        candidates: number of samples that are tried, those with the lowest boundary margin; the others follow in the
+            order of that margin; 0: all are tried.
 
     Needs: input gradients.
     Cost: up to ``iterations``·(``classes`` + 1) backward passes, usually two to five steps.
@@ -75,17 +76,18 @@ def adversarial_bim(
     iterations: int = 50,
     candidates: int = 0,
 ) -> Selection:
-    """What the fewest steps against the prediction make the net see otherwise: the lowest ‖η‖₂.
+    """Query the samples whose prediction flips after the fewest sign-gradient steps: the lowest ‖η‖₂.
 
     η += ε·sign ∇_x CE(f(x + η), ŷ), until the prediction changes. The gradient's sign is that of
     logsumexp_{c≠ŷ} f_c − f_ŷ, of which the cross-entropy is a rising function, but which does not vanish where the
-    softmax is certain. What does not change within ``iterations`` comes last; equal ones are ranked by
-    ``boundary-margin``.
+    softmax is certain. Samples whose prediction does not change within ``iterations`` come last; equal norms are
+    ranked by ``boundary-margin``.
 
     Args:
-        epsilon: ε, in units of the net's normalised input.
-        iterations: at most.
-        candidates: only so many with the lowest boundary margin are tried, and the others follow by it; 0: all.
+        epsilon: ε, the size of a step in units of the net's normalised input.
+        iterations: steps per sample at most.
+        candidates: number of samples that are tried, those with the lowest boundary margin; the others follow in the
+            order of that margin; 0: all are tried.
 
     Needs: input gradients.
     Cost: up to ``iterations`` backward passes.
@@ -117,7 +119,7 @@ def _least_changed(
     candidates: int,
     overshoot: float,
 ) -> Selection:
-    """By the norm of the change that flips the prediction, the smallest first."""
+    """Rank the pool by the norm of the change that flips the prediction, the smallest first."""
     margin = boundary_distances(pool).amin(1)
     rows = highest(-margin, max(candidates, budget) if candidates else len(pool))
     sizes = [least_changes(pool, part, step, iterations, classes, overshoot) for part in rows.split(250)]
@@ -134,7 +136,7 @@ def least_changes(
     classes: int,
     overshoot: float,
 ) -> Tensor:
-    """‖change‖₂ of each row, whose prediction it flips; ∞ where none was found."""
+    """Compute ‖change‖₂ of the change that flips each row's prediction; ∞ where none was found."""
     net, task = pool.net, pool.data.task[rows]
     x = pool.inputs(rows).float()
     sizes = torch.full((len(rows),), torch.inf, device=x.device)

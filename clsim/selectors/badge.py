@@ -1,4 +1,4 @@
-"""BADGE: gradients that are large and differ."""
+"""BADGE: samples with large and different gradients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def badge(
 
     k-means++ seeding on the gradient embeddings g_i = (p − e_ŷ) ⊗ [h, 1]: each pick is drawn with probability
     ∝ min_{j∈S} ‖g_i − g_j‖², never twice. g is never written out: ‖g_i − g_j‖² = ‖g_i‖² + ‖g_j‖² − 2⟨q_i, q_j⟩·
-    (⟨h_i, h_j⟩ + 1). Where all distances are zero, the draw is uniform. The bias is part of g, as it is of the layer.
+    (⟨h_i, h_j⟩ + 1). Where all distances are zero, the draw is uniform. g includes the bias of the layer.
 
     Args:
-        first: how the first is chosen: ``uniform``, as k-means++ says, or the ``largest`` gradient, as in the code of
-            the paper's authors.
+        first: how the first pick is chosen: drawn at random (``uniform``), as in k-means++, or the ``largest``
+            gradient, as in the code of the paper's authors.
 
     Needs: gradients of the last layer at predicted labels.
     Cost: O(n·b·(C + d)) time, O(n) memory beside the features.
@@ -32,7 +32,7 @@ def badge(
     n, device = len(pool), gradients.q.device
     picks = torch.empty(min(budget, n), dtype=torch.int64, device=device)
     draws = torch.rand(len(picks), generator=rng, dtype=torch.float64).to(device)
-    left = torch.ones(n, dtype=torch.float64, device=device)  # 1 of what may still be drawn, else 0
+    left = torch.ones(n, dtype=torch.float64, device=device)  # 1 for rows that may still be drawn, else 0
     squares = gradients.squares
     nearest = squares if first == "largest" else torch.zeros_like(squares)
     for i in range(len(picks)):
@@ -46,6 +46,6 @@ def badge(
 
 
 def _drawn(weight: Tensor, otherwise: Tensor, draw: Tensor) -> Tensor:
-    """The row where the cumulated weight passes ``draw`` of its sum; nothing waits for the device."""
+    """Find the row where the cumulated weight passes ``draw`` times its sum, without waiting for the device."""
     edges = torch.where(weight.sum() > 0, weight, otherwise).cumsum(0)
     return torch.searchsorted(edges, draw * edges[-1] * (1 - 1e-12), right=True)

@@ -1,4 +1,4 @@
-"""Choices that even out the classes, or the clusters."""
+"""Selectors that balance the classes, or the clusters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from clsim.selectors.scores import filled, highest, margins, ranks_within
 
 
 def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """An oracle baseline: at random, each time of the class with fewest samples, by labels that are hidden.
+    """Choose at random, each time from the class with the fewest samples: an oracle baseline.
 
-    It reads the candidates' labels, as no acquisition can, to show what balance alone is worth. The next sample is of
-    the class that has fewest among what is labelled already and what is chosen: water filling, so that the largest
-    class exceeds the smallest by as little as can be. Where nothing is labelled yet, it is ``class-balanced``.
+    It reads the candidates' hidden labels, which an acquisition may not do, to show the effect of balance alone. The
+    next sample is of the class that has the fewest samples among those labelled already and those chosen (water
+    filling), so that the largest class exceeds the smallest by as little as possible. Where nothing is labelled yet,
+    it equals ``class-balanced``.
 
     Needs: labels of the candidates.
     Cost: O(n log n) time, O(n) memory.
@@ -35,18 +36,18 @@ def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selecti
 
 
 def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """At random while there is budget to spare, then what is most like the rarest class and least like common ones.
+    """Choose at random at first, later samples like the rarest class and unlike the common ones.
 
-    With known classes of more than the mean number of labelled samples called majority, and the others minority: as
-    soon as the budget left is at most |minority|·(mean of majority − mean of minority), the next pick is
-    argmin_x ‖h − μ_rarest‖² / min_{c majority} ‖h − μ_c‖², where μ are the labelled samples' class means; before, the
-    next by key, uniformly at random. A pick counts with its predicted class, since its label is hidden. Where the
-    rarest class has no sample, the numerator is 1. Where nothing is labelled yet, all picks are random.
+    Known classes with more than the mean number of labelled samples are the majority, the others the minority. Picks
+    are uniformly at random (by key) until the budget left is at most |minority|·(mean of majority − mean of minority);
+    from then on the next pick is argmin_x ‖h − μ_rarest‖² / min_{c majority} ‖h − μ_c‖², where μ are the labelled
+    samples' class means. A pick counts with its predicted class, since its label is hidden. Where the rarest class has
+    no sample, the numerator is 1. Where nothing is labelled yet, all picks are random.
 
     Needs: features; labelled samples.
     Cost: O(b·n·d) time, O(n·C) memory.
-    Source: Aggarwal, Popescu & Hudelot, Active Learning for Imbalanced Datasets (WACV 2020); with the nearest of the
-        majority's centres.
+    Source: Aggarwal, Popescu & Hudelot, Active Learning for Imbalanced Datasets (WACV 2020); here with the nearest
+        centre of the majority.
     """
     budget = min(budget, len(pool))
     by_key = pool.data.key.argsort(descending=True, stable=True)
@@ -68,7 +69,7 @@ def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
             near = centres.squared[:, rarest] if centres.counts[rarest] else torch.ones_like(far)
             ratio = torch.where(near > 0, near / far, 0.0)
             picks[i] = ratio.masked_fill(~open_, torch.inf).nan_to_num(nan=torch.inf).argmin()
-            if not open_[picks[i]]:  # all that are left lie on a centre of the majority
+            if not open_[picks[i]]:  # all rows that are left lie on a centre of the majority
                 picks[i] = open_.nonzero()[0, 0]
         else:
             while not open_[by_key[next_random]]:
@@ -82,17 +83,17 @@ def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 def cluster_margin(
     pool: Pool, budget: int, *, rng: torch.Generator, factor: int = 10, size: int = 10, candidates: int = 4000
 ) -> Selection:
-    """What the net cannot decide, from all over the pool: clusters take turns, the smallest first.
+    """Query low-margin samples from all over the pool: clusters take turns, the smallest first.
 
     The ``factor``·b candidates with the lowest margin p₍₁₎ − p₍₂₎ are grouped by the clusters of all candidates
-    (average linkage on features). In each round every group that has samples left gives one, the group that began
-    smallest first; each gives its lowest margin first.
+    (average linkage on features). In each round, every group that has samples left gives the one with its lowest
+    margin; groups take turns by their size at the beginning, the smallest first.
 
     Args:
-        factor: so many times the budget may be chosen from.
-        size: samples a cluster, on average.
-        candidates: only so many with the lowest margin are clustered, since that takes memory quadratic in them; where
-            the budget is larger, the others follow by margin.
+        factor: number of samples to choose from, as a multiple of the budget.
+        size: mean number of samples per cluster.
+        candidates: number of samples that are clustered, those with the lowest margin, since clustering takes memory
+            quadratic in them; where the budget is larger, the others follow by margin.
 
     Needs: features, probabilities.
     Cost: O(m² log m) time, O(m²) memory, for m ≤ ``candidates``.
@@ -109,7 +110,7 @@ def cluster_margin(
 
 
 def in_turns(cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Rows in the order of a round robin over their clusters, small ones first; inside a cluster as they stand.
+    """Order the rows by a round robin over their clusters, small ones first; within a cluster they keep their order.
 
     >>> in_turns(torch.tensor([7, 7, 7, 2, 2, 5]))
     tensor([5, 3, 0, 4, 1, 2])
@@ -120,7 +121,7 @@ def in_turns(cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
 
 
 def _clusters(x: Tensor, count: int) -> Tensor:
-    """int64 (n,), so many clusters by average linkage."""
+    """Divide the rows into ``count`` clusters by average linkage: int64 (n,)."""
     if count < 2 or len(x) < 2:
         return torch.zeros(len(x), dtype=torch.int64, device=x.device)
     found = AgglomerativeClustering(n_clusters=count, linkage="average").fit_predict(np.asarray(x.cpu()))
@@ -128,11 +129,11 @@ def _clusters(x: Tensor, count: int) -> Tensor:
 
 
 class _Centres:
-    """Class means, as samples are added, and how far candidates are from them. Final.
+    """Class means that follow added samples, and the candidates' distances from them. Final.
 
     Attributes:
-        counts: float32 (C,), samples of each class.
-        squared: (n, C), squared distances of the candidates.
+        counts: float32 (C,), number of samples of each class.
+        squared: (n, C), squared distances of the candidates from the class means.
     """
 
     def __init__(self, labelled: Pool, candidates: Tensor) -> None:

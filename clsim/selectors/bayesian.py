@@ -1,4 +1,4 @@
-"""Bayesian batches: a few samples whose expected log-likelihood, as a function of the weights, is that of all."""
+"""Bayesian batches: a few samples with nearly the same expected log-likelihood, over the weights, as the whole pool."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from clsim.selectors.grad_match import nonnegative_solution
 def acs_fw(
     pool: Pool, budget: int, *, rng: torch.Generator, projections: int = 10, entropy_weight: float = 0.7
 ) -> Selection:
-    """Query a sparse subset whose expected log-likelihood approximates the whole pool's, by Frank–Wolfe.
+    """Query a subset whose expected log-likelihood approximates the whole pool's, by Frank–Wolfe.
 
     L_n(θ) = E_{y∼p̄(y|x_n)} log p(y|x_n, θ) + γ·H(p̄_n) as a vector over J nets θ_j drawn by dropout, divided by √J; p̄
     is the mean prediction of the same nets. With σ_n = ‖L_n‖, Frank–Wolfe minimises ‖Σ_n L_n − Σ_n w_n L_n‖² over
     w ≥ 0, Σ_n w_n σ_n ≤ Σ_n σ_n, from w = 0: argmax_n ⟨L − L(w), L_n/σ_n⟩, then an exact line search. The batch is
     the support of w, in the order of its first picks.
 
-    The support is often smaller than the budget, since Frank–Wolfe returns to samples that it has. The rest is then
-    chosen in the same way out of what is left over, again and again: this top-up is ours, the paper queries fewer.
+    The support is often smaller than the budget, since Frank–Wolfe returns to samples that it has chosen. The rest is
+    then chosen in the same way out of the samples left over, until the budget is spent. This top-up is ours; the paper
+    queries fewer samples.
 
     Args:
-        projections: J.
-        entropy_weight: γ.
+        projections: J, the number of nets drawn by dropout.
+        entropy_weight: γ, the weight of the entropy term.
 
     Needs: dropout passes.
     Cost: J forward passes, then O(b·n·J) time a round, O(n·J) memory.
@@ -48,17 +49,18 @@ def acs_fw(
 
 
 def frank_wolfe(vectors: Float[Tensor, "n nets"], steps: int) -> tuple[Int[Tensor, " m"], Float[Tensor, " n"]]:
-    """min ‖Σ_n a_n − Σ_n w_n a_n‖² over w ≥ 0, Σ_n w_n‖a_n‖ ≤ Σ_n ‖a_n‖, from w = 0, in so many steps.
+    """Minimise ‖Σ_n a_n − Σ_n w_n a_n‖² over w ≥ 0, Σ_n w_n‖a_n‖ ≤ Σ_n ‖a_n‖, from w = 0.
 
     Args:
         vectors: a, (n, J) with n ≥ 1.
+        steps: number of Frank–Wolfe steps at most.
 
     Returns:
         The support in the order in which it grew, int64 (at most steps,), never empty if steps > 0; w, float64 (n,).
     """
     vectors = vectors.double()
     sigma = vectors.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    corners = vectors * (sigma.sum() / sigma)[:, None]  # of the polytope that w·a moves in
+    corners = vectors * (sigma.sum() / sigma)[:, None]  # corners of the polytope that w·a moves in
     target, point = vectors.sum(0), torch.zeros_like(vectors[0])
     weight = torch.zeros_like(sigma)
     visited = torch.empty(steps, dtype=torch.int64, device=vectors.device)
@@ -91,23 +93,24 @@ def sparse_approximation(
 
     min over S, |S| = b, and w ≥ 0 on S, 0 elsewhere, of
     ‖Σ_n φ_n − Σ_S w_n φ_n‖² + α·(Σ_n σ_n − Σ_S σ_n)² + β·‖w − 1‖². φ_n, a vector over J nets drawn by dropout divided
-    by √J, is the mean and σ_n the standard deviation, over y ∼ p̄(y|x_n), of log p(y|x_n, θ_j): what the pool's
-    log-likelihood is and how uncertain it is without the labels. A candidate of mass m counts as m samples that get the
+    by √J, is the mean and σ_n the standard deviation, over y ∼ p̄(y|x_n), of log p(y|x_n, θ_j): the pool's expected
+    log-likelihood, and its uncertainty without the labels. A candidate of mass m counts as m samples that get the
     same w: its φ and σ are m times as large. The weights that are returned, w·m, are scaled to sum to the pool's mass.
 
-    ``greedy``: the sample that lowers the objective most by its own weight, then w on S refitted (orthogonal matching
-    pursuit with the two further terms). ``iht``, proximal iterative hard thresholding: a gradient step on w by exact
-    line search, then the b samples that the step and α's term, linearised, rank highest, projected to w ≥ 0; a step
-    that does not lower the objective is halved; from w = 0 and from w = 1, the better of the two. Both solvers end with
-    w fitted to S under w ≥ 0. The objective is recalled, not read: the form of φ and σ, the steps and all constants are
-    unverified. β is small so that w may grow to n/b, as the sum over b samples that stands for n needs.
+    ``greedy`` adds the sample that lowers the objective most by its own weight, then refits w on S (orthogonal matching
+    pursuit with the two further terms). ``iht``, proximal iterative hard thresholding, takes a gradient step on w by
+    exact line search, then keeps the b samples that the step and the linearised term of α rank highest, projected to
+    w ≥ 0. It halves a step that does not lower the objective, starts from w = 0 and from w = 1, and takes the better
+    result. Both solvers end with w fitted to S under w ≥ 0. The objective was written from memory: the form of φ and σ,
+    the steps and all constants are unverified. β is small so that w may grow to n/b, which b samples need to stand for
+    n.
 
     Args:
-        solver: ``iht`` or ``greedy``.
-        projections: J.
-        uncertainty: α.
-        spread: β, above 0.
-        iterations: of ``iht``, at least 1.
+        solver: how S is searched for, ``iht`` or ``greedy``.
+        projections: J, the number of nets drawn by dropout.
+        uncertainty: α, the weight of the uncertainty term, from 0.
+        spread: β, the weight of ‖w − 1‖², above 0.
+        iterations: number of iterations of ``iht``, at least 1.
 
     Needs: dropout passes.
     Cost: J forward passes, then O(n·J) time a pick or an iteration and O(b³) for the weights, O(n·J) memory.
@@ -123,16 +126,17 @@ def sparse_approximation(
     problem = Approximation(mean.double() * mass[:, None], deviation.double() * mass, uncertainty, spread)
     size = min(budget, len(pool))
     picks = problem.greedy(size) if solver == "greedy" else problem.thresholded(size, iterations)
-    alike = torch.zeros_like(picks), torch.zeros_like(pool.data.index)  # which class each is of is not to be known
+    alike = torch.zeros_like(picks), torch.zeros_like(pool.data.index)  # one class for all: labels may not be read
     return Selection(picks, of_each_class(problem.weights(picks) * mass[picks], alike[0], mass, alike[1]))
 
 
 def expected_log_likelihoods(
     pool: Pool, projections: int, rng: torch.Generator, entropy_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """E_{y∼p̄} log p(y|x_n, θ_j) + γ·H(p̄_n), over √J, (n, J); and the deviation over y, root mean square over j, (n,).
+    """Compute (E_{y∼p̄} log p(y|x_n, θ_j) + γ·H(p̄_n)) / √J, (n, J), and the deviation over y, (n,).
 
-    No class that a sample cannot have counts, and log 0 is the logarithm of the smallest float.
+    The deviation is the root mean square over j. Classes that a sample cannot have do not count, and log 0 is the
+    logarithm of the smallest float.
     """
     if projections < 1:
         raise InputError(f"projections: found {projections}, allowed: 1 or more")
@@ -146,12 +150,12 @@ def expected_log_likelihoods(
 
 
 class Approximation:
-    """min over |S| = b, w ≥ 0 on S, of ‖Σφ − Σ_S w φ‖² + α(Σσ − Σ_S σ)² + β‖w − 1‖². Final.
+    """The problem min over |S| = b, w ≥ 0 on S, of ‖Σφ − Σ_S w φ‖² + α(Σσ − Σ_S σ)² + β‖w − 1‖². Final.
 
     Args:
         vectors: φ, float64 (n, J).
         sigma: σ, float64 (n,).
-        alpha, beta: of the two further terms.
+        alpha, beta: α and β, the weights of the second and third term.
     """
 
     def __init__(self, vectors: Tensor, sigma: Tensor, alpha: float, beta: float) -> None:
@@ -159,7 +163,7 @@ class Approximation:
         self._target = vectors.sum(0)
 
     def value(self, picks: Int[Tensor, " m"], weight: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-        """The objective at w on ``picks``, 0 elsewhere."""
+        """Compute the objective for w on ``picks`` and 0 elsewhere."""
         others = len(self._sigma) - len(picks)
         return (
             (self._target - weight @ self._vectors[picks]).square().sum()
@@ -168,7 +172,7 @@ class Approximation:
         )
 
     def weights(self, picks: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The best w ≥ 0 on ``picks``."""
+        """Fit the best w ≥ 0 on ``picks``."""
         if not len(picks):
             return self._sigma[:0]
         ones = self._sigma.new_ones(len(picks))
@@ -177,24 +181,24 @@ class Approximation:
         return torch.where(weight.sum() > 0, weight, 1)
 
     def greedy(self, budget: int) -> Tensor:
-        """Rows in the order in which they are chosen."""
+        """Choose rows by orthogonal matching pursuit, in the order in which they are chosen."""
         picks = torch.empty(budget, dtype=torch.int64, device=self._sigma.device)
         squares = self._vectors.square().sum(1) + self._beta
         ridge = self._beta * torch.eye(self._vectors.shape[1], dtype=squares.dtype, device=squares.device)
         left = self._target
         for k in range(budget):
-            alone = (self._vectors @ left + self._beta).clamp_min(0) / squares  # best weight, the others' kept
+            alone = (self._vectors @ left + self._beta).clamp_min(0) / squares  # best weight while the others stay
             missing = self._missing(picks[:k])
             gain = squares * alone.square() + self._alpha * (missing.square() - (missing - self._sigma).square())
             gain[picks[:k]] = -torch.inf
             picks[k] = gain.argmax()
             chosen = self._vectors[picks[: k + 1]]
-            # what the best w on the picks leaves of the target, found in the J dimensions of φ
+            # the part of the target that the best w on the picks leaves, computed in the J dimensions of φ
             left = self._beta * torch.linalg.solve(chosen.T @ chosen + ridge, self._target - chosen.sum(0))
         return picks
 
     def thresholded(self, budget: int, iterations: int) -> Tensor:
-        """Rows, those of the largest weights first, by proximal iterative hard thresholding."""
+        """Choose rows by proximal iterative hard thresholding, those with the largest weights first."""
         found = []
         for start in (0.0, 1.0):
             picks, _ = self.iterate(budget, iterations, start)
@@ -203,7 +207,7 @@ class Approximation:
         return min(found, key=lambda one: one[0])[1]
 
     def iterate(self, budget: int, iterations: int, start: float) -> tuple[Tensor, Tensor]:
-        """The rows that are kept after so many steps from w = start, in no order, and their weights."""
+        """Iterate from w = ``start``; return the rows that are kept, in no order, and their weights."""
         weight = torch.full_like(self._sigma, start)
         picks, value, shorter = weight[:0].long(), torch.inf, 1.0
         for _ in range(iterations):
@@ -216,11 +220,11 @@ class Approximation:
             else:
                 shorter /= 2
                 if shorter < 1e-6:
-                    break  # nothing lower is to be had along the slope
+                    break  # no step along the slope lowers the objective
         return picks, weight[picks]
 
     def _line_search(self, slope: Tensor, picks: Tensor, budget: int) -> float:
-        """The exact step against the slope, on the picks and as many others that it would raise most."""
+        """Find the exact step against the slope, on the picks and the b other rows that it would raise most."""
         outside = slope.index_fill(0, picks, torch.inf)
         moving = torch.cat([picks, outside.argsort(stable=True)[: min(budget, len(slope) - len(picks))]])
         part = slope[moving]
@@ -229,7 +233,7 @@ class Approximation:
         return float(torch.where(square > 0, square / (2 * curvature), 1))
 
     def _projected(self, moved: Tensor, missing: Tensor, budget: int, length: float) -> tuple[Tensor, Tensor]:
-        """The b rows that rank highest after a step to ``moved``; the weights that they keep of it, else 0, (n,)."""
+        """Project a step to ``moved``: the b rows that rank highest, and their weights, 0 for all others, (n,)."""
         kept = moved.clamp_min(0)
         rank = kept.square() / (2 * length) + 2 * self._alpha * missing * self._sigma
         chosen = rank.argsort(descending=True, stable=True)[:budget]
@@ -240,7 +244,7 @@ class Approximation:
 
 
 def _first_visits(visited: Tensor, n: int) -> Tensor:
-    """Distinct rows in the order of their first visit."""
+    """List the distinct rows in the order of their first visit."""
     first = torch.full((n,), len(visited), device=visited.device)
     first.scatter_reduce_(0, visited, torch.arange(len(visited), device=visited.device), "amin")
     order = first.argsort(stable=True)

@@ -1,4 +1,4 @@
-"""GLISTER: samples that a step on them makes good on held-out samples."""
+"""GLISTER: samples on which a training step lowers the loss of held-out samples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from clsim.selectors.reference import Served, served, served_by_prediction
 
 
 def glister(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, refresh: int = 1) -> Selection:
-    """Keep what lowers the loss on held-out samples the most, in one step of the last layer.
+    """Keep the samples that lower the loss on held-out samples most, in one step of the last layer.
 
-    Greedily argmax_i ⟨g_i, ∇L_V(θ − η Σ_{j∈S} g_j)⟩: how fast L_V falls if the step on S also goes along g_i. θ is the
-    last layer, so the logits of V follow a pick by a rank-one update, and no net is trained. V: the held-out samples
-    (``pool.reference``) of each class that the pool has; of a class without any its own labelled candidates, as in
-    DeepCore; where no candidate has a label all of them, labelled as predicted.
+    The next pick is argmax_i ⟨g_i, ∇L_V(θ − η Σ_{j∈S} g_j)⟩: how fast L_V falls if the step on S also goes along g_i.
+    θ is the last layer, so each pick changes the logits of V by a rank-one update, and no net is trained. V consists of
+    the held-out samples (``pool.reference``) of each class that the pool has. A class without held-out samples is
+    represented by its own labelled candidates, as in DeepCore. Where no candidate has a label, V is the pool, labelled
+    as predicted.
 
     Args:
-        lr: η of the step; a pick far from the others moves θ far. As η → 0, the b largest ⟨g_i, ∇L_V(θ)⟩.
-        refresh: picks between two looks at ∇L_V; 1 is exact, more are faster.
+        lr: η, the learning rate of the step; with η → 0, the picks are those with the b largest ⟨g_i, ∇L_V(θ)⟩.
+        refresh: number of picks between two computations of ∇L_V; 1 is exact, more are faster.
 
     Needs: gradients of the last layer, held-out samples.
     Cost: O(b·(n + v)·C·d) time for v held-out samples, O(n + v·C) memory beside the features.
@@ -35,15 +36,15 @@ def glister(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, r
 
 
 def glister_active(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, refresh: int = 1) -> Selection:
-    """Query what lowers the loss on labelled samples the most, if the predicted labels are the true ones.
+    """Query the samples that lower the loss on labelled samples most if their predicted labels are true.
 
-    :func:`glister` with hypothetical labels: g_i at ŷ_i. V: ``pool.reference``, and the candidates that are predicted
-    to be of a known class that it does not serve; without it the samples labelled already (``pool.labelled``); without
-    these the pool itself, labelled as predicted. No candidate's label is read.
+    It is :func:`glister` with g_i at the predicted label ŷ_i. V consists of ``pool.reference`` and the candidates that
+    are predicted to be of a known class without reference samples. Without a reference, V is the samples labelled
+    already (``pool.labelled``); without these, the pool itself, labelled as predicted. No candidate's label is read.
 
     Args:
-        lr: η of the step.
-        refresh: picks between two looks at ∇L_V.
+        lr: η, the learning rate of the step.
+        refresh: number of picks between two computations of ∇L_V; 1 is exact, more are faster.
 
     Needs: gradients of the last layer at predicted labels, labelled samples.
     Cost: O(b·(n + v)·C·d) time for v held-out samples, O(n + v·C) memory beside the features.

@@ -1,4 +1,4 @@
-"""What lies near a decision boundary: in the last layer, in the input, or beside neighbours that are seen otherwise."""
+"""Query samples near a decision boundary of the last layer, or with neighbours that are predicted differently."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from clsim.pool.pool import Pool, Selection
 from clsim.selectors.scores import filled, highest
 
 LOG_TINY = -87.3
-"""log p is no lower: where float32 ends. Divergences stay finite at p = 0."""
+"""Lowest value of log p, at the end of float32's range: divergences stay finite at p = 0."""
 
 
 def boundary_margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What is nearest to a boundary of the last layer: the lowest distance, in feature space, to another class.
+    """Query the samples nearest to a boundary of the last layer, by distance in feature space.
 
     min_{c ≠ ŷ} ((w_ŷ − w_c)ᵀh + b_ŷ − b_c) / ‖w_ŷ − w_c‖, over the classes of the sample's task that are known so far:
     how far h must move for the logits of ŷ and c to tie.
@@ -28,12 +28,12 @@ def boundary_margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selecti
 
 
 def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What is nearest to the boundaries of each class, equally many for each.
+    """Query the samples nearest to the boundaries of each class, equally many for each class.
 
     For each class c in turn, the samples not yet taken with the smallest D(x, c) = min_{c' ≠ ŷ} d(x; ŷ, c') if ŷ = c,
     else d(x; ŷ, c), where d is the distance of ``boundary-margin``: ⌊b/C⌋ of them, and one more for the first b mod C
     classes. C counts the known classes that any candidate's task has. The nearest of each class come first. Where no
-    sample left can be of a class, those nearest to any boundary stand in.
+    remaining sample can be of a class, the samples nearest to any boundary fill its share.
 
     Needs: features, logits.
     Cost: O(n·C + C·n log n) time, O(n·C) memory.
@@ -43,7 +43,7 @@ def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     nearest = distances.amin(1)
     own = torch.arange(distances.shape[1], device=distances.device) == pool.predictions[:, None]
     distances = torch.where(own, nearest[:, None], distances).clamp_max(torch.finfo(nearest.dtype).max)
-    distances = distances.where(pool.known, torch.nan)  # NaN: not to be had
+    distances = distances.where(pool.known, torch.nan)  # NaN: not available
     classes = pool.known.any(0).nonzero().flatten()
     budget = min(budget, len(pool))
     picks, ranks = [own.new_empty(0, dtype=torch.int64)], [own.new_empty(0, dtype=torch.int64)]
@@ -59,16 +59,17 @@ def base(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def cal(pool: Pool, budget: int, *, rng: torch.Generator, neighbours: int = 10) -> Selection:
-    """What the net sees otherwise than its nearest neighbours in feature space: contrastive examples.
+    """Query samples that the net predicts differently from their nearest neighbours in feature space.
 
-    The highest mean over the neighbours x' of ½[KL(p(x') ‖ p(x)) + KL(p(x) ‖ p(x'))]. Neighbours are of what is
-    labelled already (as in the paper), else of the candidates themselves, a sample not being its own (as in DeepCore).
+    The score is the mean over the neighbours x' of ½[KL(p(x') ‖ p(x)) + KL(p(x) ‖ p(x'))], the highest first.
+    Neighbours are samples labelled already (as in the paper), or where there are none, other candidates (as in
+    DeepCore).
 
     Args:
-        neighbours: how many, nearest by Euclidean distance.
+        neighbours: number of neighbours per sample, the nearest by Euclidean distance.
 
     Needs: features, probabilities; labelled samples, if there are any.
-    Cost: O(n·m·d) time, O(1000·m) memory, for m that may be neighbours.
+    Cost: O(n·m·d) time, O(1000·m) memory, for m possible neighbours.
     Source: Margatina et al., Active Learning by Acquiring Contrastive Examples (EMNLP 2021), algorithm 1; the symmetric
         form of Guo et al., DeepCore (DEXA 2022).
     """
@@ -90,10 +91,10 @@ def cal(pool: Pool, budget: int, *, rng: torch.Generator, neighbours: int = 10) 
 
 
 def contextual_diversity(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What is confused otherwise than all that is chosen: k-center under the symmetric divergence of the softmax.
+    """Query samples by k-center under the symmetric divergence of the softmax.
 
-    argmax_x min_{s ∈ S} ½[KL(p(x) ‖ p(s)) + KL(p(s) ‖ p(x))], again and again. S begins with what is labelled already;
-    where nothing is, with the sample nearest to the mean softmax.
+    Each pick is argmax_x min_{s ∈ S} ½[KL(p(x) ‖ p(s)) + KL(p(s) ‖ p(x))]. S begins with the samples labelled already,
+    or where there are none, with the sample nearest to the mean softmax.
 
     Needs: probabilities; labelled samples, if there are any.
     Cost: O((b + l)·n·C) time, O(n·C) memory, for l labelled samples.
@@ -104,7 +105,7 @@ def contextual_diversity(pool: Pool, budget: int, *, rng: torch.Generator) -> Se
     own = (p * log_p).sum(1)
 
     def divergence(q: Tensor, log_q: Tensor) -> Tensor:
-        """To each of the rows of q (m, C): (n, m), never below 0."""
+        """Compute the divergence of each sample from each row of q (m, C): (n, m), never below 0."""
         return ((own[:, None] + (q * log_q).sum(1) - p @ log_q.T - log_p @ q.T) / 2).clamp_min_(0)
 
     nearest = torch.full_like(own, torch.inf)
@@ -126,9 +127,10 @@ def contextual_diversity(pool: Pool, budget: int, *, rng: torch.Generator) -> Se
 
 
 def boundary_distances(pool: Pool) -> Float[Tensor, "n classes"]:
-    """Of each sample's features to where its likeliest class ties with each other one, (n, C), from 0.
+    """Compute the distance of each sample's features to a tie of its likeliest class with each other class, (n, C).
 
-    ∞ for the class itself, for those that its task does not have, and where no movement leads to a tie.
+    The distance is ∞ for the class itself, for classes that the sample's task does not have, and where no movement
+    leads to a tie.
     """
     weight, predictions, logits = pool.net.head.weight.detach().float(), pool.predictions, pool.logits
     apart = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")[predictions]
@@ -138,10 +140,10 @@ def boundary_distances(pool: Pool) -> Float[Tensor, "n classes"]:
 
 
 def _to_known(pool: Pool) -> Tensor:
-    """The boundary distances, and ∞ to classes that are still to come."""
+    """Compute the boundary distances, with ∞ for classes that the stream has not shown yet."""
     return boundary_distances(pool).masked_fill(~pool.known, torch.inf)
 
 
 def log_softmax(pool: Pool) -> Float[Tensor, "n classes"]:
-    """log p, (n, C), not below :data:`LOG_TINY`."""
+    """Compute log p, (n, C), not below :data:`LOG_TINY`."""
     return pool.logits.log_softmax(1).clamp_min(LOG_TINY)

@@ -1,4 +1,4 @@
-"""Clusters of features, and the samples that stand for them."""
+"""Selectors that keep a representative of each cluster of features, and the clustering itself."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from clsim.selectors.random import in_turn
 def k_means(
     pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", iterations: int = 100
 ) -> Selection:
-    """The sample nearest the centre of each of as many k-means clusters as there is budget.
+    """Keep the sample nearest the centre of each of ``budget`` k-means clusters.
 
-    min Σ_i ‖φ_i − μ_{c(i)}‖² by Lloyd's iterations from a k-means++ start; then of each cluster, the largest first, its
-    member nearest μ. Where fewer clusters than that can be told apart (duplicates), the second nearest of each, and so
-    on.
+    Lloyd's iterations minimise Σ_i ‖φ_i − μ_{c(i)}‖² from a k-means++ start. Each cluster then gives its member nearest
+    μ, the largest cluster first. Where duplicates leave fewer clusters than the budget, each gives its second nearest
+    member, and so on.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        iterations: at most so many of Lloyd's.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        iterations: number of Lloyd's iterations at most.
 
     Needs: features.
     Cost: O(n·b·d) time an iteration, O(n·d) memory.
@@ -47,17 +47,17 @@ def agglomerative(
     linkage: Literal["ward", "average", "complete", "single"] = "ward",
     largest: int = 5000,
 ) -> Selection:
-    """The sample nearest the mean of each of as many agglomerative clusters as there is budget.
+    """Keep the sample nearest the mean of each of ``budget`` agglomerative clusters.
 
-    From n clusters of one sample, the two nearest are merged until so many are left: nearest by the growth of the
-    within-cluster variance (``ward``), or by the mean, largest or smallest distance. Of each cluster, the largest
-    first, its member nearest the mean.
+    From n clusters of one sample each, the two nearest are merged until ``budget`` clusters are left: nearest by the
+    growth of the within-cluster variance (``ward``), or by the mean, largest or smallest distance. Each cluster then
+    gives its member nearest the mean, the largest cluster first.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        linkage: which two clusters are nearest.
-        largest: of a larger pool, so many samples (or the budget, if that is more) are drawn uniformly and clustered,
-            and each other joins the cluster whose mean is nearest.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        linkage: the distance between two clusters, as above.
+        largest: number of samples that are clustered at most (or the budget, if that is more). From a larger pool
+            they are drawn uniformly, and each other sample joins the cluster with the nearest mean.
 
     Needs: features.
     Cost: O(m²·d) time and O(m²) memory, m = min(n, largest).
@@ -71,10 +71,10 @@ def agglomerative(
 def k_means_clusters(
     features: Float[Tensor, "n width"], k: int, rng: torch.Generator, *, iterations: int = 100, starts: int = 1
 ) -> Int[Tensor, " n"]:
-    """The k-means cluster of each row, int64 (n,), the best of so many starts; min(k, n), fewer where rows are alike.
+    """Find the k-means cluster of each row, int64 (n,): min(k, n) clusters, fewer where rows are alike.
 
-    On one thread: with more, scikit-learn adds up centres in whatever order threads end, and the same seed would not
-    give the same clusters.
+    The best of ``starts`` runs counts. It runs on one thread: with more, scikit-learn adds up centres in the order in
+    which threads end, and the same seed would not give the same clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -98,7 +98,7 @@ def agglomerative_clusters(
     linkage: Literal["ward", "average", "complete", "single"] = "ward",
     largest: int = 5000,
 ) -> Tensor:
-    """The agglomerative cluster of each row, int64 (n,): min(k, n) of them; see :func:`agglomerative`."""
+    """Find the agglomerative cluster of each row, int64 (n,): min(k, n) clusters; see :func:`agglomerative`."""
     from sklearn.cluster import AgglomerativeClustering
 
     n = len(features)
@@ -114,14 +114,14 @@ def agglomerative_clusters(
 
 
 def means(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Float[Tensor, "clusters width"]:
-    """The mean of each cluster, (clusters, d); clusters are numbered from 0, and empty ones have a mean of 0."""
+    """Compute the mean of each cluster, (clusters, d); clusters count from 0, and empty ones have a mean of 0."""
     count = cluster.bincount()
     total = features.new_zeros(len(count), features.shape[1]).index_add_(0, cluster, features)
     return total / count.clamp_min(1)[:, None]
 
 
 def representatives(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """All rows: of each cluster the member nearest its mean, the largest cluster first; then the second nearest, …"""
+    """Order all rows: each cluster's member nearest its mean, the largest cluster first, then the second nearest, …"""
     centre = means(features, cluster)
     distance = features.new_empty(len(features))
     for rows in blocks(len(features), features.shape[1]):
@@ -132,12 +132,12 @@ def representatives(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n
 def by_turns(
     cluster: Int[Tensor, " n"], cost: Shaped[Tensor, " n"], priority: Shaped[Tensor, " clusters"]
 ) -> Int[Tensor, " n"]:
-    """All rows: of each cluster the member of least cost, then the second of each, and so on; int64 (n,).
+    """Order all rows: each cluster's member of least cost, then the second of each, and so on; int64 (n,).
 
     Args:
-        cluster: (n,), numbered from 0.
-        cost: (n,); of equals, the earlier row comes first.
-        priority: (clusters,); within a turn, the largest comes first.
+        cluster: (n,), the cluster of each row, from 0.
+        cost: (n,), the cost of each row; of equal ones, the earlier row comes first.
+        priority: (clusters,), the priority of each cluster; within a turn, the largest comes first.
 
     >>> by_turns(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([2, 1, 3, 1, 2]), torch.tensor([2, 3])).tolist()
     [3, 1, 4, 0, 2]

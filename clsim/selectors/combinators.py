@@ -1,4 +1,4 @@
-"""Selectors made of selectors."""
+"""Combinators: selectors made of other selectors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from clsim.pool.pool import Pool, Selection, Selector
 
 
 def whole(select: Selector) -> Selector:
-    """The selector over all candidates at once, where a buffer's name would apply it to each class."""
+    """Apply the selector to all candidates at once, where a buffer would apply it to each class."""
     return select
 
 
 def per_class(select: Selector) -> Selector:
-    """The selector, applied to each class apart, with equal quotas; it sees the reference of that class or none.
+    """Apply the selector to each class apart, with equal quotas.
 
-    A class that has fewer samples than its quota leaves the rest to the others. Where the budget does not divide,
-    ``rng`` decides which classes get one more. Picks are interleaved, the best of each class first, so that any
-    prefix is balanced too. Weights and scores are passed on: the weights of a class sum to its mass, which its picks
-    share alike where the selector gave it none; a class without scores has NaN.
+    Within a class, the selector sees the reference samples of that class or none. A class that has fewer samples than
+    its quota leaves the rest to the others. Where the budget does not divide, ``rng`` decides which classes get one
+    more. Picks are interleaved, the best of each class first, so that any prefix is balanced too. Weights and scores
+    are passed on: the weights of a class sum to its mass, which its picks share equally where the selector gave no
+    weights; a class without scores has NaN.
     """
 
     def balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -49,10 +50,10 @@ def per_class(select: Selector) -> Selector:
 
 
 def prefilter(first: Selector, then: Selector, factor: int = 5) -> Selector:
-    """The second selector, among the ``factor``·budget samples that the first one chooses.
+    """Apply the second selector to the ``factor``·budget samples that the first one chooses.
 
-    ``prefilter(entropy,kcenter,5)`` spreads its picks over what is uncertain. With a budget of the whole pool, nothing
-    is filtered out.
+    ``prefilter(entropy,kcenter,5)`` spreads its picks over the uncertain samples. With a budget as large as the pool,
+    nothing is filtered out.
     """
     for name, select in (("first", first), ("then", then)):
         if not callable(select):
@@ -69,9 +70,10 @@ def prefilter(first: Selector, then: Selector, factor: int = 5) -> Selector:
 
 
 def subsample(select: Selector, size: int) -> Selector:
-    """The selector, on so many candidates drawn uniformly at random first: what it costs no longer grows with the pool.
+    """Apply the selector to ``size`` candidates drawn uniformly at random.
 
-    Where the budget is larger than that, the part is as large as the budget.
+    Its cost then no longer grows with the pool. Where the budget is larger than ``size``, as many candidates as the
+    budget are drawn.
     """
     if size < 1:
         raise InputError(f"subsample: size: found {size}, allowed: from 1")
@@ -88,9 +90,9 @@ def subsample(select: Selector, size: int) -> Selector:
 
 
 def topped_up(select: Selector) -> Selector:
-    """The selector, and where it returns fewer than it may, those with the largest keys: the rest is at random.
+    """Apply the selector, and fill the budget at random (by the largest keys) where it chooses fewer samples.
 
-    What is added weighs as much as the least of what was chosen (all weigh 1 where nothing was), and has no score.
+    An added sample weighs as much as the least of the chosen ones (1 where none was chosen) and has no score.
     """
 
     def full(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
@@ -113,7 +115,7 @@ def topped_up(select: Selector) -> Selector:
 
 
 def quotas(counts: Int[Tensor, " classes"], budget: int, rng: torch.Generator) -> Int[Tensor, " classes"]:
-    """How many of each class: the fairest split of ``budget`` that no class exceeds. int64 (classes,).
+    """Split ``budget`` over the classes as evenly as their sample counts allow: int64 (classes,).
 
     >>> quotas(torch.tensor([2, 9, 9]), 10, torch.Generator()).tolist()
     [2, 4, 4]

@@ -1,4 +1,4 @@
-"""Memories made for streams: the newest, the typical, the evenly uncertain."""
+"""Memories made for streams: the newest samples, the typical ones, or an even spread of uncertainty."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from clsim.selectors.random import in_turn
 
 
 def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """Keep the newest samples of each class: a first-in, first-out buffer a class.
+    """Keep the newest samples of each class: a first-in, first-out buffer for each class.
 
-    The order of arrival is kept in ``Selection.score`` (0: the oldest in memory); what has no score yet is new.
-    Samples that arrive together stand in the order of their keys, that is at random. The classes have equal shares,
-    as far as they last, so that a class gives room when another one comes. Made to be updated with every batch.
+    ``Selection.score`` keeps the order of arrival (0: the oldest in memory); a sample without a score is new. Samples
+    that arrive together stand in the order of their keys, that is at random. The classes have equal shares as far as
+    their samples last, so that a class gives up room when another one comes. Meant for an update with every batch.
 
     Needs: the memory's own notes.
     Cost: O(n log n) time, O(n) memory.
@@ -27,7 +27,7 @@ def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """
     by_key = pool.data.key.argsort(stable=True)
     if pool.data.score is not None:
-        by_key = by_key[pool.data.score[by_key].argsort(stable=True)]  # NaN, of what is new, comes last
+        by_key = by_key[pool.data.score[by_key].argsort(stable=True)]  # new samples have NaN, which comes last
     newest = by_key.flip(0)
     places = in_turn(pool.data.y[newest])[:budget]
     return Selection(newest[places], score=(-places).argsort().argsort().float())
@@ -36,11 +36,11 @@ def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 def mean_of_features(pool: Pool, budget: int, *, rng: torch.Generator, normalise: bool = True) -> Selection:
     """Keep the samples nearest to the mean of all features.
 
-    ‖φ(x) − μ‖₂ ↓: the most typical samples, one by one; herding is what keeps their mean near μ. As a buffer it is
-    applied to each class, whose mean μ then is.
+    Samples are ranked by ‖φ(x) − μ‖₂, the smallest first. Each pick is typical by itself; herding instead keeps the
+    mean of the picks near μ. As a buffer it is applied to each class, and μ is then the mean of that class.
 
     Args:
-        normalise: scale each feature vector to length 1 first, as iCaRL does.
+        normalise: whether each feature vector is scaled to length 1 first, as in iCaRL.
 
     Needs: features.
     Cost: O(n·d) time, O(n) memory beside the features.
@@ -54,18 +54,17 @@ def mean_of_features(pool: Pool, budget: int, *, rng: torch.Generator, normalise
 def rainbow(pool: Pool, budget: int, *, rng: torch.Generator, versions: int = 12, strength: float = 0.1) -> Selection:
     """Keep samples evenly spaced from the most certain to the most uncertain under perturbation.
 
-    u(x) = 1 − max_c S_c/A, S_c the number of A perturbed versions of x that the net takes for class c. The samples are
-    sorted by u and every (n/b)-th is kept, so that easy and hard ones are both in memory. Equal u, of which there are
-    many, stand in the order of their keys, that is at random. Picks are returned so that any prefix is spread evenly
-    too.
+    u(x) = 1 − max_c S_c/A, where S_c of the A perturbed versions of x are predicted to be of class c. The samples are
+    sorted by u and every (n/b)-th is kept, so that easy and hard ones are both in memory. Many samples have equal u;
+    they stand in the order of their keys, that is at random. Any prefix of the picks is spread evenly too.
 
     The paper draws its perturbations from a mixture of image transformations. Here the versions of an image take turns
     at a shift by up to an eighth of its height, a change of contrast and brightness, a blank square of half its
-    height, and Gaussian noise, each drawn anew for every image and applied to the normalised input; of a vector they
-    are all noise.
+    height, and Gaussian noise, each drawn anew for every image and applied to the normalised input. The versions of a
+    vector all have Gaussian noise.
 
     Args:
-        versions: A.
+        versions: A, the number of perturbed versions of each sample.
         strength: standard deviation of the noise, in units of the normalised input; contrast and brightness change by
             factors and shifts of up to four times as much.
 
@@ -87,12 +86,12 @@ def rainbow(pool: Pool, budget: int, *, rng: torch.Generator, versions: int = 12
 
 
 def disagreement(pool: Pool, versions: int, strength: float, rng: torch.Generator) -> Float[Tensor, " n"]:
-    """u, float32 (n,): the share of a sample's perturbed versions that are not predicted as most of them are."""
+    """Compute u, float32 (n,): the share of a sample's perturbed versions outside their most predicted class."""
     votes = torch.zeros_like(pool.visible, dtype=torch.float32)
     device = votes.device
     own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=rng)))
     with evaluating(pool.net), torch.no_grad():
-        for start in range(0, len(pool), _CHUNK):  # whatever the pool's batch size, so that the draws are the same
+        for start in range(0, len(pool), _CHUNK):  # not the pool's batch size, so that the draws do not depend on it
             rows = slice(start, start + _CHUNK)
             x, task = pool.inputs(rows), pool.data.task[rows]
             for version in range(versions):
@@ -118,7 +117,7 @@ def _perturbed(x: Tensor, version: int, strength: float, rng: torch.Generator) -
 
 
 def _squares(x: Tensor, rng: torch.Generator) -> Tensor:
-    """bool (n, 1, h, w): a square of half the height, anywhere, a sample."""
+    """Draw a square of half the height at a random place for each sample: bool (n, 1, h, w)."""
     centre = torch.rand(2, len(x), 1, generator=rng, device=x.device)
     inside = [
         (torch.arange(size, device=x.device) + 0.5 - at * size).abs() <= x.shape[2] / 4
@@ -128,7 +127,7 @@ def _squares(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _spread(m: int) -> Tensor:
-    """0 … m−1 in an order of which any prefix is spread evenly: where 0, ½, ¼, ¾, ⅛ … of m lie (van der Corput).
+    """Order 0 … m−1 so that any prefix is spread evenly: where 0, ½, ¼, ¾, ⅛ … of m lie (van der Corput).
 
     >>> _spread(8).tolist(), _spread(6).tolist()
     ([0, 4, 2, 6, 1, 5, 3, 7], [0, 3, 1, 4, 2, 5])

@@ -1,4 +1,4 @@
-"""CRAIG: weighted medoids of each class's gradients."""
+"""CRAIG: weighted medoids of the gradients of each class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from clsim.selectors.submodular import DENSE
 def craig(
     pool: Pool, budget: int, *, rng: torch.Generator, optimiser: Optimiser = "auto", epsilon: float = 0.1
 ) -> Selection:
-    """Keeps medoids of the last-layer gradients of each class, weighted by how many samples each stands for.
+    """Keep medoids of the last-layer gradients of each class, weighted by the mass that each stands for.
 
-    In each class F(A) = Σ_i m_i max_{j∈A} (c − ‖g_i − g_j‖) with c = 2·max ‖g‖, which no distance exceeds, and m the
-    masses (``pool.mass``; the paper's are 1): then the weighted gradients of A approximate the full one to within
-    Σ_i m_i min_{j∈A} ‖g_i − g_j‖. A pick's weight is the mass of the samples that it is nearest to, so that the weights
-    of a class sum to its mass. Classes get shares of the budget in proportion to their number of samples; nothing
-    stands for a class without a pick. The unlabelled count as predicted.
+    In each class, A maximises F(A) = Σ_i m_i max_{j∈A} (c − ‖g_i − g_j‖) with c = 2·max ‖g‖, which no distance exceeds,
+    and the masses m (``pool.mass``; 1 in the paper). The weighted gradients of A then approximate the full gradient to
+    within Σ_i m_i min_{j∈A} ‖g_i − g_j‖. A pick's weight is the mass of the samples that it is nearest to, so that the
+    weights of a class sum to its mass. Classes get shares of the budget in proportion to their number of samples; a
+    class without a pick is not represented. An unlabelled sample counts with its predicted label.
 
-    Of a class beyond 11,000 samples, only as many drawn ones are to be served as fit half a gigabyte of distances.
+    In a class of more than 11,000 samples, F sums over a random part of them, as large as half a gigabyte of distances
+    allows.
 
     Args:
-        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
     Needs: gradients.
     Cost: O(Σ_c n_c²·d) time, O(max n_c²) memory up to half a gigabyte.
@@ -48,14 +49,14 @@ def craig(
             places.append((torch.arange(share, device=rows.device) + 0.5) / share)
     index = torch.cat(picks)[torch.cat(places).argsort(stable=True)]  # so that prefixes keep the classes' shares
     nearest = _nearest(gradients, y, index)
-    nearest[index] = torch.arange(len(index), device=index.device)  # of equal ones, each stands for itself
+    nearest[index] = torch.arange(len(index), device=index.device)  # among equal picks, each stands for itself
     served = pool.mass.double() * torch.isin(y, y[index])
     weight = served.new_zeros(len(index)).index_add_(0, nearest, served)
     return Selection(index, weight.float())
 
 
 def shares(counts: Int[Tensor, " classes"], budget: int) -> Int[Tensor, " classes"]:
-    """The budget in proportion to ``counts``, by the largest remainders; int64 (classes,), its sum min(budget, n).
+    """Divide the budget in proportion to ``counts``, by the largest remainders: int64 (classes,), sum min(budget, n).
 
     >>> shares(torch.tensor([10, 25, 65]), 10).tolist(), shares(torch.tensor([1, 2]), 5).tolist()
     ([1, 3, 6], [1, 2])
@@ -69,7 +70,7 @@ def shares(counts: Int[Tensor, " classes"], budget: int) -> Int[Tensor, " classe
 
 
 def _closeness(gradients: Gradients, mass: Tensor | None, rng: torch.Generator) -> Tensor:
-    """m_i·(c − ‖g_i − g_j‖), (clients, n); None: every m is 1."""
+    """Compute m_i·(c − ‖g_i − g_j‖), (clients, n); without ``mass`` every m is 1."""
     n = len(gradients)
     clients = gradients
     if n * n > DENSE:
@@ -85,7 +86,7 @@ def _closeness(gradients: Gradients, mass: Tensor | None, rng: torch.Generator) 
 
 
 def _nearest(gradients: Gradients, y: Tensor, index: Tensor) -> Tensor:
-    """Of each sample, the position of the nearest pick: one of its own class where there is one. int64 (n,)."""
+    """Find the position of each sample's nearest pick, one of its own class where there is one: int64 (n,)."""
     nearest = torch.empty_like(y)
     of, chosen = y[index], gradients[index]
     size = max(1, (1 << 22) // len(index))

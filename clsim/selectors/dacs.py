@@ -1,4 +1,4 @@
-"""DACS: k-center in regions of like density, more of the budget for sparse ones."""
+"""DACS: k-center in regions of similar density, with more of the budget for sparse regions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def dacs(
     groups: int = 4,
     temperature: float = 0.25,
 ) -> Selection:
-    """k-center within groups of like density, with most of the budget for the small groups.
+    """Choose by k-center within groups of similar density, with most of the budget for small groups.
 
-    Density is 1 / (mean distance to the nearest neighbours + 10⁻⁵), exact where the paper's is hashed.
+    Density is 1 / (mean distance to the nearest neighbours + 10⁻⁵), computed exactly where the paper uses hashing.
     Jenks' natural breaks split the candidates by density into the groups of least variance. Group g's share of the
-    budget is softmax((1 − |g|/n) / τ), and what a group is too small for goes to the others; in each, greedy k-center
-    from what is labelled. The groups' picks are interleaved in proportion to their shares. The constants are not the
-    paper's (unverified). With one group it is ``kcenter``.
+    budget is softmax((1 − |g|/n) / τ); what exceeds a group's size goes to the others. Within each group, greedy
+    k-center starts from the labelled samples. The groups' picks are interleaved in proportion to their shares. The
+    constants are not the paper's (unverified). With one group it equals ``kcenter``.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        neighbours: for the density.
-        groups: how many.
-        temperature: τ; the larger, the more equal are the shares.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        neighbours: number of neighbours that the density is computed from.
+        groups: number of groups, from 1.
+        temperature: τ, above 0; the larger it is, the more equal are the shares.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time for the densities, O(n·b·d) for k-center; O(n·d) memory.
@@ -67,11 +67,11 @@ def dacs(
 
 
 def natural_breaks(values: Float[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
-    """Jenks' natural breaks: the group of each value, int64 (n,), from the smallest values up.
+    """Find the group of each value by Jenks' natural breaks: int64 (n,), from the smallest values up.
 
-    The split into consecutive groups of least Σ (v − mean of its group)², exactly: one-dimensional k-means. With
-    cost(i, j) of the sorted values i to j − 1, best_g(j) = min_{i<j} best_{g−1}(i) + cost(i, j); the i that attains it
-    never falls as j rises, so that O(groups · n · log n) of them have to be tried.
+    The split into consecutive groups minimises Σ (v − mean of its group)² exactly: one-dimensional k-means. With
+    cost(i, j) of the sorted values i to j − 1, best_g(j) = min_{i<j} best_{g−1}(i) + cost(i, j). The i that attains the
+    minimum never falls as j rises, so that only O(groups · n · log n) pairs have to be tried.
     """
     n = len(values)
     order = np.asarray(values.argsort(stable=True).cpu())
@@ -98,7 +98,7 @@ def natural_breaks(values: Float[Tensor, " n"], groups: int) -> Int[Tensor, " n"
 
 
 def _least(best: np.ndarray, cost: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """min over i ≤ j of best(i) + cost(i, j) for each j, and the first i that attains it, by halving gaps."""
+    """Compute min over i ≤ j of best(i) + cost(i, j) for each j, and the first i that attains it, by halving gaps."""
     n = len(best) - 1
     value, start = np.full(n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
     value[0] = 0.0
@@ -122,7 +122,7 @@ def _least(best: np.ndarray, cost: Callable[[np.ndarray, np.ndarray], np.ndarray
 
 
 def group_shares(size: Tensor, budget: int, temperature: float) -> Tensor:
-    """How much of the budget each group gets, int64 (groups,): by softmax, rounded, and no more than it has."""
+    """Divide the budget over the groups by softmax: int64 (groups,), rounded, at most each group's size."""
     share = ((1 - size.double() / size.sum().clamp_min(1)) / temperature).softmax(0).clamp_min(1e-12)
     quota = torch.zeros_like(size)
     while int(quota.sum()) < budget:
