@@ -19,7 +19,7 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
 
 AnyObjective = Objective | type[Objective] | Callable[[Net, Batch], Terms]
-"""What may stand for an objective: the object, its class, or a function of net and batch."""
+"""An objective: the object, its class, or a function of net and batch."""
 
 
 class Sgd(Learner):
@@ -30,11 +30,11 @@ class Sgd(Learner):
 
     Args:
         setup: net, memory, transform, generators.
-        objective: the loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
-            net and batch, or a class built with the setup); or, from Python, any of these itself.
-        among: which classes the cross-entropy of a new sample ranges over: ``all``, those ``seen`` so far, those of the
+        objective: The loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
+            net and batch, or a class built with the setup); or, from Python, the function, class or object itself.
+        among: Which classes the cross-entropy of a new sample ranges over: ``all``, those ``seen`` so far, those of the
             ``experience``, or those of the ``batch``; see :data:`clsim.objectives.among.Among`.
-        beside: a further module that learns along, such as a projection head.
+        beside: A further module whose parameters are trained with the net's, such as a projection head.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Sgd(Learner):
         self._step = self._steps = 0
 
     def begin(self, experience: Experience) -> None:
-        """A fresh optimizer state (unless ``optimizer.restart`` is false) and the schedule from its start."""
+        """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
         steps = self.setup.steps(experience.train)
@@ -69,18 +69,18 @@ class Sgd(Learner):
             self.optimizer = self._fresh_optimizer()
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step on ``batch`` and as many exemplars as ``memory.batch_size``, as the retrieval chooses them."""
+        """Take one step on ``batch`` and on ``memory.batch_size`` exemplars that the retrieval chooses."""
         return self.step(batch, self.setup.memory.sample(batch, self.setup.pool).exemplars)
 
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
-        """One step on the objective of ``new`` and ``old``."""
+        """Take one step on the objective of ``new`` and ``old``."""
         self._set_rate()
         terms = self.on_device(new, old)
         self._count(1, len(new) + (0 if old is None else len(old)))
         return terms
 
     def backward(self, batch: Batch) -> Terms:
-        """Gradients of the objective, in place of those of the step before."""
+        """Compute the gradients of the objective, in place of those of the step before."""
         self._count(0, len(batch.y))
         return self._gradients(batch)
 
@@ -102,10 +102,11 @@ class Sgd(Learner):
         return self._descent(terms)
 
     def descend(self, terms: Terms, passed: int) -> Terms:
-        """One step on terms that the learner computed itself.
+        """Take one step on terms that the learner computed itself.
 
         Args:
-            passed: samples that went forward through the net for them.
+            terms: The terms, whose sum is the loss.
+            passed: The number of samples that went forward through the net for these terms.
         """
         self._count(0, passed)
         detached = self._descent(terms)
@@ -124,7 +125,7 @@ class Sgd(Learner):
         return optimizers.build(spec.optimizer, self._parameters, head, on_device=spec.training.capturable)
 
     def apply(self) -> None:
-        """One step of the optimizer along the gradients, at the rate of the schedule."""
+        """Take one step of the optimizer along the gradients, at the learning rate of the schedule."""
         self._set_rate()
         self.optimizer.step()
         self._count(1, 0)
@@ -147,7 +148,7 @@ class Sgd(Learner):
         return self.objective.remember(samples)
 
     def state_dict(self) -> dict[str, Any]:
-        """The net, the optimizer, the objective, what learns along, and the classes seen, if they count."""
+        """Return the state of net, optimizer, objective and ``beside``, and the classes seen if they are used."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -167,7 +168,7 @@ class Sgd(Learner):
             self._classes.seen.copy_(state["seen"])
 
     def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
-        """Augment new and replayed samples in one go."""
+        """Make a batch of new and replayed samples, augmented together."""
         x, y, task, weight, soft = new.x, new.y, new.task, new.weight, None
         if old is not None:
             x, y, task = torch.cat([x, old.x]), torch.cat([y, old.y]), torch.cat([task, old.task])
@@ -179,7 +180,7 @@ class Sgd(Learner):
 
 
 def _built(objective: str | AnyObjective, setup: Setup) -> Objective:
-    """The objective that is meant by a name, a class of objectives, a function of net and batch, or an objective.
+    """Build the objective from a name, a class of objectives, or a function of net and batch, if it is not one already.
 
     Raises:
         InputError: if it is a class that is not derived from :class:`clsim.Objective`.

@@ -1,4 +1,4 @@
-"""ER-ACE's objective: new samples do not push old classes away."""
+"""ER-ACE's objective: new samples do not lower the logits of old classes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 class AsymmetricCrossEntropy(Objective):
     """Two cross-entropies, each with a softmax over classes of its own. Final.
 
-    L = CE(new, C_now) + CE(memory, C_seen), weighted means each. C_now are the classes of the new samples of this very
-    batch (or of the experience), so that their logits are not raised at the cost of others'; C_seen all classes seen
-    so far, these included. Under a task's mask a softmax is over those of them that the task has. New and replayed
-    samples pass through the net together, so that batch norm sees both.
+    L = CE(new, C_now) + CE(memory, C_seen), each a weighted mean. C_now are the classes of the new samples of the
+    batch (or of the experience), so that learning them does not lower the logits of other classes. C_seen are all
+    classes seen so far, including C_now. A task's mask narrows either softmax to the classes of the task. New and
+    replayed samples pass through the net together, so that batch norm sees both.
 
     Args:
         setup: the net.
-        classes: what C_now is, see :data:`~clsim.objectives.among.Among`; that of the ``batch``, as in the paper. With
+        classes: The choice of C_now, see :data:`~clsim.objectives.among.Among`; the paper's is ``batch``. With
             ``all``, C_seen is all classes too.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
@@ -37,7 +37,7 @@ class AsymmetricCrossEntropy(Objective):
         self._classes.begin(experience)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """``new`` and, with exemplars, ``memory``."""
+        """Return the term ``new`` and, if there are exemplars, ``memory``."""
         n, new = len(batch.y), batch.new
         self._classes.see(batch.y)
         out = net(batch.x, batch.task)
@@ -48,7 +48,7 @@ class AsymmetricCrossEntropy(Objective):
         return terms
 
     def state_dict(self) -> dict[str, Any]:
-        """The classes seen so far, bool (classes,)."""
+        """Return the classes seen so far, bool (classes,)."""
         return {"seen": self._classes.seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -56,6 +56,6 @@ class AsymmetricCrossEntropy(Objective):
 
 
 def _over(classes: Tensor, logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """The weighted mean cross-entropy with a softmax over some classes alone."""
+    """Return the weighted mean cross-entropy with a softmax over some classes alone."""
     losses = F.cross_entropy(narrowed(logits, classes), y, reduction="none")
     return (losses * weight).sum() / weight.sum().clamp_min(1e-12)

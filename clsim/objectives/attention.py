@@ -1,4 +1,4 @@
-"""Learning without memorizing: the new net looks where the old one looked."""
+"""The objective of learning without memorizing: the attention maps of the new net stay those of the old one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from clsim.training.contract import Batch, Setup, Terms
 class Attention(Taught):
     """L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, on new samples. Final.
 
-    q are attention maps by Grad-CAM, as vectors of length 1 (n, positions): with A the last feature maps, b the old
-    class that the old net thinks likeliest, and w_k the mean over positions of ∂z_b/∂A_k, they are
-    ReLU(Σ_k w_k A_k) / ‖·‖₂. q* are those of the old net, for the same class. The gradient passes through A and
-    through w, so a step differentiates twice. The first experience has neither.
+    q are attention maps by Grad-CAM, as vectors of length 1 (n, positions): q = ReLU(Σ_k w_k A_k) / ‖·‖₂, with A the
+    last feature maps, b the old class that is likeliest to the old net, and w_k the mean over positions of ∂z_b/∂A_k.
+    q* are the old net's maps for the same class. The gradient passes through A and through w, so that a step
+    differentiates twice. In the first experience the loss is CE alone.
 
     The last feature maps are the last output of a layer of the body that has more than one position, so the body must
     be a sequence of layers. With a memory, CE covers new ∪ replayed samples.
 
     Args:
         setup: net, transform, counters.
-        strength: β.
-        attention_strength: γ.
-        temperature: T of the distillation.
+        strength: The weight β of the distillation.
+        attention_strength: The weight γ of the distance between the maps.
+        temperature: The temperature T of the distillation.
 
     Raises:
         InputError: if the net has no feature maps.
@@ -46,7 +46,7 @@ class Attention(Taught):
         body = setup.net.body
         if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
             raise _without_maps(setup)
-        self.layers = 0  # of the body, up to the maps
+        self.layers = 0  # the number of layers of the body up to the maps
 
     def begin(self, experience: Experience) -> None:
         """Find the last feature maps.
@@ -65,7 +65,7 @@ class Attention(Taught):
             raise _without_maps(self._setup)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and from the second experience on distillation and attention."""
+        """Return the cross-entropy and, from the second experience on, distillation and attention."""
         teacher = self.teacher.net
         if teacher is None:
             return cross_entropy(net(batch.x, batch.task), batch)
@@ -92,14 +92,15 @@ class Attention(Taught):
 
 
 def attention(maps: Tensor, score: Tensor, *, create_graph: bool) -> Tensor:
-    """Grad-CAM: where in its feature maps a net finds what speaks for a score, (n, h · w), each row of length 1.
+    """Return the Grad-CAM maps of a score, (n, h · w), each row of length 1.
 
-    ReLU(Σ_k w_k A_k) with w_k = mean over positions of ∂score/∂A_k; a row of zeros where nothing speaks for it.
+    A map is ReLU(Σ_k w_k A_k) with w_k = mean over positions of ∂score/∂A_k. A row is 0 where no position raises the
+    score.
 
     Args:
-        maps: A, float (n, k, h, w).
-        score: computed from maps, each sample's from its own.
-        create_graph: whether the result is to be differentiated.
+        maps: The feature maps A, float (n, k, h, w).
+        score: The scores, each computed from the maps of its own sample.
+        create_graph: Whether the result can be differentiated.
 
     Source: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks (ICCV 2017), eq. 1-2.
     """
@@ -109,7 +110,7 @@ def attention(maps: Tensor, score: Tensor, *, create_graph: bool) -> Tensor:
 
 
 def _sequence(net: Net) -> nn.Sequential:
-    """The body's layers; :class:`Attention` accepts no other body."""
+    """Return the layers of the body; :class:`Attention` accepts no other body."""
     return net.body  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Encoder based lifelong learning: what an autoencoder of each old task sees of the features must not move."""
+"""The objective of encoder based lifelong learning: the codes that old tasks' autoencoders make of features stay."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from clsim.training.contract import Batch, Setup, Terms
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """How the autoencoder of a task is made and learnt.
+    """The shape of a task's autoencoder, and how it is learnt.
 
     h → c = sigmoid(W z + b) → ẑ = V c + d, with z = (h − μ) / σ the features standardised over the task: μ the mean
-    of each, σ² the mean of their variances. (With a σ for each, one that the task hardly used would weigh without
-    bound once another task uses it.) Minimised with everything else frozen:
-    CE(head(μ + σẑ), y) + α · mean (ẑ − z)², both over the samples of a batch, the latter over the features too.
+    of each, σ² the mean of their variances. (With a σ of its own, a feature that the task hardly used would weigh
+    without bound once another task uses it.) The loss, with everything else frozen, is
+    CE(head(μ + σẑ), y) + α · mean (ẑ − z)², both means over the samples of a batch, the second over the features too.
 
     Attributes:
         code: Units of c, fewer than the features; in ``ebll`` 0 stands for 100, or for half of the features where
-            there are not more than 100.
+            there are at most 100.
         reconstruction: α, the weight of the reconstruction beside the task's cross-entropy.
         epochs: Epochs over the task's samples.
-        rate: Adadelta's learning rate. The survey's hardly moves an autoencoder in few steps, 1 does.
+        rate: Adadelta's learning rate. The survey's is the default; few steps need a larger one, such as 1.
         batch_size: Samples in a step.
 
     Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017), section 3.2.
@@ -47,15 +47,15 @@ class Autoencoder:
     batch_size: int = 200
 
     def fit(self, setup: Setup, samples: Exemplars, seed: int) -> tuple[Tensor, Tensor]:
-        """The encoder learnt on samples: weights (code, width) and bias (code,), for features as they are.
+        """Learn an encoder: weights (code, width) and bias (code,), for features that are not standardised.
 
-        In eval mode, without augmentation; only labelled samples count. The decoder is thrown away, and the
-        standardisation folded into the encoder.
+        The features are taken in eval mode, without augmentation, from labelled samples alone. The decoder is dropped,
+        and the standardisation is folded into the encoder.
 
         Args:
-            setup: the net, which stays as it is.
-            samples: of the task, at least one labelled.
-            seed: of the first weights and of the order.
+            setup: The net, which is not changed.
+            samples: The samples of the task, at least one of them labelled.
+            seed: The seed of the first weights and of the order of samples.
         """
         samples = samples[samples.y >= 0]
         net, device = setup.net, setup.device
@@ -85,18 +85,19 @@ class Autoencoder:
 class Encoded(Taught):
     """L = CE + λ · LwF's distillation + α Σ_k mean (c_k(h) − c_k(h*))², on new samples. Final.
 
-    c_k are the codes that the encoder of old task k makes of the features, (new, code); h* are the features that the
-    net had after the last experience; the mean is over samples and units. The first experience has neither. With a
+    c_k are the codes (new, code) that the encoder of old task k computes from features; h are the features of the net,
+    h* those of the net after the last experience. The mean is over samples and units. In the first experience the loss
+    is CE alone. With a
     memory, CE covers new ∪ replayed samples.
 
     Args:
         setup: net, transform, counters.
-        strength: λ.
-        code_strength: α.
-        temperature: T of the distillation.
-        autoencoder: how the encoders are learnt.
+        strength: The weight λ of the distillation.
+        code_strength: The weight α of the distance between codes.
+        temperature: The temperature T of the distillation.
+        autoencoder: The shape of the autoencoders, and how they are learnt.
 
-    Cost: 1 M kept, and an encoder an experience; see :class:`Autoencoder` for what learning it takes.
+    Cost: 1 M kept, and an encoder for each experience.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Encoded(Taught):
         self.encoders: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and from the second experience on distillation and codes."""
+        """Return the cross-entropy and, from the second experience on, distillation and codes."""
         features = net.features(batch.x)
         terms = cross_entropy(net.logits(features, batch.task), batch)
         if self.teacher.net is not None:
@@ -125,14 +126,14 @@ class Encoded(Taught):
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """The net as it is becomes the old one; learn what it sees of the experience."""
+        """Copy the net as the old one, and learn an autoencoder of its features on the experience."""
         super().finish(experience)
         if bool((experience.train.y >= 0).any()):
             seed = derive(self._setup.spec.seed, f"autoencoder {experience.position}")
             self.encoders = [*self.encoders, self._autoencoder.fit(self._setup, experience.train, seed)]
 
     def state_dict(self) -> dict[str, Any]:
-        """The old net and the encoders."""
+        """Return the old net and the encoders."""
         return {"teacher": super().state_dict(), "encoders": self.encoders}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ class Encoded(Taught):
 
 
 def _layer(inputs: int, outputs: int, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a linear layer, uniform within ±1/√inputs."""
+    """Draw weights and bias of a linear layer, uniform within ±1/√inputs."""
     bound = inputs**-0.5
     weight = torch.empty(outputs, inputs).uniform_(-bound, bound, generator=rng)
     bias = torch.empty(outputs).uniform_(-bound, bound, generator=rng)

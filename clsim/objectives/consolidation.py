@@ -1,4 +1,4 @@
-"""Consolidation: new samples are learnt, but weights that mattered to earlier ones cost something to move."""
+"""Consolidation: cross-entropy, and a penalty on moving weights that earlier experiences need."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from clsim.training.contract import Batch, Objective, Setup, Terms
 class Consolidation(Objective):
     """L = CE + λ Σ Ω(θ − θ*)², with Ω ← decay · Ω + Ω_t after each experience. Final.
 
-    θ* are the weights at the end of the experience before: one anchor and one importance, however many the tasks. The
+    θ* are the weights at the end of the experience before: one anchor and one importance for all tasks. The
     first experience has no penalty. Under SGD λΩ is at most 1 / (2·lr); see
     :func:`clsim.objectives.importance.pull`. With a memory, CE covers new ∪ replayed samples; the importance is that
     of the new ones. Memory beside the net: 1 M kept, and 2 M more (θ*, λΩ) while an experience is learnt.
 
     Args:
         setup: net, transform.
-        measure: the importance Ω_t of each weight to an experience, as non-negative tensors.
-        strength: λ.
-        decay: of earlier importances; 1 sums them.
+        measure: The function that measures the importance Ω_t of each weight to an experience, as tensors from 0.
+        strength: The weight λ of the penalty.
+        decay: The factor of earlier importances in each new sum; with 1 they are summed.
     """
 
     def __init__(
@@ -40,24 +40,24 @@ class Consolidation(Objective):
         self.importance: Weights = {}
 
     def begin(self, experience: Experience) -> None:
-        """The weights as they are become the anchor."""
+        """Copy the weights as the anchor."""
         self._anchor = weights(self._setup.net) if self.importance else {}
         self._pull = pull(self._setup, self._strength, self.importance)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and from the second experience on the penalty."""
+        """Return the cross-entropy and, from the second experience on, the penalty."""
         terms = replay(net, batch)
         if self.importance:
             terms["penalty"] = distance(net, self._anchor, self._pull)
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """Add the importance of what was learnt."""
+        """Measure the importance of each weight to the experience, and add it."""
         new, old = self._measure(self._setup, experience.train), self.importance
         self.importance = {name: self._decay * old[name] + value if old else value for name, value in new.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The importances; the anchor is the net itself between two experiences."""
+        """Return the importances; between two experiences the anchor is the net itself."""
         return {"importance": self.importance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""How much each weight matters to what a net has learnt, and the price of moving those that do.
+"""The importance of each weight to what a net has learnt, and the penalty on moving important weights.
 
 Importances, anchors and merged weights are dictionaries of tensors, by the names and in the shapes of
 ``net.named_parameters()``: all weights and biases, the head's too. Under a mask, a task gives the head's rows of other
-tasks no gradient, so they matter nothing to it. Running statistics of batch norm are no weights: they are neither
+tasks no gradient, and their importance to it is 0. Running statistics of batch norm are no weights: they are neither
 measured nor held, and go on following the data.
 """
 
@@ -23,22 +23,22 @@ from clsim.training.contract import Setup
 Weights = dict[str, Tensor]
 
 _FLOATS = 2**23
-"""Of per-sample gradients at a time: 32 MiB. Twice as much took four times as long: fresh pages for every chunk."""
+"""Number of values of per-sample gradients computed at a time: 32 MiB; larger chunks are slower."""
 
 
 def weights(net: Net) -> Weights:
-    """A copy of all weights."""
+    """Copy all weights of a net."""
     return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
 
 
 def on_device(net: Net, stored: Weights) -> Weights:
-    """What a checkpoint holds, beside the weights that it belongs to."""
+    """Move tensors from a checkpoint to the devices of the weights that they belong to."""
     parameters = dict(net.named_parameters())
     return {name: value.to(parameters[name].device) for name, value in stored.items()}
 
 
 def distance(net: Net, anchor: Weights, importance: Weights | None = None) -> Tensor:
-    """Σ Ω(θ − θ*)² over all weights, a scalar with its gradient; without importances Ω is 1."""
+    """Return Σ Ω(θ − θ*)² over all weights, a scalar with its gradient; without importances Ω is 1."""
     parts = []
     for name, parameter in net.named_parameters():
         square = (parameter - anchor[name]).square()
@@ -47,11 +47,11 @@ def distance(net: Net, anchor: Weights, importance: Weights | None = None) -> Te
 
 
 def pull(setup: Setup, strength: float, importance: Weights) -> Weights:
-    """λΩ, the price of moving each weight; under SGD at most 1 / (2·lr).
+    """Return λΩ, the factor of the penalty on moving each weight; under SGD at most 1 / (2·lr).
 
-    A step of SGD on λΩ(θ − θ*)² alone overshoots θ* where 2λΩ·lr is above 1, and diverges from 2 on, as the largest
-    importances do at the strengths that a search begins with. At the limit such a step ends at θ* itself: the weight
-    is held fast, which is what λΩ → ∞ means. Below it, and under Adam, whose steps are bounded, this is λΩ unchanged.
+    A step of SGD on λΩ(θ − θ*)² alone overshoots θ* where 2λΩ·lr is above 1, and diverges where it is 2 or more. At the
+    limit such a step ends at θ* itself: the weight is held fast, as with λΩ → ∞. Below the limit, and under Adam, whose
+    steps are bounded, λΩ is unchanged.
     """
     optimizer = setup.spec.optimizer
     limit = 1 / (2 * optimizer.lr) if optimizer.name == "sgd" and optimizer.lr else math.inf
@@ -59,15 +59,17 @@ def pull(setup: Setup, strength: float, importance: Weights) -> Weights:
 
 
 def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
-    """The diagonal of the empirical Fisher matrix: F = 1/n Σ_i (∂ log p(y_i | x_i) / ∂θ)².
+    """Measure the diagonal of the empirical Fisher matrix: F = 1/n Σ_i (∂ log p(y_i | x_i) / ∂θ)².
 
-    At the given labels, a gradient a sample (not a batch), in eval mode and without augmentation; unlabelled samples
-    are passed over. Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017).
+    Gradients are taken at the given labels, one for each sample (not for a batch), in eval mode and without
+    augmentation; unlabelled samples are left out.
+
+    Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017).
 
     Args:
-        setup: the net, and how its inputs are prepared.
-        samples: of the experience just learnt.
-        most: measure on at most this number of them, drawn uniformly (those with the largest keys); 0 = all.
+        setup: The net, and how its inputs are prepared.
+        samples: The samples of the experience just learnt.
+        most: The largest number of samples to measure on, drawn uniformly (those with the largest keys); 0 means all.
     """
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
@@ -77,16 +79,17 @@ def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
 
 
 def sensitivity(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
-    """How much the outputs' length answers to each weight: 1/n Σ_i |∂‖f(x_i)‖² / ∂θ|.
+    """Measure the sensitivity of the squared length of the outputs to each weight: 1/n Σ_i |∂‖f(x_i)‖² / ∂θ|.
 
-    f are the logits of the classes that the sample's task has. No label is read. A gradient a sample, as in the
-    paper's equation, in eval mode and without augmentation. Source: Aljundi et al., Memory Aware Synapses: Learning
-    what (not) to forget (ECCV 2018).
+    f are the logits of the classes that the sample's task has. No label is read. Gradients are taken one for each
+    sample, as in the paper's equation, in eval mode and without augmentation.
+
+    Source: Aljundi et al., Memory Aware Synapses: Learning what (not) to forget (ECCV 2018).
 
     Args:
-        setup: the net, and how its inputs are prepared.
-        samples: of the experience just learnt.
-        most: measure on at most this number of them, drawn uniformly (those with the largest keys); 0 = all.
+        setup: The net, and how its inputs are prepared.
+        samples: The samples of the experience just learnt.
+        most: The largest number of samples to measure on, drawn uniformly (those with the largest keys); 0 means all.
     """
 
     def length(logits: Tensor, y: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ def _some(samples: Exemplars, most: int) -> Exemplars:
 def _mean(
     setup: Setup, samples: Exemplars, score: Callable[[Tensor, Tensor], Tensor], of: Callable[[Tensor], Tensor]
 ) -> Weights:
-    """The mean over the samples of ``of(∂ score(logits, y) / ∂θ)``, in float32 whatever the training's precision."""
+    """Return the mean over the samples of ``of(∂ score(logits, y) / ∂θ)``, always in float32."""
     net = setup.net
     parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}

@@ -1,4 +1,4 @@
-"""iCaRL's objective: labels, and the answers of the net before on what it knew."""
+"""iCaRL's objective: the labels, and the old net's outputs for the classes that it had learnt."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LOSSES = ("survey", "original")
 
 
 class Representation(Objective):
-    """What iCaRL's features are learnt with; see :func:`clsim.learners.replay.icarl.Icarl` for the equations. Final.
+    """The loss of iCaRL's features; see :class:`clsim.learners.replay.icarl.Icarl` for the equations. Final.
 
-    The net before is kept and asked about the very (augmented) images of the step; the paper stores its answers.
-    A task's mask holds for the net before too: a sample is distilled over those old classes that its task has.
+    The old net is kept and computes its outputs on the augmented images of each step; the paper stores its outputs.
+    A task's mask holds for the old net too: a sample is distilled over the old classes that its task has.
 
     Args:
         setup: net, memory, transform.
-        strength: λ.
-        temperature: T of the survey's loss.
-        loss: ``survey`` or ``original``.
+        strength: The weight λ of the distillation.
+        temperature: The temperature T of the survey's loss.
+        loss: The loss, ``survey`` or ``original``.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Representation(Objective):
         self._now = torch.zeros_like(self._teacher.classes)
 
     def begin(self, experience: Experience) -> None:
-        """Its classes."""
+        """Note the classes of ``experience``."""
         self._now = members(experience.classes, self._now)
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """``new``, ``memory`` with exemplars, and ``distillation`` where there is something to distil."""
+        """Return ``new``, ``memory`` if there are exemplars, and ``distillation`` if there is something to distil."""
         logits = net.head(net.features(batch.x)).float()
         visible = net.visible[batch.task]
         target = self._teacher.logits(batch.x) if self._teacher.ready else None
@@ -76,11 +76,11 @@ class Representation(Objective):
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """The net as it is now becomes the net before."""
+        """Copy the net as the old one."""
         self._teacher.take(experience.classes)
 
     def state_dict(self) -> dict[str, Any]:
-        """The net before."""
+        """Return the old net."""
         return {"teacher": self._teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -88,6 +88,6 @@ class Representation(Objective):
 
 
 def _mean(losses: Tensor, batch: Batch, first: int = 0) -> Tensor:
-    """The weighted mean of the losses of a batch's rows from ``first`` on."""
+    """Return the weighted mean of the losses of a batch's rows from ``first`` on."""
     weight = torch.ones_like(losses) if batch.weight is None else batch.weight[first:]
     return (losses * weight).sum() / weight.sum().clamp_min(1e-12)

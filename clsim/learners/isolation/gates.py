@@ -1,4 +1,4 @@
-"""A gate before each hidden unit of a net: which nets can have them, and which weights they hold."""
+"""Gates on the hidden units of a net: which nets can have them, and which weights they hold."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _ALLOWED = (
 
 
 class Gated:
-    """A body that is a sequence of layers, each hidden unit (of a convolution: channel) behind a gate. Final.
+    """A body that is a sequence of layers, with a gate on each hidden unit (in a convolution: channel). Final.
 
     h_l = a_l ⊙ f_l(h_{l−1}), where f_l is a fully connected layer or a convolution, with the norms, activations,
     pooling and dropout that follow it. The body's own modules are called, in order; the body itself stays as it is.
 
     Args:
-        body: ``nn.Sequential``, nested or not.
-        model: its name, for the error message.
+        body: The body, an ``nn.Sequential``, nested or not.
+        model: The name of the model, for the error message.
 
     Attributes:
-        units: of each layer.
+        units: The number of units in each layer.
 
     Raises:
         InputError: if the body is anything else, such as a net with skip connections.
@@ -58,11 +58,11 @@ class Gated:
         self._names = {id(parameter): name for name, parameter in body.named_parameters()}
 
     def features(self, x: Tensor, gates: Tensor) -> Tensor:
-        """Features (n, width).
+        """Compute features (n, width).
 
         Args:
-            x: (n, \\*shape).
-            gates: of all layers, one after the other, (Σ units,); or of each sample, (n, Σ units).
+            x: The inputs, (n, \\*shape).
+            gates: The gates of all layers, one after the other, (Σ units,); or those of each sample, (n, Σ units).
         """
         parts = iter(gates.split(self.units, -1))
         gate: Tensor | None = None
@@ -74,15 +74,15 @@ class Gated:
         return x if gate is None else _times(x, gate)
 
     def shares(self, used: Tensor) -> dict[str, Tensor]:
-        """How far each weight of the body may move, 1 − min(a[out], a[in]); of biases and norms, 1 − a[out].
+        """Return the share of each weight's step, 1 − min(a[out], a[in]); for biases and norms it is 1 − a[out].
 
-        What comes into the first layer has no gate, so that its weights may move by 1 − a[out].
+        The inputs of the first layer have no gates, so that the share of its weights is 1 − a[out].
 
         Args:
-            used: the gates that are to be served, (Σ units,), from 0 to 1.
+            used: The gates a of earlier tasks, (Σ units,), from 0 to 1.
 
         Returns:
-            By the parameter's name in the body; shapes that broadcast against it.
+            The shares by the parameter's name in the body, in shapes that broadcast against the parameter.
         """
         shares, into = {}, None
         parts = iter(used.split(self.units))
@@ -104,13 +104,13 @@ class Gated:
 
 
 def _times(x: Tensor, gate: Tensor) -> Tensor:
-    """The gate of each unit on all of its pixels: they have dimensions of their own, or stand unit by unit in one."""
+    """Multiply all pixels of each unit by its gate; pixels have dimensions of their own, or are flattened by unit."""
     gate = gate.repeat_interleave(x.shape[1] // gate.shape[-1], -1)
     return x * gate.view(*gate.shape, *[1] * (x.ndim - 2))
 
 
 def _walk(body: nn.Module, model: str) -> Iterator[nn.Module]:
-    """The leaves in order; exact types, since a class derived from these may do anything in its forward."""
+    """Yield the leaves in order; types must be exact, since a derived class may do anything in its forward pass."""
     if type(body) is nn.Sequential:
         for module in body:
             yield from _walk(module, model)

@@ -1,4 +1,4 @@
-"""HAT: hard attention to the task. Each task learns which units it uses, and holds what they need."""
+"""HAT: hard attention to the task. Each task learns which units it uses, and later tasks do not change them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from clsim.training.contract import Batch, Learner, Setup, Stateless, Terms
 _FAR = 6.0
 """Embeddings stay within ±6, where their sigmoid still has a slope."""
 _STEEP = 50.0
-"""s·e in the compensation stays within ±50: cosh of more is no float32."""
+"""s·e in the compensation stays within ±50: cosh of larger values exceeds float32."""
 
 
 class Hat(Learner):
-    """Each task learns which hidden units it uses, a hard gate on each, and what they need is held. Final.
+    """Each task learns hard gates on the hidden units; the weights that its units need are held later. Final.
 
     a = σ(s·e_t) with e_t an embedding of task t, learnt with the weights on L = CE + c · Σ a(1 − a_<t) / Σ(1 − a_<t).
     Here a_<t is the largest gate that any earlier task has on the unit: units that an earlier task uses cost nothing,
-    others as much as they are used. In each epoch s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B;
-    predictions use s_max. The gradient of e is made that of an s that does not anneal,
+    others in proportion to their gate. In each epoch s = 1/s_max + (s_max − 1/s_max)(b − 1)/(B − 1) in batch b of B;
+    predictions use s_max. The gradient of e is changed to that of an s that does not anneal,
     ∂L/∂e · s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), and e stays within ±6. The step of weight ij is scaled by
     1 − min(a_<t[i], a_<t[j]), that of a bias by 1 − a_<t[i]; weight decay and momentum with it (see
     :func:`~clsim.learners.isolation.protection.apply_within`), so that as s_max → ∞ nothing that an earlier task needs
@@ -45,19 +45,20 @@ class Hat(Learner):
     memory has any, are not replayed.
 
     Embeddings begin at U(0, 2), all gates open, as in the survey's code. Their optimizer and rate are those of the
-    weights, but without weight decay and, as in the authors' code, without momentum: with it, the price closes every
-    gate before the cross-entropy objects, and a gate at −6 has next to no slope to come back. A price that is too high
-    for the rate does so anyway: every gate is closed, and what is predicted does not depend on the sample.
+    weights, but without weight decay and, as in the authors' code, without momentum: with momentum the
+    penalty closes every gate before the cross-entropy can act, and the slope of a gate at −6 is too small to open it
+    again. If c is too large for the learning rate, all gates close even so, and predictions do not depend on the
+    sample.
 
     Args:
         setup: net, memory, transform, generators.
-        s_max: how hard the gates are in the end.
-        c: price of the units that no earlier task uses.
+        s_max: The largest steepness s of the gates, which predictions use.
+        c: The weight c of the penalty on units that no earlier task uses.
 
     Raises:
         InputError: if the task is not known when predicting, if the net cannot be gated, or for impossible options.
 
-    Cost: tasks × units kept, and as many products in a forward pass; 1 M more in a training step.
+    Cost: tasks × units kept, and a product for each unit in a forward pass; 1 M more in a training step.
 
     Source: Serrà et al., Overcoming Catastrophic Forgetting with Hard Attention to the Task (ICML 2018)
     """
@@ -87,13 +88,13 @@ class Hat(Learner):
         self._attend(0)
 
     def _attend(self, position: int) -> None:
-        """The embedding that is learnt, a view of its row, and its optimizer."""
+        """Take one embedding, a view of its row, as the one that is learnt, with an optimizer of its own."""
         plain = dataclasses.replace(self.setup.spec.optimizer, momentum=0.0, nesterov=False, weight_decay=0.0)
         self._embedding = nn.Parameter(self.embeddings[position])
         self._optimizer = optimizers.build(plain, [self._embedding])
 
     def begin(self, experience: Experience) -> None:
-        """A fresh embedding, or the one it had; what may move follows from the gates of earlier tasks."""
+        """Take the embedding of the experience, and compute from earlier tasks' gates how far each weight may move."""
         training, net = self.setup.spec.training, self.setup.net
         self._sgd.begin(experience)
         for task in tasks_of(experience):
@@ -110,7 +111,7 @@ class Hat(Learner):
             hold_statistics(net)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step of weights and embedding."""
+        """Take one step of weights and embedding."""
         batch_number = self._step // self.setup.spec.training.passes % self._batches
         self._s = hardness(batch_number, self._batches, self._s_max)
         self._step += 1
@@ -139,24 +140,24 @@ class Hat(Learner):
         return {"new": F.cross_entropy(logits, batch.y), "attention": self._price * price}
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """What the task uses is in use from now on: a_≤t = max(a_t, a_<t)."""
+        """Count the units of the task as used: a_≤t = max(a_t, a_<t)."""
         self._done += 1
         self.used = torch.maximum(self.used, self.gates(experience.position))
         return self._sgd.finish(experience)
 
     def gates(self, position: int) -> Tensor:
-        """σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
+        """Return the gates σ(s_max·e) of a task, (Σ units,), with the s_max that it was learnt with."""
         return torch.sigmoid(self._hardest[position] * self.embeddings[position])
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
-        """Features of raw samples, each behind the gates of its own task."""
+        """Compute features of raw samples, each with the gates of its own task."""
         with evaluating(self.net), torch.no_grad(), self.setup.precision():
             learnt_as = torch.tensor(self._learnt_as, device=task.device)[task]
             gates = torch.sigmoid(self._hardest * self.embeddings)[learnt_as]
             return self._gated.features(self.setup.transform.plain(x), gates).float()
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, the embeddings and their s_max, the units in use, and whose embedding each task has."""
+        """Return the state of the net, the embeddings with their s_max, the used units, and each task's embedding."""
         return {
             "sgd": self._sgd.state_dict(),
             **self._tensors(),
@@ -175,7 +176,7 @@ class Hat(Learner):
 
 
 def hardness(batch: int, batches: int, s_max: float) -> float:
-    """s in a batch, counted from 0, of an epoch: from 1/s_max to s_max, in equal steps.
+    """Return s in a batch of an epoch, counted from 0: from 1/s_max to s_max, in equal steps.
 
     >>> [round(hardness(batch, 5, 100.0), 4) for batch in range(5)]
     [0.01, 25.0075, 50.005, 75.0025, 100.0]
@@ -184,5 +185,5 @@ def hardness(batch: int, batches: int, s_max: float) -> float:
 
 
 def compensation(e: Tensor, s: float, s_max: float) -> Tensor:
-    """By what the gradient of an embedding is multiplied, s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)); s·e within ±50."""
+    """Return the factor of an embedding's gradient, s_max (cosh(s·e) + 1) / (s (cosh(e) + 1)), with s·e within ±50."""
     return s_max / s * (torch.cosh((s * e).clamp(-_STEEP, _STEEP)) + 1) / (torch.cosh(e) + 1)

@@ -1,4 +1,4 @@
-"""PackNet: each task takes a few weights out of those that no task has taken, and keeps them."""
+"""PackNet: each task takes some of the free weights of the net, and keeps them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup, Terms
 
 _MOST = 255
-"""Owners that a byte can name; 0 is nobody."""
+"""The largest number of tasks: owners are stored in a byte, in which 0 means that a weight is free."""
 
 
 class PackNet(Learner):
@@ -38,14 +38,14 @@ class PackNet(Learner):
 
     Args:
         setup: net, memory, transform, generators.
-        prune: share of the free weights that a task leaves free, the same in each layer.
-        retrain_epochs: over the experience, after pruning.
-        retrain_rate: learning rate of these, as a share of ``optimizer.lr``; with the optimizer's own schedule.
+        prune: The share of the free weights that a task leaves free, the same in each layer.
+        retrain_epochs: Epochs over the experience after pruning.
+        retrain_rate: The learning rate in these epochs, as a share of ``optimizer.lr``, with the optimizer's schedule.
 
     Raises:
         InputError: if the task is not known when predicting, or for impossible options.
 
-    Cost: a byte a weight kept (whose it is); 1 M more in a training step; ``retrain_epochs`` more epochs a task.
+    Cost: a byte kept for each weight (its owner); 1 M more in a training step; ``retrain_epochs`` more epochs a task.
 
     Source: Mallya & Lazebnik, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning (CVPR 2018)
     """
@@ -78,7 +78,7 @@ class PackNet(Learner):
         self.owner = {name: torch.zeros_like(p, dtype=torch.uint8) for name, p in body if p.ndim > 1}
 
     def begin(self, experience: Experience) -> None:
-        """Its tasks use the whole net until they are pruned."""
+        """Let the tasks of the experience use the whole net, and free weights move, until the net is pruned."""
         for task in tasks_of(experience):
             self._last[task] = 0
         self._sgd.begin(experience)
@@ -88,13 +88,13 @@ class PackNet(Learner):
             self._hold_rest()
 
     def _hold_rest(self) -> None:
-        """Biases, norms and their statistics stay as they are."""
+        """Hold biases, norms and their statistics as they are."""
         parameters = dict(self.setup.net.named_parameters())
         self._shares |= {name: torch.zeros_like(parameters[name]) for name in self._fixed}
         hold_statistics(self.setup.net)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step of the free weights."""
+        """Take one step of the free weights."""
         return self._step(self._sgd, batch)
 
     def _step(self, sgd: Sgd, batch: Exemplars) -> Terms:
@@ -103,7 +103,7 @@ class PackNet(Learner):
         return terms
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Prune, and train again what is left; these steps are returned."""
+        """Prune, train the remaining weights again, and return the losses of these steps."""
         self._sgd.finish(experience)
         self._done += 1
         with torch.no_grad():
@@ -124,7 +124,7 @@ class PackNet(Learner):
         return losses
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
-        """Features of raw samples, by the weights that their task had; of a task not finished, by the whole net."""
+        """Compute features of raw samples with the weights of their task, or with the whole net before it is pruned."""
         net = self.net
         last = torch.tensor(self._last, device=task.device)[task]
         with evaluating(net), torch.no_grad(), self.setup.precision():
@@ -136,7 +136,7 @@ class PackNet(Learner):
         return features
 
     def _weights(self, last: int) -> dict[str, Tensor]:
-        """Of the body, those of owners 1 … last, all others 0; none are replaced where ``last`` is 0."""
+        """Return the body's weights with those of owners after ``last`` set to 0; nothing to replace where it is 0."""
         if not last:
             return {}
         return {
@@ -145,7 +145,7 @@ class PackNet(Learner):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, whose each weight is, and the last owner that each task uses."""
+        """Return the state of the net, the owner of each weight, and the last owner that each task uses."""
         return {"sgd": self._sgd.state_dict(), "owner": self.owner, "done": self._done, "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,9 +156,9 @@ class PackNet(Learner):
 
 
 def smallest(weight: Tensor, among: Tensor, share: float) -> Tensor:
-    """Where the ``share`` of least magnitude is of the weights ``among`` which it is asked; bool, as the weight.
+    """Find the ``share`` of least magnitude of the weights where ``among`` is true: bool, in the shape of ``weight``.
 
-    Their number is rounded to the nearest; equal weights come in order, so that it is always exact.
+    Their number is rounded to the nearest whole number; of equal weights the first are taken.
 
     >>> smallest(torch.tensor([3.0, -1.0, 0.5, 2.0]), torch.tensor([True, True, False, True]), 0.67)
     tensor([False,  True, False,  True])

@@ -1,4 +1,4 @@
-"""What learners share that give each task a part of the net: the parts of earlier tasks do not move."""
+"""Functions of learners that give each task a part of the net: they hold the parts of earlier tasks."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ def need_tasks(setup: Setup, learner: str) -> None:
 
 
 def apply_within(sgd: Sgd, net: Net, shares: Mapping[str, Tensor]) -> None:
-    """One step of the optimizer, of which each weight takes its share: θ ← θ + m ⊙ Δθ.
+    """Take one step of the optimizer, of which each weight takes its share: θ ← θ + m ⊙ Δθ.
 
-    Under SGD, where m is the same in all steps, it is what scaling the gradient by m does, with or without momentum.
-    But weight decay is scaled too, and so are the steps of Adam, which have the same size for any scale of the
-    gradient. A weight of share 0 stays bit for bit.
+    Under SGD, with or without momentum, this equals scaling the gradient by m, if m is the same in all steps. Weight
+    decay is scaled too, and so are the steps of Adam, whose size does not depend on the scale of the gradient. A weight
+    of share 0 stays bit for bit.
 
     Args:
-        sgd: after its :meth:`~clsim.learners.sgd.Sgd.backward`.
-        shares: m, from 0 to 1, by the parameter's name; others take the whole step.
+        sgd: The learner, after its :meth:`~clsim.learners.sgd.Sgd.backward`.
+        net: The net that it trains.
+        shares: The shares m, from 0 to 1, by the parameter's name; other parameters take the whole step.
     """
     held = [(net.get_parameter(name), share) for name, share in shares.items()]
     before = [parameter.detach().clone() for parameter, _ in held]
@@ -50,14 +51,14 @@ def apply_within(sgd: Sgd, net: Net, shares: Mapping[str, Tensor]) -> None:
 
 
 def head_shares(net: Net, experience: Experience) -> dict[str, Tensor]:
-    """The head's rows of an experience's classes may move, all others may not."""
+    """Return shares by which the head's rows of the experience's classes may move, and no others."""
     rows = torch.zeros_like(net.head.bias)
     rows[list(experience.classes)] = 1
     return {"head.weight": rows[:, None], "head.bias": rows}
 
 
 def hold_statistics(net: Net) -> None:
-    """Running statistics stay as they are while the net trains."""
+    """Put the net in train mode, but keep the running statistics of its norms as they are."""
     net.train()
     for module in net.modules():
         if isinstance(module, _WITH_STATISTICS):
@@ -65,5 +66,5 @@ def hold_statistics(net: Net) -> None:
 
 
 def tasks_of(experience: Experience) -> list[int]:
-    """The tasks of its samples: one, or several where experiences are presented together."""
+    """Return the tasks of the experience's samples: one, or several where experiences are presented together."""
     return experience.train.task.unique().tolist()

@@ -1,4 +1,4 @@
-"""Learners that let the old net teach the new one, on new samples alone: LwF, EBLL, LwM."""
+"""Learners that distil the old net into the new one on new samples: LwF, EBLL, LwM."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Lea
     """Learning without forgetting: L = CE + λ Σ_k KL(softmax(z*_k / T) ‖ softmax(z_k / T)), on new samples.
 
     z*_k are the logits of old task k's classes by the net as it was after the last experience, z_k the new net's.
-    Where the task is unknown, all old classes form one group, and without a memory new classes win all the same. As in
-    the survey, the tasks' terms are summed and not averaged, and there is no factor T²; see
+    Where the task is unknown, all old classes form one group, and without a memory most predictions are new classes.
+    As in the survey, the tasks' terms are summed and not averaged, and there is no factor T²; see
     :meth:`clsim.objectives.distillation.OldLogits.divergence`. All weights learn from the first step on: the paper's
-    warm-up of the new head alone is left out.
+    warm-up of the new head is left out.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ; the default is the paper's. The survey's search begins with 10, which needs learning rates of 0.01
-            and less.
-        temperature: T.
+        strength: The weight λ of the distillation; the default is the paper's. The survey's search begins with 10,
+            which needs learning rates of 0.01 or less.
+        temperature: The temperature T.
 
-    Cost: 1 M kept (the old net); a forward pass more for each new sample.
+    Cost: 1 M kept (the old net); one more forward pass for each new sample.
 
     Source: Li & Hoiem, Learning without Forgetting (ECCV 2016), eq. 2-4; De Lange et al., A continual learning survey
     (TPAMI 2021)
@@ -46,7 +46,7 @@ def ebll(
     temperature: float = 2.0,
     autoencoder: Autoencoder = Autoencoder(),
 ) -> Learner:
-    """Encoder based lifelong learning: LwF, and the features move only where no old task's autoencoder sees it.
+    """Encoder based lifelong learning: LwF, and a penalty on moving the codes that old tasks' autoencoders make.
 
     L = CE + λ · LwF's distillation + α Σ_k mean (c_k(h) − c_k(h*))², with h the features before the head, h* those of
     the old net, and c_k the sigmoid codes of an undercomplete autoencoder, learnt on the features of task k at its
@@ -55,12 +55,12 @@ def ebll(
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ; see ``lwf``.
-        code_strength: α.
-        temperature: T of the distillation.
+        strength: The weight λ of the distillation; see ``lwf``.
+        code_strength: The weight α of the distance between codes.
+        temperature: The temperature T of the distillation.
         autoencoder: see :class:`~clsim.objectives.codes.Autoencoder`.
 
-    Cost: 1 M kept (the old net) and an encoder an experience, (features + 1) × code.
+    Cost: 1 M kept (the old net) and an encoder for each experience, (features + 1) × code.
 
     Source: Rannen et al., Encoder Based Lifelong Learning (ICCV 2017); De Lange et al., A continual learning survey
     (TPAMI 2021)
@@ -83,18 +83,18 @@ def ebll(
 
 
 def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1, temperature: float = 2.0) -> Learner:
-    """Learning without memorizing: LwF, and the new net attends to where the old one did.
+    """Learning without memorizing: LwF, and a penalty on moving attention maps.
 
     L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, with q the attention maps by Grad-CAM for the old
-    class that the old net thinks likeliest; see :class:`clsim.objectives.attention.Attention`. The paper gives no
+    class that is likeliest to the old net; see :class:`clsim.objectives.attention.Attention`. The paper gives no
     values of β and γ. For convolutional nets.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: β.
-        attention_strength: γ; the maps have length 1, so where little speaks for a class the slopes are steep, and 1
-            is too much for a rate of 0.05 and small batches.
-        temperature: T of the distillation.
+        strength: The weight β of the distillation.
+        attention_strength: The weight γ of the distance between the maps. The maps have length 1, so that slopes are
+            steep where the unscaled maps are small.
+        temperature: The temperature T of the distillation.
 
     Cost: 1 M kept (the old net).
 

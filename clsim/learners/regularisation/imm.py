@@ -1,4 +1,4 @@
-"""IMM: the nets of all tasks, averaged weight by weight."""
+"""IMM: an average of the nets of all tasks, weight by weight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Batch, Learner, Objective, Setup, Terms
 
 _LEAST = 1e-12
-"""Added to each precision: where no task has any, all weigh the same."""
+"""Added to each precision, so that all tasks weigh the same where none has any."""
 
 HEAD = ("head.weight", "head.bias")
 """The net's weights that are not merged."""
@@ -33,7 +33,7 @@ def mean_imm(setup: Setup, *, strength: float = 0.01) -> Learner:
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
+        strength: The weight λ of the L2-transfer.
 
     Cost: 1 M kept (the mean so far), 1 M more in training.
 
@@ -44,16 +44,16 @@ def mean_imm(setup: Setup, *, strength: float = 0.01) -> Learner:
 
 
 def mode_imm(setup: Setup, *, strength: float = 0.01, samples: int = 0) -> Learner:
-    """Mode-IMM: as ``mean-imm``, each weight averaged by its diagonal Fisher, θ = Σ F_k θ_k / Σ F_k.
+    """Mode-IMM: ``mean-imm`` with each weight averaged by its diagonal Fisher, θ = Σ F_k θ_k / Σ F_k.
 
-    The Fisher is the empirical one at the given labels; where no task has any, the plain mean.
+    The Fisher is the empirical one at the given labels; where it is 0 for all tasks, the mean is unweighted.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ of the L2-transfer.
-        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+        strength: The weight λ of the L2-transfer.
+        samples: Samples of each experience that the Fisher is measured on, drawn uniformly; 0 means all.
 
-    Cost: 2 M kept (the average and the Fishers' sum), 1 M more in training; a forward and backward pass a sample.
+    Cost: 2 M kept (the average and the Fishers' sum), 1 M more in training; a forward and backward pass of each sample.
 
     Source: Lee et al., Overcoming Catastrophic Forgetting by Incremental Moment Matching (NeurIPS 2017)
     """
@@ -62,11 +62,11 @@ def mode_imm(setup: Setup, *, strength: float = 0.01, samples: int = 0) -> Learn
 
 
 class Transfer(Objective):
-    """L = CE + λ Σ (θ − θ_{t−1})², all weights alike: the next net stays near the one before. Final.
+    """L = CE + λ Σ (θ − θ_{t−1})², a penalty on moving any weight from the last net. Final.
 
     Args:
         setup: the net.
-        strength: λ.
+        strength: The weight λ of the penalty.
     """
 
     def __init__(self, setup: Setup, strength: float) -> None:
@@ -76,22 +76,22 @@ class Transfer(Objective):
         self._learnt = False
 
     def begin(self, experience: Experience) -> None:
-        """The weights as they are become the anchor; the first net has none to stay near."""
+        """Copy the weights as the anchor; the first net has none."""
         self._anchor = weights(self._setup.net) if self._learnt else {}
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and the transfer from the second experience on."""
+        """Return the cross-entropy and, from the second experience on, the transfer."""
         terms = replay(net, batch)
         if self._anchor:
             terms["transfer"] = self._strength * distance(net, self._anchor)
         return terms
 
     def finish(self, experience: Experience) -> None:
-        """There is a net now to stay near."""
+        """Note that a net has been learnt."""
         self._learnt = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether there is a net to stay near; it is the net itself between two experiences."""
+        """Return whether a net has been learnt; between two experiences the anchor is the net itself."""
         return {"learnt": self._learnt}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -99,11 +99,11 @@ class Transfer(Objective):
 
 
 class Imm(Around[Sgd]):
-    """Learns one net after the other, predicts with their average. Final.
+    """A learner of one net after the other that predicts with their average. Final.
 
-    The nets themselves are never merged into: each begins at the one before, as it was learnt. While an experience is
-    learnt, predictions are those of its own net. The average is kept as it goes, m ← m + p_t/Σp · (θ_t − m), so that
-    memory does not grow with the tasks.
+    Each net begins at the one learnt before it, not at the average. While an experience is learnt, predictions are
+    those of its own net. The average is updated after each experience, m ← m + p_t/Σp · (θ_t − m), so that memory does
+    not grow with the tasks.
 
     Heads are not merged: the head's row of a class is that of the last experience that held the class (where all
     experiences share their classes, the last head). Running statistics of batch norm are no weights: they are those
@@ -111,8 +111,8 @@ class Imm(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ of the L2-transfer.
-        measure: the precision p_t of each weight; None: all the same.
+        strength: The weight λ of the L2-transfer.
+        measure: The function that measures the precision p_t of each weight; None means equal precisions.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Imm(Around[Sgd]):
         self.merged: Weights = {}
 
     def begin(self, experience: Experience) -> None:
-        """From the net before, unmerged."""
+        """Begin at the net learnt last, not at the average."""
         self._learning = True
         super().begin(experience)
 
@@ -151,7 +151,7 @@ class Imm(Around[Sgd]):
         return steps
 
     def _share(self, experience: Experience) -> Weights:
-        """What the new net contributes to each weight of the average, from 0 to 1."""
+        """Return the share of the new net in each weight of the average, from 0 to 1."""
         if self._measure is None:
             return {name: torch.full_like(p, 1 / self._done) for name, p in weights(self.setup.net).items()}
         share = {}
@@ -163,7 +163,7 @@ class Imm(Around[Sgd]):
         return share
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples: of the average, or of the net that is being learnt."""
+        """Return logits of raw samples by the average, or by the net that is being learnt."""
         if self._learning:
             return super().predict(x, task)
         net = self.setup.net
@@ -171,7 +171,7 @@ class Imm(Around[Sgd]):
             return functional_call(net, self.merged, (self.setup.transform.plain(x), task))
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
-        """Features of raw samples: of the average, or of the net that is being learnt."""
+        """Return features of raw samples by the average, or by the net that is being learnt."""
         if self._learning:
             return super().features(x, task)
         body = {name.removeprefix("body."): value for name, value in self.merged.items() if name not in HEAD}
@@ -179,7 +179,7 @@ class Imm(Around[Sgd]):
             return functional_call(self.net.body, body, (self.setup.transform.plain(x),)).float()
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, the average and the precisions so far."""
+        """Return the state of the net, the average and the precisions so far."""
         return {
             "sgd": self.inner.state_dict(),
             "done": self._done,

@@ -1,4 +1,4 @@
-"""LFL: features that stay where they were, and old boundaries that do not move at all."""
+"""LFL: a penalty on moving features, and frozen head rows of old classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Nearness(Taught):
 
     Args:
         setup: the net.
-        strength: λ.
+        strength: The weight λ of the distance between features.
     """
 
     def __init__(self, setup: Setup, *, strength: float) -> None:
@@ -28,7 +28,7 @@ class Nearness(Taught):
         self._strength = strength
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """Cross-entropy, and from the second experience on the features."""
+        """Return the cross-entropy and, from the second experience on, the distance between features."""
         features = net.features(batch.x)
         terms = cross_entropy(net.logits(features, batch.task), batch)
         if self.teacher.net is not None:
@@ -41,14 +41,14 @@ class Lfl(Around[Sgd]):
     """Less-forgetting learning: L = CE + λ · mean_i ½‖h_i − h*_i‖², with the head's rows of old classes frozen. Final.
 
     h are the features of new samples before the head, h* those of the net after the last experience. The paper's tasks
-    share all classes, so its whole head is frozen, as it is here where they do; where new classes come, their rows
-    learn. With a memory, CE covers new ∪ replayed samples.
+    share all classes, so that its whole head is frozen, as it is here on such streams; the rows of new classes learn.
+    With a memory, CE covers new ∪ replayed samples.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ; the default is ours.
+        strength: The weight λ of the distance between features; the default is clsim's own.
 
-    Cost: 1 M kept (the old net); a forward pass more for each new sample.
+    Cost: 1 M kept (the old net); one more forward pass for each new sample.
 
     Source: Jung et al., Less-forgetting Learning in Deep Neural Networks (2016)
     """
@@ -60,13 +60,13 @@ class Lfl(Around[Sgd]):
         self._rows: Tensor | None = None
 
     def begin(self, experience: Experience) -> None:
-        """Freeze the rows of what was learnt before."""
+        """Freeze the head's rows of the classes learnt before."""
         groups = self.objective.teacher.groups
         self._rows = torch.cat(groups).unique() if groups else None
         super().begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step; frozen rows go back to where they were, whatever momentum and weight decay did to them."""
+        """Take one step, then set frozen rows back, which momentum and weight decay may have moved."""
         terms = super().observe(batch)
         old = self.objective.teacher.net
         if self._rows is not None and old is not None:

@@ -1,4 +1,4 @@
-"""Learners that let weights move the less, the more they mattered: EWC, online EWC, MAS."""
+"""Learners with a penalty on moving important weights: EWC, online EWC, MAS."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def ewc(setup: Setup, *, strength: float = 400.0, samples: int = 0) -> Learner:
 
     As the survey has it: no ½, and one anchor θ*, the weights after the last experience (the first paper keeps one
     for each task, and λ/2). The Fisher is the empirical one, at the given labels; see
-    :func:`clsim.objectives.importance.fisher`, and there what the penalty covers.
+    :func:`clsim.objectives.importance.fisher` and, for the weights that are covered, its module.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
-        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+        strength: The weight λ of the penalty.
+        samples: Samples of each experience that the Fisher is measured on, drawn uniformly; 0 means all.
 
-    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
+    Cost: a forward and backward pass of each sample after its experience; 1 M kept, 2 M more in training.
 
     Source: Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks (PNAS 2017), eq. 3; De Lange et
     al., A continual learning survey (TPAMI 2021)
@@ -33,16 +33,16 @@ def ewc(setup: Setup, *, strength: float = 400.0, samples: int = 0) -> Learner:
 
 
 def online_ewc(setup: Setup, *, strength: float = 400.0, decay: float = 0.95, samples: int = 0) -> Learner:
-    """EWC whose older importances fade: Ω ← γΩ + F_t, with one anchor; γ = 1 is ``ewc``.
+    """EWC with decaying importances: Ω ← γΩ + F_t, with one anchor; γ = 1 is ``ewc``.
 
     The recursion is that of Progress & Compress; here too there is no ½, and the Fishers are not normalised. The
-    default γ is ours.
+    default of γ is clsim's own.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
-        decay: γ, from 0 (the last experience alone counts) to 1 (all count alike).
-        samples: of each experience that the Fisher is measured on, drawn uniformly; 0 = all.
+        strength: The weight λ of the penalty.
+        decay: The factor γ, from 0 (the last experience alone counts) to 1 (all experiences count equally).
+        samples: Samples of each experience that the Fisher is measured on, drawn uniformly; 0 means all.
 
     Cost: as ``ewc``.
 
@@ -58,15 +58,15 @@ def online_ewc(setup: Setup, *, strength: float = 400.0, decay: float = 0.95, sa
 def mas(setup: Setup, *, strength: float = 1.0, samples: int = 0) -> Learner:
     """Memory aware synapses: L = CE + λ Σ Ω(θ − θ*)², Ω the mean of |∂‖f(x)‖²/∂θ|, summed over experiences.
 
-    The importance asks for no label; see :func:`clsim.objectives.importance.sensitivity`, and there what the penalty
-    covers.
+    The importance needs no label; see :func:`clsim.objectives.importance.sensitivity` and, for the weights that are
+    covered, its module.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ; the survey's search begins at 3, which leaves small nets little to learn with.
-        samples: of each experience that the importance is measured on, drawn uniformly; 0 = all.
+        strength: The weight λ of the penalty; the survey's search begins at 3, which hinders small nets in learning.
+        samples: Samples of each experience that the importance is measured on, drawn uniformly; 0 means all.
 
-    Cost: a forward and backward pass a sample after each experience; 1 M kept, 2 M more in training.
+    Cost: a forward and backward pass of each sample after its experience; 1 M kept, 2 M more in training.
 
     Source: Aljundi et al., Memory Aware Synapses: Learning what (not) to forget (ECCV 2018)
     """

@@ -1,4 +1,4 @@
-"""RWalk: importance from a running Fisher, and from the path measured in steps of KL divergence."""
+"""RWalk: the importance of weights, from a running Fisher and from their path, measured in KL divergence."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from clsim.training.contract import Around, Setup, Terms
 
 
 class RWalk(Around[Sgd]):
-    """Riemannian walk: EWC with a moving average for a Fisher, and a path integral beside it. Final.
+    """Riemannian walk: EWC with a moving average of the Fisher, and a path integral in addition. Final.
 
     L = CE + λ Σ (F̂ + ŝ)(θ − θ*)², θ* the weights when the experience begins. After every stretch of Δ steps (and the
     rest at the experience's end)
 
     - F ← αF' + (1 − α)F, F' the mean over the stretch of the squared gradients of CE, each of a whole batch (new ∪
       replayed samples), as in the authors' code, and not of a sample; the first F is F';
-    - the experience's score grows by ΔL / (½F·Δθ² + ε): ΔL = −Σ g·δθ, what the weight's own moves took off the loss,
-      by how far they moved the predictions, which is the KL divergence's second order.
+    - the experience's score grows by ΔL / (½F·Δθ² + ε): ΔL = −Σ g·δθ, the fall of the loss due to the weight's own
+      moves, divided by the second-order KL divergence of the predictions before and after these moves.
 
-    When the experience ends, what is negative of its score is set to 0, and s ← ½(s + score), the first s being the
-    score: old scores halve with each task, and the net stays able to learn. F̂ and ŝ are F and s scaled to a largest
-    value of 1. Under SGD λ(F̂ + ŝ) is at most 1 / (2·lr); see :func:`clsim.objectives.importance.pull`, and there which
-    weights are covered.
+    When the experience ends, its negative scores are set to 0, and s ← ½(s + score), the first s being the score: old
+    scores halve with each task, so that the net can go on learning. F̂ and ŝ are F and s scaled to a largest value of 1.
+    Under SGD λ(F̂ + ŝ) is at most 1 / (2·lr); see :func:`clsim.objectives.importance.pull` and, for the weights that are
+    covered, :mod:`clsim.objectives.importance`.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
-        fresh: α, the share of the newest stretch in F, above 0 to 1.
-        every: Δ, steps in a stretch.
-        damping: ε.
+        strength: The weight λ of the penalty.
+        fresh: The share α of the newest stretch in F, above 0 and at most 1.
+        every: The number Δ of steps in a stretch.
+        damping: The constant ε, which bounds the score of a weight that hardly moved.
 
     Cost: 2 M kept (F, s); 7 M more in training (θ*, λ(F̂ + ŝ), the weights at the stretch's beginning, ΔL, F', the
     experience's score), and 2 M within a step.
@@ -69,14 +69,14 @@ class RWalk(Around[Sgd]):
 
     @property
     def importance(self) -> Weights:
-        """F̂ + ŝ of each weight, from 0 to 2; empty before the first experience's end."""
+        """The importance F̂ + ŝ of each weight, from 0 to 2; empty before the end of the first experience."""
         if not self.score:
             return {}
         fisher, score = _scaled(self.fisher), _scaled(self.score)
         return {name: fisher[name] + score[name] for name in fisher}
 
     def begin(self, experience: Experience) -> None:
-        """The path starts at the weights as they are."""
+        """Copy the weights as anchor, and start the path there."""
         super().begin(experience)
         self._anchor = weights(self.setup.net)
         self._pull = pull(self.setup, self._strength, self.importance)
@@ -84,7 +84,7 @@ class RWalk(Around[Sgd]):
         self._start()
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step along the gradient of cross-entropy and penalty; Fisher and path know of the first alone."""
+        """Take one step on cross-entropy and penalty; Fisher and path use the gradient of the cross-entropy alone."""
         step = walk(self.setup, self.inner, batch, self._anchor, self._pull)
         for name, gradient in step.gradients.items():
             self._squares[name] += gradient.square()
@@ -95,19 +95,19 @@ class RWalk(Around[Sgd]):
         return step.terms
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Halve the scores of before, and add half of this experience's."""
+        """Halve the earlier scores, and add half of this experience's."""
         self._end_stretch()
         new = {name: value.clamp_min(0) for name, value in self._walked.items()}
         self.score = {name: (self.score[name] + new[name]) / 2 for name in new} if self.score else new
         return super().finish(experience)
 
     def _start(self) -> None:
-        """A stretch, at the weights as they are."""
+        """Start a stretch at the current weights."""
         self._from = weights(self.setup.net)
         self.fall, self._squares, self._steps = _zeros(self._from), _zeros(self._from), 0
 
     def _end_stretch(self) -> None:
-        """Its Fisher into the average, its fall of the loss into the score."""
+        """Add the Fisher of the stretch to the average, and its fall of the loss to the score."""
         if not self._steps:
             return
         for name, parameter in self.setup.net.named_parameters():
@@ -118,7 +118,7 @@ class RWalk(Around[Sgd]):
         self._start()
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, Fisher and scores; anchor and path begin anew with each experience."""
+        """Return the state of the net, Fisher and scores; each experience starts a new anchor and path."""
         return {"sgd": self.inner.state_dict(), "fisher": self.fisher, "score": self.score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -131,6 +131,6 @@ def _zeros(like: Weights) -> Weights:
 
 
 def _scaled(values: Weights) -> Weights:
-    """By the largest of all; zeros stay zeros."""
+    """Divide all values by the largest of them; zeros stay zeros."""
     largest = torch.stack([value.max() for value in values.values()]).max()
     return {name: value / largest.clamp_min(torch.finfo(value.dtype).tiny) for name, value in values.items()}

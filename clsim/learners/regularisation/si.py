@@ -1,4 +1,4 @@
-"""SI: importance from the path that the weights took while they learnt."""
+"""SI: the importance of weights, measured along their path in training."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from clsim.training.contract import Around, Setup, Terms
 
 
 class Si(Around[Sgd]):
-    """Synaptic intelligence: a weight matters by how much of the loss's fall its own moves account for. Final.
+    """Synaptic intelligence: a weight's importance is its part in the fall of the loss. Final.
 
     L = CE + λ Σ Ω(θ − θ*)². Along the path of an experience ω = −Σ g·δθ, with g the gradient of CE alone (on new ∪
     replayed samples, before the penalty) and δθ the step that the optimizer took; for small steps of plain gradient
-    descent Σω is the fall of the loss. At its end Ω += max(0, ω / (Δθ² + ξ)),
-    Δθ the way from θ*, the weights at the experience's beginning. Under SGD λΩ is at most 1 / (2·lr); see
-    :func:`clsim.objectives.importance.pull`. All weights are covered, the head's too: its rows of other tasks have no
-    gradient under a mask, and so no importance. Running statistics of batch norm are no weights: they are not held.
+    descent Σω is the fall of the loss. At the end of the experience
+    Ω += max(0, ω / (Δθ² + ξ)), with Δθ the change from θ*, the weights at its beginning. Under SGD λΩ is at most
+    1 / (2·lr); see :func:`clsim.objectives.importance.pull`. All weights are covered, including the head's; its rows of
+    other tasks have no gradient under a mask, and so no importance. Running statistics of batch norm are no weights:
+    they are not held.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ.
-        damping: ξ, which bounds the importance of a weight that hardly moved.
+        strength: The weight λ of the penalty.
+        damping: The constant ξ, which bounds the importance of a weight that hardly moved.
 
     Cost: 1 M kept (Ω), 3 M more in training (θ*, ω, λΩ), and 2 M within a step.
 
@@ -45,30 +46,30 @@ class Si(Around[Sgd]):
         self.importance: Weights = {}
 
     def begin(self, experience: Experience) -> None:
-        """The path starts at the weights as they are."""
+        """Copy the weights as anchor, and start the path there."""
         super().begin(experience)
         self._anchor = weights(self.setup.net)
         self._pull = pull(self.setup, self._strength, self.importance)
         self.path = {name: torch.zeros_like(value) for name, value in self._anchor.items()}
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step along the gradient of cross-entropy and penalty; the path knows of the first alone."""
+        """Take one step on cross-entropy and penalty; the path counts the fall of the cross-entropy alone."""
         step = walk(self.setup, self.inner, batch, self._anchor, self._pull)
         for name, fall in step.falls.items():
             self.path[name] += fall
         return step.terms
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Add what the path of this experience says."""
+        """Add the importance of each weight to this experience."""
         for name, parameter in self.setup.net.named_parameters():
             moved = (parameter.detach() - self._anchor[name]).square() + self._damping
-            # without damping, a weight that did not move has 0 / 0: it mattered nothing
+            # without damping, a weight that did not move has 0 / 0: its importance is 0
             new = torch.where(moved > 0, self.path[name] / moved, 0).clamp_min(0)
             self.importance[name] = self.importance[name] + new if name in self.importance else new
         return super().finish(experience)
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's and the importances; anchor and path begin anew with each experience."""
+        """Return the state of the net and the importances; each experience starts a new anchor and path."""
         return {"sgd": self.inner.state_dict(), "importance": self.importance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

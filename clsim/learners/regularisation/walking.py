@@ -1,4 +1,4 @@
-"""The step that SI and RWalk share: along cross-entropy and penalty, noting what each weight's move was worth."""
+"""The step of SI and RWalk, which records how much each weight's move lowered the cross-entropy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clsim.training.contract import Setup, Terms
 
 @dataclass(frozen=True)
 class PathStep:
-    """One step, seen weight by weight; weights without a gradient are left out.
+    """The results of one step, by weight; weights without a gradient are left out.
 
     Attributes:
-        terms: of the loss.
-        gradients: g, of the cross-entropy alone, on new ∪ replayed samples.
-        falls: −g·δθ, δθ the step that the optimizer took along the gradient of the whole loss: for small steps, what
-            this weight's move took off the cross-entropy.
+        terms: The terms of the loss.
+        gradients: The gradients g of the cross-entropy alone, on new ∪ replayed samples.
+        falls: −g·δθ, with δθ the step that the optimizer took along the gradient of the whole loss: for small steps,
+            the fall of the cross-entropy due to this weight's move.
     """
 
     terms: Terms
@@ -27,7 +27,7 @@ class PathStep:
 
 
 def walk(setup: Setup, sgd: Sgd, batch: Exemplars, anchor: Weights, pull: Weights) -> PathStep:
-    """One step along the gradient of CE + Σ pull·(θ − anchor)²; without any pull there is no penalty."""
+    """Take one step along the gradient of CE + Σ pull·(θ − anchor)²; with an empty ``pull``, along that of CE."""
     net = setup.net
     terms = sgd.backward(sgd.prepare(batch, setup.memory.sample(batch, setup.pool).exemplars))
     before = weights(net)

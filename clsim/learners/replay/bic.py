@@ -39,11 +39,12 @@ class Bic(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        temperature: T.
-        validation: share of the exemplars that is held out; 0: no correction.
-        ridge: ρ, ours: what keeps α and β finite where the validation set is told without error.
+        temperature: The temperature T.
+        validation: The share of the exemplars that is held out; 0 means no correction.
+        ridge: The strength ρ of a regularisation that the paper does not have. It keeps α and β finite where the
+            validation set is predicted without error.
 
-    Cost: 1 M kept; a second forward pass a step.
+    Cost: 1 M kept; a second forward pass in each step.
 
     Source: Wu et al., Large Scale Incremental Learning (CVPR 2019), eq. 1-5.
     """
@@ -61,7 +62,7 @@ class Bic(Around[Sgd]):
 
     @property
     def correction(self) -> Correction:
-        """Of the net at the end of the last experience."""
+        """The correction of the net at the end of the last experience."""
         return self._objective.correction
 
     def begin(self, experience: Experience) -> None:
@@ -71,7 +72,7 @@ class Bic(Around[Sgd]):
         self.held_out = self._split(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step on what is not held out."""
+        """Take one step in which held-out samples have weight 0."""
         old = self.setup.memory.sample(batch, self.setup.pool).exemplars
         return self.inner.step(self._weighed(batch), None if old is None else self._weighed(old))
 
@@ -87,7 +88,7 @@ class Bic(Around[Sgd]):
         return steps
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, corrected where no experience is being learnt."""
+        """Return logits of raw samples, corrected where no experience is being learnt."""
         logits = super().predict(x, task)
         return logits if self._learning else self.correction(logits)
 
@@ -98,7 +99,7 @@ class Bic(Around[Sgd]):
             return setup.net(setup.transform.plain(samples.x), samples.task)
 
     def _split(self, experience: Experience) -> Exemplars | None:
-        """As many exemplars of each old class as new samples of each class; None where nothing is to be compared."""
+        """Draw equally many samples of each old and new class; None where old and new are not compared."""
         memory, old = self.setup.memory.exemplars, self._objective.old.nonzero().flatten().tolist()
         if memory is None or not old or self.setup.net.masked or not self._validation:
             return None
@@ -107,7 +108,7 @@ class Bic(Around[Sgd]):
         return concatenate([kept, self._some(experience.train, experience.classes, most)]) if len(kept) else None
 
     def _some(self, samples: Exemplars, classes: list[int] | tuple[int, ...], most: int) -> Exemplars:
-        """At most ``most`` samples of each class, drawn at random, and no more than half of the class."""
+        """Draw at most ``most`` samples of each class, and no more than half of the class."""
         order = torch.randperm(len(samples), generator=self.setup.randomness.order).to(samples.device)
         rows = []
         for label in classes:
@@ -116,7 +117,7 @@ class Bic(Around[Sgd]):
         return samples[torch.cat(rows)]
 
     def _weighed(self, samples: Exemplars) -> Exemplars:
-        """The same samples; those held out weigh nothing. No shape depends on them."""
+        """Return the samples with weight 0 for those held out; shapes stay the same."""
         if self.held_out is None:
             return samples
         held_out = (_identity(samples)[:, None] == _identity(self.held_out)).any(1)
@@ -124,7 +125,7 @@ class Bic(Around[Sgd]):
         return dataclasses.replace(samples, weight=weight.masked_fill(held_out, 0.0))
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, the old net and its correction; a validation set does not outlive its experience."""
+        """Return the state of the net, the old net and its correction; no validation set is left."""
         return {"sgd": self.inner.state_dict(), "learning": self._learning}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -133,5 +134,5 @@ class Bic(Around[Sgd]):
 
 
 def _identity(samples: Exemplars) -> Tensor:
-    """One number a sample, int64 (n,): its row in the data set and its task."""
+    """Return a number for each sample, int64 (n,), from its row in the data set and its task."""
     return samples.task * 2**40 + samples.index

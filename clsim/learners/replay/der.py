@@ -14,10 +14,11 @@ from clsim.training.contract import Around, Setup, Terms
 def der(setup: Setup, *, alpha: float = 0.3, among: Among = "all") -> Sgd:
     """Dark experience replay: L = CE(new) + α · MSE(logits, stored logits) on a batch from memory.
 
-    Labels of exemplars are not used. Made for a memory that every batch updates; see :class:`Dark`.
+    Labels of exemplars are not used. The method is made for a memory that every batch updates; see
+    :class:`~clsim.objectives.dark_experience.Dark`.
 
     Args:
-        alpha: weight of the distance.
+        alpha: The weight α of the distance to the stored logits.
         among: which classes the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER.
@@ -32,8 +33,8 @@ class DerPlusPlus(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        alpha: weight of the distance to the stored logits.
-        beta: weight of the labels.
+        alpha: The weight α of the distance to the stored logits.
+        beta: The weight β of the exemplars' labels.
         among: which classes the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER++.
@@ -43,7 +44,7 @@ class DerPlusPlus(Around[Sgd]):
         super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta), among=among))
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step on new samples and two batches from memory."""
+        """Take one step on new samples and two batches from memory."""
         memory, pool = self.setup.memory, self.setup.pool
         by_logits, by_label = memory.sample(batch, pool).exemplars, memory.sample(batch, pool).exemplars
         if by_logits is None or by_label is None:

@@ -9,11 +9,11 @@ from clsim.training.contract import Setup
 
 
 def er_ace(setup: Setup, *, classes: Among = "batch") -> Sgd:
-    """Experience replay where new samples compete among the classes at hand, and exemplars among all seen.
+    """Experience replay with new samples compared among current classes, and exemplars among all seen.
 
     Args:
-        classes: those at hand: of the ``batch``, as in the paper, of the ``experience``, those ``seen`` so far, or
-            ``all``.
+        classes: The current classes: those of the ``batch``, as in the paper, those of the ``experience``, those
+            ``seen`` so far, or ``all``.
 
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
     (ICLR 2022), ER-ACE.

@@ -1,4 +1,4 @@
-"""GDumb: learn nothing from the stream but what is in memory at its end."""
+"""GDumb: training on the memory alone, at the end of each experience."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from clsim.training.contract import Around, Setup, Terms
 class Gdumb(Around[Sgd]):
     """After each experience, train the net from its first weights on the memory alone. Final.
 
-    With a class-balanced memory it is GDumb, and a bound for any method with the same memory; with another buffer it
-    is that selector's coreset study. Source: Prabhu, Torr & Dokania, GDumb: A Simple Approach that Questions Our
+    With a class-balanced memory it is GDumb, a baseline for any method with the same memory; with another buffer it
+    measures that selector's coreset. Source: Prabhu, Torr & Dokania, GDumb: A Simple Approach that Questions Our
     Progress in Continual Learning (ECCV 2020). Their CutMix is left out.
 
     Args:
         setup: net, memory, transform, generators.
-        epochs: over the memory.
-        batch_size: exemplars a step.
+        epochs: Epochs over the memory.
+        batch_size: Exemplars in each step.
     """
 
     def __init__(self, setup: Setup, *, epochs: int = 30, batch_size: int = 16) -> None:
@@ -28,7 +28,7 @@ class Gdumb(Around[Sgd]):
         self._first = {name: value.clone() for name, value in setup.net.state_dict().items()}
 
     def observe(self, batch: Exemplars) -> Terms:
-        """Nothing is learnt from the stream itself."""
+        """Learn nothing from the stream itself."""
         return {}
 
     def finish(self, experience: Experience) -> list[Terms]:

@@ -1,4 +1,4 @@
-"""GEM and A-GEM: the step on new samples, turned so that it does not oppose what memory holds."""
+"""GEM and A-GEM: the gradient of new samples, projected so that it does not oppose those of exemplars."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Projected(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        project: the rule.
-        by_task: a reference a task that came before, of all its exemplars, as memory then holds them; else one, of
-            ``memory.batch_size`` exemplars that the retrieval chooses.
+        project: The projection.
+        by_task: Whether there is one reference for each earlier task, from all its exemplars in memory; otherwise there
+            is a single one, from ``memory.batch_size`` exemplars that the retrieval chooses.
     """
 
     def __init__(self, setup: Setup, project: Project, *, by_task: bool) -> None:
@@ -43,12 +43,12 @@ class Projected(Around[Sgd]):
         self._parameters = [p for p in setup.net.parameters() if p.requires_grad]
 
     def begin(self, experience: Experience) -> None:
-        """From here on, exemplars of this experience bind nothing in GEM."""
+        """Note the experience, whose exemplars GEM does not use as a reference."""
         self._position = experience.position
         super().begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step along the projected gradient."""
+        """Take one step along the projected gradient."""
         rows = [self._gradient(exemplars)[1] for exemplars in self._references(batch)]
         terms, gradient = self._gradient(batch)
         if rows:
@@ -60,7 +60,7 @@ class Projected(Around[Sgd]):
         return terms
 
     def _references(self, batch: Exemplars) -> list[Exemplars]:
-        """What each reference gradient is of."""
+        """Return the exemplars of each reference gradient."""
         memory = self.setup.memory
         if not self._by_task:
             drawn = memory.sample(batch, self.setup.pool).exemplars
@@ -72,7 +72,7 @@ class Projected(Around[Sgd]):
         return [exemplars[exemplars.task == task] for task in tasks]
 
     def _gradient(self, samples: Exemplars) -> tuple[Terms, Tensor]:
-        """The loss of samples and its gradient (p,), 0 where a weight takes no part."""
+        """Return the loss of samples and its gradient (p,), 0 for weights that the loss does not depend on."""
         terms = self.inner.backward(self.inner.prepare(samples, None))
         slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         return terms, torch.cat([slope.flatten() for slope in slopes])
@@ -90,8 +90,8 @@ def gem(setup: Setup, *, margin: float = 0.5, damping: float = 1e-3) -> Projecte
     task: class-balanced does; ring does only where classes do not come back.
 
     Args:
-        margin: γ, the memory strength.
-        damping: ε, absolute: it weighs more where gradients are short.
+        margin: The memory strength γ.
+        damping: The constant ε, which is absolute: it has more effect where gradients are short.
 
     Cost: a forward and backward pass of the whole memory each step, T gradients beside the net, and one wait for the
     device, since the dual (T variables) is solved on the CPU in double precision.

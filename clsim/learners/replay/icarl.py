@@ -1,4 +1,4 @@
-"""iCaRL: features are learnt with labels and distillation, and classes are told by the means of their exemplars."""
+"""iCaRL: features learnt with labels and distillation, and predictions by the means of classes' exemplars."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ class Icarl(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ. The survey's search begins at 10, where high rates diverge.
-        temperature: T of the survey's loss.
-        loss: ``survey`` or ``original``.
+        strength: The weight λ of the distillation. The survey's search begins at 10, where high rates diverge.
+        temperature: The temperature T of the survey's loss.
+        loss: The loss, ``survey`` or ``original``.
 
-    Cost: 1 M and a mean a class kept; a second forward pass a step, and one of the memory after each experience.
+    Cost: 1 M and a mean for each class kept; a second forward pass in each step, and one of the memory after each
+        experience.
 
     Source: Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning (CVPR 2017), algorithms 1-5; the
     loss of De Lange et al., A continual learning survey (TPAMI 2021).
@@ -59,12 +60,12 @@ class Icarl(Around[Sgd]):
         self.means: Tensor | None = None
 
     def begin(self, experience: Experience) -> None:
-        """The means are of no use while the features change."""
+        """Forget the means, since the features change."""
         self.means = None
         super().begin(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """The means of what memory holds now."""
+        """Compute the means of the exemplars that memory holds now."""
         steps = super().finish(experience)
         exemplars = self.setup.memory.exemplars
         if exemplars is not None:
@@ -72,7 +73,7 @@ class Icarl(Around[Sgd]):
         return steps
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Scores of raw samples: the nearest mean has the highest."""
+        """Return scores of raw samples; the class of the nearest mean has the highest."""
         net = self.setup.net
         with evaluating(net), torch.no_grad(), self.setup.precision():
             features = net.features(self.setup.transform.plain(x)).float()
@@ -93,7 +94,7 @@ class Icarl(Around[Sgd]):
         return torch.cat(parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """The net's, the net before, and the means."""
+        """Return the state of the net, the old net, and the means."""
         return {"sgd": self.inner.state_dict(), "means": self.means}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,13 +103,13 @@ class Icarl(Around[Sgd]):
 
 
 def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Of the features (n, d) at length 1, the mean of each class at length 1: (classes, d), NaN where there is none."""
+    """Return the mean of each class's features (n, d), all scaled to length 1: (classes, d), NaN for absent classes."""
     members = (y[:, None] == torch.arange(classes, device=y.device)).float()
     sums = members.T @ F.normalize(features, dim=1)
     return F.normalize(sums, dim=1).masked_fill(members.sum(0)[:, None] == 0, torch.nan)
 
 
 def nearness(features: Tensor, means: Tensor) -> Tensor:
-    """−‖φ − μ‖² of each sample's features (n, d), at length 1, and each mean (classes, d)."""
+    """Return −‖φ − μ‖² for features (n, d), scaled to length 1, and means (classes, d)."""
     features = F.normalize(features, dim=1)
     return 2 * features @ means.T - features.square().sum(1, keepdim=True) - means.square().sum(1)

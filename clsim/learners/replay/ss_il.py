@@ -1,4 +1,4 @@
-"""SS-IL: replay with a softmax of new classes and one of old ones."""
+"""SS-IL: replay with separate softmaxes for new and old classes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class SsIl(Around[Sgd]):
     paper's ratio-preserving batches are ``memory.batch_size`` exemplars beside ``training.batch_size`` new samples; its
     code has 32 beside 128. Without a memory it is distillation by tasks alone.
 
-    No softmax ever lowers the logits of classes to come, so predictions leave them out: −inf, but for a task that has
-    no other.
+    No softmax lowers the logits of classes not seen yet, so that predictions set them to −inf, unless a task has no
+    others.
 
     Args:
         setup: net, memory, transform, generators.
-        strength: λ; 1 in the paper.
-        temperature: T.
+        strength: The weight λ of the distillation; 1 in the paper.
+        temperature: The temperature T.
 
-    Cost: 1 M kept; a second forward pass a step.
+    Cost: 1 M kept; a second forward pass in each step.
 
     Source: Ahn et al., SS-IL: Separated Softmax for Incremental Learning (ICCV 2021), and its code.
     """
@@ -36,7 +36,7 @@ class SsIl(Around[Sgd]):
         super().__init__(setup, Sgd(setup, objective=self._objective))
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, of the classes seen."""
+        """Return logits of raw samples, −inf for classes not seen yet."""
         logits, seen = super().predict(x, task), self._objective.seen
         known = (self.setup.net.visible[task] & seen).any(1, keepdim=True)
         return torch.where(known, logits.masked_fill(~seen, -torch.inf), logits)

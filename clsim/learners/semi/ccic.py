@@ -1,4 +1,4 @@
-"""CCIC: MixMatch with replay, embeddings apart by class and by past and present, and classes told by neighbours."""
+"""CCIC: MixMatch with replay, two triplet losses on features, and predictions by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clsim.training.contract import Around, Readout, Setup, Terms
 
 @dataclass(frozen=True)
 class Apart:
-    """How far samples of different classes, and of past and present, are to be apart.
+    """Options of the two triplet losses of CCIC.
 
     Attributes:
         past: α, the weight of unsupervised mining, L_UM.
@@ -37,10 +37,10 @@ class Contrasts(Loss):
 
     Args:
         setup: net, transform, generators.
-        mixing: the terms of MixMatch.
-        weak: augmentations of all samples.
-        views: of each unlabelled sample.
-        distant: the weight α and the margin.
+        mixing: The terms of MixMatch.
+        weak: Augmentations of all samples.
+        views: Views of each unlabelled sample.
+        distant: The weight α and the margin of the triplet losses.
     """
 
     def __init__(self, setup: Setup, mixing: Mixing, *, weak: Sequence[str], views: int, distant: Apart) -> None:
@@ -48,7 +48,7 @@ class Contrasts(Loss):
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """MixMatch on augmented samples; then the labelled ones and the first views of the others, not mixed."""
+        """Compute MixMatch's terms; then pass the labelled samples and the first views of the others unmixed."""
         m, n = len(step.labelled), len(step.unlabelled)
         x = self._weak(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), self._setup.randomness.augment)
         terms, passed = self._mixing.terms(step, x[:m], x[m:])
@@ -62,7 +62,7 @@ class Contrasts(Loss):
 
 
 def hardest_triplets(features: Tensor, y: Tensor, margin: float) -> Tensor:
-    """Mean over samples of max(0, m + the largest distance within its class − the smallest to another class).
+    """Return the mean over samples of max(0, m + the largest distance in its class − the smallest to another class).
 
     Source: Hermans, Beyer & Leibe, In Defense of the Triplet Loss for Person Re-Identification (2017), eq. 5.
     """
@@ -72,12 +72,12 @@ def hardest_triplets(features: Tensor, y: Tensor, margin: float) -> Tensor:
 
 
 def apart(unlabelled: Tensor, past: Tensor, margin: float) -> Tensor:
-    """Mean over unlabelled samples of max(0, m − the smallest distance to a sample of the past)."""
+    """Return the mean over unlabelled samples of max(0, m − the smallest distance to a sample of the past)."""
     return (margin - distances(unlabelled, past).amin(1)).clamp_min(0).mean()
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean, (n, m); the gradient at 0 is 0."""
+    """Return Euclidean distances, (n, m); the gradient at 0 is 0."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -93,23 +93,24 @@ class Ccic(Around[SemiSgd]):
     distance to the nearest exemplar of the class, which breaks ties; −inf for classes that memory has none of. While an
     experience is learnt, and without a memory, they are the head's logits, which the readout ``linear`` has always.
 
-    Where unlabelled samples come from the whole stream, L_UM has no ground: give ``past = 0``.
+    Where unlabelled samples come from the whole stream, some are of past classes: switch L_UM off with ``past = 0``.
 
-    The authors' code, from which the weights are, does otherwise: both mining losses take squared distances, and the
+    The authors' code, which the default weights are from, differs: both mining losses take squared distances, and the
     ⌊batch / 10⌋ hardest samples of each anchor; exemplars are anchors of L_UM, too; from the second experience on the
     samples of L_SM are mixed, but for the last tenth of each, which is without L_UM; L_S has the labels from before the
     mixing, and L_U logits in place of probabilities, averaged over the views of different samples.
 
     Args:
         setup: net, memory, transform, generators.
-        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of all samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         mix: see :class:`~clsim.learners.semi.mixing.MixUp`.
-        weight: λ.
+        weight: The weight λ of L_U.
         distant: see :class:`Apart`.
-        neighbours: k.
+        neighbours: The number k of exemplars that vote.
         labelled, freeze_norm: see :class:`SemiOptions`.
 
-    Cost: a further pass of labelled samples and one view of the others a step; one of the memory after an experience.
+    Cost: one more pass of labelled samples and one view of the others in each step; one of the memory after each
+        experience.
 
     Source: Boschini et al., Continual semi-supervised learning through contrastive interpolation consistency (Pattern
     Recognition Letters 2022).
@@ -138,17 +139,17 @@ class Ccic(Around[SemiSgd]):
         self._support: tuple[Tensor, Tensor] | None = None
 
     def begin(self, experience: Experience) -> None:
-        """Neighbours are of no use while the features change."""
+        """Predict by the head, and forget the neighbours, while the features change."""
         self._learning, self._support = True, None
         super().begin(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """From here on neighbours tell the classes."""
+        """Predict by neighbours from here on."""
         self._learning = False
         return super().finish(experience)
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Scores of raw samples by the exemplars near them."""
+        """Return scores of raw samples by the exemplars near them."""
         exemplars = self.setup.memory.exemplars
         if self._learning or exemplars is None:
             return super().predict(x, task)
@@ -167,7 +168,7 @@ class Ccic(Around[SemiSgd]):
         return votes - 1e-5 * closest
 
     def readouts(self) -> dict[str, Readout]:
-        """By the head."""
+        """Return the readout by the head."""
         return {"linear": self.inner.predict}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +176,7 @@ class Ccic(Around[SemiSgd]):
         self._support = None
 
     def _embedded(self, x: Tensor) -> Tensor:
-        """Features of raw samples, scaled to length 1, in eval mode and without augmentation."""
+        """Return features of raw samples, scaled to length 1, in eval mode and without augmentation."""
         setup = self.setup
         setup.cost.forward_passes += len(x)
         with evaluating(setup.net), torch.no_grad(), setup.precision():

@@ -1,4 +1,4 @@
-"""CoMatch: guesses smoothed by a memory bank, and embeddings that are alike where guesses are."""
+"""CoMatch: guesses smoothed by a memory bank, and embeddings that are similar where guesses are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECOND = ("large-crop", "flip", "jitter")
 
 @dataclass(frozen=True)
 class Graph:
-    """How guesses and embeddings learn from each other.
+    """Options of the bank and of the graph, by which guesses and embeddings learn from each other.
 
     Attributes:
         smoothing: α, the share of the net's own guess in the smoothed one.
@@ -45,11 +45,11 @@ class CoMatching(Loss):
 
     Args:
         setup: net, transform, generators.
-        graph: how guesses and embeddings learn from each other.
-        augment: augmentations of the weak and the strong view.
-        second: augmentations of the second strong view.
-        threshold: τ.
-        weight, contrast: λ_cls, λ_ctr.
+        graph: Options of the bank and of the graph.
+        augment: Augmentations of the weak and the strong view.
+        second: Augmentations of the second strong view.
+        threshold: The least confidence τ of a guess that counts.
+        weight, contrast: The weights λ_cls and λ_ctr.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class CoMatching(Loss):
             self.beside = nn.Sequential(*layers).to(setup.device)
 
     def begin(self, experience: Experience) -> None:
-        """An empty bank: what it held are guesses among fewer classes."""
+        """Empty the bank, whose guesses are among the classes of earlier experiences."""
         self._bank.clear()
         self._align = Alignment(marginal(self._setup, experience), 32)
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """Labelled samples and three views pass together."""
+        """Pass labelled samples and three views through the net together."""
         graph, setup, rng, known, unlabelled = (
             self._graph,
             self._setup,
@@ -119,7 +119,7 @@ class CoMatching(Loss):
         return terms, m + 3 * n
 
     def _smoothed(self, guess: Tensor, z: Tensor, allowed: Tensor) -> Tensor:
-        """α·p + (1 − α)·Σ_k a_k p_k, a = softmax(z · z_k / t) over the bank; p itself while it is empty."""
+        """Return α·p + (1 − α)·Σ_k a_k p_k, a = softmax(z · z_k / t) over the bank; p itself while it is empty."""
         if not self._bank:
             return guess
         alpha = self._graph.smoothing
@@ -130,7 +130,7 @@ class CoMatching(Loss):
 
 
 def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float, edge: float) -> Tensor:
-    """Mean of H(Ŵ^q_b, Ŵ^z_b): the graph of embeddings is to be that of guesses.
+    """Return the mean of H(Ŵ^q_b, Ŵ^z_b), which draws the graph of embeddings to that of guesses.
 
     W^q_bj = q_b · q_j where that is at least T, and 0 elsewhere; 1 on the diagonal. W^z_bj = exp(z_b · z_j / t), on the
     diagonal exp(z_b · z'_b / t). Ŵ: rows of sum 1. No gradient reaches the guesses.
@@ -138,9 +138,9 @@ def graph_loss(guess: Tensor, first: Tensor, second: Tensor, temperature: float,
     The authors' code has z'_j in place of z_j off the diagonal.
 
     Args:
-        guess: q, (n, classes).
-        first, second: z and z', embeddings of two views, rows of norm 1.
-        temperature, edge: t and T.
+        guess: The guesses q, (n, classes).
+        first, second: The embeddings z and z' of two views, with rows of norm 1.
+        temperature, edge: The constants t and T.
 
     Source: Li, Xiong & Hoi, CoMatch (ICCV 2021), section 3.2.
     """
@@ -165,7 +165,7 @@ def comatch(
     """CoMatch with replay: class probabilities and embeddings learn from each other.
 
     p is the aligned guess from the weak view (see :class:`Alignment`; aligned to the classes of the experience's
-    labelled part, as :func:`clsim.learners.semi.mixing.remixmatch` has it), q = α·p + (1 − α)·Σ_k a_k p_k its smoothing
+    labelled part, as in :func:`clsim.learners.semi.mixing.remixmatch`), q = α·p + (1 − α)·Σ_k a_k p_k its smoothing
     by the embeddings in a bank of the last steps' weak views, labelled ones with their labels.
 
     L = CE(labelled ∪ memory) + λ_cls · mean of [max q ≥ τ] · H(q, f(strong u)) + λ_ctr · L_ctr, L_ctr of the strong
@@ -175,10 +175,10 @@ def comatch(
 
     Args:
         augment: see :class:`Augmentations`.
-        second: augmentations of the second strong view.
-        threshold: τ.
+        second: Augmentations of the second strong view.
+        threshold: The least confidence τ of a guess that counts.
         graph: see :class:`Graph`.
-        weight, contrast: λ_cls, λ_ctr.
+        weight, contrast: The weights λ_cls and λ_ctr.
         semi: see :class:`SemiOptions`.
 
     Source: Li, Xiong & Hoi, CoMatch: Semi-supervised Learning with Contrastive Graph Regularization (ICCV 2021),

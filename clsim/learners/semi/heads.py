@@ -1,4 +1,4 @@
-"""What stands on a net or beside it: projection heads, batch norm that stays, nets that take images of any size."""
+"""Projection heads, frozen batch norm, and a check for nets that take images of any size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from clsim.training.contract import Setup
 
 
 def freeze_norm(module: nn.Module) -> None:
-    """Batch norm in eval mode: its running statistics are used and stay; its scale and shift learn on."""
+    """Put batch norm in eval mode: its running statistics are used and not updated; scale and shift still learn."""
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             layer.eval()
 
 
 def projection(setup: Setup, widths: Sequence[int]) -> nn.Module:
-    """Linear layers with batch norm and ReLU between them, drawn from a seed of their own."""
+    """Build linear layers with batch norm and ReLU between them, drawn from a seed of their own."""
     sizes = [setup.net.head.in_features, *widths]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(setup.spec.seed, "projection"))
@@ -35,13 +35,13 @@ def projection(setup: Setup, widths: Sequence[int]) -> nn.Module:
 
 
 def refuse_one_size(setup: Setup, samples: Exemplars) -> None:
-    """Small views need a net that takes other sizes of image."""
+    """Refuse a net that does not take images of other sizes, which small views need."""
     x = samples.x[:1]
     height, width = (small_side(side) for side in x.shape[2:]) if x.ndim == 4 else (0, 0)
     try:
         with evaluating(setup.net), torch.no_grad():
             setup.net.head(setup.net.features(setup.transform.plain(x[..., :height, :width])))
-    except Exception as error:  # it may be a user's own
+    except Exception as error:  # the net may be a user's own
         raise InputError(
             f"learner.options.small_views: with images of {height} × {width} the model {raised(error)}; allowed: 0, or "
             "a model that takes images of any size (slim-resnet18, resnet18)"

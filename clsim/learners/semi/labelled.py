@@ -18,16 +18,17 @@ from clsim.training.contract import Setup
 class Labelled:
     """The labelled part of an experience, and what memory holds of earlier ones. Final.
 
-    The past is memory as it was at the experience's beginning: what it takes in meanwhile is in ``current`` already.
-    All draws come from ``setup.randomness.memory``; none but the first of an experience waits for the device.
+    Samples of the past are taken from memory at the beginning of the experience; those that memory takes in later are
+    in ``current`` already. All draws use ``setup.randomness.memory``. Only the first draw of an experience waits for
+    the device.
 
     Args:
         setup: memory and generators.
-        name: of the learner, for messages.
-        among: which classes unlabelled samples are told apart among.
+        name: The name of the learner, for messages.
+        among: The choice of classes that unlabelled samples are compared among.
 
     Attributes:
-        classes: those of the current experience, and those seen so far.
+        classes: The classes of the current experience, and those seen so far.
     """
 
     def __init__(self, setup: Setup, name: str, among: Among = "seen") -> None:
@@ -43,7 +44,7 @@ class Labelled:
         self._groups: dict[str, tuple[Exemplars, Tensor, Tensor]] = {}
 
     def begin(self, experience: Experience) -> None:
-        """Look at the labelled part of ``experience`` and at memory. Samples of memory without a label are left out."""
+        """Take the labelled part of ``experience``, and the exemplars of memory that have a label."""
         self.classes.begin(experience)
         self.current, memory = experience.train, self._setup.memory.exemplars
         self.past = None
@@ -54,11 +55,11 @@ class Labelled:
 
     @property
     def now(self) -> int:
-        """How many samples of the current experience are labelled."""
+        """The number of labelled samples in the current experience."""
         return len(self._now())
 
     def everything(self) -> Exemplars:
-        """The current labelled samples, then those of the past.
+        """Return the current labelled samples, then those of the past.
 
         Raises:
             InputError: before the first experience.
@@ -66,30 +67,32 @@ class Labelled:
         return concatenate([part for part in (self.current, self.past) if part is not None])
 
     def batch(self, size: int, *, past: bool = True) -> Exemplars:
-        """Draw ``size`` labelled samples, each equally likely; where there are fewer, some of them again.
+        """Draw ``size`` labelled samples, each equally likely; where there are fewer, some are drawn again.
 
         Args:
-            past: whether exemplars from memory are among them, or the current experience's alone.
+            size: The number of samples to draw.
+            past: Whether exemplars from memory are drawn too, and not the current experience's samples alone.
         """
         source = self.everything() if past else self._now()
         drawn = torch.randperm(len(source), generator=self._setup.randomness.memory)
         return source[drawn[torch.arange(size) % len(source)].to(source.device)]
 
     def support(self, per_class: int, *, of: str = "all") -> Exemplars | None:
-        """As many labelled samples of each class, class after class; None where there are none.
+        """Draw ``per_class`` labelled samples of each class, class after class; None if there are no samples.
 
         A class that has fewer gives all that it has, and then some of them again.
 
         Args:
-            of: ``current`` (the experience's labelled part alone), ``past`` (memory alone), or ``all``: the classes of
-                both; a class that occurs in both draws from both.
+            per_class: The number of samples of each class.
+            of: The source: ``current`` (the experience's labelled part alone), ``past`` (memory alone), or ``all``: the
+                classes of both; a class that occurs in both draws from both.
         """
         sources = {"current": (self.current,), "past": (self.past,), "all": (self.current, self.past)}[of]
         parts = [part for part in sources if part is not None]
         if not parts:
             return None
         source, first, count = self._grouped(parts, of)
-        # the samples in a random order, class by class: each class takes the first of its own, around again if need be
+        # a random order within each class; a class gives its first samples, and begins again if it has too few
         keys = torch.rand(len(source), generator=self._setup.randomness.memory).to(source.device)
         order = (source.y + keys.double()).argsort()
         turns = torch.arange(per_class, device=source.device)
@@ -102,7 +105,7 @@ class Labelled:
         return self.current
 
     def _grouped(self, parts: Sequence[Exemplars], of: str) -> tuple[Exemplars, Tensor, Tensor]:
-        """The samples, and where each class begins and how many it has, once they are in order; once an experience."""
+        """Return the samples, and the start and size of each class in their order by class; once an experience."""
         if of not in self._groups:
             source = concatenate(parts)
             count = source.y.unique(return_counts=True)[1]

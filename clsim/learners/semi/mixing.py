@@ -22,7 +22,7 @@ from clsim.training.contract import Setup, Terms
 
 @dataclass(frozen=True)
 class MixUp:
-    """How views are guessed from, and samples mixed.
+    """Options of the guesses from several views, and of the mixing of samples.
 
     Attributes:
         views: K, the views of each unlabelled sample; 8 in the paper of ReMixMatch.
@@ -35,10 +35,10 @@ class MixUp:
     alpha: float = 0.75
 
     def check(self) -> None:
-        """Refuse what cannot be mixed.
+        """Refuse values out of range.
 
         Raises:
-            InputError: naming what is allowed.
+            InputError: naming the allowed ranges.
         """
         if self.views < 1 or self.temperature <= 0 or self.alpha <= 0:
             raise InputError(
@@ -52,10 +52,10 @@ class Mixing(Loss):
 
     Args:
         setup: net, transform, generators.
-        weak: augmentations of labelled samples and of the views.
-        mix: views, temperature and α.
-        weight: λ_u.
-        growth: λ_u grows from 0 over this share of an experience's steps.
+        mix: Views, temperature and α.
+        weak: Augmentations of labelled samples and of the views.
+        weight: The weight λ_u of the unlabelled samples.
+        growth: The share of an experience's steps over which λ_u grows from 0.
     """
 
     def __init__(self, setup: Setup, mix: MixUp, *, weak: Sequence[str], weight: float, growth: float) -> None:
@@ -65,17 +65,18 @@ class Mixing(Loss):
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """Views are guessed first; then all that was mixed passes together."""
+        """Guess from the views first, then pass all mixed samples together."""
         known, unlabelled, rng = step.labelled, step.unlabelled, self._setup.randomness.augment
         x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._mix.views]), rng)
         return self.terms(step, x[: len(known)], x[len(known) :])
 
     def terms(self, step: SemiStep, known: Tensor, views: Tensor) -> tuple[Terms, int]:
-        """Of augmented samples.
+        """Compute the terms from augmented samples.
 
         Args:
-            known: float32, the labelled ones.
-            views: float32, all samples in their first view, then in the next.
+            step: The samples before their augmentation.
+            known: The augmented labelled samples, float32.
+            views: All unlabelled samples in their first view, then all in the next, float32.
         """
         net, n, repeats = self._setup.net, len(step.unlabelled), self._mix.views
         task = step.unlabelled.task
@@ -103,10 +104,10 @@ class Anchoring(Loss):
 
     Args:
         setup: net, transform, generators.
-        mix: K strong views, temperature and α.
-        augment: weak for the anchor, strong for labelled samples and the other views.
-        weights: λ_u, λ_Û1, λ_r.
-        growth: λ_u and λ_Û1 grow from 0 over this share of an experience's steps.
+        mix: The number of strong views, temperature and α.
+        augment: Weak augmentations of the anchor, strong ones of labelled samples and of the other views.
+        weights: The weights λ_u, λ_Û1 and λ_r.
+        growth: The share of an experience's steps over which λ_u and λ_Û1 grow from 0.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Anchoring(Loss):
             self.beside = nn.Linear(setup.net.head.in_features, 4).to(setup.device)
 
     def begin(self, experience: Experience) -> None:
-        """What is aligned to is the experience's own; rotations need square images."""
+        """Take the experience's class frequencies for the alignment; refuse rotations of images that are not square."""
         shape = tuple(experience.train.x.shape[1:])
         if self._weights[2] and (len(shape) != 3 or shape[1] != shape[2]):
             raise InputError(
@@ -131,7 +132,7 @@ class Anchoring(Loss):
         self._align = Alignment(marginal(self._setup, experience), 128)
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """The anchor is guessed first; then all passes together: mixed, first strong views, and these rotated."""
+        """Guess from the anchor, then pass mixed samples, first strong views and rotated ones together."""
         net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)
         task = step.unlabelled.task
         anchor = self._weak(step.unlabelled.x, rng)
@@ -167,15 +168,16 @@ class Anchoring(Loss):
 
 
 def mixture(setup: Setup, x: Tensor, y: Tensor, may: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """MixUp of each row with a row of the same in a random order: λ'·(x, y) + (1 − λ')·(x, y) of the other.
+    """Mix each row with another row, at random: λ'·(x, y) + (1 − λ')·(x, y) of the other.
 
-    λ' = max(λ, 1 − λ), λ ~ Beta(α, α) a row, so that the row itself weighs most.
+    λ' = max(λ, 1 − λ), λ ~ Beta(α, α) for each row, so that the row itself weighs most.
 
     Args:
-        may: bool (n, classes), the classes among which each row is learnt.
+        may: The classes among which each row is learnt, bool (n, classes).
+        alpha: The parameter α.
 
     Returns:
-        x and y, mixed; and the classes of either.
+        The mixed x and y, and the classes that either row may be learnt among.
     """
     rng = setup.randomness.memory
     share = beta(len(x), alpha, rng).to(x.device)
@@ -186,7 +188,7 @@ def mixture(setup: Setup, x: Tensor, y: Tensor, may: Tensor, alpha: float) -> tu
 
 
 def turned(x: Tensor, quarter: Tensor) -> Tensor:
-    """Square images, each turned by its own number of quarters."""
+    """Turn square images, each by its own number of quarter turns."""
     every = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
     return every[quarter, torch.arange(len(x), device=x.device)]
 
@@ -203,14 +205,15 @@ def mixmatch(
     """MixMatch with replay: guesses averaged over views and sharpened; labelled and unlabelled samples mixed.
 
     q = sharpen(mean of softmax f over K views, T), among the experience's classes (see :class:`SemiSgd`). W is all
-    samples, labelled (with memory's) and unlabelled in each view, in a random order; every one is mixed with one of W.
+    samples, labelled (with memory's) and unlabelled in each view, in a random order; each is mixed with one of W.
     L = mean H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
 
     Args:
         weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         mix: see :class:`MixUp`.
-        weight: λ_u; 75 in the paper, under Adam: steps of SGD see the scale of a loss.
-        growth: λ_u grows from 0 over this share of each experience.
+        weight: The weight λ_u of the unlabelled samples. The paper has 75 under Adam; steps of SGD depend on the scale
+            of a loss.
+        growth: The share of each experience over which λ_u grows from 0.
         semi: see :class:`SemiOptions`.
 
     Source: Berthelot et al., MixMatch: A Holistic Approach to Semi-Supervised Learning (NeurIPS 2019), algorithm 1.
@@ -232,21 +235,21 @@ def remixmatch(
 ) -> SemiSgd:
     """ReMixMatch with replay: MixMatch with aligned guesses, strong views anchored to a weak one, and rotations.
 
-    q = sharpen(align(softmax f(weak u)), T); see :class:`Alignment`. What is aligned to are the classes of the
-    experience's labelled part as often as they are there, since unlabelled samples are of its classes (where they
-    come from the whole stream: all classes alike). Labelled samples and K views are strong; these and the
+    q = sharpen(align(softmax f(weak u)), T); see :class:`Alignment`. Guesses are aligned to the frequencies
+    of classes in the experience's labelled part, since unlabelled samples are of its classes (where they come from
+    the whole stream: to equal frequencies). Labelled samples and K views are strong; these and the
     weak view are mixed as in :func:`mixmatch`.
 
     L = mean H(p', f(x')) over what was labelled + λ_u · mean H(q', f(x')) over the rest + λ_Û1 · mean H(q, f(û_1)) +
     λ_r · mean CE(r(rotated û_1), quarters turned), û_1 the first strong view, r a head of its own.
 
-    CTAugment is left out: the strong view is RandAugment's with cutout, as FixMatch has it.
+    CTAugment is left out: the strong view is RandAugment with cutout, as in FixMatch.
 
     Args:
         augment: see :class:`Augmentations`.
         mix: see :class:`MixUp`.
-        weight, unmixed, rotation: λ_u, λ_Û1, λ_r. Rotation needs square images.
-        growth: λ_u and λ_Û1 grow from 0 over this share of each experience.
+        weight, unmixed, rotation: The weights λ_u, λ_Û1 and λ_r. Rotation needs square images.
+        growth: The share of each experience over which λ_u and λ_Û1 grow from 0.
         semi: see :class:`SemiOptions`.
 
     Source: Berthelot et al., ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation

@@ -1,4 +1,4 @@
-"""PAWS, CSL and NNCSL: views of unlabelled samples agree on which labelled samples they resemble."""
+"""PAWS, CSL and NNCSL: views of an unlabelled sample are to resemble the same labelled samples."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ SMALL = ("small-crop", "flip", "jitter", "solarize", "equalize")
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """What a learner of this family is built with; the defaults are those of NNCSL on CIFAR-10, but for small views.
+    """Options of PAWS, CSL and NNCSL; the defaults are NNCSL's on CIFAR-10, except that there are no small views.
 
     Attributes:
-        per_class: labelled samples of each class a step, each in two large views. A class that has fewer gives some
+        per_class: Labelled samples of each class in a step, each in two large views. A class that has fewer gives some
             of them again.
-        large, small: augmentations of the large and small views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        small_views: of each unlabelled sample, beside two large ones; they need a net that takes images of any size.
-        projection: widths of the projection head's layers.
-        linear: λ_LIN, the weight of the linear head's cross-entropy. None: 0.005 under LARS, whose steps do not see
-            the scale of a loss, and 1 under other optimizers, where 0.005 would starve the head.
-        freeze_norm: the statistics of batch norm stay as the first experience left them; scales and shifts learn on.
+        large, small: Augmentations of the large and small views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        small_views: Small views of each unlabelled sample, beside two large ones; they need a net that takes images of
+            any size.
+        projection: Widths of the projection head's layers.
+        linear: The weight λ_LIN of the linear head's cross-entropy. None means 0.005 under LARS, whose steps do not
+            depend on the scale of a loss, and 1 under other optimizers, where 0.005 would be too little for the head.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them; scales and shifts
+            still learn.
     """
 
     per_class: int = 5
@@ -52,7 +54,7 @@ class Views:
 
 
 class SoftNeighbours(Learner):
-    """A net, a projection head, and the losses of the family. Final.
+    """The learner of PAWS, CSL and NNCSL: a net, a projection head, and their losses. Final.
 
     L = L_SNN + L_MER + λ_LIN · L_LIN + λ_NND · L_NND; see :mod:`clsim.objectives.soft_neighbours`.
     L_LIN: cross-entropy of the head on labelled samples, current and from memory, over the classes seen so far.
@@ -66,10 +68,12 @@ class SoftNeighbours(Learner):
 
     Args:
         setup: net, memory, transform, generators.
-        views: see :class:`Views`.
-        support: of L_SNN: labelled samples of ``current`` classes alone, or also what memory holds (``all``).
-        blocked: whether the gradient of L_LIN stops at the features.
-        distillation: λ_NND.
+        views: The options of the learner; see :class:`Views`.
+        name: The name of the learner, for messages.
+        support: The support of L_SNN: the labelled samples of the ``current`` experience alone, or with those in
+            memory (``all``).
+        blocked: Whether the gradient of L_LIN stops at the features.
+        distillation: The weight λ_NND of the distillation.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class SoftNeighbours(Learner):
         self._experiences = 0
 
     def incoming(self, experience: Experience) -> Exemplars:
-        """The unlabelled part."""
+        """Return the unlabelled part of the experience."""
         if experience.unlabelled is None:
             raise InputError(
                 f"learner: {self._name} learns from unlabelled samples, and experience {experience.position + 1} has "
@@ -110,7 +114,7 @@ class SoftNeighbours(Learner):
         return experience.unlabelled
 
     def begin(self, experience: Experience) -> None:
-        """Keep the net as it is for the distillation; a fresh schedule."""
+        """Copy the net for the distillation, and start the learning-rate schedule."""
         setup = self.setup
         self._labelled.begin(experience)
         self._classes = {
@@ -128,7 +132,7 @@ class SoftNeighbours(Learner):
                 freeze_norm(module)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step on views of unlabelled samples and of labelled ones, current and past."""
+        """Take one step on views of unlabelled samples and of labelled ones, current and past."""
         setup, rng, n = self.setup, self.setup.randomness.augment, len(batch)
         current, past = (self._labelled.support(self._views.per_class, of=of) for of in ("current", "past"))
         labelled = concatenate([part for part in (current, past) if part is not None])
@@ -166,17 +170,17 @@ class SoftNeighbours(Learner):
         return self._sgd.descend(terms, sum(map(len, inputs)))
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """The old net is of no further use."""
+        """Let go of the old net, and count the experience as learnt."""
         self.old = None
         self._experiences += 1
         return []
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples, −inf for classes not seen yet."""
+        """Return logits of raw samples, −inf for classes not seen yet."""
         return self._among_seen(self._sgd.predict(x, task))
 
     def readouts(self) -> dict[str, Readout]:
-        """By the labelled samples in memory (without one: of the last experience) that a sample lies near."""
+        """Return the readout by the nearest labelled samples in memory or, without one, of the last experience."""
         exemplars = self.setup.memory.exemplars
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
@@ -184,7 +188,7 @@ class SoftNeighbours(Learner):
         return {NEAREST: by_neighbours(self.setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Net, projection head, optimizer, and which classes and how many experiences were seen."""
+        """Return the state of net, projection head and optimizer, the classes seen, and the number of experiences."""
         return {"sgd": self._sgd.state_dict(), "seen": self._labelled.classes.seen, "experiences": self._experiences}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -195,7 +199,7 @@ class SoftNeighbours(Learner):
     def _posteriors(
         self, queries: Sequence[Tensor], support: Tensor, y: Tensor, rows: dict[str, Tensor], of: str
     ) -> list[Tensor]:
-        """Of each view, over the classes of these rows of the support."""
+        """Return the posterior of each view over the classes of the rows of the support that ``of`` names."""
         chosen = rows[of].flatten()
         labels = neighbours.smoothed(y[chosen], self._classes[of])
         joint = neighbours.posterior(torch.cat(list(queries)), support[chosen], labels)
@@ -207,7 +211,7 @@ class SoftNeighbours(Learner):
         return logits.masked_fill(~seen & seen.any(), -torch.inf)
 
     def _embedded(self, x: Tensor, task: Tensor) -> Tensor:
-        """Embeddings of raw samples, in eval mode, without augmentation."""
+        """Return embeddings of raw samples, in eval mode, without augmentation."""
         setup = self.setup
         with evaluating(setup.net), evaluating(self._projection), torch.no_grad(), setup.precision():
             return self._projection(setup.net.features(setup.transform.plain(x))).float()
@@ -235,10 +239,10 @@ def csl(setup: Setup, *, views: Views = Views()) -> SoftNeighbours:
 
 
 def nncsl(setup: Setup, *, views: Views = Views(), distillation: float = 0.2) -> SoftNeighbours:
-    """CSL with nearest-neighbour distillation: the old net's posterior over memory's classes is kept.
+    """CSL with nearest-neighbour distillation of the old net's posterior over the classes in memory.
 
     Args:
-        distillation: λ_NND, the weight of the distillation.
+        distillation: The weight λ_NND of the distillation.
 
     The other options are those of :class:`Views`.
 

@@ -1,4 +1,4 @@
-"""Pseudo-label and FixMatch: what the net says of an unlabelled sample is its label."""
+"""Pseudo-label and FixMatch: the class that the net predicts for an unlabelled sample becomes its label."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class PseudoLabels(Loss):
 
     Args:
         setup: net, transform, generators.
-        weak: augmentations of labelled and unlabelled samples.
-        weight: α_f, which α(t) ends with.
-        begin, end: between these shares of an experience's steps α(t) grows linearly from 0.
+        weak: Augmentations of labelled and unlabelled samples.
+        weight: The final value α_f of α(t).
+        begin, end: The shares of an experience's steps between which α(t) grows linearly from 0.
     """
 
     def __init__(self, setup: Setup, *, weak: Sequence[str], weight: float, begin: float, end: float) -> None:
@@ -52,12 +52,12 @@ class PseudoLabels(Loss):
         self._weak = setup.transform.view(weak, "learner.options.weak")
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """Labelled and unlabelled samples pass together."""
+        """Pass labelled and unlabelled samples through the net together."""
         setup, known, unlabelled = self._setup, step.labelled, step.unlabelled
         x = self._weak(torch.cat([known.x, unlabelled.x]), setup.randomness.augment)
         by_label, by_guess = setup.net(x, torch.cat([known.task, unlabelled.task])).tensor_split([len(known)])
         terms = step.supervised(by_label, one_hot(known.y, by_label.shape[1]))
-        # against the experience's labelled samples, whose share of the mean with memory's shrinks
+        # relative to the experience's labelled samples, which are only a part of the mean where memory adds exemplars
         weight = self._weight * ramp(step.progress, *self._ramp) * step.new / len(known)
         terms["unlabelled"] = weight * confident(step.guess(by_guess), step.among(by_guess), 0.0)
         return terms, len(x)
@@ -70,9 +70,9 @@ class Fixed(Loss):
 
     Args:
         setup: net, transform, generators.
-        augment: augmentations of the two views; labelled samples come in the weak one.
-        threshold: τ.
-        weight: λ_u.
+        augment: Augmentations of the two views; labelled samples get the weak ones.
+        threshold: The least confidence τ of a guess that counts.
+        weight: The weight λ_u of the unlabelled samples.
     """
 
     def __init__(self, setup: Setup, augment: Augmentations, *, threshold: float, weight: float) -> None:
@@ -80,7 +80,7 @@ class Fixed(Loss):
         self._weak, self._strong = augment.views(setup)
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """Labelled samples and both views pass together."""
+        """Pass labelled samples and both views through the net together."""
         net, rng = self._setup.net, self._setup.randomness.augment
         known, unlabelled = step.labelled, step.unlabelled
         x = torch.cat([self._weak(torch.cat([known.x, unlabelled.x]), rng), self._strong(unlabelled.x, rng)])
@@ -100,7 +100,7 @@ def pseudo_label(
     end: float = 0.6,
     semi: SemiOptions = SemiOptions(ema=0.0),
 ) -> SemiSgd:
-    """Pseudo-label with replay: the likeliest of its classes is an unlabelled sample's label, more and more.
+    """Pseudo-label with replay: the likeliest class is an unlabelled sample's label, with a weight that grows.
 
     With m labelled samples of the experience and b exemplars in a step,
 
@@ -110,9 +110,9 @@ def pseudo_label(
     grows from 0 to its end within each experience, since a net that has not learnt its classes yet guesses at random.
 
     Args:
-        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
-        weight: α at its end, 3 in the paper: of unlabelled against labelled samples of the experience.
-        begin, end: of the growth, as shares of an experience (in the paper after 100 and 600 passes).
+        weak: Augmentations of all samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weight: The final α, 3 in the paper: the weight of unlabelled against labelled samples of the experience.
+        begin, end: Begin and end of the growth of α, as shares of an experience (in the paper 100 and 600 passes).
         semi: see :class:`SemiOptions`.
 
     Source: Lee, Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks (ICML
@@ -130,15 +130,15 @@ def fixmatch(
     weight: float = 1.0,
     semi: SemiOptions = SemiOptions(),
 ) -> SemiSgd:
-    """FixMatch with replay: a confident guess from a weak view is the label of a strong view.
+    """FixMatch with replay: a confident guess on a weak view is the label of a strong view.
 
     L = CE(labelled ∪ memory) + λ_u · mean over all unlabelled samples of [max q ≥ τ] · CE(f(strong u), argmax q), q =
     softmax f(weak u) among the experience's classes (see :class:`SemiSgd`).
 
     Args:
         augment: see :class:`Augmentations`.
-        threshold: τ. Above 1 it is experience replay on the labelled part.
-        weight: λ_u.
+        threshold: The least confidence τ of a guess that counts; above 1 only labelled samples are learnt.
+        weight: The weight λ_u of the unlabelled samples.
         semi: see :class:`SemiOptions`.
 
     Source: Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (NeurIPS 2020),

@@ -1,4 +1,4 @@
-"""The learner of semi-supervised methods that are a sum of losses: labelled, replayed and unlabelled samples a step."""
+"""The learner of semi-supervised methods whose steps are on labelled, replayed and unlabelled samples."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from clsim.training.contract import Batch, Learner, Setup, Terms
 
 @dataclass(frozen=True)
 class SemiStep:
-    """What one step learns from, raw.
+    """The raw samples of one step.
 
     Attributes:
-        labelled: of the current experience, then from memory.
-        new: how many of them are of the current experience: the first ones.
-        unlabelled: y = −1.
-        allowed: bool (n, classes), the classes among which each unlabelled sample is guessed and learnt, of those
-            that its task may use; see :class:`SemiSgd`.
-        progress: the share of the experience's steps that is behind, from 0 to below 1.
+        labelled: The labelled samples of the current experience, then those from memory.
+        new: The number of labelled samples that are of the current experience.
+        unlabelled: The unlabelled samples, with y = −1.
+        allowed: The classes among which each unlabelled sample is guessed and learnt, bool (n, classes), of those that
+            its task may use; see :class:`SemiSgd`.
+        progress: The share of the experience's steps that have been taken, from 0 to below 1.
     """
 
     labelled: Exemplars
@@ -43,15 +43,15 @@ class SemiStep:
     progress: float
 
     def among(self, logits: Tensor) -> Tensor:
-        """The same logits (n, classes) of the unlabelled samples, −inf for the classes that are not allowed."""
+        """Return the unlabelled samples' logits (n, classes) with −inf for classes that are not allowed."""
         return logits.float().masked_fill(~self.allowed, -torch.inf)
 
     def guess(self, logits: Tensor) -> Tensor:
-        """Probabilities (n, classes) of the unlabelled samples, among the classes allowed; no gradient reaches them."""
+        """Return the unlabelled samples' probabilities (n, classes) among the classes allowed, without gradient."""
         return self.among(logits.detach()).softmax(1)
 
     def supervised(self, logits: Tensor, target: Tensor) -> Terms:
-        """The weighted mean cross-entropy of the labelled samples, as :func:`clsim.objectives.replay.replay` has it."""
+        """Return the weighted mean cross-entropy of labelled samples; see :func:`clsim.objectives.replay.replay`."""
         known = self.labelled
         batch = Batch(known.x, known.y, known.task, self.new, known.weight)
         return soft_replay(logits, target, batch)
@@ -74,9 +74,9 @@ class SemiOptions:
 
 
 class Loss(ABC):
-    """What a method minimises. Abstract.
+    """The loss that a method minimises. Abstract.
 
-    Nothing of it outlasts an experience but the modules that the learner saves.
+    A loss keeps no state from one experience to the next, except in modules that the learner saves.
     """
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most losses have nothing to prepare
@@ -84,31 +84,32 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
-        """The terms, and how many samples went forward through the net for them."""
+        """Return the terms, and the number of samples that went forward through the net for them."""
 
 
 class SemiSgd(Learner):
     """Gradient steps on labelled samples, exemplars from memory, and unlabelled samples. Final.
 
-    Batches are of unlabelled samples. Each comes with labelled ones of the same experience, and with as many exemplars
-    as ``memory.batch_size``, as the retrieval chooses them: without its unlabelled terms this is experience replay on
-    the labelled part. Without a memory nothing is replayed.
+    Batches hold unlabelled samples. Each step adds labelled samples of the same experience, and ``memory.batch_size``
+    exemplars that the retrieval chooses; without the unlabelled terms it is a step of experience replay on the labelled
+    part. Without a memory nothing is replayed.
 
-    What is guessed and learnt of unlabelled samples is among the experience's classes, of which they are (as in CSL, of
+    Unlabelled samples are guessed and learnt among the classes of the experience, which they belong to (as in CSL, of
     NNCSL's paper); where they come from the whole stream (``labels.unlabelled``), among all classes seen so far. Among
-    all classes, samples of new classes would be guessed to be of old ones, which the net knows well; and many samples
-    that are all of new classes would teach it that nothing is of an old one.
+    all classes, the net would guess old classes, which it knows well, for samples of new ones, and many samples of new
+    classes alone would teach it never to predict an old one.
 
-    The averaged net is w̄ ← βw̄ + (1 − β)w after each step, β = min(ema, (1 + t) / (10 + t)) at step t of the
-    experience, so that it follows where experiences are short; it predicts, a memory is filled by its features, and
-    statistics of batch norm are the net's. A retrieval sees the net itself, which the step is of.
+    The averaged net is w̄ ← βw̄ + (1 − β)w after each step, with β = min(ema, (1 + t) / (10 + t)) at step t of the
+    experience, so that the average also follows short experiences. Predictions and the features that fill a memory are
+    those of the averaged net; its statistics of batch norm are copied from the net itself. A retrieval uses the net
+    itself.
 
     Args:
         setup: net, memory, transform, generators.
-        loss: of the method.
-        name: of the learner, for messages.
-        options: see :class:`SemiOptions`.
-        beside: a further module that learns along.
+        loss: The loss of the method.
+        name: The name of the learner, for messages.
+        options: The options of the learner; see :class:`SemiOptions`.
+        beside: A further module whose parameters are trained with the net's.
 
     Source: Tarvainen & Valpola, Mean teachers are better role models (NeurIPS 2017), for the average.
     """
@@ -135,11 +136,11 @@ class SemiSgd(Learner):
 
     @property
     def net(self) -> Net:
-        """The averaged net, if there is one."""
+        """The averaged net, or without one the net itself."""
         return self._average
 
     def incoming(self, experience: Experience) -> Exemplars:
-        """The unlabelled part."""
+        """Return the unlabelled part of the experience."""
         if experience.unlabelled is None:
             raise InputError(
                 f"learner: {self._name} learns from unlabelled samples, and experience {experience.position + 1} has "
@@ -148,7 +149,7 @@ class SemiSgd(Learner):
         return experience.unlabelled
 
     def begin(self, experience: Experience) -> None:
-        """A fresh schedule."""
+        """Start the learning-rate schedule, and prepare loss and labelled samples."""
         self._labelled.begin(experience)
         self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
         self._sgd.schedule(self._steps)
@@ -159,7 +160,7 @@ class SemiSgd(Learner):
         self.loss.begin(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
-        """One step."""
+        """Take one step on unlabelled samples, labelled ones and exemplars."""
         setup = self.setup
         current = self._labelled.batch(min(self._options.labelled or len(batch), self._labelled.now), past=False)
         old = setup.memory.sample(current, setup.pool).exemplars
@@ -174,12 +175,12 @@ class SemiSgd(Learner):
         return terms
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Another experience is over."""
+        """Count the experience as learnt."""
         self._experiences += 1
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Net, averaged net, optimizer, what learns along, and which classes and how many experiences were seen."""
+        """Return the state of net, averaged net, optimizer and ``beside``, and the classes and experiences seen."""
         average = {"average": self._average.state_dict()} if self._ema else {}
         return {
             "sgd": self._sgd.state_dict(),
@@ -205,9 +206,9 @@ class SemiSgd(Learner):
 
 
 def marginal(setup: Setup, experience: Experience) -> Tensor:
-    """float32 (classes,): how frequent classes are expected to be among the unlabelled samples.
+    """Return the expected frequencies of classes among the unlabelled samples, float32 (classes,).
 
-    As in the experience's labelled part; where unlabelled samples come from the whole stream, all alike.
+    They are those of the experience's labelled part, or equal where unlabelled samples come from the whole stream.
     """
     classes = setup.net.visible.shape[1]
     if setup.spec.labels.unlabelled == "stream":
@@ -216,7 +217,7 @@ def marginal(setup: Setup, experience: Experience) -> Tensor:
 
 
 def ramp(progress: float, begin: float, end: float) -> float:
-    """From 0 at ``begin`` of an experience to 1 at its ``end``, linearly; a step where they are the same.
+    """Rise linearly from 0 at ``begin`` of an experience to 1 at its ``end``, or in one step if these are equal.
 
     >>> [ramp(progress, 0.25, 0.75) for progress in (0.0, 0.25, 0.5, 0.9)]
     [0.0, 0.0, 0.5, 1.0]
@@ -226,7 +227,7 @@ def ramp(progress: float, begin: float, end: float) -> float:
 
 @contextmanager
 def still_norm(net: nn.Module) -> Iterator[None]:
-    """Inside, batch norm uses the statistics of the batch as in training, and leaves the running ones as they are."""
+    """Let batch norm use the statistics of the batch, as in training, without updating the running statistics."""
     layers = [
         layer
         for layer in net.modules()
