@@ -238,7 +238,7 @@ class Pool:
         return self._gradients(self.predictions)
 
     def stochastic(self, passes: int, rng: torch.Generator) -> Float[Tensor, "passes n classes"]:
-        """Compute the softmax under nets drawn by dropout, float32 (passes, n, classes); see :mod:`clsim.pool.dropout`."""
+        """Compute the softmax under nets drawn by :class:`clsim.pool.dropout.Dropped`: float32 (passes, n, classes)."""
         dropped, drawn = Dropped(self.net, rng), []
         for _ in range(passes):
             dropped.draw()

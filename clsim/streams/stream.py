@@ -131,7 +131,8 @@ class Stream:
     def truth(self, position: int) -> Tensor:
         """Return the hidden labels of an experience's unlabelled part, int64: for metrics, never for learning.
 
-        They stand in its order; a sample of no class of the stream has −1. The result is empty where all samples are labelled.
+        They stand in its order; a sample of no class of the stream has −1. The result is empty where all samples are
+        labelled.
         """
         hidden = self._hidden(position)
         return torch.empty(0, dtype=torch.int64, device=self.device) if hidden is None else hidden.y
