@@ -1,4 +1,4 @@
-"""The buffer: what a learner may keep of the past."""
+"""The buffer: the exemplars that a learner keeps of the past."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from clsim.spec.tables import MemorySpec
 
 @runtime_checkable
 class MakePool(Protocol):
-    """Samples → a pool, with what the learner's net says of them; see :meth:`clsim.training.contract.Setup.pool`."""
+    """A function that puts samples under the learner's net; see :meth:`clsim.training.contract.Setup.pool`."""
 
     def __call__(
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
     ) -> Pool:
-        """Of ``samples``."""
+        """Make a pool of ``samples``."""
 
 
 class Drawn(NamedTuple):
     """A batch from memory.
 
     Attributes:
-        exemplars: what to replay; None while the memory is empty.
-        rows: int64 (m,), which rows of the memory they are, as :attr:`Buffer.stored` counts them.
+        exemplars: the exemplars to replay; None while the memory is empty.
+        rows: int64 (m,), their rows in the memory, as :attr:`Buffer.stored` counts them.
     """
 
     exemplars: Exemplars | None
@@ -44,23 +44,23 @@ class Drawn(NamedTuple):
 class Buffer:
     """At most ``capacity`` exemplars: chosen by a selector out of memory ∪ new, or made by a condenser of new. Final.
 
-    The exemplars live in a store a batch larger than the memory; ``kept`` names the rows in memory and ``free`` the
+    The store of exemplars is one batch larger than the memory; ``kept`` lists the rows in memory and ``free`` the
     others, which the next batch overwrites. So an update moves only the new batch, and no shape depends on the data:
-    a GPU is never waited for.
+    the program never waits for a GPU.
 
     Args:
         spec: capacity, batch size, and when to select.
         select: the selector, its options bound; None keeps nothing.
-        condense: instead, a condenser. It is given the classes of an experience that memory does not hold; the others
-            become fewer as their shares shrink, as ``memory.shrink`` says.
-        retrieve: the selector of what to replay; None: at random.
-        rng: draws the replayed batches, and is handed to the selector; on the CPU.
-        cost: the counter for the time of selection.
+        condense: a condenser in place of the selector. It makes exemplars of those classes of an experience that the
+            memory does not hold; classes in memory shrink with their shares, as ``memory.shrink`` says.
+        retrieve: the selector of the exemplars to replay; None: at random.
+        rng: draws the replayed batches, and is passed to the selector; on the CPU.
+        cost: the counters to which the time of selection is added.
 
     Attributes:
         factor: each stored image holds factor × factor small ones.
-        begun: labels that it held before the first experience.
-        known: of these, what ``memory.per`` counts: labels, or tasks, or none.
+        begun: labels that the memory held before the first experience.
+        known: what ``memory.per`` counts among the exemplars held then: labels, or tasks, or nothing.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Buffer:
         """Hold these before the first experience.
 
         Raises:
-            InputError: if they are more than the capacity, by as many classes (or tasks) as they are of.
+            InputError: if they are more than the capacity for their number of classes (or tasks).
         """
         if self.spec.per != "total":
             self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
@@ -110,20 +110,20 @@ class Buffer:
 
     @property
     def stored(self) -> Exemplars | None:
-        """What is in memory, as it is kept; None while it is empty."""
+        """The exemplars in memory, as they are kept; None while it is empty."""
         return None if self._store is None else self._store[self._kept]
 
     @property
     def exemplars(self) -> Exemplars | None:
-        """What is in memory, as a learner sees it: several images where a stored one holds several."""
+        """The exemplars in memory, as a learner sees them: several images where a stored one holds several."""
         stored = self.stored
         return None if stored is None else decoded(stored, self.factor)
 
     def sample(self, new: Exemplars, make_pool: MakePool) -> Drawn:
-        """Draw a batch to replay with ``new``, no exemplar twice, and say which rows of the memory it is of.
+        """Draw a batch to replay with ``new``, no exemplar twice, and its rows in the memory.
 
-        Uniformly at random, or what the retrieval chooses out of ``memory.candidates`` random exemplars. The weights of
-        a retrieval that weighs replace those in memory.
+        The batch is uniformly at random, or the retrieval selector's choice out of ``memory.candidates`` random
+        exemplars. Weights that this selector gives replace those in memory.
         """
         if self._store is None:
             return Drawn(None, self._kept)
@@ -154,30 +154,30 @@ class Buffer:
         return replayed
 
     def draw_ahead(self, steps: int) -> None:
-        """Draw at once what :meth:`sample` returns in the next ``steps`` calls, and move the draws to the device.
+        """Draw at once the rows for the next ``steps`` calls of :meth:`sample`, and move them to the device.
 
-        They are the same draws, in the same order. A retrieval that chooses cannot be drawn ahead, and an update of the
-        memory forgets draws that are left over.
+        They are the same draws, in the same order. Nothing is drawn ahead of a retrieval selector, and an update of the
+        memory discards the draws that are left.
         """
         if self._store is not None and self._retrieve is None and steps:
             drawn = torch.stack([self._permuted(self.spec.batch_size) for _ in range(steps)])
             self._ahead = iter(drawn.to(self._kept.device))
 
     def _permuted(self, most: int) -> Int[Tensor, " m"]:
-        """Different small images of the memory, at random: int64 (m,), m = min(most, those that there are)."""
+        """Draw different small images of the memory at random: int64 (m,), m = min(most, number of small images)."""
         return torch.randperm(len(self) * self.factor**2, generator=self.rng)[:most]
 
     def revise(self, rows: Int[Tensor, " m"], *, soft: Float[Tensor, "_ k"]) -> None:
-        """Overwrite what is kept beside exemplars, in place; which they are, and their order, stays as it is.
+        """Overwrite the soft labels of exemplars in place; the exemplars and their order stay the same.
 
         Args:
-            rows: int64 (m,), different rows of the memory, as :meth:`sample` says them; they hold until the memory is
-                next updated.
-            soft: (m, k), their soft labels or logits from now on. The other exemplars keep theirs, or have none.
+            rows: int64 (m,), different rows of the memory, as :meth:`sample` returns them; they are valid until the
+                next update of the memory.
+            soft: (m, k), the new soft labels or logits of these rows. The other exemplars keep theirs, or have none.
 
         Raises:
-            InputError: if the soft labels are not a row each, or of another width than those in memory; or if each
-                image holds several, which cannot have one label each.
+            InputError: if the soft labels are not one row per exemplar, or differ in width from those in memory; or if
+                each image holds several small ones, whose labels one row cannot hold.
         """
         if self._store is None or self.factor > 1:
             found = "an empty memory" if self._store is None else f"a memory of images that hold {self.factor**2} each"
@@ -193,7 +193,9 @@ class Buffer:
         """Select out of memory ∪ the batch, if the memory is updated with every batch.
 
         Args:
-            shares: how many classes, or tasks, have been seen, where ``memory.per`` counts those.
+            new: the batch.
+            shares: number of classes or tasks seen, where ``memory.per`` counts those.
+            make_pool: makes the selector's pool.
         """
         if self._select is not None and self.spec.update == "batch":
             self._update(new, shares, make_pool)
@@ -201,9 +203,12 @@ class Buffer:
     def after_experience(
         self, new: Exemplars, shares: int, make_pool: MakePool, *, reference: Exemplars | None = None
     ) -> None:
-        """Select out of memory ∪ the experience, if that is the time; then drop what is not kept.
+        """Select out of memory ∪ the experience, if the memory is updated then; drop the rows that are not kept.
 
         Args:
+            new: the samples of the experience.
+            shares: number of classes or tasks seen, where ``memory.per`` counts those.
+            make_pool: makes the selector's pool.
             reference: the experience's held-out share, for selectors that ask for one.
         """
         if self._condense is not None:
@@ -214,21 +219,21 @@ class Buffer:
             self._fill(self._store[self._kept])
 
     def state_dict(self) -> dict[str, Any]:
-        """The exemplars, column by column, and how many samples were seen; complete at the end of an experience."""
+        """Return the exemplars' columns and the number of samples seen; complete at the end of an experience."""
         stored = self.stored
         return {"columns": {} if stored is None else stored.columns(), "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """Restore the state that :meth:`state_dict` returned."""
         self._seen = state["seen"]
         if state["columns"]:
             columns = {name: column.to(device) for name, column in state["columns"].items()}
-            if "weight" in columns:  # before exemplars had a mass, their weights were all that was known of it
+            if "weight" in columns:  # states older than masses hold weights alone
                 columns.setdefault("mass", columns["weight"])
             self._fill(Exemplars(**columns))
 
     def _fill(self, exemplars: Exemplars) -> None:
-        """Hold exactly these."""
+        """Replace the memory by these exemplars."""
         self._ahead = iter(())
         self._store, self._used = exemplars, len(exemplars)
         self._kept = torch.arange(len(exemplars), device=exemplars.device)
@@ -255,10 +260,10 @@ class Buffer:
         self._cost.select_seconds += time.perf_counter() - started
 
     def _noted(self, samples: Exemplars, rows: Tensor, selection: Selection, pool: Pool) -> Exemplars:
-        """The samples with what the selection says of its picks, which are at ``rows``; see ``memory.weights``.
+        """Return the samples with the selection's notes on its picks, which are at ``rows``; see ``memory.weights``.
 
-        The masses of the picks of a class sum to the mass of all its candidates, so that no class fades as it grows
-        old, whatever the scale of the selection's weights.
+        The masses of the picks of a class sum to the mass of all its candidates, so that no class loses mass over time,
+        whatever the scale of the selection's weights.
         """
         weight = mass = None
         if selection.weight is not None:
@@ -277,7 +282,7 @@ class Buffer:
         return self.spec.capacity * (1 if self.spec.per == "total" else shares)
 
     def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
-        """Condense the classes that memory does not hold, and keep of each that it holds as much as its share is."""
+        """Condense the classes that memory does not hold, and shrink each class that it holds to its share."""
         started = time.perf_counter()
         self._seen += len(new)
         old = self.stored
@@ -299,7 +304,7 @@ class Buffer:
     def _less(
         self, old: Exemplars, held: Sequence[Tensor], amounts: Sequence[int], make_pool: MakePool
     ) -> list[Exemplars]:
-        """So many exemplars of each class that is held, as ``memory.shrink`` says; in one part or two."""
+        """Reduce each class in memory to its amount, as ``memory.shrink`` says; return one part or two."""
         stay, go, budget = [], [], 0
         for rows, amount in zip(held, amounts, strict=True):
             if amount == len(rows) or self.spec.shrink == "drop":
@@ -314,7 +319,7 @@ class Buffer:
         return parts
 
     def _write(self, new: Exemplars, budget: int) -> tuple[Exemplars, Tensor]:
-        """Put ``new`` into free rows, and the rest behind the used ones. Returns the store, and where they are."""
+        """Put ``new`` into free rows, and the rest behind the used ones. Return the store and the rows of ``new``."""
         place = self._free[: len(new)].to(new.device)
         further = len(new) - len(place)
         if further:
@@ -334,7 +339,7 @@ class Buffer:
 
 
 def _resized(exemplars: Exemplars, rows: int) -> Exemplars:
-    """A copy with so many rows; what the further ones hold does not matter."""
+    """Copy the exemplars into columns of ``rows`` rows; the added rows hold arbitrary values."""
     columns = {
         name: torch.cat([column, column.new_empty(rows - len(column), *column.shape[1:])])
         for name, column in exemplars.columns().items()
@@ -343,7 +348,7 @@ def _resized(exemplars: Exemplars, rows: int) -> Exemplars:
 
 
 def _told_apart(exemplars: Exemplars) -> Exemplars:
-    """The same; those that are of no row of the data set (``index`` below 0) with different numbers."""
+    """Give exemplars that are of no row of the data set (``index`` below 0) different indices, all below 0."""
     index = exemplars.index
     other = -1 - torch.arange(len(index), device=index.device)
     return dataclasses.replace(exemplars, index=torch.where(index < 0, other, index))

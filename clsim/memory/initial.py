@@ -1,4 +1,4 @@
-"""What a memory holds before the first experience: a set in a file, as ``clsim condense`` makes one."""
+"""The exemplars of a memory before the first experience: a set in a file, as ``clsim condense`` makes one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from clsim.streams.stream import Stream
 
 
 def start_of(spec: RunSpec, stream: Stream, factor: int) -> Exemplars:
-    """The set of ``memory.start``, as a memory stores it.
+    """Read the set of ``memory.start``, as a memory stores it.
 
-    Its classes are known by their names, which ``clsim condense`` writes; without, its labels count those of the
-    stream's data set from 0. Each exemplar is of the first experience that holds its class (``task``), whether the
-    stream has come to it or not, and has that experience's label; of no row of the data set (``index`` below 0).
+    The file names its classes, as ``clsim condense`` writes them; without names, its labels count the classes of the
+    stream's data set from 0. Each exemplar belongs to the first experience with its class (``task``), even one still
+    to come, and has the label of that experience; it is of no row of the data set (``index`` below 0).
 
     Args:
+        spec: the run, which names the file and its hash.
+        stream: the stream that the memory is for.
         factor: each image of the memory holds factor × factor small ones.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What a selector chooses from, and what it may return."""
+"""The pool that a selector chooses from, and the selection that it may return."""

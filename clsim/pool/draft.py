@@ -1,4 +1,4 @@
-"""Images in the making, and who watches a condenser at work."""
+"""The draft of a condenser's images, and the watch that follows and stores it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from clsim.pool.exemplars import Exemplars
 
 @runtime_checkable
 class Draft(Protocol):
-    """Images in the making; see :class:`clsim.condensers.synthesis.Synthetic`."""
+    """Images that a condenser is making; see :class:`clsim.condensers.synthesis.Synthetic`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration needs, as tensors and plain values."""
+        """Return all that the next iteration needs, as tensors and plain values."""
 
     def exemplars(self) -> Exemplars:
-        """The images as they would be kept now."""
+        """Return the images as they would be kept now."""
 
 
 @runtime_checkable
 class DraftWatch(Protocol):
-    """Somebody who watches a condenser at work, and keeps its state."""
+    """A watch that is told of each iteration of a condenser and may store its state."""
 
     def resume(self) -> dict[str, Any] | None:
-        """A draft's state, with the number of iterations done as ``iteration``; None: begin."""
+        """Return a draft's state, with the number of iterations done as ``iteration``; None: begin."""
 
     def step(self, done: int, total: int, loss: Tensor, draft: Draft) -> None:
-        """An iteration is done; the loss is on the device."""
+        """Note that iteration ``done`` of ``total`` is done; the loss is on the device."""
 
     def finish(self, loss: float, stored: float) -> None:
-        """The loss of what was made, and the loss of what of it is stored (as uint8)."""
+        """Note the loss of the finished images, and the loss of the images as they are stored (uint8)."""

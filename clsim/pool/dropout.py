@@ -11,11 +11,11 @@ from clsim.models.nets import Net
 
 
 class Dropped:
-    """Nets drawn from a net by dropout, as Monte-Carlo dropout sees it. Final.
+    """Nets drawn from a net by Monte-Carlo dropout. Final.
 
-    One draw fixes one mask for all samples, so that the passes of different samples are joint: what BatchBALD needs
-    (Kirsch et al., NeurIPS 2019), and the same for any batch size. Batch norm uses its statistics and moves none. A net
-    without dropout gets it, at rate ½, between its features and its head.
+    One draw fixes one mask for all samples, so that the passes of different samples are joint, as BatchBALD needs
+    (Kirsch et al., NeurIPS 2019), and the same for any batch size. Batch norm uses its statistics and changes none. A
+    net without dropout gets a dropout layer of rate ½ between its features and its head.
 
     Source: Gal & Ghahramani, Dropout as a Bayesian Approximation (ICML 2016).
     """
@@ -28,7 +28,7 @@ class Dropped:
         self.last = None if self._masks else _Mask(0.5, 0, rng)
 
     def draw(self) -> None:
-        """Another net: fresh masks."""
+        """Draw another net: masks are drawn anew."""
         for mask in [*self._masks, *([self.last] if self.last else [])]:
             mask.forget()
 
@@ -46,7 +46,7 @@ class Dropped:
 
 
 class _Mask(torch.nn.Module):
-    """Dropout with one mask for the whole batch, drawn when it is first used."""
+    """A dropout layer with one mask for the whole batch, drawn when it is first used."""
 
     def __init__(self, p: float, whole: int, rng: torch.Generator) -> None:
         super().__init__()

@@ -23,12 +23,13 @@ class Exemplars:
         key: float32 (n,), U(0, 1), drawn when the sample is first seen. Keeping the largest keys of everything seen
             so far *is* a reservoir (Efraimidis & Spirakis, 2006, with equal weights).
         index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
-        weight: float32 (n,), its weight in the loss; None: all weigh the same.
-        soft: float32 (n, k) soft labels or logits, NaN rows of those that have none; or None.
-        score: float32 (n,), what a selector noted of an exemplar when it kept it, NaN of those it has not seen yet; or
-            None.
-        mass: float32 (n,), how many samples of the stream it stands for, as the selector that kept it said; 1 for a new
-            sample; None: each stands for itself alone.
+        weight: float32 (n,), the sample's weight in the loss; None: all weigh the same.
+        soft: float32 (n, k), soft labels or logits, with a row of NaN for a sample without any; None: no sample has
+            any.
+        score: float32 (n,), the score that a selector gave an exemplar when it kept it, NaN for a new sample; None: no
+            sample has one.
+        mass: float32 (n,), how many samples of the stream the sample stands for, by the selector that kept it; 1 for a
+            new sample; None: each stands for itself alone.
     """
 
     x: Shaped[Tensor, "n ..."]
@@ -45,7 +46,7 @@ class Exemplars:
         return self.x.shape[0]
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
-        """These rows: a slice shares memory, a tensor (int64, or a bool mask) copies."""
+        """Take these rows: a slice shares memory, a tensor (int64, or a bool mask) copies."""
         columns = tuple(getattr(self, name) for name in COLUMNS)
         if isinstance(rows, slice) or rows.dtype == torch.bool:
             return Exemplars(*(None if column is None else column[rows] for column in columns))  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ class Exemplars:
         self.index[rows] = other.index
         if self.weight is not None:
             self.weight[rows] = 1.0 if other.weight is None else other.weight
-        if self.soft is not None:  # none of what stood there before stays
+        if self.soft is not None:  # soft labels of the samples before do not stay
             self.soft[rows] = torch.nan if other.soft is None else other.soft
         if self.score is not None:
             self.score[rows] = torch.nan if other.score is None else other.score
@@ -68,13 +69,13 @@ class Exemplars:
             self.mass[rows] = 1.0 if other.mass is None else other.mass
 
     def with_soft(self, width: int) -> Exemplars:
-        """The same samples with a column of soft labels: their own, or NaN (n, width) where they have none."""
+        """Return the same samples with a column of soft labels: their own, or NaN (n, width) where they have none."""
         if self.soft is not None:
             return self
         return dataclasses.replace(self, soft=self.key.new_full((len(self), width), torch.nan))
 
     def columns(self) -> dict[str, Tensor]:
-        """The columns that are there, by name."""
+        """Return the columns that are not None, by name."""
         named = {name: getattr(self, name) for name in COLUMNS}
         return {name: column for name, column in named.items() if column is not None}
 
@@ -85,9 +86,9 @@ class Exemplars:
         score: Shaped[Tensor, " m"] | None,
         mass: Float[Tensor, " m"] | None,
     ) -> Exemplars:
-        """The same samples with a selection's notes at ``rows``, (m,) each, and none from before.
+        """Return the same samples with a selection's notes at ``rows``, (m,) each, and no earlier notes.
 
-        The other rows weigh 1, have no score and stand for themselves alone.
+        The other rows have weight 1, no score and mass 1.
         """
         n = len(self)
         return dataclasses.replace(
@@ -99,17 +100,17 @@ class Exemplars:
 
     @property
     def device(self) -> torch.device:
-        """Where the columns are."""
+        """The device of the columns."""
         return self.x.device
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is stored of the samples themselves (images or vectors, and soft labels)."""
+        """Bytes of the samples themselves (images or vectors, and soft labels)."""
         return self.x.nbytes + (0 if self.soft is None else self.soft.nbytes)
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Exemplars))
-"""Of exemplars, in order."""
+"""Names of the columns of exemplars, in order."""
 
 
 def _placed(n: int, rows: Tensor, values: Tensor | None, other: float) -> Tensor | None:
@@ -119,7 +120,7 @@ def _placed(n: int, rows: Tensor, values: Tensor | None, other: float) -> Tensor
 
 
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
-    """One after the other. Soft labels are kept; parts that have none get NaN where another has them."""
+    """Concatenate exemplars. Parts without soft labels, scores or masses get NaN or 1 where another part has them."""
     widths = [p.soft.shape[1] for p in parts if p.soft is not None]
     x, y, task, key, index = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task", "key", "index")
@@ -131,7 +132,7 @@ def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
 
 
 def joint_weight(parts: Sequence[Exemplars]) -> Float[Tensor, " n"] | None:
-    """The weights of all parts, one after the other; None if no part has any."""
+    """Concatenate the weights of all parts, 1 where a part has none; None if no part has any."""
     return _joint(parts, "weight", 1.0)
 
 
@@ -152,7 +153,7 @@ def _joint(parts: Sequence[Exemplars], name: str, missing: float) -> Tensor | No
 
 
 def groups(samples: Exemplars) -> list[Tensor]:
-    """The rows of each class, by task and label: a label that occurs in two tasks is two classes. Of labelled ones."""
+    """Find the labelled rows of each class, by task and label: a label that occurs in two tasks is two classes."""
     known = (samples.y >= 0).nonzero().flatten()
     if not len(known):
         return []
@@ -167,10 +168,10 @@ def of_each_class(
     """Scale values so that those of each class sum to its total.
 
     Args:
-        values: (m,), from 0; where all of a class are 0, they become equal.
-        y: int64 (m,), the class of each.
-        total: (n,), whose sum over a class is its total.
-        of: int64 (n,), the class of each; each class of ``y`` occurs.
+        values: (m,), from 0; where all values of a class are 0, they become equal.
+        y: int64 (m,), the class of each value.
+        total: (n,), numbers whose sum over a class is its total.
+        of: int64 (n,), the class of each number of ``total``; each class of ``y`` occurs.
 
     Returns:
         float32 (m,).
@@ -198,11 +199,11 @@ LastBatch = Literal["short", "drop", "pad"]
 def batches(
     samples: Exemplars, size: int, rng: torch.Generator, last_batch: LastBatch = "short"
 ) -> Iterator[Exemplars]:
-    """One epoch in an order drawn from ``rng`` (on the CPU).
+    """Yield the batches of one epoch, in an order drawn from ``rng`` (on the CPU).
 
     Args:
-        samples: at least one.
-        size: samples of each batch.
+        samples: the samples of the epoch, at least one.
+        size: number of samples in each batch.
         last_batch: ``short``: the samples left over are a smaller batch, but a single one joins the batch before it,
             since batch norm needs two. ``drop``: they are left out of this epoch. ``pad``: samples from the beginning
             of the epoch fill their batch, with weight 0; every batch has weights then. Under ``drop`` and ``pad`` all
@@ -224,7 +225,7 @@ def batches(
 
 
 def batch_count(n: int, size: int, last_batch: LastBatch = "short") -> int:
-    """The number of batches that :func:`batches` makes of n samples.
+    """Count the batches that :func:`batches` makes of n samples.
 
     >>> batch_count(30, 10), batch_count(31, 10), batch_count(32, 10), batch_count(1, 10)
     (3, 3, 4, 1)

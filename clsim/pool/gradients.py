@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gradients:
-    """The gradient of the cross-entropy with respect to the last layer, a sample a row, as two factors.
+    """The gradient of each sample's cross-entropy with respect to the last layer, as two factors.
 
     g_i = q_i ⊗ [h_i, 1] with q = p − e_y, so that ⟨g_i, g_j⟩ = ⟨q_i, q_j⟩·(⟨h_i, h_j⟩ + 1) and ‖g‖ = ‖q‖·√(1 + ‖h‖²).
-    An n × C·(d + 1) matrix would take gigabytes where these take megabytes, and they are exact.
+    The factors are exact and take O(n·(C + d)) memory, where the gradients themselves take O(n·C·d).
 
     Attributes:
         q: float32 (n, C), softmax minus the one-hot label.
@@ -41,23 +41,23 @@ class Gradients:
         return self.q.square().sum(1) * (self.h.square().sum(1) + 1)
 
     def inner(self, other: Gradients) -> Float[Tensor, "n m"]:
-        """⟨g_i, g_j⟩, (n, m): choose n × m with care."""
+        """Compute ⟨g_i, g_j⟩ of all pairs, (n, m), written out: only for small n × m."""
         return (self.q @ other.q.T) * (self.h @ other.h.T + 1)
 
     def squared_distances(self, other: Gradients) -> Float[Tensor, "n m"]:
-        """‖g_i − g_j‖², (n, m), never below 0."""
+        """Compute ‖g_i − g_j‖², (n, m), never below 0."""
         return (self.squares[:, None] + other.squares - 2 * self.inner(other)).clamp_min_(0)
 
     def dense(self) -> Float[Tensor, "n classes inputs"]:
-        """The gradients themselves, (n, C, d + 1), the bias last: for few samples."""
+        """Write out the gradients, (n, C, d + 1), the bias last: for few samples."""
         h = torch.cat([self.h, self.h.new_ones(len(self), 1)], 1)
         return self.q[:, :, None] * h[:, None, :]
 
     def sum(self, weight: Float[Tensor, " n"] | None = None) -> Float[Tensor, "classes inputs"]:
-        """Σ_i w_i g_i as a matrix (C, d + 1), the bias last."""
+        """Compute Σ_i w_i g_i as a matrix (C, d + 1), the bias last."""
         q = self.q if weight is None else self.q * weight[:, None]
         return torch.cat([q.T @ self.h, q.sum(0)[:, None]], 1)
 
     def along(self, direction: Float[Tensor, "classes inputs"]) -> Float[Tensor, " n"]:
-        """⟨g_i, direction⟩ for a matrix (C, d + 1), (n,)."""
+        """Compute ⟨g_i, direction⟩ for a matrix (C, d + 1): (n,)."""
         return (self.q * torch.addmm(direction[:, -1], self.h, direction[:, :-1].T)).sum(1)

@@ -1,7 +1,7 @@
-"""The pool a selector chooses from, and the selection that it returns.
+"""The pool that a selector chooses from, and the selection that it returns.
 
-A selector is a function ``(pool, budget, *, rng) -> Selection``. The pool gives it what it asks for: nothing is
-computed until then, and everything only once.
+A selector is a function ``(pool, budget, *, rng) -> Selection``. The pool computes a value when a selector asks for it,
+and only once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Selection:
 
     Attributes:
         index: int64 (m,), best first, no row twice; m = min(budget, n).
-        weight: float32 (m,), from 0, the mass that each row stands for: how many samples of the stream, candidates
-            counted by their own mass. A memory scales those of each class to the mass of all its candidates. None: a
-            selector that does not weigh.
-        score: float32 (m,), a note on each row for the next time, kept in ``Exemplars.score``; or None.
+        weight: float32 (m,), from 0, the mass that each row stands for: how many samples of the stream, where each
+            candidate counts with its own mass. A memory scales the weights of each class to the mass of all its
+            candidates. None: the selector gives no weights.
+        score: float32 (m,), a note on each row for the next selection, kept in ``Exemplars.score``; or None.
     """
 
     index: Int[Tensor, " m"]
@@ -47,36 +47,36 @@ Features = Callable[[Tensor, Tensor], Tensor]
 
 @runtime_checkable
 class Selector(Protocol):
-    """Chooses ``min(budget, len(pool))`` rows, best first. All randomness comes from ``rng`` (a CPU generator)."""
+    """A function that chooses ``min(budget, len(pool))`` rows; all randomness comes from ``rng`` (a CPU generator)."""
 
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-        """Of ``pool``."""
+        """Select up to ``budget`` rows of ``pool``, best first."""
 
 
 class Pool:
-    """Candidates, and what a net says of them. Final.
+    """Candidates, with their features and scores under a net. Final.
 
     Args:
         data: the candidates.
-        net: whose features and scores they are; it is left as it was found, in its mode too. None: a proxy of
+        net: the net that computes features and scores; it stays unchanged, its mode included. None: a proxy of
             ``trainer``, trained when first needed; without a trainer either, the vectors ``data.x`` are the features,
             and a selector that asks for more than features is refused.
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
         precision: makes the context of forward passes (autocast, or nothing).
-        features: in place of the net's own; the net's head makes the logits of them.
-        batch_size: samples a forward pass.
-        cost: counters to add the forward passes to.
-        trainer: makes proxies.
+        features: computes features in place of the net's own; the net's head makes logits of them.
+        batch_size: number of samples in a forward pass.
+        cost: counters to which the forward passes are added.
+        trainer: trains proxies.
         classes: the labels known so far in the stream, which may be fewer than the head has; None: those that occur
-            in the data and beside it.
-        labelled: what is labelled (or in memory) already, and no candidate.
-        reference: held-out labelled samples that the choice should serve, as far as it is among their classes.
-        query, private: what the choice should resemble, and what it should avoid.
-        incoming: the new batch, when the choice is what to replay with it.
-        watch: who watches a condenser.
+            in the data and in the samples beside it.
+        labelled: samples that are labelled (or in memory) already and are no candidates.
+        reference: held-out labelled samples that the choice should serve, where it is among their classes.
+        query, private: samples that the choice should resemble, and samples that it should avoid.
+        incoming: the new batch, when the selector chooses what to replay with it.
+        watch: the watch of a condenser.
 
     Attributes:
-        label: the class that all candidates are of, where a selector is applied to each class apart; else None.
+        label: the class of all candidates, where a selector is applied to each class apart; else None.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pool:
         self.prepare, self.precision, self.watch = prepare, precision, watch
         self.cost = Cost() if cost is None else cost
         self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
-        self._rows: Tensor | None = None  # in the pool that this one is a part of
+        self._rows: Tensor | None = None  # rows of the pool that this one is a part of
         self._features = features
         self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
@@ -111,14 +111,14 @@ class Pool:
         self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
         self._classes = None if classes is None else sorted(classes)
-        self._above: Pool | None = None  # that this one is a part of, or beside
+        self._above: Pool | None = None  # the pool that this one is a part of, or stands beside
         self.label: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, rows: Int[Tensor, " m"]) -> Pool:
-        """A part of the pool; what is computed already is sliced, not computed again."""
+        """Take a part of the pool; values computed already are sliced, not computed again."""
         part = self._with(self.data[rows], self.net if self._outputs else None)
         part._nets, part._pools, part._beside, part.label = self._nets, self._pools, self._beside, self.label
         part._features = self._features
@@ -130,7 +130,7 @@ class Pool:
         return part
 
     def of(self, label: int, rows: Int[Tensor, " m"]) -> Pool:
-        """The candidates of one class, which are at ``rows``; beside them the held-out samples of it, or none."""
+        """Take the candidates of one class, at ``rows``, with the held-out samples of that class as reference."""
         part = self[rows]
         part.label, part._pools, part._beside = label, dict(self._pools), dict(self._beside)
         part._pools.pop("reference", None)
@@ -142,7 +142,7 @@ class Pool:
         return part
 
     def apart(self, roles: Mapping[str, Int[Tensor, " _"]]) -> Pool:
-        """The other candidates, with these rows beside them.
+        """Take the candidates that are not in ``roles``, with those in ``roles`` beside them.
 
         Args:
             roles: ``labelled``, ``query`` or ``private`` → rows of this pool, int64.
@@ -156,11 +156,11 @@ class Pool:
 
     @property
     def net(self) -> Net:
-        """The net behind the features and scores; to be read, never changed."""
+        """The net that computes features and scores; read it, never change it."""
         return self._nets.scoring()
 
     def fresh(self, seed: int) -> Net:
-        """A net of the run's architecture, untrained, with weights drawn from ``seed``.
+        """Make an untrained net of the run's architecture, with weights drawn from ``seed``.
 
         Raises:
             InputError: if the pool has no trainer, which knows the architecture.
@@ -169,12 +169,12 @@ class Pool:
 
     @property
     def diverged(self) -> bool:
-        """Whether a weight of a net behind the pool is not finite; waits for the device: why a choice went wrong."""
+        """Whether a weight of the pool's nets is not finite, to explain a failed choice; waits for the device."""
         return self._nets.diverged()
 
     @property
     def mass(self) -> Float[Tensor, " n"]:
-        """float32 (n,), how many samples of the stream each candidate stands for: 1, or what its selector gave it."""
+        """float32 (n,), how many samples of the stream each candidate stands for: 1, or as its selector said."""
         return torch.ones_like(self.data.key) if self.data.mass is None else self.data.mass
 
     @property
@@ -215,7 +215,7 @@ class Pool:
 
     @property
     def known(self) -> Bool[Tensor, "n classes"]:
-        """bool (n, classes): of the classes that a sample's task has, those known so far; all where nobody says."""
+        """bool (n, classes): the classes of a sample's task that are known so far; all where none are named."""
         if self._said() is None:
             return self.visible
         return self.visible & torch.isin(torch.arange(self.visible.shape[1], device=self.data.device), self.classes)
@@ -234,11 +234,11 @@ class Pool:
 
     @property
     def hypothetical_gradients(self) -> Gradients:
-        """Last-layer gradients at the prediction, whatever the label: what an acquisition may know."""
+        """Last-layer gradients at the prediction, without reading labels: for acquisitions."""
         return self._gradients(self.predictions)
 
     def stochastic(self, passes: int, rng: torch.Generator) -> Float[Tensor, "passes n classes"]:
-        """float32 (passes, n, classes): softmax under nets drawn by dropout (:class:`clsim.pool.dropout.Dropped`)."""
+        """Compute the softmax under nets drawn by :class:`clsim.pool.dropout.Dropped`: float32 (passes, n, classes)."""
         dropped, drawn = Dropped(self.net, rng), []
         for _ in range(passes):
             dropped.draw()
@@ -249,9 +249,9 @@ class Pool:
         return torch.stack(drawn)
 
     def committee(self, nets: int) -> list[Pool]:
-        """The same candidates under so many fresh nets, each trained from other first weights.
+        """Put the same candidates under ``nets`` fresh nets, each trained from different first weights.
 
-        They are trained on what is labelled, among the candidates and beside them.
+        The nets are trained on the labelled samples, among the candidates and beside them.
 
         Raises:
             InputError: if the pool has no trainer.
@@ -272,38 +272,38 @@ class Pool:
 
     @property
     def labelled(self) -> Pool | None:
-        """What is labelled (or in memory) already; None: nothing."""
+        """The samples that are labelled (or in memory) already; None: there are none."""
         return self._other("labelled")
 
     @property
     def reference(self) -> Pool | None:
-        """Held-out labelled samples, which serve the classes that occur in it; None: there are none.
+        """Held-out labelled samples, for choices among the classes that occur in them; None: there are none.
 
-        Of a stream, those of the present experience, and in a pool of one class (:meth:`of`) those of that class.
+        In a stream they are of the present experience, and in a pool of one class (:meth:`of`) of that class.
         """
         return self._other("reference")
 
     @property
     def query(self) -> Pool | None:
-        """What the choice should resemble; None: nothing in particular."""
+        """The samples that the choice should resemble; None: there are none."""
         return self._other("query")
 
     @property
     def private(self) -> Pool | None:
-        """What the choice should avoid; None: nothing in particular."""
+        """The samples that the choice should avoid; None: there are none."""
         return self._other("private")
 
     @property
     def incoming(self) -> Pool | None:
-        """The new batch, when the choice is what to replay with it; else None."""
+        """The new batch, when the selector chooses what to replay with it; else None."""
         return self._other("incoming")
 
     def inputs(self, rows: Tensor | slice) -> Float[Tensor, "m ..."]:
-        """Normalised inputs of the net, float32, without augmentation; for gradients with respect to them."""
+        """Prepare the net's normalised inputs, float32, without augmentation; for gradients with respect to them."""
         return self.prepare(self.data.x[rows])
 
     def _said(self) -> Sequence[int] | None:
-        """The known classes, if anybody said which they are."""
+        """Return the known classes if they were named for this pool or one above it, else None."""
         return self._classes if self._classes is not None or self._above is None else self._above._said()
 
     def _other(self, name: str) -> Pool | None:
@@ -314,7 +314,7 @@ class Pool:
         return self._pools.get(name)
 
     def _with(self, data: Exemplars, net: Net | None, features: Features | None = None) -> Pool:
-        """Other candidates, or another net, and the rest as here."""
+        """Make a pool of other candidates, or under another net, with everything else as here."""
         other = Pool(
             data,
             net,
@@ -332,7 +332,7 @@ class Pool:
         return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)
 
     def _forward(self) -> tuple[Tensor, Tensor]:
-        """One pass over the pool for features and logits together."""
+        """Compute features and logits together, in one pass over the pool."""
         if self._outputs is None:
             self._outputs = self._pass(self.net, self._features)
         return self._outputs
@@ -352,15 +352,18 @@ class Pool:
 
 @dataclass
 class Cost:
-    """What a run has spent; shared by the loop, the learner and every pool.
+    """Counters of what a run has spent; the loop, the learner and every pool share them.
 
     Attributes:
         steps: optimizer steps.
         proxy_steps: optimizer steps of the proxies that a selector asked for.
         forward_passes: samples passed forward through the net (training, selection and evaluation together).
-        train_seconds: in the learner. Selection and evaluation are counted apart.
-        peak_bytes: the most that was in use, of the device or of the process.
-        memory_bytes: of the exemplars; state_bytes: of what else the learner keeps beside its net (of ``net_bytes``).
+        train_seconds: time in the learner.
+        select_seconds, evaluate_seconds: time of selection and of evaluation, not part of ``train_seconds``.
+        peak_bytes: largest memory in use, of the device or of the process.
+        memory_bytes: bytes of the exemplars.
+        state_bytes: bytes of what else the learner keeps beside its net.
+        net_bytes: bytes of the net.
     """
 
     steps: int = 0

@@ -1,7 +1,7 @@
 """Proxies: fresh nets trained on a pool's own samples, for selectors that ask for more than the learner's net.
 
-A committee's members, the nets behind GraNd's expectation, training dynamics, and, with ``proxy.source = "proxy"``, the
-features and scores of a coreset study.
+Proxies are the members of a committee and the nets in GraNd's expectation. They give training dynamics and, with
+``proxy.source = "proxy"``, the features and scores of a coreset study.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from clsim.spec.tables import OptimizerSpec, ProxySpec
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains a proxy. Final.
+    """Trainer of proxies. Final.
 
     Attributes:
         spec: epochs, batch size and optimizer of a proxy.
-        fresh: a net of the run's architecture with weights drawn from a seed.
-        transform: with the run's augmentation.
-        rng: of the weights and of the order of samples, on the CPU; ``augment`` is on the device.
+        fresh: makes a net of the run's architecture with weights drawn from a seed.
+        transform: prepares inputs, with the run's augmentation in training.
+        precision: makes the context of forward passes (autocast, or nothing).
+        rng: draws the weights and the order of samples, on the CPU.
+        augment: draws the augmentation, on the device.
+        cost: counters to which steps and forward passes are added.
     """
 
     spec: ProxySpec
@@ -43,11 +46,11 @@ class Trainer:
     cost: Cost
 
     def train(self, samples: Exemplars) -> tuple[Net, History]:
-        """A proxy trained on the labelled samples, and how every sample fared after each epoch.
+        """Train a proxy on the labelled samples; return it with the outcome of every sample after each epoch.
 
-        What it is tested on after an epoch is one pass in eval mode over all of them, so that the dynamics of a sample
-        do not depend on its augmentation. Layers that draw (dropout) draw from a seed of the proxy's own, and torch's
-        global generator stays as it was.
+        After each epoch, one pass in eval mode tests all samples, so that the dynamics of a sample do not depend on its
+        augmentation. Layers that draw (dropout) draw from a seed of the proxy's own, and torch's global generator stays
+        as it was.
         """
         weights, layers = torch.randint(2**62, (2,), generator=self.rng).tolist()
         with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""The nets whose features and scores a pool gives: a run's own, or proxies that are trained when first needed."""
+"""The nets that compute a pool's features and scores: a run's own, or proxies that are trained when first needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clsim.pool.exemplars import Exemplars
 
 @dataclass(frozen=True)
 class History:
-    """Training dynamics: how each sample fared after each epoch of a proxy's training, in eval mode.
+    """Training dynamics: the outcome of each sample after each epoch of a proxy's training, in eval mode.
 
     Attributes:
         correct: bool (epochs, n); false where a sample is unlabelled.
@@ -34,21 +34,24 @@ class History:
 
 @runtime_checkable
 class Trains(Protocol):
-    """Trains a fresh net on samples; see :class:`clsim.pool.proxy.Trainer`."""
+    """A trainer of fresh nets on samples; see :class:`clsim.pool.proxy.Trainer`."""
 
     @property
     def fresh(self) -> Callable[[int], Net]:
-        """A net of the run's architecture, with weights drawn from a seed."""
+        """Makes a net of the run's architecture, with weights drawn from a seed."""
 
     def train(self, samples: Exemplars) -> tuple[Net, History]:
-        """On the labelled ones."""
+        """Train a fresh net on the labelled samples; return it with the dynamics of all samples."""
 
 
 class ScoringNets:
-    """The nets that a pool and its parts share, trained on all that is labelled when first needed. Final.
+    """The nets that a pool and its parts share; proxies are trained on all labelled samples when first needed. Final.
 
     Args:
-        candidates: the nets of a pool that this one's samples stand beside: the same net scores both, and proxies are
+        data: the samples that proxies are trained on.
+        net: the net that computes features and scores; None: the first proxy.
+        trainer: trains proxies; None: there are none.
+        candidates: the nets of the pool beside which these samples stand: the same net scores both, and proxies are
             trained for the candidates alone.
     """
 
@@ -60,30 +63,30 @@ class ScoringNets:
 
     @property
     def none(self) -> bool:
-        """The candidates' vectors are their features, and that is all there is."""
+        """Whether there is neither a net nor a trainer: the candidates' vectors are their features."""
         return self._net is self._trainer is None if self._candidates is None else self._candidates.none
 
     def scoring(self) -> Net:
-        """The net behind features and scores."""
+        """Return the net that computes features and scores."""
         if self._candidates is not None:
             return self._candidates.scoring()
         return self.proxy(0)[0] if self._net is None else self._net
 
     def diverged(self) -> bool:
-        """Whether a weight of those that are there is not finite."""
+        """Tell whether a weight of the present nets is not finite."""
         if self._candidates is not None:
             return self._candidates.diverged()
         nets = [net for net, _ in self._proxies] if self._net is None else [self._net]
         return any(not bool(weight.isfinite().all()) for net in nets for weight in net.parameters())
 
     def fresh(self, seed: int) -> Net:
-        """A net of the run's architecture, untrained."""
+        """Make an untrained net of the run's architecture."""
         if self._trainer is None:
             raise InputError("pool: nets are asked for, but there are features alone; allowed: a data set")
         return self._trainer.fresh(seed)
 
     def proxy(self, i: int) -> tuple[Net, History]:
-        """The ``i``-th proxy, and how training it went."""
+        """Return the ``i``-th proxy and the dynamics of its training."""
         if self.none:
             raise InputError(
                 "the selector asks for a net (its logits, gradients or dropout passes), but there are features alone; "

@@ -1,4 +1,4 @@
-"""What nets disagree on: nets drawn by dropout, or a committee."""
+"""Query samples on which nets disagree: nets drawn by dropout, or a committee."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from clsim.selectors.scores import entropies, highest, informations, least_confi
 
 
 def bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What would tell most about which net is right: the highest I(y; ω) = H(p̄) − mean_t H(p_t).
+    """Query the samples whose label says most about the net: the highest I(y; ω) = H(p̄) − mean_t H(p_t).
 
-    High where each net is sure, and of another class than the others; 0 where all give the same softmax, however
-    uncertain.
+    The score is high where each net is sure of another class than the others, and 0 where all nets give the same
+    softmax, even an uncertain one.
 
     Args:
-        passes: nets drawn by dropout; p̄ is the mean of their softmax p_t.
+        passes: number of nets drawn by dropout; p̄ is the mean of their softmax p_t.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -29,12 +29,12 @@ def bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> 
 
 
 def ensemble_bald(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What a committee disagrees on: the highest mean_t KL(p_t ‖ p̄), its members' divergence from their consensus.
+    """Query the samples on which a committee disagrees: the highest mean_t KL(p_t ‖ p̄).
 
-    It is BALD over the members, since H(p̄) − mean_t H(p_t) = mean_t KL(p_t ‖ p̄).
+    This divergence of the members from their consensus is BALD over them: H(p̄) − mean_t H(p_t) = mean_t KL(p_t ‖ p̄).
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
@@ -45,12 +45,12 @@ def ensemble_bald(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 
 
 
 def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What the votes of a committee are spread over: the highest −Σ_c (v_c / T) log(v_c / T).
+    """Query the samples whose committee votes have the highest entropy −Σ_c (v_c / T) log(v_c / T).
 
-    Equal entropies, and with few members there are many, are ranked by 1 − max_c p̄_c.
+    Equal entropies, which are frequent with few members, are ranked by 1 − max_c p̄_c.
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
@@ -62,12 +62,12 @@ def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3
 
 
 def mean_std(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What nets drawn by dropout vary on: the highest mean over the classes of the standard deviation of p_c.
+    """Query the samples whose softmax varies most over nets drawn by dropout: the highest mean deviation of p_c.
 
-    (1/C) Σ_c √(mean_t p_tc² − p̄_c²), over the C classes of the sample's task.
+    The score is (1/C) Σ_c √(mean_t p_tc² − p̄_c²), over the C classes of the sample's task.
 
     Args:
-        passes: nets drawn.
+        passes: number of nets drawn by dropout.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -88,21 +88,21 @@ def batch_bald(
     candidates: int = 200,
     configurations: int = 200,
 ) -> Selection:
-    """What would together tell most about which net is right: greedily the highest I(y_S; ω).
+    """Query the batch whose labels together say most about the net: greedily the highest I(y_S; ω).
 
     The next pick is argmax_x I(y_x; ω | y_S) = Σ_ŷ p(ŷ_S) [H(Σ_t w_t p_t(y_x)) − Σ_t w_t H(p_t(y_x))], where
-    w_t = p(ω_t | ŷ_S) is what the labels ŷ_S of what is chosen would say of the T nets. The first pick is BALD's; a
-    duplicate of what is chosen gains little. All labellings ŷ_S are enumerated while they are few; after that, as many
-    are drawn from p(y_S), and both terms are averaged over them: unbiased, and never negative.
+    w_t = p(ω_t | ŷ_S) is the probability of net t given the labels ŷ_S of the picks so far. The first pick is BALD's; a
+    duplicate of a pick gains little. All labellings ŷ_S are enumerated while there are at most ``configurations``;
+    after that, this number is drawn from p(y_S), and both terms are averaged over them: unbiased, and never negative.
 
-    T nets can be told apart with log T nats. Where nothing is left to learn (no gain above 1e-4 nats), a new round
-    begins as if nothing were chosen; where the nets agree on all that is left, the rest follow by BALD.
+    log T nats identify one of T nets. Where no candidate gains more than 1e-4 nats, a new round begins as if nothing
+    were chosen; where the nets agree on all candidates left, the rest follow by BALD.
 
     Args:
-        passes: nets drawn by dropout, T: more tell more picks apart.
-        candidates: only so many with the highest BALD are candidates (or the budget, if that is more). A pick's time
+        passes: T, the number of nets drawn by dropout; with more of them, more picks can be distinguished.
+        candidates: number of candidates (or the budget, if that is more), those with the highest BALD. A pick's time
             grows with candidates · configurations; more of both are nearer to the exact greedy choice.
-        configurations: labellings that are enumerated, or drawn.
+        configurations: number of labellings that are enumerated, or drawn.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(b·configurations·candidates·C·T) time, O(T·n·C + 2e7) memory.
@@ -117,7 +117,7 @@ def batch_bald(
 
 
 def greedy_joint(p: Tensor, budget: int, configurations: int, rng: torch.Generator) -> Tensor:
-    """See :func:`batch_bald`; of (T, n, C), whose rows stand by BALD, best first. int64 (budget,)."""
+    """Choose rows of (T, n, C) as :func:`batch_bald` does; the rows stand by BALD, best first. int64 (budget,)."""
     n = p.shape[1]
     picks = torch.empty(budget, dtype=torch.int64, device=p.device)
     open_ = torch.ones(n, dtype=torch.bool, device=p.device)
@@ -138,7 +138,7 @@ def greedy_joint(p: Tensor, budget: int, configurations: int, rng: torch.Generat
 
 
 class Labellings:
-    """The labellings ŷ_S of what is chosen, with their probabilities and what each says of the nets. Final.
+    """The labellings ŷ_S of the chosen rows, their probabilities, and the probabilities of the nets given each. Final.
 
     Attributes:
         share: (K,), p(ŷ_S), or 1 / K where they are drawn.
@@ -152,13 +152,13 @@ class Labellings:
         self._most, self._rng, self._sampled = most, rng, False
 
     def gains(self, p: Tensor) -> Tensor:
-        """I(y_x; ω | y_S) of each row x of (T, n, C), in blocks of labellings: (n,)."""
+        """Compute I(y_x; ω | y_S) of each row x of (T, n, C), in blocks of labellings: (n,)."""
         block = max(1, 5_000_000 // max(p[0].numel(), 1))
         parts = zip(self.share.split(block), self.weight.split(block), strict=True)
         return torch.stack([share @ informations(p, weight) for share, weight in parts]).sum(0)
 
     def add(self, p: Tensor) -> None:
-        """Also choose a row, of softmax (T, C)."""
+        """Add a row with softmax (T, C) to the chosen ones."""
         self.empty = False
         likely = self.weight @ p  # p(y_x | ŷ_S), (K, C)
         if likely.numel() <= self._most and not self._sampled:
@@ -176,7 +176,7 @@ class Labellings:
         self.share, self.weight = share / share.sum(), weight / weight.sum(1, keepdim=True)
 
     def _drawn(self, p: Tensor) -> Tensor:
-        """One of each row of (m, k), with probabilities proportional to its entries."""
+        """Draw one column of each row of (m, k), with probabilities proportional to the row's entries."""
         edges = p.cumsum(1)
         # a hair below the last edge, so that round-off never leads to an entry of probability 0
         at = torch.rand(len(p), 1, generator=self._rng).to(p.device) * edges[:, -1:] * (1 - 1e-6)

@@ -1,6 +1,6 @@
 """Distances between many rows of features, in blocks: nearest neighbours, principal components, the metric of a choice.
 
-Nothing here makes an n × n matrix: a block of rows meets all others, and what is asked of it is kept.
+No function here makes an n × n matrix: it compares a block of rows with all others, and keeps the result it needs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from clsim.errors import InputError
 from clsim.errors import nearest as nearest_name
 
 Metric = Literal["euclidean", "cosine"]
-"""Distances between features, or between features scaled to length 1: √(2 − 2·cos)."""
+"""The distance between features, or between features scaled to length 1: √(2 − 2·cos)."""
 
 BLOCK = 2**23
-"""Numbers in a block of distances: 32 MiB of float32."""
+"""Number of distances in a block: 32 MiB of float32."""
 
 
 def scales(metric: Metric) -> bool:
-    """Whether a metric scales features to length 1 first.
+    """Tell whether a metric scales features to length 1 first.
 
     Raises:
         InputError: if there is no such metric.
@@ -35,12 +35,12 @@ def scales(metric: Metric) -> bool:
 
 
 def measured(features: Float[Tensor, "n width"], metric: Metric) -> Float[Tensor, "n width"]:
-    """Features whose Euclidean distances are the metric's, (n, d); the very same tensor where nothing is to do."""
+    """Scale features so that their Euclidean distances are the metric's, (n, d); for ``euclidean``, return them."""
     return F.normalize(features) if scales(metric) else features
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
-    """Rows 0 to n in slices of at most :data:`BLOCK` numbers, ``width`` of them a row.
+    """Divide rows 0 to n into slices of at most :data:`BLOCK` numbers, with ``width`` numbers in each row.
 
     >>> [s.start for s in blocks(3, BLOCK)], list(blocks(0, 1))
     ([0, 1, 2], [])
@@ -50,19 +50,22 @@ def blocks(n: int, width: int) -> Iterator[slice]:
 
 
 def squared_distances(a: Float[Tensor, "n width"], b: Float[Tensor, "m width"]) -> Float[Tensor, "n m"]:
-    """‖a_i − b_j‖², (n, m), never below 0: in one product, so with the round-off of ‖a‖² + ‖b‖²; centre them first."""
+    """Compute ‖a_i − b_j‖², (n, m), never below 0.
+
+    One product computes it, with the round-off of ‖a‖² + ‖b‖²; centre the rows first.
+    """
     return torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1)[:, None]).clamp_min_(0)
 
 
 def nearest(
     queries: Float[Tensor, "n width"], candidates: Float[Tensor, "m width"] | None, k: int
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The k nearest candidates of each query, exactly, the nearest first: distances and rows, (n, k) each.
+    """Find the k nearest candidates of each query, exactly, the nearest first: distances and rows, (n, k) each.
 
     Args:
-        queries: (n, d), on whatever device.
-        candidates: (m, d); None: the queries themselves, where a row is no neighbour of its own.
-        k: at most the number of candidates (less one where they are the queries); it is cut down to that.
+        queries: (n, d), on any device.
+        candidates: (m, d); None: the queries themselves, where a row is not its own neighbour.
+        k: number of neighbours; reduced to the number of candidates (less one where they are the queries).
 
     The neighbours come from ‖a‖² + ‖b‖² − 2⟨a, b⟩ of centred rows; their distances, and so their order, are then
     computed from differences, so that those of duplicates are exactly 0. O(n·m·d) time; O(n·k) memory and a block.
@@ -93,7 +96,7 @@ def nearest(
 def nearest_of(
     features: Float[Tensor, "n width"], centres: Float[Tensor, "m width"]
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """Squared distance to the nearest centre, and which one it is, (n,) each; O(n·m·d) time, a block of memory."""
+    """Find each row's nearest centre: the squared distance and the centre's row, (n,) each; O(n·m·d) time."""
     mean = centres.mean(0)
     centred = centres - mean
     square, which = features.new_empty(len(features)), features.new_empty(len(features), dtype=torch.int64)
@@ -103,9 +106,9 @@ def nearest_of(
 
 
 def principal(features: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Principal components in float32: the mean (d,), and the directions of largest variance (d, min(width, d)).
+    """Compute the principal components: the mean (d,), and the directions of largest variance (d, min(width, d)).
 
-    ``(features - mean) @ directions`` are the scores. From the d × d covariance, summed in blocks in float64: O(n·d²).
+    ``(features - mean) @ directions`` are the scores. The d × d covariance is summed in blocks in float64: O(n·d²).
     """
     mean = features.mean(0)
     covariance = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)

@@ -1,4 +1,4 @@
-"""Training dynamics: what is forgotten, and what pulls hard early in training."""
+"""Training dynamics: samples that are forgotten, and samples with large gradients early in training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from clsim.selectors.scores import highest
 
 
 def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """Keep what a net forgets most often while it is trained on the pool.
+    """Keep the samples that a net forgets most often while it is trained on the pool.
 
-    Forgetting events: Σ_t [right after epoch t, wrong after epoch t + 1]. A sample that is never right counts as
-    forgotten infinitely often, an unlabelled one comes last. Ties, of which few epochs make many, go to the larger mean
-    loss over the epochs; the paper leaves them open. The paper looks at a sample each time it is trained on; here every
-    sample is looked at after each epoch, in eval mode, so that its augmentation does not matter.
+    The score is the number of forgetting events, Σ_t [right after epoch t, wrong after epoch t + 1]. A sample that is
+    never right counts as forgotten infinitely often; an unlabelled one comes last. Ties, which are frequent with few
+    epochs, go to the larger mean loss over the epochs; the paper leaves them open. The paper tests a sample each time
+    it is trained on; here every sample is tested after each epoch, in eval mode, so that its augmentation does not
+    matter.
 
     Needs: training dynamics of a proxy.
     Cost: a proxy's training, then O(epochs·n) time.
@@ -30,7 +31,7 @@ def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def forgetting_events(history: History) -> Float[Tensor, " n"]:
-    """float32 (n,): how often each sample was forgotten; ∞ if it was never learnt, −1 if it is unlabelled.
+    """Count how often each sample was forgotten: float32 (n,); ∞ if it was never learnt, −1 if it is unlabelled.
 
     >>> right = torch.tensor([[True, False, False, True], [False, True, False, True], [True, True, False, True]])
     >>> forgetting_events(History(right, right.float(), right.float()))
@@ -44,15 +45,16 @@ def forgetting_events(history: History) -> Float[Tensor, " n"]:
 def grand(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> Selection:
     """Keep the samples whose gradients are large early in training.
 
-    GraNd: E‖g‖ over nets that were trained for a few epochs (``proxy.epochs``) from other first weights, g the gradient
-    of the last layer, ‖g‖ = ‖p − e_y‖·√(1 + ‖h‖²). The paper has the gradient of all layers, and of no or few epochs;
-    the last layer is DeepCore's form. An unlabelled sample counts with its predicted label.
+    The score is GraNd, E‖g‖ over nets that were trained for a few epochs (``proxy.epochs``) from different first
+    weights, where g is the gradient of the last layer, ‖g‖ = ‖p − e_y‖·√(1 + ‖h‖²). The paper uses the gradient of all
+    layers, after no or few epochs; the last layer is DeepCore's form. An unlabelled sample counts with its predicted
+    label.
 
     Args:
-        nets: fresh ones to average over; 0: the pool's own net instead.
+        nets: number of fresh nets to average over; 0: the pool's own net instead.
 
     Needs: a committee of proxies.
-    Cost: the training of so many nets, then O(nets·n·(C + d)) time, O(n) memory beside the features.
+    Cost: ``nets`` trainings, then O(nets·n·(C + d)) time, O(n) memory beside the features.
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.1.
     """
     members = _members(pool, nets, "grand")
@@ -63,14 +65,14 @@ def grand(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> S
 def el2n(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> Selection:
     """Keep the samples whose predictions are far from their labels early in training.
 
-    EL2N: E‖p − e_y‖₂ over nets that were trained for a few epochs (``proxy.epochs``) from other first weights. An
-    unlabelled sample counts with its predicted label.
+    The score is EL2N, E‖p − e_y‖₂ over nets that were trained for a few epochs (``proxy.epochs``) from different first
+    weights. An unlabelled sample counts with its predicted label.
 
     Args:
-        nets: fresh ones to average over; 0: the pool's own net instead.
+        nets: number of fresh nets to average over; 0: the pool's own net instead.
 
     Needs: a committee of proxies.
-    Cost: the training of so many nets, then O(nets·n·C) time, O(n) memory.
+    Cost: ``nets`` trainings, then O(nets·n·C) time, O(n) memory.
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.2.
     """
     members = _members(pool, nets, "el2n")

@@ -1,8 +1,9 @@
 """Facility location: every client is served by the most similar of the chosen candidates.
 
-Σ_i max(min(max_{j∈A} s_ij, cap_i) − floor_i, 0) + Σ_{j∈A} modular_j over clients i, with s ≥ 0 and floor ≥ 0; without
-floors, caps and a modular part it is facility location itself. A client's service is c_i, at first floor_i; the gain of
-a candidate is Σ_i max(min(s_ij, cap_i) − c_i, 0) + modular_j. Three classes for three sizes, all monotone submodular.
+The function is Σ_i max(min(max_{j∈A} s_ij, cap_i) − floor_i, 0) + Σ_{j∈A} modular_j over clients i, with s ≥ 0 and
+floor ≥ 0; without floors, caps and a modular part it is facility location itself. A client's service is c_i, at first
+floor_i; the gain of a candidate is Σ_i max(min(s_ij, cap_i) − c_i, 0) + modular_j. There are three classes for three
+sizes of problem, all monotone submodular.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from clsim.selectors.similarity import BLOCK, Cosine, between, neighbours
 
 
 class Dense:
-    """All similarities in memory; every addition keeps all gains up to date. Final.
+    """Facility location with all similarities in memory; every addition updates all gains. Final.
 
     When the service of a client rises from c to c′, the gain of j falls by clamp(s_ij, c, c′) − c. Only clients whose
-    service changes are touched: about n·log k of them in all, where asking anew would touch n·k.
+    service changes are visited: about n·log k of them in all, where computing all gains anew would visit n·k.
 
     Args:
-        similarity: (clients, n); its rows are read as its columns where it is ``symmetric``, which is faster.
-        floor, cap: (clients,).
-        modular: (n,).
+        similarity: (clients, n), s; if it is ``symmetric``, its rows are read in place of its columns, which is faster.
+        floor, cap: (clients,), the floor and the cap of each client; None: there are none.
+        modular: (n,), the modular part of each candidate; None: 0.
     """
 
     submodular = True
@@ -61,7 +62,7 @@ class Dense:
         return self._s.shape[1]
 
     def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
-        """Of these candidates, or of all: float64."""
+        """Return the gains of these candidates, or of all: float64."""
         return self._gains if rows is None else self._gains[rows]
 
     def add(self, row: Int[Tensor, ""]) -> None:
@@ -80,9 +81,9 @@ class Dense:
 
 
 class Blocks:
-    """Similarities are computed when they are asked for, a block at a time. Exact, O(clients) memory. Final.
+    """Facility location with similarities computed when needed, in blocks. Exact, O(clients) memory. Final.
 
-    A gain costs O(clients · width), so the lazy optimisers and the stochastic one pay.
+    A gain costs O(clients · width), so the lazy and stochastic optimisers save time.
     """
 
     submodular = True
@@ -100,7 +101,7 @@ class Blocks:
         return len(self._candidates)
 
     def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
-        """Of these candidates, or of all: float64."""
+        """Return the gains of these candidates, or of all: float64."""
         rows = torch.arange(len(self), device=self.device) if rows is None else rows
         size = max(1, (1 << 23) // max(len(self.service), 1))
         found = [self._similar(part).sub_(self.service).clamp_(min=0).sum(1).double() for part in rows.split(size)]
@@ -116,11 +117,11 @@ class Blocks:
 
 
 class Sparse:
-    """Only the most similar candidates of each client count for a gain. O(clients · count) memory. Final.
+    """Facility location with only the most similar candidates of each client. O(clients · count) memory. Final.
 
-    The service of a client by what is chosen is exact. A gain leaves out clients that do not have the candidate among
-    their ``count`` most similar: it is a lower bound, and exact as soon as every client is served at least as well as
-    by the last of these, which takes about n / count well spread picks.
+    The service of a client by the chosen candidates is exact. A gain leaves out clients that do not have the candidate
+    among their ``count`` most similar: it is a lower bound, and exact as soon as every client is served at least as
+    well as by the last of these, which takes about n / count well spread picks.
     """
 
     submodular = True
@@ -152,7 +153,7 @@ class Sparse:
         return len(self._candidates)
 
     def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
-        """Of these candidates, or of all: float64."""
+        """Return the gains of these candidates, or of all: float64."""
         return self._gains if rows is None else self._gains[rows]
 
     def add(self, row: Int[Tensor, ""]) -> None:

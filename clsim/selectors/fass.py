@@ -1,4 +1,4 @@
-"""Uncertain samples that stand for the others of their kind."""
+"""FASS: uncertain samples that represent the other uncertain ones."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def fass(
     factor: int = 5,
     uncertainty: Literal["entropy", "margin", "least-confidence"] = "entropy",
 ) -> Selection:
-    """Of the most uncertain samples those that best stand for them all: filtered active submodular selection.
+    """Query the samples that best represent the most uncertain ones: filtered active submodular selection.
 
-    The ``factor``·b most uncertain first, then facility location among them. It is
+    Facility location chooses among the ``factor``·b most uncertain samples. With the default options it equals
     ``prefilter(entropy,facility-location,5)``.
 
     Args:
-        factor: so many times the budget pass the filter.
-        uncertainty: what it goes by.
+        factor: number of samples that pass the filter, as a multiple of the budget.
+        uncertainty: the measure of uncertainty by which samples are filtered.
 
     Needs: features, probabilities.
     Cost: O(n·C + (factor·b)²·d) time, O((factor·b)²) memory up to half a gigabyte.

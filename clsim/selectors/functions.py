@@ -1,4 +1,4 @@
-"""Set functions besides facility location; all gains are kept up to date, in float64, unless it says otherwise."""
+"""Set functions besides facility location. Unless a class says otherwise, additions update all gains, in float64."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from clsim.errors import InputError
 from clsim.selectors.greedy import SetFunction
 
 Column = Callable[[Tensor], Tensor]
-"""Of a similarity: the row of a candidate → its similarities with all candidates, (n,)."""
+"""Columns of a similarity s: the row of a candidate → its similarities with all candidates, (n,)."""
 
 Concavity = Literal["sqrt", "log", "inverse"]
 """ψ(x): √x, log(1 + x), or 1 − 1/(1 + x) = x/(1 + x)."""
 
 
 class Quadratic:
-    """Σ_{j∈A} alone_j + together · Σ_{{i,j}⊆A, i≠j} s_ij; O(n) memory and a column of s an addition. Final.
+    """The function Σ_{j∈A} alone_j + together · Σ_{{i,j}⊆A, i≠j} s_ij; O(n) memory. Final.
 
-    Submodular where ``together`` ≤ 0, since s ≥ 0. Graph cut, and disparity-sum (which is supermodular), are of it.
+    Each addition computes one column of s. The function is submodular where ``together`` ≤ 0, since s ≥ 0. Graph cut
+    and disparity-sum (which is supermodular) have this form.
 
     Args:
-        alone: (n,), what each candidate is worth by itself.
-        column: of s.
+        alone: (n,), the value of each candidate by itself.
+        column: computes a column of s.
+        together: the factor of the similarities between chosen candidates.
     """
 
     incremental = True
@@ -44,19 +46,21 @@ class Quadratic:
         return self._gains if rows is None else self._gains[rows]
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """One more pair with each other candidate."""
+        """Add a candidate: each other one now makes one more pair."""
         if self._together:
             self._gains = self._gains.add(self._column(row), alpha=self._together)
 
 
 class Concave:
-    """Σ_f w_f·ψ(Σ_{j∈A} x_jf) + Σ_{j∈A} modular_j over features f; monotone submodular for x, w, modular ≥ 0. Final.
+    """The function Σ_f ψ(Σ_{j∈A} x_jf) + Σ_{j∈A} modular_j over features f. Final.
 
-    Gains are computed when they are asked for, O(width) each, so the lazy optimisers pay.
+    It is monotone submodular for x, modular ≥ 0. Gains are computed when needed, O(width) each, so the lazy optimisers
+    save time.
 
     Args:
-        x: (n, width), from 0.
-        modular: (n,).
+        x: (n, width), the features of each candidate, from 0.
+        concavity: the name of ψ.
+        modular: (n,), the modular part of each candidate; None: 0.
     """
 
     submodular = True
@@ -80,15 +84,15 @@ class Concave:
         return torch.cat(parts) + self._modular[rows]
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """Its features join the mass."""
+        """Add a candidate's features to the sums."""
         self._mass = self._mass + self._x[row]
 
 
 def concave(name: Concavity) -> Callable[[Tensor], Tensor]:
-    """ψ by name.
+    """Return the function ψ of a name.
 
     Raises:
-        InputError: if there is no such one.
+        InputError: if no function has that name.
     """
     known: dict[str, Callable[[Tensor], Tensor]] = {
         "sqrt": lambda x: x.clamp_min(0).sqrt(),
@@ -101,16 +105,17 @@ def concave(name: Concavity) -> Callable[[Tensor], Tensor]:
 
 
 class LogDet:
-    """logdet(M_A + ridge·I) with M = S − W·Wᵀ, by an incremental Cholesky factorisation. Final.
+    """The function logdet(M_A + ridge·I) with M = S − W·Wᵀ, by an incremental Cholesky factorisation. Final.
 
     The gain of j is the logarithm of its residual M_jj + ridge − ‖c_j‖², where c_j is j's row of the factor so far. An
-    addition adds a column to the factor: O(n·|A|) time, O(n·budget) memory. Submodular for positive semidefinite M;
-    monotone for ridge ≥ 1, and from f(∅) = 0.
+    addition adds a column to the factor: O(n·|A|) time, O(n·budget) memory. The function has f(∅) = 0; it is submodular
+    for positive semidefinite M, and monotone for ridge ≥ 1.
 
     Args:
-        diagonal: (n,), of S.
-        column: of S.
-        before: W, (n, p): what S is conditioned on has been eliminated; None: nothing.
+        diagonal: (n,), the diagonal of S.
+        column: computes a column of S.
+        ridge: what is added to the diagonal, above 0.
+        before: W, (n, p), which eliminates the samples that S is conditioned on; None: there are none.
     """
 
     submodular = True
@@ -125,7 +130,7 @@ class LogDet:
         if before is not None and before.shape[1]:
             self._factor, self._used = before.T.double().contiguous(), before.shape[1]
             self._residual = self._residual - self._factor.square().sum(0)
-        self._least = torch.finfo(torch.float64).eps * ridge  # what round-off leaves of a residual is no more than this
+        self._least = torch.finfo(torch.float64).eps * ridge  # round-off leaves a residual of at most this
 
     def __len__(self) -> int:
         return len(self._residual)
@@ -136,7 +141,7 @@ class LogDet:
         return residual.clamp_min(self._least).log()
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """Eliminate it."""
+        """Eliminate a candidate from all residuals."""
         if self._used == len(self._factor):
             room = self._factor.new_empty(max(64, 2 * self._used), len(self))
             room[: self._used] = self._factor
@@ -150,7 +155,7 @@ class LogDet:
 
 
 class Difference:
-    """first(A) − second(A), of two set functions over the same candidates; not submodular, whatever they are. Final."""
+    """The function first(A) − second(A) of two set functions over the same candidates; not submodular. Final."""
 
     submodular = False
 
@@ -166,16 +171,18 @@ class Difference:
         return self._parts[0].gains(rows) - self._parts[1].gains(rows)
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """To both."""
+        """Add a candidate to both functions."""
         for part in self._parts:
             part.add(row)
 
 
 class DisparityMin:
-    """min_{i≠j∈A} (1 − s_ij), and 0 while A has fewer than two; not submodular, not monotone. Final.
+    """The function min_{i≠j∈A} (1 − s_ij), 0 while A has fewer than two; neither submodular nor monotone. Final.
 
     Args:
-        column: of s.
+        n: number of candidates.
+        column: computes a column of s.
+        device: where gains are computed.
     """
 
     submodular = False
@@ -197,7 +204,7 @@ class DisparityMin:
         return torch.minimum(near, self._value) - self._value
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """Its distances count."""
+        """Add a candidate, whose distances now count."""
         if self._size:
             self._value = self._near[row] if self._size == 1 else torch.minimum(self._value, self._near[row])
         self._near = torch.minimum(self._near, (1 - self._column(row).double()).clamp_min(0))

@@ -1,4 +1,4 @@
-"""Gradient matching: a few weighted samples whose gradient is that of all of them."""
+"""Gradient matching: a few weighted samples whose summed gradient matches the mean gradient of all samples."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from clsim.selectors.reference import served
 def grad_match(pool: Pool, budget: int, *, rng: torch.Generator, ridge: float = 1.0) -> Selection:
     """Keep weighted samples whose gradients add up to the mean gradient.
 
-    min_{w ≥ 0, ‖w‖₀ ≤ b} ‖Σ_i w_i g_i − ḡ‖² + λ‖w‖², g the last layer's gradients. Orthogonal matching pursuit picks
-    argmax_i ⟨g_i, ḡ − Σ_S w_j g_j⟩ and refits w on what is picked; the weights that are returned are those of the
-    picks under w ≥ 0, and some may be zero, scaled so that those of a class sum to its mass. ḡ is the mean over the
-    held-out samples (``pool.reference``) of each class that the pool has, and of a class without any over its own
-    candidates, each counted by its mass. An unlabelled sample counts with its predicted label.
+    The problem is min_{w ≥ 0, ‖w‖₀ ≤ b} ‖Σ_i w_i g_i − ḡ‖² + λ‖w‖², with the last layer's gradients g. Orthogonal
+    matching pursuit picks argmax_i ⟨g_i, ḡ − Σ_S w_j g_j⟩ and refits w on the picks. The weights that are returned are
+    fitted once more under w ≥ 0 (some may be zero) and scaled so that those of a class sum to its mass. ḡ is the mean
+    over the held-out samples (``pool.reference``) of each class that the pool has; a class without held-out samples
+    counts with its own candidates, each by its mass. An unlabelled sample counts with its predicted label.
 
     Args:
-        ridge: λ.
+        ridge: λ, the weight of ‖w‖², from 0.
 
     Needs: gradients of the last layer.
     Cost: O(n·b·(C + d + b)) time, O(n·b) memory.
     Source: Killamsetty et al., GRAD-MATCH: Gradient Matching Based Data Subset Selection (ICML 2021), algorithm 2,
-        a sample a gradient.
+        with one gradient per sample.
     """
     if not 0 <= ridge < np.inf:
         raise InputError(f"grad-match: ridge: found {ridge}, allowed: a finite number from 0")
@@ -55,20 +55,20 @@ def matching_pursuit(
     *,
     nonnegative: bool = True,
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
-    """Orthogonal matching pursuit of a target t by vectors g_i that only their inner products describe.
+    """Match a target t with a few vectors g_i, given by their inner products alone: orthogonal matching pursuit.
 
-    min_w ‖Σ_S w_i g_i − t‖² + λ‖w‖² after each pick, by one more row of the Cholesky factor of the picks' K + λI:
-    O(k²) for the k-th pick, and O(n·k) to correlate every candidate with what is left of t.
+    Each pick adds a row to the Cholesky factor of the picks' K + λI, which solves min_w ‖Σ_S w_i g_i − t‖² + λ‖w‖²:
+    O(k²) for the k-th pick, and O(n·k) to correlate every candidate with the remainder of t.
 
     Args:
         correlation: float32 (n,), ⟨g_i, t⟩.
         column: a row's index, int64 (1,) → ⟨g_i, g_row⟩ of all i, float32 (n,).
-        budget: how many to pick, at most n.
-        ridge: λ.
+        budget: number of picks, at most n.
+        ridge: λ, from 0.
         nonnegative: whether the returned weights are fitted once more under w ≥ 0.
 
     Returns:
-        The picks in order, int64 (budget,), and their weights, float32; all equal where there is nothing to match.
+        The picks in order, int64 (budget,), and their weights, float32; all equal where every weight would be 0.
 
     Source: Pati, Rezaiifar & Krishnaprasad, Orthogonal Matching Pursuit (Asilomar 1993), restricted to vectors that
         point along the remainder, as w ≥ 0 asks for.
@@ -100,7 +100,7 @@ def matching_pursuit(
 
 
 def nonnegative_solution(matrix: Float[Tensor, "rows k"], target: Float[Tensor, " rows"]) -> Float[Tensor, " k"]:
-    """argmin_{w ≥ 0} ‖matrix · w − target‖, float64 (k,)."""
+    """Solve argmin_{w ≥ 0} ‖matrix · w − target‖: float64 (k,)."""
     w, _ = nnls(np.asarray(matrix.cpu()), np.asarray(target.cpu()), maxiter=100 * matrix.shape[1])
     return torch.from_numpy(w).to(target.device)
 

@@ -1,6 +1,6 @@
-"""Greedy maximisation of set functions, once for all selectors that are one.
+"""Greedy maximisation of set functions, for all selectors that maximise one.
 
-A set function gives the gain of each candidate and takes one in; which candidates are asked is the optimiser's.
+A set function computes the gain of each candidate and adds a candidate; the optimiser decides which gains it asks for.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Optimiser = Literal["auto", "naive", "lazy", "stochastic", "approximate-lazy"]
 
 @runtime_checkable
 class SetFunction(Protocol):
-    """f over subsets of n candidates, at the set A of those added so far, at first none.
+    """A function f over subsets of n candidates, at the set A of those added so far, at first none.
 
     Attributes:
-        submodular: a candidate's gain never rises as A grows, which the lazy optimisers rely on.
-        incremental: asking for all gains costs nothing, since every addition keeps them up to date.
-        device: where rows and gains are.
+        submodular: whether a candidate's gain never rises as A grows, which the lazy optimisers rely on.
+        incremental: whether all gains are available at no cost, since every addition updates them.
+        device: the device of rows and gains.
     """
 
     submodular: bool
@@ -33,13 +33,13 @@ class SetFunction(Protocol):
     device: torch.device
 
     def __len__(self) -> int:
-        """n."""
+        """Return n, the number of candidates."""
 
     def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
-        """f(A ∪ {j}) − f(A) of these candidates j outside A, or of all n: float64. Not to be written into."""
+        """Compute f(A ∪ {j}) − f(A) of these candidates j outside A, or of all n: float64; read-only."""
 
     def add(self, row: Int[Tensor, ""]) -> None:
-        """A ← A ∪ {row}; an int64 scalar."""
+        """Set A ← A ∪ {row}, for an int64 scalar."""
 
 
 def maximise(
@@ -51,27 +51,27 @@ def maximise(
     epsilon: float = 0.1,
     start: Tensor | None = None,
 ) -> Tensor:
-    """The greedy set: again and again the candidate with the largest gain, the earlier one of equals.
+    """Choose greedily: each time the candidate with the largest gain, the earlier one of equals.
 
     For a monotone submodular function with f(∅) = 0, naive and lazy reach at least (1 − 1/e) · optimum (Nemhauser,
     Wolsey & Fisher, 1978), stochastic at least (1 − 1/e − ε) of it on average.
 
     Args:
-        budget: how many, at most n; all of them are returned, even where gains are negative.
-        rng: draws the samples of ``stochastic``; nothing else is random.
-        optimiser: ``naive`` asks all candidates each time. ``lazy`` asks only those whose last known gain, an upper
-            bound, still exceeds the best known one; the picks are the same. ``approximate-lazy`` is content with a
-            candidate of at least 1 − ε of the largest bound, for at least 1 − exp(ε − 1) of the optimum.
-            ``stochastic`` asks (n/budget)·ln(1/ε) drawn candidates. ``auto`` is lazy where that saves anything and is
-            right, else naive.
-        epsilon: of ``stochastic`` and ``approximate-lazy``, between 0 and 1.
-        start: the first candidate, where the function does not tell one.
+        budget: number of picks, at most n; all of them are returned, even where gains are negative.
+        rng: draws the candidates of ``stochastic``; nothing else is random.
+        optimiser: ``naive`` computes all gains each time. ``lazy`` computes only the gains of candidates whose last
+            known gain, an upper bound, still exceeds the best known one; the picks are the same. ``approximate-lazy``
+            accepts a candidate with at least 1 − ε of the largest bound, and reaches at least 1 − exp(ε − 1) of the
+            optimum. ``stochastic`` compares (n/budget)·ln(1/ε) drawn candidates. ``auto`` is lazy where that saves
+            time and the function is submodular, else naive.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1.
+        start: the first pick, where all candidates alone have the same value; None: the largest gain.
 
     Returns:
-        int64 (min(budget, n),), in the order of selection.
+        The picks in the order of selection, int64 (min(budget, n),).
 
     Raises:
-        InputError: for a lazy optimiser of a function that is not submodular, or an ε outside ]0, 1[.
+        InputError: for a lazy optimiser of a function that is not submodular, or an ε that is not between 0 and 1.
 
     Source: Minoux, Accelerated Greedy Algorithms for Maximizing Submodular Set Functions (1978); Mirzasoleiman et
     al., Lazier Than Lazy Greedy (AAAI 2015), algorithm 1, drawn with replacement as its analysis does; Wei, Iyer &
@@ -111,7 +111,7 @@ def _naive(function: SetFunction, budget: int, start: Tensor | None) -> Tensor:
 
 
 def _lazy(function: SetFunction, budget: int, start: Tensor | None, slack: float) -> Tensor:
-    """Bounds from earlier gains; batches of the most promising are asked again until one of them stands out."""
+    """Keep earlier gains as bounds; recompute the largest, in batches, until a known gain exceeds all bounds."""
     bounds = _finite(function.gains()).clone()
     asked = torch.zeros(len(bounds), dtype=torch.int64, device=bounds.device)  # the step of the last gain
     picks = torch.empty(budget, dtype=torch.int64, device=bounds.device)
@@ -124,7 +124,7 @@ def _lazy(function: SetFunction, budget: int, start: Tensor | None, slack: float
             bounds[candidates] = _finite(function.gains(candidates))
             asked[candidates] = i
             best, width = bounds.argmax(), width * 2
-            if slack:  # the best that is known, if it comes close to what the others promise
+            if slack:  # accept the best known gain if it is close to the largest bound
                 known = torch.where(asked == i, bounds, -torch.inf).argmax()
                 best = torch.where(bounds[known] >= bounds[best] - slack * bounds[best].abs(), known, best)
         picks[i] = best
@@ -157,5 +157,5 @@ def _stochastic(
 
 
 def _finite(gains: Tensor) -> Tensor:
-    """A copy in which NaN loses to all but what is taken, which is −inf."""
+    """Copy the gains, with NaN replaced by the lowest number, which is above the −inf of rows that are taken."""
     return gains.nan_to_num(torch.finfo(gains.dtype).min)

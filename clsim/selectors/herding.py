@@ -1,4 +1,4 @@
-"""Herding: exemplars whose mean is the pool's mean."""
+"""Herding: exemplars whose mean is close to the pool's mean."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from clsim.selectors.points import points
 
 
 def herding(pool: Pool, budget: int, *, rng: torch.Generator, normalise: bool = True) -> Selection:
-    """Greedily keep the mean of what is chosen close to the mean μ of all features.
+    """Keep samples whose mean stays close to the mean μ of all features, greedily.
 
     p_{i+1} = argmin_x ‖(i+1)·μ − Σ_{j≤i} φ(p_j) − φ(x)‖, each x at most once. Every prefix is itself the herding of
     that length, so a memory may shrink to a prefix. A pick reads the features once, and copies none.
 
     Args:
-        normalise: scale each feature vector to length 1 first, as iCaRL does.
+        normalise: whether each feature vector is scaled to length 1 first, as in iCaRL.
 
     Needs: features.
     Cost: O(n·b·d) time, O(n) memory.

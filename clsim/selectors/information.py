@@ -1,14 +1,13 @@
 """Submodular information measures: samples like the query set, unlike the private set.
 
-V is the pool with gradients at predicted labels, Q the query set and P the private one with gradients at the labels
-that they have, and s = ½ + ½·cos between last-layer gradients.
+V is the pool, with gradients at predicted labels; Q is the query set and P the private set, with gradients at their own
+labels. s = ½ + ½·cos compares last-layer gradients.
 
-Q is ``pool.query``; without one, the labelled samples of the classes in the option ``query``; without those,
-``pool.reference`` and the candidates predicted to be of a known class that it does not serve; and at last the pool
-itself. P is ``pool.private``; without one, the labelled samples of the
-classes in the option ``private``, and at last nobody, which leaves a measure without its condition. Labelled samples
-are those of ``pool.labelled``, or where there are none, the candidates that have labels. A set of more than 1,000 is
-represented by 1,000 drawn ones.
+Q is the first of these that exists: ``pool.query``; the labelled samples of the classes in the option ``query``;
+``pool.reference`` with the candidates that are predicted to be of a known class without reference samples; the pool
+itself. P is ``pool.private``, or else the labelled samples of the classes in the option ``private``, or else empty: the
+measure then has no condition. Labelled samples are those of ``pool.labelled``, or where there are none, the candidates
+that have labels. A set of more than 1,000 samples is represented by 1,000 drawn ones.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from clsim.selectors.targets import eliminated, most_like, private_set, query_se
 
 
 def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
-    """Keeps samples that stand for the pool as far as the pool is like the query (FLVMI).
+    """Keep samples that stand for the pool as far as the pool is like the query (FLVMI).
 
     f(A) = Σ_{i∈V} min(max_{j∈A} s_ij, η·max_{q∈Q} s_iq).
 
     Args:
-        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
-        eta: η, from 0: the larger, the less the query matters.
+        query: classes whose labelled samples form Q, where the pool has no query set; see the module.
+        eta: η, from 0; the larger it is, the less the query matters.
 
     Needs: gradients, query.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
@@ -48,13 +47,13 @@ def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int]
 
 
 def flqmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
-    """Keeps samples that stand for the query, and are like it (FLQMI).
+    """Keep samples that stand for the query, and are like it (FLQMI).
 
     f(A) = Σ_{q∈Q} max_{j∈A} s_jq + η·Σ_{j∈A} max_{q∈Q} s_jq.
 
     Args:
-        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
-        eta: η, from 0: the larger, the more each pick must be like the query, and the less they spread over it.
+        query: classes whose labelled samples form Q, where the pool has no query set; see the module.
+        eta: η, from 0; the larger it is, the more each pick must be like the query, and the less the picks spread.
 
     Needs: gradients, query.
     Cost: O(n·|Q|·(d + b)) time, O(n·|Q|) memory.
@@ -67,12 +66,12 @@ def flqmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int]
 
 
 def gcmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = ()) -> Selection:
-    """Keeps samples that are like the whole query, however like each other (GCMI).
+    """Keep samples that are like the whole query, even if they are like each other (GCMI).
 
-    f(A) = 2λ·Σ_{j∈A} Σ_{q∈Q} s_jq: modular, so that it is the best b; λ > 0 changes nothing.
+    f(A) = 2λ·Σ_{j∈A} Σ_{q∈Q} s_jq is modular, so the b samples with the largest sums are chosen, for any λ > 0.
 
     Args:
-        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        query: classes whose labelled samples form Q, where the pool has no query set; see the module.
 
     Needs: gradients, query.
     Cost: O(n·|Q|·d) time, O(n) memory.
@@ -91,15 +90,15 @@ def logdetmi(
     eta: float = 1.0,
     ridge: float = 1.0,
 ) -> Selection:
-    """Keeps diverse samples within the span of the query (LOGDETMI).
+    """Keep diverse samples within the span of the query (LOGDETMI).
 
-    f(A) = logdet S_A − logdet(S_A − η²·S_AQ S_Q⁻¹ S_QA), with S + λ·I for S_A and S_Q; not submodular, so it is naive
-    greedy.
+    f(A) = logdet S_A − logdet(S_A − η²·S_AQ S_Q⁻¹ S_QA), with S + λ·I for S_A and S_Q; not submodular, so the naive
+    greedy optimiser is used.
 
     Args:
-        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
+        query: classes whose labelled samples form Q, where the pool has no query set; see the module.
         eta: η, from 0 to 1, so that the second matrix stays positive definite.
-        ridge: λ.
+        ridge: λ, what is added to the diagonal, above 0.
 
     Needs: gradients, query.
     Cost: O(n·(b + |Q|)·(d + b + |Q|)) time, O(n·(b + |Q|)) memory.
@@ -120,14 +119,14 @@ def com(
     eta: float = 1.0,
     psi: Concavity = "sqrt",
 ) -> Selection:
-    """Keeps samples that are like the query, with diminishing returns: concave over modular (COM).
+    """Keep samples that are like the query, with diminishing returns: concave over modular (COM).
 
     f(A) = η·Σ_{j∈A} ψ(Σ_{q∈Q} s_jq) + Σ_{q∈Q} ψ(Σ_{j∈A} s_jq).
 
     Args:
-        query: the classes that Q is made of, where the pool has no query set; see :mod:`clsim.selectors.information`.
-        eta: η, from 0.
-        psi: ``sqrt``; ``log``: log(1 + x); ``inverse``: x/(1 + x).
+        query: classes whose labelled samples form Q, where the pool has no query set; see the module.
+        eta: η, from 0; the larger it is, the more each pick must be like the query.
+        psi: ψ, ``sqrt``, ``log`` (log(1 + x)) or ``inverse`` (x/(1 + x)).
 
     Needs: gradients, query.
     Cost: O(n·|Q|·(d + b)) time at most, lazily far less, O(n·|Q|) memory.
@@ -141,14 +140,13 @@ def com(
 
 
 def flcg(pool: Pool, budget: int, *, rng: torch.Generator, private: Sequence[int] = (), nu: float = 1.0) -> Selection:
-    """Keeps samples that stand for what the private set does not stand for (FLCG).
+    """Keep samples that stand for the part of the pool that the private set does not (FLCG).
 
     f(A) = Σ_{i∈V} max(max_{j∈A} s_ij − ν·max_{p∈P} s_ip, 0).
 
     Args:
-        private: the classes that P is made of, where the pool has no private set; see
-            :mod:`clsim.selectors.information`.
-        nu: ν, from 0: how hard the private set is avoided.
+        private: classes whose labelled samples form P, where the pool has no private set; see the module.
+        nu: ν, from 0: how strongly the private set is avoided.
 
     Needs: gradients, private.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
@@ -169,14 +167,13 @@ def gccg(
     nu: float = 1.0,
     penalty: float = 0.5,
 ) -> Selection:
-    """Keeps samples that are like the pool, unlike each other and unlike the private set (GCCG).
+    """Keep samples that are like the pool, unlike each other and unlike the private set (GCCG).
 
     f(A) = Σ_{i∈V} Σ_{j∈A} s_ij − λ·Σ_{i,j∈A} s_ij − 2λν·Σ_{j∈A} Σ_{p∈P} s_jp.
 
     Args:
-        private: the classes that P is made of, where the pool has no private set; see
-            :mod:`clsim.selectors.information`.
-        nu: ν, from 0: how hard the private set is avoided.
+        private: classes whose labelled samples form P, where the pool has no private set; see the module.
+        nu: ν, from 0: how strongly the private set is avoided.
         penalty: λ, from 0; up to ½ graph cut itself is monotone.
 
     Needs: gradients, private.
@@ -200,16 +197,15 @@ def logdetcg(
     nu: float = 1.0,
     ridge: float = 1.0,
 ) -> Selection:
-    """Keeps diverse samples outside the span of the private set (LOGDETCG).
+    """Keep diverse samples outside the span of the private set (LOGDETCG).
 
-    f(A) = logdet(S_A − ν²·S_AP S_P⁻¹ S_PA), with S + λ·I for S_A and S_P. Without a private set, all samples are worth
-    the same alone: the first is the one with the largest Σ_i s_ij.
+    f(A) = logdet(S_A − ν²·S_AP S_P⁻¹ S_PA), with S + λ·I for S_A and S_P. Without a private set, all samples alone
+    have the same value; the first pick is then the one with the largest Σ_i s_ij.
 
     Args:
-        private: the classes that P is made of, where the pool has no private set; see
-            :mod:`clsim.selectors.information`.
+        private: classes whose labelled samples form P, where the pool has no private set; see the module.
         nu: ν, from 0 to 1, so that the matrix stays positive definite.
-        ridge: λ.
+        ridge: λ, what is added to the diagonal, above 0.
 
     Needs: gradients, private.
     Cost: O(n·(b + |P|)·(d + b + |P|)) time, O(n·(b + |P|)) memory.
@@ -231,14 +227,13 @@ def flcmi(
     eta: float = 1.0,
     nu: float = 1.0,
 ) -> Selection:
-    """Keeps samples that stand for what is like the query and not like the private set (FLCMI).
+    """Keep samples that stand for those like the query and unlike the private set (FLCMI).
 
     f(A) = Σ_{i∈V} max(min(max_{j∈A} s_ij, η·max_{q∈Q} s_iq) − ν·max_{p∈P} s_ip, 0).
 
     Args:
-        query, private: the classes that Q and P are made of, where the pool has no such set; see
-            :mod:`clsim.selectors.information`.
-        eta, nu: η and ν, from 0.
+        query, private: classes whose labelled samples form Q and P, where the pool has no such set; see the module.
+        eta, nu: η and ν, from 0: how little the query matters, and how strongly the private set is avoided.
 
     Needs: gradients, query, private.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
@@ -262,16 +257,15 @@ def logdetcmi(
     nu: float = 1.0,
     ridge: float = 1.0,
 ) -> Selection:
-    """Keeps diverse samples within the span of the query, outside that of the private set (LOGDETCMI).
+    """Keep diverse samples within the span of the query, outside that of the private set (LOGDETCMI).
 
     f(A) = logdet S_AP + logdet S_QP − logdet S_P − logdet S_APQ, S with λ on its diagonal, S_AQ times η and S_AP
-    times ν; not submodular, so it is naive greedy.
+    times ν; not submodular, so the naive greedy optimiser is used.
 
     Args:
-        query, private: the classes that Q and P are made of, where the pool has no such set; see
-            :mod:`clsim.selectors.information`.
+        query, private: classes whose labelled samples form Q and P, where the pool has no such set; see the module.
         eta, nu: η and ν, from 0 to 1, so that the matrices stay positive definite.
-        ridge: λ.
+        ridge: λ, what is added to the diagonal, above 0.
 
     Needs: gradients, query, private.
     Cost: O(n·m·(d + m)) time, O(n·m) memory, with m = b + |Q| + |P|.

@@ -1,4 +1,4 @@
-"""What a step on new samples does to old ones: gradients that disagree, losses that rise."""
+"""Selectors by the effect of a step on new samples on old ones: gradients that disagree, losses that rise."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def gss_greedy(
 ) -> Selection:
     """Keep samples whose gradients point in different directions.
 
-    The score of a new sample is c = 1 + max_j cos(g, g_j) over a few exemplars j drawn from the memory, in [0, 2]; it
-    is kept in ``Selection.score`` for as long as the sample is. While there is room, every new sample is kept. Then,
-    if c < 1, an exemplar i drawn with probability ∝ C_i gives way to it with probability C_i/(C_i + c).
+    The score of a new sample is c = 1 + max_j cos(g, g_j), in [0, 2], over a few exemplars j drawn from the memory;
+    ``Selection.score`` holds it as long as the sample is kept. While there is room, every new sample is kept. Later, a
+    new sample with c < 1 replaces an exemplar i, drawn with probability ∝ C_i, with probability C_i/(C_i + c).
 
-    New samples (those without a score) are taken in the order of their keys, a few at once: all of these are compared
-    with the same exemplars, and no two may replace the same one. Before there is a memory they are compared with each
-    other. Made to be updated with every batch.
+    New samples (those without a score) are taken in the order of their keys, ``at_once`` together: these are compared
+    with the same exemplars, and no two may replace the same one. While the memory is empty they are compared with each
+    other. Meant for an update with every batch.
 
     Args:
-        compare: exemplars to compare with.
-        at_once: new samples that are taken together; 1 is the paper's algorithm, sample by sample.
-        layers: gradients of the ``last`` layer, in closed form, or of ``all``, exactly, a backward pass a sample. The
-            paper uses all; the last is the default because it costs a forward pass only, and because the gradients of
-            other layers pass through it.
+        compare: number of exemplars that a new sample is compared with.
+        at_once: number of new samples that are taken together; 1 is the paper's algorithm, sample by sample.
+        layers: gradients of the ``last`` layer, in closed form, or of ``all`` layers, with a backward pass per sample.
+            The paper uses all; the last is the default because it costs only a forward pass, and because the gradients
+            of other layers pass through it.
 
     Needs: gradients, the memory's own notes.
-    Cost: O(new·compare·(C + d)) time and a forward pass of what is compared; with ``all`` a backward pass, and memory
-        for (compare + at_once) gradients.
+    Cost: O(new·compare·(C + d)) time and a forward pass of the compared samples; with ``all`` also a backward pass,
+        and memory for (compare + at_once) gradients.
     Source: Aljundi et al., Gradient Based Sample Selection for Online Continual Learning (NeurIPS 2019), algorithm 2.
     """
     if compare < 1 or at_once < 1:
@@ -73,13 +73,14 @@ def gss_greedy(
 def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Selection:
     """Replay the samples whose loss rises most when the net takes a step on the new batch.
 
-    ℓ(x; θ − η∇L(new; θ)) − ℓ(x; θ), the largest first, as ``memory.retrieval``: ``memory.candidates`` random exemplars
-    are the pool, ``memory.batch_size`` of them are replayed. The step is virtual: the net's weights, its mode, and the
-    statistics of its batch norm stay as they are; it is taken in eval mode, without augmentation. Where nothing new is
-    coming (as a buffer) the step is on the pool itself. An unlabelled sample counts with its predicted label.
+    Samples are ranked by ℓ(x; θ − η∇L(new; θ)) − ℓ(x; θ), the largest first. As ``memory.retrieval``,
+    ``memory.candidates`` random exemplars are the pool, and ``memory.batch_size`` of them are replayed. The step is
+    virtual: the net's weights, its mode, and the statistics of its batch norm stay as they are; it is taken in eval
+    mode, without augmentation. Where there is no new batch (as a buffer), the step is on the pool itself. An unlabelled
+    sample counts with its predicted label.
 
     Args:
-        lr: η of the virtual step; set it to the learner's (``optimizer.lr``).
+        lr: η, the learning rate of the virtual step; set it to the learner's (``optimizer.lr``).
 
     Needs: the new batch.
     Cost: a forward and a backward pass of the new batch, two forward passes of the candidates.
@@ -93,7 +94,7 @@ def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Se
 
 
 def virtual_losses(pool: Pool, lr: float) -> Float[Tensor, " n"]:
-    """Cross-entropy of the pool's samples, float32 (n,), after a virtual step of plain SGD on the new batch."""
+    """Compute the cross-entropy of the pool's samples, float32 (n,), after a virtual SGD step on the new batch."""
     new, net = pool if pool.incoming is None else pool.incoming, pool.net
     weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
     slopes = [torch.zeros_like(w) for w in weights.values()]
@@ -115,7 +116,7 @@ def virtual_losses(pool: Pool, lr: float) -> Float[Tensor, " n"]:
 
 
 def full_gradients(pool: Pool, rows: Int[Tensor, " m"]) -> Float[Tensor, "m weights"]:
-    """The gradient of each sample's cross-entropy with respect to all weights, (rows, weights), in eval mode."""
+    """Compute the gradient of each sample's cross-entropy with respect to all weights, (m, weights), in eval mode."""
     net = pool.net
     weights = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}
 
@@ -130,7 +131,7 @@ def full_gradients(pool: Pool, rows: Int[Tensor, " m"]) -> Float[Tensor, "m weig
 
 
 def _largest_cosine(pool: Pool, rows: Tensor, against: Tensor, layers: str) -> Tensor:
-    """max_j cos(g_i, g_j) of each row over others, in [−1, 1]; over each other where there are none; 0 of one alone."""
+    """Compute max_j cos(g_i, g_j) of each row over ``against``, or over the other rows where it is empty; 0 of one."""
     m = len(rows)
     if layers == "last":
         gradients = pool[torch.cat([rows, against])].gradients
@@ -147,7 +148,7 @@ def _largest_cosine(pool: Pool, rows: Tensor, against: Tensor, layers: str) -> T
 
 
 def _labels(pool: Pool, logits: Tensor | None = None, rows: slice = slice(None)) -> Tensor:
-    """The label where there is one, else the prediction."""
+    """Return the label of each sample, or its prediction where it has none."""
     y = pool.data.y[rows]
     return torch.where(y >= 0, y, (pool.logits if logits is None else logits).argmax(1))
 

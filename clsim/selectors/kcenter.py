@@ -1,4 +1,4 @@
-"""k-center: no candidate far from what is chosen."""
+"""k-center: choices that leave no candidate far from the nearest pick."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from clsim.selectors.distances import Metric, measured, principal, scales, squar
 from clsim.selectors.points import Points, points
 
 SMALL = 4096
-"""So many rows are gone through as a whole at each pick; of more, only those that may be the farthest."""
+"""Number of rows up to which each pick compares them all; of more rows, only those that may be the farthest."""
 
 
 def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean") -> Selection:
-    """The greedy 2-approximation of the k-center problem on features: the farthest sample each time.
+    """Choose the sample farthest from the chosen ones each time: greedy k-center on features.
 
-    u = argmax_i min_{j∈S} d(φ_i, φ_j), again and again, where S begins with ``pool.labelled`` if there is any; the
-    radius is at most twice the optimum (Gonzalez, 1985). Without labelled samples the first centre is the sample
-    nearest the mean, so that nothing is drawn at random. Every prefix is itself the k-center of that size.
+    Each pick is u = argmax_i min_{j∈S} d(φ_i, φ_j), where S begins with ``pool.labelled`` if there is any; the radius
+    is at most twice the optimum (Gonzalez, 1985). Without labelled samples the first centre is the sample nearest the
+    mean, so that nothing is drawn at random. Every prefix is itself the k-center of that size.
 
-    It covers the pool, outliers first: when only a handful of exemplars a class fit, they are the untypical ones, and
-    random or herding do better. It pays when the budget is large enough to reach the typical ones too. For small
-    memories rather take ``k-means``, ``k-medoids`` or ``herding``; or k-center among the typical ones,
-    ``per_class(prefilter(density,kcenter,5))``, or ``kcenter-robust``.
+    It covers the pool, outliers first: a memory of a few exemplars per class holds untypical samples, and a larger one
+    typical ones too. For small memories, ``k-means``, ``k-medoids``, ``herding`` or ``kcenter-robust`` suit better, or
+    k-center among the typical samples, ``per_class(prefilter(density,kcenter,5))``.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time at worst, far less where distances differ; O(n) memory.
@@ -41,19 +40,19 @@ def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = 
 def k_center_pca(
     pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", width: int = 50
 ) -> Selection:
-    """k-center on the first principal components of the features.
+    """Choose by k-center on the first principal components of the features.
 
-    The scores (φ − μ)·V, with V the eigenvectors of the largest eigenvalues of the candidates' covariance, in float32;
-    then as ``kcenter``. Where the features are no wider than that, it is ``kcenter`` itself.
+    It is ``kcenter`` on the scores (φ − μ)·V, where V are the eigenvectors of the ``width`` largest eigenvalues of the
+    candidates' covariance, in float32. Where the features are no wider than ``width``, it equals ``kcenter``.
 
     Args:
-        metric: before the projection: ``euclidean``, or features scaled to length 1 (``cosine``).
-        width: how many components.
+        metric: the scale of features before the projection: as they are (``euclidean``), or length 1 (``cosine``).
+        width: number of principal components.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·d² + n·b·width) time, O(n·width) memory.
-    Source: k-center as in Sener & Savarese (ICLR 2018), algorithm 1; that it is run on components is a usage of
-        active-learning libraries, no paper's claim.
+    Source: k-center as in Sener & Savarese (ICLR 2018), algorithm 1; active-learning libraries run it on
+        components, which no paper claims.
     """
     features = measured(pool.features, metric)
     if features.shape[1] <= width:
@@ -69,15 +68,15 @@ def k_center_pca(
 def k_center_robust(
     pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", outliers: float = 0.1
 ) -> Selection:
-    """k-center that may leave a fraction of the samples uncovered: the farthest but for so many, each time.
+    """Choose by k-center that may leave a fraction of the samples uncovered as outliers.
 
-    Each pick is the (z+1)-th farthest from what is chosen, z = ⌊outliers·n⌋, where k-center takes the farthest. Sener
-    & Savarese bound the outliers in a mixed integer program; this is a greedy form of our own. Its guarantee: after
-    k + z picks all but z samples lie within twice the radius that k centres with z outliers need, since a pick farther
-    away than that is one of the z outliers or lies in a ball that had none.
+    Each pick is the (z+1)-th farthest from the chosen samples, z = ⌊outliers·n⌋, where k-center takes the farthest.
+    Sener & Savarese bound the outliers in a mixed integer program; this is a greedy form of our own. Its guarantee:
+    after k + z picks all but z samples lie within twice the radius that k centres with z outliers need, since a pick
+    farther away than that is one of the z outliers or lies in a ball that had no pick.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
         outliers: the fraction that may stay uncovered, from 0 (k-center) to below 1.
 
     Needs: features; labelled samples if there are any.
@@ -95,16 +94,16 @@ def k_center_robust(
 def farthest_first(
     candidates: Points, budget: int, near: Float[Tensor, " n"] | None = None, *, small: int = SMALL
 ) -> Int[Tensor, " m"]:
-    """Rows in the order of Gonzalez' greedy algorithm, int64 (min(budget, n),).
+    """Order rows by Gonzalez' greedy algorithm: int64 (min(budget, n),).
 
-    A squared distance to the nearest centre only ever falls, so one that was computed early is an upper bound ever
-    after. While the farthest of a few *active* rows is at least as far as the bound of every other row, it is the
-    farthest of all, and no other row has to be looked at: exact, as long as no two distances are equal. Others
-    catch up with the centres they missed, in one product, when their bound makes them candidates again.
+    A squared distance to the nearest centre never rises, so a value computed earlier stays an upper bound. While the
+    farthest of a few *active* rows is at least as far as the bound of every other row, it is the farthest of all, and
+    no other row has to be computed: exact, as long as no two distances are equal. Other rows catch up with the centres
+    they missed, in one product, when their bound makes them candidates again.
 
     Args:
-        near: squared distances to the nearest of the centres that were there before, (n,).
-        small: no more rows than that are all active.
+        near: (n,), squared distances to the nearest centre chosen before; None: there are none.
+        small: number of rows up to which all are active.
     """
     n, budget = len(candidates), min(budget, len(candidates))
     if n <= max(small, 1) or not budget:
@@ -114,7 +113,7 @@ def farthest_first(
     bound = _squared_distances_to(candidates, picks[0])
     bound = bound if near is None else torch.minimum(bound, near)
     bound[picks[0]] = CHOSEN
-    seen = torch.ones(n, dtype=torch.int32, device=bound.device)  # so many of the picks does a bound know of
+    seen = torch.ones(n, dtype=torch.int32, device=bound.device)  # number of picks that each bound includes
     done, size = 1, max(n // 16, 1)
     while done < budget:
         active, others = _catch_up(candidates, bound, seen, picks[:done], size)
@@ -137,11 +136,11 @@ def farthest_first(
 
 
 CHOSEN = -1.0
-"""In place of the squared distance of a row that is a centre: below every duplicate of it, so that none comes twice."""
+"""Stands for the squared distance of a row that is a centre: below that of its duplicates, so that none comes twice."""
 
 
 def plain_farthest_first(candidates: Points, budget: int, near: Tensor | None, skipped: int = 0) -> Tensor:
-    """As the equation says, every row at every pick; the farthest but for ``skipped`` of them."""
+    """Choose by the equation, with every row at every pick: the farthest row after ``skipped`` farther ones."""
     picks = candidates.squares.new_empty(budget, dtype=torch.int64)
     near = torch.full_like(candidates.squares, torch.inf) if near is None else near.clone()
     for i in range(budget):
@@ -154,22 +153,22 @@ def plain_farthest_first(candidates: Points, budget: int, near: Tensor | None, s
 
 
 def _farthest(near: Tensor, skipped: int) -> Tensor:
-    """The row of the (skipped + 1)-th largest; of equals, the first."""
+    """Find the row of the (skipped + 1)-th largest distance; of equals, the first."""
     if not skipped:
         return near.argmax()
     return (near == near.kthvalue(len(near) - skipped).values).to(torch.uint8).argmax()
 
 
 def _squared_distances_to(candidates: Points, centre: Tensor) -> Tensor:
-    """Of each row to one of them, (n,); clamped, since round-off makes some slightly negative."""
+    """Compute each row's squared distance to the centre, (n,); clamped, since round-off makes some negative."""
     products = candidates.along(candidates[centre[None]][0])
     return products.mul_(-2).add_(candidates.squares).add_(candidates.squares[centre]).clamp_min_(0)
 
 
 def _catch_up(candidates: Points, bound: Tensor, seen: Tensor, picks: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """So many rows with the largest distances, all of them true, the largest at least the bound of all other rows.
+    """Find the ``size`` rows with the largest bounds, made exact, the largest at least the bound of all other rows.
 
-    Returns the rows, in order, and that bound.
+    Returns the rows, in order, and the bound of the others.
     """
     while True:
         top = bound.topk(size + 1)
@@ -187,5 +186,5 @@ def _catch_up(candidates: Points, bound: Tensor, seen: Tensor, picks: Tensor, si
 
 
 def _covered(pool: Pool, candidates: Points) -> Tensor | None:
-    """Squared distances to what is labelled already."""
+    """Compute each candidate's squared distance to the nearest labelled sample; None without labelled samples."""
     return None if pool.labelled is None else candidates.nearest_of(pool.labelled.features)

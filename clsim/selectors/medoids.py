@@ -12,21 +12,20 @@ from clsim.selectors.distances import Metric, blocks, measured, squared_distance
 def k_medoids(
     pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", passes: int = 10
 ) -> Selection:
-    """The samples that minimise the sum of distances from each sample to the nearest of them.
+    """Keep the samples that minimise the sum of distances from each sample to the nearest kept one.
 
-    min_S Σ_i min_{j∈S} ‖φ_i − φ_j‖ by swaps of a medoid and another sample, until none is better: the change of the sum
-    by a swap (m, x) is Σ_i min(d_ix − d_i, 0) + Σ_{i nearest to m} (clamp(d_ix, d_i, d′_i) − d_i), with d_i and d′_i
-    the distances to the nearest and second nearest medoid. A block of samples is tried at a time, for all medoids at
-    once, and its best swap done as long as there is one. From medoids drawn in proportion to their distance. They are
-    returned by the size of their clusters, the largest first. What is found cannot be improved by one swap (after
-    ``passes`` without an end, it may be); it is at most 5 times the optimum, and commonly the optimum itself on few
-    samples.
+    Swaps of a medoid and another sample lower Σ_i min_{j∈S} ‖φ_i − φ_j‖ until no swap does: a swap (m, x) changes the
+    sum by Σ_i min(d_ix − d_i, 0) + Σ_{i nearest to m} (clamp(d_ix, d_i, d′_i) − d_i), with d_i and d′_i the distances
+    to the nearest and second nearest medoid. A block of samples is tried at a time, for all medoids at once, and its
+    best swap is done as long as there is one. The first medoids are drawn in proportion to their distance. Medoids are
+    returned by the size of their clusters, the largest first. Unless ``passes`` ends the search, no swap improves
+    the result; the sum is then at most 5 times the optimum.
 
     Large pools: ``subsample(k-medoids,5000)``.
 
     Args:
         metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        passes: at most so many times is each sample tried.
+        passes: number of times each sample is tried at most.
 
     Needs: features.
     Cost: O(n²·(d + b′)) time a pass, b′ the swaps in a block; O(n) memory beside the features.
@@ -49,7 +48,7 @@ def k_medoids(
 
 
 class _Nearest:
-    """Of each row, the distances to the nearest and second nearest medoid, and which they are. Final."""
+    """Each row's nearest and second nearest medoid, and the distances to them. Final."""
 
     def __init__(self, features: Tensor, medoids: Tensor) -> None:
         self.features = features
@@ -60,7 +59,7 @@ class _Nearest:
         self.look(torch.arange(len(features), device=features.device), medoids)
 
     def look(self, rows: Tensor, medoids: Tensor) -> None:
-        """Compare rows with all medoids."""
+        """Compare these rows with all medoids."""
         for part in blocks(len(rows), len(medoids)):
             some = rows[part]
             squares = squared_distances(self.features[some], self.features[medoids])
@@ -70,7 +69,7 @@ class _Nearest:
                 self.second[some], self.other[some] = found.values[:, 1].sqrt(), found.indices[:, 1]
 
     def replace(self, m: Tensor, distance: Tensor, medoids: Tensor) -> None:
-        """Medoid number m has become a sample at this distance from each row."""
+        """Replace medoid number m by a sample at this distance from each row."""
         lost = ((self.which == m) | (self.other == m)).nonzero().flatten()
         nearer, between = distance < self.first, distance < self.second
         self.second = torch.where(nearer, self.first, torch.where(between, distance, self.second))
@@ -80,7 +79,7 @@ class _Nearest:
 
 
 def _swap(features: Tensor, rows: slice, medoids: Tensor, near: _Nearest) -> int:
-    """Do the best swap with one of these rows as long as one helps; how many were done."""
+    """Do the best swap with one of these rows as long as a swap helps; return the number of swaps."""
     distance = squared_distances(features, features[rows]).sqrt_()  # (n, rows)
     swaps, total = 0, near.first.sum()
     while True:
@@ -101,7 +100,7 @@ def _swap(features: Tensor, rows: slice, medoids: Tensor, near: _Nearest) -> int
 
 
 def _drawn(features: Tensor, k: int, rng: torch.Generator) -> Tensor:
-    """k different rows, each drawn in proportion to its distance from those before, the first uniformly."""
+    """Draw k different rows, each in proportion to its distance from those before, the first uniformly."""
     near = torch.ones(len(features))
     picks = torch.empty(k, dtype=torch.int64)
     tiny = torch.finfo(near.dtype).tiny

@@ -1,4 +1,4 @@
-"""Two aims at once, without a weight between them."""
+"""POAL: two aims at once, without a weight between them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ def poal(
     tolerance: float = 0.01,
     most: int = 20_000,
 ) -> Selection:
-    """What is uncertain and yet of the known classes: a subset that no other was found to beat in both.
+    """Query samples that are uncertain and yet like the known classes, as a Pareto-optimal subset.
 
     Subsets A of size b are to maximise (Σ_A entropy, Σ_A confidence), where confidence is minus the squared Mahalanobis
-    distance to the nearest class mean, under one covariance. Pareto fronts of single samples are peeled off until they
-    hold ``factor``·b. Out of these, random subsets are drawn; the archive keeps those that no other dominates. Its
-    member with the highest Σ of its samples' frequencies in the archive is chosen, the most frequent sample first.
+    distance to the nearest class mean, under one covariance. Pareto fronts of single samples are removed one by one
+    until they hold ``factor``·b. Random subsets are drawn from these; the archive keeps the subsets that no other
+    dominates. The member with the highest Σ of its samples' frequencies in the archive is chosen, the most frequent
+    sample first.
 
-    Means and covariance are of what is labelled already, else of the candidates under their predictions.
+    Means and covariance are those of the samples labelled already, or without these, of the candidates under their
+    predictions.
 
     Args:
-        factor: times the budget that the fronts must hold.
-        draws: subsets between two looks at the archive.
-        window: it stops when so many looks in turn find the archive moved by no more than
-        tolerance: in maximum mean discrepancy (Gaussian kernel on standardised sums);
-        most: or after so many subsets.
+        factor: number of samples that the fronts must hold, as a multiple of the budget.
+        draws: number of subsets drawn between two comparisons of the archive.
+        window: number of comparisons in a row without a larger move than ``tolerance`` after which the search stops.
+        tolerance: move of the archive in maximum mean discrepancy (Gaussian kernel on standardised sums).
+        most: number of subsets drawn at most.
 
     Needs: features, probabilities; labelled samples, if there are any.
     Cost: O(n·d² + f·n + most·factor·b) time, O(n·d + draws·factor·b) memory, for f fronts.
@@ -57,10 +59,10 @@ def poal(
 
 
 def confidences(pool: Pool) -> Float[Tensor, " n"]:
-    """−min_c (h − μ_c)ᵀ Σ⁻¹ (h − μ_c), (n,): large is in distribution.
+    """Compute −min_c (h − μ_c)ᵀ Σ⁻¹ (h − μ_c), (n,): large values are in distribution.
 
-    Σ is the covariance around the class means, its diagonal raised by a thousandth of their mean, so that it can be
-    inverted with few samples too.
+    Σ is the covariance around the class means, with a thousandth of the mean of its diagonal added to it, so that it
+    can be inverted with few samples too.
 
     Source: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples (NeurIPS 2018), eq. 2.
     """
@@ -83,7 +85,7 @@ def confidences(pool: Pool) -> Float[Tensor, " n"]:
 
 
 def peeled(aims: Float[Tensor, "n 2"], least: int) -> Int[Tensor, " m"]:
-    """Pareto fronts of (n, 2), both to be large, the first front first, until they hold so many rows."""
+    """Collect the Pareto fronts of (n, 2), where large is better, until they hold ``least`` rows, the first first."""
     rows = _by_first(aims)
     fronts, found = [], 0
     while found < least and len(rows):
@@ -97,7 +99,7 @@ def peeled(aims: Float[Tensor, "n 2"], least: int) -> Int[Tensor, " m"]:
 def non_dominated_subsets(
     aims: Tensor, budget: int, draws: int, window: int, tolerance: float, most: int, rng: torch.Generator
 ) -> Tensor:
-    """Random subsets of the rows of (n, 2), of those drawn none dominated by another in its sums. int64 (m, budget)."""
+    """Draw random subsets of the rows of (n, 2); keep those that no other dominates in its sums: int64 (m, budget)."""
     scale: Tensor | None = None
     archive = torch.empty(0, budget, dtype=torch.int64, device=aims.device)
     before, calm = None, 0
@@ -119,12 +121,12 @@ def non_dominated_subsets(
 
 
 def _by_first(aims: Tensor) -> Tensor:
-    """Rows of (n, 2), the largest first aim first, then the largest second."""
+    """Order the rows of (n, 2) by their first aim, the largest first, then by their second."""
     return highest(aims[:, 0], len(aims), ties=aims[:, 1])
 
 
 def _on_front(aims: Tensor) -> Tensor:
-    """bool (n,), of rows in the order of :func:`_by_first`: none is as large in both aims and larger in one."""
+    """Tell which rows no other row dominates, bool (n,); rows stand in the order of :func:`_by_first`."""
     first, second = aims.T
     best = second.cummax(0).values
     before = torch.cat([best.new_full((1,), -torch.inf), best[:-1]])
@@ -137,7 +139,7 @@ def _on_front(aims: Tensor) -> Tensor:
 
 
 def _discrepancy(a: Tensor, b: Tensor) -> Tensor:
-    """Maximum mean discrepancy under exp(−‖x − y‖² / 2)."""
+    """Compute the maximum mean discrepancy under exp(−‖x − y‖² / 2)."""
 
     def mean(x: Tensor, y: Tensor) -> Tensor:
         return torch.cdist(x, y).square_().mul_(-0.5).exp_().mean()

@@ -1,4 +1,4 @@
-"""Features as points about their mean, scaled if asked: without a copy of them."""
+"""Features as points about their mean, optionally scaled, without a copy of the features."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from clsim.selectors.distances import blocks, squared_distances
 
 @dataclass(frozen=True)
 class Points:
-    """z_i = s_i·φ_i − mean, where s_i is 1, or 1/‖φ_i‖; only what is asked for is computed.
+    """Points z_i = s_i·φ_i − mean, where s_i is 1 or 1/‖φ_i‖; they are computed when needed.
 
-    Distances come from ‖a‖² + ‖b‖² − 2⟨a, b⟩: about the mean, its round-off does not grow with how far the features are
-    from the origin.
+    Distances come from ‖a‖² + ‖b‖² − 2⟨a, b⟩: about the mean, the round-off does not grow with the distance of the
+    features from the origin.
 
     Attributes:
         features: float32 (n, d).
-        scale: (n,), or None: all are 1.
-        mean: (d,), of the scaled features.
-        squares: ‖z‖², (n,).
+        scale: (n,), s; None: all are 1.
+        mean: (d,), the mean of the scaled features.
+        squares: (n,), ‖z‖².
     """
 
     features: Float[Tensor, "n width"]
@@ -35,17 +35,17 @@ class Points:
         return len(self.features)
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        """Their z, (m, d): a copy."""
+        """Return z of these rows, (m, d): a copy."""
         copied = self.features[rows].clone() if isinstance(rows, slice) else self.features[rows]
         return (copied if self.scale is None else copied.mul_(self.scale[rows, None])).sub_(self.mean)
 
     def along(self, direction: Float[Tensor, " width"]) -> Float[Tensor, " n"]:
-        """⟨z_i, direction⟩, (n,): one pass through the features."""
+        """Compute ⟨z_i, direction⟩, (n,), in one pass through the features."""
         products = self.features @ direction
         return (products if self.scale is None else products.mul_(self.scale)).sub_(self.mean @ direction)
 
     def nearest_of(self, others: Float[Tensor, "m width"]) -> Float[Tensor, " n"]:
-        """Squared distance to the nearest of other features (m, d), (n,)."""
+        """Compute each point's squared distance to the nearest of other features (m, d): (n,)."""
         there = (others if self.scale is None else F.normalize(others)) - self.mean
         near = self.squares.new_empty(len(self))
         for rows in blocks(len(self), 4 * max(there.shape)):
@@ -54,7 +54,7 @@ class Points:
 
 
 def points(features: Float[Tensor, "n width"], *, normalise: bool = False) -> Points:
-    """Of features, or of features scaled to length 1 (those of length 0 stay there)."""
+    """Make points of features, or of features scaled to length 1 (those of length 0 stay so)."""
     scale = None
     if normalise:
         scale = torch.linalg.vector_norm(features, dim=1).clamp_min_(1e-12).reciprocal_()

@@ -1,4 +1,4 @@
-"""ProbCover: balls of one radius that cover as many samples as possible."""
+"""ProbCover: samples whose balls of one radius cover as many samples as possible."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def prob_cover(
     purity: float = 0.95,
     clusters: int = 0,
 ) -> Selection:
-    """The samples whose balls of radius δ cover the most, greedily: dense regions first, and each only once.
+    """Choose the samples whose balls of radius δ cover the most samples, greedily: dense regions first.
 
-    u = argmax_i |{j not covered: ‖φ_i − φ_j‖ ≤ δ}|, again and again, where what is labelled covers from the beginning:
-    at least 1 − 1/e of the largest coverage possible; of equals, the largest key. Once all is covered, δ
-    becomes half of the largest distance to what is chosen, and they cover anew; where nothing but duplicates is left,
-    the largest keys come first.
+    Each pick is u = argmax_i |{j not covered: ‖φ_i − φ_j‖ ≤ δ}|, of equals the one with the largest key, where labelled
+    samples cover from the beginning: at least 1 − 1/e of the largest coverage possible. Once all samples are covered, δ
+    becomes half of the largest distance to the chosen ones, and these cover anew; where only duplicates are left, those
+    with the largest keys come first.
 
-    δ is the largest radius at which a ``purity`` of all balls is pure: holds samples of a single k-means cluster. A
-    ball about i is pure up to the distance r_i to the nearest sample of another cluster, so δ is the (1 − purity)
-    quantile of r, or just below it.
+    δ is the largest radius at which a share ``purity`` of all balls is pure, that is, holds samples of a single k-means
+    cluster. A ball about i is pure up to the distance r_i to the nearest sample of another cluster, so δ is the
+    (1 − purity) quantile of r, or just below it.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        radius: δ itself; 0: by purity.
-        purity: α, above 0 up to 1.
-        clusters: how many k-means clusters stand for the classes; 0: as many as there are known classes, at least 2.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        radius: δ; 0: found by ``purity``.
+        purity: α, the share of balls that must be pure, above 0 up to 1.
+        clusters: number of k-means clusters that stand for the classes; 0: the number of known classes, at least 2.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time for each δ, O(n·d) memory and a block.
     Source: Yehuda, Dekel, Hacohen & Weinshall, Active Learning Through a Covering Lens (NeurIPS 2022): greedy, and
-        the radius by purity; what follows a full cover is ours.
+        the radius by purity; the steps after a full cover are ours.
     """
     if radius < 0 or not 0 < purity <= 1:
         raise InputError(
@@ -74,7 +74,7 @@ def prob_cover(
 
 
 def pure_radius(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"], purity: float) -> float:
-    """The largest radius at which so large a share of the balls about each row is of one cluster; ∞ for one cluster."""
+    """Find the largest radius at which a share ``purity`` of the rows' balls is of one cluster; ∞ for one cluster."""
     margin = torch.full((len(features),), torch.inf, device=features.device)
     for rows in blocks(len(features), len(features)):
         squares = squared_distances(features[rows], features)
@@ -89,9 +89,9 @@ def pure_radius(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"], 
 def _cover(
     features: Tensor, radius: float, near: Tensor, picks: list[Tensor], budget: int, chosen: Tensor, key: Tensor
 ) -> None:
-    """Add the ball that covers most of what is not covered, until all is or the budget is spent.
+    """Add the ball that covers most uncovered samples, until all are covered or the budget is spent.
 
-    ``near`` (n,) is updated: the distances to what is chosen.
+    ``near`` (n,), the distances to the chosen samples, is updated.
     """
     covered = near <= radius
     gain = _within(features, (~covered).nonzero().flatten(), radius)
@@ -108,7 +108,7 @@ def _cover(
 
 
 def _within(features: Tensor, others: Tensor, radius: float) -> Tensor:
-    """How many of these others each row has within the radius, int64 (n,)."""
+    """Count the rows ``others`` within the radius of each row: int64 (n,)."""
     count = torch.zeros(len(features), dtype=torch.int64, device=features.device)
     there = features[others]
     for rows in blocks(len(features), len(others)) if len(others) else ():

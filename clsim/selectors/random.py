@@ -1,4 +1,4 @@
-"""Uniform choice: over everything seen, or balanced over the classes."""
+"""Uniform choice: over all samples seen, or balanced over the classes or tasks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from clsim.selectors.scores import ranks_within
 
 
 def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """Uniformly at random over everything seen so far: the largest keys.
+    """Keep samples uniformly at random over all samples seen so far: those with the largest keys.
 
-    Each sample draws one key when it is first seen. What a memory kept and what is new compete by key, so the memory
+    Each sample draws one key when it is first seen. Exemplars in memory and new samples compete by key, so the memory
     is at any time a uniform sample, without replacement, of the whole stream.
 
     Needs: nothing.
@@ -25,9 +25,9 @@ def random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def reservoir(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """The same memory as ``random``, made to be updated with every batch: its rows stand in no particular order.
+    """Keep the same samples as ``random``, in no particular order: meant for an update with every batch.
 
-    Without the order it is a partition instead of a sort.
+    Without an order, a partition replaces the sort.
 
     Needs: nothing.
     Cost: O(n) time.
@@ -37,9 +37,9 @@ def reservoir(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """As many of each class as there are of any other, as far as they last; uniformly at random within a class.
+    """Keep equally many samples of each class, as far as they last, uniformly at random within a class.
 
-    The same memory as ``per_class(random)``, in three sorts instead of a loop over classes, so that it can be
+    It is the same memory as ``per_class(random)``, in three sorts instead of a loop over classes, so that it can be
     updated with every batch.
 
     Needs: labels.
@@ -52,13 +52,14 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
 
 
 def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """As many of each task as there are of any other, as far as they last; within a task as ``class_balanced``.
+    """Keep equally many samples of each task, as far as they last; within a task as ``class_balanced``.
 
     With ``memory.per = "task"`` each task keeps a share of fixed size, however many classes it has.
 
     Needs: labels; the tasks.
     Cost: O(n log n) time.
-    Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), at random and not the newest.
+    Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), here random
+    samples, not the newest.
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
     y, task = pool.data.y[by_key], pool.data.task[by_key]
@@ -67,7 +68,7 @@ def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection
 
 
 def in_turn(y: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Places so that the first of each class comes before the second of any, and so on; int64 (n,).
+    """Order places so that the first of each class comes before the second of any, and so on: int64 (n,).
 
     >>> in_turn(torch.tensor([7, 7, 7, 2, 7, 2])).tolist()
     [0, 3, 1, 5, 2, 4]

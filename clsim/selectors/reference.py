@@ -1,7 +1,7 @@
-"""What a choice should serve: the held-out samples of the classes that it chooses from, or those classes themselves.
+"""The samples that a choice should serve: held-out samples of the candidates' classes, or the candidates themselves.
 
 Held-out samples of earlier experiences are not kept, since they would be a second memory. So a reference serves the
-classes of the present experience; for an older class, its own candidates stand in.
+classes of the present experience; an older class is represented by its own candidates.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Served:
     """Samples whose loss should fall.
 
     Attributes:
-        features, logits: float32 (n, width) and (n, classes), of the last layer.
-        y: int64 (n,), the label that each counts with.
-        mass: float32 (n,), how many samples of the stream each stands for.
+        features, logits: float32 (n, width) and (n, classes), the inputs and outputs of the last layer.
+        y: int64 (n,), the label that each sample counts with.
+        mass: float32 (n,), how many samples of the stream each sample stands for.
     """
 
     features: Float[Tensor, "n width"]
@@ -33,22 +33,22 @@ class Served:
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """The mass of all of them, above 0."""
+        """The sum of all masses, above 0."""
         return self.mass.sum().clamp_min(torch.finfo(self.mass.dtype).tiny)
 
     def errors(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        """Each sample's mass times the gradient of its cross-entropy at these logits, (n, classes)."""
+        """Compute each sample's mass times the gradient of its cross-entropy at these logits: (n, classes)."""
         return (logits.softmax(1) - F.one_hot(self.y, logits.shape[1])) * self.mass[:, None]
 
 
 def served(pool: Pool, y: Int[Tensor, " m"], own: Bool[Tensor, " m"] | None = None) -> Served:
-    """Find the held-out samples of each class of the candidates; of a class that has none, its candidates.
+    """Find the held-out samples of each class of the candidates; a class without any is served by its candidates.
 
-    All held-out samples weigh the same: together as much as the candidates of the classes that they serve.
+    All held-out samples have the same mass: together that of the candidates of the classes that they serve.
 
     Args:
         y: int64 (m,), the class of each candidate.
-        own: bool (m,), which candidates may stand for their class; None: all.
+        own: bool (m,), which candidates may represent their class; None: all.
     """
     reference, left = pool.reference, torch.ones_like(y, dtype=torch.bool) if own is None else own
     if reference is None:
@@ -63,9 +63,9 @@ def served(pool: Pool, y: Int[Tensor, " m"], own: Bool[Tensor, " m"] | None = No
 
 
 def served_by_prediction(pool: Pool) -> Served:
-    """Find the same where the labels of the candidates are not to be read: a class has those predicted to be of it.
+    """Find the samples to serve by predictions alone, where the candidates' labels may not be read.
 
-    Without a reference, what is labelled already is served, and where nothing is, all candidates.
+    Without a reference, the samples labelled already are served, and without these, all candidates.
     """
     reference, y = pool.reference, pool.predictions
     if reference is not None:
@@ -78,9 +78,9 @@ def served_by_prediction(pool: Pool) -> Served:
 
 
 def unserved(pool: Pool, reference: Pool) -> Int[Tensor, " k"]:
-    """Find the candidates that are predicted to be of a known class that a reference does not serve; rows, int64.
+    """Find the rows, int64 (k,), of candidates that are predicted to be of a known class without reference samples.
 
-    None where all candidates are of one class: the reference beside them is then of that class.
+    There are none where all candidates are of one class: the reference beside them is then of that class.
     """
     if pool.label is not None:
         return pool.predictions[:0]

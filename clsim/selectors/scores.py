@@ -1,4 +1,4 @@
-"""How uncertain a softmax is, and how much several disagree; and the rows with the highest score."""
+"""Measures of the uncertainty of a softmax and of the disagreement of several; the rows with the highest score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def highest(score: Float[Tensor, " n"], budget: int, ties: Float[Tensor, " n"] | None = None) -> Int[Tensor, " m"]:
-    """The rows with the highest score, best first; then by ``ties``, then the earlier row. int64 (min(budget, n),).
+    """Find the rows with the highest score, best first, then by ``ties``, then by row: int64 (min(budget, n),).
 
     NaN is below every number.
 
@@ -25,12 +25,12 @@ def highest(score: Float[Tensor, " n"], budget: int, ties: Float[Tensor, " n"] |
 
 
 def least_confidences(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
-    """1 − max_c p_c of (…, C)."""
+    """Compute 1 − max_c p_c of (…, C)."""
     return 1 - p.amax(-1)
 
 
 def entropies(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
-    """−Σ_c p_c log p_c of (…, C), in nats; 0·log 0 = 0.
+    """Compute −Σ_c p_c log p_c of (…, C), in nats; 0·log 0 = 0.
 
     >>> entropies(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
     tensor([0.0000, 0.6931])
@@ -39,21 +39,22 @@ def entropies(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
 
 
 def margins(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
-    """p₍₁₎ − p₍₂₎ of (…, C): small is uncertain; 1 where there is a single class."""
+    """Compute p₍₁₎ − p₍₂₎ of (…, C): small is uncertain; 1 where there is a single class."""
     top = F.pad(p, (0, 1)).topk(2, -1).values
     return top[..., 0] - top[..., 1]
 
 
 def vote_shares(p: Float[Tensor, "nets n classes"]) -> Float[Tensor, "n classes"]:
-    """Of the nets' softmax (T, n, C), the share of nets that vote for each class: (n, C)."""
+    """Compute the share of nets that vote for each class, (n, C), from the nets' softmax (T, n, C)."""
     return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype).mean(0)
 
 
 def informations(p: Tensor, weight: Tensor | None = None) -> Tensor:
-    """I(y; ω) = H(Σ_t w_t p_t) − Σ_t w_t H(p_t) of (T, n, C) in nats, never below 0: how much the nets disagree.
+    """Compute I(y; ω) = H(Σ_t w_t p_t) − Σ_t w_t H(p_t) in nats, never below 0: how much the nets disagree.
 
     Args:
-        weight: (…, T), of each net, sums to 1; None: all alike.
+        p: (T, n, C), the softmax of each net.
+        weight: (…, T), the weight of each net, with sum 1; None: all are equal.
 
     Returns:
         (…, n).
@@ -65,7 +66,7 @@ def informations(p: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def filled(picks: Int[Tensor, " k"], score: Float[Tensor, " n"], budget: int) -> Int[Tensor, " m"]:
-    """The picks, and the rows with the highest score after them, up to the budget."""
+    """Fill the picks up to the budget with the other rows that have the highest score."""
     if len(picks) == budget:
         return picks
     rest = torch.ones(len(score), dtype=torch.bool, device=score.device)
@@ -75,7 +76,7 @@ def filled(picks: Int[Tensor, " k"], score: Float[Tensor, " n"], budget: int) ->
 
 
 def ranks_within(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Of each row, how many rows of its group stand before it. int64 (n,).
+    """Count, for each row, the rows of its group that stand before it: int64 (n,).
 
     >>> ranks_within(torch.tensor([5, 2, 5, 5, 2]))
     tensor([0, 0, 1, 2, 1])

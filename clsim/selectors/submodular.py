@@ -30,23 +30,23 @@ def facility_location(
     optimiser: Optimiser = "auto",
     epsilon: float = 0.1,
 ) -> Selection:
-    """Keeps the samples that best stand for all others, each by the most similar of them.
+    """Keep the samples that best stand for all others, each by the most similar of them.
 
     f(A) = Σ_i max_{j∈A} s_ij with s = ½ + ½·cos, at least (1 − 1/e) of the optimum where nothing is approximated.
 
     Args:
-        representation: what the cosine is of: ``features``, which read no labels and are defined for every sample;
-            ``gradients`` of the last layer at the label, as DeepCore has it; or ``hypothetical`` ones at the predicted
-            label.
-        similarities: ``dense``, all in memory, exact; ``blocks``, computed anew when needed, exact and slow, in O(n)
-            memory; ``sparse``: only the most similar candidates of each sample count for a gain, which is exact once
+        representation: the vectors that the cosine compares: ``features``, which read no labels and are defined for
+            every sample; ``gradients`` of the last layer at the label, as in DeepCore; or ``hypothetical`` ones at the
+            predicted label.
+        similarities: ``dense``: all in memory, exact. ``blocks``: computed anew when needed, exact and slow, in O(n)
+            memory. ``sparse``: only the most similar candidates of each sample count for a gain, which is exact once
             every sample is served as well as by the last of these, and too low before. ``auto``: dense up to half a
             gigabyte, else sparse.
-        neighbours: of a sample, when sparse; None: four times the n / budget that a pick serves on average, at least
-            64, within half a gigabyte.
-        clients: so many drawn samples are to be served instead of all, when sparse or in blocks; any set's f over n
+        neighbours: number of similar candidates of each sample when sparse; None: four times n / budget, the mean
+            number of samples that a pick serves, at least 64, within half a gigabyte.
+        clients: number of drawn samples that are served instead of all, when sparse or in blocks; any set's f over n
             moves by less than √(ln(2/δ) / (2·clients)) with probability 1 − δ. None: all up to 100,000, else 10,000.
-        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
     Needs: features.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
@@ -69,14 +69,14 @@ def graph_cut(
     optimiser: Optimiser = "auto",
     epsilon: float = 0.1,
 ) -> Selection:
-    """Keeps samples that are like the whole pool and unlike each other.
+    """Keep samples that are like the whole pool and unlike each other.
 
     f(A) = Σ_{i∈V} Σ_{j∈A} s_ij − λ·Σ_{i∈A} Σ_{j∈A} s_ij with s = ½ + ½·cos; submodular, and monotone for λ ≤ ½.
 
     Args:
         penalty: λ, from 0; above ½ the choice is more spread and the greedy bound is lost.
-        representation: what the cosine is of; see ``facility-location``.
-        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+        representation: the vectors that the cosine compares; see ``facility-location``.
+        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
     Needs: features.
     Cost: O(n·b·d) time, O(n) memory.
@@ -90,7 +90,7 @@ def graph_cut(
 
 
 def cut(samples: Cosine, penalty: float) -> Quadratic:
-    """Graph cut of these samples."""
+    """Make the graph cut function of these samples."""
     return Quadratic(samples.sums() - penalty * samples.diagonal(), samples.column, -2 * penalty)
 
 
@@ -104,16 +104,16 @@ def log_det(
     optimiser: Optimiser = "auto",
     epsilon: float = 0.1,
 ) -> Selection:
-    """Keeps samples that span a large volume: diverse ones.
+    """Keep diverse samples: those that span a large volume.
 
     f(A) = logdet(I + S_A / λ) with s = ½ + ½·cos: submodular, and monotone with f(∅) = 0 for every λ > 0. It differs
-    from logdet(S_A + λ·I) by |A|·log λ alone, so the picks are those of either. Alone, all samples
-    are worth the same: the first is the one with the largest Σ_i s_ij.
+    from logdet(S_A + λ·I) by |A|·log λ alone, so both choose the same samples. All samples alone have the same value;
+    the first pick is the one with the largest Σ_i s_ij.
 
     Args:
-        ridge: λ; the smaller, the more exact duplicates repel each other.
-        representation: what the cosine is of; see ``facility-location``.
-        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+        ridge: λ, above 0; the smaller it is, the more exact duplicates repel each other.
+        representation: the vectors that the cosine compares; see ``facility-location``.
+        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
     Needs: features.
     Cost: O(n·b·(d + b)) time, O(n·b) memory.
@@ -128,14 +128,14 @@ def log_det(
 def disparity_min(
     pool: Pool, budget: int, *, rng: torch.Generator, representation: Representation = "features"
 ) -> Selection:
-    """Keeps samples of which no two are alike.
+    """Keep samples of which no two are alike.
 
-    f(A) = min_{i≠j∈A} d_ij with d = ½ − ½·cos. Neither submodular nor monotone, so it is naive greedy: the farthest
-    from its nearest pick, again and again. The first is the sample with the largest Σ_j d_ij, since f does not tell
-    one. √d is a metric, and the √d of the closest pair is at least half of the optimum's.
+    f(A) = min_{i≠j∈A} d_ij with d = ½ − ½·cos is neither submodular nor monotone, so the naive greedy optimiser is
+    used: each pick is the sample farthest from its nearest pick. f of a single sample is 0, so the first pick is the
+    one with the largest Σ_j d_ij. √d is a metric, and the √d of the closest pair is at least half of the optimum's.
 
     Args:
-        representation: what the cosine is of; see ``facility-location``.
+        representation: the vectors that the cosine compares; see ``facility-location``.
 
     Needs: features.
     Cost: O(n·b·d) time, O(n) memory.
@@ -151,13 +151,14 @@ def disparity_min(
 def disparity_sum(
     pool: Pool, budget: int, *, rng: torch.Generator, representation: Representation = "features"
 ) -> Selection:
-    """Keeps samples that are far from each other on average.
+    """Keep samples that are far from each other on average.
 
-    f(A) = Σ_{i<j∈A} d_ij with d = ½ − ½·cos; supermodular, so it is naive greedy. The first is the sample with the
-    largest Σ_j d_ij, since f does not tell one. It may keep several at the same far end: the sum does not mind.
+    f(A) = Σ_{i<j∈A} d_ij with d = ½ − ½·cos is supermodular, so the naive greedy optimiser is used. f of a single
+    sample is 0, so the first pick is the one with the largest Σ_j d_ij. Picks may be near each other, since the sum
+    only asks for a large mean distance.
 
     Args:
-        representation: what the cosine is of; see ``facility-location``.
+        representation: the vectors that the cosine compares; see ``facility-location``.
 
     Needs: features.
     Cost: O(n·b·d) time, O(n) memory.
@@ -180,14 +181,14 @@ def feature_based(
     optimiser: Optimiser = "auto",
     epsilon: float = 0.1,
 ) -> Selection:
-    """Keeps samples that together show every feature, with diminishing returns of each.
+    """Keep samples that together show every feature, with diminishing returns of each.
 
     f(A) = Σ_f ψ(Σ_{j∈A} x_jf), ψ concave, x ≥ 0: a feature's positive and negative activations count as two.
 
     Args:
-        psi: ``sqrt``; ``log``: log(1 + x); ``inverse``: x/(1 + x), the most saturating.
-        normalise: scale each sample's features to length 1 first, so that loud samples do not win by it.
-        optimiser, epsilon: see :func:`clsim.selectors.greedy.maximise`.
+        psi: ψ, ``sqrt``, ``log`` (log(1 + x)) or ``inverse`` (x/(1 + x)), which saturates most.
+        normalise: whether each sample's features are scaled to length 1 first, so that large features do not decide.
+        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
     Needs: features.
     Cost: O(n·b·d) time at most, lazily far less, O(n·d) memory.
@@ -209,10 +210,10 @@ def located(
     floor: Tensor | None = None,
     cap: Tensor | None = None,
 ) -> SetFunction:
-    """Facility location in the form that the size asks for; the arguments are those of :func:`facility_location`.
+    """Make facility location in the form that suits the size; arguments as for :func:`facility_location`.
 
     Args:
-        floor, cap: (n,), of each client; see :mod:`clsim.selectors.facilities`.
+        floor, cap: (n,), the floor and the cap of each client; see :mod:`clsim.selectors.facilities`.
     """
     n = len(samples)
     if similarities not in ("auto", "dense", "blocks", "sparse"):
@@ -236,7 +237,7 @@ def located(
 
 
 DENSE = 125_000_000
-"""Similarities that may be in memory at once: half a gigabyte of float32."""
+"""Number of similarities that may be in memory at once: half a gigabyte of float32."""
 
 SPARSE = 62_500_000
-"""Similarities with their indices that may be in memory at once: half a gigabyte."""
+"""Number of similarities, with their indices, that may be in memory at once: half a gigabyte."""

@@ -1,4 +1,4 @@
-"""Query and private sets: what a choice should resemble, and what it should avoid."""
+"""Query and private sets: the samples that a choice should resemble, and those that it should avoid."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from clsim.selectors.reference import unserved
 from clsim.selectors.similarity import Cosine, between, represented
 
 MOST = 1000
-"""Samples of a query or private set at most; of more, so many are drawn."""
+"""Number of samples in a query or private set at most; from a larger set, this number is drawn."""
 
 
 def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine:
-    """``pool.query``, else the labelled samples of these classes, else ``pool.reference``, else the pool itself.
+    """Find the query set: ``pool.query``, else labelled samples of ``classes``, else the reference, else the pool.
 
-    Candidates that are predicted to be of a known class that the reference does not serve stand for it.
+    Candidates that are predicted to be of a known class without samples in ``pool.reference`` join the reference.
     """
     found = _labelled_of(pool, classes, "query") if pool.query is None else pool.query
     if found is None and pool.reference is not None:
@@ -31,26 +31,28 @@ def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosin
 
 
 def private_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine | None:
-    """``pool.private``, else the labelled samples of these classes, else None: nobody."""
+    """Find the private set: ``pool.private``, else the labelled samples of these classes, else None."""
     found = _labelled_of(pool, classes, "private") if pool.private is None else pool.private
     return None if found is None else _drawn(represented(found, "gradients"), rng)
 
 
 def most_like(samples: Cosine, others: Cosine | None) -> Float[Tensor, " n"]:
-    """max_o s_io of each sample i, (n,); 0 if there are no others."""
+    """Compute max_o s_io of each sample i, (n,); 0 if there are no others."""
     return _over(samples, others, lambda s: s.amax(1))
 
 
 def summed(samples: Cosine, others: Cosine | None) -> Float[Tensor, " n"]:
-    """Σ_o s_io of each sample i, float64 (n,)."""
+    """Compute Σ_o s_io of each sample i, float64 (n,)."""
     return _over(samples, others, lambda s: s.sum(1, dtype=torch.float64)).double()
 
 
 def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]) -> Float[Tensor, "n size"] | None:
-    """W with W·Wᵀ = S_VB (S_B + ridge·I)⁻¹ S_BV, float64 (n, |B|), for B all sets together; None if they are empty.
+    """Compute W with W·Wᵀ = S_VB (S_B + ridge·I)⁻¹ S_BV, float64 (n, |B|), for the union B of the sets.
+
+    It is None if there are no sets.
 
     Args:
-        sets: each with the factor that its similarities with the samples (not those within B) are multiplied by.
+        sets: each set, with the factor of its similarities with the samples (not of those within B).
     """
     there = [(others, factor) for others, factor in sets if others is not None]
     if not there:
@@ -63,10 +65,10 @@ def eliminated(samples: Cosine, ridge: float, *sets: tuple[Cosine | None, float]
 
 
 def share(value: float, name: str) -> float:
-    """An option.
+    """Return the value of option ``name`` if it is from 0 to 1.
 
     Raises:
-        InputError: if it is not from 0 to 1.
+        InputError: if it is not.
     """
     if not 0 <= value <= 1:
         raise InputError(f"selector: {name} is {value:g}, allowed: from 0 to 1")

@@ -1,4 +1,4 @@
-"""Typical samples: those with near neighbours."""
+"""Typical samples: those whose neighbours are near."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from clsim.selectors.clusters import by_turns, k_means_clusters
 from clsim.selectors.distances import Metric, blocks, measured, nearest, squared_distances
 
 EPSILON = 1e-5
-"""Added to a mean distance before it is inverted: duplicates have one of 0."""
+"""Added to a mean distance before it is inverted, since that of duplicates is 0."""
 
 
 def density(
     pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "cosine", neighbours: int = 20
 ) -> Selection:
-    """The samples with the nearest neighbours: the most typical, however alike they are.
+    """Keep the samples with the nearest neighbours: the most typical, even if they are alike.
 
     typicality(i) = 1 / (mean distance from φ_i to its nearest neighbours), the largest first. By itself it keeps near
-    copies of one sample; it is meant to come before another, as in ``prefilter(density,kcenter,5)``: k-center among
-    the typical ones.
+    copies of one sample; it is meant as a filter, as in ``prefilter(density,kcenter,5)``: k-center among the typical
+    samples.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        neighbours: how many.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        neighbours: number of neighbours that the mean distance is taken over.
 
     Needs: features.
     Cost: O(n²·d) time, O(n) memory.
@@ -36,12 +36,12 @@ def density(
 
 
 def centre_of_gravity(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean") -> Selection:
-    """The samples farthest from the mean of all that is labelled or a candidate: the least typical.
+    """Choose the samples farthest from the mean of all labelled samples and candidates: the least typical.
 
-    ‖φ_i − mean(φ_{L∪U})‖, the largest first.
+    They are ranked by ‖φ_i − mean(φ_{L∪U})‖, the largest first.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·d) time and memory.
@@ -64,17 +64,17 @@ def typiclust(
     neighbours: int = 20,
     smallest: int = 5,
 ) -> Selection:
-    """The most typical sample of each of the largest clusters that have no labelled sample yet.
+    """Choose the most typical sample of each of the largest clusters that have no labelled sample yet.
 
-    k-means of labelled and candidates into min(labelled + budget, ``clusters``) clusters; then, from the cluster with
-    the fewest labelled samples and of these the largest, each one's member of highest typicality,
-    1 / (mean distance to its nearest neighbours in the cluster + 10⁻⁵); then the second of each, and so on.
+    k-means divides labelled samples and candidates into min(labelled + budget, ``clusters``) clusters. Each cluster
+    gives its member of highest typicality, 1 / (mean distance to its nearest neighbours in the cluster + 10⁻⁵), then
+    its second, and so on; clusters with the fewest labelled samples come first, and of these the largest.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        clusters: at most so many.
-        neighbours: at most so many; a small cluster has fewer.
-        smallest: clusters of at most so many samples come after all others.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        clusters: number of clusters at most.
+        neighbours: number of neighbours that the mean distance is taken over, at most; a small cluster has fewer.
+        smallest: number of samples up to which a cluster is small; small clusters come after all others.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time an iteration of k-means, and O(n²·d / b) for the neighbours; O(n·d) memory.
@@ -111,26 +111,26 @@ def usl(
     horizon: float = 1.0,
     rounds: int = 10,
 ) -> Selection:
-    """A dense sample of each of as many k-means clusters as there is budget, away from the other clusters' samples.
+    """Choose a dense sample of each of ``budget`` k-means clusters, far from those of the other clusters.
 
-    In each round, of each cluster the member with the largest U − ``weight``·R is chosen, U = 1 / (mean distance to the
-    nearest neighbours + 10⁻⁵); then R ← ``momentum``·R + (1 − ``momentum``)·Σ_j 1/‖φ_i − φ_j‖^``power`` over those
-    chosen in the other clusters. R begins at 0; the last round's choice counts, the largest cluster's first. Where
-    there are fewer clusters than budget (duplicates), the second best of each, and so on.
+    In each round, each cluster's member with the largest U − ``weight``·R is chosen, U = 1 / (mean distance to the
+    nearest neighbours + 10⁻⁵); then R ← ``momentum``·R + (1 − ``momentum``)·Σ_j 1/‖φ_i − φ_j‖^``power`` over the
+    samples chosen in the other clusters. R begins at 0; the last round's choice counts, the largest cluster's first.
+    Where duplicates leave fewer clusters than the budget, each gives its second best member, and so on.
 
     Args:
-        metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
-        neighbours: for the density; at most n − 1.
-        weight: of the repulsion.
-        momentum: of the repulsion over the rounds.
-        power: of the distance.
-        horizon: chosen samples at this distance or farther do not repel.
-        rounds: of choosing; 1: without repulsion.
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        neighbours: number of neighbours that the density is computed from; at most n − 1.
+        weight: weight of the repulsion R.
+        momentum: momentum of R over the rounds, from 0 to 1.
+        power: exponent of the distance in the repulsion.
+        horizon: distance from which chosen samples do not repel.
+        rounds: number of rounds of choosing; 1: without repulsion.
 
     Needs: features.
     Cost: O(n²·d) time for the neighbours, O(n·b·d) a round; O(n·neighbours) memory.
     Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022);
-        distances as in the paper, not squared as in its code; the number of rounds is its code's.
+        distances as in the paper, not squared as in its code; the number of rounds as in its code.
     """
     features = measured(pool.features, metric)
     cluster = k_means_clusters(features, budget, rng)
@@ -146,7 +146,7 @@ def usl(
 
 
 def typicality(features: Float[Tensor, "n width"], neighbours: int) -> Float[Tensor, " n"]:
-    """1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour."""
+    """Compute 1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour."""
     distance = nearest(features, None, neighbours)[0]
     if not distance.shape[1]:
         return torch.zeros(len(features), device=features.device)
@@ -154,7 +154,7 @@ def typicality(features: Float[Tensor, "n width"], neighbours: int) -> Float[Ten
 
 
 def _repulsion(features: Tensor, cluster: Tensor, chosen: Tensor, power: float, horizon: float) -> Tensor:
-    """Σ over the chosen samples of other clusters nearer than the horizon of 1 / distance^power, (n,)."""
+    """Sum 1 / distance^power over the chosen samples of other clusters that are nearer than the horizon: (n,)."""
     total = features.new_empty(len(features))
     mean = features.mean(0)
     centres, theirs = features[chosen] - mean, cluster[chosen]

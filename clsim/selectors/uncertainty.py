@@ -1,7 +1,8 @@
-"""What a net, or several, are least sure of: four measures, each of the net, of its dropout, and of a committee.
+"""Query samples of which nets are uncertain: four measures, each for the net, nets drawn by dropout, and a committee.
 
-None reads a candidate's label. A net that is trained on its candidates is least sure of what it fits worst: label noise
-and outliers come first, and a small memory of those alone teaches little (Guo et al., DeepCore, DEXA 2022).
+No selector here reads a candidate's label. A net that is trained on its candidates is least sure of those it fits
+worst: label noise and outliers come first, and a small memory of those alone trains a net badly (Guo et al., DeepCore,
+DEXA 2022).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from clsim.selectors.scores import entropies, highest, least_confidences, margin
 
 
 def least_confidence(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What the net is least confident of: the highest 1 − max_c p_c.
+    """Query the samples of which the net is least confident: the highest 1 − max_c p_c.
 
     Needs: probabilities.
     Cost: O(n·C) time and memory.
@@ -25,7 +26,7 @@ def least_confidence(pool: Pool, budget: int, *, rng: torch.Generator) -> Select
 
 
 def entropy(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What the net spreads its probability over: the highest −Σ_c p_c log p_c.
+    """Query the samples over whose classes the net spreads its probability: the highest −Σ_c p_c log p_c.
 
     Needs: probabilities.
     Cost: O(n·C) time and memory.
@@ -36,7 +37,7 @@ def entropy(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What the net cannot decide between two classes: the lowest p₍₁₎ − p₍₂₎.
+    """Query the samples with two nearly equally likely classes: the lowest p₍₁₎ − p₍₂₎.
 
     Needs: probabilities.
     Cost: O(n·C) time and memory.
@@ -46,7 +47,7 @@ def margin(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
 
 
 def variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-    """What the net is least confident of: with one net there is one vote, and this is ``least-confidence``.
+    """Query the samples of which the net is least confident: with a single vote, this equals ``least-confidence``.
 
     Needs: probabilities.
     Cost: O(n·C) time and memory.
@@ -57,10 +58,10 @@ def variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator) -> Selecti
 
 
 def mc_least_confidence(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What nets drawn by dropout are least confident of, on average: the highest 1 − max_c p̄_c.
+    """Query the samples of which nets drawn by dropout are least confident on average: the highest 1 − max_c p̄_c.
 
     Args:
-        passes: nets drawn; p̄ is the mean of their softmax.
+        passes: number of nets drawn by dropout; p̄ is the mean of their softmax.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -70,10 +71,10 @@ def mc_least_confidence(pool: Pool, budget: int, *, rng: torch.Generator, passes
 
 
 def mc_entropy(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What nets drawn by dropout spread their probability over, on average: the highest H(p̄).
+    """Query the samples with the highest entropy H(p̄) of the mean softmax of nets drawn by dropout.
 
     Args:
-        passes: nets drawn; p̄ is the mean of their softmax.
+        passes: number of nets drawn by dropout; p̄ is the mean of their softmax.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -83,10 +84,10 @@ def mc_entropy(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 1
 
 
 def mc_margin(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What nets drawn by dropout cannot decide between two classes, on average: the lowest p̄₍₁₎ − p̄₍₂₎.
+    """Query the samples with the lowest margin p̄₍₁₎ − p̄₍₂₎ of the mean softmax of nets drawn by dropout.
 
     Args:
-        passes: nets drawn; p̄ is the mean of their softmax.
+        passes: number of nets drawn by dropout; p̄ is the mean of their softmax.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -96,13 +97,13 @@ def mc_margin(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10
 
 
 def mc_variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """What the votes of nets drawn by dropout are divided on: the highest 1 − f_mode / T.
+    """Query the samples on which the votes of nets drawn by dropout differ: the highest 1 − f_mode / T.
 
     f_mode of the T nets vote for the class with most votes. Equal ratios are ranked by 1 − max_c p̄_c, so that one pass
     is ``least-confidence``.
 
     Args:
-        passes: nets drawn.
+        passes: T, the number of nets drawn by dropout.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.
@@ -112,10 +113,10 @@ def mc_variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator, passes:
 
 
 def ensemble_least_confidence(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What a committee is least confident of, on average: the highest 1 − max_c p̄_c.
+    """Query the samples of which a committee is least confident on average: the highest 1 − max_c p̄_c.
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
@@ -125,10 +126,10 @@ def ensemble_least_confidence(pool: Pool, budget: int, *, rng: torch.Generator, 
 
 
 def ensemble_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What a committee spreads its probability over, on average: the highest H(p̄).
+    """Query the samples with the highest entropy H(p̄) of a committee's mean softmax.
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
@@ -138,10 +139,10 @@ def ensemble_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int
 
 
 def ensemble_margin(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What a committee cannot decide between two classes, on average: the lowest p̄₍₁₎ − p̄₍₂₎.
+    """Query the samples with the lowest margin p̄₍₁₎ − p̄₍₂₎ of a committee's mean softmax.
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.
@@ -152,12 +153,12 @@ def ensemble_margin(pool: Pool, budget: int, *, rng: torch.Generator, nets: int 
 
 
 def ensemble_variation_ratio(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3) -> Selection:
-    """What the votes of a committee are divided on: the highest 1 − f_mode / T.
+    """Query the samples on which the votes of a committee differ: the highest 1 − f_mode / T.
 
     f_mode of the T nets vote for the class with most votes; equal ratios are ranked by 1 − max_c p̄_c.
 
     Args:
-        nets: fresh ones, trained on the pool's labelled samples.
+        nets: number of fresh nets that are trained on the pool's labelled samples.
 
     Needs: a committee.
     Cost: ``nets`` trainings and forward passes, O(T·n·C) memory.

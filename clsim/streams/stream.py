@@ -28,11 +28,11 @@ class Experience:
     """One step of the stream.
 
     Attributes:
-        position: in the stream, from 0; also the task id of its samples.
-        classes: labels that occur in it.
-        train: what to learn from; on a partly labelled stream, the labelled part.
-        validation: held out from it; None without a validation share.
-        unlabelled: the unlabelled part, y = −1; None where all is labelled.
+        position: its position in the stream, from 0; also the task id of its samples.
+        classes: the labels that occur in it.
+        train: the samples to learn from; on a partly labelled stream, the labelled part.
+        validation: the samples held out from training; None without a validation share.
+        unlabelled: the unlabelled part, y = −1; None where all samples are labelled.
     """
 
     position: int
@@ -43,22 +43,24 @@ class Experience:
 
 
 class Stream:
-    """Experiences in order, each gathered when it is asked for. Final.
+    """Experiences in order, each gathered when needed. Final.
 
     Args:
-        train: a part an experience.
-        test: likewise.
-        classes: labels of each experience.
-        names: of all classes; their number is the width of the head.
+        train: the training part of each experience.
+        test: the test part of each experience.
+        classes: the labels of each experience.
+        names: the names of all classes; their number is the width of the head.
         masked: whether a task sees its own classes alone (task-incremental).
-        mean, std: per channel or dimension, of the training data.
+        mean, std: mean and standard deviation of the training data, per channel or dimension.
         spec: presentation and validation share.
-        seed: of the keys and the validation split.
-        labelled: bool, the rows of each training part whose labels are known; None: all. The labels of the others are
-            read by :meth:`truth` alone.
-        labels: what of the rest is the unlabelled part.
+        seed: the seed of the keys and of the validation split.
+        device: the device of the samples.
+        labelled: bool, the rows of each training part whose labels are known; None: all. Only :meth:`truth` reads the
+            labels of the others.
+        labels: which of the other rows form the unlabelled part.
+        given: the position of each experience before the tasks were ordered; its keys and its held-out share stay with
+            it.
         foreign: samples of no class, in the unlabelled part of each experience; None: there are none.
-        given: where each experience stood before the tasks were ordered; its keys and its held-out share stay with it.
         source: the data set whose rows the training parts have; None: there is none.
 
     Raises:
@@ -114,7 +116,7 @@ class Stream:
         return range(len(self) - 1, len(self)) if self._spec.presentation == "joint" else range(len(self))
 
     def experience(self, position: int) -> Experience:
-        """The experience at ``position``, with all earlier ones in it if the stream is presented so."""
+        """Gather the experience at ``position``, with all earlier ones if the stream is presented cumulatively."""
         pieces = [self._piece(i) for i in self._included(position)]
         held_out = [v for _, v in pieces if v is not None]
         unlabelled = self._hidden(position)
@@ -127,9 +129,10 @@ class Stream:
         )
 
     def truth(self, position: int) -> Tensor:
-        """int64, the hidden labels of the experience's unlabelled part, in its order: for metrics, never for learning.
+        """Return the hidden labels of an experience's unlabelled part, int64: for metrics, never for learning.
 
-        −1 where a sample is of no class of the stream. Empty where all is labelled.
+        They stand in its order; a sample of no class of the stream has −1. The result is empty where all samples are
+        labelled.
         """
         hidden = self._hidden(position)
         return torch.empty(0, dtype=torch.int64, device=self.device) if hidden is None else hidden.y
@@ -142,17 +145,17 @@ class Stream:
 
     @property
     def test_sizes(self) -> list[int]:
-        """How many of them belong to each experience."""
+        """The number of test samples of each experience."""
         return [len(part.rows) for part in self._test]
 
     def content(self) -> Iterator[bytes]:
-        """Every sample and label, for a digest."""
+        """Yield the bytes of every sample and label, for a digest."""
         for part in (*self._train, *self._test):
             yield np.ascontiguousarray(part.x[part.rows]).tobytes()
             yield part.y.tobytes()
 
     def homes(self) -> dict[int, tuple[int, int]]:
-        """Where the data set's classes are first met: label there → position, and label in the stream."""
+        """Find where each class first occurs: its label in the data set → position, and label in the stream."""
         found: dict[int, tuple[int, int]] = {}
         if self.source is None:
             return found
@@ -163,24 +166,26 @@ class Stream:
         return found
 
     def shares(self, position: int, per: str, known: Iterable[int] = ()) -> int:
-        """Among how many a memory is shared after ``position``: the classes seen so far, or (``task``) the tasks.
+        """Count the shares of a memory after ``position``: the classes seen so far, or (``task``) the tasks.
 
         Args:
+            position: the last experience that counts.
+            per: what the shares are for: ``task``, or else classes.
             known: labels (or tasks) that count as seen from the beginning.
         """
         seen = range(position + 1) if per == "task" else self.labels_seen(position)
         return len({*seen, *known})
 
     def classes_seen(self, position: int) -> int:
-        """Different labels up to and including ``position``."""
+        """Count the different labels up to and including ``position``."""
         return len(self.labels_seen(position))
 
     def labels_seen(self, position: int) -> set[int]:
-        """The labels that occur up to and including ``position``: the classes known then."""
+        """Collect the labels that occur up to and including ``position``: the classes known then."""
         return {label for labels in self.classes[: position + 1] for label in labels}
 
     def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
-        """Training (labelled) and validation part of one experience; the same whenever it is gathered."""
+        """Gather the training (labelled) and validation part of one experience; the same each time."""
         part, (held_out, keys) = self._train[position], self._drawn(position)
         if self._known is None and not self._spec.validation:
             return part.gather(position, self.device, keys), None
@@ -191,7 +196,7 @@ class Stream:
         return learnt, part.of(held_out).gather(position, self.device, keys[held_out])
 
     def _hidden(self, position: int) -> Exemplars | None:
-        """The unlabelled part of an experience, its labels still there; None where all is labelled."""
+        """Gather the unlabelled part of an experience with its true labels; None where all samples are labelled."""
         if self._known is None:
             return None
         pieces = []
@@ -211,16 +216,16 @@ class Stream:
         return found if len(found) else None
 
     def _outside(self, position: int, part: Part) -> Exemplars:
-        """Foreign samples; their index counts on from the data set's own."""
+        """Gather foreign samples; their index continues that of the data set."""
         rng = generator(self._seed, f"foreign {self._given[position]}")
         found = part.gather(position, self.device, torch.rand(len(part.rows), generator=rng))
         return replace(found, index=found.index + len(self._train[position].x))
 
     def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
-        """Which samples of an experience are held out, and the keys of all."""
+        """Draw which samples of an experience are held out, and the keys of all."""
         y, rng = self._train[position].y, generator(self._seed, f"experience {self._given[position]}")
         return stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
 
     def _included(self, position: int) -> range:
-        """Experiences whose samples are presented at ``position``."""
+        """Return the positions of the experiences whose samples are presented at ``position``."""
         return range(position if self._spec.presentation == "separate" else 0, position + 1)
