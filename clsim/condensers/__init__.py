@@ -1,1 +1,1 @@
-"""Condensers: a memory that is synthesised, not chosen. A file a family."""
+"""Condensers: functions that make the exemplars of a memory instead of choosing them; one file for each family."""

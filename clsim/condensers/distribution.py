@@ -1,4 +1,4 @@
-"""DM: synthetic images whose features have the mean of the real ones', class by class, in random nets."""
+"""DM: synthetic images whose mean features, class by class in random nets, are those of the real images."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ def dm(
     augment: Sequence[str] = siamese.ALL,
     clip: bool = False,
 ) -> Exemplars:
-    """Match the mean features of each class in random nets.
+    """Match the mean features of real and synthetic images of each class, in random nets.
 
-    L = Σ_c ‖mean_{x∈T_c} f(A(x)) − mean_{x∈S_c} f(A(x))‖², with a fresh random net f and one augmentation A an
-    iteration, on both sides the same. All classes pass through the net in one batch, so that nets with batch norm see
-    what they would see in training.
+    L = Σ_c ‖mean_{x∈T_c} f(A(x)) − mean_{x∈S_c} f(A(x))‖². Each iteration draws a random net f and one augmentation A,
+    which is the same for real and synthetic images. All classes pass through the net in one batch, so that nets with
+    batch norm see what they would see in training.
 
     Args:
-        making: an iteration is one step of the images, in a net of its own; the paper has 20,000, and a rate of 10 from
-            100 images a class on.
-        real: real samples of each class an iteration.
+        making: how the images are made. An iteration is one step of the images, in a net of its own. The paper takes
+            20,000 iterations, and a learning rate of 10 from 100 images per class on.
+        real: number of real samples of each class in an iteration.
         augment: operations to draw from; leave ``flip`` out for digits.
-        clip: put pixels back into the range that can be stored after each step; else they are cut off at the end, as in
-            the paper, which costs loss and yet was worth more: Fashion-MNIST, 1 a class, 100 iterations, 2 sets × 3
-            nets: loss 437 and accuracy 67.1 % with it; 260 before and 357 after rounding, and 70.2 %, without.
+        clip: whether to put pixels back into the range that can be stored after each step. Without it they are cut off
+            at the end, as in the paper.
 
-    As ``--buffer dm`` in a stream: 50 iterations through ConvNet-3, with 64 real samples of each class; a fixed memory
-    condenses old classes again for their smaller shares (``memory.shrink``).
+    ``--buffer dm`` takes 50 iterations through ConvNet-3, with 64 real samples of each class. A memory of fixed size
+    condenses old classes again when their shares become smaller (``memory.shrink``).
 
     Needs: random nets.
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
@@ -53,7 +52,7 @@ class MeanMatching:
     """One iteration of DM, all classes in one batch. Final.
 
     Args:
-        real: samples of each class.
+        real: number of real samples of each class.
     """
 
     def __init__(self, real: int = 256) -> None:
@@ -78,7 +77,7 @@ class MeanMatching:
 
 
 def means(features: Tensor, place: Tensor, classes: int) -> Tensor:
-    """The mean of the rows of each class, (classes, d): one sum over all rows.
+    """Compute the mean of the rows of each class, (classes, d), in one sum over all rows.
 
     >>> means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
     [[2.0], [5.0]]
@@ -89,7 +88,7 @@ def means(features: Tensor, place: Tensor, classes: int) -> Tensor:
 
 
 def _features(net: Net, x: Tensor, material: Material) -> Tensor:
-    """Features, float32 (n, d): on a CPU in blocks that stay in its cache, unless the net has batch norm."""
+    """Compute features, float32 (n, d); on a CPU in blocks that stay in its cache, unless the net has batch norm."""
     together = x.device.type != "cpu" or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
     size = len(x) if together else BLOCK * torch.get_num_threads()
     with material.pool.precision():
@@ -97,4 +96,4 @@ def _features(net: Net, x: Tensor, material: Material) -> Tensor:
 
 
 BLOCK = 16
-"""Images a thread, of a forward pass on a CPU: what 16 take in the widest layer fits into 8 MB."""
+"""Images per thread in a forward pass on a CPU: 16 of them take up less than 8 MB in the widest layer."""

@@ -1,4 +1,4 @@
-"""Random nets, one after the other, without building each."""
+"""Random nets that share one module: the weights are drawn anew, the module is not built again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, n
 
 
 def builder(pool: Pool, model: str) -> Callable[[int], Net]:
-    """Nets of a model, weights drawn from a seed, with the classes of the run's net, on its device and in its format.
+    """Return a function that builds nets of a model from a seed.
+
+    They have the classes, the device and the memory format of the run's net.
 
     Args:
-        model: a name of ``clsim list models``; empty: the run's, and so for vectors in any case.
+        model: a name of ``clsim list models``; empty: the run's model. Vectors always get the run's model.
     """
     if not model or pool.data.x.ndim != 4 or not len(pool):
         return pool.fresh
@@ -37,11 +39,11 @@ def builder(pool: Pool, model: str) -> Callable[[int], Net]:
 class Fresh:
     """Draws random nets of one architecture: the same module each time, its weights drawn anew. Final.
 
-    The weights of ``Fresh(build)(seed)`` are those of ``build(seed)``, bit for bit. Where drawing a net's layers anew
-    does not give them (an architecture with an initialisation of its own), each net is built.
+    The weights of ``Fresh(build)(seed)`` are those of ``build(seed)``, bit for bit. An architecture with an
+    initialisation of its own may get other weights when its layers are drawn anew; then each net is built.
 
     Args:
-        build: a net with weights drawn from a seed.
+        build: makes a net with weights drawn from a seed.
     """
 
     def __init__(self, build: Callable[[int], Net]) -> None:
@@ -50,7 +52,7 @@ class Fresh:
         self._twin: Net | None = None  # on the CPU and contiguous, as nets are built
 
     def __call__(self, seed: int) -> Net:
-        """In train mode, its gradients None, its parameters requiring one."""
+        """Return the net, weights drawn from ``seed``: in train mode, all parameters trainable, without gradients."""
         if self._net is None:
             self._net = self._build(seed)
             twin = copy.deepcopy(self._net).to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Model augmentation: nets at an early stage of their training, their weights perturbed, instead of random ones."""
+"""Model augmentation: nets at an early stage of training, with perturbed weights, in place of random nets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from clsim.models.nets import Net
 
 
 def perturb(module: nn.Module, rng: torch.Generator) -> None:
-    """Move the weights to θ + α₁d₁ + α₂d₂, in place.
+    """Move the weights of a net to θ + α₁d₁ + α₂d₂, in place.
 
-    d₁ and d₂ are :func:`direction`\\ s, and |α| ~ U(0.01, 0.09), its sign as likely either way, one α a direction for
-    the whole net.
+    d₁ and d₂ come from :func:`direction`. Each has one α for the whole net: |α| ~ U(0.01, 0.09), with a random sign.
 
     Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023); the norm-matched
         directions are those of Li et al., Visualizing the Loss Landscape of Neural Nets (NeurIPS 2018).
@@ -35,10 +34,10 @@ def perturb(module: nn.Module, rng: torch.Generator) -> None:
 
 
 def direction(parameters: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
-    """A Gaussian direction in the space of the weights, each filter of it as long as the filter of the net.
+    """Draw a Gaussian direction in the space of the weights, each filter scaled to the norm of the net's filter.
 
     d_f ← d_f · ‖θ_f‖ / ‖d_f‖ with f a filter of a convolution or a row of a linear layer. One-dimensional parameters
-    (biases, norms) stay where they are: their d is 0.
+    (biases, norms) are not moved: their d is 0.
 
     Returns:
         Tensors of the parameters' shapes, on their devices.
@@ -60,10 +59,10 @@ class EarlyNets:
     """Model augmentation: options of the methods that compare gradients.
 
     Attributes:
-        early_nets: nets at an early stage of training that take turns; 0: random nets instead.
-        early_epochs: epochs that each of them is trained for on the real samples, 2 in the paper; a fraction is a part
-            of an epoch.
-        perturb: move an early net's weights a little each time it is used, by :func:`perturb`.
+        early_nets: number of nets at an early stage of training, one of which is drawn each time; 0: random nets
+            instead.
+        early_epochs: epochs on the real samples for each early net (the paper: 2; fractions are allowed).
+        perturb: whether :func:`perturb` moves the weights of an early net each time that it is used.
 
     Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
     """
@@ -74,7 +73,7 @@ class EarlyNets:
 
 
 class NetSource:
-    """Where a method's nets come from: random ones, or a few at an early stage of training that take turns. Final.
+    """Source of a method's nets: random ones, or a few at an early stage of training, one drawn each time. Final.
 
     Raises:
         InputError: if an option is out of its range.
@@ -89,10 +88,10 @@ class NetSource:
         self._states: list[dict[str, Tensor]] = []
 
     def __call__(self, material: Material) -> Net:
-        """The next net, in train mode: the same object each time.
+        """Return the next net, in train mode; it is the same object each time.
 
-        The early nets are trained when first asked for; they follow from the material's seed alone, so that a run that
-        goes on after a break has the same ones.
+        The early nets are trained when they are first needed. They depend on the material's seed alone, so that a
+        resumed run has the same ones.
         """
         net = material.fresh()
         count = self._options.early_nets
@@ -112,7 +111,7 @@ class NetSource:
         rows, place = material.everything()
         pool, steps = material.pool, round(self._options.early_epochs * len(parts(rows, BATCH)))
         ready(net.eval(), len(rows))
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # dropout must not move the method's
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # for dropout layers
             torch.manual_seed(material.seed(f"early layers {number}"))
             order: list[Tensor] = []
             for _ in range(steps):
@@ -127,4 +126,4 @@ class NetSource:
 
 
 LR, BATCH = 0.01, 64
-"""Of nets that are trained on real samples, with momentum 0.9 and weight decay 5e-4."""
+"""Learning rate and batch size of nets that are trained on real samples (momentum 0.9, weight decay 5e-4)."""

@@ -1,7 +1,4 @@
-"""IDC: several small images in the place of one, made by nets that learn from the real samples.
-
-And Acc-DD: IDC in a few early-stage nets instead of many random ones.
-"""
+"""IDC, which stores several small images in the place of one, and Acc-DD, which is IDC in a few early-stage nets."""
 
 from __future__ import annotations
 
@@ -23,23 +20,23 @@ from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
 
 AUGMENT = ("color", "crop", "cutout")
-"""IDC's operations: all of them, one after the other."""
+"""IDC's augmentation: these operations, one after the other."""
 
 
 @dataclass(frozen=True)
 class Forming:
-    """How IDC compares, and what it stores: options of IDC and Acc-DD.
+    """Options of IDC and Acc-DD: how they compare gradients, and what they store.
 
     Attributes:
-        lr_scale: what the paper's learning rate is multiplied by where ``lr`` is 0; far fewer steps than its 200,000
-            want more.
-        real: real samples of each class a step.
-        most: small synthetic images of each class a step, at most.
-        steps: steps of the images in one net.
-        samples: real samples that the net learns from after each step, 64 at once; 0: it stays as it is.
+        lr_scale: factor on the paper's learning rate, used where ``lr`` is 0. Runs of far fewer steps than the paper's
+            200,000 need a larger one.
+        real: number of real samples of each class in a step.
+        most: largest number of small synthetic images of each class in a step.
+        steps: number of steps of the images in one net.
+        samples: number of real samples, in batches of 64, that the net is trained on after each step; 0: no training.
         factor: each stored image holds factor × factor small ones; with 1 it is one image (IDC-I).
-        distance: ``l2``: squared differences, as for CIFAR and SVHN; ``l1``: absolute ones, with a learning rate of
-            their own, as for MNIST (1e-4 instead of 5e-3 there).
+        distance: ``l2``: squared differences, as the paper takes for CIFAR and SVHN; ``l1``: absolute differences, as
+            for MNIST, where the paper's learning rate is 1e-4 instead of 5e-3.
     """
 
     lr_scale: float = 1.0
@@ -61,27 +58,27 @@ def idc(
     augment: Sequence[str] = AUGMENT,
     early: EarlyNets = EarlyNets(),
 ) -> Exemplars:
-    """Store factor² small images in each, and match gradients in nets that learn from real samples.
+    """Store factor² small images in each stored one, and match gradients in nets that learn from real samples.
 
-    L = Σ_c ‖∇_θ ℓ(A_c(T_c); θ) − ∇_θ ℓ(A_c(up(S_c)); θ)‖², the weights of convolutions alone; up cuts each stored image
-    into factor × factor tiles and scales them up bilinearly, so that the same bytes hold factor² images. Each iteration
-    takes ``steps`` steps of the images in one net, which after each of them learns from ``samples`` real samples under
-    CutMix. Pixels are kept in their range. The images take one step for all classes, where the authors' code takes one
-    after each.
+    L = Σ_c ‖∇_θ ℓ(A_c(T_c); θ) − ∇_θ ℓ(A_c(up(S_c)); θ)‖², θ the weights of the convolutions alone. up cuts each stored
+    image into factor × factor tiles and scales them up bilinearly, so that the same bytes hold factor² images. Each
+    iteration takes ``steps`` steps of the images in one net; after each step the net is trained on ``samples`` real
+    samples under CutMix. Pixels are kept in their range. The images take one step for all classes together; the
+    authors' code takes one step after each class.
 
     Args:
-        making: an iteration is one net; the paper has 2000. A learning rate of 0 stands for the paper's,
-            5e-3 · (images a class / 10) · (height / 32)², of pixels from 0 to 1.
+        making: how the images are made. An iteration is one net; the paper takes 2000. A learning rate of 0 stands for
+            the paper's, 5e-3 · (images per class / 10) · (height / 32)² for pixels from 0 to 1.
         forming: how gradients are compared, and how many small images a stored one holds.
         augment: operations, all applied in turn with one set of parameters for a class's real and synthetic images.
-        early: early-stage nets instead of random ones.
+        early: early-stage nets in place of random ones.
 
-    As ``--buffer idc`` in a stream, and so for acc-dd: 2 iterations of 10 steps through ConvNet-3, with 16 real and at
-    most 8 small synthetic images of each class a step, 64 samples for the net, and 10 times the paper's rate.
+    ``--buffer idc`` and ``--buffer acc-dd`` take 2 iterations of 10 steps through ConvNet-3, with 16 real and at most 8
+    small synthetic images of each class in a step, 64 samples for the net, and 10 times the paper's learning rate.
 
     Needs: random nets with convolutions.
-    Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward, the synthetic ones about four
-        times that a sample.
+    Cost: iterations · steps · (C · ``real`` + ``samples``) samples forward and backward; a synthetic sample costs about
+        four times as much.
     Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML 2022).
     """
     method = Formation(forming, early)
@@ -99,20 +96,22 @@ def acc_dd(
     augment: Sequence[str] = AUGMENT,
     early: EarlyNets = EarlyNets(early_nets=5),
 ) -> Exemplars:
-    """IDC in a few early-stage nets whose weights are perturbed each time: fewer iterations for the same accuracy.
+    """Make images by IDC in a few early-stage nets with perturbed weights: fewer iterations for the same accuracy.
 
-    IDC's loss, each iteration at θ + α₁d₁ + α₂d₂ with θ one of ``early_nets`` nets trained for ``early_epochs``, d
-    Gaussian directions, each filter as long as the net's, and |α| ~ U(0.01, 0.09).
+    Each iteration takes IDC's loss at θ + α₁d₁ + α₂d₂, where θ is one of ``early_nets`` nets trained for
+    ``early_epochs``, d are Gaussian directions with the norm of the net's weights in each filter, and
+    |α| ~ U(0.01, 0.09).
 
     Args:
-        making: a learning rate of 0 stands for that of :func:`idc`, with 1e-2 in the place of 5e-3.
-        early: 5 nets in the paper, 20 where it is fastest; of a small part of the data more than 2 epochs, since nets
-            of a few dozen steps have learnt too little to help.
+        making: how the images are made. A learning rate of 0 stands for that of :func:`idc`, with 1e-2 in the place of
+            5e-3.
+        early: the early-stage nets. The paper takes 5, and 20 for its fastest variant. On a small part of the data
+            they need more than 2 epochs, since nets of a few dozen steps have learnt too little to help.
 
-    The others are those of :func:`idc`.
+    The other arguments are those of :func:`idc`.
 
     Needs: random nets with convolutions.
-    Cost: as :func:`idc`, and early_nets · early_epochs over the real samples.
+    Cost: as :func:`idc`, plus early_nets · early_epochs over the real samples.
     Source: Zhang et al., Accelerating Dataset Distillation via Model Augmentation (CVPR 2023).
     """
     making = replace(making, lr=making.lr or forming.lr_scale * pixel_rate(pool, budget, 1e-2))
@@ -120,9 +119,9 @@ def acc_dd(
 
 
 def pixel_rate(pool: Pool, budget: int, base: float) -> float:
-    """base · (images a class / 10) · (height / 32)² · mean(1 / σ²), a learning rate in the normalised space.
+    """Compute base · (images per class / 10) · (height / 32)² · mean(1 / σ²), a learning rate in normalised space.
 
-    A step of lr · ∂L/∂p of pixels p from 0 to 1 is one of lr / σ² · ∂L/∂x of x = (p − μ) / σ.
+    A step of lr · ∂L/∂p of pixels p from 0 to 1 is a step of lr / σ² · ∂L/∂x of x = (p − μ) / σ.
     """
     like = pool.data.x[:1]
     if like.ndim != 4 or not len(like):
@@ -145,7 +144,7 @@ class Formation:
         self._options = forming
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
-        """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
+        """Carry out an iteration (:class:`clsim.condensers.synthesis.Method`); return its mean loss over the steps."""
         net = self._nets(material)
         optimizer = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=5e-4)
         filters = [p for p in net.parameters() if p.ndim > 2]
@@ -181,13 +180,13 @@ class Formation:
 
 
 def difference(real: Sequence[Tensor], synthetic: Sequence[Tensor], *, squared: bool) -> Tensor:
-    """Σ‖A − B‖² over the layers, or Σ‖A − B‖₁; a scalar."""
+    """Compute Σ‖A − B‖² over the layers, or Σ‖A − B‖₁ if not ``squared``; a scalar."""
     between = [b - a for a, b in zip(real, synthetic, strict=True)]
     return torch.stack([(d.square() if squared else d.abs()).sum() for d in between]).sum()
 
 
 def all_in_turn(material: Material, names: Sequence[str], n: int | None = None) -> Augment:
-    """All the operations, one after the other, drawn now; as :meth:`Material.change`."""
+    """Draw all the operations, to be applied one after the other; otherwise as :meth:`Material.change`."""
     draws = [siamese.draw([name], n, material.rng) for name in names]
 
     def change(x: Tensor) -> Tensor:
@@ -199,10 +198,10 @@ def all_in_turn(material: Material, names: Sequence[str], n: int | None = None) 
 
 
 def learn(net: Net, optimizer: torch.optim.Optimizer, material: Material, samples: int) -> None:
-    """Train a net on random real samples, 64 a step: augmented without cutout, half of the time under CutMix.
+    """Train a net on random real samples, 64 in a step: augmented without cutout, half of the time under CutMix.
 
-    CutMix: a box of 1 − λ of the image, λ ~ U(0, 1), its centre uniform, comes from another image of the batch, and the
-    loss is shared between the two labels by area.
+    In CutMix, a box of 1 − λ of the image, with λ ~ U(0, 1) and a uniform centre, comes from another image of the
+    batch. The loss is shared between the two labels by area.
 
     Source: Yun et al., CutMix (ICCV 2019).
     """
@@ -230,7 +229,11 @@ def learn(net: Net, optimizer: torch.optim.Optimizer, material: Material, sample
 
 
 def boxed(x: Tensor, lam: float, down: float, across: float) -> tuple[Tensor, float]:
-    """A box of 1 − ``lam`` of the image about a centre in [0, 1)², cut off at the edges: bool (h, w), and its share."""
+    """Return a box of 1 − ``lam`` of the image, bool (h, w), and its share of the area after it is cut at the edges.
+
+    Args:
+        down, across: the centre, in [0, 1).
+    """
     height, width = x.shape[2:]
     side = (1 - lam) ** 0.5
     top, left = int(down * height) - int(side * height) // 2, int(across * width) - int(side * width) // 2

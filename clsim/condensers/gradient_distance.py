@@ -1,4 +1,4 @@
-"""Two gradients compared, class by class or with the sum over classes first."""
+"""Distances between the gradients of real and synthetic images, class by class or over all classes together."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from clsim.models.nets import Net
 
 
 def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-    """Σ_layers Σ_rows (1 − cos(A_row, B_row)), a scalar; two rows of zeros are equal, and 0 apart.
+    """Compute Σ_layers Σ_rows (1 − cos(A_row, B_row)), a scalar; two rows of zeros have distance 0.
 
     Args:
-        real, synthetic: gradients of the same parameters, filters or rows first: (out, …).
+        real, synthetic: gradients of the same parameters, each (out, …), with filters or rows first.
 
     >>> float(distance([torch.eye(2)], [torch.tensor([[3.0, 0.0], [1.0, 0.0]])]))
     1.0
@@ -31,11 +31,11 @@ def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
 
 
 Compared = tuple[Tensor, Tensor]
-"""DC's loss and DCC's, detached."""
+"""The losses of DC and of DCC, detached."""
 
 
 def classes_apart(net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int) -> Compared:
-    """The images' gradient of Σ_c D(A_c, B_c), class by class, so that only one class's graph is in memory."""
+    """Add the gradient of Σ_c D(A_c, B_c) to the images, class by class: only one class's graph is in memory."""
     loss = synthetic.images.new_zeros(())
     wanted, found = [], []
     for position in range(len(material.counts)):
@@ -54,7 +54,7 @@ def classes_apart(net: Net, weights: Sequence[Tensor], synthetic: Synthetic, mat
 def classes_together(
     net: Net, weights: Sequence[Tensor], synthetic: Synthetic, material: Material, real: int
 ) -> Compared:
-    """The images' gradient of D(1/C Σ_c A_c, 1/C Σ_c B_c); each class under an augmentation of its own."""
+    """Add the gradient of D(1/C Σ_c A_c, 1/C Σ_c B_c) to the images; each class has an augmentation of its own."""
     wanted, shown = [], []
     for position in range(len(material.counts)):
         change = material.change()

@@ -1,6 +1,6 @@
 """Gradient matching: a net learns from the synthetic images what it would learn from the real ones.
 
-Gradients are compared in float32: the cosines of small gradients are what it is about.
+Gradients are compared in float32, since cosines of small gradients need the precision.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from clsim.pool.pool import Pool
 Schedule = dict[int, tuple[int, int]]
 
 LOOPS: Schedule = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
-"""DC's and DSA's: images a class → steps of the images in one net, epochs of the net between two of them."""
+"""Loops of DC and DSA: images per class → (steps of the images in one net, epochs of the net between two steps)."""
 
 CONTRASTIVE_LOOPS: Schedule = {1: (10, 5), 10: (10, 50), 50: (50, 10)}
-"""Those of DCC and DSAC."""
+"""Loops of DCC and DSAC."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How gradients are compared: options of DC and of those that are like it.
+    """Options of DC, DSA, DCC and DSAC: how they compare gradients.
 
     Attributes:
-        real: real samples of each class a step.
-        steps: steps of the images in one net; 0: the paper's, by images a class.
-        epochs: epochs of the net on the images between two steps; 0: the paper's, by images a class.
+        real: number of real samples of each class in a step.
+        steps: number of steps of the images in one net; 0: the paper's number for the images per class.
+        epochs: epochs of the net on the images between two steps; 0: the paper's number for the images per class.
         net_lr: learning rate of the net.
     """
 
@@ -48,18 +48,18 @@ class Matching:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The bi-level warm-up of DCC and DSAC, in which DC's loss is descended.
+    """Bi-level warm-up of DCC and DSAC, which minimises DC's loss.
 
     Attributes:
-        warm_iterations: iterations with a warm-up; below 0, a quarter of all, as the paper's 250 of 1000.
-        warm_steps: steps of each of them that belong to it.
+        warm_iterations: number of iterations with a warm-up; below 0: a quarter of all, as the paper's 250 of 1000.
+        warm_steps: number of warm-up steps in each of these iterations.
     """
 
     warm_iterations: int = -1
     warm_steps: int = 10
 
     def bounds(self, iterations: int) -> tuple[int, int]:
-        """The iteration and the step that the warm-up ends before."""
+        """Return the first iteration and the first step that no longer belong to the warm-up."""
         return iterations // 4 if self.warm_iterations < 0 else self.warm_iterations, self.warm_steps
 
 
@@ -73,25 +73,25 @@ def dc(
     early: EarlyNets = EarlyNets(),
     clip: bool = False,
 ) -> Exemplars:
-    """Match the gradients of each class, real and synthetic, while a net learns from the synthetic ones.
+    """Match the gradients of real and synthetic images of each class, while a net learns from the synthetic ones.
 
     L = Σ_c D(∇_θ ℓ(T_c; θ), ∇_θ ℓ(S_c; θ)) with D(A, B) = Σ_layers Σ_rows (1 − cos(A_row, B_row)): a row is a filter of
-    a convolution or an output of a linear layer, one-dimensional parameters are left out. In each iteration the images
-    take ``steps`` steps in a fresh net, which trains on them for ``epochs`` between one and the next.
+    a convolution or an output of a linear layer; one-dimensional parameters are left out. In each iteration the images
+    take ``steps`` steps in a fresh net, which is trained on them for ``epochs`` between two steps.
 
     Args:
-        making: an iteration is one net; the paper has 1000.
-        matching: the paper's steps and epochs are (1, 1) for 1 image a class, (10, 50) from 10, (50, 10) from 50 on;
-            the net has momentum 0.5.
-        early: early-stage nets instead of random ones, as in :func:`~clsim.condensers.formation.acc_dd`.
-        clip: keep pixels in the range that can be stored after each step; else they are cut off at the end.
+        making: how the images are made. An iteration is one net; the paper takes 1000.
+        matching: how gradients are compared. The paper's (steps, epochs) are (1, 1) for 1 image per class, (10, 50)
+            from 10 and (50, 10) from 50 on. The net has momentum 0.5.
+        early: early-stage nets in place of random ones, as in :func:`~clsim.condensers.formation.acc_dd`.
+        clip: whether to keep pixels in the range that can be stored after each step; else they are cut off at the end.
 
-    As ``--buffer dc`` in a stream, and so for dsa, dcc and dsac: 2 iterations of 10 steps through ConvNet-3, 5 epochs
-    between two of them, with 64 real samples of each class.
+    ``--buffer`` dc, dsa, dcc and dsac take 2 iterations of 10 steps through ConvNet-3, with 5 epochs between two steps
+    and 64 real samples of each class.
 
     Needs: random nets.
-    Cost: iterations · steps · C · ``real`` samples forward and backward, the synthetic ones about four times that a
-        sample, and iterations · (steps − 1) · epochs over the synthetic ones.
+    Cost: iterations · steps · C · ``real`` samples forward and backward, where a synthetic sample costs about four
+        times as much, and iterations · (steps − 1) · epochs over the synthetic samples.
     Source: Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021),
         algorithm 1.
     """
@@ -110,15 +110,15 @@ def dsa(
     early: EarlyNets = EarlyNets(),
     clip: bool = False,
 ) -> Exemplars:
-    """DC under an augmentation that is the same for real and synthetic images.
+    """Make images by DC under an augmentation that is the same for real and synthetic images.
 
-    L = Σ_c D(∇_θ ℓ(A_c(T_c); θ), ∇_θ ℓ(A_c(S_c); θ)), D as in :func:`dc`: one operation with its parameters A_c is
-    drawn for each class and step. The net trains on augmented synthetic images too, each with its own parameters.
+    L = Σ_c D(∇_θ ℓ(A_c(T_c); θ), ∇_θ ℓ(A_c(S_c); θ)), D as in :func:`dc`: one operation A_c with its parameters is
+    drawn for each class and step. The net, too, is trained on augmented synthetic images, each with its own parameters.
 
     Args:
         augment: operations to draw from; leave ``flip`` out for digits.
 
-    The others are those of :func:`dc`.
+    The other arguments are those of :func:`dc`.
 
     Needs: random nets.
     Cost: as :func:`dc`.
@@ -139,18 +139,18 @@ def dcc(
     early: EarlyNets = EarlyNets(),
     clip: bool = False,
 ) -> Exemplars:
-    """Match the gradients of all classes together, so that what tells them apart counts.
+    """Match the gradients of all classes together, so that the differences between classes count.
 
     L = D(1/C Σ_c ∇_θ ℓ(T_c; θ), 1/C Σ_c ∇_θ ℓ(S_c; θ)), D as in :func:`dc`: the sum over classes comes first. In the
-    bi-level warm-up, while iteration < ``warm_iterations`` and step < ``warm_steps``, it is DC's loss that is
-    descended; the loss that is reported is always the one above.
+    bi-level warm-up, while iteration < ``warm_iterations`` and step < ``warm_steps``, DC's loss is minimised instead;
+    the reported loss is always the one above.
 
     Args:
-        matching: the paper's steps and epochs are (10, 5) for 1 image a class, (10, 50) from 10, (50, 10) from 50 on;
-            the net has no momentum.
-        warm: how long the warm-up is.
+        matching: how gradients are compared. The paper's (steps, epochs) are (10, 5) for 1 image per class, (10, 50)
+            from 10 and (50, 10) from 50 on. The net has no momentum.
+        warm: length of the warm-up.
 
-    The others are those of :func:`dc`.
+    The other arguments are those of :func:`dc`.
 
     Needs: random nets.
     Cost: as :func:`dc`; outside the warm-up, the graph of all synthetic images is in memory at once.
@@ -172,14 +172,14 @@ def dsac(
     early: EarlyNets = EarlyNets(),
     clip: bool = False,
 ) -> Exemplars:
-    """DCC under an augmentation that is the same for real and synthetic images.
+    """Make images by DCC under an augmentation that is the same for real and synthetic images.
 
-    L = D(1/C Σ_c ∇_θ ℓ(A_c(T_c); θ), 1/C Σ_c ∇_θ ℓ(A_c(S_c); θ)), one operation A_c drawn for each class and step.
+    L = D(1/C Σ_c ∇_θ ℓ(A_c(T_c); θ), 1/C Σ_c ∇_θ ℓ(A_c(S_c); θ)): one operation A_c is drawn for each class and step.
 
     Args:
         augment: operations to draw from; leave ``flip`` out for digits.
 
-    The others are those of :func:`dcc`.
+    The other arguments are those of :func:`dcc`.
 
     Needs: random nets.
     Cost: as :func:`dcc`.
@@ -190,13 +190,15 @@ def dsac(
 
 
 class GradientMatching:
-    """One iteration: a net, some steps of the images in it, and its training on them in between. Final.
+    """One iteration of DC, DSA, DCC or DSAC: a net, steps of the images in it, and its training in between. Final.
 
     Args:
-        loops: what 0 ``steps`` or ``epochs`` stand for.
-        early: where the net comes from.
+        loops: the paper's numbers of steps and epochs, which stand in for 0.
+        matching: how gradients are compared.
+        early: early-stage nets in place of random ones.
         net_momentum: momentum of the net's SGD.
-        warm: sum over classes first, but not while iteration and step are both below these; None: never.
+        warm: (iterations, steps) of the warm-up of DCC and DSAC, outside which the sum over classes comes first; None:
+            DC and DSA.
     """
 
     def __init__(
@@ -215,7 +217,7 @@ class GradientMatching:
         self._net_momentum = net_momentum
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
-        """See :class:`clsim.condensers.synthesis.Method`; the mean of the loss over the steps."""
+        """Carry out an iteration (:class:`clsim.condensers.synthesis.Method`); return its mean loss over the steps."""
         steps, epochs = self._loop(len(synthetic) // len(material.counts))
         steps = 1 if synthetic.still else steps
         net = self._nets(material)

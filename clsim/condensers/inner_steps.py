@@ -1,4 +1,4 @@
-"""What a net makes of images: its losses and gradients among the classes at hand, and its training on them."""
+"""Losses and gradients of a net on images, among the classes that are condensed, and its training on them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from clsim.condensers.synthesis import Material
 from clsim.models.nets import Net
 
 BLOCK = 128
-"""Real images a pass on a CPU, so that a block stays in its cache."""
+"""Real images per forward pass on a CPU, so that a block stays in its cache."""
 
 NORM_SAMPLES = 16
-"""Real images a class that batch norms take their statistics from."""
+"""Real images of each class that batch norms take their statistics from."""
 
 
 def logits(net: Net, x: Tensor, material: Material) -> Tensor:
-    """Of the material's own labels, (n, k), its columns.
+    """Compute the logits of the labels that are condensed, (n, k), in the order of ``material.columns``.
 
-    The head's other columns, of classes that are not condensed now, have no part in the softmax.
+    The head's other outputs, of classes that are not condensed now, have no part in the softmax.
 
     Args:
         x: float32 (n, \\*shape), normalised.
@@ -31,10 +31,10 @@ def logits(net: Net, x: Tensor, material: Material) -> Tensor:
 
 
 def losses(net: Net, x: Tensor, place: Tensor, material: Material) -> Tensor:
-    """Cross-entropy of each input, (n,).
+    """Compute the cross-entropy of each input, (n,).
 
     Args:
-        place: int64 (n,), positions of the classes.
+        place: int64 (n,), the position of each input's class.
     """
     return F.cross_entropy(logits(net, x, material), material.targets[place], reduction="none")
 
@@ -42,11 +42,14 @@ def losses(net: Net, x: Tensor, place: Tensor, material: Material) -> Tensor:
 def gradient(
     net: Net, weights: Sequence[Tensor], x: Tensor, place: Tensor, material: Material, *, graph: bool = False
 ) -> list[Tensor]:
-    """The gradient of the loss, the mean over the classes of each one's mean, with respect to ``weights``.
+    """Compute the gradient of the loss with respect to ``weights``.
+
+    The loss is the mean over classes of the mean loss of each class.
 
     Args:
-        x, place: as of :func:`losses`.
-        graph: keep the graph, to differentiate once more; otherwise the pass goes block by block.
+        x, place: the images and the positions of their classes, as for :func:`losses`.
+        graph: whether to keep the graph, so that the gradient can be differentiated; otherwise the images pass through
+            the net block by block.
     """
     count = x.new_zeros(len(material.counts)).index_add_(0, place, x.new_ones(len(place)))
     share = 1 / (count[place] * (count > 0).sum())
@@ -62,14 +65,14 @@ def gradient(
 
 
 def mean(gradients: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Of the gradients of all classes, parameter by parameter."""
+    """Average the gradients of all classes, parameter by parameter."""
     return [torch.stack(of_one).mean(0) for of_one in zip(*gradients, strict=True)]
 
 
 def train(
     net: Net, optimizer: torch.optim.Optimizer, x: Tensor, place: Tensor, material: Material, epochs: int
 ) -> None:
-    """Train a net on images, at most 256 a step, each augmented with parameters of its own."""
+    """Train a net on images, at most 256 in a step, each augmented with parameters of its own."""
     ready(net, len(x))
     for _ in range(epochs):
         for rows in parts(torch.randperm(len(x), generator=material.rng).to(x.device), 256):
@@ -81,20 +84,20 @@ def train(
 
 
 def ready(net: Net, n: int) -> None:
-    """Train mode for n samples; batch norms stay frozen where there is a single one, which has no variance."""
+    """Set train mode for ``n`` samples; a single one has no variance, so batch norms stay as they are for it."""
     if n > 1:
         net.train()
 
 
 def parts(rows: Tensor, most: int) -> tuple[Tensor, ...]:
-    """Batches of at most ``most``, as equal as can be, so that none is a single sample left over."""
+    """Split rows into batches of at most ``most`` and almost equal sizes, so that no single row is left over."""
     return torch.tensor_split(rows, max(-(-len(rows) // most), 1))
 
 
 def freeze_norms(net: Net, material: Material) -> None:
-    """Batch norms: statistics of a few real images of each class, kept from then on; those of few images are noise.
+    """Give batch norms the statistics of a few real images of each class, and put them into eval mode.
 
-    A net in train mode again goes back to the statistics of its batches.
+    Those of a few synthetic images would be noise. Train mode takes the statistics of each batch again.
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm)]
     if not norms:

@@ -1,4 +1,4 @@
-"""What a small set is worth: fresh nets trained on it alone, and tested."""
+"""Evaluation of a condensed set: the test accuracy of fresh nets that are trained on it alone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from clsim.spec.tables import OptimizerSpec
 class Training:
     """How a net is trained on a set.
 
-    SGD with momentum .9 and weight decay 5·10⁻⁴ in batches of 256; the rate falls to a tenth at half of the epochs.
-    The papers train 1000 epochs with augmentation and 300 without.
+    SGD with momentum 0.9 and weight decay 5·10⁻⁴ in batches of 256; the learning rate falls to a tenth after half of
+    the epochs. The papers train 1000 epochs with augmentation and 300 without.
 
     Attributes:
-        epochs: over the set.
-        augment: one operation a batch, each image with its own parameters; none: the images as they are.
+        epochs: number of epochs over the set.
+        augment: operations to draw one from for each batch, each image with its own parameters; none: no augmentation.
+        lr: learning rate at the start.
+        batch_size: number of images in a step.
 
     Source: Zhao & Bilen, Dataset Condensation with Distribution Matching (WACV 2023), and its authors' protocol in
         Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
@@ -39,24 +41,25 @@ class Training:
 
 
 def protocol(epochs: int, *, augment: bool, digits: bool) -> Training:
-    """The papers' training: 1000 epochs with augmentation, 300 without.
+    """Return the papers' training: 1000 epochs with augmentation, 300 without.
 
     Args:
-        epochs: another number of epochs; 0: the papers'.
-        digits: whether mirror images mean something else: then nothing is mirrored.
+        epochs: another number of epochs; 0: that of the papers.
+        augment: whether to augment the images.
+        digits: whether the images are digits, which are not mirrored.
     """
     operations = () if not augment else siamese.DIGITS if digits else siamese.ALL
     return Training(epochs or (1000 if augment else 300), operations)
 
 
 def accuracy(samples: Exemplars, tests: Exemplars, pool: Pool, training: Training, seed: int, number: int = 0) -> float:
-    """The share of ``tests`` that a fresh net, trained on ``samples``, gets right.
+    """Measure the accuracy on ``tests`` of a fresh net that is trained on ``samples``.
 
     Args:
         samples: the set, decoded.
-        pool: knows the architecture, the normalisation and the precision.
-        seed: of the set.
-        number: of the net, from 0; each has its own weights, order and augmentation.
+        pool: the pool, for the architecture, the normalisation and the precision.
+        seed: seed of the set.
+        number: number of the net, from 0; each has its own weights, order and augmentation.
     """
     seed = derive(seed, f"evaluation {number}")
     with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""Condensers by name, and selectors in the place of one."""
+"""Condensers by name; a selector's name stands for one that chooses."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from clsim.spec.options import bind, options_of
 
 
 def condenser_of(method: str, options: Mapping[str, Any], digits: bool) -> Condenser:
-    """The condenser of a name; or a selector, as one whose set is its picks of each class.
+    """Return the condenser of a name; for a selector's name, one whose set is the selector's picks of each class.
 
     Args:
         method: a name of ``clsim list condensers`` or of ``clsim list selectors``, ``module:attr`` or
             ``./file.py:attr``.
-        options: its options, by flat name.
-        digits: whether mirror images mean something else: then no method mirrors them by default.
+        options: options of the method, by flat name.
+        digits: whether the images are digits, which no method mirrors by default.
 
     Raises:
-        InputError: for a name or an option that is wrong.
+        InputError: for a wrong name or option.
     """
     if not registry.is_condenser(method) and registry.is_selector(method):
         select = per_class(registry.component("selectors", method, options, "options"))

@@ -1,9 +1,9 @@
-"""The frame of every condenser: images that a method changes step by step until a few do the work of many.
+"""The frame of every condenser: a method changes synthetic images step by step.
 
-A method is a function (or a final class) that is called once an iteration with the synthetic images and the real
-ones, and steps the images' optimizer. Which nets it looks through, and what it compares, is all that sets one apart
-from another. Every iteration draws from generators that follow from the seed and the iteration's number: images,
-optimizer and number are all that there is to resume from.
+A method is a function (or an object of a final class) that is called in each iteration with the synthetic and the real
+images, and steps the images' optimizer. Methods differ in the nets that they use and in what they compare. Every
+iteration draws from generators that depend on the seed and the iteration's number alone, so that images, optimizer
+state and number are enough to resume.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ Augment = Callable[[Tensor], Tensor]
 
 
 class Material:
-    """The real samples, class by class, and random nets: what a method looks at. Final.
+    """The real samples, class by class, and random nets: what a method works with. Final.
 
     The classes are those of the pool's labelled samples that get a synthetic image; a label that occurs in two tasks
-    is a class in each. A method names them by their position, 0 … C − 1.
+    is a class in each. A method refers to them by position, 0 … C − 1.
 
     Args:
-        pool: of real samples.
+        pool: the pool of real samples.
         members: the rows of each class in the pool.
-        seed: of everything that is drawn.
-        operations: of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
-        model: of the nets; see :class:`Making`.
+        seed: seed of everything that is drawn.
+        operations: operations of the siamese augmentation, names of :data:`clsim.data.siamese.OPERATIONS`.
+        model: architecture of the nets; see :class:`Making`.
 
     Attributes:
-        pool: for its ``prepare``, its ``precision`` and its ``cost``.
+        pool: the pool, for its ``prepare``, ``precision`` and ``cost``.
         labels, tasks: int64 (C,), the label and the task of each class.
-        columns, targets: int64, the labels that occur, (k,), and where among them each class's is, (C,).
-        counts: real samples of each class.
-        operations: of the siamese augmentation.
-        rng: on the CPU; starts anew with each iteration.
-        augment: on the device of the images; likewise.
+        columns: int64 (k,), the labels that occur.
+        targets: int64 (C,), the position of each class's label in ``columns``.
+        counts: number of real samples of each class.
+        operations: operations of the siamese augmentation.
+        rng: generator on the CPU, seeded anew in each iteration.
+        augment: generator on the device of the images, seeded anew in each iteration.
     """
 
     def __init__(
@@ -68,46 +69,53 @@ class Material:
         self._fresh = Fresh(self._build)
 
     def begin(self, iteration: int) -> None:
-        """Set every generator to where this iteration starts; torch's own too, which layers such as dropout use."""
+        """Seed every generator for an iteration; torch's own too, which layers such as dropout use."""
         for name, rng in (("cpu", self.rng), ("device", self.augment)):
             rng.manual_seed(derive(self._seed, f"{name} {iteration}"))
         torch.manual_seed(derive(self._seed, f"torch {iteration}"))
 
     def seed(self, purpose: str) -> int:
-        """A seed that is the same in every iteration, for what a method makes once."""
+        """Return a seed that is the same in every iteration, for what a method makes once."""
         return derive(self._seed, purpose)
 
     def fresh(self) -> Net:
-        """A net with new random weights, in train mode: the same object each time, its weights drawn anew."""
+        """Return a net with new random weights, in train mode; it is the same object each time."""
         return self._fresh(int(torch.randint(2**62, (), generator=self.rng)))
 
     def build(self, seed: int) -> Net:
-        """A net of its own with weights drawn from ``seed``, for those that a method keeps."""
+        """Build a net of its own with weights drawn from ``seed``, for a method that keeps it."""
         return self._build(seed)
 
     def change(self, n: int | None = None) -> Augment:
-        """One augmentation, drawn now: call it on real and on synthetic images, and both get the same.
+        """Draw one augmentation. Calling it on real and on synthetic images changes both in the same way.
 
         Args:
-            n: for so many images, each with its own parameters.
+            n: number of images, each of which gets its own parameters; None: all get the same.
         """
         return siamese.draw(self.operations, n, self.rng)
 
     def everything(self) -> tuple[Tensor, Tensor]:
-        """The rows in the pool of all real samples, int64 (n,), one class after the other; and the class's position."""
+        """Return the pool's rows of all real samples, one class after the other, and their classes' positions.
+
+        Both are int64 (n,).
+        """
         n = torch.tensor(self.counts, device=self.labels.device)
         return torch.cat(list(self._members)), torch.arange(len(n), device=n.device).repeat_interleave(n)
 
     def rows(self, position: int, size: int) -> Tensor:
-        """Rows in the pool of ``size`` random samples of a class, all of them if it has no more."""
+        """Draw the pool's rows of ``size`` random samples of a class; all of them if it has no more."""
         drawn = torch.randperm(self.counts[position], generator=self.rng)[:size]
         return self._members[position][drawn.to(self.pool.data.device)]
 
     def real(self, size: int, positions: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised real samples, at most ``size`` random ones of each class (all classes, or those named).
+        """Draw at most ``size`` real samples of each class, normalised.
+
+        Args:
+            positions: positions of the classes; None: all classes.
 
         Returns:
-            float32 (n, \\*shape), one class after the other; and int64 (n,), the class's position.
+            The samples, float32 (n, \\*shape), one class after the other; and the positions of their classes,
+            int64 (n,).
         """
         chosen = range(len(self.counts)) if positions is None else positions
         drawn = [self.rows(c, size) for c in chosen]
@@ -118,19 +126,20 @@ class Material:
 
 
 class Synthetic:
-    """The images (or vectors) in the making. Final.
+    """The synthetic images (or vectors) that are being optimised. Final.
 
     Args:
-        images: float32 (m, \\*shape), in the normalised space of the pool's ``prepare``; they are what is optimised.
+        images: float32 (m, \\*shape), the images at the start, in the normalised space of the pool's ``prepare``.
         place: int64 (m,), the position of each image's class in ``material``.
         factor: each stored image holds factor × factor small ones.
-        lr, momentum: of the images' optimizer.
-        clip: keep every pixel in the range that can be stored, from the first step to the last; vectors have none.
+        lr, momentum: learning rate and momentum of the images' optimizer.
+        clip: whether to keep every pixel in the range that can be stored; vectors have no such range.
 
     Attributes:
-        images: the parameter; one class after the other.
+        images: the images as a parameter, one class after the other.
         optimizer: SGD on the images.
-        still: no step moves them (a rate of 0): their loss is asked for, and one comparison in a net is enough.
+        still: whether no step moves them (a learning rate of 0). Then only their loss is wanted, and one comparison in
+            a net is enough.
     """
 
     def __init__(
@@ -164,18 +173,18 @@ class Synthetic:
         return len(self.images)
 
     def decoded(self, rows: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """What a net is shown: the images, or the tiles of each at full size; and the class's position of each.
+        """Return the images as a net sees them (the tiles of each at full size), and their classes' positions.
 
         Gradients flow to :attr:`images`.
         """
         return tiles.apart(self.images[rows], self.factor), self.place[rows].repeat_interleave(self.factor**2)
 
     def of(self, position: int) -> tuple[Tensor, Tensor]:
-        """What a net is shown of one class."""
+        """Return the images of one class as a net sees them, as :meth:`decoded` does."""
         return self.decoded((self.place == position).nonzero().flatten())
 
     def step(self) -> None:
-        """One of the optimizer; then every pixel goes back into its range, if they are clipped."""
+        """Take a step of the optimizer; then put every pixel back into its range, if they are clipped."""
         self.optimizer.step()
         self._clip()
 
@@ -185,12 +194,15 @@ class Synthetic:
                 self.images.clamp_(self._shift, self._shift + 255 * self._scale)
 
     def stored(self) -> Tensor:
-        """As they are kept, (m, \\*shape): uint8, rounded and clipped; vectors as they are."""
+        """Return the images as they are stored, (m, \\*shape): uint8, rounded and clipped; vectors stay as they are."""
         values = (self.images.detach() - self._shift) / self._scale
         return values.round_().clamp_(0, 255).to(torch.uint8) if self._rounds else values.contiguous()
 
     def exemplars(self) -> Exemplars:
-        """As they are kept, the first of each class first, then the second; ``index`` −1: they are of no row."""
+        """Return the images as exemplars: the first of each class, then the second of each, and so on.
+
+        Their ``index`` is −1, since they are no samples of a data set.
+        """
         rank = torch.cat([torch.arange(int(n)) for n in self.place.bincount()]) if len(self) else self.place.cpu()
         order = rank.argsort(stable=True).to(self.place.device)
         place = self.place[order]
@@ -204,47 +216,47 @@ class Synthetic:
         )
 
     def copy(self, images: Tensor) -> Synthetic:
-        """Other images in the same places, which no step moves: to measure a loss with."""
+        """Return a copy with other images in the same places, which no step moves, to measure a loss with."""
         return Synthetic(images, self.place, self._material, factor=self.factor, lr=0.0, momentum=0.0)
 
     def restored(self) -> Tensor:
-        """The images as :meth:`stored` leaves them, back in normalised space."""
+        """Return the images as :meth:`stored` leaves them, back in normalised space."""
         return self._shift + self._scale * self.stored().float()
 
     def state_dict(self) -> dict[str, Any]:
-        """Images and optimizer, as tensors and plain values."""
+        """Return the state of images and optimizer, as tensors and plain values."""
         return {"images": self.images.detach(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """Take over what :meth:`state_dict` returned."""
         with torch.no_grad():
             self.images.copy_(state["images"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 class Method(Protocol):
-    """One outer iteration: compares synthetic with real, and steps ``synthetic.optimizer``.
+    """One iteration of a condenser: compares synthetic with real images, and steps ``synthetic.optimizer``.
 
-    Returns the loss that it compared by, a detached scalar on the device. What is drawn comes from ``material``. A
-    method keeps nothing from one iteration to the next that does not follow from ``material.seed(…)``.
+    A method draws from ``material`` alone, and keeps nothing from one iteration to the next that does not follow from
+    ``material.seed(…)``.
     """
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
-        """Of ``iteration`` 0, 1, 2 …"""
+        """Carry out ``iteration`` 0, 1, 2 …; return its loss, a detached scalar on the device."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """How images are made, whatever the method: options of every condenser.
+    """Options of every condenser: how images are made, whatever the method.
 
     Attributes:
-        iterations: calls of the method.
+        iterations: number of iterations of the method.
         lr: learning rate of the images' SGD.
         momentum: momentum of the images' SGD.
-        start: ``real`` samples at random, ``noise`` N(0, 1) in the normalised space, or a selector's picks of each
-            class, as in ``herding``.
-        model: architecture of the random nets that images are looked at through, a name of ``clsim list models``;
-            empty, and for vectors in any case: the run's.
+        start: the images at the start: ``real`` (random real samples), ``noise`` (N(0, 1) in normalised space), or the
+            name of a selector, whose picks of each class they are, as in ``herding``.
+        model: architecture of the random nets, a name of ``clsim list models``; empty: that of the run. Vectors always
+            get the run's.
     """
 
     iterations: int
@@ -265,15 +277,15 @@ def synthesise(
     factor: int = 1,
     rng: torch.Generator,
 ) -> Exemplars:
-    """Make images of every labelled class of a pool by a method: min(budget, labelled samples), balanced.
+    """Make min(budget, labelled samples) images by a method, balanced over the labelled classes of a pool.
 
     Args:
-        augment: the siamese augmentation's operations; vectors have none.
-        clip: keep pixels in the range that can be stored, after each step.
-        factor: an image of the set holds factor × factor small ones; see :mod:`clsim.data.tiles`.
+        augment: operations of the siamese augmentation; vectors have none.
+        clip: whether to keep pixels in the range that can be stored, after each step.
+        factor: each stored image holds factor × factor small ones; see :mod:`clsim.data.tiles`.
 
     Raises:
-        InputError: if the pool has no nets to look through, or an option is wrong.
+        InputError: if the pool cannot make nets, or an option is wrong.
     """
     if making.iterations < 0:
         raise InputError(f"iterations: found {making.iterations}, allowed: a whole number from 0")
@@ -306,7 +318,7 @@ def _iterate(method: Method, synthetic: Synthetic, material: Material, iteration
         if watch is not None:
             watch.step(iteration + 1, iterations, loss, synthetic)
     if watch is not None and len(synthetic):
-        # with the same nets, real samples and augmentation on both
+        # both losses with the same nets, real samples and augmentation
         losses = []
         for images in (synthetic.images.detach(), synthetic.restored()):
             material.begin(iterations)
@@ -315,7 +327,7 @@ def _iterate(method: Method, synthetic: Synthetic, material: Material, iteration
 
 
 def _start(material: Material, members: Sequence[Tensor], quota: Sequence[int], start: str, factor: int) -> Tensor:
-    """Images to begin with, one class after the other, normalised."""
+    """Make the images at the start, one class after the other, normalised."""
     pool, shape = material.pool, tuple(material.pool.data.x.shape[1:])
     if factor != 1 and len(shape) != 3:
         raise InputError(f"factor: found {factor} with vectors, allowed: 1")

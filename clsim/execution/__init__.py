@@ -1,1 +1,1 @@
-"""How runs are carried out: one, a study of many, or a choice out of a data set."""
+"""Execution: how one run, a study, a selection or a condensation is carried out."""

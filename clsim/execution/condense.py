@@ -46,37 +46,37 @@ def condense(
     every: float = 30.0,
     watch: CondenseWatch | None = None,
 ) -> Condensed:
-    """Make a set of ``ipc`` images a class out of a data set, and train nets on it.
+    """Condense a data set into ``ipc`` images per class, and train nets on them.
 
     Args:
         dataset: a name of ``clsim list datasets``, or the path of an ``.npz`` file.
         method: a condenser of ``clsim list condensers``, ``module:attr`` or ``./file.py:attr``; or a selector, whose
             picks of each class are the set.
-        ipc: images per class.
-        path: the folder or file of one's own data, for ``image-folder`` and ``npz``.
-        per_class: use the first training images of each class only, at most this many; 0: all.
-        classes: names or numbers of the classes to use, two or more; none: all.
-        size: scale images to this many pixels a side; 0: as they are.
+        ipc: number of images per class.
+        path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
+        per_class: largest number of training images of each class that are used, the first ones; 0: all.
+        classes: names or numbers of the classes to use, two or more; none: all classes.
+        size: side, in pixels, that images are scaled to; 0: no scaling.
         options: options of the method, by name, as in ``{"iterations": 2000}``.
         model: architecture of all nets, a name of ``clsim list models``; by default ``convnet3`` for images and ``mlp``
             for vectors.
-        model_options: options of the model, as in ``{"width": 64}``.
-        nets: nets trained on the set, each from other weights, and tested; 0: none.
-        epochs: epochs of each of them; 0: the papers' 1000, or 300 without augmentation. A set's worth shows late:
-            after 150 epochs on 10 images a class nets on random images are almost done, those on condensed ones not.
-        augment: train these nets with siamese augmentation's operations, none mirrored on digits.
-        proxy_epochs: epochs of the net behind the features, where the method is a selector that asks for one.
-        seed: the same seed makes the same set.
+        model_options: options of the model, by name, as in ``{"width": 64}``.
+        nets: number of nets that are trained on the set, each from other weights, and tested; 0: none.
+        epochs: training epochs per net (0: the papers' 1000, or 300 without augmentation). Too few of them make a
+            condensed set look worse than it is, since nets take longer to learn it than random images.
+        augment: whether to train these nets with the operations of siamese augmentation, without mirroring on digits.
+        proxy_epochs: training epochs of the net behind the features, where the method is a selector that needs one.
+        seed: seed of everything that is drawn; the same seed makes the same set.
         precision: ``fp32``, or ``bf16`` where the processor is fast at it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: threads of torch; None leaves them as they are.
+        threads: number of torch's threads; None leaves it as it is.
         data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
-        state: a file for the half-made set, from which the same call goes on; None keeps none.
-        every: seconds between two states, and between two pictures that ``watch`` is given.
-        watch: what is told of the work.
+        state: file for the state of an unfinished set, from which the same call resumes; None: no such file.
+        every: seconds between two saved states, and between two pictures that ``watch`` is given.
+        watch: object that is told of the progress; None: none.
 
     Raises:
-        InputError: for anything in the arguments that is wrong.
+        InputError: if an argument is wrong.
     """
     dataset, path = ("npz", dataset) if dataset.endswith(".npz") and not path else (dataset, str(path))
     least_of = {"ipc": (ipc, 1), "nets": (nets, 0), "epochs": (epochs, 0), "every": (every, 0), "size": (size, 0)}

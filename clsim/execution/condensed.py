@@ -1,4 +1,4 @@
-"""A condensed set: the images, and what was found out about them."""
+"""A condensed set: its images, losses and accuracies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from clsim.records.atomic import write
 
 @dataclass(frozen=True)
 class Condensed:
-    """A set, and what was found out about it.
+    """A condensed set: its images, losses and accuracies.
 
     Attributes:
-        exemplars: as stored: uint8 images, balanced.
+        exemplars: the images as stored: uint8, balanced over the classes.
         factor: each stored image holds factor × factor small ones.
-        source: the data set that it was made of.
-        losses: (of the float images, of the stored ones), under the same draws; None where there is no loss.
-        accuracies: of nets trained on it, on the test part.
-        seconds: of the making, and of the evaluation; of this process, when it took up a half-made set.
+        source: the data set that the set was made from.
+        losses: the method's loss of the float images and of the stored ones, under the same draws; None if it has none.
+        accuracies: accuracy on the test part of each net that was trained on the set.
+        seconds: seconds of making the set and of evaluating it; those of this process alone if the work was resumed.
     """
 
     exemplars: Exemplars
@@ -36,10 +36,10 @@ class Condensed:
     seconds: tuple[float, float]
 
     def write(self, path: Path) -> None:
-        """As ``.npz``: a data set of ``npz``, with the test part of what it was made of.
+        """Write the set as an ``.npz`` file that is a data set ``npz``, with the test part of its source.
 
-        ``x_train`` holds the images as a net sees them; where a stored image holds several, what is stored is beside
-        them as ``x_stored``, with ``factor``. ``classes`` names what the labels count.
+        ``x_train`` holds the images as a net sees them. Where a stored image holds several, the stored images are
+        there too, as ``x_stored``, with their ``factor``. ``classes`` names the labels 0, 1, 2 …
         """
         shown = decoded(self.exemplars, self.factor)
         arrays: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""THE path of one run: from a spec to its record."""
+"""The one path of every run, from its spec to its record."""
 
 from __future__ import annotations
 
@@ -35,21 +35,24 @@ def execute(
     watch: Watch | None = None,
     command: str = "",
 ) -> RunRecord:
-    """Run a resolved spec, or read its record. What is slow to import is imported only if there is work to do.
+    """Run a resolved spec, or read its record.
 
-    What the run needs first (:func:`clsim.spec.resolve.prerequisites`) is read from the store too, or run.
+    The runs that it needs first (:func:`clsim.spec.resolve.prerequisites`) are read from the store too, or run. Modules
+    that are slow to import are imported only if there is work to do.
 
     Args:
-        scenario: where the scenario of the spec comes from, if it is not found by its name: a path.
-        data_root: the folder of the data sets.
+        spec: the resolved spec.
+        store: the store that holds the records.
+        scenario: path of the spec's scenario, if it is not found by its name.
+        data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
         benchmark: a benchmark made with Avalanche, in place of the data and the stream of the spec.
-        selector: in place of the one that ``memory.buffer`` names.
-        fresh: run it anew, even if there is a record; what it needs first is still read.
-        watch: who watches a run, this one or one that it needs first; nobody by default.
-        command: makes this run; kept in its record.
+        selector: a selector in place of the one that ``memory.buffer`` names.
+        fresh: whether to run it anew even if there is a record; the runs that it needs first are still read.
+        watch: makes the progress display of a run, this one or one that it needs first; None: no display.
+        command: the command that makes this run, which is kept in its record.
 
     Raises:
-        InputError: for anything in the spec that shows to be wrong only now.
+        InputError: if something in the spec is wrong that only shows when it is run.
     """
     if selector is not None:
         spec = _with_source(spec, spec.memory.buffer, source_of(selector).encode())
@@ -62,7 +65,7 @@ def execute(
 def _needed(
     spec: RunSpec, store: Store, scenario: str, data_root: str | Path | None, watch: Watch | None
 ) -> dict[str, RunRecord]:
-    """The records of the runs that a run needs first, by the key that names each; they are carried out if need be."""
+    """Return the records of the runs that a run needs first, by the key that names each; carry out what is missing."""
     found = {}
     for first in prerequisites(spec, scenario):
         record = _finished(RunFolder(store.root / first.named))
@@ -130,13 +133,13 @@ def _with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
 
 
 def name_of(selector: Selector) -> str:
-    """``module:name`` of a selector that was handed over."""
+    """Return ``module:name`` of a selector that was given as an object."""
     name = getattr(selector, "__qualname__", type(selector).__qualname__)
     return f"{getattr(selector, '__module__', 'unknown')}:{name}"
 
 
 def source_of(selector: Any) -> str:
-    """What tells a selector from another: its source, and what it has bound."""
+    """Return the source of a selector and the arguments bound to it, which tell it from others."""
     if isinstance(selector, functools.partial):
         return source_of(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
     try:

@@ -1,4 +1,4 @@
-"""Half-made sets: who watches them, and the file from which a killed command goes on."""
+"""Unfinished condensed sets: the file from which an interrupted command resumes, and the display of the progress."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from clsim.spec.sources import data_digest
 
 
 class CondenseWatch(Protocol):
-    """What is told of a set while it is made, as :class:`clsim.cli.condense.Easel` is."""
+    """Display of a condensation in progress, such as :class:`clsim.cli.condense.Easel`."""
 
     def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
-        """An iteration is done; asking for the loss waits for the device."""
+        """Show that an iteration is done; calling ``loss`` waits for the device."""
 
     def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
-        """The images as they are now; every so often, and at the end."""
+        """Show the current images; called from time to time, and at the end."""
 
     def net(self, done: int, total: int, accuracy: float) -> None:
-        """A net has been trained on the set, and tested."""
+        """Show that a net has been trained on the set and tested."""
 
 
 class Nobody:
-    """A watch that does nothing: a base for one that does little."""
+    """A :class:`CondenseWatch` that shows nothing; a base for watches that show only some of the events."""
 
     def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
         """Do nothing."""
@@ -53,19 +53,19 @@ class Nobody:
 
 @dataclass
 class Keeper:
-    """Keeps a half-made set in a file, so that a killed command goes on where it was.
+    """Keeps an unfinished set in a file, so that an interrupted command resumes where it was.
 
     A :class:`clsim.pool.draft.DraftWatch`.
 
     Args:
-        path: the file of the state; None keeps nothing.
-        key: stands for everything that decides the set, see :func:`key_of`; a state of another set is refused.
-        watch: what is told of the work.
-        seconds: time between two states, and between two pictures.
+        path: the file of the state; None: no file.
+        key: hash of everything that decides the set, see :func:`key_of`; the state of another set is refused.
+        watch: display of the progress.
+        seconds: seconds between two saved states, and between two pictures.
         classes: names of the classes, for the pictures.
 
     Attributes:
-        losses: of the float images and of the stored ones, once the set is made; None where there is no loss.
+        losses: losses of the float images and of the stored ones, once the set is made; None if there is no loss.
     """
 
     path: Path | None
@@ -78,10 +78,10 @@ class Keeper:
     _drawn: float = float("-inf")
 
     def resume(self) -> dict[str, Any] | None:
-        """The state in the file, or None.
+        """Return the state in the file; None if there is none.
 
         Raises:
-            InputError: if it is damaged, or of another set.
+            InputError: if the file is damaged, or holds the state of another set.
         """
         if self.path is None or not self.path.exists():
             return None
@@ -100,7 +100,7 @@ class Keeper:
         return state
 
     def step(self, done: int, total: int, loss: Tensor, draft: Draft) -> None:
-        """Tell the watch; write the state and a picture if ``seconds`` have passed since the last."""
+        """Show the progress; save the state and show a picture if ``seconds`` have passed since the last one."""
         self.watch.iteration(done, total, lambda: float(loss))
         now = time.monotonic()
         if now - self._drawn > self.seconds:
@@ -114,12 +114,12 @@ class Keeper:
             self._saved = time.monotonic()
 
     def finish(self, loss: float, stored: float) -> None:
-        """Note what rounding costs."""
+        """Keep the losses of the float images and of the stored ones."""
         self.losses = loss, stored
 
 
 def key_of(spec: RunSpec, method: str, *asked: Any) -> str:
-    """A hash of all that decides a set: spec, data, the method's code where it is the user's own, the rest."""
-    first = "0.1.0"  # the version whose half-made sets have the same format
+    """Hash all that decides a set: the spec, the data, the method and its code if it is the user's, and ``asked``."""
+    first = "0.1.0"  # the first version whose unfinished sets have this format
     what = [first, spec.as_dict(), data_digest(spec.data), registry.digest(method), method, *asked]
     return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What a study runs: a grid of scenarios, strategies, buffers, memories, settings and seeds, as :class:`RunSpec` s.
+"""The plan of a study: a grid of scenarios, strategies, buffers, memories, settings and seeds, as :class:`RunSpec` s.
 
-Neither torch nor Avalanche is imported: a study with nothing left to do answers at once.
+Neither torch nor Avalanche is imported, so that a study with nothing left to do answers at once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from clsim.spec.run import RunSpec
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A study, as its TOML file has it. Where there is one value, it need not stand in a list.
+    """A study, as its TOML file has it. A single value need not stand in a list.
 
     Attributes:
-        buffer, memory: for the strategies that keep a memory; empty = what the strategy says. The others appear once
-            a seed. A memory is a number of exemplars, or a share as in ``1%``.
-        seeds: in a file, a number N stands for 0 … N − 1.
-        set: ``table.key`` → values, an axis of the grid; a value that is a list stands in a list of its own.
+        title: title of the study's table.
+        description: text for people, which is not read otherwise.
+        scenario, strategy: names, or paths of TOML files.
+        buffer: buffers of the strategies that keep a memory; empty: each strategy's own. A strategy without a memory
+            runs once per seed.
+        memory: sizes of these memories, each a number of exemplars or a share as in ``1%``; empty: the strategy's own.
+        seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
+        set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
     """
 
     title: str = ""
@@ -49,12 +53,13 @@ class Planned:
     """A run of a study.
 
     Attributes:
-        title: what tells it from the other runs, for people.
-        command: makes exactly this run.
-        finished: it was, before.
-        done, total: experiences.
-        seconds: that it is expected to take from here, by what finished runs of the same work took; None = not known.
-        scenario: where the spec's scenario comes from: a name or a path.
+        spec: the resolved spec.
+        title: words that tell it from the other runs, for people.
+        command: the command that makes exactly this run.
+        finished: whether its record is in the store already.
+        done, total: number of experiences that are finished, and in all.
+        seconds: expected seconds from here on, by what finished runs of the same work took; None: not known.
+        scenario: name or path of the spec's scenario.
     """
 
     spec: RunSpec
@@ -68,11 +73,12 @@ class Planned:
 
 
 def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -> StudySpec:
-    """The strict reader of a study: unknown keys and mistyped values are refused.
+    """Read a study strictly: unknown keys and mistyped values are refused.
 
     Args:
+        tables: the study's tables, as parsed from TOML.
         where: the file, or "command line", for error messages.
-        base: what holds for keys that are not there; its ``set`` is added to, key by key.
+        base: a study whose values hold for missing keys; its ``set`` is extended key by key.
 
     >>> read({"strategy": "er", "memory": [20, 50], "seeds": 3}, "my.toml").seeds
     (0, 1, 2)
@@ -98,7 +104,7 @@ def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -
 
 
 def split(text: str, where: str) -> list[str]:
-    """Values between commas; what stands in brackets or quotes stays whole.
+    """Split text at its commas, but not inside brackets or quotes.
 
     >>> split("random,per_class(./f.py:pick),herding", "--buffer")
     ['random', 'per_class(./f.py:pick)', 'herding']
@@ -131,13 +137,15 @@ def split(text: str, where: str) -> list[str]:
 
 
 def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = None) -> list[Planned]:
-    """Every run of a study, once, the first seed of everything first.
+    """List every run of a study once: all combinations with the first seed, then those with the next.
 
     Args:
+        study: the study.
+        store: the store, which says how far each run is.
         training: device, precision and threads, where the command line names them.
 
     Raises:
-        InputError: for whatever can be seen to be wrong before anything runs.
+        InputError: if something is wrong that can be seen before a run begins.
     """
     cells = {spec.fingerprint: (spec, title, words) for spec, title, words in _cells(study, training or {})}
     planned: dict[str, Planned] = {}
@@ -154,8 +162,11 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
 
 
 def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned]:
-    """The same runs, each unfinished one with the time that its like took: the same but for the seed, else the same
-    work (scenario, strategy, data, stream, model and training)."""
+    """Return the same runs, with the seconds that each unfinished one is expected to take.
+
+    They are those of finished runs that differ in the seed alone; else of runs of the same work (scenario, strategy,
+    data, stream, model and training).
+    """
     took: dict[str, list[float]] = {}
     for record in store.records()[0]:
         for key in _alike(record.data["spec"]):
@@ -170,12 +181,12 @@ def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """What a run has worked so far."""
+    """Return the seconds that a run has worked so far."""
     return sum(c.get(f"{part}_seconds") or 0 for c in record["cost"] for part in ("train", "select", "evaluate"))
 
 
 def experiences(spec: RunSpec) -> int:
-    """How many experiences a run trains on."""
+    """Return how many experiences a run trains on."""
     return 1 if spec.stream.presentation == "joint" else spec.stream.experiences
 
 
@@ -183,7 +194,7 @@ Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
 
 
 def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunSpec, str, Words]]:
-    """Every combination but for the seed: the spec, its title, and what :func:`command` needs."""
+    """Yield every combination apart from the seed: its spec, its title, and the arguments of :func:`command`."""
     pairs = list(itertools.product(study.scenario, study.strategy))
     keeping = {pair for pair in pairs if keeps_memory(*pair)}
     if (study.buffer or study.memory) and not keeping:
@@ -206,7 +217,7 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
 
 
 def _check_names(spec: RunSpec) -> None:
-    """A misspelt name is refused here, not once a run."""
+    """Refuse a misspelt name once, before the runs."""
     if spec.memory.buffer != "none":
         registry.check_name("buffers", spec.memory.buffer)
     registry.check_name("models", spec.model.name)
@@ -216,7 +227,7 @@ def _check_names(spec: RunSpec) -> None:
 def _looked_up(run: Planned, store: Store) -> Planned:
     try:
         record = store.folder(run.spec).record()
-    except InputError:  # damaged: the run itself will say so
+    except InputError:  # a damaged record, which the run itself reports
         return run
     if record is None:
         return run
@@ -224,7 +235,7 @@ def _looked_up(run: Planned, store: Store) -> Planned:
 
 
 def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
-    """What runs have in common that take the same time: most alike first."""
+    """Return what runs that take the same time have in common: all but the seed, then the same work alone."""
     spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
     cell = {key: value for key, value in spec.items() if key != "seed"}
     work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
@@ -232,6 +243,6 @@ def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def find_study(name: str) -> StudySpec:
-    """The study of a name in ``./studies``, a shipped name, or a path."""
+    """Read the study of a name in ``./studies``, of a shipped name, or of a path."""
     path: Path = registry.find_file("studies", name)
     return read(registry.read_toml(path), str(path))

@@ -1,4 +1,4 @@
-"""Choose once out of a data set, or out of features made elsewhere: ``clsim.select(...)``, and ``clsim select``."""
+"""Select once from a data set, or from features made elsewhere: ``clsim.select(...)``, and ``clsim select``."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURED = 50_000
-"""Candidates, drawn at random, at which distances to the picks are measured where there are more."""
+"""Largest number of candidates whose distance to the picks is measured; of more, as many are drawn at random."""
 
 DRAWS = 3
-"""Random choices that a choice is compared with."""
+"""Number of random selections that a selection is compared with."""
 
 
 @dataclass(frozen=True)
 class Picks:
-    """What was chosen.
+    """The picks of a selection.
 
     Attributes:
         index: int64 (m,), rows of the training part (or of the features), best first.
         weight: float32 (m,), how many of the candidates each stands for; None: the selector does not weigh.
-        pool: what they were chosen from.
+        pool: the candidates that they were chosen from.
         classes: names of the labels; empty without labels.
         source: the candidates, in words.
-        scorer: where features and scores come from, in words; empty if the selector asked for none.
-        seconds: of the selection, the training of proxies included.
+        scorer: where features and scores come from, in words; empty if the selector used none.
+        seconds: seconds of the selection, the training of proxies included.
     """
 
     index: np.ndarray
@@ -61,7 +61,7 @@ class Picks:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The columns ``index``, and ``weight`` where there is one; best first."""
+        """The picks as a table, best first: the columns ``index``, and ``weight`` where there is one."""
         import pandas as pd
 
         columns = {"index": self.index} | ({} if self.weight is None else {"weight": self.weight})
@@ -69,7 +69,7 @@ class Picks:
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Class → how many were picked, out of how many; empty without labels."""
+        """Number of picks and of candidates of each class, by name; empty without labels."""
         y = self.pool.data.y.cpu().numpy()
         if not self.classes:
             return {}
@@ -80,18 +80,18 @@ class Picks:
 
     @property
     def unique(self) -> float:
-        """Share of the picks that differ from every other one, byte by byte; 1 if there are none."""
+        """Share of different samples among the picks, compared byte by byte; 1 if there are no picks."""
         rows = self.pool.data.x[torch.from_numpy(self.places).to(self.pool.data.device)].cpu().numpy()
         return len({row.tobytes() for row in rows}) / len(rows) if len(rows) else 1.0
 
     def coverage(self, index: np.ndarray | None = None) -> tuple[float, float]:
-        """How near the candidates are to the picks: the largest and the mean Euclidean distance of features.
+        """Measure how near the candidates are to the picks: the largest and the mean Euclidean distance of features.
 
-        d_i = min_{j∈S} ‖h_i − h_j‖; the coverage radius max_i d_i, and the mean of d_i. Of more than
-        :data:`MEASURED` candidates, that many drawn at random stand for all.
+        With d_i = min_{j∈S} ‖h_i − h_j‖, these are the coverage radius max_i d_i and the mean of d_i. Of more than
+        :data:`MEASURED` candidates, that many are drawn at random.
 
         Args:
-            index: rows of the pool to measure instead of the picks.
+            index: rows that are measured in place of the picks.
         """
         features = self.pool.features
         rows = torch.from_numpy(self.places if index is None else index).to(features.device)
@@ -107,7 +107,7 @@ class Picks:
         return float(nearest.max()), float(nearest.mean())
 
     def coverage_at_random(self, seed: int = 0) -> tuple[float, float]:
-        """The same of as many candidates at random: the mean over :data:`DRAWS` draws."""
+        """Measure the coverage of as many random candidates: the mean over :data:`DRAWS` draws."""
         rng = generator(seed, "coverage at random")
         draws = [torch.randperm(len(self.pool), generator=rng)[: len(self.index)].numpy() for _ in range(DRAWS)]
         radii, means = zip(*(self.coverage(draw) for draw in draws), strict=True)
@@ -136,31 +136,37 @@ def select(
     data_root: str | Path | None = None,
     cost: Cost | None = None,
 ) -> Picks:
-    """Choose a few samples out of many.
+    """Select a few samples out of many.
 
-    For a data set, features and scores come from a proxy that is trained on its training part if the selector asks for
-    them: DeepCore's protocol (Guo, Zhao & Bai, DEXA 2022), 10 epochs of SGD. Given features have no net behind them:
+    For a data set, a selector that needs features or scores gets those of a proxy that is trained on the training part:
+    DeepCore's protocol (Guo, Zhao & Bai, DEXA 2022), 10 epochs of SGD. Given features have no net behind them, so that
     selectors that need more (logits, gradients, dropout) are refused.
 
     Args:
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
-        dataset: a name of ``clsim list datasets``; ``path`` as well for one's own.
-        features: (n, d) floats instead of a data set: an array, or the path of a ``.npy`` file, which is memory-mapped.
-        labels: (n,) whole numbers that go with them, −1 = unlabelled; likewise.
-        fraction: how many to choose, as a share of the candidates; or
-        budget: as a number.
-        per_class: apply the selector to each class apart, with equal quotas.
+        dataset: a name of ``clsim list datasets``.
+        path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
+        features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
+            memory-mapped.
+        labels: labels of the features, whole numbers (n,) with −1 = unlabelled: an array, or the path of a ``.npy``
+            file.
+        fraction: share of the candidates to select; give this or ``budget``.
+        budget: number of candidates to select.
+        per_class: whether to apply the selector to each class apart, with equal quotas.
         labelled, query, private: rows that are no candidates: what is labelled already, what the choice should
             resemble, and what it should avoid, for selectors that read them.
         options: keyword arguments of the selector.
-        model: of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour images, ``mlp``
-            for grey ones, ``linear`` for vectors (whose features are the vectors themselves, normalised).
-        epochs: of the proxy.
-        threads: of torch; None leaves them as they are.
-        cost: counters, for somebody who watches.
+        model: architecture of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour
+            images, ``mlp`` for grey ones, ``linear`` for vectors (whose features are the normalised vectors).
+        epochs: training epochs of the proxy.
+        seed: seed of everything that is drawn; the same seed makes the same picks.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: number of torch's threads; None leaves it as it is.
+        data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
+        cost: counters to add to, which show the progress while the selection is made.
 
     Raises:
-        InputError: for anything in the arguments that is wrong.
+        InputError: if an argument is wrong.
 
     >>> import numpy as np
     >>> line = np.arange(5, dtype=np.float32)[:, None]
@@ -227,7 +233,7 @@ def _check_size(fraction: float | None, budget: int | None) -> None:
 
 
 def _usual(shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
-    """The proxy's model for samples of a shape where none is named, and its augmentation."""
+    """Return the default model of the proxy for samples of a shape, and its augmentation."""
     if len(shape) != 3:
         return "linear", ()
     return ("slim-resnet18", ("crop", "flip")) if shape[0] == 3 else ("mlp", ())
@@ -248,5 +254,5 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Distance to the nearest centre, (n,), a block of centres at a time."""
+    """Compute the distance to the nearest centre, (n,), a block of centres at a time."""
     return torch.stack([torch.cdist(x, part).amin(1) for part in centres.split(4096)]).amin(0)

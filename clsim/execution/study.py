@@ -1,4 +1,4 @@
-"""Carrying out a study: hand the runs to an engine, watch them, take up again what was lost, go on past what fails."""
+"""Execution of a study: an engine carries out the runs, lost runs are restarted, failures do not stop the others."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRIES = 3
-"""How often the process of a run may be lost before the run is given up."""
+"""Number of lost processes after which a run is given up."""
 _LOOK = 2.0
-"""Seconds between two looks at a run that another process holds."""
+"""Seconds between two checks of runs that another process holds."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands, for whoever watches.
+    """The progress of a run in a study, for display.
 
     Attributes:
-        state: ``elsewhere`` = another process runs it.
-        done, total: experiences.
-        accuracy: average over the experiences seen so far; None before the first.
-        left: seconds that it still takes; None = not known.
-        note: the error, or that it was taken up again.
+        title: the run in words.
+        state: the run's state; ``elsewhere``: another process runs it.
+        done, total: number of experiences that are finished, and in all.
+        accuracy: average accuracy over the experiences seen so far; None before the first.
+        left: expected seconds until its end; None: not known.
+        note: the error, or that the run was restarted.
     """
 
     title: str
@@ -48,26 +49,31 @@ class RunState:
 
 
 class StudyWatch(Protocol):
-    """Somebody who watches a study."""
+    """Display of a study in progress."""
 
     def show(self, states: Sequence[RunState], left: float | None) -> None:
-        """Called a few times a second; ``left``: seconds that the study still takes."""
+        """Show the progress; called a few times a second.
+
+        Args:
+            states: the state of every run.
+            left: expected seconds until the study's end; None: not known.
+        """
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found.
+    """The result of a study.
 
     Attributes:
-        records: of its finished runs, in the order of the plan.
-        failures: of its other runs.
+        records: the records of its finished runs, in the order of the plan.
+        failures: the failures of its other runs.
     """
 
     records: tuple[RunRecord, ...]
     failures: tuple[RunFailure, ...]
 
     def frame(self) -> pd.DataFrame:
-        """A row a finished run: labels, every value of its spec as ``table.key``, metrics, costs."""
+        """Return a table with a row for each finished run: labels, spec values as ``table.key``, metrics, costs."""
         from clsim.records.frame import frame
 
         return frame([record.data for record in self.records])
@@ -82,10 +88,15 @@ def carry_out(
     fresh: bool = False,
     watch: StudyWatch | None = None,
 ) -> StudyResult:
-    """Every run of a plan that is not finished, on an engine.
+    """Carry out every unfinished run of a plan on an engine.
 
     Args:
-        fresh: run all of them anew; records that there are, are set aside.
+        planned: the runs of the plan.
+        store: the store that holds the records.
+        engine_spec: which engine, and its settings.
+        data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
+        fresh: whether to run all of them anew; existing records are set aside.
+        watch: display of the progress; None: none.
     """
     if fresh:
         for run in planned:
@@ -112,18 +123,18 @@ def carry_out(
 
 
 class Supervisor:
-    """The state of a study that goes on."""
+    """The state of a study that is being carried out. Final."""
 
     def __init__(self, planned: Sequence[Planned], jobs: Sequence[Job], store: Store, engine: Engine) -> None:
         self._store, self._engine = store, engine
-        self._jobs = {job.spec.fingerprint: job for job in jobs}  # that have not ended
+        self._jobs = {job.spec.fingerprint: job for job in jobs}  # those that have not ended
         self._runs = {run.spec.fingerprint: _Run(run, store) for run in planned}
         self._elsewhere: dict[str, Job] = {}
         self._looked = 0.0
         self._failures: dict[str, RunFailure] = {}
 
     def run(self, watch: StudyWatch | None) -> dict[str, RunFailure]:
-        """To the end of every run; the failures by fingerprint."""
+        """Wait for the end of every run; return the failures by fingerprint."""
         self._engine.submit(list(self._jobs.values()))
         while self._jobs:
             for outcome in self._engine.poll(0.25):
@@ -156,19 +167,19 @@ class Supervisor:
         failure = folder.failure() if written else None
         if failure is None:
             failure = RunFailure(job.spec.fingerprint, job.spec.as_dict(), error, job.command, "")
-            with contextlib.suppress(OSError):  # a full disk: shown, at least
+            with contextlib.suppress(OSError):  # on a full disk the failure is at least shown
                 failure = folder.fail(job.spec, error, job.command)
         self._failures[job.spec.fingerprint] = failure
         run.state, run.note = "failed", failure.error
 
     def _look_elsewhere(self) -> None:
-        """Runs of other processes: finished there, or free to be taken up here."""
+        """Submit the runs that other processes held and hold no longer, finished or not."""
         self._looked = time.monotonic()
         for fingerprint, job in list(self._elsewhere.items()):
             if not self._store.folder(job.spec).busy():
                 del self._elsewhere[fingerprint]
                 self._runs[fingerprint].wait("")
-                self._engine.submit([job])  # which reads the record if it was finished
+                self._engine.submit([job])  # the engine reads the record if the run is finished
 
     def _states(self) -> tuple[list[RunState], float | None]:
         for fingerprint in self._jobs:
@@ -178,7 +189,7 @@ class Supervisor:
 
 
 class _Run:
-    """What is seen of a run from outside: its spec is written when it begins, its record after every experience."""
+    """A run as seen from its files: its spec is written when it begins, its record after every experience."""
 
     def __init__(self, planned: Planned, store: Store) -> None:
         self.state: Literal["waiting", "running", "elsewhere", "finished", "failed"] = "waiting"
@@ -191,14 +202,14 @@ class _Run:
             self.state = "finished"
 
     def wait(self, note: str) -> None:
-        """It is to begin, or to begin again."""
+        """Set the state to waiting, before the run begins or is restarted."""
         self.state, self.note = "waiting", note
         self._mark, self._seen = self._time("spec.json"), self._time("record.json")
         self._began = self._row = time.monotonic()
         self._done_before = self._done
 
     def look(self) -> None:
-        """Has it begun, and how far is it?"""
+        """Read from the files whether the run has begun and how far it is."""
         if self.state == "waiting" and self._time("spec.json") != self._mark:
             self.state, self._began = "running", time.monotonic()
         seen = self._time("record.json")
@@ -208,14 +219,14 @@ class _Run:
 
     @property
     def seconds(self) -> float | None:
-        """That the whole of it is expected to take, by what is known so far."""
+        """Expected seconds of the whole run, by what is known so far; None: not known."""
         rows = self._done - self._done_before
         if rows > 0:
             return (self._row - self._began) / rows * self._planned.total
         return self._planned.seconds
 
     def snapshot(self) -> RunState:
-        """For the watch."""
+        """Return the state for display."""
         if self.state == "finished" and not self._planned.finished:
             self.look()
         left, expected = None, self.seconds
@@ -241,17 +252,19 @@ class _Run:
 
 
 def running_accuracy(record: Mapping[str, Any]) -> float | None:
-    """Average accuracy over the experiences seen, after the last one that was learnt."""
+    """Compute the average accuracy over the experiences seen so far, after the last one that was learnt."""
     rows = [[v for v in row[: i + 1] if v is not None] for i, row in enumerate(record["accuracy"])]
     known = [row for row in rows if row]
     return statistics.fmean(known[-1]) if known else None
 
 
 def time_left(states: Sequence[RunState], seconds: Sequence[float | None], slots: int | None) -> float | None:
-    """How long a study still takes: what is left of its runs, spread over the places where runs can be.
+    """Estimate the seconds until a study's end: what is left of its runs, divided by the number of parallel runs.
 
     Args:
-        seconds: that each whole run takes, where that is known: the others are taken to be like them.
+        states: the state of every run.
+        seconds: expected seconds of each whole run; the mean of the known ones stands in for the others.
+        slots: number of runs at a time; None: as many as run now.
 
     >>> waits = RunState("", "waiting", 0, 5)
     >>> time_left([RunState("", "running", 1, 5, left=8.0), waits, waits], [10.0, None, None], 2)

@@ -1,1 +1,1 @@
-"""How a run trains: contracts, the loop, the controller, evaluation, checkpoints."""
+"""Training of a run: contracts, the loop, the controller, evaluation, checkpoints."""

@@ -1,4 +1,4 @@
-"""A fresh net, memory and learner, as a spec has them."""
+"""Assembly of the net, the memory and the learner of a spec."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from clsim.training.workshop import workshop
 
 
 def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | None = None) -> tuple[Setup, Learner]:
-    """A fresh net, memory and learner, as the spec has them before the first experience.
+    """Assemble the net, the memory and the learner of a spec, as they are before the first experience.
 
     Args:
-        selector: in place of the one that the spec's buffer names, where it names one.
+        spec: the resolved spec.
+        stream: the stream that the learner will be trained on.
+        cost: the counters that all parts add to.
+        selector: a selector in place of the one that the spec's buffer names; without effect for the buffer ``none``.
     """
     refuse_unfit(spec)
     shop = workshop(

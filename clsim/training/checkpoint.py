@@ -1,4 +1,4 @@
-"""All that the next experience needs, as one state: learner, memory, generators."""
+"""The state between two experiences: learner, memory, generators."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ State = dict[str, Any]
 
 
 def snapshot(setup: Setup, learner: Learner) -> State | None:
-    """The state between two experiences; None if the learner cannot be saved.
+    """Return the state between two experiences; None if the learner cannot be saved.
 
-    Its tensors are the learner's own: :func:`copied` before either is trained on.
+    The state shares its tensors with the learner. Copy it by :func:`copied` before the learner is trained on.
     """
     learned = learner.state_dict()
     if learned is None:
@@ -29,14 +29,14 @@ def snapshot(setup: Setup, learner: Learner) -> State | None:
 
 
 def restore(state: State, setup: Setup, learner: Learner) -> None:
-    """The inverse of :func:`snapshot`, into a learner that was just built, which may go on to use its tensors."""
+    """Load a state of :func:`snapshot` into a learner that was just built; it may share the state's tensors."""
     learner.load_state_dict(state["learner"])
     setup.memory.load_state_dict(state["memory"], setup.device)
     setup.randomness.load_state_dict(state["randomness"])
 
 
 def copied(state: Any) -> Any:
-    """The same, in memory of its own."""
+    """Copy a state, its tensors included."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, dict):
@@ -47,20 +47,20 @@ def copied(state: Any) -> Any:
 
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
-"""What :func:`restore` raises when a state belongs to another learner."""
+"""The exceptions that :func:`restore` raises when a state belongs to another learner."""
 
 
 def state_bytes(state: Mapping[str, Any] | None, net: Net) -> int | None:
-    """Bytes of the tensors in a learner's state, without those of the net itself and of the optimizer.
+    """Count the bytes of the tensors in a learner's state, without those of the net itself and of the optimizer.
 
-    What a method needs to go on: importances, masks, statistics, earlier nets, stored logits. The exemplars of the
-    buffer are counted apart, and so are gradients, which no method keeps from one experience to the next. A tensor
-    that stands in the state twice is counted once.
+    These are what a method keeps from one experience to the next: importances, masks, statistics, earlier nets, stored
+    logits. The exemplars of the buffer are not counted here, nor are gradients, which no method keeps. A tensor that
+    occurs twice in the state is counted once.
 
     Args:
-        state: of :meth:`clsim.training.contract.Learner.state_dict`; optimizers stand in it under the name
-            ``optimizer``. None gives None: nobody knows.
-        net: the one that is trained.
+        state: the state of :meth:`clsim.training.contract.Learner.state_dict`, in which optimizers have the name
+            ``optimizer``; None: the result is None too.
+        net: the net that is trained.
     """
     if state is None:
         return None
@@ -74,7 +74,7 @@ def state_bytes(state: Mapping[str, Any] | None, net: Net) -> int | None:
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
-    """Which stretch of memory: where it begins, and its bytes."""
+    """Return the place of a tensor in memory: its address and its bytes."""
     return tensor.data_ptr(), tensor.nbytes
 
 

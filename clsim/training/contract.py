@@ -1,6 +1,6 @@
-"""The contracts of learners and objectives, and what a run hands to them.
+"""The contracts of learners and objectives, and what a run gives to them.
 
-Both are abstract bases: what most leave as it is has a default, so that a file shows only what differs.
+Both are abstract bases with defaults, so that a learner's file shows only what differs from them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ from clsim.training.workshop import Workshop, autocast
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run hands to its learner.
+    """The parts of a run that its learner works with.
 
     Attributes:
-        net: to be trained in place.
-        fresh: a net of the same architecture, with weights drawn from a seed.
-        memory: to replay from; the loop fills it.
-        transform: uint8 → normalised float, with or without augmentation.
-        plateau: how often the learning rate has fallen in this experience; the loop keeps count.
+        spec: the run's spec.
+        net: the net, which is trained in place.
+        fresh: makes a net of the same architecture, with weights drawn from a seed.
+        memory: the exemplars to replay; the loop fills it.
+        transform: converts uint8 samples to normalised floats, with or without augmentation.
+        randomness: the run's generators.
+        cost: the run's counters.
+        plateau: how often the learning rate has fallen in this experience; the loop counts.
         classes: the labels known so far; the loop adds to them.
     """
 
@@ -51,11 +54,11 @@ class Setup:
 
     @property
     def device(self) -> torch.device:
-        """Where net, memory and stream are."""
+        """The device of net, memory and stream."""
         return self.net.head.weight.device
 
     def steps(self, samples: Exemplars) -> int:
-        """Gradient steps of an experience whose batches are of ``samples``, if training is not stopped before."""
+        """Count the gradient steps of an experience with batches from ``samples``, if training is not stopped early."""
         training = self.spec.training
         batches = batch_count(len(samples), training.batch_size, training.last_batch)
         return training.steps or training.epochs * training.passes * batches
@@ -68,12 +71,13 @@ class Setup:
         incoming: Exemplars | None = None,
         learner: Learner | None = None,
     ) -> Pool:
-        """The samples, with what the net (or a proxy, where the spec says so) says of them, for a selector.
+        """Make a pool of samples for a selector, with features and scores of the net (or of a proxy, by the spec).
 
         Args:
-            reference: held-out labelled samples that the choice should serve.
-            incoming: the new batch, when the choice is what to replay with it.
-            learner: whose features and logits they are; None: those of the net that is trained.
+            samples: the candidates.
+            reference: held-out labelled samples that the selection should serve.
+            incoming: the new batch, when the selection is what to replay with it.
+            learner: the learner whose features and logits the pool has; None: those of the net that is trained.
         """
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
         by_proxy = self.spec.proxy.source == "proxy" and incoming is None
@@ -83,26 +87,26 @@ class Setup:
         return shop.pool(samples, net, features=features, classes=known, reference=reference, incoming=incoming)
 
     def precision(self) -> AbstractContextManager:
-        """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""
+        """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
         return autocast(self.spec.training.precision, self.device)
 
 
 Terms = dict[str, Tensor]
-"""The loss of one step, by term: scalar tensors."""
+"""The loss of one step: term → scalar tensor."""
 
 Readout = Callable[[Tensor, Tensor], Tensor]
-"""As :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""
+"""A way to predict, as :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""
 
 
 class Learner(ABC):
-    """What trains on a stream. Abstract.
+    """A method that is trained on a stream. Abstract.
 
     A learner is built as ``learner(setup, **options)``, by a class or by a function; its options are the keyword
-    arguments. Only :meth:`observe` must be written; a learner with a state of its own, beside the net's weights,
-    writes :meth:`state_dict` and :meth:`load_state_dict` so that its runs can be resumed.
+    arguments. Only :meth:`observe` must be written. :meth:`state_dict` and :meth:`load_state_dict` make its runs
+    resumable.
 
     Args:
-        setup: net, memory, transform, generators; kept as ``self.setup``.
+        setup: the parts of the run: net, memory, transform, generators; kept as ``self.setup``.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -110,7 +114,7 @@ class Learner(ABC):
 
     @property
     def net(self) -> Net:
-        """The net that predicts: that of the run, by default; to be read, never changed."""
+        """The net that predicts, by default that of the run; it may be read, but not changed."""
         return self.setup.net
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most learners have nothing to prepare
@@ -124,39 +128,39 @@ class Learner(ABC):
         """
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """End an experience, after the memory was updated. Returns the steps that were taken here, if any."""
+        """End an experience, after the memory was updated; return the terms of the steps taken here, if any."""
         return []
 
     def incoming(self, experience: Experience) -> Exemplars:
-        """What the batches of an experience are of: its labelled part, by default.
+        """Return the samples that the batches of an experience are made from: its labelled part, by default.
 
         A learner that also learns from samples without a label returns the unlabelled part, and draws its labelled
-        samples itself, from ``experience.train`` and memory (:class:`clsim.learners.semi.labelled.Labelled`). Memory
-        is offered the labelled part in either case.
+        samples itself, from ``experience.train`` and memory (:class:`clsim.learners.semi.labelled.Labelled`). The
+        memory is offered the labelled part in either case.
         """
         return experience.train
 
     def remember(self, samples: Exemplars) -> Exemplars:
-        """What of ``samples`` goes to memory: as they are, by default, or with soft labels.
+        """Return the form in which ``samples`` go to memory: unchanged, by default, or with soft labels.
 
-        Called with each batch after its last step, and with the whole experience at its end.
+        It is called with each batch after its last step, and with the whole experience at its end.
         """
         return samples
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
-        """Features, float32 (n, width), of raw samples, in eval mode and without augmentation; changes nothing.
+        """Compute features, float32 (n, width), of raw samples, in eval mode and without augmentation.
 
-        Those of :attr:`net`, by default. A learner whose predictions are made of others returns these, and fits the
-        net's head to them: a selector that fills the memory chooses by these features, and the logits that the head
-        makes of them.
+        By default these are the features of :attr:`net`. A learner that predicts from other features returns those,
+        and fits the net's head to them, since the memory's selector uses these features and the head's logits of them.
+        The call changes nothing.
         """
         with evaluating(self.net), torch.no_grad(), self.setup.precision():
             return self.net.features(self.setup.transform.plain(x)).float()
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits (n, classes) of raw samples, each under its own task, in eval mode; changes nothing.
+        """Compute logits (n, classes) of raw samples, each under its own task, in eval mode.
 
-        What the head of :attr:`net` makes of the features, by default.
+        By default these are the logits of the head of :attr:`net` on the features. The call changes nothing.
         """
         features = self.features(x, task)
         with torch.no_grad(), self.setup.precision():
@@ -165,15 +169,15 @@ class Learner(ABC):
     def pool(
         self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
     ) -> Pool:
-        """The samples as this learner sees them, for the selector that fills its memory; see :meth:`Setup.pool`."""
+        """Make a pool with this learner's features for the selector of its memory; see :meth:`Setup.pool`."""
         return self.setup.pool(samples, reference=reference, incoming=incoming, learner=self)
 
     def readouts(self) -> dict[str, Readout]:
-        """Further ways to predict, by name, each with an accuracy matrix of its own in the record; none, by default."""
+        """Return further ways to predict, by name; the record keeps an accuracy matrix of each. By default: none."""
         return {}
 
     def state_dict(self) -> dict[str, Any] | None:
-        """The whole state, as tensors and plain values; None, the default, if the learner cannot be resumed."""
+        """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed."""
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,11 +189,11 @@ L = TypeVar("L", bound=Learner)
 
 
 class Around(Learner, Generic[L]):
-    """A learner around another one: what it does not say itself is the inner one's. Abstract.
+    """A learner that wraps another one, and passes on every call that it does not define itself. Abstract.
 
     Args:
-        setup: net, memory, transform, generators.
-        inner: the learner that it is made of.
+        setup: the parts of the run: net, memory, transform, generators.
+        inner: the wrapped learner.
     """
 
     def __init__(self, setup: Setup, inner: L) -> None:
@@ -233,18 +237,18 @@ class Around(Learner, Generic[L]):
 
 @dataclass(frozen=True)
 class Batch:
-    """New samples, then replayed ones, ready for the net.
+    """A batch for the net: new samples, then replayed ones.
 
     Attributes:
-        x: float32 (n, \\*shape), augmented and normalised.
-        y: int64 (n,); −1 = unlabelled.
-        task: int64 (n,).
-        new: how many rows are new: the first ones; the others come from memory.
-        weight: float32 (n,); None: all weigh the same.
-        soft: float32 (n, classes), what memory holds beside the label (logits, or soft labels); NaN rows where there is
-            none; or None.
-        among: bool (n, classes), the classes that the cross-entropy of each sample ranges over, of those that its task
-            has; None: all. See :data:`clsim.objectives.among.Among`.
+        x: float32 (n, \\*shape), the samples, augmented and normalised.
+        y: int64 (n,), the labels; −1 = unlabelled.
+        task: int64 (n,), the task of each sample.
+        new: number of new samples, which come first; the others are from memory.
+        weight: float32 (n,), the weights in the loss; None: all are equal.
+        soft: float32 (n, classes), logits or soft labels from memory, with rows of NaN for samples that have none;
+            None: no sample has any.
+        among: bool (n, classes), the classes that the cross-entropy of each sample ranges over, among those of its
+            task; None: all. See :data:`clsim.objectives.among.Among`.
     """
 
     x: Tensor
@@ -257,10 +261,10 @@ class Batch:
 
 
 class Objective(ABC):
-    """What a learner minimises, with and without a memory. Abstract.
+    """The loss that a learner minimises, with and without a memory. Abstract.
 
-    A class is built as ``objective(setup)``. Only the call must be written. A loss that has no state is a function of
-    net and batch; see :class:`Stateless`.
+    A class is built as ``objective(setup)``. Only the call must be written. A loss without state can be a function of
+    net and batch instead; see :class:`Stateless`.
     """
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most objectives have nothing to prepare
@@ -268,17 +272,17 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """The terms of the loss of one batch."""
+        """Compute the terms of the loss of one batch."""
 
     def finish(self, experience: Experience) -> None:  # noqa: B027 - many objectives have nothing to keep
         """Keep what the next experience needs, after this one was learnt and the memory updated."""
 
     def remember(self, samples: Exemplars) -> Exemplars:
-        """What of ``samples`` goes to memory; see :meth:`Learner.remember`."""
+        """Return the form in which ``samples`` go to memory; see :meth:`Learner.remember`."""
         return samples
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next experience needs, as tensors and plain values; nothing, by default."""
+        """Return all that the next experience needs, as tensors and plain values; by default nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing
@@ -286,11 +290,11 @@ class Objective(ABC):
 
 
 class Stateless(Objective):
-    """A function of net and batch as an objective. Final."""
+    """Objective of a function of net and batch. Final."""
 
     def __init__(self, function: Callable[[Net, Batch], Terms]) -> None:
         self._function = function
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
-        """The function's terms."""
+        """Compute the function's terms."""
         return self._function(net, batch)

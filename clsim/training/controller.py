@@ -1,9 +1,8 @@
-"""The controller: carries out the search of :mod:`clsim.training.stability_decay` around one experience.
+"""The controller: carries out the search of :mod:`clsim.training.stability_decay` for each experience.
 
-Every attempt begins with the bit-identical state (weights, optimizer, memory, generators) that the experience before
-ended with, in a net and a learner of its own; the state itself is trained by none. Validation accuracy is that of the
-experience's own held-out part, once the learner has finished: no sample of an earlier experience is read, but for what
-the method itself keeps in memory.
+Every attempt begins with the same state, bit for bit (weights, optimizer, memory, generators), in which the experience
+before ended, in a net and a learner of its own. Validation accuracy is measured on the experience's own held-out part,
+after the learner has finished. No sample of an earlier experience is read, other than those in the method's memory.
 """
 
 from __future__ import annotations
@@ -32,17 +31,18 @@ Learn = Callable[[Experience, Setup, Learner], list[Terms]]
 
 
 class Controller:
-    """Maximal plasticity search, then stability decay; see :mod:`clsim.training.stability_decay`. Final.
+    """Search by maximal plasticity, then stability decay; see :mod:`clsim.training.stability_decay`. Final.
 
     Args:
-        spec: with the controller's table.
-        assemble: a spec → a fresh net, memory and learner.
-        learn: an experience, trained on from beginning to end.
-        cost: shared by all that ``assemble`` makes.
-        folder: keeps what a search has found, so that it can be taken up again.
+        spec: the run's spec, with the controller's table.
+        assemble: makes a fresh setup and learner for a spec.
+        learn: trains a learner on an experience from beginning to end.
+        cost: the counters that all attempts share.
+        folder: the run's folder, which keeps the results of an unfinished search, so that it can be resumed.
+        progress: display of the progress.
 
     Raises:
-        InputError: if an option to decay is none of the learner's, or no number.
+        InputError: if an option to decay is not one of the learner's, or is not a number.
     """
 
     def __init__(
@@ -56,15 +56,16 @@ class Controller:
     def learn(
         self, experience: Experience, setup: Setup, learner: Learner, earlier: Sequence[Mapping[str, Any]]
     ) -> tuple[Setup, Learner, list[Terms], Search]:
-        """The setup and learner to go on with, the losses of its steps, and the trace.
+        """Search on one experience; return the setup and learner to continue with, the losses and the trace.
 
         Args:
-            setup, learner: as the experience before left them.
+            experience: the experience.
+            setup, learner: the setup and the learner as the experience before left them.
             earlier: the traces of the experiences before.
 
         Raises:
-            InputError: if the learner cannot be saved, its state does not fit it with another value, or nothing is held
-                out.
+            InputError: if the learner cannot be saved, if its state does not fit a learner with another value, or if
+                the experience has no validation part.
         """
         state = snapshot(setup, learner)
         if state is None:
@@ -105,7 +106,7 @@ class Controller:
         return self._spec.controller.carry and bool(earlier)
 
     def _known(self, trial: Trial, attempt: Attempt) -> Attempt:
-        """An attempt of before the interruption, its cost counted; decisions follow from it as they did then."""
+        """Return an attempt of before the interruption, and count its cost."""
         if (attempt.phase, attempt.lr, attempt.values) != (trial.phase, trial.lr, trial.values):
             raise InputError(f"{self._folder / 'search.json'}: does not fit this run; run it again with --fresh")
         for name, value in attempt.cost.items():
@@ -113,7 +114,7 @@ class Controller:
         return attempt
 
     def _begin(self, trial: Trial, state: dict[str, Any], weights: dict[str, Any]) -> tuple[Setup, Learner]:
-        """A learner as the trial asks for it, in the state that the experience before ended with."""
+        """Make the setup and the learner of a trial, in the state in which the experience before ended."""
         spec = stability_decay.spec_of(self._spec, trial)
         if trial.phase == "plasticity":
             setup, learner = self._assemble(spec)
@@ -134,7 +135,7 @@ class Controller:
 
 @contextmanager
 def training_seconds(cost: Cost) -> Iterator[None]:
-    """Counts the time inside, selection apart."""
+    """Add the time that is spent in the context to the training seconds, without that of selection."""
     started, selected = time.perf_counter(), cost.select_seconds
     yield
     cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)

@@ -1,4 +1,4 @@
-"""Accuracy. Training notices nothing of it."""
+"""Measurement of accuracy, without any effect on training."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from clsim.training.neighbours import NEAREST, borrowed, by_neighbours
 
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
-    """Accuracy on the test samples of the first ``experiences``; NaN for the others."""
+    """Measure accuracy on the test samples of the first ``experiences`` experiences; NaN for the others."""
     return row_of(learner.predict, stream, experiences, spec, cost)
 
 
 def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
-    """As :func:`evaluate`, of any way to predict."""
+    """Measure accuracy as :func:`evaluate` does, for any way to predict."""
     started = time.perf_counter()
     sizes = stream.test_sizes[:experiences]
     hits = _hits(predict, stream.tests[: sum(sizes)], spec, cost)
@@ -33,15 +33,15 @@ def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, co
 
 
 def share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
-    """Accuracy on any samples: whole numbers divided, so that two may be compared to the last bit."""
+    """Measure accuracy on any samples, as a quotient of whole numbers, so that equal accuracies are equal floats."""
     return int(correct(learner, samples, spec, cost).sum()) / len(samples)
 
 
 def held_out(experience: Experience) -> Exemplars:
-    """The experience's validation part, where it is needed.
+    """Return the experience's validation part.
 
     Raises:
-        InputError: if it has none, or one without a sample.
+        InputError: if there is none, or it holds no sample.
     """
     if experience.validation is None or not len(experience.validation):
         raise InputError(
@@ -52,7 +52,7 @@ def held_out(experience: Experience) -> Exemplars:
 
 
 def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
-    """Which samples are predicted right, bool (n,)."""
+    """Tell which samples are predicted right, bool (n,)."""
     return _hits(learner.predict, samples, spec, cost)
 
 
@@ -61,7 +61,7 @@ def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> to
 
 
 def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> Iterator[tuple[Exemplars, torch.Tensor]]:
-    """The samples batch by batch, each with its scores (n, classes)."""
+    """Yield the samples batch by batch, each with its scores (n, classes)."""
     cost.forward_passes += len(samples)
     cuda = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
@@ -71,10 +71,11 @@ def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> I
 
 
 def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> dict[str, Readout]:
-    """Those that the learner has; where labels are few, also :func:`clsim.training.neighbours.by_neighbours`.
+    """Return the learner's readouts and, on partly labelled streams, :func:`clsim.training.neighbours.by_neighbours`.
 
-    Its support is what memory holds with a label (a pseudo-label, with ``memory.unlabelled``). A learner without a
-    memory is measured with :func:`~clsim.training.neighbours.borrowed` exemplars. Nothing is learnt from either.
+    The support of the latter are the memory's samples with a label (or a pseudo-label, with ``memory.unlabelled``). A
+    learner without a memory is measured with :func:`~clsim.training.neighbours.borrowed` exemplars, which it is never
+    trained on.
     """
     found = learner.readouts()
     if not setup.spec.labels.partial or NEAREST in found:

@@ -1,8 +1,8 @@
-"""THE loop: a spec and a stream in, a record out. Read this file first.
+"""The loop: trains a spec's learner on a stream and makes the record. Read this file first.
 
-For each experience: train batch by batch, replaying from memory; let the memory keep what its selector picks out of
-memory ∪ new; test on every experience. Row i of the accuracy matrix is what the learner knows after experience i.
-With a controller, the training of an experience is tried several times, and one of them is kept.
+For each experience it trains batch by batch, with replay from memory; the memory keeps what its selector picks out of
+memory ∪ new; then every experience is tested. Row i of the accuracy matrix is the learner's accuracy after
+experience i. With a controller, an experience is trained on several times, and one of the results is kept.
 """
 
 from __future__ import annotations
@@ -43,8 +43,16 @@ def train(
 ) -> RunRecord:
     """Run one spec to its end, from its checkpoint if there is one.
 
-    The same spec gives the same numbers on the same machine, whether it was interrupted or not, and however often it
+    The same spec gives the same numbers on the same machine, whether or not it was interrupted, and however often it
     is evaluated.
+
+    Args:
+        spec: the resolved spec.
+        stream: the stream of the spec.
+        folder: the run's folder.
+        progress: display of the progress.
+        selector: a selector in place of the one that ``memory.buffer`` names.
+        command: the command that makes this run, which is kept in its record.
     """
     cost = Cost()
     setup, learner = assemble(spec, stream, cost, selector)
@@ -84,7 +92,7 @@ def train(
             results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
         if experience.unlabelled is not None:
             hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
-            hidden = hidden[hidden.y >= 0]  # the others are of no class of the stream
+            hidden = hidden[hidden.y >= 0]  # foreign samples have no class
             if len(hidden):
                 results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
@@ -102,10 +110,13 @@ def train(
 
 
 def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
-    """One experience, from its first batch to what is kept of it. Returns the losses of its steps.
+    """Train a learner on one experience, and update the memory; return the losses of the steps.
 
     Args:
-        shares: classes, or tasks, so far, this experience's included: what ``memory.per`` counts.
+        experience: the experience.
+        setup, learner: the setup and its learner.
+        shares: number of classes (or tasks, by ``memory.per``) so far, with those of this experience.
+        progress: display of the progress.
     """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
@@ -117,7 +128,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
         for batch in part:
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
-            # a sample is offered to the memory once, however often it is learnt
+            # the memory is offered each sample once, in the first epoch
             if not epoch and samples is experience.train:
                 memory.after_batch(learner.remember(batch), shares, learner.pool)
             progress.step(len(batch))
@@ -141,7 +152,7 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
 
 
 def epochs_of(samples: Exemplars, training: TrainingSpec, rng: torch.Generator) -> Iterator[Iterator[Exemplars]]:
-    """The batches of each epoch, in an order of its own: ``training.epochs`` of them, or ``training.steps`` in all."""
+    """Yield the batches of each epoch, newly ordered: ``training.epochs`` epochs, or ``training.steps`` batches."""
     size, last, left = training.batch_size, training.last_batch, training.steps
     for _ in range(0 if left else training.epochs):
         yield batches(samples, size, rng, last)
@@ -151,7 +162,7 @@ def epochs_of(samples: Exemplars, training: TrainingSpec, rng: torch.Generator) 
 
 
 def images_of(n: int, training: TrainingSpec) -> int:
-    """How many samples :func:`epochs_of` yields out of ``n``, each counted as often as it comes."""
+    """Count the samples that :func:`epochs_of` yields from ``n``, each as often as it occurs."""
     size, count = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
     epoch = {"short": n, "drop": min(n, count * size), "pad": count * size}[training.last_batch]
     whole, rest = divmod(training.steps, count)
@@ -159,7 +170,7 @@ def images_of(n: int, training: TrainingSpec) -> int:
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:
-    """All that the next experience needs; None if the learner cannot be resumed."""
+    """Return all that the next experience needs; None if the learner cannot be resumed."""
     state = snapshot(setup, learner)
     return None if state is None else {**state, "results": dataclasses.asdict(results)}
 

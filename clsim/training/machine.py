@@ -1,4 +1,4 @@
-"""What a run uses of a machine: a device, threads, memory; and torch's own state, left as it was found."""
+"""The machine of a run: device, threads and memory, and torch's own state, which is restored after the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clsim.spec.run import RunSpec
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that was in use: of the device, or of the process."""
+    """Return the peak of the memory in use, in bytes: that of the GPU, or that of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -28,7 +28,7 @@ def peak_bytes(device: torch.device) -> int:
 
 @contextmanager
 def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
-    """Torch's own state (threads, global generators, determinism) set for a run, and as it was afterwards."""
+    """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(spec.seed, "torch"))
@@ -42,7 +42,7 @@ def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that ``training.device`` names.
+    """Return the device that ``training.device`` names.
 
     Raises:
         InputError: if the machine does not have it.

@@ -1,4 +1,4 @@
-"""Reading classes off features: a soft vote of the labelled samples that a sample lies near."""
+"""Nearest-neighbour readout: classes predicted from features, by a soft vote of the nearest labelled samples."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ NEAREST = "nearest-neighbour"
 
 
 def by_neighbours(setup: Setup, embed: Features, support: Exemplars) -> Readout:
-    """Scores are the posterior p(q) = softmax(q · Sᵀ / 0.1) · Y over the classes of the support; see
-    :func:`clsim.training.neighbours.posterior`. −inf for other classes and for those that a task does not have.
+    """Make a readout whose scores are the posterior p(q) = softmax(q · Sᵀ / 0.1) · Y over the support's classes.
+
+    See :func:`posterior`. The score is −inf for other classes, and for those that a sample's task does not have.
 
     Args:
-        setup: for the cost, and for what a task may use.
-        support: labelled samples.
+        setup: the setup, for the cost and for the classes of each task.
+        embed: computes the features of raw samples and their tasks.
+        support: the labelled samples that vote.
     """
     size, visible = setup.spec.evaluation.batch_size, setup.net.visible
     setup.cost.forward_passes += len(support)
@@ -44,10 +46,10 @@ def by_neighbours(setup: Setup, embed: Features, support: Exemplars) -> Readout:
 
 
 def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
-    """What a random, class-balanced memory as large as the spec's would hold of the labelled samples seen so far.
+    """Return what a random, class-balanced memory of the spec's size would hold of the labelled samples seen so far.
 
-    It tells how good the features of a learner are that keeps no exemplars: the learner itself never sees them. Drawn
-    from the run's seed alone.
+    These exemplars show how good the features of a learner without a memory are; the learner itself never sees them.
+    They are drawn from the run's seed alone.
     """
     past = [i for i in stream.schedule if i <= position]
     if setup.spec.stream.presentation != "separate":  # an experience holds all those before it
@@ -62,23 +64,25 @@ def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
 
 
 def smoothed(y: Tensor, classes: Tensor, smoothing: float = 0.1) -> Tensor:
-    """float32 (m, k): one-hot labels among ``classes``, with s/k everywhere and 1 − s more at the label.
+    """Make smoothed one-hot labels among ``classes``, float32 (m, k): s/k everywhere, and 1 − s more at the label.
 
     Args:
-        y: int64 (m,), each among ``classes``.
+        y: int64 (m,), labels that are among ``classes``.
         classes: int64 (k,), sorted.
+        smoothing: s.
     """
     hot = (y[:, None] == classes).float()
     return hot * (1 - smoothing) + smoothing / len(classes)
 
 
 def posterior(query: Tensor, support: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """p(q) = softmax(q · Sᵀ / τ) · Y, float32 (n, k): rows of sum 1, no entry below the smallest of Y.
+    """Compute p(q) = softmax(q · Sᵀ / τ) · Y, float32 (n, k), with rows of sum 1 and no entry below Y's smallest.
 
     Args:
-        query: (n, d).
-        support: (m, d).
-        labels: Y, (m, k), rows of sum 1.
+        query: q, (n, d), features to predict classes for; normalised here.
+        support: S, (m, d), features of the labelled samples; normalised here.
+        labels: Y, (m, k), their labels, with rows of sum 1.
+        temperature: τ.
     """
     near = F.normalize(query.float()) @ F.normalize(support.float()).T
     return (near / temperature).softmax(1) @ labels

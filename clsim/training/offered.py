@@ -1,4 +1,4 @@
-"""What of an experience its memory is offered: the labelled part, and unlabelled samples under a predicted label."""
+"""The samples that the memory is offered: the labelled part, and unlabelled samples with a predicted label."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from clsim.training.evaluation import scored
 
 
 def refuse_unfit(spec: RunSpec) -> None:
-    """Refuse a memory for unlabelled samples where there are none, or where predictions are worth nothing.
+    """Refuse a memory for unlabelled samples that cannot work.
 
     Raises:
-        InputError: if all samples are labelled, the memory is updated in mid-training, or no score can be so confident.
+        InputError: if all samples are labelled, if the memory is updated while the net is still being trained, or if
+            the confidence is no share.
     """
     memory = spec.memory
     if memory.unlabelled and not spec.labels.partial:
@@ -36,7 +37,7 @@ def refuse_unfit(spec: RunSpec) -> None:
 
 
 def learner_of(made: object, name: str) -> Learner:
-    """``made`` itself, if it is a learner.
+    """Return ``made`` if it is a learner.
 
     Raises:
         InputError: if its class is not derived from :class:`Learner`.
@@ -50,10 +51,12 @@ def learner_of(made: object, name: str) -> Learner:
 
 
 def offered(experience: Experience, setup: Setup, learner: Learner) -> Exemplars:
-    """The labelled part, and, if ``memory.unlabelled`` says so, the unlabelled samples with their pseudo-label.
+    """Return the labelled part and, if ``memory.unlabelled`` is true, the unlabelled samples with a pseudo-label.
+
+    The pseudo-label is the class to which the current learner gives the highest score.
 
     Source: Lee, Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks (ICML
-    workshop 2013): the class that the learner, as it is now, gives the highest score.
+    workshop 2013).
     """
     if not setup.spec.memory.unlabelled or experience.unlabelled is None:
         return experience.train
@@ -64,9 +67,9 @@ def offered(experience: Experience, setup: Setup, learner: Learner) -> Exemplars
 
 
 def pseudo_labelled(samples: Exemplars, setup: Setup, learner: Learner) -> Exemplars:
-    """The samples of which the learner is confident enough, each labelled y = argmax_k s_k of its scores s.
+    """Return the samples of which the learner is confident enough, each labelled y = argmax_k s_k of its scores s.
 
-    Its confidence is max_k softmax(s)_k; ``memory.confidence`` is the lowest that will do.
+    The confidence is max_k softmax(s)_k, and must reach ``memory.confidence``.
     """
     if not len(samples):
         return samples

@@ -1,4 +1,4 @@
-"""Who watches a run: the contract, and nobody."""
+"""Display of a run's progress: the contract, and one that shows nothing."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from clsim.records.search import Search, Trial
 
 
 class Progress(Protocol):
-    """Somebody who watches a run; see :mod:`clsim.reporting.terminal`."""
+    """Display of a run in progress; see :mod:`clsim.reporting.terminal`."""
 
     def experience(self, position: int, total: int, images: int) -> None:
-        """Training on ``images`` samples (epochs counted) of an experience begins."""
+        """Show that an experience begins; ``images``: samples that will be trained on, each counted once per epoch."""
 
     def trial(self, trial: Trial) -> None:
-        """Training on the same experience begins anew, one of several times, in a controller's search."""
+        """Show that a controller's search begins another trial on the same experience."""
 
     def step(self, images: int) -> None:
-        """A batch was learnt."""
+        """Show that a batch was learnt."""
 
     def searched(self, search: Search) -> None:
-        """A controller's search for the trade-off of an experience is over."""
+        """Show that a controller's search on an experience is finished."""
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """An experience is done; NaN where nothing was tested."""
+        """Show the accuracies after an experience; NaN where nothing was tested."""
 
 
 class Quiet:
-    """Nobody watches."""
+    """A :class:`Progress` that shows nothing. Final."""
 
     def experience(self, position: int, total: int, images: int) -> None:
-        """Silence."""
+        """Do nothing."""
 
     def trial(self, trial: Trial) -> None:
-        """Silence."""
+        """Do nothing."""
 
     def step(self, images: int) -> None:
-        """Silence."""
+        """Do nothing."""
 
     def searched(self, search: Search) -> None:
-        """Silence."""
+        """Do nothing."""
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """Silence."""
+        """Do nothing."""

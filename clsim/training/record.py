@@ -1,4 +1,4 @@
-"""What accumulates over a run, and the record that is made of it."""
+"""The results that accumulate over a run, and the record that is made from them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ from clsim.version import __version__
 
 @dataclass
 class Results:
-    """What accumulates over a run, and goes into its record.
+    """The results that accumulate over a run, and go into its record.
 
     Attributes:
-        done: experiences trained so far.
-        accuracy: T rows of T, NaN = not tested.
-        unlabelled: share of an experience's unlabelled samples predicted right at its end; NaN = there are none.
-        readouts: an accuracy matrix for each further way to predict.
-        losses: a list a term, of equal lengths, NaN in steps without the term; in a controller's search, those of the
-            attempt that was kept.
-        searches: the trace of the controller, a :class:`clsim.records.search.Search` as a dictionary an experience.
+        done: number of experiences trained so far.
+        accuracy: accuracy matrix, T rows of T; NaN = not tested.
+        initial: accuracy of the untrained net on each experience; NaN = not tested.
+        validation: accuracy on each experience's validation part at its end; NaN = there is none.
+        unlabelled: share of each experience's unlabelled samples predicted right at its end; NaN = there are none.
+        readouts: accuracy matrix of each further way to predict.
+        cost: the counters of each experience.
+        losses: the losses of all steps, one list for each term, with NaN in steps without the term; of a controller's
+            search, those of the attempt that was kept.
+        searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
+        steps: number of steps so far.
+        started: when the run began, in UTC.
     """
 
     done: int
@@ -47,12 +52,12 @@ class Results:
 
     @staticmethod
     def empty(experiences: int) -> Results:
-        """Nothing tested yet."""
+        """Make results in which nothing is tested yet."""
         unknown = [math.nan] * experiences
         return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy(), unlabelled=unknown.copy())
 
     def add_readout(self, name: str, position: int, row: list[float]) -> None:
-        """A row of the accuracy matrix of a further way to predict."""
+        """Set a row of the accuracy matrix of a further way to predict."""
         unknown = [math.nan] * len(self.accuracy)
         self.readouts.setdefault(name, [unknown.copy() for _ in unknown])[position] = row
 
@@ -69,9 +74,9 @@ class Results:
 
 
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
-    """All that a run's folder says of it, as JSON takes it."""
+    """Make the record of a run, as plain values for JSON."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
-    further: dict[str, Any] = {}  # what most runs have not
+    further: dict[str, Any] = {}  # keys of partly labelled streams alone
     if not all(map(math.isnan, results.unlabelled)):
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
@@ -108,5 +113,5 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
 
 
 def _nullable(values: list[float]) -> list[float | None]:
-    """JSON has no NaN."""
+    """Replace NaN, which JSON does not have, by None."""
     return [None if math.isnan(v) else v for v in values]

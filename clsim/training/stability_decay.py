@@ -1,4 +1,4 @@
-"""Stability decay: the search for a method's trade-off, from the current experience alone. No training here.
+"""Stability decay: the search for a method's trade-off on the current experience alone, without the training itself.
 
     for experience t:
       grid = first_rates if t == 1 else rates
@@ -29,12 +29,13 @@ from clsim.spec.tables import ControllerSpec, LearnerSpec, MemorySpec
 
 
 def search(spec: ControllerSpec, start: Mapping[str, float], *, first: bool, train: Callable[[Trial], float]) -> None:
-    """Both phases; the model of the last trial is the one to keep.
+    """Carry out both phases of the search; the model of the last trial is the one to keep.
 
-    Of equal accuracies in the first phase, the earlier rate of the grid wins.
+    Of equal accuracies in the first phase, the earlier learning rate of the grid wins.
 
     Args:
-        start: H, with which the experience begins.
+        spec: the controller's table.
+        start: H, the values that the experience begins with.
         first: whether it is the first experience.
         train: carries out a trial, and returns its validation accuracy.
     """
@@ -54,7 +55,7 @@ def search(spec: ControllerSpec, start: Mapping[str, float], *, first: bool, tra
 
 
 def decayed(start: Mapping[str, float], factor: float) -> Iterator[Values]:
-    """One after the other: each value alone, the others restored; then all of them, and again from there.
+    """Yield decayed values: each one decayed alone, then all of them; then the same again from there.
 
     >>> from itertools import islice
     >>> [tuple(values.values()) for values in islice(decayed({"strength": 5.0, "code": 2.0}, 0.5), 5)]
@@ -72,7 +73,7 @@ def decayed(start: Mapping[str, float], factor: float) -> Iterator[Values]:
 
 
 def spec_of(spec: RunSpec, trial: Trial) -> RunSpec:
-    """The spec of a run with the learning rate and the values of a trial; in the first phase, of fine-tuning."""
+    """Return a run's spec with the learning rate and the values of a trial; in the first phase, that of fine-tuning."""
     spec = replace(spec, optimizer=replace(spec.optimizer, lr=trial.lr))
     if trial.phase == "plasticity":
         return replace(spec, learner=LearnerSpec(), memory=MemorySpec())
@@ -80,10 +81,15 @@ def spec_of(spec: RunSpec, trial: Trial) -> RunSpec:
 
 
 def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, Any] = MappingProxyType({})) -> Values:
-    """The values of a learner's options: those to begin with, else as the spec gives them, else its own defaults.
+    """Return the start values of a learner's options: those of ``first``, else the spec's, else the defaults.
+
+    Args:
+        learner: the learner's table.
+        names: names of the options.
+        first: values to begin with, by name.
 
     Raises:
-        InputError: if it has no such option, or one that is no number above 0.
+        InputError: if the learner has no such option, or its value is no number above 0.
     """
     made = registry.component("learners", learner.name, learner.options, "[learner.options]")
     options = options_of(made)

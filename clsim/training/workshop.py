@@ -1,6 +1,6 @@
-"""The workshop: the one place where a net, its transform, the trainer of its proxies and a pool of samples are made.
+"""The workshop: makes nets, their transform, the trainer of proxies and pools of samples.
 
-A run's stream (:mod:`clsim.training.assemble`), ``clsim select`` and ``clsim condense`` all get theirs here.
+It serves the runs of a stream (:mod:`clsim.training.assemble`), ``clsim select`` and ``clsim condense`` alike.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from clsim.spec.tables import DataSpec, ProxySpec, TrainingSpec
 
 @dataclass(frozen=True)
 class Workshop:
-    """What nets of one architecture are made and trained with, and pools of samples that they look at. Final.
+    """Maker of nets of one architecture, and of pools of samples with their features and scores. Final.
 
     Attributes:
-        spec: of the run; its ``seed`` and its ``proxy`` count here.
-        fresh: a net with weights drawn from a seed.
-        transform: uint8 → normalised float, with or without augmentation.
-        precision: the context of forward passes.
+        spec: the run's spec, of which ``seed`` and ``proxy`` are used here.
+        fresh: makes a net with weights drawn from a seed.
+        transform: converts uint8 samples to normalised floats, with or without augmentation.
+        precision: makes the context of forward passes.
         randomness: the run's generators.
         cost: the counters that pools and proxies add to.
     """
@@ -49,7 +49,7 @@ class Workshop:
     cost: Cost
 
     def net(self) -> nets.Net:
-        """The net that a run begins with: the same one for the same seed."""
+        """Make the net that a run begins with: the same one for the same seed."""
         return self.fresh(derive(self.spec.seed, "weights"))
 
     def pool(
@@ -62,15 +62,16 @@ class Workshop:
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
     ) -> Pool:
-        """Samples, with what a net says of them.
+        """Make a pool of samples, with features and scores of a net.
 
         Args:
-            net: the net behind features and scores; None: a proxy, trained on the samples when first asked for.
-            features: raw samples and their tasks → the features that the head of the net sees, where these are not the
-                net's own.
-            classes: labels known so far in the stream; None: those that occur in the samples and beside them.
-            reference: held-out labelled samples that a choice should serve.
-            incoming: the new batch, when the choice is what to replay with it.
+            samples: the candidates.
+            net: the net behind features and scores; None: a proxy, which is trained on the samples when first needed.
+            features: computes the features that the net's head sees from raw samples and their tasks; None: the net's
+                own features.
+            classes: labels known so far in the stream; None: those of the samples and of the other roles of the pool.
+            reference: held-out labelled samples that the selection should serve.
+            incoming: the new batch, when the selection is what to replay with it.
         """
         draws = self.randomness
         trainer = Trainer(
@@ -107,13 +108,16 @@ def workshop(
     """Set up a workshop for samples of one shape.
 
     Args:
-        body: the architecture: a function of the shape, its options bound.
+        spec: the run's spec.
+        body: the architecture, as a function of the shape with its options bound.
         shape: the shape of one sample.
         visible: bool (tasks, classes), the classes that the head shows for each task.
-        mean, std: of the training data, per channel or dimension.
-        augment: operations in training, by name.
+        mean, std: mean and standard deviation of the training data, per channel or dimension.
+        augment: names of the operations of augmentation in training.
         precision: ``fp32``, or ``bf16`` (autocast).
-        channels_last: store images and convolutions channels-last; vectors have one format.
+        channels_last: whether to store images and convolutions channels-last; without effect for vectors.
+        device: the device of nets and samples.
+        cost: the counters that pools and proxies add to.
     """
     last = channels_last and len(shape) == 3
 
@@ -126,7 +130,7 @@ def workshop(
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context of forward passes: autocast for ``bf16``, nothing for ``fp32``."""
+    """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
@@ -141,10 +145,17 @@ def spec_of_call(
     size: int = 0,
     per_class: int = 0,
 ) -> RunSpec:
-    """The spec of work without a stream, in which features and scores come from proxies.
+    """Make the spec of work without a stream, in which features and scores come from proxies.
 
     Args:
-        threads: of torch; None leaves them as they are.
+        dataset: a name of ``clsim list datasets``.
+        path: path of the user's own data, for ``image-folder`` and ``npz``.
+        seed: seed of everything that is drawn.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: number of torch's threads; None leaves it as it is.
+        proxy_epochs: training epochs of each proxy.
+        size: side, in pixels, that images are scaled to; 0: no scaling.
+        per_class: largest number of training images of each class; 0: all.
     """
     return RunSpec(
         seed=seed,
@@ -165,12 +176,17 @@ def of_dataset(
     cost: Cost | None = None,
     precision: str = "fp32",
 ) -> tuple[Workshop, Exemplars]:
-    """Set up a workshop for a data set as a whole; and its training part.
+    """Set up a workshop for a whole data set; return it, and the training part as samples.
 
     Args:
+        spec: the spec, as :func:`spec_of_call` makes it.
+        dataset: the data set.
         model: the architecture, a name of ``clsim list models``.
-        options: of the model.
-        augment: operations in a proxy's training, by name.
+        options: options of the model, by name.
+        augment: names of the operations of augmentation in a proxy's training.
+        device: the device of nets and samples.
+        cost: the counters that pools and proxies add to; None: new ones.
+        precision: ``fp32``, or ``bf16`` (autocast).
     """
     shop = workshop(
         spec,
@@ -189,12 +205,13 @@ def of_dataset(
 
 
 def exemplars(x: np.ndarray, y: np.ndarray, seed: int, device: torch.device) -> Exemplars:
-    """Samples of one experience, on a device: all of task 0, each one's ``index`` its row.
+    """Make samples of one experience on a device, all of task 0, with their rows as ``index``.
 
     Args:
-        x: (n, \\*shape), writable where it shares its memory with the samples.
-        y: (n,) whole numbers; −1 = unlabelled.
-        seed: of the keys.
+        x: (n, \\*shape), a writable array, whose memory the samples may share.
+        y: (n,), whole numbers; −1 = unlabelled.
+        seed: seed of the keys.
+        device: the device of the samples.
     """
     n = len(x)
     return Exemplars(
