@@ -93,3 +93,8 @@ def loss_of(made: Exemplars, method: Method, pool: Pool, *, factor: int = 1, net
         still = Synthetic(pool.prepare(made.x), made.y, material, factor=factor, lr=0.0, momentum=0.0)
         losses.append(float(method(i, still, material)))
     return sum(losses) / nets
+
+
+def with_material(pool: Pool) -> tuple[Pool, Material]:
+    """A pool, and the material that a condenser makes of it."""
+    return pool, material_of(pool)

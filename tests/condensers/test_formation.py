@@ -16,7 +16,18 @@ from clsim.models.nets import Net, build, mlp
 from clsim.pool.contracts import Condenser
 from clsim.pool.pool import Pool
 from clsim.spec.options import bind
-from tests.condensing import CLASSES, SIDE, Untrained, loss_of, material_of, normed, pool_of, shallow, synthetic_of
+from tests.condensing import (
+    CLASSES,
+    SIDE,
+    Untrained,
+    loss_of,
+    material_of,
+    normed,
+    pool_of,
+    shallow,
+    synthetic_of,
+    with_material,
+)
 from tests.helpers import assert_same, generator
 
 
@@ -41,8 +52,7 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(distance: str, o
 
 @pytest.mark.parametrize("squared", [True, False])
 def test_loss_and_gradient_are_those_of_a_plain_recomputation_through_the_tiles(squared: bool) -> None:
-    pool = pool_of(6)
-    material = material_of(pool)
+    pool, material = with_material(pool_of(6))
     synthetic = synthetic_of(material, 2, factor=2)
     start = synthetic.images.detach().clone()
     loss = Formation(Forming(steps=1, distance="l2" if squared else "l1"))(0, synthetic, material)

@@ -19,7 +19,7 @@ from clsim.pool.pool import Pool
 from clsim.spec import registry
 from clsim.spec.components import COMPONENTS
 from clsim.spec.options import bind, options_of
-from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of
+from tests.condensing import CLASSES, loss_of, material_of, normed, pool_of, shallow, synthetic_of, with_material
 from tests.helpers import assert_same, generator
 
 METHODS = {
@@ -90,8 +90,7 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(
 
 @pytest.mark.parametrize("together", [False, True])
 def test_loss_and_gradient_are_those_of_a_plain_recomputation(together: bool) -> None:
-    pool = pool_of(6)
-    material = material_of(pool)
+    pool, material = with_material(pool_of(6))
     synthetic = synthetic_of(material, 2, noise=0.4)
     start = synthetic.images.detach().clone()
     loss = GradientMatching(ONE, warm=(0, 0) if together else None)(0, synthetic, material)
@@ -116,8 +115,7 @@ def test_loss_and_gradient_are_those_of_a_plain_recomputation(together: bool) ->
 def test_the_gradient_of_real_samples_is_that_of_the_mean_of_the_classes_whatever_their_sizes_and_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pool = pool_of(6)
-    material = material_of(pool)
+    pool, material = with_material(pool_of(6))
     net = material.fresh()
     weights = [p for p in net.parameters() if p.ndim > 1]
     rows = torch.cat([(pool.data.y == c).nonzero().flatten()[: c + 2] for c in range(CLASSES)])
