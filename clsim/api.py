@@ -49,12 +49,12 @@ def run(
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
-        data_root: of the data sets; by default ``$CLSIM_DATA``, else ``~/.cache/clsim``.
-        fresh: run anew even if there is a record.
-        progress: who watches; nobody by default.
+        data_root: folder of the data sets; by default ``$CLSIM_DATA``, else ``~/.cache/clsim``.
+        fresh: whether to run anew even if there is a record.
+        progress: display of the progress; None: none.
 
     Raises:
-        InputError: for anything in the arguments that is wrong.
+        InputError: if an argument is wrong.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

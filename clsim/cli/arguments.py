@@ -12,7 +12,9 @@ from clsim.spec.flags import parsed
 
 _MACHINE = "Machine"
 
-DataPath = Annotated[str, typer.Option("--path", help="Folder or file of your own data, for image-folder and npz.")]
+DataPath = Annotated[
+    str, typer.Option("--path", help="Path of your own data: the folder of image-folder, or the file of npz.")
+]
 NamedValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE: an option of the component; may be given several times."),
@@ -21,7 +23,7 @@ Force = Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads of torch; else its own choice.", rich_help_panel=_MACHINE),
+    typer.Option("--threads", min=1, help="Number of torch's threads; default: its own.", rich_help_panel=_MACHINE),
 ]
 DataRoot = Annotated[
     Path | None,

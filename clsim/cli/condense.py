@@ -78,7 +78,9 @@ def condense(
     epochs: Annotated[
         int,
         typer.Option(
-            min=0, help="Epochs of each net; 0: 1000, with --no-augment 300, as in papers.", rich_help_panel=_EVALUATION
+            min=0,
+            help="Training epochs per net (0: the papers' 1000, or 300 with --no-augment).",
+            rich_help_panel=_EVALUATION,
         ),
     ] = 0,
     augment: Annotated[

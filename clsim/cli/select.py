@@ -49,7 +49,7 @@ def select(
         ),
     ] = "",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of the proxy.", rich_help_panel="Features of a data set")
+        int, typer.Option(min=1, help="Training epochs of the proxy.", rich_help_panel="Features of a data set")
     ] = 10,
     data_root: DataRoot = None,
     device: Device = "auto",

@@ -36,13 +36,13 @@ class Trace:
 
 
 def save(folder: Path, done: int, attempts: Sequence[Attempt]) -> None:
-    """Write what the search after so many experiences has found so far, atomically."""
+    """Write the attempts so far of the search after ``done`` experiences, atomically."""
     trace = Trace(folder.name, done, tuple(attempts))
     write(folder / "search.json", json.dumps(dataclasses.asdict(trace), indent=1, allow_nan=False).encode())
 
 
 def load(folder: Path, done: int) -> tuple[Attempt, ...]:
-    """What the search after so many experiences found before it was cut short; of another one, nothing.
+    """Read the attempts of an interrupted search after ``done`` experiences; none if the file is of another search.
 
     An attempt whose model would have been kept is left out: its accuracy is known, but its model is lost.
 

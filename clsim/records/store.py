@@ -258,7 +258,7 @@ class RunFolder:
         return failure
 
     def failure(self) -> RunFailure | None:
-        """Why the run was given up; None if it was not, was finished since, or nobody can read why."""
+        """Read why the run was given up; None if it was not, was finished since, or the file cannot be read."""
         try:
             data = json.loads((self.path / "error.json").read_text(encoding="utf-8"))
             finished = (record := self.record()) is not None and record.data["finished"]

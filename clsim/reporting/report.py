@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """A row of somebody's paper, shown beside ours.
+    """Published results: a row of a paper, shown beside our runs.
 
     Attributes:
         at: column → value: where in the tables it stands.

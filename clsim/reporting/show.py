@@ -98,7 +98,7 @@ def _listings(
 
 
 def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
-    if not out.is_terminal:  # nobody watches: nothing has to fit
+    if not out.is_terminal:  # a file or a pipe has no width to fit into
         out = Console(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
         out.print(Text(formats.plain(spec.title), style="bold"))

@@ -19,11 +19,11 @@ class DataSpec:
         dataset: a name of ``clsim list datasets``.
         path: the user's folder or file, for ``image-folder`` and ``npz``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
-        per_class: at most so many training images a class (the first ones); 0 keeps all.
+        per_class: largest number of training images of each class, the first ones; 0 keeps all.
         sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
-        imbalance: a long tail of training images: the largest class has so many times those of the smallest, and class
-            i of C keeps n·imbalance^(−i/(C−1)), its first ones, with n those of a class before. 1 keeps all. Classes
-            that come in the order of their labels come from head to tail; ``stream.order = "seeded"`` mixes them.
+        imbalance: ratio of the largest to the smallest class in a long tail of training images: class i of C keeps its
+            first n·imbalance^(−i/(C−1)) of n images. 1 keeps all. In the order of their labels, classes come from head
+            to tail; ``stream.order = "seeded"`` mixes them.
         augment: batched augmentations, applied in this order; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
     """
 
@@ -267,11 +267,9 @@ class MemorySpec:
         shrink: what becomes of a condensed class whose share of the memory shrinks: ``drop``: its first images stay;
             ``condense``: the condenser runs again for the smaller share, with the images that the class had in the
             place of real ones, and begins with some of these where it would begin with noise. The buffer ``dm`` implies
-            ``condense`` (unless the capacity counts classes: no share shrinks then): 5 × 2 classes at 16 × 16 pixels,
-            gdumb, memory 50, 4 seeds, it ended at 74.2 instead of 72.0 % on Fashion-MNIST and at 32.0 instead of 28.1 %
-            on CIFAR-10. The others imply ``drop``: in as few steps as a stream can wait for, each condensation by
-            ``dsa`` cost accuracy (scikit-learn's 8 × 8 digits, 3 seeds: 16.9 instead of 34.0 %). ``condense`` makes the
-            whole memory anew after each experience, which takes its time.
+            ``condense`` (unless the capacity counts classes: no share shrinks then). The others imply ``drop``, since
+            each condensation in as few steps as a stream can wait for costs accuracy. ``condense`` makes the whole
+            memory anew after each experience, which takes time.
         start: an ``.npz`` that the memory holds before the first experience, as ``clsim condense`` writes one (or any
             x_train and y_train, whose labels count the classes of the data set from 0). It is replayed from the first
             batch on, classes that the stream has not come to included: what was known before the stream. From then on
@@ -410,7 +408,7 @@ class ControllerSpec:
             controller.
         margin: p, the share of the best fine-tuning's validation accuracy that stability may cost.
         factor: α, which an option that costs more is multiplied by.
-        decays: at most so many in an experience; the model after the last one is kept, whatever its accuracy.
+        decays: largest number of decays in an experience; the model after the last one is kept in any case.
         carry: whether an experience begins with the values that the one before ended with; else with those given.
         skip_first: whether the first experience, where there is nothing to forget, is trained once, with no decay.
         first_rates: learning rates of the search in the first experience.
