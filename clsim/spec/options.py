@@ -50,7 +50,7 @@ def bind(component: Callable[..., Any], options: Mapping[str, Any], where: str =
         component: a function or a class, or one to which options are bound already.
         options: values by flat name, as in a spec.
         where: the table that holds them, for error messages.
-        name: the component's name, likewise.
+        name: the component's name, for messages.
 
     Raises:
         InputError: for an option that the component does not have, with the nearest one; for a value of another type.
@@ -99,7 +99,7 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 def _signature(component: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(component, eval_str=True)
-    except Exception:  # a name that is imported for type checkers alone, in somebody's own file
+    except Exception:  # a name that is imported for type checkers alone, in a user's file
         return inspect.signature(component)
 
 

@@ -88,7 +88,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def combinators() -> list[Entry]:
-    """The selectors made of selectors, likewise."""
+    """List the selectors that are made of selectors, as entries of `clsim list`."""
     return [described(name, target) for name, target in COMBINATORS.items()]
 
 

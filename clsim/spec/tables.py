@@ -1,4 +1,4 @@
-"""The tables of a spec: frozen dataclasses, a table a class. Each refuses values that no run can have."""
+"""The tables of a spec: a frozen dataclass for each. It refuses values that no run can have."""
 
 from __future__ import annotations
 
@@ -53,22 +53,23 @@ class StreamSpec:
 
     Attributes:
         kind: ``split`` divides the classes; ``permuted`` and ``rotated`` repeat the whole data set, with other
-            pixels or another angle in each experience; ``sequence`` has an experience a data set of ``data.sequence``.
+            pixels or another angle in each experience; ``sequence`` has one experience for each data set of
+            ``data.sequence``.
         setting: ``task`` (the task is known when predicting: logits are masked to its classes), ``class`` (one head
             over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
             in each experience).
-        experiences: how many.
-        order: of the classes: ``fixed`` (0, 1, 2 …), ``seeded`` (drawn from the run's seed), or ``superclass``:
+        experiences: number of experiences.
+        order: order of the classes: ``fixed`` (0, 1, 2 …), ``seeded`` (drawn from the run's seed), or ``superclass``:
             CIFAR-100's super-classes one after the other, so that each of 20 experiences is one.
-        first: classes in the first experience, when it is larger or smaller than the others; 0 = equal.
-        sizes: classes in each experience, when they differ otherwise; empty = equal.
+        first: number of classes in the first experience, when it is larger or smaller than the others; 0 = equal.
+        sizes: number of classes in each experience, when they differ otherwise; empty = equal.
         presentation: ``separate`` experiences; ``cumulative``: each also holds all earlier ones; ``joint``: one
             experience that holds everything.
         validation: share of each experience's training images that is held out, stratified by class.
-        tasks: the order of whole experiences: as ``given`` by the above, ``seeded`` (drawn from the run's seed), or by
+        tasks: order of whole experiences: as ``given`` by the keys above, ``seeded`` (drawn from the run's seed), or by
             how well a joint model does on each: ``easy-first`` or ``hard-first``.
-        difficulty: whose accuracy says how easy a task is: the fingerprint of a run on the same tasks in the given
-            order. Filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
+        difficulty: fingerprint of the run whose accuracy says how easy each task is: a run on the same tasks in the
+            given order. It is filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
             scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
             not in the store.
     """
@@ -133,7 +134,7 @@ class TrainingSpec:
             pass may be cut short. 0: ``epochs`` counts, which is not read otherwise. Schedules of the learning rate
             span these steps; one that falls on a plateau looks after each pass, the last one included. A memory that
             every batch updates is offered the samples that were learnt.
-        batch_size: new samples a step.
+        batch_size: new samples in each step.
         last_batch: what becomes of the samples of an epoch that fill no whole batch. ``short``: a smaller batch.
             ``drop``: left out of that epoch. ``pad``: other samples fill their batch with weight 0 (batch norm sees
             them); for learner ``sgd`` with its own objective, whose loss goes by weights. Under the last two, all
@@ -148,7 +149,7 @@ class TrainingSpec:
         precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: of torch; part of the spec because sums are split by thread.
+        threads: threads of torch; part of the spec, because sums are split by thread.
     """
 
     epochs: int = 1
@@ -188,11 +189,12 @@ class OptimizerSpec:
         schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
             ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
         milestones: shares of the experience's steps, for ``step``.
-        patience: epochs, for ``plateau``.
+        patience: epochs in a row without a gain, for ``plateau``.
         warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
-        lr_start, lr_end: where the warm-up begins and the cosine ends.
-        trust: of LARS, how long a step may be for the weights' own size.
-        head_lr: of LARS, the classifier's rate, which follows the same schedule; 0: as all others.
+        lr_start: learning rate at which the warm-up begins.
+        lr_end: learning rate at which the cosine ends.
+        trust: under LARS, the length of a step relative to the norm of the weights.
+        head_lr: under LARS, the classifier's learning rate, which follows the same schedule; 0: that of all others.
         restart: a fresh optimizer state for each experience; false carries momentum over.
     """
 
@@ -236,7 +238,8 @@ class EvaluationSpec:
 
     Attributes:
         rows: ``all`` experiences, or those ``seen`` so far (half the cost; no forward transfer).
-        batch_size: test images a forward pass; changes no result beyond round-off. Small ones stay in a CPU's cache.
+        batch_size: test images in each forward pass; changes no result beyond round-off. Small batches stay in the
+            cache of a CPU.
     """
 
     rows: Literal["all", "seen"] = "all"
@@ -253,23 +256,23 @@ class MemorySpec:
     Attributes:
         buffer: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a combinator such as
             ``per_class(…)`` around one; ``none`` keeps nothing.
-        capacity: exemplars in all, a class or a task (see ``per``).
+        capacity: number of exemplars, in all or for each class or task (see ``per``).
         per: ``total``, ``class`` or ``task``: what the capacity counts.
-        fraction: the capacity as a share of the training samples seen so far, instead; 0: ``capacity`` counts.
+        fraction: capacity as a share of the training samples seen so far; 0: ``capacity`` counts.
         batch_size: exemplars replayed with each batch of new samples.
         update: select after every ``batch`` or after every ``experience``.
         options: keyword arguments of the selector.
-        retrieval: which exemplars to replay: ``random``, or a selector, such as ``mir``.
+        retrieval: what chooses the exemplars to replay: ``random``, or a selector, such as ``mir``.
         candidates: exemplars drawn at random for the retrieval to choose from; 0: all.
         retrieval_options: keyword arguments of the retrieval.
         unlabelled: whether the selector is also offered unlabelled samples, under the label that the learner predicts.
-        confidence: the lowest softmax score of such a prediction.
+        confidence: lowest softmax score of a prediction under which an unlabelled sample is offered.
         shrink: what becomes of a condensed class whose share of the memory shrinks: ``drop``: its first images stay;
             ``condense``: the condenser runs again for the smaller share, with the images that the class had in the
             place of real ones, and begins with some of these where it would begin with noise. The buffer ``dm`` implies
-            ``condense`` (unless the capacity counts classes: no share shrinks then). The others imply ``drop``, since
-            each condensation in as few steps as a stream can wait for costs accuracy. ``condense`` makes the whole
-            memory anew after each experience, which takes time.
+            ``condense`` (unless the capacity counts classes: no share shrinks then), the other condensers ``drop``.
+            ``condense`` makes the whole memory anew after each experience, which takes time, and by ``dsa`` it cost
+            accuracy in as few steps as a stream can wait for.
         start: an ``.npz`` that the memory holds before the first experience, as ``clsim condense`` writes one (or any
             x_train and y_train, whose labels count the classes of the data set from 0). It is replayed from the first
             batch on, classes that the stream has not come to included: what was known before the stream. From then on
@@ -323,7 +326,7 @@ class ProxySpec:
 
     Attributes:
         source: whose features and scores selectors see: the ``learner``'s, or a ``proxy``'s.
-        epochs: of each proxy.
+        epochs: training epochs of each proxy.
     """
 
     source: Literal["learner", "proxy"] = "learner"

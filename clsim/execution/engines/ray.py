@@ -61,7 +61,7 @@ class Ray:
         root: the folder of all runs.
         threads, gpus: of each run.
         slots: runs at a time; None = as the cluster has room for.
-        leave: the connection is somebody else's, and stays.
+        leave: whether to leave the connection open, since it was there before.
         shared: whether every node shares the folder; None = ask each of them.
     """
 
@@ -132,7 +132,7 @@ class Ray:
         return outcome
 
     def _receive(self, job: Job, files: Files) -> bool:
-        """Write what came from elsewhere, unless somebody runs the same here."""
+        """Write a run folder that came from another machine, unless the same run goes on here."""
         try:
             with Store(self._root).open(job.spec) as folder:
                 _write(folder.path, files)

@@ -48,7 +48,7 @@ class Slurm:
     Args:
         together: runs in a job.
         jobs: at a time; None = as the cluster lets them.
-        queue: hold jobs back here, as nobody else does.
+        queue: whether to hold jobs back here, where no scheduler does.
     """
 
     def __init__(self, executor: submitit.AutoExecutor, together: int, jobs: int | None, *, queue: bool) -> None:
