@@ -69,9 +69,9 @@ class StreamSpec:
         tasks: order of whole experiences: as ``given`` by the keys above, ``seeded`` (drawn from the run's seed), or by
             how well a joint model does on each: ``easy-first`` or ``hard-first``.
         difficulty: fingerprint of the run whose accuracy says how easy each task is: a run on the same tasks in the
-            given order. It is filled in for ``easy-first`` and ``hard-first`` with that of the strategy ``joint`` on the same
-            scenario, data, stream, model and seed, trained as scenario and ``joint`` say, which is run first if it is
-            not in the store.
+            given order. It is filled in for ``easy-first`` and ``hard-first`` with the run of the strategy ``joint``
+            on the same scenario, data, stream, model and seed, trained as scenario and ``joint`` say; that run is made
+            first if it is not in the store.
     """
 
     kind: Literal["split", "permuted", "rotated", "sequence"] = "split"

@@ -59,8 +59,9 @@ class Ray:
 
     Args:
         root: the folder of all runs.
-        threads, gpus: of each run.
-        slots: runs at a time; None = as the cluster has room for.
+        threads: threads of each run.
+        gpus: GPUs, or the share of one, of each run.
+        slots: number of runs at a time; None = as many as the cluster has room for.
         leave: whether to leave the connection open, since it was there before.
         shared: whether every node shares the folder; None = ask each of them.
     """

@@ -46,8 +46,8 @@ class Slurm:
     """The engine. Final.
 
     Args:
-        together: runs in a job.
-        jobs: at a time; None = as the cluster lets them.
+        together: number of runs in one job.
+        jobs: number of jobs at a time; None = as many as the cluster allows.
         queue: whether to hold jobs back here, where no scheduler does.
     """
 
