@@ -14,7 +14,7 @@ from clsim.pool.pool import Pool
 
 
 def check_condenser(condense: Condenser) -> None:
-    """Everything that a condenser promises, on small pools with and without trouble in them, under convolutional nets.
+    """Check all that a condenser promises, on small ordinary and difficult pools under convolutional nets.
 
     Raises:
         CheckFailed: at the first broken promise.
@@ -63,7 +63,7 @@ def _check_numbers(made: Exemplars, where: str) -> None:
 
 
 def _check_balance(made: Exemplars, pool: Pool, where: str) -> None:
-    """No class has two more than another, but for those of which there are no more samples."""
+    """Check that class counts differ by at most one, except for classes with too few samples."""
     have = _counts(pool.data)
     got = dict.fromkeys(have, 0) | _counts(made)
     strange = sorted(set(got) - set(have))

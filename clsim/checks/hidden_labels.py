@@ -1,4 +1,4 @@
-"""What a learner may know of hidden labels: nothing."""
+"""The check that a learner does not depend on hidden labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clsim.training.contract import Learner, Setup
 
 
 def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = False) -> None:
-    """A learner ends with the same weights and memory, bit for bit, whatever the labels are that it was not shown.
+    """Check that hidden labels do not change a learner's final weights and memory, bit for bit.
 
     Two streams hold the same samples, and the same of them labelled; the labels of the others are permuted. The truth
     of both is where metrics find it.
@@ -29,7 +29,7 @@ def check_hidden_labels(make: Callable[[Setup], Learner], *, foreign: bool = Fal
         foreign: whether the unlabelled part also holds samples that are of no class.
 
     Raises:
-        CheckFailed: if it does not.
+        CheckFailed: if they change.
     """
     ends, truths = [], []
     for permuted in (False, True):

@@ -18,7 +18,7 @@ from clsim.training.contract import Learner, Setup
 
 
 def check_learner(make: Callable[[Setup], Learner]) -> None:
-    """Everything that a learner promises, on two easy experiences.
+    """Check all that a learner promises, on two easy experiences.
 
     Args:
         make: the learner's class (or a function that makes one), its options bound.
@@ -45,10 +45,10 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
 
 
 def check_objective(objective: AnyObjective) -> None:
-    """Everything that an objective promises, on two easy experiences.
+    """Check all that an objective promises, on two easy experiences.
 
     Args:
-        objective: its class, or a function of net and batch.
+        objective: the objective's class, or a function of net and batch.
 
     Raises:
         CheckFailed: at the first broken promise.
@@ -108,7 +108,7 @@ def _check_silent_evaluation(make: Callable[[Setup], Learner], model: Model, set
 
 
 def _check_resume(make: Callable[[Setup], Learner], model: Model, whole: Setup) -> None:
-    """Through a file and back after the first experience, then on: bit for bit the same."""
+    """Check that a learner saved and loaded after the first experience ends bit for bit the same."""
     setup, learner = _learn(make, model, buffered=True, positions=(0,))
     state = learner.state_dict()
     if state is None:
@@ -155,7 +155,7 @@ def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate:
 
 
 def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate: bool = False) -> None:
-    """An experience as the loop does it, two classes each; with predictions in between if asked."""
+    """Train on an experience of two classes as the loop does; with predictions in between if ``evaluate``."""
     samples = learner.incoming(experience)
     learner.begin(experience)
     for epoch in range(setup.spec.training.epochs):

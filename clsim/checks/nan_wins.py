@@ -1,4 +1,4 @@
-"""Watches what is compared: NaN counts as the largest number, so that 0 · log 0 comes first without a word."""
+"""Detection of comparisons that NaN wins: torch counts NaN as the largest number, without an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NanWins(Exception):
 
 @contextmanager
 def no_nan_wins() -> Iterator[None]:
-    """Inside, an argmax, a top-k or a falling sort over numbers with NaN among them raises :class:`NanWins`.
+    """Raise :class:`NanWins` at an argmax, a top-k or a falling sort over numbers with NaN among them.
 
     A rising sort does not: there NaN comes last.
     """

@@ -1,4 +1,4 @@
-"""Small nets and pools that checks run on: ordinary ones, and those that break what was written for ordinary ones."""
+"""Small nets and pools that checks run on, ordinary and difficult ones."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class CheckFailed(AssertionError):
 
 
 def pools(model: Model | None = None) -> dict[str, Pool]:
-    """Ordinary pools, and those that break what was written for ordinary ones.
+    """Make small pools, ordinary and difficult ones, by name.
 
     Args:
-        model: of their nets; by default a perceptron.
+        model: model of the pools' nets (default: a perceptron).
     """
     x, y = clusters(40, seed=1)
     same = torch.zeros_like(x)
@@ -99,14 +99,14 @@ def pool_of(
     """A pool under a small net with dropout, and with a trainer.
 
     Args:
-        zero: a net whose features are all alike.
-        sharp: the head's weights are so much larger.
-        shift: added to each feature.
-        tasks: the classes of each; a sample belongs to the task of its class.
-        beside: with labelled, reference, query, private and incoming samples.
-        model: of the nets; by default :func:`body`.
-        classes: those known so far.
-        reference: held-out samples, in place of those of ``beside``.
+        zero: whether all samples have the same features.
+        sharp: factor on the weights of the head.
+        shift: number added to each feature.
+        tasks: the classes of each task; a sample belongs to the task of its class.
+        beside: whether the pool also has labelled, reference, query, private and incoming samples.
+        model: model of the nets (default: :func:`body`).
+        classes: the classes known so far.
+        reference: held-out samples, in place of those that ``beside`` gives.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
@@ -142,7 +142,7 @@ def pool_of(
 
 
 def body(shape: nets.Shape, *, dropout: float = 0.0) -> torch.nn.Module:
-    """A small net with batch norm: a wrong mode shows."""
+    """A small net with batch norm, whose outputs depend on its mode (train or eval)."""
     return torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(36, 16),

@@ -25,12 +25,12 @@ def check_selector(
     reads_labels: bool = True,
     score: Callable[[Pool], Tensor] | None = None,
 ) -> None:
-    """Everything that a selector promises, on small pools with and without trouble in them.
+    """Check all that a selector promises, on small ordinary and difficult pools.
 
     Args:
-        shortfall: the selector may return fewer than ``min(budget, n)`` rows, and says so in its documentation.
-        reads_labels: false: the selector is an acquisition, and promises not to look at the candidates' labels.
-        score: of a selector that ranks samples one by one: what it ranks by, (n,), the largest first.
+        shortfall: whether the selector may return fewer than ``min(budget, n)`` rows, and says so in its documentation.
+        reads_labels: whether the selector may read the candidates' labels; an acquisition may not.
+        score: the score by which a selector ranks single samples, (n,), the largest first.
 
     Raises:
         CheckFailed: at the first broken promise.
@@ -73,10 +73,10 @@ def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfa
 
 
 def check_purity(call: Callable[[Pool], Any], model: Model | None = None) -> None:
-    """Nothing but what it returns may come out of a selector's or a condenser's call.
+    """Check that the call of a selector or a condenser has no side effects.
 
     Args:
-        model: of the pool's net, with batch norm; by default a perceptron.
+        model: model of the pool's net, with batch norm (default: a perceptron).
 
     Raises:
         CheckFailed: if it draws from a global generator, or changes the pool or its net.
@@ -120,7 +120,7 @@ def check_purity(call: Callable[[Pool], Any], model: Model | None = None) -> Non
 
 
 def _check_repeatable(select: Selector) -> None:
-    """Same pool and seed, same picks, in whatever order the pool stands and however it is batched."""
+    """Check that the same pool and seed give the same picks, in any order and batch size."""
     x, y = clusters(40, seed=3)
     first = _select(select, pool_of(x, y), 9, ORDINARY)
     _compare(first, _select(select, pool_of(x, y), 9, ORDINARY), "when called again with the same pool and seed")
@@ -136,7 +136,7 @@ def _check_repeatable(select: Selector) -> None:
 
 
 def _check_blind(select: Selector) -> None:
-    """Labels that are hidden from it, or wrong, must move nothing."""
+    """Check that hidden or wrong labels of the candidates do not change the picks."""
     x, y = clusters(40, seed=3)
     poisoned = {
         "hidden": torch.full_like(y, -1),
@@ -152,7 +152,7 @@ def _check_blind(select: Selector) -> None:
 
 
 def _check_ranking(select: Selector, score: Callable[[Pool], Tensor]) -> None:
-    """The picks are the largest scores, in falling order, up to round-off."""
+    """Check that the picks are the largest scores, in falling order, up to round-off."""
     for name, pool in pools().items():
         index = _select(select, pool, 7, name).index
         scores = score(pool).double()

@@ -13,30 +13,34 @@ from clsim.spec.flags import parsed
 _MACHINE = "Machine"
 
 DataPath = Annotated[
-    str, typer.Option("--path", help="Path of your own data: the folder of image-folder, or the file of npz.")
+    str, typer.Option("--path", help="Your own data: a folder for image-folder, an .npz file for npz.")
 ]
 NamedValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE: an option of the component; may be given several times."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Begin anew, and overwrite files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Start from the beginning and overwrite existing files.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Number of torch's threads; default: its own.", rich_help_panel=_MACHINE),
+    typer.Option(
+        "--threads", min=1, help="Threads that torch uses (default: torch decides).", rich_help_panel=_MACHINE
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder of the data sets; else $CLSIM_DATA.", rich_help_panel=_MACHINE),
+    typer.Option("--data-root", help="Folder of the data sets (default: $CLSIM_DATA).", rich_help_panel=_MACHINE),
 ]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="fp32; or bf16, where the processor is fast at it.", rich_help_panel=_MACHINE),
+    typer.Option(
+        "--precision", help="fp32 or bf16; bf16 needs a processor that is fast at it.", rich_help_panel=_MACHINE
+    ),
 ]
 
 
 def named_values(texts: list[str] | None, flag: str = "--option", example: str = "metric=cosine") -> dict[str, Any]:
-    """What ``--option`` says: names, and their values as in TOML.
+    """Read ``NAME=VALUE`` texts into a dict; values are read as in TOML.
 
     >>> named_values(["metric=cosine", "k=3"])
     {'metric': 'cosine', 'k': 3}
@@ -51,7 +55,7 @@ def named_values(texts: list[str] | None, flag: str = "--option", example: str =
 
 
 def check_place(flag: str, file: Path, force: bool) -> None:
-    """Refuse a file that could not be written, before the work and not after it."""
+    """Refuse, before the work starts, a file that could not be written."""
     if not file.parent.is_dir():
         raise InputError(f"{flag}: no folder {str(file.parent)!r}; allowed: a file in a folder that is there")
     if file.is_dir():

@@ -1,4 +1,4 @@
-"""``clsim check``."""
+"""The command ``clsim check``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from clsim.spec.options import options_of
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="./file.py:attr, module:attr, or a shipped name.")],
-    kind: Annotated[str, typer.Option(help="selectors, condensers, learners or objectives.")] = "selectors",
+    name: Annotated[str, typer.Argument(help="The component: ./file.py:attr, module:attr, or a shipped name.")],
+    kind: Annotated[
+        str, typer.Option(help="Kind of the component: selectors, condensers, learners or objectives.")
+    ] = "selectors",
     acquisition: Annotated[
-        bool, typer.Option("--acquisition", help="Of a selector: it must not read the candidates' labels.")
+        bool, typer.Option("--acquisition", help="Require that a selector does not read the labels of its candidates.")
     ] = False,
     shortfall: Annotated[
-        bool, typer.Option("--shortfall", help="Of a selector: it may return fewer than the budget.")
+        bool, typer.Option("--shortfall", help="Allow a selector to return fewer rows than the budget.")
     ] = False,
 ) -> None:
-    """Does a component of your own keep the contract? Says which promise it breaks."""
+    """Check that a component of your own keeps the contract; name the promise that it breaks."""
     from clsim.checks import condensers, learners, samples, selectors
 
     kinds: dict[str, Any] = {
@@ -38,7 +40,7 @@ def check(
     promises = {"reads_labels": not acquisition, "shortfall": shortfall} if kind == "selectors" else {}
     component = registry.component(kind, name)
     if kind == "condensers" and "iterations" in options_of(component):
-        component = registry.component(kind, name, {"iterations": 1})  # promises are kept at once, or not at all
+        component = registry.component(kind, name, {"iterations": 1})  # one iteration shows any broken promise
     try:
         kinds[kind](component, **promises)
     except samples.CheckFailed as failure:

@@ -1,4 +1,4 @@
-"""``clsim condense``."""
+"""The command ``clsim condense``."""
 
 from __future__ import annotations
 
@@ -44,57 +44,68 @@ def condense(
     dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`, or an .npz file.")] = "cifar10",
     method: Annotated[
         str,
-        typer.Option(help="A name of `clsim list condensers`, or ./file.py:attr; or a selector, to compare with."),
+        typer.Option(help="A name of `clsim list condensers`, ./file.py:attr, or a selector as a baseline."),
     ] = "dm",
     ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10,
     out_: Annotated[
-        Path, typer.Option("--out", help="The .npz; a data set, and of `clsim run` a memory.start.")
+        Path,
+        typer.Option("--out", help="The .npz file to write; `clsim run` reads it as a data set or as memory.start."),
     ] = Path("condensed.npz"),
     path: DataPath = "",
     per_class: Annotated[
-        int, typer.Option(min=0, help="Use at most this many training images of each class, the first ones; 0 = all.")
+        int, typer.Option(min=0, help="Use only the first N training images of each class (default 0: all).")
     ] = 0,
     classes: Annotated[
-        str, typer.Option(help="Use these classes alone: names or numbers with commas between, as in 0,2,4.")
+        str, typer.Option(help="Use only these classes: names or numbers, separated by commas, as in 0,2,4.")
     ] = "",
-    size: Annotated[int, typer.Option(min=0, help="Scale images to this many pixels a side; 0 = as they are.")] = 0,
+    size: Annotated[int, typer.Option(min=0, help="Scale images to N pixels a side (default 0: keep their size).")] = 0,
     option: NamedValues = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same set.")] = 0,
-    sets: Annotated[int, typer.Option(min=1, help="Sets, of seeds one after the other: out.npz, out-1.npz …")] = 1,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between two states and two montages.")] = 30.0,
-    picture: Annotated[bool, typer.Option(help="Keep a montage beside the set, as PNG.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws; the same seed gives the same set.")] = 0,
+    sets: Annotated[int, typer.Option(min=1, help="Number of sets, from consecutive seeds: out.npz, out-1.npz …")] = 1,
+    every: Annotated[
+        float, typer.Option(min=0, help="Seconds between two saves of the state and of the picture.")
+    ] = 30.0,
+    picture: Annotated[bool, typer.Option(help="Write a picture of all images beside the set, as PNG.")] = True,
     csv_: Annotated[
-        Path | None, typer.Option("--csv", help="Add a row for each set to this file, with the command that makes it.")
+        Path | None, typer.Option("--csv", help="Append a row for each set, with its command, to this CSV file.")
     ] = None,
     force: Force = False,
     model: Annotated[
-        str, typer.Option(help="Model of all nets; else convnet3, or mlp for vectors.", rich_help_panel=_EVALUATION)
+        str, typer.Option(help="Model of all nets (default: convnet3; mlp for vectors).", rich_help_panel=_EVALUATION)
     ] = "",
     model_option: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, as in width=64: an option of the model.", rich_help_panel=_EVALUATION),
+        typer.Option(
+            help="NAME=VALUE: an option of the model, as in width=64; may be repeated.", rich_help_panel=_EVALUATION
+        ),
     ] = None,
-    nets: Annotated[int, typer.Option(min=0, help="Nets trained on each set.", rich_help_panel=_EVALUATION)] = 2,
+    nets: Annotated[
+        int, typer.Option(min=0, help="Number of nets trained and tested on each set.", rich_help_panel=_EVALUATION)
+    ] = 2,
     epochs: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Training epochs per net (0: the papers' 1000, or 300 with --no-augment).",
+            help="Training epochs per net (default 0: 1000, or 300 with --no-augment).",
             rich_help_panel=_EVALUATION,
         ),
     ] = 0,
     augment: Annotated[
-        bool, typer.Option(help="Siamese augmentation's operations in training.", rich_help_panel=_EVALUATION)
+        bool,
+        typer.Option(help="Train the nets with the operations of siamese augmentation.", rich_help_panel=_EVALUATION),
     ] = True,
     proxy_epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of the net behind a selector's features.", rich_help_panel=_EVALUATION)
+        int,
+        typer.Option(
+            min=1, help="Training epochs of the net that makes a selector's features.", rich_help_panel=_EVALUATION
+        ),
     ] = 10,
     precision: Precision = "fp32",
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Condense a data set into a few images a class; train nets on them. A killed command goes on where it was."""
+    """Condense a data set into a few images per class and train nets on them; a stopped command can be resumed."""
     if out_.suffix != ".npz":
         raise InputError(f"--out: found {str(out_)!r}, allowed: a name that ends in .npz")
     files = [out_ if not i else out_.with_name(f"{out_.stem}-{i}.npz") for i in range(sets)]
@@ -153,7 +164,7 @@ def condense(
 
 
 class Easel:
-    """Shows the work: a bar on a terminal, a line now and then elsewhere; and the montage. Final.
+    """Show the progress, as a bar on a terminal or else as lines, and write the picture. Final.
 
     A :class:`clsim.execution.keeper.CondenseWatch`, and a context manager.
     """
@@ -172,7 +183,7 @@ class Easel:
         )
         self._task = self._bar.add_task(title, total=None, note="")
         self._began = time.monotonic()
-        self._first: int | None = None  # iterations that were done before
+        self._first: int | None = None  # iterations done by an earlier command
         self._shown = float("-inf")
 
     def __enter__(self) -> Easel:
@@ -183,7 +194,7 @@ class Easel:
         self._bar.stop()
 
     def iteration(self, done: int, total: int, loss: Callable[[], float]) -> None:
-        """Four times a second on a terminal, every ten seconds elsewhere."""
+        """Show the progress four times a second on a terminal, every ten seconds elsewhere."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = done - 1, now
@@ -198,7 +209,7 @@ class Easel:
             self._console.print(f"{self._title} · {note}{left}", markup=False, highlight=False, soft_wrap=True)
 
     def picture(self, exemplars: Exemplars, classes: Sequence[str]) -> None:
-        """Write the montage; nothing of vectors."""
+        """Write the picture of all images; vectors have none."""
         if self._file is None or exemplars.x.ndim != 4:
             return
         from clsim.reporting.picture import save, sheet
@@ -207,7 +218,7 @@ class Easel:
         save(sheet(x, y, classes, self._title, "as stored"), self._file)
 
     def net(self, done: int, total: int, accuracy: float) -> None:
-        """A net has been tested."""
+        """Show the accuracy of a net that has been tested."""
         self._bar.update(self._task, completed=done, total=total, note=f"net {done}/{total} · {100 * accuracy:.1f} %")
 
 
@@ -225,11 +236,11 @@ def _say(made: Condensed, title: str, file: Path) -> None:
 
 
 ROW = ("dataset", "method", "ipc", "seed", "accuracy", "deviation", "nets", "loss", "loss_stored", "bytes", "seconds")
-"""Of a row, before the version and the command. The accuracy is the mean over the nets, with their deviation."""
+"""Columns of a row, before version and command. The accuracy is the mean over the nets, with their deviation."""
 
 
 ALWAYS = ("dataset", "method", "ipc", "nets", "seed")
-"""What the command in a row says even where it is the default."""
+"""Options that the command in a row names even where they have their default."""
 
 
 def _repeated(flag: str, texts: Sequence[str] | None) -> list[str]:
@@ -265,7 +276,7 @@ def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> lis
 
 
 def _add(file: Path, row: Sequence[str]) -> None:
-    """At the end of a CSV file, with the names of the columns where it is new."""
+    """Append a row to a CSV file; a new file begins with the names of the columns."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -276,7 +287,7 @@ def _add(file: Path, row: Sequence[str]) -> None:
 
 
 def _conclude(found: list[Condensed]) -> None:
-    """Over all sets and nets, as the papers report it: mean and standard deviation."""
+    """Print mean and standard deviation of the accuracy over all sets and nets, as papers do."""
     accuracies = [100 * a for made in found for a in made.accuracies]
     if len(accuracies) > 1:
         nets = len(found[0].accuracies)

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and the words for counts and times."""
+"""The consoles that the commands print to, and the words for counts and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
 err = Console(stderr=True, soft_wrap=True, emoji=False)
 
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.", rich_help_panel="Where")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
 
 
 def count(runs: int) -> str:

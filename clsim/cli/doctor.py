@@ -1,4 +1,4 @@
-"""``clsim doctor``."""
+"""The command ``clsim doctor``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = {
 
 
 def doctor(data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None) -> None:
-    """Versions, device, threads, and which data sets are here."""
+    """Show versions, device, cores, and which data sets are here."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for label, value in findings(data_root):
         table.add_row(f"[cyan]{escape(label)}", escape(value))
@@ -42,7 +42,7 @@ def findings(folder: Path | None) -> list[tuple[str, str]]:
     """What this machine offers: a label and a finding each.
 
     Args:
-        folder: of the data sets; None = the usual one.
+        folder: folder of the data sets; None: the usual one.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""``clsim list`` and ``clsim show``: what there is."""
+"""The commands ``clsim list`` and ``clsim show``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ WIDE = 120
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="scenarios, strategies, studies, selectors …")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="What to list: scenarios, strategies, studies, selectors … (default: all).")
+    ] = None,
 ) -> None:
-    """What there is: names, a line each, and the paper."""
+    """List what clsim ships: a line for each name, with its paper."""
     kinds = [*registry.FILES, "datasets", *components.COMPONENTS]
     if kind is not None and kind not in (*kinds, "buffers"):
         raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, [*kinds, 'buffers'])}")
@@ -42,7 +44,7 @@ def list_(
 
 
 def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
-    """A family after the other: what each keeps, needs and costs, and its paper; in columns where there is room."""
+    """Print selectors by family: what each keeps, needs and costs, and its paper; in columns if the console is wide."""
     others: dict[str, list[str]] = {}
     for alias, name in components.ALIASES.items():
         others.setdefault(name, []).append(alias)
@@ -78,14 +80,14 @@ def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of docstrings and the full stop."""
+    """Remove the marks of docstrings and the full stop."""
     return text.replace("``", "").rstrip(".")
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Of anything that `clsim list` shows; or the folder of a run.")],
+    name: Annotated[str, typer.Argument(help="A name that `clsim list` shows, or the folder of a run.")],
 ) -> None:
-    """The file behind a name, and where its code is; or what a run found, a controller's search attempt by attempt."""
+    """Show the file behind a name and where its code is; or the results of a run and each attempt of its controller."""
     if Path(name, "spec.json").is_file():
         _show_run(Path(name))
         return

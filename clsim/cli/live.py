@@ -1,4 +1,4 @@
-"""What a person sees while a study goes on: a table on a terminal, plain lines elsewhere."""
+"""The progress of a study: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUIET = 10.0
 
 
 class Live:
-    """Watches a study. Final. A context manager; see :class:`clsim.execution.study.StudyWatch`."""
+    """Show the progress of a study. Final. A context manager; see :class:`clsim.execution.study.StudyWatch`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Live:
         self._live.stop()
 
     def show(self, states: Sequence[RunState], left: float | None) -> None:
-        """What goes on first, then what failed, then what has just ended; as many rows as the window has."""
+        """Show the states of all runs; the table lists running ones first, as far as the window has room."""
         if self._console.is_terminal:
             self._live.update(self._table(states, left))
         else:
@@ -78,7 +78,7 @@ class Live:
         return " · ".join(parts)
 
     def _say(self, states: Sequence[RunState], left: float | None) -> None:
-        """A line when a run ends or is taken up again, and now and then an experience of a long one."""
+        """Print a line when a run ends or is resumed, and from time to time an experience of a long run."""
         now, ended = time.monotonic(), sum(state.state in ("finished", "failed") for state in states)
         if not self._said:
             self._said = {i: (_key(state), state.done, now) for i, state in enumerate(states)}

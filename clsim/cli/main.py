@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """Imports a command when it is asked for, so that none waits for what another one needs. Final."""
+    """Import a command only when it is called, so that it does not wait for the imports of others. Final."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the help."""

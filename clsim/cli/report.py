@@ -1,4 +1,4 @@
-"""``clsim report``."""
+"""The command ``clsim report``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ def report(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="console, markdown, csv (a row a cell), runs (CSV, a row a run), latex, or html: one page."
+            "--format", help="console, markdown, csv (a row per cell), runs (CSV, a row per run), latex or html."
         ),
     ] = "console",
     tests: Annotated[
-        bool, typer.Option("--tests", help="Also paired tests by seed and ranks; with csv, the tests alone.")
+        bool, typer.Option("--tests", help="Also show paired tests by seed, and ranks; with csv, only the tests.")
     ] = False,
-    figures: Annotated[Path | None, typer.Option(help="Also draw the figures, as PNG, into this folder.")] = None,
-    file: Annotated[
-        Path | None, typer.Option("--out", help="Write into this file; html: NAME.html if none is named.")
-    ] = None,
+    figures: Annotated[Path | None, typer.Option(help="Also draw the figures into this folder, as PNG.")] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="File to write (default for html: NAME.html).")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
+    """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
     from clsim.records.store import Store
     from clsim.reporting.report import failed, find_report, problem
     from clsim.reporting.show import FORMS
@@ -74,7 +72,7 @@ def report(
 
 
 def _say(line: str) -> None:
-    """Beside the report: on the error stream."""
+    """Print a line to the error stream, apart from the report."""
     from clsim.reporting.formats import plain
 
     err.print(plain(line), markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""``clsim run``."""
+"""The command ``clsim run``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run(
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the samples seen, as in 1%.")
+        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the seen samples, as in 1%.")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Labelled samples: a number a class, or a share of each class, as in 5%.")
+        str | None, typer.Option(help="Labelled samples: a number per class, or a share of each class, as in 5%.")
     ] = None,
     controller: Annotated[
         str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
@@ -33,20 +33,23 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="table.key=value: overrides anything; may be given several times.")
+        list[str] | None,
+        typer.Option("--set", help="table.key=value: set any key of the spec; may be given several times."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel="Machine")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.", rich_help_panel="Machine")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that torch uses.", rich_help_panel="Machine")] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel="Where"),
+        typer.Option(
+            help="Folder of the data sets (default: $CLSIM_DATA, or ~/.cache/clsim).", rich_help_panel="Where"
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="tensorboard (then: tensorboard --logdir runs), mlflow or wandb: keep a log, too; several times.",
+            help="Also keep a log: tensorboard (then: tensorboard --logdir runs), mlflow or wandb; may be repeated.",
             rich_help_panel="Where",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""``clsim select``."""
+"""The command ``clsim select``."""
 
 from __future__ import annotations
 
@@ -23,33 +23,38 @@ if TYPE_CHECKING:
     from clsim.pool.pool import Cost
 
 LISTED = 20
-"""Classes that are listed one by one; of more, the extremes."""
+"""Most classes that are listed one by one; of more classes, only the extremes are."""
 
 
 def select(
     selector: Annotated[str, typer.Option(help="A name of `clsim list selectors`, or ./file.py:attr.")] = "kcenter",
     dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
     path: DataPath = "",
-    features: Annotated[Path | None, typer.Option(help="n × d floats in a .npy file, instead of a data set.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="n whole numbers that go with the features, −1 = none.")] = None,
-    fraction: Annotated[float | None, typer.Option(help="How many to choose: a share, as in 0.01.")] = None,
-    budget: Annotated[int | None, typer.Option(help="How many to choose: a number.")] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Equal quotas: from each class apart.")] = False,
+    features: Annotated[Path | None, typer.Option(help="A .npy file of n × d floats, instead of a data set.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A .npy file of n whole numbers, the labels of the features; −1: no label.")
+    ] = None,
+    fraction: Annotated[float | None, typer.Option(help="Share of the samples to choose, as in 0.01.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Number of samples to choose.")] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Choose from each class separately, with equal quotas.")
+    ] = False,
     option: NamedValues = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same picks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws; the same seed gives the same picks.")] = 0,
     out_: Annotated[
-        Path, typer.Option("--out", help="The CSV file: index, best first, and weight; - prints it.")
+        Path, typer.Option("--out", help="CSV file to write: index, best first, and weight; - prints it.")
     ] = Path("picks.csv"),
-    picture: Annotated[Path | None, typer.Option(help="Also draw what was picked, as PNG.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the picked samples into this PNG file.")] = None,
     force: Force = False,
     model: Annotated[
         str,
         typer.Option(
-            help="Model of the proxy; else slim-resnet18, mlp or linear.", rich_help_panel="Features of a data set"
+            help="Model of the proxy net (default: slim-resnet18, mlp or linear).",
+            rich_help_panel="Features of a data set",
         ),
     ] = "",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Training epochs of the proxy.", rich_help_panel="Features of a data set")
+        int, typer.Option(min=1, help="Training epochs of the proxy net.", rich_help_panel="Features of a data set")
     ] = 10,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -105,7 +110,7 @@ def select(
 
 @contextlib.contextmanager
 def _watched(cost: Cost, console: Console) -> Any:
-    """On a terminal, a line that tells how far the proxies and the selection are."""
+    """Show, on a terminal, a line with the progress of proxies and selection."""
     if not console.is_terminal:
         yield
         return
@@ -138,7 +143,7 @@ def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
 
 
 def _classes(found: Picks) -> Text:
-    """How many of each class; of many classes, how unequal they are."""
+    """The number of picks of each class; of many classes, only the extremes."""
     counts = {name: picked for name, (picked, _) in found.counts.items()}
     if len(counts) <= LISTED:
         return Text(" · ".join(f"{name} {picked}" for name, picked in counts.items()))

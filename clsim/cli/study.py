@@ -1,4 +1,4 @@
-"""``clsim study``."""
+"""The command ``clsim study``."""
 
 from __future__ import annotations
 
@@ -32,54 +32,62 @@ def _several(text: str) -> Any:
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(help="A file of ./studies or of `clsim list studies`, or its path; flags stand above it."),
+        typer.Argument(help="A name in ./studies or of `clsim list studies`, or a path; options override the file."),
     ] = None,
-    scenario: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
-    strategy: Annotated[list[str] | None, _several("Names or files, with commas between them.")] = None,
-    buffer: Annotated[list[str] | None, _several("For the strategies that keep a memory.")] = None,
+    scenario: Annotated[list[str] | None, _several("Scenarios: names or files, separated by commas.")] = None,
+    strategy: Annotated[list[str] | None, _several("Strategies: names or files, separated by commas.")] = None,
+    buffer: Annotated[list[str] | None, _several("Buffers of the strategies that keep a memory.")] = None,
     memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
-    seed: Annotated[list[str] | None, _several("These seeds, as in 3,5.")] = None,
+    seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="table.key=VALUE,VALUE …: an axis; a value that is a list keeps its brackets, text with a comma its "
+            help="table.key=VALUE,VALUE …: an axis of the grid. Write lists in brackets, and text with a comma in "
             "quotes. May be given several times.",
             rich_help_panel=_GRID,
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, ray or slurm.", rich_help_panel=_ENGINE)] = "local",
+    engine: Annotated[
+        str, typer.Option(help="Where the runs are executed: local, ray or slurm.", rich_help_panel=_ENGINE)
+    ] = "local",
     workers: Annotated[
-        int | None, typer.Option(help="Runs at a time; else what the machine has room for.", rich_help_panel=_ENGINE)
+        int | None, typer.Option(help="Runs at a time (default: as the machine allows).", rich_help_panel=_ENGINE)
     ] = None,
     gpus_per_run: Annotated[
-        float | None, typer.Option(help="0.5: two runs share a GPU.", rich_help_panel=_ENGINE)
+        float | None, typer.Option(help="GPUs per run; with 0.5, two runs share a GPU.", rich_help_panel=_ENGINE)
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="ray: of a cluster (auto, or host:port); else one is started here.", rich_help_panel=_ENGINE),
+        typer.Option(
+            help="ray: cluster address, auto or host:port (default: start one here).", rich_help_panel=_ENGINE
+        ),
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="slurm: where to queue.", rich_help_panel=_ENGINE)] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="slurm: partition of the jobs.", rich_help_panel=_ENGINE)
+    ] = None,
     minutes: Annotated[int | None, typer.Option(help="slurm: time limit of a job.", rich_help_panel=_ENGINE)] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(help="slurm: slurm, or local: as submitit's jobs on this machine.", rich_help_panel=_ENGINE),
+        typer.Option(help="slurm: slurm, or local: submitit runs the jobs on this machine.", rich_help_panel=_ENGINE),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel=_MACHINE)] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch, a run.", rich_help_panel=_MACHINE)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads that torch uses per run.", rich_help_panel=_MACHINE)
+    ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data sets; else $CLSIM_DATA, else ~/.cache/clsim.", rich_help_panel=_WHERE),
+        typer.Option(help="Folder of the data sets (default: $CLSIM_DATA, or ~/.cache/clsim).", rich_help_panel=_WHERE),
     ] = None,
     runs: Runs = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even what has a record.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records and failures as JSON.")] = False,
 ) -> None:
-    """Run a grid of scenarios, strategies, buffers, memories and seeds; what is finished is not run again."""
+    """Run a grid of scenarios, strategies, buffers, memories and seeds; finished runs are not repeated."""
     from clsim.execution import plan
     from clsim.execution.engines.engine import EngineSpec
     from clsim.execution.study import carry_out
@@ -143,7 +151,7 @@ def _numbers(given: Sequence[str], flag: str) -> list[int]:
 
 
 def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
-    """``table.key=VALUE,VALUE`` as an axis of values."""
+    """Read ``table.key=VALUE,VALUE`` texts into axes of values."""
     from clsim.execution.plan import split
     from clsim.spec.flags import parsed
 
@@ -159,7 +167,7 @@ def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _check_engine(engine: str, given: dict[str, Any]) -> None:
-    """An option of another engine is a mistake."""
+    """Refuse an option that belongs to another engine."""
     for option in given:
         owner = "ray" if option == "address" else "slurm"
         if engine != owner:
@@ -167,7 +175,7 @@ def _check_engine(engine: str, given: dict[str, Any]) -> None:
 
 
 def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
-    """In a line; ``in_full``: with a row for each combination, its seeds counted together."""
+    """Print the plan in a line; ``in_full``: also a row for each combination, over all seeds."""
     todo = [run for run in planned if not run.finished]
     known = [run.seconds for run in todo if run.seconds is not None]
     begun = sum(run.done > 0 for run in todo)
@@ -231,7 +239,7 @@ def _print_result(result: StudyResult, title: str, runs: Path) -> None:
 
 
 def _print_failures(result: StudyResult) -> None:
-    """A line an error, however many runs it stopped, and a command that shows it."""
+    """Print each error once, with the number of runs that it stopped and a command that shows it."""
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}
     for error, number in counts.items():

@@ -1,1 +1,1 @@
-"""Other packages."""
+"""Bridges to other packages."""

@@ -31,7 +31,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device", "plugins")
-"""What the bridge sets of a strategy's arguments; the others are ``[learner.options]``."""
+"""Arguments of a strategy that the bridge sets; the others are ``[learner.options]``."""
 
 
 def strategy(name: str) -> Callable[..., Learner]:
@@ -66,7 +66,7 @@ class AvalancheLearner(Learner):
     Args:
         setup: net, transform, spec.
         kind: the strategy's class.
-        options: of its constructor.
+        options: options of the strategy's constructor.
     """
 
     def __init__(self, setup: Setup, kind: Callable[..., SupervisedTemplate], options: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class AvalancheLearner(Learner):
             )
 
     def observe(self, batch: Exemplars) -> Terms:
-        """Nothing: Avalanche draws its own batches, in :meth:`finish`."""
+        """Do nothing: Avalanche draws its own batches, in :meth:`finish`."""
         return {}
 
     def finish(self, experience: Experience) -> list[Terms]:
@@ -119,11 +119,11 @@ class SelectorPolicy(ExemplarsBuffer):
     """A clsim selector as a storage policy, for Avalanche's ``ReplayPlugin(mem_size, storage_policy=…)``.
 
     Args:
-        select: chooses out of buffer ∪ experience, after each experience.
-        max_size: exemplars; the plugin's ``mem_size``.
+        select: the selector, which chooses out of buffer ∪ experience after each experience.
+        max_size: number of exemplars to keep; the plugin's ``mem_size``.
         body: the part of the strategy's model that makes features.
-        head: its last layer.
-        seed: of what the selector draws.
+        head: the last layer of that model.
+        seed: seed of the selector's random draws.
     """
 
     def __init__(self, select: Selector, max_size: int, body: nn.Module, head: nn.Linear, *, seed: int = 0) -> None:
@@ -142,7 +142,7 @@ class SelectorPolicy(ExemplarsBuffer):
         self._keep(whole, self.max_size)
 
     def resize(self, strategy: Any, new_size: int) -> None:
-        """Keep fewer, again as the selector picks."""
+        """Keep at most ``new_size`` exemplars, as the selector picks."""
         self.max_size = new_size
         if len(self.buffer) > new_size:
             self._keep(self.buffer, new_size)

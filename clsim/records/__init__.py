@@ -1,1 +1,1 @@
-"""What a run leaves: its folder, its metrics, its table."""
+"""Records of runs: their folders, metrics and tables."""

@@ -1,4 +1,4 @@
-"""Files are there whole, or not at all."""
+"""Atomic writes of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Atomically: the file holds all of ``content``, or what it held before."""
+    """Write a file atomically: it holds all of ``content``, or what it held before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:

@@ -1,4 +1,4 @@
-"""Records as a table: a row a run."""
+"""Records as a table, with a row for each run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTS = {
     "relative_passes": "samples passed forward, × fine-tuning",
     "relative_seconds": "training and selection, × fine-tuning",
 }
-"""What a run has spent, by the name that specs and records use; the last four are made of the others."""
+"""The headings of costs, by the name that specs and records use; the last four are computed from the others."""
 
 
 SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
@@ -64,7 +64,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _spent(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a run has spent in all; NaN where its version did not count it."""
+    """The costs of a whole run; NaN where its version did not count them."""
     cost = record["cost"]
     last = cost[-1] if cost else {}
     spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
@@ -76,7 +76,7 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What a run has spent, as a multiple of what fine-tuning on the same stream has; NaN where no one run is that."""
+    """The costs of a run, relative to fine-tuning on the same stream; NaN unless exactly one such run is found."""
     like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
     base = like[0]["cost"] if len(like) == 1 else []
 
@@ -89,7 +89,7 @@ def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> 
 
 
 def memory_size(spec: Mapping[str, Any]) -> int | str:
-    """Of a run that keeps a memory: its exemplars, or its share of the samples seen, as in ``1 %``."""
+    """The memory size of a run: a number of exemplars, or a share of the samples seen, as in ``1 %``."""
     fraction = spec["memory"].get("fraction")
     return f"{100 * fraction:.4g} %" if isinstance(fraction, float) and fraction else spec["memory"]["capacity"]
 

@@ -160,10 +160,10 @@ FURTHER = {
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
 }
-"""Of partly labelled streams alone: metrics of the readout by nearest neighbours, and of samples without a label."""
+"""Metrics of partly labelled streams: of the readout by nearest neighbours, and of samples without a label."""
 
 ALL = METRICS | FURTHER
-"""What a report may show."""
+"""Every metric that a report may show."""
 
 
 def summary(
@@ -191,7 +191,7 @@ def summary(
 
 
 def further(record: Mapping[str, Any]) -> dict[str, float | None]:
-    """The :data:`FURTHER` metrics of a run's record; None where it has not what they are of.
+    """The :data:`FURTHER` metrics of a run's record; None where the record lacks their values.
 
     >>> print(further({"unlabelled": [0.9, None, 0.6]})["accuracy_unlabelled"])
     0.75

@@ -1,4 +1,4 @@
-"""``search.json`` in a run's folder: what a search that goes on has found so far, so that it can be taken up again."""
+"""``search.json`` in a run's folder: what an unfinished search has found so far, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clsim.records.atomic import write
 from clsim.spec.reader import Options, arguments
 
 FORMAT = 1
-"""Of the file."""
+"""Format number of ``search.json``."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Trace:
     """What a search has found so far.
 
     Attributes:
-        fingerprint: of its run.
-        done: experiences before it.
-        format: of the file; one by clsim 0.1.0 holds the version in its place, as ``clsim``, and has format 1.
+        fingerprint: fingerprint of the run.
+        done: number of experiences finished before the search.
+        format: format of the file; one by clsim 0.1.0 holds the version in its place, as ``clsim``, and has format 1.
     """
 
     fingerprint: str
@@ -64,7 +64,7 @@ def load(folder: Path, done: int) -> tuple[Attempt, ...]:
 
 
 _ROUND_OFF = 1e-9
-"""Of (1 − margin) · A*: two shares of the same n samples are at least 1/n apart."""
+"""Tolerance of (1 − margin) · A*: two shares of the same n samples are at least 1/n apart."""
 
 
 Phase = Literal["plasticity", "stability", "once"]
@@ -111,10 +111,10 @@ class Attempt:
     """What became of a trial.
 
     Attributes:
-        phase, lr, values, needed: of the trial.
-        accuracy: on the experience's own validation part.
+        phase, lr, values, needed: as in the trial.
+        accuracy: accuracy on the experience's own validation part.
         decision: what followed.
-        cost: of this attempt alone; see :class:`clsim.pool.pool.Cost`.
+        cost: cost of this attempt alone; see :class:`clsim.pool.pool.Cost`.
     """
 
     phase: Phase
@@ -132,7 +132,7 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Of training and selection."""
+        """Seconds of training and selection."""
         return self.cost.get("train_seconds", 0) + self.cost.get("select_seconds", 0)
 
 
@@ -164,7 +164,7 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """Of the whole search."""
+        """Seconds of the whole search."""
         return sum(attempt.seconds for attempt in self.attempts)
 
 

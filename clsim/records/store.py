@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-"""Of records and errors."""
+"""Format number of records and errors."""
 
 CHECKPOINT = 1
-"""Of checkpoints, whatever version of clsim wrote them. Those of clsim 0.1.0 that hold no number have format 1."""
+"""Format number of checkpoints, in any version of clsim. Those of clsim 0.1.0 that hold no number have format 1."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Store:
 
     @contextmanager
     def open(self, spec: RunSpec, *, fresh: bool = False) -> Iterator[RunFolder]:
-        """The folder of one run, locked.
+        """Open the folder of one run, locked.
 
         Args:
             fresh: forget the checkpoint; an existing record is kept as ``record.previous.json``.
@@ -283,7 +283,7 @@ class RunFolder:
             return False
 
     def forget(self) -> None:
-        """Start anew; an existing record is set aside, not deleted."""
+        """Delete checkpoint and search; an existing record is set aside, not deleted."""
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path / "record.json", self.path / "record.previous.json")
         for name in ("checkpoint.pt", "search.json"):

@@ -42,8 +42,8 @@ def write(
     Args:
         records: all finished runs; the report's filter chooses among them.
         failures: runs that ended in an error.
-        path: of the HTML file; its folder is made if there is none.
-        command: that made the report, to be shown beside those of its runs.
+        path: path of the HTML file; its folder is made if there is none.
+        command: command that made the report, to be shown beside those of its runs.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.

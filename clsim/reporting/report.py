@@ -30,7 +30,7 @@ class Published:
         at: column → value: where in the tables it stands.
         percent: metric → mean and the ± as printed, in percent.
         source: the paper, and the setting where it differs.
-        seeds: runs behind it; 0 = not known.
+        seeds: number of runs behind the row; 0: not known.
     """
 
     at: Options
@@ -48,13 +48,13 @@ class ReportSpec:
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
-        metrics: a table each; names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`.
+        metrics: metrics, with a table for each; names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column.
         interval: ``t``, or ``bootstrap`` (BCa).
-        ties: mark what cannot be told from the best.
-        tests: also show paired tests, ranks and wins, as ``--tests`` does.
+        ties: whether to mark what cannot be told from the best.
+        tests: whether to show also paired tests, ranks and wins, as ``--tests`` does.
         over: a label among rows and columns whose values are numbers: ``--figures`` also draws final accuracy over it.
     """
 
@@ -175,7 +175,7 @@ def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]
 
 
 def _allows(allowed: Sequence[Any], found: Any) -> bool:
-    """Is ``found`` one of the values? True is not 1."""
+    """Whether ``found`` is one of the allowed values; True does not equal 1."""
     return any(found == v and (type(found) is bool) == (type(v) is bool) for v in map(comparable, allowed))
 
 

@@ -1,4 +1,4 @@
-"""Reports on their way out: to the terminal, or as text."""
+"""The output of reports, to the terminal or as text."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def show(
 
     Args:
         form: one of :data:`FORMS`.
-        name: of the report, for the labels of LaTeX.
+        name: name of the report, for the labels of LaTeX.
         failures: listed below the tables of console and markdown.
-        tests: also the paired tests and the ranks, whatever the report says; as CSV, the paired tests alone.
+        tests: whether to show paired tests and ranks, whatever the report says; as CSV, only the paired tests.
         path: the file, for every form but console; it is replaced as a whole.
     """
     runs = frame.frame(records)
@@ -114,7 +114,7 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Ru
 
 
 def to_console(shown: Listing) -> RichTable:
-    """Text only: a name that looks like markup is shown as it is."""
+    """Make a table for the console; a name that looks like markup is shown as it is."""
     rich = RichTable(title=Text(formats.plain(shown.title)), title_justify="left", header_style="bold")
     for name in shown.names:
         rich.add_column(Text(formats.plain(name)), overflow="fold")
