@@ -1,9 +1,11 @@
-"""What clsim 0.1.0 left is read, reported and gone on with: ``old`` holds a finished run and two half-done ones."""
+"""What clsim 0.1.0 left is read, reported and gone on with: a finished run, and two that were stopped half way.
+
+Its folders are those of today, but for the format of a checkpoint and of a search, which the version stood for.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from clsim.records.search import Trial
 from clsim.records.store import CHECKPOINT, RunFolder, Store
 from clsim.training.progress import Quiet
 
-FINISHED, HALF, SEARCHING = "e245b5e5187d6597", "68ce02744ca0cf8d", "bc87d64abec03571"
+FINISHED, HALF, SEARCHING = "e245b5e5187d6597", "68ce02744ca0cf8d", "bc87d64abec03571"  # as that version named them
 LIKE: dict[str, Any] = {
     "scenario": "split-digits",
     "strategy": "er",
@@ -41,9 +43,40 @@ class Counting(Quiet):
         self.trials.append(trial.lr)
 
 
+class Stops(Counting):
+    """Stops a run in its second experience: as it begins, or at the second trial of its search."""
+
+    def __init__(self, *, searches: bool) -> None:
+        super().__init__()
+        self.searches = searches
+        self.tried = 0
+
+    def experience(self, position: int, total: int, images: int) -> None:
+        super().experience(position, total, images)
+        if position == 1 and not self.searches:
+            raise KeyboardInterrupt
+
+    def trial(self, trial: Trial) -> None:
+        self.tried += self.experiences[-1] == 1
+        if self.tried == 2:
+            raise KeyboardInterrupt
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(Path(__file__).parent / "old", tmp_path / "runs"))
+    folder = tmp_path / "runs"
+    clsim.run(**LIKE, seed=0, runs=folder)
+    for seed, controller in ((1, None), (2, "stability-decay")):
+        with pytest.raises(KeyboardInterrupt):
+            clsim.run(**LIKE, seed=seed, controller=controller, runs=folder, progress=Stops(searches=bool(controller)))
+    for name in (HALF, SEARCHING):
+        path = folder / name / "checkpoint.pt"
+        state = torch.load(path, weights_only=True)
+        assert state.pop("format") == CHECKPOINT
+        torch.save({**state, "clsim": "0.1.0"}, path)
+    path = folder / SEARCHING / "search.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "format"}))
+    return folder
 
 
 def test_a_finished_run_is_read_and_reported(runs: Path) -> None:
