@@ -101,7 +101,8 @@ class AvalancheLearner(Learner):
         self._past.append(make_dataset(samples, targets=samples.targets, task_labels=tasks.tolist()))
         benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=self._past)))
         with without_warnings():
-            self.strategy.train(benchmark.train_stream[len(self._past) - 1])
+            # the samples are on the device already, where nothing can be pinned
+            self.strategy.train(benchmark.train_stream[len(self._past) - 1], pin_memory=False)
         steps = -(-len(experience.train) // self.setup.spec.training.batch_size) * self.setup.spec.training.epochs
         self.setup.cost.steps += steps
         self.setup.cost.forward_passes += len(experience.train) * self.setup.spec.training.epochs

@@ -57,7 +57,7 @@ class Classes:
 
     def see(self, y: Tensor) -> None:
         """Count the classes of labelled samples that are learnt from, new or replayed, as seen."""
-        self.seen[y] = True
+        self.seen.index_fill_(0, y, True)  # an assignment would copy its value from the host
 
     def of_new(self, y: Tensor) -> Tensor:
         """Return the classes that new samples are compared among, bool (classes,).

@@ -117,7 +117,7 @@ def test_what_is_drawn_ahead_is_what_would_be_drawn() -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Notes operations that a device has to finish before the processor knows what comes next."""
+    """Notes operations that a device has to finish before the processor knows what comes next, or that copy to it."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount")
 
@@ -128,7 +128,8 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         by_mask = name in ("index", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
-        if name in self.WAITING or by_mask:
+        by_value = name == "index_put_" and not args[2].ndim  # x[i] = 1: the 1 is copied from the host
+        if name in self.WAITING or by_mask or by_value:
             self.found.add(name)
         return func(*args, **(kwargs or {}))
 
@@ -156,4 +157,5 @@ def test_a_step_that_waits_is_noticed() -> None:
         x = torch.arange(4)
         float(x[1])
         x[x > 1]
-    assert found == {"_local_scalar_dense", "index"}
+        x[x.new_tensor([0])] = 1
+    assert found == {"_local_scalar_dense", "index", "index_put_"}
