@@ -1,4 +1,4 @@
-"""Benchmarks made with Avalanche as streams."""
+"""Streams from benchmarks that a user made with Avalanche."""
 
 from __future__ import annotations
 
@@ -24,14 +24,22 @@ from avalanche.benchmarks import CLScenario  # noqa: E402
 def from_benchmark(
     benchmark: Any, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
 ) -> Stream:
-    """The stream of a benchmark that a user made with Avalanche.
+    """Make a stream of a benchmark that a user made with Avalanche.
 
     Its samples are read one by one, once. Images must come as PIL images, uint8 tensors, or floats in [0, 1]; vectors
     as one-dimensional floats. Where each experience has a task label of its own, the stream is task-incremental, and
-    labels that several tasks use become classes of their own.
+    a label that several tasks use becomes another class in each of them.
+
+    Args:
+        benchmark: the benchmark, a ``CLScenario`` of Avalanche.
+        spec: the stream's spec; its setting, its kind and its numbers of experiences and classes follow the benchmark.
+        seed: the seed of the run.
+        device: where the samples are held.
+        labels: which samples have labels; None = all.
 
     Raises:
-        InputError: if the samples are of another form, or the test stream does not match the training stream.
+        InputError: if the samples are of another form, the test stream does not match the training stream, or ``spec``
+            or ``labels`` asks for what a benchmark does not allow.
     """
     if not isinstance(benchmark, CLScenario):
         kind = type(benchmark).__name__
@@ -42,7 +50,10 @@ def from_benchmark(
         raise InputError(f"labels.foreign: found {labels.foreign!r} with a benchmark, allowed: with data.dataset")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(test) not in (1, len(train)):
-        raise InputError(f"benchmark: {len(train)} training and {len(test)} test experiences, allowed: as many, or 1")
+        raise InputError(
+            f"benchmark: found {len(train)} training and {len(test)} test experiences, "
+            "allowed: as many of both, or 1 test experience"
+        )
     test = test * len(train) if len(test) == 1 else test
     tasks = [tuple(sorted(set(map(int, e.task_labels)))) for e in train]
     masked = len(set(tasks)) == len(tasks) > 1
@@ -82,7 +93,7 @@ def from_benchmark(
 
 
 def _read(samples: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Images or vectors, and labels, of an Avalanche data set."""
+    """Read a data set of Avalanche: images, uint8 (n, c, h, w), or vectors, float32 (n, d), and labels, int64 (n,)."""
     xs, ys = [], []
     for sample in samples:
         xs.append(_as_array(sample[0]))

@@ -93,7 +93,7 @@ class Slurm:
 
 
 class Task:
-    """The work of one job: its runs, at the same time if there are several; another job resumes them after a time-out."""
+    """The work of one job: its runs, at the same time if there are several; after a time-out, the next job resumes."""
 
     def __call__(self, jobs: list[Job]) -> list[Outcome]:
         """Carry out the runs, and return their outcomes."""
