@@ -124,7 +124,7 @@ class Ray:
     def _outcome(self, ref: ray.ObjectRef, job: Job) -> Outcome:
         try:
             outcome, files = ray.get(ref)
-        except RayTaskError as error:  # not of the run, whose errors are returned; clsim is missing there, say
+        except RayTaskError as error:  # not the run's own error, which is returned; for example, no clsim there
             return failed(job, str(error.cause or error))
         except RayError as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
