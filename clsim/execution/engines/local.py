@@ -90,7 +90,7 @@ class Local:
     def _received(self, place: int) -> Outcome:
         worker = self._workers[place]
         if worker is None or worker.job is None:
-            raise RuntimeError("an outcome came from a process without a job")
+            raise RuntimeError("the process that is asked for an outcome has no job")
         try:
             outcome = worker.connection.recv()
         except (EOFError, OSError):
