@@ -1,7 +1,8 @@
 """Resolve names and flags to one :class:`RunSpec`.
 
 The later wins: defaults < what the buffer's name implies < scenario < strategy < the strategy's ``[on.<scenario>]`` <
-flags < ``--set``. A strategy's ``memory.update`` and ``memory.options`` hold only for the strategy's own buffer.
+flags < ``--set``. Where the command line names another buffer than the strategy's own, ``memory.update`` and
+``memory.options`` of scenario and strategy do not hold.
 """
 
 from __future__ import annotations
