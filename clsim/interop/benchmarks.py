@@ -24,22 +24,14 @@ from avalanche.benchmarks import CLScenario  # noqa: E402
 def from_benchmark(
     benchmark: Any, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
 ) -> Stream:
-    """Make a stream of a benchmark that a user made with Avalanche.
+    """The stream of a benchmark that a user made with Avalanche.
 
     Its samples are read one by one, once. Images must come as PIL images, uint8 tensors, or floats in [0, 1]; vectors
     as one-dimensional floats. Where each experience has a task label of its own, the stream is task-incremental, and
-    a label that several tasks use becomes another class in each of them.
-
-    Args:
-        benchmark: the benchmark, a ``CLScenario`` of Avalanche.
-        spec: the stream's spec; its setting, its kind and its numbers of experiences and classes follow the benchmark.
-        seed: the seed of the run.
-        device: where the samples are held.
-        labels: which samples have labels; None = all.
+    labels that several tasks use become classes of their own.
 
     Raises:
-        InputError: if the samples are of another form, the test stream does not match the training stream, or ``spec``
-            or ``labels`` asks for what a benchmark does not allow.
+        InputError: if the samples are of another form, or the test stream does not match the training stream.
     """
     if not isinstance(benchmark, CLScenario):
         kind = type(benchmark).__name__
