@@ -168,7 +168,7 @@ def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate
 
 
 def _experience(position: int) -> Experience:
-    """Two of the four clusters, 52 samples: the last batch is short. All of them once more, without their labels."""
+    """Make an experience of two of the four clusters: 52 samples, so that the last batch is short, also unlabelled."""
     x, y = clusters(104, seed=4)
     rows = ((y == 2 * position) | (y == 2 * position + 1)).nonzero().flatten()
     train = exemplars(x[rows], y[rows], task=position)

@@ -41,7 +41,7 @@ def _always(args: Any, kwargs: Any) -> bool:
 
 
 def _along_a_dimension(args: Any, kwargs: Any) -> bool:
-    """``x.max(1)`` compares rows; ``x.max()`` is a number that shows its NaN."""
+    """Whether a call has a dimension, as in ``x.max(1)``; without one, the result itself is NaN if any value is."""
     return "dim" in kwargs or (len(args) > 1 and isinstance(args[1], int))
 
 

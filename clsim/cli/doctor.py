@@ -78,5 +78,5 @@ def _state(name: str, root: Path) -> str:
 
 
 def _holds_something(path: Path) -> bool:
-    """A file, or a folder with files: a download that failed leaves an empty one."""
+    """Whether a path is a file or a folder with files; a download that failed leaves an empty folder."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))

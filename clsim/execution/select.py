@@ -215,7 +215,7 @@ def select(
 
 
 def _rows(role: str, rows: Sequence[int], pool: Pool) -> Tensor:
-    """Rows of the pool, as given."""
+    """Check rows of the pool that a user gives; return them sorted, each once, int64 on the pool's device."""
     found = np.asarray(rows)
     if len(found) and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(pool)):
         raise InputError(f"{role}: found rows outside 0 to {len(pool) - 1}, or no whole numbers; allowed: rows")

@@ -1,1 +1,1 @@
-"""Bridges to other packages."""
+"""Bridges between clsim and other packages."""

@@ -1,4 +1,4 @@
-"""The bridge to Avalanche: its strategies as learners, our selectors in its replay."""
+"""The bridge to Avalanche: its strategies as learners of clsim, and clsim's selectors in its replay."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ from avalanche.training.storage_policy import ExemplarsBuffer  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device", "plugins")
-"""Arguments of a strategy that the bridge sets; the others are ``[learner.options]``."""
+"""Arguments of a strategy that the bridge sets; the others are options of the learner, ``[learner.options]``."""
 
 
 def strategy(name: str) -> Callable[..., Learner]:
-    """``avalanche:NAME`` as a learner; its options are those of the strategy's constructor.
+    """Return the learner ``avalanche:NAME``; its options are those of the strategy's constructor.
+
+    Args:
+        name: the name of the strategy's class in Avalanche.
 
     Raises:
         InputError: if Avalanche has no such strategy.
@@ -60,11 +63,11 @@ class AvalancheLearner(Learner):
 
     It sees the same net, optimizer, batch size, epochs and augmentation; batches are drawn by Avalanche. A memory is
     Avalanche's own (``learner.options.mem_size``), so ``memory.buffer`` stays ``none``. It predicts with the net's
-    logits: a readout that Avalanche puts elsewhere (iCaRL's nearest mean) is not used. It cannot be resumed: Avalanche
-    strategies do not let themselves be saved under today's torch.
+    logits: a readout that Avalanche does outside the net (iCaRL's nearest mean) is not used. It cannot be resumed:
+    Avalanche's strategies cannot be saved with current versions of torch.
 
     Args:
-        setup: net, transform, spec.
+        setup: the net, the transform and the spec of the run.
         kind: the strategy's class.
         options: options of the strategy's constructor.
     """
@@ -95,7 +98,7 @@ class AvalancheLearner(Learner):
         return {}
 
     def finish(self, experience: Experience) -> list[Terms]:
-        """Train on the whole experience, the next of a stream that Avalanche knows from its beginning."""
+        """Train on the whole experience, which Avalanche gets as the last one of a stream with all earlier ones."""
         samples = _Samples(experience.train, self.setup)
         tasks = experience.train.task if self.setup.net.masked else torch.zeros_like(experience.train.task)
         self._past.append(make_dataset(samples, targets=samples.targets, task_labels=tasks.tolist()))
@@ -109,7 +112,7 @@ class AvalancheLearner(Learner):
         return []
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
-        """Logits of raw samples."""
+        """Return the logits of raw samples, (n, classes); −∞ for classes that a task does not have."""
         model, net = self.strategy.model, self.setup.net
         with evaluating(model), torch.no_grad():
             logits = avalanche_forward(model, self.setup.transform.plain(x), task)
@@ -117,11 +120,11 @@ class AvalancheLearner(Learner):
 
 
 class SelectorPolicy(ExemplarsBuffer):
-    """A clsim selector as a storage policy, for Avalanche's ``ReplayPlugin(mem_size, storage_policy=…)``.
+    """A storage policy that uses a selector of clsim, for Avalanche's ``ReplayPlugin(mem_size, storage_policy=…)``.
 
     Args:
         select: the selector, which chooses out of buffer ∪ experience after each experience.
-        max_size: number of exemplars to keep; the plugin's ``mem_size``.
+        max_size: largest number of exemplars to keep; the plugin's ``mem_size``.
         body: the part of the strategy's model that makes features.
         head: the last layer of that model.
         seed: seed of the selector's random draws.
@@ -136,8 +139,8 @@ class SelectorPolicy(ExemplarsBuffer):
         self._keys = torch.empty(0)
 
     def post_adapt(self, agent: Any, exp: Any) -> None:
-        """Keep what the selector picks."""
-        # an empty buffer has no columns, and what has none in common loses its task labels
+        """Keep the exemplars that the selector picks from the buffer and the experience."""
+        # an empty buffer has no columns, and joined sets without common columns lose their task labels
         whole = concat_datasets([self.buffer, exp.dataset]) if len(self.buffer) else exp.dataset
         self._keys = torch.cat([self._keys, torch.rand(len(exp.dataset), generator=self._rng)])
         self._keep(whole, self.max_size)
@@ -165,7 +168,7 @@ class SelectorPolicy(ExemplarsBuffer):
 
 
 class _Blind(nn.Module):
-    """Our net for Avalanche, where no task is known."""
+    """The net in the form that Avalanche expects where no task is known."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -176,7 +179,7 @@ class _Blind(nn.Module):
 
 
 class _PerTask(MultiTaskModule):
-    """Our net for Avalanche, where each sample comes with its task."""
+    """The net in the form that Avalanche expects where each sample comes with its task."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -194,7 +197,7 @@ class _PerTask(MultiTaskModule):
 
 
 class _Samples(torch.utils.data.Dataset):
-    """An experience, sample by sample, augmented anew at each reading."""
+    """The samples of an experience, each augmented anew every time that it is read."""
 
     def __init__(self, samples: Exemplars, setup: Setup) -> None:
         self._samples, self._setup = samples, setup

@@ -1,4 +1,4 @@
-"""Benchmarks made with Avalanche as streams."""
+"""Streams from benchmarks that a user made with Avalanche."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def from_benchmark(
         raise InputError(f"labels.foreign: found {labels.foreign!r} with a benchmark, allowed: with data.dataset")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(test) not in (1, len(train)):
-        raise InputError(f"benchmark: {len(train)} training and {len(test)} test experiences, allowed: as many, or 1")
+        raise InputError(
+            f"benchmark: found {len(train)} training and {len(test)} test experiences, "
+            "allowed: as many of both, or 1 test experience"
+        )
     test = test * len(train) if len(test) == 1 else test
     tasks = [tuple(sorted(set(map(int, e.task_labels)))) for e in train]
     masked = len(set(tasks)) == len(tasks) > 1
@@ -82,7 +85,7 @@ def from_benchmark(
 
 
 def _read(samples: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Images or vectors, and labels, of an Avalanche data set."""
+    """Read a data set of Avalanche: images, uint8 (n, c, h, w), or vectors, float32 (n, d), and labels, int64 (n,)."""
     xs, ys = [], []
     for sample in samples:
         xs.append(_as_array(sample[0]))

@@ -1,4 +1,4 @@
-"""Condensers, who watches them at work, and what they make."""
+"""The contract of condensers, and checks of what a selector chooses or a condenser makes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ from clsim.spec.options import bind, options_of
 
 @runtime_checkable
 class Condenser(Protocol):
-    """Makes ``min(budget, labelled samples)`` exemplars, the classes balanced. All randomness comes from ``rng``."""
+    """A function that makes ``min(budget, labelled samples)`` exemplars, balanced by class; only ``rng`` is random."""
 
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Exemplars:
-        """Out of ``pool``."""
+        """Make exemplars from the samples of ``pool``."""
 
 
 def factor_of(condense: Condenser) -> int:
-    """How many small images a side of each stored one holds: the condenser's option ``factor``; 1 if it has none."""
+    """Return how many small images each side of a stored image holds: the option ``factor``, or 1 without it."""
     option = options_of(condense).get("factor")
     return 1 if option is None else int(option.default)
 
 
 def from_samples(condense: Condenser) -> Condenser:
-    """The condenser, beginning with samples of the pool where its option ``start`` is ``noise``."""
+    """Return the condenser; if its option ``start`` is ``noise``, make it begin with samples of the pool instead."""
     option = options_of(condense).get("start")
     return condense if option is None or option.default != "noise" else bind(condense, {"start": "real"})
 
 
 def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, name: str) -> Exemplars:
-    """What a condenser, which may be a user's own, makes; what is wrong with it is one line.
+    """Return what a condenser makes, checked; the condenser may be a user's own, and its error becomes one line.
+
+    Args:
+        condense: the condenser.
+        pool: the samples to condense.
+        budget: largest number of exemplars.
+        rng: the random generator that the condenser uses.
+        name: the condenser's name, for messages.
 
     Raises:
-        InputError: if it raises, or returns anything but at most ``budget`` samples like those of the pool.
+        InputError: if the condenser raises, or returns anything but at most ``budget`` samples like those of the pool.
     """
     try:
         exemplars = condense(pool, budget, rng=rng)
@@ -56,7 +63,7 @@ def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, nam
 
 
 def decoded(exemplars: Exemplars, factor: int) -> Exemplars:
-    """What a learner sees of exemplars that hold factor × factor small images each; with ``factor`` 1, themselves."""
+    """Take apart exemplars that hold factor × factor small images each; with ``factor`` 1, return them unchanged."""
     if factor == 1:
         return exemplars
     columns = {name: column.repeat_interleave(factor**2, 0) for name, column in exemplars.columns().items()}
@@ -66,14 +73,18 @@ def decoded(exemplars: Exemplars, factor: int) -> Exemplars:
 def chosen(
     select: Selector, pool: Pool, budget: int, rng: torch.Generator, name: str, *, look: bool = True
 ) -> Selection:
-    """What a selector, which may be a user's own, chooses; what is wrong with it is one line.
+    """Return what a selector chooses, checked; the selector may be a user's own, and its error becomes one line.
 
     Args:
-        name: of the selector, for messages.
-        look: at the rows themselves too, which waits for the device: not in a step.
+        select: the selector.
+        pool: the candidates.
+        budget: largest number of rows.
+        rng: the random generator that the selector uses.
+        name: the selector's name, for messages.
+        look: whether to check the values of the rows too. That waits for the device, so it is not for training steps.
 
     Raises:
-        InputError: if it raises, or returns anything but different rows of the pool, at most ``budget`` of them.
+        InputError: if the selector raises, or returns anything but different rows of the pool, at most ``budget``.
     """
     try:
         selection = select(pool, budget, rng=rng)
@@ -103,7 +114,7 @@ def _why(pool: Pool) -> str:
 
 
 def invalid(name: str, found: str, candidates: int, budget: int) -> InputError:
-    """What is raised for a selection that is none."""
+    """Make the error for a selection that is not valid."""
     return InputError(
         f"{name}: the selector returned {found}, "
         f"allowed: a Selection of int64, at most {min(budget, candidates)} different rows of 0 to {candidates - 1}"

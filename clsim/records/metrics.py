@@ -123,7 +123,7 @@ def accuracy_unlabelled(shares: np.ndarray) -> float:
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean; NaN of nothing, as with a single experience."""
+    """Mean of the values; NaN if there are none, as with a single experience."""
     return float(np.mean(values)) if len(values) else float("nan")
 
 

@@ -339,7 +339,7 @@ def _problem(data: Any, fingerprint: str) -> str:
 
 
 def _foreign(spec: Any, claimed: str, fingerprint: str) -> bool:
-    """Whether a spec is not that of the run ``fingerprint``."""
+    """Whether a spec belongs to another run than ``fingerprint``."""
     text = json.dumps(spec, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16] != fingerprint or claimed != fingerprint
 

@@ -120,7 +120,7 @@ def render(
 
 
 def _facts(data: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What the report rests on, in a few words."""
+    """List how many runs, scenarios and seeds the report uses, and the versions and dates of its runs."""
     specs = [r["spec"] for r in data]
     ended = sorted(str(r["ended"])[:10] for r in data if r.get("ended"))
     facts = [

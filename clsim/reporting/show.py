@@ -87,7 +87,7 @@ def _listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
-    """Tables, what controllers chose, then tests; what is the same in all of these is said in each, or once."""
+    """List the tables, the choices of controllers, then the tests, which are explained once or each."""
     made = [listing.of_table(table) for table in tables(spec, runs)]
     made += searches.chosen(spec, runs, records)
     if tests:
@@ -127,5 +127,5 @@ def to_console(shown: Listing) -> RichTable:
 
 
 def _entry(text: str, look: Mark) -> Text:
-    """A mark of two characters, so that numbers stay in line."""
+    """Write an entry with its mark, which always takes two characters, so that numbers stay aligned."""
     return Text(f"{formats.plain(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")

@@ -131,7 +131,7 @@ def full_gradients(pool: Pool, rows: Int[Tensor, " m"]) -> Float[Tensor, "m weig
 
 
 def _largest_cosine(pool: Pool, rows: Tensor, against: Tensor, layers: str) -> Tensor:
-    """Compute max_j cos(g_i, g_j) of each row over ``against``, or over the other rows where it is empty; 0 of one."""
+    """Compute max_j cos(g_i, g_j) of each row over ``against``, or the other rows if it is empty; 0 for one row."""
     m = len(rows)
     if layers == "last":
         gradients = pool[torch.cat([rows, against])].gradients

@@ -1,1 +1,1 @@
-"""What a run is: its tables, from names and files to one frozen spec. Neither torch nor Avalanche is imported."""
+"""The spec of a run: its tables, and how names, files and flags become one. Torch and Avalanche are not imported."""

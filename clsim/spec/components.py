@@ -1,4 +1,4 @@
-"""What is shipped, by name: kind → name → where its code is. Nothing is imported to read it."""
+"""The shipped components by name: kind → name → the place of the code, which is not imported here."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # a part of the net for each task
         "packnet": "clsim.learners.isolation.packnet:PackNet",
         "hat": "clsim.learners.isolation.hat:Hat",
-        # replay with a teacher, and a readout or a softmax of its own
+        # replay with distillation, and with a readout or a softmax of the learner's own
         "bic": "clsim.learners.replay.bic:Bic",
         "icarl": "clsim.learners.replay.icarl:Icarl",
         "ss-il": "clsim.learners.replay.ss_il:SsIl",
@@ -167,7 +167,7 @@ COMBINATORS = {
     "topped_up": "clsim.selectors.combinators:topped_up",
     "whole": "clsim.selectors.combinators:whole",
 }
-"""Selectors made of selectors: ``per_class(kcenter)``."""
+"""Combinators, which make a selector of other selectors, as in ``per_class(kcenter)``: name → the place of the code."""
 
 ALIASES: dict[str, str] = {
     "uniform": "random",
@@ -187,14 +187,14 @@ ALIASES: dict[str, str] = {
     "gss": "gss-greedy",
     "mof": "mean-of-features",
 }
-"""A selector's other names in the field → its name here."""
+"""Another name of a selector, used in the literature → its name in clsim."""
 
 OVER_ALL = {
     *("random", "reservoir", "class-balanced", "task-balanced"),
-    *("ring", "gss-greedy"),  # the one balances the classes itself; the other compares a sample with the whole memory
-    *("base", "balancing", "balanced-random"),  # they balance classes themselves, by what is labelled or predicted
+    *("ring", "gss-greedy"),  # ring balances the classes itself; gss-greedy compares with the whole memory
+    *("base", "balancing", "balanced-random"),  # these balance the classes themselves, by labels or predictions
 }
-"""Selectors that fill a memory as a whole; as ``--buffer``, every other one is applied to each class apart."""
+"""Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
@@ -218,14 +218,17 @@ BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
         for name in ("idc", "acc-dd")
     },
 }
-"""What a buffer's name says beyond its selector: a reservoir is a random memory that every batch updates; a condenser
-looks through the papers' ConvNet-3, and for as long as a stream of twenty tasks can wait on a processor, which is far
-less than in the papers. DM, the fastest, condenses old classes again as their shares of a fixed memory shrink."""
+"""Name of a buffer → the keys of ``[memory]`` that it sets besides the selector.
+
+A reservoir is a random memory that every batch updates. A condenser uses the papers' ConvNet-3, and far fewer
+iterations than in the papers, so that a stream of twenty tasks is feasible on a CPU. DM, the fastest condenser,
+condenses old classes again when their shares of a fixed memory shrink.
+"""
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
-"""Data sets whose mirror images mean something else."""
+"""Data sets whose images must not be mirrored, since a mirrored digit or character has another meaning."""
 
 DIGITS_DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"options": {"augment": ["color", "crop", "cutout", "scale", "rotate"]}} for name in ("dm", "dsa", "dsac")
 }
-"""What a buffer's name says beside, on these: nothing is mirrored."""
+"""Name of a buffer → the keys of ``[memory]`` that it also sets on :data:`DIGITS`: augmentations without mirroring."""

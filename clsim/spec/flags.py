@@ -1,4 +1,4 @@
-"""What a person asks for by flags, as tables of a spec; and the command that asks for it again."""
+"""Flags of the command line as tables of a spec, and the command that repeats a run."""
 
 from __future__ import annotations
 
@@ -31,11 +31,17 @@ def tables_of(
     precision: str | None = None,
     threads: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The tables that flags set; a flag that is None sets nothing.
+    """Return the tables that flags set; a flag that is None sets nothing.
 
     Args:
-        memory: a number of exemplars, or a share of the samples seen so far; see :func:`memory_size`.
-        labels: labelled samples a class, or a share of each class; see :func:`label_share`.
+        buffer: name of the buffer.
+        memory: size of the memory: a number of exemplars, or a share of the samples seen so far; see
+            :func:`memory_size`.
+        labels: number of labelled samples of each class, or the labelled share of each class; see :func:`label_share`.
+        controller: name of the controller.
+        device: device of the training.
+        precision: precision of the training.
+        threads: number of CPU threads of the training.
 
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
     {'memory': {'buffer': 'kcenter', 'fraction': 0.01}, 'training': {'threads': 2}}
@@ -51,7 +57,7 @@ def tables_of(
 
 
 def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:
-    """The command that makes exactly this run.
+    """Write the command that makes exactly this run.
 
     >>> command("split-digits", "er", tables_of(buffer="kcenter", memory=50), ["optimizer.lr=0.2"], 1)
     'clsim run --scenario split-digits --strategy er --buffer kcenter --memory 50 --set optimizer.lr=0.2 --seed 1'
@@ -65,7 +71,7 @@ def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: S
 
 
 def leaves(tables: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """Every value of nested tables, as ``table.key``.
+    """Return every value of nested tables under its full key, ``table.key``.
 
     >>> leaves({"memory": {"options": {"metric": "cosine"}}})
     {'memory.options.metric': 'cosine'}
@@ -78,7 +84,10 @@ def leaves(tables: Mapping[str, Any], name: str = "") -> dict[str, Any]:
 
 
 def memory_size(size: int | str) -> dict[str, Any]:
-    """What ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
+    """Return what ``--memory`` sets: a number of exemplars, or a share of the samples seen so far.
+
+    Raises:
+        InputError: if the size is neither.
 
     >>> memory_size("500"), memory_size("1%"), memory_size(20)
     ({'capacity': 500}, {'fraction': 0.01}, {'capacity': 20})
@@ -96,7 +105,10 @@ def memory_size(size: int | str) -> dict[str, Any]:
 
 
 def label_share(size: int | str) -> dict[str, Any]:
-    """What ``--labels`` sets: a number of labelled samples a class, or a share of each class.
+    """Return what ``--labels`` sets: a number of labelled samples of each class, or a share of each class.
+
+    Raises:
+        InputError: if the size is neither.
 
     >>> label_share("25"), label_share("5%"), label_share("100%")
     ({'per_class': 25}, {'fraction': 0.05}, {'fraction': 1.0})
@@ -110,11 +122,14 @@ def label_share(size: int | str) -> dict[str, Any]:
             return {"per_class": int(text)}
     except ValueError:
         pass
-    raise InputError(f"labels: found {size!r}, allowed: a whole number a class, as in 25, or a share, as in 5%")
+    raise InputError(f"labels: found {size!r}, allowed: a whole number per class, as in 25, or a share, as in 5%")
 
 
 def setting(text: str) -> dict[str, Any]:
-    """``table.key=value``, as ``--set`` takes it, as nested tables.
+    """Read an argument of ``--set``, ``table.key=value``, into nested tables.
+
+    Raises:
+        InputError: if the text has another form.
 
     >>> setting("memory.capacity=20"), setting("memory.options.metric=cosine")
     ({'memory': {'capacity': 20}}, {'memory': {'options': {'metric': 'cosine'}}})
@@ -129,7 +144,7 @@ def setting(text: str) -> dict[str, Any]:
 
 
 def parsed(text: str) -> Any:
-    """The value of a ``--set``: TOML, else a bare word.
+    """Read the value of a ``--set``: as TOML if it is valid TOML, else as plain text.
 
     >>> parsed("0.1"), parsed("cosine"), parsed("[100, 50]")
     (0.1, 'cosine', [100, 50])
@@ -141,7 +156,7 @@ def parsed(text: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """What :func:`parsed` reads as this value; a bare word where one will do.
+    """Write a value so that :func:`parsed` reads it back; text has no quotes where it needs none.
 
     >>> as_text([0.1, True]), as_text("cosine"), as_text("true")
     ('[0.1, true]', 'cosine', '"true"')
@@ -154,4 +169,4 @@ def as_text(value: Any) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)  # TOML writes numbers, truth and text as JSON does
+    return json.dumps(value, ensure_ascii=False)  # TOML writes numbers, booleans and text as JSON does

@@ -120,7 +120,7 @@ MODULES = {
     "traces": "records.search",
     "tradeoff": "training.stability_decay",
 }
-"""Old module → the module that holds most of it now. Some old names are those of packages now."""
+"""Old module → the module that holds most of it now. Some old names are names of packages today."""
 
 NAMES = {
     "tradeoff.ControllerSpec": "spec.tables",
@@ -163,15 +163,15 @@ NAMES = {
     "checks.check_condenser": "checks.condensers",
     "checks.check_learner": "checks.learners",
 }
-"""Names that have gone elsewhere than the rest of their module → the module that holds them now."""
+"""Names that did not move with the rest of their module → the module that defines them now."""
 
 
 def advice(module: str, names: Sequence[str] = ()) -> str:
-    """What to write in place of an import from an old place; empty if nothing has moved.
+    """Say in one line what to write in place of an import from an old place; empty if nothing has moved.
 
     Args:
-        module: as it was imported, with the ``clsim.`` in front.
-        names: what was imported from it.
+        module: the module's name as it was imported, with the ``clsim.`` in front.
+        names: the names that were imported from it.
 
     >>> advice("clsim.exemplars", ["Exemplars"])
     'clsim.exemplars has moved: import Exemplars from clsim (its place is clsim.pool.exemplars)'
@@ -195,7 +195,7 @@ def advice(module: str, names: Sequence[str] = ()) -> str:
 
 
 def advice_on(error: Exception) -> str:
-    """What to write in place of the import that failed; empty if it is not for an old place that it failed."""
+    """Say what to write in place of the import that failed; empty if an old place is not the reason."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         return advice(error.obj.__name__, [error.name or ""])
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
@@ -218,7 +218,7 @@ def _import(name: str, place: str) -> str:
 
 
 def _defines(place: str, name: str) -> bool:
-    """Whether a module has a class, a function or a constant of this name; it is not imported."""
+    """Whether the text of a module defines a class, a function or a constant of this name; nothing is imported."""
     path = Path(__file__).parent.parent.joinpath(*place.split(".")).with_suffix(".py")
     made = rf"^(?:(?:class|def) {re.escape(name)}\b|{re.escape(name)}(?:: .*)? = )"
     return bool(re.search(made, path.read_text(encoding="utf-8"), re.MULTILINE))

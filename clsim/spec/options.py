@@ -1,4 +1,4 @@
-"""Options of components: the keyword-only parameters of a function or a class, and groups of them, spread out flat.
+"""Options of components: the keyword-only parameters of a function or a class, and the fields of groups among them.
 
 Options that several components share are one frozen dataclass, a *group*; a component takes it as a parameter whose
 default is an instance, as in ``def dsa(pool, budget, *, making: Making = Making(lr=0.1), rng)``. In spec files, on the
@@ -20,7 +20,7 @@ from clsim.errors import InputError, nearest
 
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options of a component by name, each with its default and its annotation, groups spread out.
+    """Return the options of a component by name, each with its default and its annotation; a group gives its fields.
 
     Annotations are types where they can be resolved, and the text in the file where they cannot.
 
@@ -53,7 +53,7 @@ def bind(component: Callable[..., Any], options: Mapping[str, Any], where: str =
         name: the component's name, for messages.
 
     Raises:
-        InputError: for an option that the component does not have, with the nearest one; for a value of another type.
+        InputError: if the component has no such option, with the nearest one; or if a value is of another type.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Size:
@@ -99,7 +99,7 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 def _signature(component: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(component, eval_str=True)
-    except Exception:  # a name that is imported for type checkers alone, in a user's file
+    except Exception:  # an annotation in a user's file may name what is imported for type checkers only
         return inspect.signature(component)
 
 
@@ -113,11 +113,11 @@ _SIMPLE: dict[Any, tuple[type, str]] = {
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of an option's type; yes where the type is none of those that a spec can hold."""
+    """Whether a value is of an option's type; true for every value if a spec cannot hold values of that type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(part, value) for part in inner)
-    if origin is Literal:  # which of the names are allowed is said by the component itself
+    if origin is Literal:  # the component itself checks which names are allowed
         return isinstance(value, tuple({type(name) for name in inner}))
     if origin is Sequence:
         plain = isinstance(value, (str, numbers.Number, type(None)))

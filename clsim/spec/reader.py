@@ -1,4 +1,4 @@
-"""The strict reader: parsed TOML or JSON into the arguments of a dataclass, unknown and mistyped values refused."""
+"""The strict reader: it turns parsed TOML or JSON into arguments of a dataclass; wrong keys and types are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Options = Mapping[str, Any]
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later layers win, table by table and key by key; ``options`` tables are merged too.
+    """Merge layers of tables, key by key; the later layer wins. ``options`` tables are merged too.
 
     >>> merge({"memory": {"capacity": 5}}, {"memory": {"buffer": "random"}})
     {'memory': {'capacity': 5, 'buffer': 'random'}}
@@ -31,12 +31,13 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
-    """The arguments of a dataclass: keys known, values of the right type.
+    """Read the arguments of a dataclass: its keys must be known, and its values of the right type.
 
     Args:
         kind: the dataclass; its type hints are the schema.
+        values: the table, as parsed.
         where: the file, for error messages.
-        table: the name of the table in it; empty at the top.
+        table: the name of the table in the file; empty for the top level.
 
     Raises:
         InputError: naming file, table and key, what was found, what is allowed and the nearest match.
@@ -59,7 +60,7 @@ def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """The type hints of a dataclass, which take a while to be found: a study reads thousands of specs."""
+    """Return the type hints of a dataclass; they are kept, since finding them is slow and a study reads many specs."""
     return typing.get_type_hints(kind)
 
 

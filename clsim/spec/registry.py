@@ -1,8 +1,8 @@
-"""Names: of files (scenarios, strategies, reports) and of components (buffers, learners, models …).
+"""Find files (scenarios, strategies, reports) and components (buffers, learners, models …) by their names.
 
-A file's name resolves to an explicit path, else the working directory's folder, else the shipped one. A component's
-name resolves to what is listed here, else ``module:attr``, else ``./file.py:attr``, else an installed entry point.
-Nothing heavy is imported before a component is asked for.
+A file's name is an explicit path, else that of a file in the working directory's folder, else that of a shipped file. A
+component's name is a listed one, else ``module:attr``, else ``./file.py:attr``, else that of an installed entry point.
+A component's module is imported only when the component itself is needed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FILES = ("scenarios", "strategies", "reports", "studies")
 
 
 def find_file(kind: str, name: str) -> Path:
-    """The TOML file that a name stands for.
+    """Find the TOML file that a name stands for.
 
     Raises:
-        InputError: with the nearest name, if there is none.
+        InputError: if there is none, with the nearest name.
     """
     if name.endswith(".toml") or "/" in name or "\\" in name:
         path = Path(name)
@@ -51,15 +51,15 @@ def find_file(kind: str, name: str) -> Path:
 
 
 def file_names(kind: str) -> list[str]:
-    """Every name of a kind of file; the working directory's hide shipped ones of the same name."""
+    """List every name of a kind of file; a file in the working directory hides a shipped one of the same name."""
     return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.toml")})
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file.
+    """Read the tables of a TOML file.
 
     Raises:
-        InputError: naming the file and the line, if it is no valid TOML or cannot be read.
+        InputError: if the file is not valid TOML or cannot be read, naming the file and the line.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def entries(kind: str) -> list[Entry]:
-    """What ``clsim list KIND`` shows, without importing any of it; ``buffers`` are selectors and condensers."""
+    """List what ``clsim list KIND`` shows, without importing it; ``buffers`` are selectors and condensers."""
     if kind == "buffers":
         return entries("selectors") + entries("condensers")
     if kind in FILES:
@@ -79,7 +79,7 @@ def entries(kind: str) -> list[Entry]:
             found.append(Entry(name, str(tables.get("title", "")), str(tables.get("paper", "")), str(path)))
         return found
     if kind == "datasets":
-        from clsim.spec.sources import DATASETS  # with numpy: only where it is shown
+        from clsim.spec.sources import DATASETS  # needed for this kind only
 
         return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
     known = [described(name, target) for name, target in COMPONENTS[kind].items()]
@@ -93,14 +93,14 @@ def combinators() -> list[Entry]:
 
 
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
-    """The object behind a name, its options bound as keyword arguments.
+    """Load the object behind a name, with its options bound as keyword arguments.
 
     Args:
-        kind: of :data:`COMPONENTS`, or ``buffers``: the condensers, and the selectors as ``--buffer`` means them,
-            applied to each class apart unless they are :data:`OVER_ALL` or stand inside a combinator.
-        name: as users type it; a selector may stand inside combinators, as in ``per_class(./mine.py:pick)``.
-        options: flat, by name; the component's signature is their schema, see :mod:`clsim.spec.options`. They are
-            those of the first selector inside the combinators.
+        kind: a kind of :data:`COMPONENTS`, or ``buffers``: the condensers, and the selectors as ``--buffer`` means
+            them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator.
+        name: the name as users type it; a selector may be inside combinators, as in ``per_class(./mine.py:pick)``.
+        options: flat options by name; the component's signature is their schema, see :mod:`clsim.spec.options`. With
+            combinators, they are the options of the first selector inside.
         where: the table that holds the options, for error messages.
 
     Raises:
@@ -134,7 +134,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
 
 
 def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:
-    """A combinator's further argument: a whole number where it is one, else a selector."""
+    """Read a further argument of a combinator: a whole number if the parameter is one, else a selector."""
     if str(parameter.annotation) != "int":
         return component(kind, text)
     if text.isdecimal():
@@ -143,7 +143,7 @@ def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> 
 
 
 def is_condenser(name: str) -> bool:
-    """Whether a buffer is synthesised: a shipped or installed condenser, or ``condensed(./mine.py:attr)``.
+    """Whether a name is that of a condenser: a shipped or installed one, or ``condensed(./mine.py:attr)``.
 
     >>> is_condenser("dm"), is_condenser("condensed(./mine.py:make)"), is_condenser("kcenter")
     (True, True, False)
@@ -155,14 +155,14 @@ def is_condenser(name: str) -> bool:
 
 
 def is_selector(name: str) -> bool:
-    """Whether a name can be that of a selector: shipped, installed, or of selectors inside combinators."""
+    """Whether a name can be that of a selector: a shipped or installed one, or a combinator with its arguments."""
     combinator, inner = taken_apart(canonical(name))
     known = {*COMPONENTS["selectors"], *(entry.name for entry in _installed("selectors"))}
     return bool(inner) or combinator in known
 
 
 def canonical(name: str) -> str:
-    """A selector's name here, whichever the field uses.
+    """Return a selector's name in clsim for any of its names in the literature.
 
     >>> canonical("per_class( k-center )"), canonical("uniform")
     ('per_class(kcenter)', 'random')
@@ -174,7 +174,8 @@ def canonical(name: str) -> str:
 
 
 def taken_apart(name: str) -> tuple[str, list[str]]:
-    """
+    """Split a name into its combinator and the arguments; without a combinator, into the name and an empty list.
+
     >>> taken_apart("prefilter(entropy, per_class(kcenter), 5)")
     ('prefilter', ['entropy', 'per_class(kcenter)', '5'])
     """
@@ -193,10 +194,10 @@ def taken_apart(name: str) -> tuple[str, list[str]]:
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse a name that leads nowhere, without importing what it leads to.
+    """Refuse an unknown name without importing any component; ``module:attr`` and ``file.py:attr`` are not looked up.
 
     Raises:
-        InputError: with the nearest name.
+        InputError: if the name is unknown, with the nearest name.
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
@@ -206,7 +207,7 @@ def check_name(kind: str, name: str) -> None:
 
 
 def digest(name: str) -> str:
-    """SHA-256 of the user's own files that a component's name leads to; empty for what is shipped or installed."""
+    """Return 16 digits of the SHA-256 of the user's own files in a component's name; empty if it names no such file."""
     found, own = hashlib.sha256(), user_files(name)
     for path in own:
         found.update(path.read_bytes())
@@ -214,19 +215,20 @@ def digest(name: str) -> str:
 
 
 def user_files(name: str) -> list[Path]:
-    """The user's own files that a component's name leads to, if they are there."""
+    """List the user's own files that a component's name contains, if they exist."""
     paths = [Path(part.rpartition(":")[0]) for part in _innermost(name)]
     return [path for path in paths if path.suffix == ".py" and path.is_file()]
 
 
 def place(kind: str, name: str) -> str:
-    """``file:line`` of the code behind a component's name, for ``clsim show``."""
+    """Return ``file:line`` of the code behind a component's name, for ``clsim show``."""
     found = component(kind, _innermost(name)[0])
     return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
 
 
 def _innermost(name: str) -> list[str]:
-    """
+    """List the names inside all combinators; a name without a combinator gives itself.
+
     >>> _innermost("per_class(./mine.py:pick)")
     ['./mine.py:pick']
     """
@@ -254,7 +256,7 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
 
 
 def _installed(kind: str) -> Iterable[EntryPoint]:
-    """Other packages' components, of the entry point group ``clsim.<kind>``."""
+    """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
     return entry_points(group=f"clsim.{kind}")
 
 
@@ -268,7 +270,7 @@ def _load(target: str, kind: str) -> Any:
     module_name, _, attribute = target.rpartition(":")
     try:
         module = _file_module(module_name) if module_name.endswith(".py") else _module(module_name)
-    except Exception as error:  # anything may go wrong in a user's file; they get its own words, in a line
+    except Exception as error:  # a user's file may raise anything; its error is shown in one line
         why = moved.advice(module_name, [attribute]) or moved.advice_on(error)
         raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {error}'}") from error
     if attribute not in vars(module) and (why := moved.advice(module_name, [attribute])):
@@ -280,7 +282,7 @@ def _load(target: str, kind: str) -> Any:
 
 
 def _module(name: str) -> ModuleType:
-    """Import by name; the working directory counts, as it does for ``python -m``."""
+    """Import a module by name; the working directory is searched first, as for ``python -m``."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -295,14 +297,14 @@ def _file_module(file: str) -> ModuleType:
         raise FileNotFoundError(f"no such file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(f"clsim_user_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    sys.modules[module.__name__] = module  # so that its functions know where they come from
+    sys.modules[module.__name__] = module  # so that inspect finds the module of its functions
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of ``clsim list``: a name, what it is, where that comes from; of a selector, what it needs and costs."""
+    """A line of ``clsim list``: name, title, paper and place; of a component also family, needs and cost."""
 
     name: str
     title: str
@@ -314,7 +316,7 @@ class Entry:
 
 
 def described(name: str, target: str) -> Entry:
-    """What a docstring says (first line, ``Needs:``, ``Cost:``, ``Source:``), read from the file without running it."""
+    """Make an entry of a docstring (title, ``Needs:``, ``Cost:``, ``Source:``), read without an import."""
     module_name, _, attribute = target.rpartition(":")
     path = _PACKAGE.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
     for name_there, text in _docstrings(path):
@@ -335,7 +337,7 @@ def described(name: str, target: str) -> Entry:
 
 @cache
 def _docstrings(path: Path) -> list[tuple[str, str]]:
-    """Of the functions and classes of a file, which hold several components each."""
+    """List name and docstring of each function and class of a file; kept, since a file holds several components."""
     nodes = ast.parse(path.read_text(encoding="utf-8")).body
     kinds = (ast.FunctionDef, ast.ClassDef)
     return [(node.name, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]

@@ -1,6 +1,8 @@
-"""From names and flags to one :class:`RunSpec`.
+"""Resolve names and flags to one :class:`RunSpec`.
 
-Later wins: defaults < scenario < strategy < its ``[on.<scenario>]`` < what the buffer's name says < flags < ``--set``.
+The later wins: defaults < what the buffer's name implies < scenario < strategy < the strategy's ``[on.<scenario>]`` <
+flags < ``--set``. Where the command line names another buffer than the strategy's own, ``memory.update`` and
+``memory.options`` of scenario and strategy do not hold.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from clsim.spec.sources import OWN_DATA, data_digest, file_digest
 from clsim.spec.tables import DataSpec, LearnerSpec, MemorySpec, ModelSpec
 
 ABOUT = ("title", "paper", "description")
-"""Top-level keys of a spec file that people read and runs do not."""
+"""Top-level keys of a spec file that describe it to its readers; runs do not use them."""
 
 
 def resolve(
@@ -31,16 +33,17 @@ def resolve(
     settings: Sequence[str] = (),
     seed: int = 0,
 ) -> RunSpec:
-    """The spec of one run.
+    """Build the spec of one run.
 
     Args:
         scenario: a name, a path, or tables (of a stream that no file describes).
-        strategy: a name, a path, or ``avalanche:NAME``, one of Avalanche's.
-        flags: tables, as the command line's own flags set them.
-        settings: ``table.key=value``, the value in TOML; a bare word is text.
+        strategy: a name, a path, or ``avalanche:NAME`` for a strategy of Avalanche.
+        flags: the tables that the command line's own flags set.
+        settings: arguments of ``--set``: ``table.key=value``, the value in TOML; a word without quotes is text.
+        seed: the seed of the run.
 
     Raises:
-        InputError: naming the file, table and key.
+        InputError: if a name or a value is not allowed, naming the file, table and key.
     """
     if isinstance(scenario, str):
         path = registry.find_file("scenarios", scenario)
@@ -76,8 +79,9 @@ class Prerequisite:
 
     Attributes:
         key: the key of the other run's spec, as ``table.key``, that names this one by its fingerprint.
-        named: the fingerprint that stands there; empty if nothing does so far. A user may name another run.
-        spec, command: the run that clsim carries out where the named one is not in the store.
+        named: the fingerprint that the spec gives under this key; empty if it gives none. A user may name another run.
+        spec: the spec of the run that clsim carries out if the named one is not in the store.
+        command: the command of that run.
     """
 
     key: str
@@ -87,13 +91,15 @@ class Prerequisite:
 
 
 def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list[Prerequisite]:
-    """The runs that a run needs first.
+    """List the runs that must be finished before a run can begin.
 
-    Tasks that come in the order of their difficulty need a joint run, whose accuracy says how hard each is: on the same
-    data, stream, model and seed, the tasks as given. It is the same one for all strategies that alter none of these.
+    A stream whose tasks are ordered by difficulty needs a joint run, whose accuracy says how hard each task is. The
+    joint run has the same data, stream, model and seed, with the tasks in their given order. All strategies that change
+    none of these share one joint run.
 
     Args:
-        scenario: the scenario of the run, as :func:`resolve` takes it; by default it is looked up by its name.
+        spec: the spec of the run.
+        scenario: the scenario of the run, as :func:`resolve` takes it; by default it is found by its name.
 
     Raises:
         InputError: if the scenario is not found by its name.
@@ -118,7 +124,7 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
 
 
 def _with_prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any]) -> RunSpec:
-    """The same spec, which names the runs that it needs first by their fingerprints."""
+    """Return the same spec, with the fingerprints of the runs that it needs first."""
     for first in prerequisites(spec, scenario):
         table, _, key = first.key.partition(".")
         changed = replace(getattr(spec, table), **{key: first.named or first.spec.fingerprint})
@@ -127,12 +133,12 @@ def _with_prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any]) -> Run
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:
-    """Whether a strategy keeps exemplars on a scenario. One that does not takes neither a buffer nor a memory."""
+    """Whether a strategy keeps exemplars on a scenario; if not, neither a buffer nor a memory size can be set."""
     return _buffer(_strategy(strategy, registry.find_file("scenarios", scenario).stem)[1]) != "none"
 
 
 def _strategy(strategy: str, scenario_name: str) -> tuple[str, dict[str, Any]]:
-    """Name and tables of a strategy, its ``[on.<scenario>]`` above the rest."""
+    """Return the name and the tables of a strategy, its ``[on.<scenario>]`` merged over the others."""
     theirs = strategy.startswith("avalanche:")  # one file for all of Avalanche's strategies
     path = registry.find_file("strategies", "avalanche" if theirs else strategy)
     tables = _spec_file(path)
@@ -167,7 +173,7 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
 
 
 def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer that gives a size (of the memory, of the labelled part) one way takes back what an earlier one gave."""
+    """Let a layer that sets a size (of the memory, of the labelled part) reset the keys that set it in another way."""
     memory, usual = tables.get("memory", {}), MemorySpec()
     if any(key in tables.get("labels", {}) for key in _LABELLED):
         tables = merge({"labels": _LABELLED}, tables)
@@ -180,7 +186,7 @@ _LABELLED = {"fraction": 0.0, "per_class": 0, "count": 0}
 
 
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the command line names another model or learner, the options of the one before do not hold."""
+    """Drop the options of a model or learner that the command line replaces by another one."""
     for table, usual in (("model", ModelSpec().name), ("learner", LearnerSpec().name)):
         planned = tables.get(table, {}).get("name", usual)
         if command_line.get(table, {}).get("name", planned) != planned:
@@ -189,19 +195,22 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
 
 
 def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of ``[memory]`` that a buffer's name implies, with the data set and the capacity of some layers."""
+    """Return the keys of ``[memory]`` that a buffer's name implies, given the data and ``memory.per`` of layers."""
     merged = merge(*layers)
     data, usual = merged.get("data", {}), components.BUFFER_DEFAULTS.get(buffer, {})
     digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
     implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})
-    if merged.get("memory", {}).get("per") == "class":  # no share shrinks: it would make another run of the same one
+    if merged.get("memory", {}).get("per") == "class":  # shares never shrink: the key would change only the fingerprint
         implied.pop("shrink", None)
     return implied
 
 
 def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """A controller needs a validation part: a fifth of each class, as in the survey, unless anything says otherwise.
-    Without a controller, what a strategy says of its own use of one does not make another run."""
+    """Set the validation part that a controller needs; without a controller, drop its table.
+
+    The default part is a fifth of each class, as in the survey. The table of a controller that is not used would change
+    only the fingerprint.
+    """
     if tables.get("controller", {}).get("name", "none") != "none":
         return merge({"stream": {"validation": 0.2}}, tables)
     for key, value in command_line.get("controller", {}).items():
@@ -211,11 +220,11 @@ def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict
 
 
 FILE_KEYS = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))
-"""Keys that may name a file of the user's."""
+"""Keys whose values may name one of the user's own files."""
 
 
 def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Digests of the user's own files, so that an edited one makes another run."""
+    """List the name and digest of each of the user's own files, so that an edited file changes the fingerprint."""
     named = [tables.get(t, {}).get(k, "") for t, k in FILE_KEYS]
     named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
     found = [(name, registry.digest(name)) for name in named]

@@ -1,8 +1,8 @@
-"""Revisions: what gives runs other numbers than an earlier version of clsim did, and which runs those are.
+"""Revisions: changes of clsim that give some runs other numbers than an earlier version did, and which runs those are.
 
-The names of a run's revisions are part of its spec and enter its fingerprint, so that numbers of before and after are
-never taken for the same run. A run that no revision concerns keeps the fingerprint that it has always had. A revision
-is never taken away, since the records that bear its name stay.
+The names of a run's revisions are part of its spec and enter its fingerprint, so that a record from before a change is
+never taken for one from after it. A run that no revision concerns keeps its fingerprint. A revision is never removed,
+since records with its name remain.
 """
 
 from __future__ import annotations
@@ -49,39 +49,39 @@ def revisions(spec: Tables) -> list[str]:
 
 
 def _mass(spec: Tables) -> bool:
-    """A selector gives weights: they are masses, count in the next choice, and are compared within a class.
+    """Weights that a selector gives are masses: they count in the next choice and are compared within a class.
 
-    Whether a selector of one's own does cannot be known: it counts as one that does.
+    A user's own selector is taken to give weights, since it cannot be known.
     """
     names = [_outermost(spec["memory"][kind]) for kind in ("buffer", "retrieval")]
     return any(name in WEIGH or _own(name) for name in names)
 
 
 def _notes(spec: Tables) -> bool:
-    """A selector that reads its own scores is applied to each class apart: they reach it."""
+    """A selector that reads its own earlier scores also gets them inside ``per_class``."""
     return any("per_class" in around and name in NOTE for name, around in _selectors(spec["memory"]["buffer"]))
 
 
 def _classes(spec: Tables) -> bool:
-    """A selector counts the classes known so far, in place of those that the head has room for."""
+    """A selector that counts classes counts those known so far, not all those that the head has room for."""
     memory, stream = spec["memory"], spec["stream"]
     if stream["setting"] == "domain" or stream["presentation"] == "joint" or stream["experiences"] == 1:
         return False  # all are known from the beginning
-    counting = COUNT if stream["setting"] == "class" else {"prob-cover"}  # the others look at a task's own
+    counting = COUNT if stream["setting"] == "class" else {"prob-cover"}  # the others count the classes of one task
     return any(name in counting for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
 def _reference(spec: Tables) -> bool:
-    """A selector that serves held-out samples serves those of the classes that it chooses from, and no others."""
+    """A selector that serves held-out samples serves only those of the classes that it chooses from."""
     memory = spec["memory"]
     held_out = spec["stream"]["validation"] and memory["update"] == "experience"
     return bool(held_out) and any(name in SERVE for name, _ in _selectors(memory["buffer"]))
 
 
 def _features(spec: Tables) -> bool:
-    """What is made of a learner's features is made of those that its predictions are made of, where it has its own.
+    """A learner's own features, which its predictions use, also serve a memory's choices and nearest neighbours.
 
-    Those are the choices of a memory, and the readout by nearest neighbours.
+    It concerns learners whose features are not simply those of the net.
     """
     learner, memory = spec.get("learner", {}).get("name"), spec["memory"]
     if learner in OWN_READOUT and spec.get("labels"):
@@ -98,17 +98,17 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "reference": _reference,
     "features": _features,
 }
-"""Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
+"""Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 
 
 def _own(name: str) -> bool:
-    """Whether a name leads to a selector that is not shipped."""
+    """Whether a name stands for a selector that is not shipped."""
     shipped = name in COMPONENTS["selectors"] or name in COMPONENTS["condensers"] or name == "condensed"
     return not shipped and not registry.is_condenser(name)
 
 
 def _outermost(name: str) -> str:
-    """The selector whose weights come out in the end."""
+    """Return the name of the selector whose weights a (combined) selector returns."""
     combinator, inner = registry.taken_apart(registry.canonical(name))
     if not inner or combinator == "condensed":
         return combinator
@@ -116,7 +116,7 @@ def _outermost(name: str) -> str:
 
 
 def _selectors(name: str, around: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each selector in a name, with the combinators around it."""
+    """Yield each selector in a name, with the combinators around it."""
     combinator, inner = registry.taken_apart(registry.canonical(name))
     for part in inner:
         if not part.isdecimal():

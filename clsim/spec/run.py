@@ -1,8 +1,8 @@
-"""What a run is: frozen dataclasses, the strict reader that fills them, and the fingerprint.
+"""The spec of a run: a frozen dataclass, how it is read from tables, and its fingerprint.
 
-A scenario file and a strategy file are both partial :class:`RunSpec` s in TOML. They are merged table by table
-(defaults < scenario < strategy < the strategy's ``[on.<scenario>]`` < flags < ``--set``) and read here, once.
-Neither torch nor Avalanche is imported.
+A scenario file and a strategy file each hold a part of a :class:`RunSpec` in TOML. Their tables are merged (defaults <
+scenario < strategy < the strategy's ``[on.<scenario>]`` < flags < ``--set``) and read here, once. Neither torch nor
+Avalanche is imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RunSpec:
     """Everything that decides the numbers of one run.
 
     ``sources`` holds (name, digest) of the user's own files that the spec names (a selector, a data file), so that
-    an edited selector is another run.
+    an edited selector gives the run another fingerprint.
     """
 
     scenario: str = "custom"
@@ -68,23 +68,23 @@ class RunSpec:
         reader = next((name for name, reads in asks.items() if reads), "")
         if reader and not self.stream.validation:
             raise InputError(
-                f"stream.validation: found 0 with {reader}, which goes by validation accuracy; "
+                f"stream.validation: found 0 with {reader}, which needs validation accuracies; "
                 "allowed: a share above 0, as in --set stream.validation=0.2"
             )
         pads, plain = self.training.last_batch == "pad", self.learner == LearnerSpec()
         if pads and not plain:
             raise InputError(
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
-                "allowed: with learner 'sgd' as it is, whose loss goes by weights; 'drop' holds for all"
+                "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
         if self.memory.update == "batch" and (pads or self.training.capturable):
             key = "last_batch: found 'pad'" if pads else "capturable: found true"
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and scalars, as they go into JSON; without the :data:`EXTRAS` that are not used.
+        """Return plain dictionaries, lists and scalars for JSON, without the :data:`EXTRAS` that are not used.
 
-        With the names of its :mod:`clsim.spec.revisions`, if there are any.
+        The names of the run's :mod:`clsim.spec.revisions` are added, if there are any.
         """
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         for name in EXTRAS:
@@ -97,7 +97,7 @@ class RunSpec:
 
     @property
     def title(self) -> str:
-        """The run in a few words, its seed apart."""
+        """Title of the run, without its seed: scenario, strategy, buffer and controller."""
         memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
         controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
         return f"{self.scenario} · {self.strategy}{memory}{controller}"
@@ -144,8 +144,10 @@ EXTRAS: tuple[str, ...] = (
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights"),
 )
-"""Tables, and keys as ``table.key``, that most runs leave as they are, and that are left out of a spec then: a new one
-makes no old run another."""
+"""Tables, and keys as ``table.key``, that are left out of a spec where they have their default values.
+
+A new key that is listed here does not change the fingerprint of a run that does not use it.
+"""
 
 USUAL: dict[str, Any] = {
     f"{table}.{key}": value
@@ -153,18 +155,19 @@ USUAL: dict[str, Any] = {
     for key, value in json.loads(json.dumps(dataclasses.asdict(kind()))).items()
     if table in EXTRAS or f"{table}.{key}" in EXTRAS
 }
-"""What a spec without them has, as ``table.key``."""
+"""Default value of each key of :data:`EXTRAS`, as ``table.key``."""
 
 
 def read(tables: Mapping[str, Any], where: str) -> RunSpec:
-    """The strict reader: unknown tables, unknown keys and mistyped values are refused.
+    """Read a spec strictly: refuse unknown tables, unknown keys and mistyped values.
 
     Args:
-        tables: as parsed from TOML or JSON, already merged.
+        tables: the tables as parsed from TOML or JSON, already merged.
         where: the file (or "command line") that error messages name.
 
     Raises:
-        InputError: naming ``where``, the table, the key, what was found, what is allowed and the nearest match.
+        InputError: for what is refused, naming ``where``, the table, the key, what was found, what is allowed and the
+            nearest match.
 
     >>> read({"evaluation": {"row": "seen"}}, "my.toml")
     Traceback (most recent call last):
@@ -179,5 +182,5 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
 
 
 def check(tables: Any, where: str) -> None:
-    """Refuse unknown tables and keys and mistyped values of one layer; limits are looked at when all are merged."""
+    """Refuse unknown tables, unknown keys and mistyped values in one layer; limits are checked after all are merged."""
     arguments(RunSpec, tables, where, "")

@@ -19,24 +19,24 @@ DATASETS: dict[str, tuple[str, str]] = {
     "svhn": ("32 × 32 colour house numbers, 10 classes", "Netzer et al. (2011)"),
     "usps": ("16 × 16 grey digits from envelopes, 10 classes", "Hull (1994)"),
     "tiny-imagenet": ("64 × 64 colour photographs, 200 classes", "Le & Yang (2015)"),
-    "image-folder": ("your folder of class folders: set data.path and data.size", ""),
-    "sequence": ("several of these, one after the other: set data.sequence and data.size", ""),
+    "image-folder": ("your folder, with a folder of images for each class: set data.path and data.size", ""),
+    "sequence": ("several data sets, one after the other: set data.sequence and data.size", ""),
     "npz": ("your arrays x_train, y_train, x_test, y_test: uint8 images or float vectors; set data.path", ""),
 }
-"""Name → a line, and where it comes from."""
+"""Name → a description in one line, and the source."""
 
 
 OWN_DATA = ("image-folder", "npz")
-"""The user's own data, found by ``data.path``."""
+"""Names of ``data.dataset`` for the user's own data, which is at ``data.path``."""
 
 
 def data_digest(spec: DataSpec) -> str:
-    """SHA-256 of the user's own data, for the fingerprint of a run; empty for a named data set.
+    """Return the SHA-256 of the user's own data, for the fingerprint of a run; empty for a named data set.
 
-    Of the content of an ``npz``; of the names, sizes and times of the files of an ``image-folder``.
+    It covers the content of an ``npz``, or the names, sizes and modification times of the files of an ``image-folder``.
 
     Raises:
-        InputError: if ``data.path`` is missing, or is not there.
+        InputError: if ``data.path`` is empty, does not exist or cannot be read.
     """
     if spec.dataset not in OWN_DATA:
         return ""
@@ -47,7 +47,7 @@ def data_digest(spec: DataSpec) -> str:
     path, sha = Path(spec.path).expanduser(), hashlib.sha256()
     try:
         if not path.is_dir():
-            raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder of class folders")
+            raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder with a folder for each class")
         for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
             stat, name = file_path.stat(), os.fsencode(file_path.relative_to(path).as_posix())
             sha.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
@@ -57,13 +57,15 @@ def data_digest(spec: DataSpec) -> str:
 
 
 def file_digest(name: str, where: str, wanted: str = "an .npz with x_train and y_train") -> str:
-    """SHA-256 of the content of a user's own file.
+    """Return the SHA-256 of the content of a user's own file.
 
     Args:
-        where: the key that names it, for messages.
+        name: the path of the file.
+        where: the key that names the file, for messages.
+        wanted: what the file should be, for messages.
 
     Raises:
-        InputError: if it is not there, or cannot be read.
+        InputError: if the file does not exist or cannot be read.
     """
     path, sha = Path(name).expanduser(), hashlib.sha256()
     if not path.is_file():

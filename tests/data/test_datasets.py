@@ -378,7 +378,7 @@ def test_mistakes_in_the_spec(tmp_path: Path) -> None:
         (DataSpec(dataset="digits", path="x"), "found 'x' with digits, allowed: no path with a named data set"),
         (DataSpec(dataset="npz"), "found '' with npz, allowed: the path of your data"),
         (DataSpec(dataset="npz", path=str(tmp_path / "gone.npz")), "no file .*allowed: an .npz with x_train"),
-        (from_folder(tmp_path / "gone"), "no folder .*allowed: a folder of class folders"),
+        (from_folder(tmp_path / "gone"), "no folder .*allowed: a folder with a folder for each class"),
         (DataSpec(dataset="npz", path=npz(tmp_path / "v.npz").path, size=8), "found 8 with vectors, allowed: 0"),
     ]:
         with pytest.raises(InputError, match=message) as info:

@@ -136,7 +136,7 @@ def test_a_selector_that_changed_since_the_plan_is_refused(tmp_path: Path) -> No
     outcome = work(Job(run.spec, run.command, "runs", None, "."))
     assert (outcome.state, outcome.error[:43]) == ("failed", "./deadly.py:pick: has changed since the stu")
     Path("deadly.py").unlink()
-    assert "is not to be found here" in work(Job(run.spec, run.command, "runs", None, ".")).error
+    assert "cannot be found here" in work(Job(run.spec, run.command, "runs", None, ".")).error
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     pytest.importorskip("submitit", reason="needs clsim[slurm]")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(
-        clsim.InputError, match="no sbatch on this machine; allowed: where Slurm is, or --cluster local"
+        clsim.InputError, match="found no sbatch here, allowed: on a machine with Slurm, or --cluster local"
     ):
         create(EngineSpec("slurm"), tmp_path)
 
@@ -306,7 +306,7 @@ def test_a_ray_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
         raise ConnectionError("Could not find any running Ray instance.\nmore")
 
     monkeypatch.setattr(ray, "init", refuses)
-    with pytest.raises(clsim.InputError, match=r"--address: no way to a Ray cluster at 'auto': Could not find any"):
+    with pytest.raises(clsim.InputError, match=r"--address: cannot reach a Ray cluster at 'auto': Could not find any"):
         create(EngineSpec("ray", address="auto"), tmp_path)
 
 

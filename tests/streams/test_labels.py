@@ -160,7 +160,7 @@ def test_a_later_layer_says_it_its_own_way() -> None:
     assert labels("labels.count=40") == LabelsSpec(count=40)
     assert labels("labels.include_labelled=false", flag="5%") == LabelsSpec(fraction=0.05, include_labelled=False)
     for wrong in ("0", "-3", "0%", "101%", "few", "1.5"):
-        with pytest.raises(InputError, match=f"labels: found '{wrong}', allowed: a whole number a class"):
+        with pytest.raises(InputError, match=f"labels: found '{wrong}', allowed: a whole number per class"):
             label_share(wrong)
 
 

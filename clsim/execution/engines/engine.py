@@ -1,7 +1,7 @@
 """Where the runs of a study execute: in processes of this machine, on a Ray cluster, or as Slurm jobs.
 
-An engine is told which runs to carry out and reports, one by one, how they ended. All of them call :func:`work`, so
-that the records are the same whichever it is. What a run has done so far is read from its folder, not from the engine.
+An engine takes jobs and reports, one by one, how they ended. All engines call :func:`work`, so that the records do not
+depend on the engine. The progress of a run is read from its folder, not from the engine.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be carried out, on whatever machine.
+    """A run that an engine carries out, on any machine.
 
     Attributes:
-        command: makes this run alone; kept in its record.
-        runs: the folder of all runs, absolute.
-        data_root: of the data sets, absolute; None = the machine's own.
-        place: the working directory, to which paths in the spec are relative.
-        scenario: where the spec's scenario comes from: a name or a path; empty = a name, that of the spec.
+        spec: the spec of the run.
+        command: the command that makes this run alone; it is kept in the run's record.
+        runs: absolute path of the folder of all runs.
+        data_root: absolute path of the data folder; None = the default folder of the machine that carries out the run.
+        place: the working directory; paths in the spec are relative to it.
+        scenario: name or path of the spec's scenario; empty = the name in the spec.
     """
 
     spec: RunSpec
@@ -49,9 +50,10 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        state: ``finished``; ``failed``, with its error in its folder; ``busy``: another process runs it; ``lost``:
-            whoever worked on it is gone, and it can be taken up from its checkpoint.
-        error: why, in one line.
+        fingerprint: the fingerprint of the run.
+        state: ``finished``; ``failed``: its error is in its folder; ``busy``: another process carries it out; ``lost``:
+            its process or machine is gone, and the run can be resumed from its checkpoint.
+        error: the reason, in one line; empty for a finished run.
     """
 
     fingerprint: str
@@ -60,16 +62,16 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """The one small interface."""
+    """Where runs are carried out: what each engine offers to a study."""
 
     slots: int | None
-    """Runs at a time; None if only the cluster knows."""
+    """Number of runs at a time; None if only the cluster knows it."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Take jobs on; returns at once."""
+        """Accept jobs, and return at once."""
 
     def poll(self, seconds: float) -> list[Outcome]:
-        """What has ended since the last call; waits for something to end, but not longer than this."""
+        """Return the outcomes since the last call; wait for the first one, but at most for ``seconds``."""
 
     def close(self) -> None:
         """Stop everything that still runs."""
@@ -77,16 +79,19 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which engine, and what it may use.
+    """Which engine carries out the runs, and what it may use.
 
     Attributes:
-        workers: runs at a time; None = as many as the machine has cores (or GPUs) for.
-        gpus_per_run: 0.5 = two runs share a GPU; None = one where there are any, unless ``device`` is ``cpu``.
-        threads, device: of each run, as in its spec.
-        address: of a Ray cluster; empty starts one on this machine.
-        partition: of Slurm.
-        cluster: ``slurm``, or ``local``: submitit's executor on this machine.
-        minutes: that a Slurm job may take; a run that takes longer goes on in another job.
+        name: a name of :data:`ENGINES`.
+        workers: number of runs at a time; None = as many as the machine has cores (or GPUs) for.
+        gpus_per_run: number of GPUs of each run; 0.5 = two runs share a GPU; None = one if there are any, unless
+            ``device`` is ``cpu`` (with Slurm: none).
+        threads: number of CPU threads of each run, as in its spec.
+        device: device of each run, as in its spec.
+        address: address of a Ray cluster; empty = start one on this machine.
+        partition: the partition of Slurm; empty = its default.
+        cluster: ``slurm``, or ``local`` for submitit's executor on this machine.
+        minutes: time limit of a Slurm job, in minutes; a run that takes longer continues in another job.
     """
 
     name: str = "local"
@@ -114,17 +119,18 @@ class EngineSpec:
 
 
 ENGINES = {"local": "", "ray": "ray", "slurm": "submitit"}
-"""Name → the package that it needs, an extra of the same name as the engine."""
+"""Name of an engine → the package that it needs, which clsim's extra of the engine's name installs."""
 
 
 def create(spec: EngineSpec, root: Path) -> Engine:
-    """The engine of a spec, ready for jobs.
+    """Make the engine of a spec, ready for jobs.
 
     Args:
+        spec: the engine's spec.
         root: the folder of all runs.
 
     Raises:
-        InputError: if its package is not installed, or what it talks to is not there.
+        InputError: if the engine's package is not installed, or its cluster or GPUs are not there.
     """
     package = ENGINES[spec.name]
     try:
@@ -137,7 +143,7 @@ def create(spec: EngineSpec, root: Path) -> Engine:
 
 
 def work(job: Job, progress: Progress | None = None) -> Outcome:
-    """Carry out one run, here and now. Whatever goes wrong in it is written into its folder, and returned."""
+    """Carry out one run in this process; an error is written into the run's folder and returned, not raised."""
     store, spec = Store(Path(job.runs)), job.spec
     watch = None if progress is None else lambda spec: contextlib.nullcontext(progress)
     try:
@@ -152,14 +158,14 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
 
 
 def failed(job: Job, error: str) -> Outcome:
-    """Write that a run is given up, and why."""
+    """Write into a run's folder that the run failed, and why; return that outcome."""
     with contextlib.suppress(OSError):  # on a full disk the error is at least shown
         Store(Path(job.runs)).folder(job.spec).fail(job.spec, error, job.command)
     return Outcome(job.spec.fingerprint, "failed", " ".join(error.split()))
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return the number of CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -167,9 +173,9 @@ def cores() -> int:
 
 
 def _check_sources(spec: RunSpec) -> None:
-    """A selector that is edited while a study waits would run under the name of the one before."""
+    """Refuse a run whose user files changed since the study was planned: its fingerprint stands for the old ones."""
     now = dict(sources(spec.as_dict()))
     for name, digest in spec.sources:
         if now.get(name) != digest:
-            change = "has changed" if name in now else "is not to be found here"
+            change = "has changed" if name in now else "cannot be found here"
             raise InputError(f"{name}: {change} since the study was planned; start the study again")

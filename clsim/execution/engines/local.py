@@ -1,8 +1,8 @@
-"""Runs in processes of this machine, one run a process at a time.
+"""The local engine: runs in processes of this machine, each with one run at a time.
 
-The processes are kept from run to run, since importing torch and Avalanche takes seconds. Each hangs on a socket: when
-the parent dies, however it dies, the socket closes and the process ends at once, and the system frees its lock. When a
-process dies, only its own run is lost, and another process takes its place.
+The processes are kept from run to run, since importing torch and Avalanche takes seconds. A socket connects each of
+them to the parent: when the parent ends, for whatever reason, the socket closes, the process ends at once, and the
+operating system frees its lock. When a process dies, only its own run is lost, and another process replaces it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, work
 
 
 def create(spec: EngineSpec, root: Path) -> Local:
-    """As many processes as cores (or GPUs) allow, unless the spec names a number."""
+    """Make an engine with as many processes as cores (or GPUs) allow, unless the spec gives a number."""
     gpus = _gpus() if spec.device in ("auto", "cuda") and spec.gpus_per_run != 0 else []
     share = spec.gpus_per_run or 1
     if spec.gpus_per_run and (share > 1 or not gpus):
         there = f"{len(gpus)} GPU{'s' * (len(gpus) != 1)} that --device {spec.device} may choose from"
         raise InputError(f"--gpus-per-run: found {share:g} with {there}, allowed: 1 at most, and only with a GPU")
-    slots = gpus * int(1 / share)  # once around the GPUs, then once more
+    slots = gpus * int(1 / share)  # each GPU once, then each GPU again
     by_machine = len(slots) or max(1, cores() // spec.threads)
     return Local(spec.workers or by_machine, slots)
 
 
 class Local:
-    """The engine. Final.
+    """The engine of processes on this machine. Final.
 
     Args:
-        slots: processes at a time.
-        gpus: CUDA's name of the device that each process sees, in turn; empty = whatever this process sees.
+        slots: number of processes at a time.
+        gpus: CUDA's names of the devices, given to the processes in turn; empty = the devices that this process sees.
     """
 
     def __init__(self, slots: int, gpus: Sequence[str] = ()) -> None:
@@ -51,11 +51,11 @@ class Local:
         self._queue: deque[Job] = deque()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Into the queue."""
+        """Append jobs to the queue."""
         self._queue.extend(jobs)
 
     def poll(self, seconds: float) -> list[Outcome]:
-        """Give idle processes work, and collect what comes back."""
+        """Give jobs to idle processes, and return the outcomes that have come back."""
         outcomes = self._fill()
         busy = {worker.connection: i for i, worker in enumerate(self._workers) if worker and worker.job}
         for connection in wait(list(busy), 0 if outcomes else seconds):
@@ -64,7 +64,7 @@ class Local:
         return outcomes + self._fill()
 
     def close(self) -> None:
-        """The processes end as their sockets close."""
+        """Close the sockets, which ends the processes."""
         for worker in self._workers:
             if worker is not None:
                 worker.connection.close()
@@ -83,14 +83,14 @@ class Local:
             job = self._queue.popleft()
             try:
                 worker.give(job)
-            except OSError:  # it died between two runs
+            except OSError:  # the process died between two runs
                 lost.append(self._lost(place, job))
         return lost
 
     def _received(self, place: int) -> Outcome:
         worker = self._workers[place]
         if worker is None or worker.job is None:
-            raise RuntimeError("only a process with a job is listened to")
+            raise RuntimeError("the process that is asked for an outcome has no job")
         try:
             outcome = worker.connection.recv()
         except (EOFError, OSError):
@@ -104,7 +104,7 @@ class Local:
 
 
 class _Worker:
-    """A process of one's own, and the job that it is on."""
+    """A process of the engine, and the job that it works on."""
 
     def __init__(self, gpu: str | None) -> None:
         ours, theirs = socket.socketpair()
@@ -130,7 +130,7 @@ class _Worker:
         self.job = job
 
     def end(self) -> str:
-        """Wait until the process is gone; how it ended, in one line."""
+        """Wait until the process is gone; return how it ended, in one line."""
         self.connection.close()
         try:
             code = self._process.wait(timeout=10)
@@ -146,7 +146,7 @@ class _Worker:
 
 
 def serve(descriptor: int) -> None:
-    """The life of a process: jobs come in through a socket, outcomes go out."""
+    """Receive jobs through a socket, carry them out and send the outcomes back, until the socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent decides
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
@@ -157,7 +157,7 @@ def serve(descriptor: int) -> None:
             while True:
                 jobs.put(connection.recv())
         except (EOFError, OSError):
-            os._exit(1)  # in the middle of whatever is going on: files are written whole, locks are freed
+            os._exit(1)  # at once, also during a run: files are written whole, and locks are freed
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
@@ -165,7 +165,7 @@ def serve(descriptor: int) -> None:
 
 
 def _gpus() -> list[str]:
-    """CUDA's names of the devices that may be used, without importing torch."""
+    """List CUDA's names of the devices that may be used, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]

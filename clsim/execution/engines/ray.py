@@ -1,7 +1,8 @@
-"""Runs as tasks of a Ray cluster: one that is there, by its address, or one that is started on this machine.
+"""The Ray engine: runs as tasks of a Ray cluster, an existing one or one that is started on this machine.
 
-Where a node shares the study's folder of runs, a task works in it as a local process would. Elsewhere the run's files
-travel: those that there are go out with the task, and after each experience what is new comes back through a queue.
+On a node that shares the study's folder of runs, a task works in that folder, as a local process would. On other nodes
+the run's files are copied: existing files are sent with the task, and after each experience they come back through a
+queue.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from clsim.records.store import RunFolder, Store
 from clsim.spec import registry
 
 FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "error.json")
-"""What a run's folder is made of, in the order of writing: the checkpoint follows what it stands for."""
+"""Files of a run's folder in the order of writing: the checkpoint follows the files that it continues."""
 
 Files = Mapping[str, bytes]
 
 
 def create(spec: EngineSpec, root: Path) -> Ray:
-    """Connected to the cluster of the spec, or to one of its own; to that of this process if it has one already."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study makes no call home
+    """Connect to the cluster of the spec, or start one; an existing connection of this process is kept and used."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study sends no statistics of its use
     connected = ray.is_initialized()
     if not connected:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -45,7 +46,7 @@ def create(spec: EngineSpec, root: Path) -> Ray:
                 ray.init(address="local", num_cpus=_cpus(spec), include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            where = f"--address: no way to a Ray cluster at {spec.address!r}" if spec.address else "--engine ray"
+            where = f"--address: cannot reach a Ray cluster at {spec.address!r}" if spec.address else "--engine ray"
             raise InputError(f"{where}: {line} (a cluster with a token: set RAY_AUTH_MODE=token)") from None
     there = ray.cluster_resources().get("GPU", 0)
     share = spec.gpus_per_run if spec.gpus_per_run is not None else float(there > 0 and spec.device != "cpu")
@@ -55,15 +56,15 @@ def create(spec: EngineSpec, root: Path) -> Ray:
 
 
 class Ray:
-    """The engine. Final.
+    """The engine of tasks on a Ray cluster. Final.
 
     Args:
         root: the folder of all runs.
-        threads: threads of each run.
-        gpus: GPUs, or the share of one, of each run.
+        threads: number of CPU threads of each run.
+        gpus: number of GPUs of each run, or its share of one GPU.
         slots: number of runs at a time; None = as many as the cluster has room for.
-        leave: whether to leave the connection open, since it was there before.
-        shared: whether every node shares the folder; None = ask each of them.
+        leave: whether :meth:`close` leaves the connection open, since it existed before.
+        shared: whether every node shares the folder of runs; None = find out on each node.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class Ray:
         self._running: dict[ray.ObjectRef, Job] = {}
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """To the cluster, as many as may run at a time."""
+        """Send as many jobs to the cluster as may run at a time; the others wait."""
         self._waiting.extend(jobs)
         self._fill()
 
     def poll(self, seconds: float) -> list[Outcome]:
-        """What the tasks returned, and what those that still run have sent."""
+        """Return the outcomes of tasks that ended, and write the files that running tasks have sent."""
         self._fill()
         done, _ = ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
         outcomes = [self._outcome(ref, self._running.pop(ref)) for ref in done]
@@ -104,7 +105,7 @@ class Ray:
         return outcomes
 
     def close(self) -> None:
-        """Stop the tasks, and leave the cluster."""
+        """Stop the tasks, and disconnect from the cluster unless the connection existed before."""
         for ref in self._running:
             ray.cancel(ref, force=True)
         if self._queue is not None:
@@ -123,7 +124,7 @@ class Ray:
     def _outcome(self, ref: ray.ObjectRef, job: Job) -> Outcome:
         try:
             outcome, files = ray.get(ref)
-        except RayTaskError as error:  # not of the run itself, which returns its errors: clsim is not there, say
+        except RayTaskError as error:  # not the run's own error, which is returned; for example, no clsim there
             return failed(job, str(error.cause or error))
         except RayError as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -143,31 +144,31 @@ class Ray:
 
 
 class _Post:
-    """Sends a run's files home after each experience. A :class:`clsim.training.progress.Progress`."""
+    """A :class:`clsim.training.progress.Progress` that sends a run's files to this machine after each experience."""
 
     def __init__(self, job: Job, folder: RunFolder, queue: Queue) -> None:
         self._job, self._folder, self._queue = job, folder, queue
 
     def experience(self, position: int, total: int, images: int) -> None:
-        """Nothing new so far."""
+        """Do nothing: the files have not changed."""
 
     def trial(self, trial: Trial) -> None:
-        """The folder holds what the trials before found."""
+        """Send the files, which hold the results of earlier trials."""
         self._queue.put((self._job, _files(self._folder.path)))
 
     def step(self, images: int) -> None:
-        """Nothing new so far."""
+        """Do nothing: the files have not changed."""
 
     def searched(self, search: Search) -> None:
-        """It comes with the experience."""
+        """Do nothing: the result is sent with the experience."""
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """The folder holds a new state."""
+        """Send the files, which hold a new state."""
         self._queue.put((self._job, _files(self._folder.path)))
 
 
 def _task(job: Job, marker: str, files: Files, own: Files, queue: Queue | None) -> tuple[Outcome, Files]:
-    """What a worker does; files only if it does not share the folder of runs."""
+    """Carry out a job on a node; also return the run's files if the node does not share the folder of runs."""
     if Path(marker).is_file():
         os.chdir(job.place)
         return work(job), {}
@@ -192,7 +193,7 @@ def _is_file(path: str) -> bool:
 
 
 def _everywhere(marker: Path) -> bool:
-    """Whether each node of the cluster sees a file of this machine."""
+    """Whether every node of the cluster sees a file of this machine."""
     look = ray.remote(_is_file)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     at = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
@@ -217,7 +218,7 @@ def _write(folder: Path, files: Files) -> None:
 
 
 def _user_files(job: Job) -> dict[str, bytes]:
-    """The user's own Python files that the spec names by a path inside the working directory."""
+    """Read the user's own Python files that the spec names by a path inside the working directory."""
     found = {}
     for name, _ in job.spec.sources:
         for path in registry.user_files(name):

@@ -1,6 +1,6 @@
-"""Runs as jobs of a Slurm cluster, in an array, through submitit. The cluster shares the folder of runs.
+"""The Slurm engine: runs as an array of Slurm jobs, through submitit. The cluster's nodes share the folder of runs.
 
-With less than one GPU a run, as many runs as share a GPU go into one job, and side by side there.
+If runs share a GPU, all runs of one GPU are in one job and run at the same time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from clsim.execution.engines.local import Local
 
 
 def create(spec: EngineSpec, root: Path) -> Slurm:
-    """Jobs of the size that the spec asks for."""
+    """Make an engine whose jobs have the resources that the spec asks for."""
     if spec.cluster == "slurm" and shutil.which("sbatch") is None:
-        raise InputError("--engine slurm: no sbatch on this machine; allowed: where Slurm is, or --cluster local")
+        raise InputError("--engine slurm: found no sbatch here, allowed: on a machine with Slurm, or --cluster local")
     share = spec.gpus_per_run or 0
     together = int(1 / share) if 0 < share < 1 else 1
     executor = submitit.AutoExecutor(root / "slurm", cluster=spec.cluster, slurm_max_num_timeout=100)
@@ -35,7 +35,7 @@ def create(spec: EngineSpec, root: Path) -> Slurm:
     if spec.partition:
         executor.update_parameters(slurm_partition=spec.partition)
     jobs = spec.workers and max(1, spec.workers // together)
-    if spec.cluster == "local":  # submitit would start all at once
+    if spec.cluster == "local":  # submitit would start all jobs at once
         jobs = jobs or max(1, cores() // (spec.threads * together))
     elif jobs:
         executor.update_parameters(slurm_array_parallelism=jobs)
@@ -43,12 +43,13 @@ def create(spec: EngineSpec, root: Path) -> Slurm:
 
 
 class Slurm:
-    """The engine. Final.
+    """The engine of Slurm jobs. Final.
 
     Args:
+        executor: submitit's executor, with its parameters set.
         together: number of runs in one job.
         jobs: number of jobs at a time; None = as many as the cluster allows.
-        queue: whether to hold jobs back here, where no scheduler does.
+        queue: whether the engine itself holds jobs back, since there is no scheduler.
     """
 
     def __init__(self, executor: submitit.AutoExecutor, together: int, jobs: int | None, *, queue: bool) -> None:
@@ -59,12 +60,12 @@ class Slurm:
         self._running: dict[submitit.Job[Any], list[Job]] = {}
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """As one array."""
+        """Submit the jobs as one array."""
         self._waiting += [list(jobs[i : i + self._together]) for i in range(0, len(jobs), self._together)]
         self._fill()
 
     def poll(self, seconds: float) -> list[Outcome]:
-        """Ask submitit about each job."""
+        """Ask submitit about each job, and return the outcomes of those that ended; if none has, wait."""
         done = [job for job in self._running if job.done()]
         if not done:
             time.sleep(seconds)
@@ -73,7 +74,7 @@ class Slurm:
         return outcomes
 
     def close(self) -> None:
-        """Cancel what is queued or runs."""
+        """Cancel the jobs that wait or run."""
         for job in self._running:
             job.cancel(check=False)
 
@@ -92,10 +93,10 @@ class Slurm:
 
 
 class Task:
-    """What a job does: its runs, side by side if there are several. Goes on in another job if this one is cut off."""
+    """The work of one job: its runs, at the same time if there are several; after a time-out, the next job resumes."""
 
     def __call__(self, jobs: list[Job]) -> list[Outcome]:
-        """Carry out the runs."""
+        """Carry out the runs, and return their outcomes."""
         if len(jobs) == 1:
             return [work(jobs[0])]
         engine, outcomes = Local(len(jobs)), list[Outcome]()
@@ -108,5 +109,5 @@ class Task:
         return outcomes
 
     def checkpoint(self, jobs: list[Job]) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit before time is up; the runs' own checkpoints are all that is needed."""
+        """Submit the runs again, when submitit says that the time is over; they resume from their own checkpoints."""
         return submitit.helpers.DelayedSubmission(self, jobs)

@@ -88,7 +88,7 @@ class PackNet(Learner):
             self._hold_rest()
 
     def _hold_rest(self) -> None:
-        """Hold biases, norms and their statistics as they are."""
+        """Keep biases, norms and their statistics unchanged."""
         parameters = dict(self.setup.net.named_parameters())
         self._shares |= {name: torch.zeros_like(parameters[name]) for name in self._fixed}
         hold_statistics(self.setup.net)
