@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -22,6 +24,29 @@ def derive(seed: int, purpose: str) -> int:
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Make a fresh generator for one purpose."""
     return torch.Generator(device).manual_seed(derive(seed, purpose))
+
+
+@contextmanager
+def own_draws(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Let layers draw from ``seed`` inside; torch's global generators are afterwards as they were before.
+
+    Layers draw their first weights from the global generator of the CPU, and dropout from that of its device.
+
+    Args:
+        device: The device of the samples that go through dropout layers; None if only weights are drawn.
+    """
+    cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        reseed(seed, device)
+        yield
+
+
+def reseed(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's global generators, that of the CPU and, if ``device`` is a GPU, that of the GPU."""
+    if device is not None and device.type == "cuda":
+        torch.manual_seed(seed)
+    else:  # torch.manual_seed also seeds every GPU and, where there is none, notes with a stack trace that it did
+        torch.default_generator.manual_seed(seed)
 
 
 class Randomness:

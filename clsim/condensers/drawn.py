@@ -11,6 +11,7 @@ from torch import nn
 from clsim.models import nets
 from clsim.models.nets import Net
 from clsim.pool.pool import Pool
+from clsim.randomness import own_draws
 from clsim.spec import registry
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -71,8 +72,7 @@ class Fresh:
 
 
 def _redraw(net: Net, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_draws(seed):
         for layer in net.modules():
             if isinstance(layer, _LAYERS):
                 layer.reset_parameters()

@@ -13,6 +13,7 @@ from clsim.condensers.inner_steps import losses, parts, ready
 from clsim.condensers.synthesis import Material
 from clsim.errors import InputError
 from clsim.models.nets import Net
+from clsim.randomness import own_draws
 
 
 def perturb(module: nn.Module, rng: torch.Generator) -> None:
@@ -111,8 +112,7 @@ class NetSource:
         rows, place = material.everything()
         pool, steps = material.pool, round(self._options.early_epochs * len(parts(rows, BATCH)))
         ready(net.eval(), len(rows))
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):  # for dropout layers
-            torch.manual_seed(material.seed(f"early layers {number}"))
+        with own_draws(material.seed(f"early layers {number}"), rows.device):
             order: list[Tensor] = []
             for _ in range(steps):
                 order = order or list(parts(torch.randperm(len(rows), generator=rng), BATCH))

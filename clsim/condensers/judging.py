@@ -13,7 +13,7 @@ from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.pool.pool import Pool
-from clsim.randomness import derive, generator
+from clsim.randomness import derive, generator, own_draws
 from clsim.spec.tables import OptimizerSpec
 
 
@@ -62,8 +62,7 @@ def accuracy(samples: Exemplars, tests: Exemplars, pool: Pool, training: Trainin
         number: number of the net, from 0; each has its own weights, order and augmentation.
     """
     seed = derive(seed, f"evaluation {number}")
-    with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "layers"))
+    with own_draws(derive(seed, "layers"), samples.device):
         net = pool.fresh(derive(seed, "weights"))
         _train(net, samples, pool, training, seed)
         correct = torch.zeros((), dtype=torch.int64, device=tests.device)

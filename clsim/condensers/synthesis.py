@@ -22,7 +22,7 @@ from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.exemplars import groups as classes
 from clsim.pool.pool import Pool
-from clsim.randomness import derive
+from clsim.randomness import derive, reseed
 from clsim.selectors.combinators import quotas
 from clsim.spec import registry
 
@@ -72,7 +72,7 @@ class Material:
         """Seed every generator for an iteration; torch's own too, which layers such as dropout use."""
         for name, rng in (("cpu", self.rng), ("device", self.augment)):
             rng.manual_seed(derive(self._seed, f"{name} {iteration}"))
-        torch.manual_seed(derive(self._seed, f"torch {iteration}"))
+        reseed(derive(self._seed, f"torch {iteration}"), self.pool.data.device)
 
     def seed(self, purpose: str) -> int:
         """Return a seed that is the same in every iteration, for what a method makes once."""

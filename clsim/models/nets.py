@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clsim.errors import InputError, raised
+from clsim.randomness import own_draws
 
 Shape = tuple[int, ...]
 
@@ -63,8 +64,7 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
     Raises:
         InputError: if the body does not map a batch to (n, width).
     """
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
-        torch.manual_seed(seed)
+    with own_draws(seed):
         try:
             body = model(shape)
             with evaluating(body), torch.no_grad():

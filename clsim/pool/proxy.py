@@ -20,6 +20,7 @@ from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.pool.pool import Cost
 from clsim.pool.scoring import History
+from clsim.randomness import own_draws
 from clsim.spec.tables import OptimizerSpec, ProxySpec
 
 
@@ -53,8 +54,7 @@ class Trainer:
         as it was.
         """
         weights, layers = torch.randint(2**62, (2,), generator=self.rng).tolist()
-        with torch.random.fork_rng(devices=[samples.device] if samples.device.type == "cuda" else []):
-            torch.manual_seed(layers)
+        with own_draws(layers, samples.device):
             return self._train(self.fresh(weights), samples)
 
     def _train(self, net: Net, samples: Exemplars) -> tuple[Net, History]:

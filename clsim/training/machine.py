@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clsim.errors import InputError
-from clsim.randomness import derive
+from clsim.randomness import derive, own_draws
 from clsim.spec.run import RunSpec
 
 
@@ -30,8 +30,7 @@ def peak_bytes(device: torch.device) -> int:
 def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
     """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(spec.seed, "torch"))
+    with own_draws(derive(spec.seed, "torch"), device):
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:

@@ -14,7 +14,7 @@ from clsim.errors import InputError
 from clsim.learners.semi.pseudolabels import Augmentations
 from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep, marginal
 from clsim.objectives.guesses import Alignment, confident, one_hot
-from clsim.randomness import derive
+from clsim.randomness import derive, own_draws
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
@@ -76,8 +76,7 @@ class CoMatching(Loss):
         self._bank: deque[tuple[Tensor, Tensor]] = deque(maxlen=graph.batches)
         self._align: Alignment | None = None
         features = setup.net.head.in_features
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(setup.spec.seed, "projection"))
+        with own_draws(derive(setup.spec.seed, "projection")):
             layers = [nn.Linear(features, features), nn.ReLU(inplace=True), nn.Linear(features, graph.width)]
             self.beside = nn.Sequential(*layers).to(setup.device)
 

@@ -12,7 +12,7 @@ from clsim.data.views import small_side
 from clsim.errors import InputError, raised
 from clsim.models.nets import evaluating
 from clsim.pool.exemplars import Exemplars
-from clsim.randomness import derive
+from clsim.randomness import derive, own_draws
 from clsim.training.contract import Setup
 
 
@@ -26,8 +26,7 @@ def freeze_norm(module: nn.Module) -> None:
 def projection(setup: Setup, widths: Sequence[int]) -> nn.Module:
     """Build linear layers with batch norm and ReLU between them, drawn from a seed of their own."""
     sizes = [setup.net.head.in_features, *widths]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(setup.spec.seed, "projection"))
+    with own_draws(derive(setup.spec.seed, "projection")):
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes[:-1]):
             layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]

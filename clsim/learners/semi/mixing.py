@@ -15,7 +15,7 @@ from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep,
 from clsim.objectives.among import narrowed
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
-from clsim.randomness import derive
+from clsim.randomness import derive, own_draws
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
@@ -117,8 +117,7 @@ class Anchoring(Loss):
         self._setup, self._mix, self._weights, self._growth = setup, mix, weights, growth
         self._weak, self._strong = augment.views(setup)
         self._align: Alignment | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(setup.spec.seed, "rotation"))
+        with own_draws(derive(setup.spec.seed, "rotation")):
             self.beside = nn.Linear(setup.net.head.in_features, 4).to(setup.device)
 
     def begin(self, experience: Experience) -> None:
