@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from clsim.records.store import RunFolder
 from tests.commands import clsim, refused
 
 SMALL = ["--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20", "--runs", "runs"]
@@ -25,6 +25,24 @@ CLSIM = [sys.executable, "-c", "from clsim.cli.main import main; main()"]
 
 
 pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the finished runs of RUN, of the seeds 0 and 1."""
+    place = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for seed in ("0", "1"):
+            assert clsim(*RUN, "--quiet", "--seed", seed) == 0
+    return place / "runs"
+
+
+@pytest.fixture
+def finished(workplace: Path, two_runs: Path) -> Path:
+    """The folder of the finished run of seed 0; that of seed 1 is beside it."""
+    shutil.copytree(two_runs, "runs")
+    return Path("runs", _fingerprint(0))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +148,8 @@ class Harmful:
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "text", "hostile", "foreign", "a later format"])
-def test_a_corrupt_checkpoint(how: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert clsim(*RUN, "--quiet") == 0
-    folder = next(Path("runs").glob("*/record.json")).parent
+def test_a_corrupt_checkpoint(how: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished
     path = folder / "checkpoint.pt"
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(record | {"finished": False}))
@@ -159,21 +176,18 @@ def test_a_corrupt_checkpoint(how: str, capsys: pytest.CaptureFixture[str]) -> N
     ids=["empty", "cut", "list", "bytes", "no fields", "deep", "of the future"],
 )
 def test_a_corrupt_record_is_skipped_by_reports_and_refused_by_its_run(
-    content: bytes, capsys: pytest.CaptureFixture[str]
+    content: bytes, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert clsim(*RUN, "--quiet") == 0
-    assert clsim(*RUN, "--quiet", "--seed", "1") == 0
-    path = next(Path("runs").glob("*/record.json"))
+    path = finished / "record.json"
     path.write_bytes(content)
-    seed = 0 if RunFolder(path.parent).path.name == _fingerprint(0) else 1
-    line = refused(capsys, *RUN, "--seed", str(seed))
+    line = refused(capsys, *RUN)
     assert "record.json" in line
     assert "--fresh" in line
     assert clsim("report", "--runs", "runs") == 0
     printed = capsys.readouterr()
     assert printed.err.count("skipped") == 1
     assert "split-digits" in printed.out
-    assert clsim(*RUN, "--quiet", "--seed", str(seed), "--fresh") == 0
+    assert clsim(*RUN, "--quiet", "--fresh") == 0
     assert path.with_name("record.previous.json").read_bytes() == content
 
 
@@ -189,10 +203,9 @@ def test_a_corrupt_record_is_skipped_by_reports_and_refused_by_its_run(
     ids=str,
 )
 def test_a_record_whose_readouts_are_no_matrices_is_skipped(
-    further: dict[str, object], capsys: pytest.CaptureFixture[str]
+    further: dict[str, object], finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert clsim(*RUN, "--quiet") == 0
-    path = next(Path("runs").glob("*/record.json"))
+    path = finished / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | further))
     line = refused(capsys, *RUN)
     assert "record.json" in line

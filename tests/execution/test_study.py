@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 import clsim as package
 from clsim.errors import InputError
 from clsim.execution import plan
-from clsim.execution.engines.engine import EngineSpec
+from clsim.execution.engines import local
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
 from clsim.execution.study import RunState, running_accuracy, time_left
 from clsim.records.store import Store
 from clsim.spec.flags import as_text, parsed
@@ -27,6 +29,29 @@ FLAGS = ["--set", "data.per_class=20", "--set", "stream.experiences=2"]
 
 
 pytestmark = pytest.mark.usefixtures("workplace")
+
+
+class InThisProcess:
+    """An engine without processes, which take seconds to start; those of the engines have tests of their own."""
+
+    slots: int | None = 1
+
+    def __init__(self) -> None:
+        self._jobs = deque[Job]()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._jobs.extend(jobs)
+
+    def poll(self, seconds: float) -> list[Outcome]:
+        return [work(self._jobs.popleft())] if self._jobs else []
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "create", lambda spec, root: InThisProcess())
 
 
 def planned(tables: dict[str, Any], runs: str = "runs") -> list[plan.Planned]:
@@ -260,6 +285,7 @@ def test_an_error_disappears_when_the_run_is_finished() -> None:
     assert store.failures() == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_nothing_to_do_is_quick_and_heavy_free(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["study", *FLAGS, "--memory", "20", "--seeds", "2", "--workers", "1"]
     assert clsim(*words, "--quiet") == 0
@@ -275,6 +301,7 @@ def test_nothing_to_do_is_quick_and_heavy_free(capsys: pytest.CaptureFixture[str
     assert {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*")} == before
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_from_python_and_fresh() -> None:
     class Seen:
         def __init__(self) -> None:
@@ -297,6 +324,7 @@ def test_from_python_and_fresh() -> None:
     assert len(list(Path("runs").glob("*/record.previous.json"))) == 2
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_of_another_process_is_waited_for() -> None:
     spec = planned({"memory": 20, "set": SMALL})[0].spec
     holder = Store(Path("runs")).open(spec)
