@@ -9,6 +9,7 @@ import torch
 from clsim.errors import InputError, at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -37,6 +38,7 @@ class RWalk(Around[Sgd]):
         fresh: The share α of the newest stretch in F, above 0 and at most 1.
         every: The number Δ of steps in a stretch.
         damping: The constant ε, which bounds the score of a weight that hardly moved.
+        among: The classes that the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Cost: 2 M kept (F, s); 7 M more in training (θ*, λ(F̂ + ŝ), the weights at the stretch's beginning, ΔL, F', the
     experience's score), and 2 M within a step.
@@ -46,7 +48,14 @@ class RWalk(Around[Sgd]):
     """
 
     def __init__(
-        self, setup: Setup, *, strength: float = 1.0, fresh: float = 0.9, every: int = 10, damping: float = 1e-3
+        self,
+        setup: Setup,
+        *,
+        strength: float = 1.0,
+        fresh: float = 0.9,
+        every: int = 10,
+        damping: float = 1e-3,
+        among: Among = "all",
     ) -> None:
         at_least(0, "rwalk: ", strength=strength)
         if not 0 < fresh <= 1:
@@ -55,7 +64,7 @@ class RWalk(Around[Sgd]):
             raise InputError(f"rwalk: every: found {every}, allowed: 1 and more")
         if not damping > 0:
             raise InputError(f"rwalk: damping: found {damping:g}, allowed: above 0")
-        super().__init__(setup, Sgd(setup))
+        super().__init__(setup, Sgd(setup, among=among))
         self._strength, self._fresh, self._every, self._damping = strength, fresh, every, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}

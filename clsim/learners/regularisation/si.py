@@ -9,6 +9,7 @@ import torch
 from clsim.errors import at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -30,15 +31,16 @@ class Si(Around[Sgd]):
         setup: net, memory, transform, generators.
         strength: The weight λ of the penalty.
         damping: The constant ξ, which bounds the importance of a weight that hardly moved.
+        among: The classes that the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Cost: 1 M kept (Ω), 3 M more in training (θ*, ω, λΩ), and 2 M within a step.
 
     Source: Zenke, Poole & Ganguli, Continual Learning Through Synaptic Intelligence (ICML 2017), eq. 3-5
     """
 
-    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
+    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3, among: Among = "all") -> None:
         at_least(0, "si: ", strength=strength, damping=damping)
-        super().__init__(setup, Sgd(setup))
+        super().__init__(setup, Sgd(setup, among=among))
         self._strength, self._damping = strength, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}
