@@ -101,6 +101,11 @@ def _new_task(spec: Tables) -> bool:
     return several and stream["setting"] == "class" and spec["memory"]["buffer"] == "none"
 
 
+def _path(spec: Tables) -> bool:
+    """The paths of si and rwalk go back with the weights to the best epoch."""
+    return spec.get("learner", {}).get("name") in ("si", "rwalk") and bool(spec.get("training", {}).get("patience"))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -108,6 +113,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "reference": _reference,
     "features": _features,
     "new-task": _new_task,
+    "path": _path,
 }
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 

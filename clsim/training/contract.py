@@ -177,7 +177,11 @@ class Learner(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed."""
+        """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed.
+
+        With ``training.patience`` it is also taken after an epoch, and loaded into the same learner at the end of the
+        same experience: what the learner accumulates within an experience is part of it.
+        """
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -282,7 +286,10 @@ class Objective(ABC):
         return samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next experience needs, as tensors and plain values; by default nothing."""
+        """Return all that the next experience needs, as tensors and plain values; by default nothing.
+
+        It is also taken within an experience; see :meth:`Learner.state_dict`.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing

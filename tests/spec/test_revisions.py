@@ -109,3 +109,11 @@ def test_the_new_task_loss_is_another_where_nothing_is_replayed_and_tasks_are_un
     assert len(alone.earlier) == 1
     assert told.earlier == resolve("split-digits", "er-lwf").earlier == resolve("split-mnist", "lwf").earlier == []
     assert resolve("split-digits", "lwf", settings=["stream.experiences=1"]).earlier == []
+
+
+def test_a_path_goes_back_to_the_best_epoch() -> None:
+    patient = ["training.patience=3", "stream.validation=0.2"]
+    for name in ("si", "rwalk", "ewc"):
+        concerned = name != "ewc"
+        assert resolve("split-digits", name, settings=patient).as_dict().get("revisions", []) == ["path"] * concerned
+        assert resolve("split-digits", name).earlier == []

@@ -108,6 +108,7 @@ class RWalk(Around[Sgd]):
         self._end_stretch()
         new = {name: value.clamp_min(0) for name, value in self._walked.items()}
         self.score = {name: (self.score[name] + new[name]) / 2 for name in new} if self.score else new
+        self._from, self.fall, self._squares, self._walked = {}, {}, {}, {}
         return super().finish(experience)
 
     def _start(self) -> None:
@@ -127,12 +128,24 @@ class RWalk(Around[Sgd]):
         self._start()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the net, Fisher and scores; each experience starts a new anchor and path."""
-        return {"sgd": self.inner.state_dict(), "fisher": self.fisher, "score": self.score}
+        """Return the state of the net, Fisher, scores and, within an experience, the path so far."""
+        path = {"from": self._from, "fall": self.fall, "squares": self._squares, "walked": self._walked}
+        return {
+            "sgd": self.inner.state_dict(),
+            "fisher": self.fisher,
+            "score": self.score,
+            "path": path,
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["sgd"])
-        self.fisher, self.score = (on_device(self.setup.net, state[name]) for name in ("fisher", "score"))
+        net, path = self.setup.net, state.get("path", {})  # older states are of between two experiences
+        self.fisher, self.score = (on_device(net, state[name]) for name in ("fisher", "score"))
+        self._from, self.fall, self._squares, self._walked = (
+            on_device(net, path.get(name, {})) for name in ("from", "fall", "squares", "walked")
+        )
+        self._steps = state.get("steps", 0)
 
 
 def _zeros(like: Weights) -> Weights:

@@ -68,12 +68,14 @@ class Si(Around[Sgd]):
             # without damping, a weight that did not move has 0 / 0: its importance is 0
             new = torch.where(moved > 0, self.path[name] / moved, 0).clamp_min(0)
             self.importance[name] = self.importance[name] + new if name in self.importance else new
+        self.path = {}
         return super().finish(experience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the net and the importances; each experience starts a new anchor and path."""
-        return {"sgd": self.inner.state_dict(), "importance": self.importance}
+        """Return the state of the net, the importances and, within an experience, the path so far."""
+        return {"sgd": self.inner.state_dict(), "importance": self.importance, "path": self.path}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["sgd"])
         self.importance = on_device(self.setup.net, state["importance"])
+        self.path = on_device(self.setup.net, state.get("path", {}))  # older states are of between two experiences

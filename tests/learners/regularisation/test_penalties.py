@@ -249,11 +249,15 @@ def test_si_walks_the_path_of_avalanches(monkeypatch: pytest.MonkeyPatch) -> Non
     learner = Si(setup, strength=0.0, damping=1e-7)
     start, ways = weights(setup.net), []
     for position in (0, 1):
-        learn(learner, position)
+        given = experience(position)
+        learner.begin(given)
+        for _ in range(SMALL.steps):
+            learner.observe(given.train)
         torch.testing.assert_close(weights(setup.net), theirs[position])
         ways.append(
             {name: value / ((theirs[position][name] - start[name]) ** 2 + 1e-7) for name, value in learner.path.items()}
         )
+        learner.finish(given)
         start = theirs[position]
     for name in start:
         whole = plugin.syn_data["cum_trajectory"][f"net.{name}"].data.view_as(start[name])
