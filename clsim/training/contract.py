@@ -60,8 +60,12 @@ class Setup:
     def steps(self, samples: Exemplars) -> int:
         """Count the gradient steps of an experience with batches from ``samples``, if training is not stopped early."""
         training = self.spec.training
-        batches = batch_count(len(samples), training.batch_size, training.last_batch)
-        return training.steps or training.epochs * training.passes * batches
+        return training.steps or training.epochs * self.epoch(samples)
+
+    def epoch(self, samples: Exemplars) -> int:
+        """Count the gradient steps of an epoch with batches from ``samples``."""
+        training = self.spec.training
+        return training.passes * batch_count(len(samples), training.batch_size, training.last_batch)
 
     def pool(
         self,
