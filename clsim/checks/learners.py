@@ -14,6 +14,7 @@ from clsim.checks.setups import setup_of
 from clsim.errors import InputError
 from clsim.learners.sgd import AnyObjective, Sgd
 from clsim.streams.stream import Experience
+from clsim.training.checkpoint import copied
 from clsim.training.contract import Learner, Setup
 
 
@@ -41,6 +42,7 @@ def check_learner(make: Callable[[Setup], Learner]) -> None:
     _check_predictions(setup, learner)
     _check_silent_evaluation(make, model, setup, learner)
     _check_resume(make, model, setup)
+    _check_return(make, model)
     _learn(make, model, buffered=False)
 
 
@@ -131,6 +133,28 @@ def _check_resume(make: Callable[[Setup], Learner], model: Model, whole: Setup) 
         raise CheckFailed("learnt otherwise after it was saved and loaded: its state_dict is not all of its state")
 
 
+def _check_return(make: Callable[[Setup], Learner], model: Model) -> None:
+    """Check that a learner that goes back within an experience, as to its best epoch, ends like one that stopped there.
+
+    What it accumulates along the way must go back with its weights.
+    """
+    ended = []
+    for beyond in (0, 2):
+        setup = setup_of(model, buffered=True)
+        learner = make(setup)
+        if learner.state_dict() is None:
+            return
+        for position in (0, 1):
+            train_on(setup, learner, _experience(position), epochs=2, beyond=beyond)
+        test = _experience(0).train
+        ended.append(torch.cat([snapshot(setup), learner.predict(test.x, test.task).flatten()]))
+    if not torch.equal(*ended):
+        raise CheckFailed(
+            "learnt otherwise after it went back to a state within an experience: its state_dict lacks what it "
+            "accumulates there"
+        )
+
+
 def _learn(
     make: Callable[[Setup], Learner],
     model: Model,
@@ -154,17 +178,42 @@ def _train(setup: Setup, learner: Learner, positions: tuple[int, ...], evaluate:
         train_on(setup, learner, _experience(position), evaluate=evaluate)
 
 
-def train_on(setup: Setup, learner: Learner, experience: Experience, *, evaluate: bool = False) -> None:
-    """Train on an experience of two classes as the loop does; with predictions in between if ``evaluate``."""
-    samples = learner.incoming(experience)
+def train_on(
+    setup: Setup,
+    learner: Learner,
+    experience: Experience,
+    *,
+    evaluate: bool = False,
+    epochs: int = 0,
+    beyond: int = 0,
+) -> None:
+    """Train on an experience of two classes as the loop does.
+
+    Args:
+        setup, learner: The setup and its learner.
+        experience: The experience.
+        evaluate: Whether to predict in between.
+        epochs: The number of epochs; 0 means that of the setup.
+        beyond: The number of further epochs from which the learner then goes back, as to its best epoch.
+    """
     learner.begin(experience)
-    for epoch in range(setup.spec.training.epochs):
+    _epochs(learner, experience, epochs or setup.spec.training.epochs, evaluate)
+    if beyond:
+        state = copied({"learner": learner.state_dict(), "randomness": setup.randomness.state_dict()})
+        _epochs(learner, experience, beyond, evaluate)
+        learner.load_state_dict(state["learner"])
+        setup.randomness.load_state_dict(state["randomness"])
+    setup.memory.after_experience(experience.train, 2 * experience.position + 2, learner.pool)
+    learner.finish(experience)
+
+
+def _epochs(learner: Learner, experience: Experience, epochs: int, evaluate: bool) -> None:
+    samples = learner.incoming(experience)
+    for epoch in range(epochs):
         for start in range(0, len(samples), 10):
             learner.observe(samples[start : start + 10])
             if evaluate and not epoch:
                 learner.predict(experience.train.x[:7], experience.train.task[:7])
-    setup.memory.after_experience(experience.train, 2 * experience.position + 2, learner.pool)
-    learner.finish(experience)
 
 
 def _experience(position: int) -> Experience:

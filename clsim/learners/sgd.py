@@ -52,19 +52,20 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
         self._step = self._steps = 0
+        self._epoch = 1
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
         steps = self.setup.steps(experience.train)
-        self.schedule(steps)
+        self.schedule(steps, self.setup.epoch(experience.train))
         if self.setup.spec.training.capturable:
             self.setup.memory.draw_ahead(steps)
 
-    def schedule(self, steps: int) -> None:
-        """Start the learning-rate schedule over ``steps`` steps."""
-        self._step, self._steps = 0, steps
+    def schedule(self, steps: int, epoch: int) -> None:
+        """Start the learning-rate schedule over ``steps`` steps, with ``epoch`` steps in an epoch."""
+        self._step, self._steps, self._epoch = 0, steps, max(epoch, 1)
         if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
 
@@ -91,7 +92,7 @@ class Sgd(Learner):
         when the learning rate is a tensor and all batches have one size, a GPU can record it once and replay it.
         """
         terms = self._gradients(self.prepare(new, old))
-        self.optimizer.step()
+        self._move()
         return terms
 
     def _gradients(self, batch: Batch) -> Terms:
@@ -127,12 +128,18 @@ class Sgd(Learner):
     def apply(self) -> None:
         """Take one step of the optimizer along the gradients, at the learning rate of the schedule."""
         self._set_rate()
-        self.optimizer.step()
+        self._move()
         self._count(1, 0)
+
+    def _move(self) -> None:
+        clip = self.setup.spec.optimizer.clip
+        if clip:
+            nn.utils.clip_grad_norm_(self._parameters, clip)
+        self.optimizer.step()
 
     def _set_rate(self) -> None:
         falls = self.setup.plateau.falls
-        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, falls)
+        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, falls, self._epoch)
         optimizers.set_rate(self.optimizer, rate)
 
     def _count(self, steps: int, passed: int) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clsim.errors import InputError, raised
 from clsim.randomness import own_draws
@@ -95,17 +96,29 @@ def linear(shape: Shape) -> nn.Module:
     return nn.Flatten()
 
 
-def mlp(shape: Shape, *, hidden: Sequence[int] = (400, 400), dropout: float = 0.0) -> nn.Module:
+def mlp(
+    shape: Shape,
+    *,
+    hidden: Sequence[int] = (400, 400),
+    dropout: float = 0.0,
+    norm: Literal["none", "batch"] = "none",
+) -> nn.Module:
     """Fully connected layers with ReLU.
 
     Args:
         hidden: width of each layer.
+        norm: ``batch``: each layer has batch norm (ε 1e-6) in place of a bias, as the net of GDumb (Prabhu, Torr &
+            Dokania, ECCV 2020); that net normalises its logits too, which is left out.
         dropout: share of each layer's outputs that a training step leaves out.
     """
+    if norm not in ("none", "batch"):
+        raise InputError(f"model.options.norm: found {norm!r}, allowed: none, batch")
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU(inplace=True), *dropout_layers(dropout)]
+        normed = [VectorNorm(after, eps=1e-6)] if norm == "batch" else []
+        linear = nn.Linear(before, after, bias=not normed)
+        layers += [linear, *normed, nn.ReLU(inplace=True), *dropout_layers(dropout)]
     return nn.Sequential(*layers)
 
 
@@ -148,6 +161,16 @@ def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
         ]
         before = channels
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class VectorNorm(nn.BatchNorm1d):
+    """Batch norm of vectors (n, width); a batch of one, which has no deviation, uses the running statistics. Final."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, width)."""
+        if len(x) > 1:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class InstanceNorm(nn.GroupNorm):

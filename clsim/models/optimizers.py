@@ -110,29 +110,55 @@ def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list
     return groups
 
 
-def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0) -> float:
+def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0, epoch: int = 1) -> float:
     """Compute the learning rate of a step; those of an experience are 0 … steps − 1.
 
     Linear warm-up from ``lr_start``; then, by ``schedule``, constant; cosine, lr_end + (lr − lr_end) · ½(1 +
-    cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017); × gamma at each milestone; or × gamma at each of the ``falls``
-    that :class:`Plateau` counted.
+    cos(π·progress)) (Loshchilov & Hutter, SGDR, 2017), once or in cycles that follow each other (``restarts``);
+    × gamma at each milestone; or × gamma at each of the ``falls`` that :class:`Plateau` counted.
+
+    Args:
+        spec: the optimizer's table.
+        step: the number of the step.
+        steps: the number of steps in the experience.
+        falls: how often a plateau was met.
+        epoch: the number of steps in an epoch, for ``restarts``, whose rate changes with each epoch alone.
 
     >>> rate(OptimizerSpec(lr=1.0, schedule="step", milestones=(0.5,)), 5, 10)
     0.1
     >>> round(rate(OptimizerSpec(lr=1.0, schedule="cosine"), 5, 10), 3)
     0.5
+    >>> spec = OptimizerSpec(lr=1.0, schedule="restarts", lr_start=0.1)
+    >>> [round(rate(spec, step, 12, epoch=1), 2) for step in range(12)]
+    [0.1, 1.0, 1.0, 0.5, 1.0, 0.85, 0.5, 0.15, 1.0, 0.96, 0.85, 0.69]
     """
     warmup = spec.warmup * steps
     if step < warmup:
         return spec.lr_start + (spec.lr - spec.lr_start) * (step + 1) / math.ceil(warmup)
+    if spec.schedule == "restarts":
+        return _restarted(spec, step // epoch)
     if spec.schedule == "cosine":
-        progress = (step - warmup) / max(steps - warmup, 1)
-        return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+        return _cosine(spec, (step - warmup) / max(steps - warmup, 1))
     if spec.schedule == "step":
         return spec.lr * spec.gamma ** sum(step >= m * steps for m in spec.milestones)
     if spec.schedule == "plateau":
         return spec.lr * spec.gamma**falls
     return spec.lr
+
+
+def _restarted(spec: OptimizerSpec, epoch: int) -> float:
+    """Compute the rate of an epoch, counted from 0."""
+    first = spec.lr_start > 0
+    if first and not epoch:
+        return spec.lr_start
+    within, length = epoch - first, spec.cycle
+    while within >= length:
+        within, length = within - length, length * spec.cycle_growth
+    return _cosine(spec, within / length)
+
+
+def _cosine(spec: OptimizerSpec, progress: float) -> float:
+    return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Plateau:

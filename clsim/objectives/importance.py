@@ -58,7 +58,7 @@ def pull(setup: Setup, strength: float, importance: Weights) -> Weights:
     return {name: (strength * value).clamp_max(limit) for name, value in importance.items()}
 
 
-def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
+def fisher(setup: Setup, samples: Exemplars, most: int = 0, *, own: bool = False) -> Weights:
     """Measure the diagonal of the empirical Fisher matrix: F = 1/n Σ_i (∂ log p(y_i | x_i) / ∂θ)².
 
     Gradients are taken at the given labels, one for each sample (not for a batch), in eval mode and without
@@ -70,12 +70,15 @@ def fisher(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:
         setup: The net, and how its inputs are prepared.
         samples: The samples of the experience just learnt.
         most: The largest number of samples to measure on, drawn uniformly (those with the largest keys); 0 means all.
+        own: Whether p ranges over the classes of these samples alone, as the loss may that the net was trained on.
     """
+    samples = samples[samples.y >= 0]
+    among = torch.full((setup.net.visible.shape[1],), not own, device=setup.device).index_fill(0, samples.y, True)
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits[None], y[None])
+        return F.cross_entropy(logits.masked_fill(~among, -math.inf)[None], y[None])
 
-    return _mean(setup, _some(samples[samples.y >= 0], most), loss, torch.square)
+    return _mean(setup, _some(samples, most), loss, torch.square)
 
 
 def sensitivity(setup: Setup, samples: Exemplars, most: int = 0) -> Weights:

@@ -30,6 +30,7 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
+OF_MEMORY = ("mass", "notes", "classes", "reference")
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
 
 
@@ -45,7 +46,7 @@ def revisions(spec: Tables) -> list[str]:
     keeps = memory["buffer"] != "none"
     named = {"buffer": str(memory["buffer"]), "retrieval": str(memory.get("retrieval", "random"))}
     spec = {**spec, "memory": {**memory, **named}}
-    return [name for name, concerns in REVISIONS.items() if (keeps or name == "features") and concerns(spec)]
+    return [name for name, concerns in REVISIONS.items() if (keeps or name not in OF_MEMORY) and concerns(spec)]
 
 
 def _mass(spec: Tables) -> bool:
@@ -91,12 +92,28 @@ def _features(spec: Tables) -> bool:
     return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
+def _new_task(spec: Tables) -> bool:
+    """The new-task loss of lwf, ebll and lwm ranges over the classes of the experience, where nothing is replayed."""
+    learner, stream = spec.get("learner", {}), spec["stream"]
+    if learner.get("name") not in ("lwf", "ebll", "lwm") or "among" in learner["options"]:
+        return False
+    several = stream["presentation"] != "joint" and stream["experiences"] > 1
+    return several and stream["setting"] == "class" and spec["memory"]["buffer"] == "none"
+
+
+def _path(spec: Tables) -> bool:
+    """The paths of si and rwalk go back with the weights to the best epoch."""
+    return spec.get("learner", {}).get("name") in ("si", "rwalk") and bool(spec.get("training", {}).get("patience"))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
     "classes": _classes,
     "reference": _reference,
     "features": _features,
+    "new-task": _new_task,
+    "path": _path,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

@@ -139,7 +139,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.tasks",
     "stream.difficulty",
     *("training.patience", "training.steps"),
-    "optimizer.patience",
+    *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights"),

@@ -187,12 +187,17 @@ class OptimizerSpec:
     Attributes:
         lr: learning rate at the start of an experience, or at the end of its warm-up.
         schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
-            ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy).
+            ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy);
+            ``restarts`` (cosines to ``lr_end``, one after the other, each begun at ``lr``; the rate changes with each
+            epoch). With ``lr_start`` above 0 the first epoch of ``restarts`` has that rate, before the first cosine.
         milestones: shares of the experience's steps, for ``step``.
         patience: epochs in a row without a gain, for ``plateau``.
+        cycle: epochs of the first cosine, for ``restarts``.
+        cycle_growth: how many times as long each further cosine is as the one before.
         warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
         lr_start: learning rate at which the warm-up begins.
         lr_end: learning rate at which the cosine ends.
+        clip: the largest norm of the gradient, over all weights; a longer one is scaled down to it. 0: none.
         trust: under LARS, the length of a step relative to the norm of the weights.
         head_lr: under LARS, the classifier's learning rate, which follows the same schedule; 0: that of all others.
         restart: a fresh optimizer state for each experience; false carries momentum over.
@@ -203,7 +208,7 @@ class OptimizerSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
-    schedule: Literal["constant", "cosine", "step", "plateau"] = "constant"
+    schedule: Literal["constant", "cosine", "step", "plateau", "restarts"] = "constant"
     milestones: tuple[float, ...] = ()
     patience: int = 5
     gamma: float = 0.1
@@ -213,15 +218,24 @@ class OptimizerSpec:
     lr_end: float = 0.0
     trust: float = 0.001
     head_lr: float = 0.0
+    clip: float = 0.0
+    cycle: int = 1
+    cycle_growth: int = 2
 
     def __post_init__(self) -> None:
         at_least(0, "optimizer.", momentum=self.momentum, weight_decay=self.weight_decay, warmup=self.warmup)
-        at_least(1, "optimizer.", patience=self.patience)
+        at_least(1, "optimizer.", patience=self.patience, cycle=self.cycle, cycle_growth=self.cycle_growth)
         at_least(0, "optimizer.", lr_start=self.lr_start, lr_end=self.lr_end, trust=self.trust, head_lr=self.head_lr)
+        at_least(0, "optimizer.", clip=self.clip)
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:
             raise InputError("optimizer.nesterov: found true with momentum 0, allowed: momentum above 0")
+        if self.schedule == "restarts" and self.warmup:
+            raise InputError(
+                f"optimizer.warmup: found {self.warmup:g} with schedule 'restarts', allowed: 0, with lr_start for the "
+                "first epoch"
+            )
 
 
 @dataclass(frozen=True)

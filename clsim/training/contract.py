@@ -60,8 +60,12 @@ class Setup:
     def steps(self, samples: Exemplars) -> int:
         """Count the gradient steps of an experience with batches from ``samples``, if training is not stopped early."""
         training = self.spec.training
-        batches = batch_count(len(samples), training.batch_size, training.last_batch)
-        return training.steps or training.epochs * training.passes * batches
+        return training.steps or training.epochs * self.epoch(samples)
+
+    def epoch(self, samples: Exemplars) -> int:
+        """Count the gradient steps of an epoch with batches from ``samples``."""
+        training = self.spec.training
+        return training.passes * batch_count(len(samples), training.batch_size, training.last_batch)
 
     def pool(
         self,
@@ -177,7 +181,11 @@ class Learner(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed."""
+        """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed.
+
+        With ``training.patience`` it is also taken after an epoch, and loaded into the same learner at the end of the
+        same experience: what the learner accumulates within an experience is part of it.
+        """
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -282,7 +290,10 @@ class Objective(ABC):
         return samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next experience needs, as tensors and plain values; by default nothing."""
+        """Return all that the next experience needs, as tensors and plain values; by default nothing.
+
+        It is also taken within an experience; see :meth:`Learner.state_dict`.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing

@@ -429,6 +429,35 @@ class ForgetsToSave(Sgd):
         return super().observe(batch if self.seen == 1 else batch[:6])
 
 
+class ForgetsItsPath(Sgd):
+    """The second experience is learnt the slower, the more steps the first one took, those taken back included."""
+
+    walked = 0
+    slower = 1.0
+
+    def begin(self, experience: Experience) -> None:
+        super().begin(experience)
+        self.walked = 0
+
+    def observe(self, batch: Exemplars) -> Any:
+        self.walked += 1
+        terms = super().observe(batch)
+        with torch.no_grad():
+            self.net.head.weight.mul_(self.slower)
+        return terms
+
+    def finish(self, experience: Experience) -> Any:
+        self.slower, self.walked = 1 - 1e-4 * self.walked, 0
+        return super().finish(experience)
+
+    def state_dict(self) -> Any:
+        return {"sgd": super().state_dict(), "slower": self.slower}
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state["sgd"])
+        self.slower = state["slower"]
+
+
 class SavesAnObject(Sgd):
     def state_dict(self) -> Any:
         return {**super().state_dict(), "setup": self.setup.spec}
@@ -452,6 +481,7 @@ BROKEN_LEARNERS: dict[Callable[[Setup], Any], str] = {
     ShowsHiddenClasses: "gave a task logits of classes that it does not have",
     CountsPredictions: "when it was evaluated in between",
     ForgetsToSave: "its state_dict is not all of its state",
+    ForgetsItsPath: "went back to a state within an experience: its state_dict lacks what it accumulates there",
     SavesAnObject: "state_dict that is not tensors and plain values only",
     NeedsAMemory: "raised AssertionError in training with no memory: no memory",
 }

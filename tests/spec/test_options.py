@@ -44,7 +44,7 @@ FLAT = {
     "comatch": "weak strong second smoothing threshold temperature edge batches width weight contrast labelled ema "
     "freeze_norm",
     "ccic": "weak views temperature alpha weight past margin neighbours labelled freeze_norm",
-    "ebll": "strength code_strength temperature code reconstruction epochs rate batch_size",
+    "ebll": "strength code_strength temperature code reconstruction epochs rate batch_size among",
 }
 
 

@@ -98,3 +98,22 @@ def test_learners_with_features_of_their_own_choose_by_them() -> None:
     assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
     assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features"]
     assert learner("mean-imm") == learner("fixmatch", "none", 0.1) == []
+
+
+def test_the_new_task_loss_is_another_where_nothing_is_replayed_and_tasks_are_unknown() -> None:
+    for name in ("lwf", "ebll", "lwm", "ewc"):
+        for setting in ("class", "task", "domain"):
+            spec = RunSpec(learner=LearnerSpec(name), stream=StreamSpec(setting=setting))  # type: ignore[arg-type]
+            assert revisions(spec.as_dict()) == ["new-task"] * (setting == "class" and name != "ewc")
+    alone, told = resolve("split-digits", "lwf"), resolve("split-digits", "lwf", settings=["learner.options.among=all"])
+    assert len(alone.earlier) == 1
+    assert told.earlier == resolve("split-digits", "er-lwf").earlier == resolve("split-mnist", "lwf").earlier == []
+    assert resolve("split-digits", "lwf", settings=["stream.experiences=1"]).earlier == []
+
+
+def test_a_path_goes_back_to_the_best_epoch() -> None:
+    patient = ["training.patience=3", "stream.validation=0.2"]
+    for name in ("si", "rwalk", "ewc"):
+        concerned = name != "ewc"
+        assert resolve("split-digits", name, settings=patient).as_dict().get("revisions", []) == ["path"] * concerned
+        assert resolve("split-digits", name).earlier == []

@@ -111,6 +111,21 @@ def test_the_fall_is_what_the_optimizer_sees(tmp_path: Path) -> None:
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("strategy", ["si", "rwalk", "ewc"])
+def test_what_a_learner_accumulates_goes_back_with_the_weights(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told that the second epoch is the best, the importances are those of a run of two epochs."""
+    told = iter([0.1, 0.9, *[0.5] * 4, 0.7])
+    one = ["optimizer.momentum=0.9", "stream.experiences=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "share_correct", lambda *arguments: next(told))
+        stopped = run(tmp_path, "training.patience=3", "training.epochs=70", *one, strategy=strategy)
+    assert next(told, None) is None
+    two = run(tmp_path, "training.epochs=2", *one, strategy=strategy)
+    assert_same(*(torch.load(r.folder / "checkpoint.pt", weights_only=True)["learner"] for r in (stopped, two)))
+
+
 @pytest.mark.parametrize("setting", ["optimizer.schedule=plateau", "training.patience=3"])
 def test_without_a_validation_part_there_is_no_plateau(setting: str) -> None:
     with pytest.raises(InputError, match=r"stream\.validation: found 0 with (optimizer\.schedule|training\.patience)"):

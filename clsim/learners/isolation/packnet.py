@@ -115,7 +115,8 @@ class PackNet(Learner):
                 self._shares[name] = mine.float()
         losses = []
         sgd, size = Sgd(self._retraining), self.setup.spec.training.batch_size
-        sgd.schedule(batch_count(len(experience.train), size) * self._epochs)
+        epoch = batch_count(len(experience.train), size)
+        sgd.schedule(epoch * self._epochs, epoch)
         for _ in range(self._epochs):
             for batch in batches(experience.train, size, self.setup.randomness.order):
                 losses.append(self._step(sgd, batch))

@@ -7,17 +7,19 @@ import math
 
 from clsim.errors import InputError, at_least
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.attention import Attention
 from clsim.objectives.codes import Autoencoder, Encoded
 from clsim.objectives.distillation import Distillation
 from clsim.training.contract import Learner, Setup
 
 
-def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Learner:
+def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0, among: Among | None = None) -> Learner:
     """Learning without forgetting: L = CE + λ Σ_k KL(softmax(z*_k / T) ‖ softmax(z_k / T)), on new samples.
 
     z*_k are the logits of old task k's classes by the net as it was after the last experience, z_k the new net's.
-    Where the task is unknown, all old classes form one group, and without a memory most predictions are new classes.
+    Where the task is unknown, all old classes form one group. CE is the paper's new-task loss, which ranges over the
+    new task's own classes: over all classes it would lower the old logits on every sample, against the distillation.
     As in the survey, the tasks' terms are summed and not averaged, and there is no factor T²; see
     :meth:`clsim.objectives.distillation.OldLogits.divergence`. All weights learn from the first step on: the paper's
     warm-up of the new head is left out.
@@ -27,6 +29,9 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Lea
         strength: The weight λ of the distillation; the default is the paper's. The survey's search begins with 10,
             which needs learning rates of 0.01 or less.
         temperature: The temperature T.
+        among: The classes that the cross-entropy of a new sample ranges over; see
+            :data:`clsim.objectives.among.Among`. By default those of the experience, or all classes where a memory is
+            replayed, since its exemplars then hold the old classes against the new ones.
 
     Cost: 1 M kept (the old net); one more forward pass for each new sample.
 
@@ -35,7 +40,8 @@ def lwf(setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> Lea
     """
     at_least(0, "lwf: ", strength=strength)
     _check_temperature("lwf", temperature)
-    return Sgd(setup, objective=Distillation(setup, strength=strength, temperature=temperature))
+    objective = Distillation(setup, strength=strength, temperature=temperature)
+    return Sgd(setup, objective=objective, among=_new_task(setup, among))
 
 
 def ebll(
@@ -45,6 +51,7 @@ def ebll(
     code_strength: float = 1.0,
     temperature: float = 2.0,
     autoencoder: Autoencoder = Autoencoder(),
+    among: Among | None = None,
 ) -> Learner:
     """Encoder based lifelong learning: LwF, and a penalty on moving the codes that old tasks' autoencoders make.
 
@@ -59,6 +66,7 @@ def ebll(
         code_strength: The weight α of the distance between codes.
         temperature: The temperature T of the distillation.
         autoencoder: see :class:`~clsim.objectives.codes.Autoencoder`.
+        among: The classes that the cross-entropy of a new sample ranges over; see ``lwf``.
 
     Cost: 1 M kept (the old net) and an encoder for each experience, (features + 1) × code.
 
@@ -79,10 +87,17 @@ def ebll(
     objective = Encoded(
         setup, strength=strength, code_strength=code_strength, temperature=temperature, autoencoder=autoencoder
     )
-    return Sgd(setup, objective=objective)
+    return Sgd(setup, objective=objective, among=_new_task(setup, among))
 
 
-def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1, temperature: float = 2.0) -> Learner:
+def lwm(
+    setup: Setup,
+    *,
+    strength: float = 1.0,
+    attention_strength: float = 0.1,
+    temperature: float = 2.0,
+    among: Among | None = None,
+) -> Learner:
     """Learning without memorizing: LwF, and a penalty on moving attention maps.
 
     L = CE + β · LwF's distillation + γ · mean_i ‖q_i − q*_i‖₁, with q the attention maps by Grad-CAM for the old
@@ -95,6 +110,7 @@ def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1,
         attention_strength: The weight γ of the distance between the maps. The maps have length 1, so that slopes are
             steep where the unscaled maps are small.
         temperature: The temperature T of the distillation.
+        among: The classes that the cross-entropy of a new sample ranges over; see ``lwf``.
 
     Cost: 1 M kept (the old net).
 
@@ -103,7 +119,18 @@ def lwm(setup: Setup, *, strength: float = 1.0, attention_strength: float = 0.1,
     at_least(0, "lwm: ", strength=strength, attention_strength=attention_strength)
     _check_temperature("lwm", temperature)
     objective = Attention(setup, strength=strength, attention_strength=attention_strength, temperature=temperature)
-    return Sgd(setup, objective=objective)
+    return Sgd(setup, objective=objective, among=_new_task(setup, among))
+
+
+def _new_task(setup: Setup, among: Among | None) -> Among:
+    """Return the choice of classes: the given one, or that of the paper's new-task loss, if there are no exemplars.
+
+    Where a task or a domain has all classes that are compared, the choice changes nothing, and is left at ``all``.
+    """
+    if among is not None:
+        return among
+    alone = setup.spec.memory.buffer == "none" and setup.spec.stream.setting == "class"
+    return "experience" if alone else "all"
 
 
 def _check_temperature(learner: str, temperature: float) -> None:

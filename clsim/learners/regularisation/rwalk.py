@@ -9,6 +9,7 @@ import torch
 from clsim.errors import InputError, at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -37,6 +38,7 @@ class RWalk(Around[Sgd]):
         fresh: The share α of the newest stretch in F, above 0 and at most 1.
         every: The number Δ of steps in a stretch.
         damping: The constant ε, which bounds the score of a weight that hardly moved.
+        among: The classes that the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Cost: 2 M kept (F, s); 7 M more in training (θ*, λ(F̂ + ŝ), the weights at the stretch's beginning, ΔL, F', the
     experience's score), and 2 M within a step.
@@ -46,7 +48,14 @@ class RWalk(Around[Sgd]):
     """
 
     def __init__(
-        self, setup: Setup, *, strength: float = 1.0, fresh: float = 0.9, every: int = 10, damping: float = 1e-3
+        self,
+        setup: Setup,
+        *,
+        strength: float = 1.0,
+        fresh: float = 0.9,
+        every: int = 10,
+        damping: float = 1e-3,
+        among: Among = "all",
     ) -> None:
         at_least(0, "rwalk: ", strength=strength)
         if not 0 < fresh <= 1:
@@ -55,7 +64,7 @@ class RWalk(Around[Sgd]):
             raise InputError(f"rwalk: every: found {every}, allowed: 1 and more")
         if not damping > 0:
             raise InputError(f"rwalk: damping: found {damping:g}, allowed: above 0")
-        super().__init__(setup, Sgd(setup))
+        super().__init__(setup, Sgd(setup, among=among))
         self._strength, self._fresh, self._every, self._damping = strength, fresh, every, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}
@@ -99,6 +108,7 @@ class RWalk(Around[Sgd]):
         self._end_stretch()
         new = {name: value.clamp_min(0) for name, value in self._walked.items()}
         self.score = {name: (self.score[name] + new[name]) / 2 for name in new} if self.score else new
+        self._from, self.fall, self._squares, self._walked = {}, {}, {}, {}
         return super().finish(experience)
 
     def _start(self) -> None:
@@ -118,12 +128,24 @@ class RWalk(Around[Sgd]):
         self._start()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the net, Fisher and scores; each experience starts a new anchor and path."""
-        return {"sgd": self.inner.state_dict(), "fisher": self.fisher, "score": self.score}
+        """Return the state of the net, Fisher, scores and, within an experience, the path so far."""
+        path = {"from": self._from, "fall": self.fall, "squares": self._squares, "walked": self._walked}
+        return {
+            "sgd": self.inner.state_dict(),
+            "fisher": self.fisher,
+            "score": self.score,
+            "path": path,
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["sgd"])
-        self.fisher, self.score = (on_device(self.setup.net, state[name]) for name in ("fisher", "score"))
+        net, path = self.setup.net, state.get("path", {})  # older states are of between two experiences
+        self.fisher, self.score = (on_device(net, state[name]) for name in ("fisher", "score"))
+        self._from, self.fall, self._squares, self._walked = (
+            on_device(net, path.get(name, {})) for name in ("from", "fall", "squares", "walked")
+        )
+        self._steps = state.get("steps", 0)
 
 
 def _zeros(like: Weights) -> Weights:

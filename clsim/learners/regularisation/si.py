@@ -9,6 +9,7 @@ import torch
 from clsim.errors import at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import Among
 from clsim.objectives.importance import Weights, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -30,15 +31,16 @@ class Si(Around[Sgd]):
         setup: net, memory, transform, generators.
         strength: The weight λ of the penalty.
         damping: The constant ξ, which bounds the importance of a weight that hardly moved.
+        among: The classes that the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
     Cost: 1 M kept (Ω), 3 M more in training (θ*, ω, λΩ), and 2 M within a step.
 
     Source: Zenke, Poole & Ganguli, Continual Learning Through Synaptic Intelligence (ICML 2017), eq. 3-5
     """
 
-    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3) -> None:
+    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3, among: Among = "all") -> None:
         at_least(0, "si: ", strength=strength, damping=damping)
-        super().__init__(setup, Sgd(setup))
+        super().__init__(setup, Sgd(setup, among=among))
         self._strength, self._damping = strength, damping
         self._anchor: Weights = {}
         self._pull: Weights = {}
@@ -66,12 +68,14 @@ class Si(Around[Sgd]):
             # without damping, a weight that did not move has 0 / 0: its importance is 0
             new = torch.where(moved > 0, self.path[name] / moved, 0).clamp_min(0)
             self.importance[name] = self.importance[name] + new if name in self.importance else new
+        self.path = {}
         return super().finish(experience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the net and the importances; each experience starts a new anchor and path."""
-        return {"sgd": self.inner.state_dict(), "importance": self.importance}
+        """Return the state of the net, the importances and, within an experience, the path so far."""
+        return {"sgd": self.inner.state_dict(), "importance": self.importance, "path": self.path}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["sgd"])
         self.importance = on_device(self.setup.net, state["importance"])
+        self.path = on_device(self.setup.net, state.get("path", {}))  # older states are of between two experiences

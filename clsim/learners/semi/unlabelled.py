@@ -152,7 +152,7 @@ class SemiSgd(Learner):
         """Start the learning-rate schedule, and prepare loss and labelled samples."""
         self._labelled.begin(experience)
         self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
-        self._sgd.schedule(self._steps)
+        self._sgd.schedule(self._steps, self.setup.epoch(self.incoming(experience)))
         for module in (self.setup.net, self._beside):
             module.train()
             if self._options.freeze_norm and self._experiences:

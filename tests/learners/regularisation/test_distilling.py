@@ -244,9 +244,38 @@ def test_lwf_ends_where_avalanches_does_on_digits(setting: str, runs: Path) -> N
     """Through the bridge, on whole batches, so that the order in which they are drawn does not matter."""
     chosen = [f"stream.setting={setting}", "training.batch_size=2000", "training.epochs=20", "optimizer.lr=0.5"]
     alpha = ["learner.options.alpha=1.0", "learner.options.temperature=2.0"]
-    ours = clsim.run("split-digits", "lwf", settings=chosen, runs=runs).accuracy
+    among = ["learner.options.among=all"]  # Avalanche's cross-entropy ranges over the whole head
+    ours = clsim.run("split-digits", "lwf", settings=[*chosen, *among], runs=runs).accuracy
     theirs = clsim.run("split-digits", "avalanche:LwF", settings=[*chosen, *alpha], runs=runs).accuracy
     assert np.abs(ours.to_numpy() - theirs.to_numpy()).max() < 0.015  # one test image of 71
+
+
+@pytest.mark.parametrize("make", [lwf, ebll, lwm], ids=lambda make: make.__name__)
+def test_the_new_task_loss_leaves_old_logits_to_the_distillation(make: Any) -> None:
+    """At the old net the other terms have no gradient: the old classes' rows stay, unless exemplars hold them up."""
+    for options, among, moves in (
+        ({"setting": "class"}, None, False),
+        ({"setting": "class"}, "all", True),
+        ({"setting": "class", "buffer": "random", "capacity": 6}, None, True),
+    ):
+        setup = setup_of(ONE_HEAD, body=model_for(make), **options)
+        learner = make(setup, among=among)
+        learn(learner, 0)
+        learner.begin(experience(1))
+        before = setup.net.head.bias.detach().clone()
+        learner.observe(experience(1).train)
+        assert bool((setup.net.head.bias[:2] != before[:2]).any()) is moves
+        assert (setup.net.head.bias[2:4] != before[2:4]).all()
+
+
+@pytest.mark.parametrize("strategy", ["lwf", "ebll"])
+def test_old_digits_are_still_predicted_without_a_memory(strategy: str, runs: Path) -> None:
+    """With a cross-entropy over all logits it is fine-tuning: no sample is predicted as an old class."""
+    given, ruined = (
+        clsim.run("split-digits", strategy, settings=among, runs=runs) for among in ([], ["learner.options.among=all"])
+    )
+    assert (ruined.accuracy.to_numpy()[-1, :-1] == 0).all()
+    assert given.accuracy.to_numpy()[-1].mean() > 0.45
 
 
 def test_lfl_draws_features_as_avalanche_does() -> None:

@@ -63,6 +63,15 @@ def test_the_fisher_of_a_logistic_model_is_its_closed_form() -> None:
     torch.testing.assert_close(found["head.bias"], q.square().mean(0))
 
 
+def test_the_fisher_of_its_own_classes_is_that_of_their_softmax() -> None:
+    setup = setup_of(ONE_HEAD, hidden=())
+    given = experience(1).train
+    q = (given.x @ setup.net.head.weight.T + setup.net.head.bias)[:, 2:].softmax(1).detach() - F.one_hot(given.y - 2, 2)
+    found = fisher(setup, given, own=True)
+    torch.testing.assert_close(found["head.bias"][2:], q.square().mean(0))
+    assert not found["head.bias"][:2].any()
+
+
 def one_by_one(setup: Setup, samples: Exemplars, of: Any) -> Weights:
     """The same mean by plain autograd, a sample after the other."""
     setup.net.eval()
@@ -240,11 +249,15 @@ def test_si_walks_the_path_of_avalanches(monkeypatch: pytest.MonkeyPatch) -> Non
     learner = Si(setup, strength=0.0, damping=1e-7)
     start, ways = weights(setup.net), []
     for position in (0, 1):
-        learn(learner, position)
+        given = experience(position)
+        learner.begin(given)
+        for _ in range(SMALL.steps):
+            learner.observe(given.train)
         torch.testing.assert_close(weights(setup.net), theirs[position])
         ways.append(
             {name: value / ((theirs[position][name] - start[name]) ** 2 + 1e-7) for name, value in learner.path.items()}
         )
+        learner.finish(given)
         start = theirs[position]
     for name in start:
         whole = plugin.syn_data["cum_trajectory"][f"net.{name}"].data.view_as(start[name])
@@ -345,6 +358,15 @@ def test_digits_are_forgotten_less_than_by_fine_tuning(strategy: str, runs: Path
     plain, ours = (clsim.run("split-digits", name, settings=settings, runs=runs) for name in ("finetune", strategy))
     assert (ours.metrics["forgetting"] or 0) < (plain.metrics["forgetting"] or 0)
     assert not ours.data["diverged"]
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "online-ewc", "mas", "si", "rwalk"])
+def test_a_loss_over_the_experiences_classes_does_not_lower_old_ones(strategy: str, runs: Path) -> None:
+    """Over all classes it lowers the logits of old ones on every sample, which no penalty on weights can prevent."""
+    own = ["learner.options.among=experience"]
+    found = clsim.run("split-digits", strategy, settings=own, runs=runs)
+    plain = clsim.run("split-digits", "finetune", runs=runs)
+    assert found.accuracy.to_numpy()[-1].mean() > 2 * plain.accuracy.to_numpy()[-1].mean()
 
 
 @pytest.mark.parametrize("make", [ewc, online_ewc, mas, Si, mean_imm, mode_imm], ids=lambda make: make.__name__)

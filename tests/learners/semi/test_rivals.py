@@ -415,7 +415,7 @@ def test_with_their_terms_switched_off_a_step_is_one_of_experience_replay(
     learner.begin(experience)
     other = dataclasses.replace(setup, net=copy.deepcopy(setup.net))
     replay = Sgd(other)
-    replay.schedule(1)
+    replay.schedule(1, 1)
     seen: list[SemiStep] = []
     loss: Callable[[SemiStep], Any] = learner.loss
 
