@@ -112,8 +112,8 @@ def _trained(
             difficulty = None if joint is None else joint.data["accuracy"][-1]
             stream = build.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
         else:
-            stream = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
-            spec = _with_source(spec, "benchmark", *stream.content())
+            stream, found = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
+            spec = _with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
                 spec, stream, folder, progress or Quiet(), selector=selector, command=command

@@ -173,6 +173,43 @@ def test_a_users_tasks_stay_tasks(runs: Path) -> None:
     assert (record.metrics["accuracy"] or 0) > 0.8
 
 
+def test_benchmarks_that_differ_in_task_labels_are_different_runs(tmp_path: Path) -> None:
+    """Same samples, same classes: the labels alone say whether the task is known when predicting."""
+    how: dict[str, Any] = {"settings": ["optimizer.lr=0.05"], "runs": tmp_path}
+    blind = clsim.run(benchmark(task_labels=False), "finetune", **how)
+    told = clsim.run(benchmark(task_labels=True), "finetune", **how)
+    assert blind.data["classes"] == told.data["classes"]
+    assert (blind.data["spec"]["stream"]["setting"], told.data["spec"]["stream"]["setting"]) == ("class", "task")
+    assert blind.data["fingerprint"] != told.data["fingerprint"]
+    assert (told.metrics["accuracy"] or 0) > (blind.metrics["accuracy"] or 0) + 0.3
+    again = clsim.run(benchmark(task_labels=False), "finetune", **how)
+    assert again.data["started"] == blind.data["started"]
+    assert again.metrics == blind.metrics
+
+
+def test_a_benchmark_says_its_number_of_experiences_and_repeated_classes(tmp_path: Path) -> None:
+    from avalanche.benchmarks import ni_benchmark
+
+    made = ni_benchmark(tensors("train"), tensors("test"), n_experiences=2, balance_experiences=True, seed=0)
+    stream = clsim.run(made, "finetune", runs=tmp_path).data["spec"]["stream"]
+    assert (stream["setting"], stream["experiences"]) == ("domain", 2)
+
+
+def test_task_labels_that_some_experiences_share_are_refused(tmp_path: Path) -> None:
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+    from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset as make_dataset
+
+    x, y = tensors("train").tensors
+    parts = []
+    for label, classes in ((0, (0, 1)), (0, (2, 3)), (1, (4, 5))):
+        rows = torch.isin(y, torch.tensor(classes))
+        samples, targets = TensorDataset(x[rows], y[rows]), y[rows].tolist()
+        parts.append(make_dataset(samples, targets=targets, task_labels=[label] * len(targets)))
+    made = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=parts, test=parts)))
+    with pytest.raises(InputError, match=r"task labels \[\[0\], \[0\], \[1\]\], allowed: another one in each"):
+        clsim.run(made, "finetune", runs=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
