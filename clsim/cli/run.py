@@ -62,7 +62,7 @@ def run(
     from clsim.records.store import Store
     from clsim.reporting.terminal import watched
     from clsim.spec.flags import command, tables_of
-    from clsim.spec.resolve import resolve
+    from clsim.spec.resolve import open_ends, resolve
 
     if log:
         from clsim.reporting import logs
@@ -74,6 +74,9 @@ def run(
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
     specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    if not quiet:
+        for line in filter(None, dict.fromkeys(map(open_ends, specs))):
+            _say(line)
     watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
     records = [
         execute(
@@ -83,6 +86,7 @@ def run(
             data_root=data_root,
             fresh=fresh,
             watch=watch if shown or log else None,
+            say=None if quiet or as_json else _say,
             command=command(scenario, strategy, flags, settings, spec.seed),
         )
         for spec in specs

@@ -168,8 +168,8 @@ def cores() -> int:
 
 def _check_sources(spec: RunSpec) -> None:
     """A selector that is edited while a study waits would run under the name of the one before."""
-    now = dict(sources(spec.as_dict()))
+    now = sources(spec.as_dict())
     for name, digest in spec.sources:
-        if now.get(name) != digest:
-            change = "has changed" if name in now else "is not to be found here"
+        if (name, digest) not in now:
+            change = "or a file that it imports has changed" if name in dict(now) else "is not to be found here"
             raise InputError(f"{name}: {change} since the study was planned; start the study again")
