@@ -171,5 +171,5 @@ def _check_sources(spec: RunSpec) -> None:
     now = sources(spec.as_dict())
     for name, digest in spec.sources:
         if (name, digest) not in now:
-            change = "or a file that it imports has changed" if name in dict(now) else "is not to be found here"
+            change = "it or a file that it imports has changed" if name in dict(now) else "is not to be found here"
             raise InputError(f"{name}: {change} since the study was planned; start the study again")
