@@ -51,6 +51,12 @@ def resolve(
     strategy_name, strategy_tables = _strategy(strategy, scenario_name)
     command_line = merge(flags or {}, *map(setting, settings))
     run.check(command_line, "command line")
+    if memory := strategy_name.startswith("avalanche:") and command_line.get("memory", {}):
+        key, value = next(iter(memory.items()))
+        raise InputError(
+            f"memory.{key}: found {value!r} with an Avalanche strategy, whose memory is its own; "
+            "allowed: learner.options, such as mem_size"
+        )
 
     scenario_tables, command_line = _one_size(scenario_tables), _one_size(command_line)
     planned = _buffer(strategy_tables)

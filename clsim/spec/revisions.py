@@ -45,7 +45,8 @@ def revisions(spec: Tables) -> list[str]:
     keeps = memory["buffer"] != "none"
     named = {"buffer": str(memory["buffer"]), "retrieval": str(memory.get("retrieval", "random"))}
     spec = {**spec, "memory": {**memory, **named}}
-    return [name for name, concerns in REVISIONS.items() if (keeps or name == "features") and concerns(spec)]
+    without = ("features", "bridge")  # which concern runs without a memory too
+    return [name for name, concerns in REVISIONS.items() if (keeps or name in without) and concerns(spec)]
 
 
 def _mass(spec: Tables) -> bool:
@@ -91,12 +92,25 @@ def _features(spec: Tables) -> bool:
     return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
+def _bridge(spec: Tables) -> bool:
+    """A strategy of Avalanche has the run's schedule, warm-up, precision, and a fresh optimizer state in an experience.
+
+    The last changes what has such a state: momentum, and the optimizers other than SGD.
+    """
+    if not str(spec.get("learner", {}).get("name", "")).startswith("avalanche:"):
+        return False
+    optimizer, bf16 = spec["optimizer"], spec["training"]["precision"] == "bf16"
+    scheduled = optimizer["schedule"] != "constant" or optimizer["warmup"] > 0
+    return bf16 or scheduled or (optimizer["restart"] and (optimizer["name"] != "sgd" or optimizer["momentum"] > 0))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
     "classes": _classes,
     "reference": _reference,
     "features": _features,
+    "bridge": _bridge,
 }
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 

@@ -98,3 +98,16 @@ def test_learners_with_features_of_their_own_choose_by_them() -> None:
     assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
     assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features"]
     assert learner("mean-imm") == learner("fixmatch", "none", 0.1) == []
+
+
+def test_avalanches_strategies_have_what_the_bridge_now_gives_them() -> None:
+    def bridged(*settings: str, strategy: str = "avalanche:Naive") -> bool:
+        return "bridge" in revisions(resolve("split-digits", strategy, settings=list(settings)).as_dict())
+
+    assert bridged("optimizer.schedule=cosine")
+    assert bridged("optimizer.warmup=0.1")
+    assert bridged("optimizer.momentum=0.9")
+    assert bridged("training.precision=bf16")
+    assert not bridged()
+    assert not bridged("optimizer.momentum=0.9", "optimizer.restart=false")
+    assert not bridged("optimizer.schedule=cosine", strategy="finetune")
