@@ -22,7 +22,11 @@ def run(
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the seen samples, as in 1%.")
+        str | None,
+        typer.Option(
+            help="Exemplars in memory: a number, in all (a class or a task where the scenario's memory.per counts "
+            "these), or a share of the seen samples, as in 1%."
+        ),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labelled samples: a number per class, or a share of each class, as in 5%.")

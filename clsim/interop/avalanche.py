@@ -131,7 +131,10 @@ def _refuse_ignored(spec: RunSpec) -> None:
         InputError: naming the option.
     """
     found, usual = asdict(spec), asdict(RunSpec())
-    allowed = {"optimizer.name": ("sgd", "adam", "adamw"), "optimizer.schedule": ("constant", "cosine", "step")}
+    allowed: dict[str, tuple[Any, ...]] = {
+        "optimizer.name": ("sgd", "adam", "adamw"),
+        "optimizer.schedule": ("constant", "cosine", "step"),
+    }
     for name in IGNORED:
         table, _, key = name.partition(".")
         if key in usual[table]:

@@ -218,7 +218,7 @@ def _code(kind: str, name: str) -> Code | None:
     target, colon, _ = name.rpartition(":")
     if target.endswith(".py"):
         return of_file(Path(target)) if Path(target).is_file() else None
-    if name in COMPONENTS.get(kind, ()) or name.isdecimal():
+    if name in COMPONENTS.get(kind, ()) or name.isdecimal() or (kind == "learners" and target == "avalanche"):
         return None
     if colon:
         return of_module(target) if all(part.isidentifier() for part in target.split(".")) else None

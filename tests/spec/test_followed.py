@@ -100,6 +100,7 @@ def test_what_is_shipped_and_what_is_installed_is_not_followed(write: Callable[.
     spec = resolve("split-digits", "er", flags={"memory": {"buffer": "./mine.py:pick"}})
     assert [path.name for path in user_files(spec)] == ["mine.py"]
     assert resolve("split-digits", "er", flags={"memory": {"buffer": "kcenter"}}).sources == ()
+    assert resolve("split-digits", "avalanche:EWC").sources == ()
     installed = registry.codes("selectors", "pytest:main")[0]
     assert len(installed.files) == 1
     assert "pytest " in installed.release
