@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
-from clsim.execution.execute import execute, name_of
+from clsim.execution.execute import execute
 from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
 from clsim.spec.flags import command, tables_of
 from clsim.spec.reader import merge
-from clsim.spec.resolve import resolve
+from clsim.spec.resolve import name_of, open_ends, resolve
 
 if TYPE_CHECKING:
     from clsim.pool.pool import Selector
@@ -37,7 +38,7 @@ def run(
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> RunRecord:
-    """Run a scenario, or read its record if it was run before.
+    """Run a scenario, or read its record if it was run before (:attr:`~clsim.records.store.RunRecord.read` says which).
 
     Args:
         scenario: a name of ``clsim list scenarios``, a path to a TOML file, or a benchmark made with Avalanche.
@@ -67,6 +68,8 @@ def run(
     name = buffer if isinstance(buffer, str) else None if selector is None else name_of(selector)
     flags = merge(tables or {}, tables_of(buffer=name, memory=memory, labels=labels, controller=controller))
     spec = resolve({} if named is None else named, strategy, flags=flags, settings=settings, seed=seed)
+    if line := open_ends(spec):
+        warnings.warn(line, stacklevel=2)
     words = ""  # what is handed over as an object has no name on a command line
     if named is not None and selector is None:
         words = command(named, strategy, flags, settings, seed)
@@ -134,4 +137,6 @@ def study(
         engine = EngineSpec(engine, workers, **machine)
     store = Store(Path(runs))
     planned = plan.plan(spec, store, training)
+    for line in plan.open_lines(planned):
+        warnings.warn(line, stacklevel=2)
     return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)

@@ -22,7 +22,11 @@ def run(
         str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="Exemplars in memory: a number, or a share of the seen samples, as in 1%.")
+        str | None,
+        typer.Option(
+            help="Exemplars in memory: a number, in all (a class or a task where the scenario's memory.per counts "
+            "these), or a share of the seen samples, as in 1%."
+        ),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labelled samples: a number per class, or a share of each class, as in 5%.")
@@ -62,7 +66,7 @@ def run(
     from clsim.records.store import Store
     from clsim.reporting.terminal import watched
     from clsim.spec.flags import command, tables_of
-    from clsim.spec.resolve import resolve
+    from clsim.spec.resolve import open_ends, resolve
 
     if log:
         from clsim.reporting import logs
@@ -74,6 +78,9 @@ def run(
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
     specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    if not quiet:
+        for line in filter(None, dict.fromkeys(map(open_ends, specs))):
+            _say(line)
     watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
     records = [
         execute(
@@ -83,6 +90,7 @@ def run(
             data_root=data_root,
             fresh=fresh,
             watch=watch if shown or log else None,
+            say=None if quiet or as_json else _say,
             command=command(scenario, strategy, flags, settings, spec.seed),
         )
         for spec in specs

@@ -119,6 +119,9 @@ def study(
         _print_json_plan(planned) if as_json else _print_plan(planned, engine_spec, in_full=True)
         return
     silent = quiet or as_json
+    if not quiet:
+        for line in plan.open_lines(planned):
+            err.print(f"clsim: {line}", markup=False, highlight=False)
     with contextlib.ExitStack() as stack:
         watch = None
         if not silent and (fresh or not all(run.finished for run in planned)):
@@ -131,6 +134,7 @@ def study(
         failures = [vars(failure) for failure in result.failures]
         print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
     elif not quiet:
+        _print_read(result)
         _print_result(result, spec.title, runs)
     if result.failures:
         _print_failures(result)
@@ -236,6 +240,16 @@ def _print_result(result: StudyResult, title: str, runs: Path) -> None:
         out.print(
             f"[red]in {count(diverged)} a loss is not finite: the learning rate is too high, or the data is broken"
         )
+
+
+def _print_read(result: StudyResult) -> None:
+    """Say how many records were read in place of runs, and when they were made."""
+    made = sorted(str(record.data.get("ended", "")) for record in result.records if record.read)
+    if made:
+        first, last = (time.replace("T", " ").replace("+00:00", " UTC") for time in (made[0], made[-1]))
+        when = first if first == last else f"{first} to {last}"
+        line = f"clsim: read, not run: {count(len(made))}, made {when}; --fresh runs them again"
+        err.print(line, markup=False, highlight=False)
 
 
 def _print_failures(result: StudyResult) -> None:

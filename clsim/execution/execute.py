@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
+from clsim.execution.given import source_of
 from clsim.records.store import RunFolder, RunRecord, Store
 from clsim.spec.resolve import prerequisites
 from clsim.spec.run import RunSpec
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from clsim.training.progress import Progress
 
     Watch = Callable[[RunSpec], AbstractContextManager[Progress]]
+    Say = Callable[[str], None]
 
 
 def execute(
@@ -33,6 +33,7 @@ def execute(
     selector: Selector | None = None,
     fresh: bool = False,
     watch: Watch | None = None,
+    say: Say | None = None,
     command: str = "",
 ) -> RunRecord:
     """Run a resolved spec, or read its record.
@@ -49,6 +50,7 @@ def execute(
         selector: a selector in place of the one that ``memory.buffer`` names.
         fresh: whether to run it anew even if there is a record; the runs that it needs first are still read.
         watch: makes the progress display of a run, this one or one that it needs first; None: no display.
+        say: takes a line for the user about each record that is read in place of a run; None: nobody is told.
         command: the command that makes this run, which is kept in its record.
 
     Raises:
@@ -57,13 +59,23 @@ def execute(
     if selector is not None:
         spec = _with_source(spec, spec.memory.buffer, source_of(selector).encode())
     record = None if fresh or benchmark is not None else _finished(store.folder(spec))
-    needed = {} if record is not None or benchmark is not None else _needed(spec, store, scenario, data_root, watch)
+    needed = {}
+    if record is None and benchmark is None:
+        needed = _needed(spec, store, scenario, data_root, watch, say)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        return record or _trained(spec, store, data_root, benchmark, selector, fresh, needed, progress, command)
+        record = record or _trained(spec, store, data_root, benchmark, selector, fresh, needed, progress, command)
+    if say is not None and record.read:
+        say(record.line)
+    return record
 
 
 def _needed(
-    spec: RunSpec, store: Store, scenario: str, data_root: str | Path | None, watch: Watch | None
+    spec: RunSpec,
+    store: Store,
+    scenario: str,
+    data_root: str | Path | None,
+    watch: Watch | None,
+    say: Say | None,
 ) -> dict[str, RunRecord]:
     """Return the records of the runs that a run needs first, by the key that names each; carry out what is missing."""
     found = {}
@@ -76,9 +88,10 @@ def _needed(
                     f"{spec.scenario!r} is {first.spec.fingerprint} now; run the strategy {first.spec.strategy} on the "
                     "same scenario, data, stream and model first"
                 )
-            record = execute(
-                first.spec, store, scenario=scenario, data_root=data_root, watch=watch, command=first.command
-            )
+            how: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "watch": watch, "say": say}
+            record = execute(first.spec, store, command=first.command, **how)
+        elif say is not None:
+            say(record.line)
         found[first.key] = record
     return found
 
@@ -112,8 +125,8 @@ def _trained(
             difficulty = None if joint is None else joint.data["accuracy"][-1]
             stream = build.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
         else:
-            stream = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
-            spec = _with_source(spec, "benchmark", *stream.content())
+            stream, found = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
+            spec = _with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
                 spec, stream, folder, progress or Quiet(), selector=selector, command=command
@@ -122,7 +135,7 @@ def _trained(
 
 def _finished(folder: RunFolder) -> RunRecord | None:
     record = folder.record()
-    return record if record is not None and record.data["finished"] else None
+    return dataclasses.replace(record, read=True) if record is not None and record.data["finished"] else None
 
 
 def _with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
@@ -130,24 +143,3 @@ def _with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
     for part in content:
         digest.update(part)
     return dataclasses.replace(spec, sources=(*spec.sources, (name, digest.hexdigest()[:16])))
-
-
-def name_of(selector: Selector) -> str:
-    """Return ``module:name`` of a selector that was given as an object."""
-    name = getattr(selector, "__qualname__", type(selector).__qualname__)
-    return f"{getattr(selector, '__module__', 'unknown')}:{name}"
-
-
-def source_of(selector: Any) -> str:
-    """Return the source of a selector and the arguments bound to it, which tell it from others."""
-    if isinstance(selector, functools.partial):
-        return source_of(selector.func) + repr((selector.args, sorted(selector.keywords.items())))
-    try:
-        text = inspect.getsource(selector)
-    except (OSError, TypeError):
-        raise InputError(
-            f"buffer: the source of {name_of(selector)} cannot be read, so its runs cannot be told apart; "
-            "allowed: a function in a file (./file.py:attr or module:attr)"
-        ) from None
-    cells = [cell.cell_contents for cell in getattr(selector, "__closure__", None) or ()]
-    return text + "".join(source_of(value) if inspect.isfunction(value) else repr(value) for value in cells)

@@ -21,6 +21,7 @@ from clsim.pool.exemplars import Exemplars
 from clsim.records.atomic import write
 from clsim.records.store import CHECKPOINT, checkpoint_format
 from clsim.spec import registry
+from clsim.spec.followed import fingerprint
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import data_digest
 
@@ -121,5 +122,12 @@ class Keeper:
 def key_of(spec: RunSpec, method: str, *asked: Any) -> str:
     """Hash all that decides a set: the spec, the data, the method and its code if it is the user's, and ``asked``."""
     first = "0.1.0"  # the first version whose unfinished sets have this format
-    what = [first, spec.as_dict(), data_digest(spec.data), registry.digest(method), method, *asked]
+    what = [
+        first,
+        spec.as_dict(),
+        data_digest(spec.data),
+        fingerprint(registry.codes("buffers", method)),
+        method,
+        *asked,
+    ]
     return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()

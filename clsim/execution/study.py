@@ -118,7 +118,7 @@ def carry_out(
     for run in planned:
         record = store.folder(run.spec).record() if run.spec.fingerprint not in given_up else None
         if record is not None:
-            records.append(record)
+            records.append(dataclasses.replace(record, read=run.finished))
     return StudyResult(tuple(records), tuple(given_up.values()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selector
+from clsim.spec.run import RunSpec
+from clsim.spec.tables import OptimizerSpec
 from clsim.streams.stream import Experience
 from clsim.training.contract import Learner, Setup, Terms
 
@@ -27,11 +30,18 @@ from avalanche.benchmarks.utils.classification_dataset import (  # noqa: E402
 from avalanche.benchmarks.utils.utils import concat_datasets  # noqa: E402
 from avalanche.models import MultiTaskModule, avalanche_forward  # noqa: E402
 from avalanche.training import supervised  # noqa: E402
+from avalanche.training.plugins import SupervisedPlugin  # noqa: E402
 from avalanche.training.storage_policy import ExemplarsBuffer  # noqa: E402
 from avalanche.training.templates import SupervisedTemplate  # noqa: E402
 
 OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device", "plugins")
 """Arguments of a strategy that the bridge sets; the others are options of the learner, ``[learner.options]``."""
+
+IGNORED = (
+    *("training.passes", "training.steps", "training.patience", "training.last_batch", "training.capturable"),
+    *("optimizer.clip", "controller.name"),
+)
+"""Options that Avalanche's training does not have; one that is no key of the spec is none of a run's either."""
 
 
 def strategy(name: str) -> Callable[..., Learner]:
@@ -61,7 +71,8 @@ def strategy(name: str) -> Callable[..., Learner]:
 class AvalancheLearner(Learner):
     """A strategy of Avalanche, trained on each experience as a whole. Final.
 
-    It sees the same net, optimizer, batch size, epochs and augmentation; batches are drawn by Avalanche. A memory is
+    It sees the same net, optimizer, schedule, precision, batch size, epochs and augmentation; batches are drawn by
+    Avalanche. What its training does not have is refused (:data:`IGNORED`). A memory is
     Avalanche's own (``learner.options.mem_size``), so ``memory.buffer`` stays ``none``. It predicts with the net's
     logits: a readout that Avalanche does outside the net (iCaRL's nearest mean) is not used. It cannot be resumed:
     Avalanche's strategies cannot be saved with current versions of torch.
@@ -73,16 +84,13 @@ class AvalancheLearner(Learner):
     """
 
     def __init__(self, setup: Setup, kind: Callable[..., SupervisedTemplate], options: dict[str, Any]) -> None:
+        _refuse_ignored(setup.spec)
         training = setup.spec.training
-        if training.passes != 1 or len(setup.memory.exemplars or ()):
-            raise InputError(f"training.passes: found {training.passes} with an Avalanche strategy, allowed: 1")
-        if training.steps:
-            raise InputError(f"training.steps: found {training.steps} with an Avalanche strategy, allowed: 0")
         super().__init__(setup)
         self._past: list[Any] = []
         with without_warnings():
             self.strategy = kind(
-                model=_PerTask(setup.net) if setup.net.masked else _Blind(setup.net),
+                model=_PerTask(setup) if setup.net.masked else _Blind(setup),
                 optimizer=optimizers.build(setup.spec.optimizer, setup.net.parameters()),
                 criterion=nn.CrossEntropyLoss(),
                 train_mb_size=training.batch_size,
@@ -92,6 +100,7 @@ class AvalancheLearner(Learner):
                 evaluator=None,
                 **options,
             )
+        self.strategy.plugins.append(_Schedule(setup.spec.optimizer))
 
     def observe(self, batch: Exemplars) -> Terms:
         """Do nothing: Avalanche draws its own batches, in :meth:`finish`."""
@@ -117,6 +126,54 @@ class AvalancheLearner(Learner):
         with evaluating(model), torch.no_grad():
             logits = avalanche_forward(model, self.setup.transform.plain(x), task)
         return logits.masked_fill(~net.visible[task], -torch.inf) if net.masked else logits
+
+
+def _refuse_ignored(spec: RunSpec) -> None:
+    """Refuse options of a run that Avalanche's training does not have.
+
+    Raises:
+        InputError: naming the option.
+    """
+    found, usual = asdict(spec), asdict(RunSpec())
+    allowed: dict[str, tuple[Any, ...]] = {
+        "optimizer.name": ("sgd", "adam", "adamw"),
+        "optimizer.schedule": ("constant", "cosine", "step"),
+    }
+    for name in IGNORED:
+        table, _, key = name.partition(".")
+        if key in usual[table]:
+            allowed[name] = (usual[table][key],)
+    for name, values in allowed.items():
+        table, _, key = name.partition(".")
+        value = found[table][key]
+        if value not in values:
+            listed = ", ".join(map(repr, values))
+            raise InputError(f"{name}: found {value!r} with an Avalanche strategy, allowed: {listed}")
+
+
+class _Schedule(SupervisedPlugin):
+    """Sets the learning rate of each step, and clears the optimizer's state for each experience, as a spec has it.
+
+    Args:
+        spec: the optimizer's table of the spec.
+    """
+
+    def __init__(self, spec: OptimizerSpec) -> None:
+        super().__init__()
+        self._spec = spec
+        self._step = 0
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        self._step = 0
+        if self._spec.restart:
+            strategy.optimizer.state.clear()
+
+    def before_training_iteration(self, strategy: Any, **_: Any) -> None:
+        steps = len(strategy.dataloader) * strategy.train_epochs
+        if self._spec.schedule != "constant" or self._spec.warmup:
+            rate = optimizers.rate(self._spec, min(self._step, steps - 1), steps)
+            optimizers.set_rate(strategy.optimizer, rate)
+        self._step += 1
 
 
 class SelectorPolicy(ExemplarsBuffer):
@@ -170,25 +227,29 @@ class SelectorPolicy(ExemplarsBuffer):
 class _Blind(nn.Module):
     """The net in the form that Avalanche expects where no task is known."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, setup: Setup) -> None:
         super().__init__()
-        self.net = net
+        self.net = setup.net
+        self._precision = setup.precision
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.head(self.net.features(x))
+        with self._precision():
+            return self.net.head(self.net.features(x)).float()
 
 
 class _PerTask(MultiTaskModule):
     """The net in the form that Avalanche expects where each sample comes with its task."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, setup: Setup) -> None:
         super().__init__()
-        self.net = net
+        self.net = setup.net
+        self._precision = setup.precision
 
     def forward(self, x: Tensor, task_labels: Any) -> Any:
         if not isinstance(task_labels, Tensor):
             return super().forward(x, task_labels)
-        logits = self.net.head(self.net.features(x))
+        with self._precision():
+            logits = self.net.head(self.net.features(x)).float()
         # as Avalanche's own masked heads: with −inf, strategies that square outputs (MAS) get NaN
         return logits.masked_fill(~self.net.visible[task_labels], -1000.0)
 

@@ -23,15 +23,18 @@ from avalanche.benchmarks import CLScenario  # noqa: E402
 
 def from_benchmark(
     benchmark: Any, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
-) -> Stream:
-    """The stream of a benchmark that a user made with Avalanche.
+) -> tuple[Stream, StreamSpec]:
+    """Make the stream of a benchmark that a user made with Avalanche; return it, and its table of the spec.
 
-    Its samples are read one by one, once. Images must come as PIL images, uint8 tensors, or floats in [0, 1]; vectors
-    as one-dimensional floats. Where each experience has a task label of its own, the stream is task-incremental, and
-    labels that several tasks use become classes of their own.
+    The samples are read one by one, once. Images must come as PIL images, uint8 tensors, or floats in [0, 1]; vectors
+    as one-dimensional floats. The benchmark decides the setting, whatever the spec says: where each experience has a
+    task label of its own, the stream is task-incremental, and labels that several tasks use become classes of their
+    own; where all have the same task label, it is class-incremental, or domain-incremental if every experience has the
+    same classes.
 
     Raises:
-        InputError: if the samples are of another form, or the test stream does not match the training stream.
+        InputError: if the samples are of another form, if the test stream does not match the training stream, or if
+            some experiences share a task label and others do not.
     """
     if not isinstance(benchmark, CLScenario):
         kind = type(benchmark).__name__
@@ -48,6 +51,9 @@ def from_benchmark(
         )
     test = test * len(train) if len(test) == 1 else test
     tasks = [tuple(sorted(set(map(int, e.task_labels)))) for e in train]
+    if len(set(tasks)) not in (1, len(tasks)):
+        given = [list(labels) for labels in tasks]
+        raise InputError(f"benchmark: task labels {given}, allowed: another one in each experience, or the same in all")
     masked = len(set(tasks)) == len(tasks) > 1
     classes = [tuple(sorted(map(int, e.classes_in_this_experience))) for e in train]
     shift = [0] * len(train)
@@ -67,8 +73,10 @@ def from_benchmark(
     axes = (0, 2, 3) if everything.ndim == 4 else 0
     scale = 255 if everything.dtype == np.uint8 else 1
     mean, std = everything.mean(axes) / scale, everything.std(axes) / scale
-    setting = "task" if masked else "class"
-    return Stream(
+    repeated = len(classes) > 1 and len(set(classes)) == 1
+    setting: Any = "task" if masked else "domain" if repeated else "class"
+    found = replace(spec, setting=setting, experiences=len(train), kind="split", first=0, sizes=())
+    stream = Stream(
         parts[0],
         parts[1],
         classes,
@@ -76,12 +84,13 @@ def from_benchmark(
         masked=masked,
         mean=np.atleast_1d(mean).tolist(),
         std=np.atleast_1d(std).tolist(),
-        spec=replace(spec, setting=setting, experiences=len(train), kind="split", first=0, sizes=()),  # type: ignore[arg-type]
+        spec=found,
         seed=seed,
         device=device,
         labelled=known_rows(parts[0], spec, seed, labels),
         labels=labels,
     )
+    return stream, found
 
 
 def _read(samples: Any) -> tuple[np.ndarray, np.ndarray]:

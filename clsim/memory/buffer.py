@@ -56,11 +56,12 @@ class Buffer:
         retrieve: the selector of the exemplars to replay; None: at random.
         rng: draws the replayed batches, and is passed to the selector; on the CPU.
         cost: the counters to which the time of selection is added.
+        tasks: number of tasks of the stream, which ``memory.reserve`` divides the capacity by.
 
     Attributes:
         factor: each stored image holds factor × factor small ones.
         begun: labels that the memory held before the first experience.
-        known: what ``memory.per`` counts among the exemplars held then: labels, or tasks, or nothing.
+        known: what the memory grows with among the exemplars held then: labels, or tasks, or nothing.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Buffer:
         cost: Cost,
         retrieve: Selector | None = None,
         condense: Condenser | None = None,
+        tasks: int = 1,
     ) -> None:
         if condense is not None and spec.update == "batch":
             raise InputError(f"memory.update: found 'batch' with the condenser {spec.buffer!r}, allowed: experience")
@@ -82,6 +84,7 @@ class Buffer:
         self._condense = condense
         self.factor = 1 if condense is None else factor_of(condense)
         self._cost = cost
+        self._tasks = tasks
         self._store: Exemplars | None = None
         self._used = 0  # rows of the store that hold a sample; those behind them are room to grow
         self._seen = 0  # training samples that an update has been offered
@@ -96,8 +99,8 @@ class Buffer:
         Raises:
             InputError: if they are more than the capacity for their number of classes (or tasks).
         """
-        if self.spec.per != "total":
-            self.known = frozenset((exemplars.task if self.spec.per == "task" else exemplars.y).tolist())
+        if self.spec.counted != "total":
+            self.known = frozenset((exemplars.task if self.spec.counted == "task" else exemplars.y).tolist())
         self.begun = frozenset(exemplars.y.tolist())
         budget = self._budget(len(self.known))
         if len(exemplars) > budget:
@@ -194,7 +197,7 @@ class Buffer:
 
         Args:
             new: the batch.
-            shares: number of classes or tasks seen, where ``memory.per`` counts those.
+            shares: number of classes or tasks seen, where the memory grows with those.
             make_pool: makes the selector's pool.
         """
         if self._select is not None and self.spec.update == "batch":
@@ -207,7 +210,7 @@ class Buffer:
 
         Args:
             new: the samples of the experience.
-            shares: number of classes or tasks seen, where ``memory.per`` counts those.
+            shares: number of classes or tasks seen, where the memory grows with those.
             make_pool: makes the selector's pool.
             reference: the experience's held-out share, for selectors that ask for one.
         """
@@ -277,9 +280,7 @@ class Buffer:
         return samples.with_notes(rows, weight, selection.score, mass)
 
     def _budget(self, shares: int) -> int:
-        if self.spec.fraction:
-            return max(round(self.spec.fraction * self._seen), 1)
-        return self.spec.capacity * (1 if self.spec.per == "total" else shares)
+        return self.spec.most(shares, self._seen, self._tasks)
 
     def _make(self, new: Exemplars, shares: int, make_pool: MakePool, reference: Exemplars | None) -> None:
         """Condense the classes that memory does not hold, and shrink each class that it holds to its share."""

@@ -50,10 +50,12 @@ class RunRecord:
     Attributes:
         data: the record as it stands in ``record.json``.
         folder: where the run is kept; None if it was not stored.
+        read: whether it was read, and the run was not carried out again.
     """
 
     data: Mapping[str, Any]
     folder: Path | None = None
+    read: bool = False
 
     @property
     def accuracy(self) -> pd.DataFrame:
@@ -63,6 +65,13 @@ class RunRecord:
         size = range(len(self.data["accuracy"]))
         frame = pd.DataFrame(self.data["accuracy"], index=size, columns=size, dtype=float)
         return frame.rename_axis(index="after", columns="tested on")
+
+    @property
+    def line(self) -> str:
+        """A line for people about a record that was read: which run it is of, and when that was made."""
+        spec, made = self.data["spec"], str(self.data.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
+        title = " · ".join([*(str(spec.get(key, "?")) for key in ("scenario", "strategy")), f"seed {spec.get('seed')}"])
+        return f"read, not run: {title}, made {made or 'at an unknown time'}; --fresh runs it again"
 
     @property
     def metrics(self) -> dict[str, float | None]:

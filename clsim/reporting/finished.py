@@ -42,8 +42,8 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"
     if spec["memory"]["buffer"] == "none":
         memory = ", no memory"
-    elif spec["memory"]["per"] == "class":
-        memory += " a class"
+    elif spec["memory"]["per"] != "total":
+        memory += f" a {spec['memory']['per']}"
     rich = Table(title=Text(f"{spec['scenario']}: {spec['strategy']}{memory}"), title_justify="left")
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"]) for record in records]

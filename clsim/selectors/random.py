@@ -54,7 +54,7 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
 def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     """Keep equally many samples of each task, as far as they last; within a task as ``class_balanced``.
 
-    With ``memory.per = "task"`` each task keeps a share of fixed size, however many classes it has.
+    With ``memory.reserve = "task"`` each task keeps a share of fixed size, however many classes it has.
 
     Needs: labels; the tasks.
     Cost: O(n log n) time.

@@ -8,24 +8,21 @@ A component's module is imported only when the component itself is needed.
 from __future__ import annotations
 
 import ast
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import moved
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.spec.followed import Code, of_entry_point, of_file, of_module
+from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
 
 _PACKAGE = Path(__file__).parent.parent
@@ -206,18 +203,28 @@ def check_name(kind: str, name: str) -> None:
             _entry_point(kind, inner)
 
 
-def digest(name: str) -> str:
-    """Return 16 digits of the SHA-256 of the user's own files in a component's name; empty if it names no such file."""
-    found, own = hashlib.sha256(), user_files(name)
-    for path in own:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16] if own else ""
+def codes(kind: str, name: str) -> list[Code]:
+    """Follow the code behind a component's name, without importing it; empty for what is shipped or not there.
+
+    Args:
+        kind: the kind of the name, as for :func:`component`; of a selector inside combinators, each part counts.
+    """
+    if kind == "buffers":
+        kind = "condensers" if is_condenser(name) else "selectors"
+    found = [_code(kind, part) for part in _innermost(canonical(name) if kind == "selectors" else name)]
+    return [code for code in found if code is not None]
 
 
-def user_files(name: str) -> list[Path]:
-    """List the user's own files that a component's name contains, if they exist."""
-    paths = [Path(part.rpartition(":")[0]) for part in _innermost(name)]
-    return [path for path in paths if path.suffix == ".py" and path.is_file()]
+def _code(kind: str, name: str) -> Code | None:
+    target, colon, _ = name.rpartition(":")
+    if target.endswith(".py"):
+        return of_file(Path(target)) if Path(target).is_file() else None
+    if name in COMPONENTS.get(kind, ()) or name.isdecimal() or (kind == "learners" and target == "avalanche"):
+        return None
+    if colon:
+        return of_module(target) if all(part.isidentifier() for part in target.split(".")) else None
+    entry = next((entry for entry in _installed(kind) if entry.name == name), None)
+    return None if entry is None else of_entry_point(entry)
 
 
 def place(kind: str, name: str) -> str:
@@ -269,7 +276,7 @@ def _folders(kind: str) -> list[Path]:
 def _load(target: str, kind: str) -> Any:
     module_name, _, attribute = target.rpartition(":")
     try:
-        module = _file_module(module_name) if module_name.endswith(".py") else _module(module_name)
+        module = load_file(module_name) if module_name.endswith(".py") else load_module(module_name)
     except Exception as error:  # a user's file may raise anything; its error is shown in one line
         why = moved.advice(module_name, [attribute]) or moved.advice_on(error)
         raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {error}'}") from error
@@ -279,27 +286,6 @@ def _load(target: str, kind: str) -> Any:
         public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
         raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")
     return vars(module)[attribute]
-
-
-def _module(name: str) -> ModuleType:
-    """Import a module by name; the working directory is searched first, as for ``python -m``."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(here)
-
-
-def _file_module(file: str) -> ModuleType:
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(f"clsim_user_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    sys.modules[module.__name__] = module  # so that inspect finds the module of its functions
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module
 
 
 @dataclass(frozen=True)

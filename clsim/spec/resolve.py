@@ -7,7 +7,7 @@ flags < ``--set``. Where the command line names another buffer than the strategy
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from clsim.errors import InputError, nearest
 from clsim.spec import components, registry, run
 from clsim.spec.components import DIGITS, DIGITS_DEFAULTS
 from clsim.spec.flags import as_text, command, leaves, setting
+from clsim.spec.followed import Code, fingerprint
 from clsim.spec.reader import merge
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
@@ -53,6 +54,12 @@ def resolve(
     strategy_name, strategy_tables = _strategy(strategy, scenario_name)
     command_line = merge(flags or {}, *map(setting, settings))
     run.check(command_line, "command line")
+    if memory := strategy_name.startswith("avalanche:") and command_line.get("memory", {}):
+        key, value = next(iter(memory.items()))
+        raise InputError(
+            f"memory.{key}: found {value!r} with an Avalanche strategy, whose memory is its own; "
+            "allowed: learner.options, such as mem_size"
+        )
 
     scenario_tables, command_line = _one_size(scenario_tables), _one_size(command_line)
     planned = _buffer(strategy_tables)
@@ -219,15 +226,24 @@ def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict
     return {name: table for name, table in tables.items() if name != "controller"}
 
 
-FILE_KEYS = (("memory", "buffer"), ("memory", "retrieval"), ("learner", "name"), ("model", "name"))
-"""Keys whose values may name one of the user's own files."""
+NAMED = {
+    ("memory", "buffer"): "buffers",
+    ("memory", "retrieval"): "selectors",
+    ("learner", "name"): "learners",
+    ("model", "name"): "models",
+}
+"""Keys that name a component → its kind."""
+
+OPTIONS = {
+    ("memory", "options"): {"model": "models", "start": "selectors"},
+    ("learner", "options"): {"objective": "objectives"},
+}
+"""Options that may name a component of the user's → key → its kind."""
 
 
 def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the name and digest of each of the user's own files, so that an edited file changes the fingerprint."""
-    named = [tables.get(t, {}).get(k, "") for t, k in FILE_KEYS]
-    named += [str(v) for v in tables.get("learner", {}).get("options", {}).values()]
-    found = [(name, registry.digest(name)) for name in named]
+    """Hash the user's own code and data, so that a change makes another run."""
+    found = [(name, fingerprint(codes)) for name, codes in _codes(tables)]
     data = tables.get("data", {})
     if data.get("dataset") in OWN_DATA:
         own = DataSpec(data["dataset"], data.get("path", ""))
@@ -235,3 +251,35 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     if start := tables.get("memory", {}).get("start", ""):
         found.append((start, file_digest(start, "memory.start")))
     return [(name, digest) for name, digest in found if digest]
+
+
+def user_files(spec: RunSpec) -> list[Path]:
+    """List the files of the code that a spec names and that is not shipped, local imports included."""
+    codes = [code for _, found in _codes(spec.as_dict()) for code in found]
+    return [path for code in codes for _, path in code.files]
+
+
+def open_ends(spec: RunSpec) -> str:
+    """Say in a line what the spec's code uses that cannot be followed; empty if there is nothing."""
+    found = {end: None for _, codes in _codes(spec.as_dict()) for code in codes for end in code.open_ends}
+    if not found:
+        return ""
+    return f"a change of what is loaded here makes no new run, use --fresh then: {'; '.join(found)}"
+
+
+def _codes(tables: Mapping[str, Any]) -> Iterator[tuple[str, list[Code]]]:
+    """Yield the name and the code of every component of the user's."""
+    named = [(kind, tables.get(table, {}).get(key, "")) for (table, key), kind in NAMED.items()]
+    for (table, key), kinds in OPTIONS.items():
+        for option, value in tables.get(table, {}).get(key, {}).items():
+            if isinstance(value, str) and (option in kinds or ":" in value):
+                named.append((kinds.get(option, "objectives"), value))
+    for kind, name in named:
+        if codes := registry.codes(kind, name) if name else []:
+            yield name, codes
+
+
+def name_of(selector: Any) -> str:
+    """Return ``module:name`` of a selector that was given as an object."""
+    name = getattr(selector, "__qualname__", type(selector).__qualname__)
+    return f"{getattr(selector, '__module__', 'unknown')}:{name}"

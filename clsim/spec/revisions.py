@@ -106,6 +106,18 @@ def _path(spec: Tables) -> bool:
     return spec.get("learner", {}).get("name") in ("si", "rwalk") and bool(spec.get("training", {}).get("patience"))
 
 
+def _bridge(spec: Tables) -> bool:
+    """A strategy of Avalanche has the run's schedule, warm-up, precision, and a fresh optimizer state in an experience.
+
+    The last changes what has such a state: momentum, and the optimizers other than SGD.
+    """
+    if not str(spec.get("learner", {}).get("name", "")).startswith("avalanche:"):
+        return False
+    optimizer, bf16 = spec["optimizer"], spec["training"]["precision"] == "bf16"
+    scheduled = optimizer["schedule"] != "constant" or optimizer["warmup"] > 0
+    return bf16 or scheduled or (optimizer["restart"] and (optimizer["name"] != "sgd" or optimizer["momentum"] > 0))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -114,6 +126,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "features": _features,
     "new-task": _new_task,
     "path": _path,
+    "bridge": _bridge,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

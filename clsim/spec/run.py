@@ -77,6 +77,12 @@ class RunSpec:
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
                 "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
+        tasks, memory = self.stream.experiences, self.memory
+        if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
+            raise InputError(
+                f"memory.capacity: found {memory.capacity} with reserve = 'task' and {tasks} tasks, "
+                f"allowed: {tasks} or more, one for each task"
+            )
         if self.memory.update == "batch" and (pads or self.training.capturable):
             key = "last_batch: found 'pad'" if pads else "capturable: found true"
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
@@ -142,7 +148,7 @@ EXTRAS: tuple[str, ...] = (
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
-    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights"),
+    *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights", "memory.reserve"),
 )
 """Tables, and keys as ``table.key``, that are left out of a spec where they have their default values.
 

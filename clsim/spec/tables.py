@@ -273,6 +273,9 @@ class MemorySpec:
         capacity: number of exemplars, in all or for each class or task (see ``per``).
         per: ``total``, ``class`` or ``task``: what the capacity counts.
         fraction: capacity as a share of the training samples seen so far; 0: ``capacity`` counts.
+        reserve: what each may fill from its beginning on. ``none``: those seen so far share the whole capacity.
+            ``task``: each task of the stream has an equal part of the capacity, which is full with the last task only
+            (GEM's m = M / T). Where ``per`` or ``fraction`` let the memory grow, each has its own part in any case.
         batch_size: exemplars replayed with each batch of new samples.
         update: select after every ``batch`` or after every ``experience``.
         options: keyword arguments of the selector.
@@ -301,6 +304,7 @@ class MemorySpec:
     capacity: int = 500
     per: Literal["total", "class", "task"] = "total"
     fraction: float = 0.0
+    reserve: Literal["none", "task"] = "none"
     batch_size: int = 10
     update: Literal["batch", "experience"] = "experience"
     options: Options = field(default_factory=dict)
@@ -323,6 +327,29 @@ class MemorySpec:
             raise InputError(f"memory.fraction: found {self.fraction}, allowed: a share from 0 to 1")
         if self.fraction and self.per != "total":
             raise InputError(f"memory.fraction: found with per = {self.per!r}, allowed: per = 'total'")
+
+    @property
+    def counted(self) -> Literal["total", "class", "task"]:
+        """What the memory grows with: the tasks or classes seen so far, or ``total``: nothing."""
+        return "task" if self.per == "total" and self.reserve == "task" else self.per
+
+    def most(self, counted: int, seen: int, tasks: int) -> int:
+        """Compute how many exemplars there may be at some point of a stream.
+
+        Args:
+            counted: number of the classes or tasks so far, whichever :attr:`counted` names.
+            seen: number of training samples so far.
+            tasks: number of tasks of the whole stream.
+
+        >>> spec = MemorySpec(capacity=50, reserve="task")
+        >>> [spec.most(seen_tasks, 0, 20) for seen_tasks in (1, 2, 3, 20)]
+        [2, 5, 7, 50]
+        """
+        if self.fraction:
+            return max(round(self.fraction * seen), 1)
+        if self.per != "total":
+            return self.capacity * counted
+        return self.capacity * counted // tasks if self.reserve == "task" else self.capacity
 
     @property
     def size(self) -> str:

@@ -49,7 +49,15 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
         retrieve = registry.component(
             "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
         )
-    memory = Buffer(spec.memory, selector, rng=shop.randomness.memory, cost=cost, retrieve=retrieve, condense=condense)
+    memory = Buffer(
+        spec.memory,
+        selector,
+        rng=shop.randomness.memory,
+        cost=cost,
+        retrieve=retrieve,
+        condense=condense,
+        tasks=len(stream),
+    )
     if spec.memory.start:
         memory.begin(start_of(spec, stream, memory.factor))
     fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0

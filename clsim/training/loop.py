@@ -58,7 +58,7 @@ def train(
     setup, learner = assemble(spec, stream, cost, selector)
 
     def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
-        shares = stream.shares(experience.position, spec.memory.per, setup.memory.known)
+        shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
         setup.classes.update(stream.labels_seen(experience.position), setup.memory.begun)
         return learn(experience, setup, learner, shares, progress)
 

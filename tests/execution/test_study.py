@@ -297,7 +297,8 @@ def test_nothing_to_do_is_quick_and_heavy_free(capsys: pytest.CaptureFixture[str
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.endswith("[]\n")
-    assert done.stderr == ""
+    assert done.stderr.startswith("clsim: read, not run: 2 runs, made ")
+    assert len(done.stderr.splitlines()) == 1
     assert {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/*")} == before
 
 

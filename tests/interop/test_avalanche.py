@@ -16,12 +16,19 @@ from clsim.compat import without_warnings
 from clsim.data.datasets import data_root, load
 from clsim.errors import InputError
 from clsim.interop.avalanche import SelectorPolicy
+from clsim.pool.pool import Cost
 from clsim.records.store import RunRecord
 from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.selectors.random import random
+from clsim.spec.resolve import resolve
 from clsim.spec.tables import DataSpec
+from clsim.streams.build import build
+from clsim.training.assemble import assemble
+from clsim.training.loop import learn
+from clsim.training.machine import isolated
+from clsim.training.progress import Quiet
 from tests.helpers import pool_of
 
 
@@ -103,6 +110,57 @@ def test_what_avalanche_does_not_have_is_refused(
         run(tmp_path, strategy, **options)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optimizer.schedule=plateau", "stream.validation=0.2"], "optimizer.schedule: found 'plateau'"),
+        (["training.patience=2", "stream.validation=0.2"], "training.patience: found 2"),
+        (["controller.name=stability-decay"], "controller.name: found 'stability-decay'"),
+        (["training.passes=2"], "training.passes: found 2"),
+        (["training.steps=2"], "training.steps: found 2"),
+        (["training.last_batch=drop"], "training.last_batch: found 'drop'"),
+        (["training.last_batch=drop", "training.capturable=true"], "training.last_batch: found 'drop'"),
+        (["optimizer.name=lars"], "optimizer.name: found 'lars'"),
+        (["memory.capacity=50"], "memory.capacity: found 50"),
+    ],
+)
+def test_an_option_that_avalanche_would_ignore_is_refused(settings: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{message} with an Avalanche strategy, .*allowed: ") as caught:
+        run(tmp_path, "avalanche:Naive", *settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer.schedule=cosine"],
+        ["optimizer.schedule=step", "optimizer.milestones=[0.5]", "optimizer.warmup=0.3"],
+        ["optimizer.momentum=0.9"],
+        ["optimizer.name=adam", "optimizer.lr=0.01"],
+        ["training.precision=bf16"],
+    ],
+)
+def test_naive_has_the_schedule_the_restarts_and_the_precision_of_a_run(settings: list[str], tmp_path: Path) -> None:
+    """Whole batches, so that the order in which they are drawn does not matter: the same weights, up to round-off."""
+    same = ["training.batch_size=2000", "training.epochs=10", "stream.experiences=2", "optimizer.lr=0.1"]
+    ours, theirs = (weights(name, *same, *settings) for name in ("finetune", "avalanche:Naive"))
+    plain = weights("avalanche:Naive", *same)
+    changed = (ours - plain).abs().max()
+    assert changed > 1e-4
+    assert (ours - theirs).abs().max() < 0.1 * changed
+
+
+def weights(strategy: str, *settings: str) -> torch.Tensor:
+    """All weights of the net after the stream."""
+    spec, device = resolve("split-digits", strategy, settings=list(settings)), torch.device("cpu")
+    with isolated(spec, device):
+        stream = build(load(spec.data, data_root(None)), spec.stream, spec.seed, device)
+        setup, learner = assemble(spec, stream, Cost())
+        for position in stream.schedule:
+            learn(stream.experience(position), setup, learner, 0, Quiet())
+    return torch.cat([parameter.detach().flatten() for parameter in setup.net.parameters()])
+
+
 @pytest.mark.parametrize("select", [random, per_class(herding), k_center])
 def test_a_selector_chooses_what_avalanche_keeps(select: Any) -> None:
     body, head = nn.Flatten(), nn.Linear(64, 10)
@@ -171,6 +229,43 @@ def test_a_users_tasks_stay_tasks(runs: Path) -> None:
     record = clsim.run(made, "finetune", settings=["optimizer.lr=0.05"], runs=runs)
     assert record.data["classes"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]  # classes of their own
     assert (record.metrics["accuracy"] or 0) > 0.8
+
+
+def test_benchmarks_that_differ_in_task_labels_are_different_runs(tmp_path: Path) -> None:
+    """Same samples, same classes: the labels alone say whether the task is known when predicting."""
+    how: dict[str, Any] = {"settings": ["optimizer.lr=0.05"], "runs": tmp_path}
+    blind = clsim.run(benchmark(task_labels=False), "finetune", **how)
+    told = clsim.run(benchmark(task_labels=True), "finetune", **how)
+    assert blind.data["classes"] == told.data["classes"]
+    assert (blind.data["spec"]["stream"]["setting"], told.data["spec"]["stream"]["setting"]) == ("class", "task")
+    assert blind.data["fingerprint"] != told.data["fingerprint"]
+    assert (told.metrics["accuracy"] or 0) > (blind.metrics["accuracy"] or 0) + 0.3
+    again = clsim.run(benchmark(task_labels=False), "finetune", **how)
+    assert again.data["started"] == blind.data["started"]
+    assert again.metrics == blind.metrics
+
+
+def test_a_benchmark_says_its_number_of_experiences_and_repeated_classes(tmp_path: Path) -> None:
+    from avalanche.benchmarks import ni_benchmark
+
+    made = ni_benchmark(tensors("train"), tensors("test"), n_experiences=2, balance_experiences=True, seed=0)
+    stream = clsim.run(made, "finetune", runs=tmp_path).data["spec"]["stream"]
+    assert (stream["setting"], stream["experiences"]) == ("domain", 2)
+
+
+def test_task_labels_that_some_experiences_share_are_refused(tmp_path: Path) -> None:
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+    from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset as make_dataset
+
+    x, y = tensors("train").tensors
+    parts = []
+    for label, classes in ((0, (0, 1)), (0, (2, 3)), (1, (4, 5))):
+        rows = torch.isin(y, torch.tensor(classes))
+        samples, targets = TensorDataset(x[rows], y[rows]), y[rows].tolist()
+        parts.append(make_dataset(samples, targets=targets, task_labels=[label] * len(targets)))
+    made = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=parts, test=parts)))
+    with pytest.raises(InputError, match=r"task labels \[\[0\], \[0\], \[1\]\], allowed: another one in each"):
+        clsim.run(made, "finetune", runs=tmp_path)
 
 
 @pytest.mark.parametrize(

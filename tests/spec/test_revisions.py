@@ -117,3 +117,16 @@ def test_a_path_goes_back_to_the_best_epoch() -> None:
         concerned = name != "ewc"
         assert resolve("split-digits", name, settings=patient).as_dict().get("revisions", []) == ["path"] * concerned
         assert resolve("split-digits", name).earlier == []
+
+
+def test_avalanches_strategies_have_what_the_bridge_now_gives_them() -> None:
+    def bridged(*settings: str, strategy: str = "avalanche:Naive") -> bool:
+        return "bridge" in revisions(resolve("split-digits", strategy, settings=list(settings)).as_dict())
+
+    assert bridged("optimizer.schedule=cosine")
+    assert bridged("optimizer.warmup=0.1")
+    assert bridged("optimizer.momentum=0.9")
+    assert bridged("training.precision=bf16")
+    assert not bridged()
+    assert not bridged("optimizer.momentum=0.9", "optimizer.restart=false")
+    assert not bridged("optimizer.schedule=cosine", strategy="finetune")

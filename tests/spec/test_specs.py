@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clsim.errors import InputError
-from clsim.execution import execute
+from clsim.execution import given
 from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
@@ -234,7 +234,7 @@ def test_a_component_that_is_not_there_is_refused(
 
 def test_what_a_selector_has_bound_tells_it_from_another() -> None:
     texts = [
-        execute.source_of(s)
+        given.source_of(s)
         for s in (
             k_center,
             functools.partial(k_center, metric="cosine"),
@@ -245,9 +245,9 @@ def test_what_a_selector_has_bound_tells_it_from_another() -> None:
         )
     ]
     assert len(set(texts)) == 6
-    assert execute.source_of(per_class(k_center)) == texts[3]
+    assert given.source_of(per_class(k_center)) == texts[3]
     with pytest.raises(InputError, match="cannot be read"):
-        execute.source_of(len)
+        given.source_of(len)
 
 
 def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

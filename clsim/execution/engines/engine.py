@@ -174,8 +174,8 @@ def cores() -> int:
 
 def _check_sources(spec: RunSpec) -> None:
     """Refuse a run whose user files changed since the study was planned: its fingerprint stands for the old ones."""
-    now = dict(sources(spec.as_dict()))
+    now = sources(spec.as_dict())
     for name, digest in spec.sources:
-        if now.get(name) != digest:
-            change = "has changed" if name in now else "cannot be found here"
+        if (name, digest) not in now:
+            change = "it or a file that it imports has changed" if name in dict(now) else "cannot be found here"
             raise InputError(f"{name}: {change} since the study was planned; start the study again")

@@ -25,7 +25,7 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, fail
 from clsim.records.atomic import write
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
-from clsim.spec import registry
+from clsim.spec.resolve import user_files
 
 FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "error.json")
 """Files of a run's folder in the order of writing: the checkpoint follows the files that it continues."""
@@ -218,10 +218,7 @@ def _write(folder: Path, files: Files) -> None:
 
 
 def _user_files(job: Job) -> dict[str, bytes]:
-    """Read the user's own Python files that the spec names by a path inside the working directory."""
-    found = {}
-    for name, _ in job.spec.sources:
-        for path in registry.user_files(name):
-            if not path.is_absolute() and ".." not in path.parts:
-                found[str(path)] = Path(job.place, path).read_bytes()
-    return found
+    """Read the user's own files of code that the spec needs and that lie inside the working directory."""
+    place = Path(job.place).resolve()
+    paths = [path.resolve() for path in user_files(job.spec)]
+    return {str(p.relative_to(place)): p.read_bytes() for p in paths if p.is_relative_to(place)}
