@@ -57,10 +57,18 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for record in records:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
+        row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
         row |= {"command": record["command"], **settings(record["spec"])}
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     return pd.DataFrame(rows)
+
+
+def _processor(record: Mapping[str, Any]) -> str | None:
+    """The GPU of a run, or its processor; None where its version did not name it."""
+    found = record.get("environment")
+    about = found if isinstance(found, dict) else {}
+    return about.get("processor") if about.get("device") in (None, "cpu") else str(about["device"])
 
 
 def _spent(record: Mapping[str, Any]) -> dict[str, float]:

@@ -28,6 +28,9 @@ from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NAMED = 6
+"""Most versions, states of the code, or processors that a note names."""
+
 
 def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     """Make a table for each metric of the report.
@@ -156,9 +159,19 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
         notes.append(f"Mean {kind} over {number} seeds.")
     if counts and min(counts) < FEWEST:
         notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
-    versions = sorted(set(chosen["version"]))
-    if len(versions) > 1:
-        notes.append(f"The runs were made by several versions of clsim: {', '.join(versions)}.")
+    notes += _origins(chosen)
     if any(cell.bound for found in rows.values() for cell in found.values()):
         notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
     return notes
+
+
+def _origins(chosen: pd.DataFrame) -> list[str]:
+    """Say in one line in what the runs' versions, code and processors differ; no line if in nothing."""
+    parts = []
+    for column, what in (("version", "versions of clsim"), ("code", "states of its code"), ("processor", "processors")):
+        counts = chosen[column].fillna("not recorded").value_counts(sort=False).sort_index()
+        if len(counts) > 1:
+            listed = [f"{name} ({n})" for name, n in counts.items()]
+            more = f", {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+            parts.append(f"{what} {', '.join(listed[:MOST_NAMED])}{more}")
+    return [f"The runs (their number in brackets) were made by several {'; '.join(parts)}."] if parts else []

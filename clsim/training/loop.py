@@ -71,7 +71,8 @@ def train(
     state = folder.checkpoint()
     if state is not None:
         results = _resumed(state, setup, learner)
-    elif spec.evaluation.rows == "all":
+    results.goes_on_here()
+    if state is None and spec.evaluation.rows == "all":
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
 
     for position in stream.schedule[results.done :]:

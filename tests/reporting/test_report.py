@@ -238,9 +238,16 @@ def test_every_shipped_report_reads_and_shows(
 
 
 def test_runs_of_several_versions_are_pointed_out(made: dict[str, Any]) -> None:
-    other = varied(made, 1, 0.5)
-    other["versions"] = {**other["versions"], "clsim": "9.9"}
-    assert any("several versions of clsim: 0.1.0, 9.9" in n for n in table([varied(made, 0, 0.5), other]).notes)
+    """Numbers depend on the code and on the processor: a table that mixes them says so, in one line."""
+    own, other, old = (varied(made, seed, 0.5) for seed in range(3))
+    assert not any("made by several" in note for note in table([own]).notes)
+    code, processor = own["versions"]["code"], own["environment"]["processor"]
+    other["versions"] |= {"clsim": "9.9", "code": "f" * 12 + "-dirty"}
+    del old["versions"]["code"], old["environment"]["processor"]
+    (note,) = (note for note in table([own, other, old]).notes if "made by several" in note)
+    assert "versions of clsim 0.1.0 (2), 9.9 (1); " in note
+    for words in (f"{code} (1)", "ffffffffffff-dirty (1)", "not recorded (1)", f"processors {processor} (2)"):
+        assert words in note
 
 
 @pytest.mark.parametrize("size", [1, 5, 20])
