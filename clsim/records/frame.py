@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clsim.records.metrics import further, summary
+from clsim.records.metrics import by_samples, further, summary, weights
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 COSTS = {
     "steps": "optimizer steps",
-    "forward_passes": "samples passed forward",
+    "forward_passes": "samples passed forward, evaluation included",
+    "train_passes": "samples passed forward in training",
     "train_seconds": "training, s",
     "select_seconds": "selection, s",
     "evaluate_seconds": "evaluation, s",
@@ -26,10 +27,12 @@ COSTS = {
     "net_bytes": "net, bytes",
     "storage_bytes": "storage beside the net, bytes",
     "storage_nets": "storage beside the net, in nets",
-    "relative_passes": "samples passed forward, × fine-tuning",
+    "relative_passes": "samples passed forward in training, × fine-tuning",
     "relative_seconds": "training and selection, × fine-tuning",
 }
-"""The headings of costs, by the name that specs and records use; the last four are computed from the others."""
+"""The headings of costs, by the name that specs and records use; the last four are computed from the others.
+
+What is passed forward in training includes selection, and validation within an experience."""
 
 
 SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
@@ -42,7 +45,9 @@ NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
-    Metrics are computed from the accuracy matrix, whatever version wrote the record. Intransigence is held against
+    Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
+    class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
+    of others are means over test samples. Intransigence is held against
     the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
     the run of the strategy ``finetune``.
     """
@@ -59,7 +64,9 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
         row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
         row |= {"command": record["command"], **settings(record["spec"])}
-        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
+        sizes = weights(record)
+        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
+        row |= {"unsized": by_samples(record) and sizes is None}
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     return pd.DataFrame(rows)
 
@@ -76,6 +83,7 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     cost = record["cost"]
     last = cost[-1] if cost else {}
     spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
+    spent["train_passes"] = _train_passes(cost)
     spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
     spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
     spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]
@@ -83,17 +91,24 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     return spent
 
 
+def _train_passes(cost: Sequence[Mapping[str, Any]]) -> float:
+    """Count the samples passed forward in training and selection; NaN where evaluation was not counted apart."""
+    evaluated = [c.get("evaluate_passes") for c in cost]
+    return math.nan if None in evaluated else sum(c["forward_passes"] - c["evaluate_passes"] for c in cost)
+
+
 def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The costs of a run, relative to fine-tuning on the same stream; NaN unless exactly one such run is found."""
     like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
     base = like[0]["cost"] if len(like) == 1 else []
 
-    def ratio(*names: str) -> float:
-        mine, theirs = (sum(c[name] for c in cost for name in names) for cost in (record["cost"], base))
-        return mine / theirs if theirs else math.nan
+    def ratio(spent: Callable[[Sequence[Mapping[str, Any]]], float]) -> float:
+        return spent(record["cost"]) / (spent(base) or math.nan)
 
-    seconds = ratio("train_seconds", "select_seconds")
-    return {"relative_passes": ratio("forward_passes"), "relative_seconds": seconds}
+    def seconds(cost: Sequence[Mapping[str, Any]]) -> float:
+        return sum(c["train_seconds"] + c["select_seconds"] for c in cost)
+
+    return {"relative_passes": ratio(_train_passes), "relative_seconds": ratio(seconds)}
 
 
 def memory_size(spec: Mapping[str, Any]) -> int | str:

@@ -324,6 +324,9 @@ def _problem(data: Any, fingerprint: str) -> str:
     rows += [row for m in matrices for row in (m if isinstance(m, list) and len(m) == size else [None])]
     if not all(isinstance(row, list) and len(row) == size and all(map(_number, row)) for row in rows):
         return "accuracy: not a square matrix of numbers"
+    sizes = data.get("test_sizes", [1] * size)
+    if not isinstance(sizes, list) or len(sizes) != size or not all(type(n) is int and n > 0 for n in sizes):
+        return "test_sizes: not a whole number above 0 for each experience"
     if not all(map(_number, data["metrics"].values())):
         return "metrics: found something that is no number"
     if not all(isinstance(c, dict) and all(map(_number, c.values())) for c in data["cost"]):

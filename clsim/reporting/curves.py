@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
+from clsim.records.metrics import average, weights
 from clsim.reporting import report
 from clsim.reporting.statistics import FEWEST
 
@@ -65,6 +66,8 @@ class Series:
         memory: size of the memory; None without a memory.
         matrices: accuracy matrices of the runs in percent, (seeds, T, T), NaN = not tested.
         fingerprints: fingerprints of the runs.
+        sizes: number of test samples of each experience in each run, (seeds, T), as they weigh in average accuracy;
+            equal numbers where every experience counts the same.
         bound: whether the runs see several experiences at once (joint, cumulative).
         costs: name in :data:`clsim.records.frame.COSTS` → one value per run.
     """
@@ -73,6 +76,7 @@ class Series:
     memory: Size | None
     matrices: np.ndarray
     fingerprints: tuple[str, ...]
+    sizes: np.ndarray
     bound: bool
     costs: Mapping[str, Sequence[float]]
 
@@ -89,7 +93,8 @@ class Series:
     @functools.cached_property
     def final(self) -> list[float]:
         """Average accuracy at the end, one value per run; NaN where not all experiences were tested."""
-        return self.matrices[:, -1].mean(1).tolist()
+        weighed = zip(self.matrices[:, -1], self.sizes, strict=True)
+        return [average(row, sizes) for row, sizes in weighed]
 
     @functools.cached_property
     def level(self) -> float:
@@ -103,8 +108,9 @@ class Series:
 
     @functools.cached_property
     def accuracy(self) -> np.ndarray:
-        """Average accuracy over the experiences seen so far, (seeds, T)."""
-        return np.stack([mean(self.matrices[:, t, : t + 1], 1) for t in range(self.matrices.shape[1])], axis=1)
+        """Average accuracy on what was seen so far, of what was tested, (seeds, T)."""
+        R, n = self.matrices, self.sizes
+        return np.stack([mean(R[:, t, : t + 1], 1, n[:, : t + 1]) for t in range(R.shape[1])], axis=1)
 
     @functools.cached_property
     def forgetting(self) -> np.ndarray:
@@ -129,7 +135,9 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     """
     row_names, chosen = report.groups(spec, runs)
     names = [n for n in (*row_names, *spec.columns) if n not in ("scenario", "memory")]
+    records = list(records)
     matrices = {r["fingerprint"]: 100 * np.asarray(r["accuracy"], dtype=float) for r in records}
+    sizes = {r["fingerprint"]: weights(r) or [1] * len(r["accuracy"]) for r in records}
     found: dict[str, list[Series]] = {}
     for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False):
         shapes = {matrices[f].shape for f in part["fingerprint"]}
@@ -141,6 +149,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
             None if memory == "–" else Size.of(memory),
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
+            np.array([sizes[f] for f in part["fingerprint"]]),
             bool((part["stream.presentation"] != "separate").any()),
             {name: part[name].tolist() for name in frame.COSTS},
         )
@@ -156,11 +165,12 @@ def looks(labels: Iterable[str]) -> dict[str, LineStyle]:
     return {label: LineStyle(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
 
 
-def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Compute the mean of what was tested; NaN, without a warning, where nothing was."""
+def mean(values: np.ndarray, axis: int, sizes: np.ndarray | float = 1.0) -> np.ndarray:
+    """Compute the mean of what was tested, weighted by ``sizes``; NaN, without a warning, where nothing was."""
     tested = ~np.isnan(values)
+    counted = np.where(tested, sizes, 0).sum(axis)
     with np.errstate(invalid="ignore"):
-        return np.where(tested, values, 0).sum(axis) / np.where(tested.any(axis), tested.sum(axis), np.nan)
+        return np.where(tested, values * sizes, 0).sum(axis) / np.where(tested.any(axis), counted, np.nan)
 
 
 def band(values: np.ndarray) -> np.ndarray:

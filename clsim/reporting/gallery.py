@@ -197,9 +197,11 @@ class Gallery:
             notes.append("Accuracy against memory is absent: it needs two sizes of memory or more.")
         named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
         named = [m for m in named if any(np.isfinite(s.costs[m]).all() for s in shown)]  # not known for all runs
+        apart = all(np.isfinite(s.costs["train_passes"]).all() for s in shown)
+        passes = "train_passes" if apart else "forward_passes"
         kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
             (("train_seconds", "select_seconds"), "training and selection, s"),
-            (("forward_passes",), COSTS["forward_passes"]),
+            ((passes,), COSTS[passes]),
         ]
         pictures += [self._against_cost(shown, *kind) for kind in kinds[:6]]
         notes.append(

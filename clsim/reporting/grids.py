@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clsim.records.metrics import UNSIZED
 from clsim.reporting import statistics
 from clsim.reporting.cells import (
     BEST,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 MOST_NAMED = 6
 """Most versions, states of the code, or processors that a note names."""
 
+MINGLED = "Records of earlier versions count evaluation with training: what training took is blank there."
+
 
 def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     """Make a table for each metric of the report.
@@ -45,7 +48,7 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
         rows = cells(spec, metric, row_names, chosen)
         columns = sorted({c for found in rows.values() for c in found}, key=natural)
         marked = _mark(spec, metric, row_names, rows)
-        notes = [*_notes(rows, chosen, spec), *([_rule(spec, row_names)] if marked else [])]
+        notes = [*_notes(rows, chosen, spec), *_lacking(metric, chosen), *([_rule(spec, row_names)] if marked else [])]
         shown, sources, further = _add_published(spec, metric, row_names, rows, columns)
         made.append(
             Table(
@@ -163,6 +166,16 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
     if any(cell.bound for found in rows.values() for cell in found.values()):
         notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
     return notes
+
+
+def _lacking(metric: str, chosen: pd.DataFrame) -> list[str]:
+    """Say which runs do not hold all that a metric takes, since an earlier version recorded them."""
+    said, lacking = "", chosen["unsized"]
+    if metric in ("accuracy", "average_incremental_accuracy", "accuracy_neighbours"):
+        said = UNSIZED
+    elif metric in ("train_passes", "relative_passes"):
+        said, lacking = MINGLED, chosen["train_passes"].isna()
+    return [f"{said} Runs concerned: {lacking.sum()} of {len(chosen)}."] if said and lacking.any() else []
 
 
 def _origins(chosen: pd.DataFrame) -> list[str]:

@@ -94,11 +94,12 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
         further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
+    sizes = {"spec": spec.as_dict(), "test_sizes": stream.test_sizes}
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
         "finished": results.done == len(stream.schedule),
-        "spec": spec.as_dict(),
+        **sizes,
         "accuracy": [_nullable(row) for row in results.accuracy],
         "initial": _nullable(results.initial),
         "validation": _nullable(results.validation),
@@ -106,7 +107,7 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         "classes": [list(labels) for labels in stream.classes],
         "cost": results.cost,
         **({"searches": results.searches} if results.searches else {}),
-        "metrics": metrics.summary(results.accuracy, results.initial),
+        "metrics": metrics.summary(results.accuracy, results.initial, sizes=metrics.weights(sizes)),
         "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
         "versions": {
             "clsim": __version__,

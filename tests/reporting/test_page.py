@@ -97,8 +97,8 @@ def renamed(record: RunRecord, **changes: Any) -> RunRecord:
     return RunRecord(data)
 
 
-def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page) -> None:
-    data = shown.data
+def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page, records: list[RunRecord]) -> None:
+    data, sizes = shown.data, records[0].data["test_sizes"]
     joint = {r["seed"]: r for r in data["runs"] if " joint " in r["name"]}
     links = {a["href"][6:] for _, a in shown.tags if a.get("href", "").startswith("#cell-")}
     assert links == set(data["cells"])
@@ -111,7 +111,7 @@ def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page) -> None:
         for run in (data["runs"][i] for i in runs):
             matrix = [[None if v is None else v / 1e4 for v in row] for row in run["accuracy"]]
             reference = [None if v is None else v / 1e4 for v in joint[run["seed"]]["accuracy"][-1]]
-            values.append(100 * summary(matrix, [None] * len(matrix), reference)[metric])  # type: ignore[operator]
+            values.append(100 * summary(matrix, [None] * len(matrix), reference, sizes)[metric])  # type: ignore[operator]
         assert len(values) == 3
         assert mean == pytest.approx(np.mean(values), abs=0.01)  # the page rounds accuracies to 0.01 %
 

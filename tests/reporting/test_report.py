@@ -53,6 +53,7 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
     matrix = np.full((size, size), accuracy) if isinstance(accuracy, float) else accuracy
     out["accuracy"] = matrix.tolist()
     out["initial"] = [None] * len(matrix)
+    out["test_sizes"] = [100] * len(matrix)
     out["spec"]["seed"] = seed
     for name, value in spec.items():
         table, _, key = name.partition("__")
