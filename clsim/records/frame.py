@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.metrics import by_samples, further, summary, weights
+from clsim.spec.naming import data_identity, data_name, scenario_name
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
+    ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file.
+
     Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
-    of others are means over test samples. Intransigence is held against
-    the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
-    the run of the strategy ``finetune``.
+    of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
+    seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
     """
     import pandas as pd
 
@@ -68,7 +70,25 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"unsized": by_samples(record) and sizes is None}
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
-    return pd.DataFrame(rows)
+    names = scenario_names([record["spec"] for record in records])
+    return pd.DataFrame([row | {"scenario": name} for row, name in zip(rows, names, strict=True)])
+
+
+def scenario_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the scenario of each run; runs on different data sets never have the same name.
+
+    The data set stands behind the name where it is not that of the scenario's file, or where runs of one scenario have
+    several, as after its file was edited; the digest of their content, where data sets of one name differ in it.
+    """
+    given = [scenario_name(spec) for spec in specs]
+    data = [data_identity(spec) for spec in specs]
+    longer = [f"{spec['scenario']} on {data_name(spec['data'])}" for spec in specs]
+    for names in (longer, [f"{name} ({identity[:8]})" for name, identity in zip(longer, data, strict=True)]):
+        behind: dict[str, set[str]] = {}
+        for name, identity in zip(given, data, strict=True):
+            behind.setdefault(name, set()).add(identity)
+        given = [name if len(behind[name]) == 1 else other for name, other in zip(given, names, strict=True)]
+    return given
 
 
 def _processor(record: Mapping[str, Any]) -> str | None:
@@ -120,7 +140,8 @@ def memory_size(spec: Mapping[str, Any]) -> int | str:
 def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
     kept = spec["memory"]["buffer"] != "none"
-    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
+    row = {"scenario": scenario_name(spec), "scenario_file": spec["scenario"]}
+    row |= {name: spec[name] for name in ("strategy", "seed")}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
     row |= {"memory": memory_size(spec) if kept else "–"}
     controller = spec.get("controller")
@@ -137,7 +158,8 @@ def _stream(record: Mapping[str, Any]) -> str:
     """What a run and its joint counterpart have in common."""
     spec = record["spec"]
     stream = {key: value for key, value in spec["stream"].items() if key != "presentation"}
-    return json.dumps([spec["scenario"], spec["seed"], spec["data"], stream, spec["model"]], sort_keys=True)
+    data = [data_identity(spec), spec["data"]]
+    return json.dumps([spec["scenario"], spec["seed"], data, stream, spec["model"]], sort_keys=True)
 
 
 def comparable(value: Any) -> Any:

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
 from clsim.records.search import read_search
+from clsim.spec.naming import scenario_name
 from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class RunFailure:
     @property
     def title(self) -> str:
         """The run in a few words, whatever its spec holds."""
-        words = [str(self.spec.get(key, "")) for key in ("scenario", "strategy")]
+        words = [scenario_name(self.spec), str(self.spec.get("strategy", ""))]
         memory = self.spec.get("memory")
         words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
         return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)

@@ -163,11 +163,13 @@ def contests(
 
 
 def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
-    """Return the names of the labels that make up an arm; a setting in which runs differ is among them."""
-    if not spec.arms:
-        return tuple(row_names)
+    """Return the names of the labels that make up an arm; a setting in which runs differ is among them.
+
+    The scenario never is: accuracies on different data sets are not compared.
+    """
     further = [name for name in row_names if name not in spec.rows]
-    return tuple(name for name in (*row_names, *spec.columns) if name in spec.arms or name in further)
+    arms = [*spec.arms, *further] if spec.arms else row_names
+    return tuple(name for name in (*row_names, *spec.columns) if name in arms and name != "scenario")
 
 
 def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:

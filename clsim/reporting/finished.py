@@ -14,6 +14,7 @@ from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
 from clsim.records.store import RunRecord
 from clsim.reporting import searches
 from clsim.reporting.cells import Cell
+from clsim.spec.naming import scenario_name
 from clsim.version import __version__
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
@@ -44,7 +45,7 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
         memory = ", no memory"
     elif spec["memory"]["per"] == "class":
         memory += " a class"
-    rich = Table(title=Text(f"{spec['scenario']}: {spec['strategy']}{memory}"), title_justify="left")
+    rich = Table(title=Text(f"{scenario_name(spec)}: {spec['strategy']}{memory}"), title_justify="left")
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]

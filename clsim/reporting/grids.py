@@ -69,6 +69,7 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
 
 def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
     place = f"condition ({', '.join(condition_names(spec, row_names)) or 'one'})" if spec.arms else "column"
+    place += " and scenario" if "scenario" in row_names and not spec.arms else ""
     tied = (
         f"; {TIED} what cannot be told from it: p ≥ 5 % in the paired t test over common seeds (three at least), with "
         f"Holm's correction over the {place.split()[0]}'s comparisons with the best"

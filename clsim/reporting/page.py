@@ -95,7 +95,7 @@ def render(
             for word, of in (("only", spec.filter), ("without", spec.exclude))
             for name, value in of.items()
         ],
-        facts=_facts(data),
+        facts=_facts(data, chosen["scenario"].nunique()),
         row_names=row_names,
         choices=_choices(made[0].rows, row_names) if made else [],
         tables=made,
@@ -119,13 +119,13 @@ def render(
     )
 
 
-def _facts(data: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts(data: Sequence[Mapping[str, Any]], scenarios: int) -> list[tuple[str, str]]:
     """What the report rests on, in a few words."""
     specs = [r["spec"] for r in data]
     ended = sorted(str(r["ended"])[:10] for r in data if r.get("ended"))
     facts = [
         ("runs", str(len(data))),
-        ("scenarios", str(len({s["scenario"] for s in specs}))),
+        ("scenarios", str(scenarios)),
         ("seeds", str(len({s["seed"] for s in specs}))),
         ("clsim", ", ".join(sorted({str(r["versions"].get("clsim", "?")) for r in data}))),
     ]
