@@ -13,6 +13,8 @@ import numpy as np
 from clsim.records import frame
 from clsim.records.metrics import average, weights
 from clsim.reporting import report
+from clsim.reporting.cells import label_of
+from clsim.reporting.names import arms
 from clsim.reporting.statistics import FEWEST
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ class Series:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: tells the runs from others of their scenario; the size of memory is apart.
+        label: tells the runs from others of the report, in short; scenario and size of memory are apart.
+        words: all of what the label is made of, as it stands in tables.
         memory: size of the memory; None without a memory.
         matrices: accuracy matrices of the runs in percent, (seeds, T, T), NaN = not tested.
         fingerprints: fingerprints of the runs.
@@ -73,6 +76,7 @@ class Series:
     """
 
     label: str
+    words: str
     memory: Size | None
     matrices: np.ndarray
     fingerprints: tuple[str, ...]
@@ -138,14 +142,19 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     records = list(records)
     matrices = {r["fingerprint"]: 100 * np.asarray(r["accuracy"], dtype=float) for r in records}
     sizes = {r["fingerprint"]: weights(r) or [1] * len(r["accuracy"]) for r in records}
+    parts = {
+        (scenario, tuple(map(label_of, words)), memory): part
+        for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False)
+    }
+    short = arms(names, (words for _, words, _ in parts))
     found: dict[str, list[Series]] = {}
-    for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False):
+    for (scenario, words, memory), part in parts.items():
         shapes = {matrices[f].shape for f in part["fingerprint"]}
         if len(shapes) > 1:
             continue  # a report that pools streams of several lengths has a table of them, but no curve
-        label = " ".join(str(word) for word in words if str(word) != "–") or str(scenario)
         series = Series(
-            label,
+            short[words],
+            " ".join(word for word in words if word != "–") or str(scenario),
             None if memory == "–" else Size.of(memory),
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),

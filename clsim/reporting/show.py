@@ -13,10 +13,11 @@ from rich.text import Text
 from clsim.records import frame
 from clsim.records.atomic import write
 from clsim.records.store import RunFailure
-from clsim.reporting import formats, latex, listing, searches
-from clsim.reporting.comparisons import comparisons, ranks
-from clsim.reporting.grids import tables
+from clsim.reporting import formats, latex, listing
+from clsim.reporting.comparisons import ranks
+from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing, Mark
+from clsim.reporting.names import in_short
 from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
@@ -69,13 +70,16 @@ def _text(
     if form == "runs":
         return formats.to_runs(spec, runs)
     if form == "csv":
-        if tests:
-            return formats.contests_to_csv(comparisons(spec, runs))
-        return formats.to_csv(tables(spec, runs))
+        parts = contents(spec, runs, records, tests=tests)
+        return formats.contests_to_csv(parts.contests) if tests else formats.to_csv(parts.tables)
     made = _listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
-        return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
+        parts = [latex.PREAMBLE]
+        for listed, label in zip(made, labels, strict=True):
+            brief, short = in_short(listed)
+            parts += [*map(latex.comment, short.items()), latex.to_latex(brief, label)]
+        return "\n".join(parts)
     further = [formats.failures_to_markdown(failures)] if failures else []
     return "\n".join([*map(formats.to_markdown, made), *further])
 
@@ -88,10 +92,10 @@ def _listings(
     self_contained: bool = False,
 ) -> list[Listing]:
     """Tables, what controllers chose, then tests; what is the same in all of these is said in each, or once."""
-    made = [listing.of_table(table) for table in tables(spec, runs)]
-    made += searches.chosen(spec, runs, records)
+    parts = contents(spec, runs, records, tests=tests)
+    made = [*map(listing.of_table, parts.tables), *parts.chosen]
     if tests:
-        found = enumerate(comparisons(spec, runs))
+        found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
         made += [listing.of_ranks(ranked) for ranked in ranks(spec, runs)]
     return made
@@ -102,10 +106,16 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Ru
         out = Console(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
         out.print(Text(formats.plain(spec.title), style="bold"))
-    for shown in made:
+    explained: set[str] = set()
+    for listed in made:
+        shown, short = in_short(listed)
         out.print(to_console(shown))
         for note in shown.notes:
             out.print(Text(f"  {formats.plain(note)}", style="dim"))
+        for name, text in short.items():
+            if name not in explained:
+                out.print(Text(f"  {formats.plain(text)} = {formats.plain(name)}", style="dim"))
+        explained |= {*short}
     if failures:
         out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
     for failure in failures:

@@ -27,7 +27,7 @@ from clsim.records import frame
 from clsim.records.frame import COSTS
 from clsim.records.metrics import ALL
 from clsim.records.store import RunFailure, Store
-from clsim.reporting import formats, grids, plots, report, show
+from clsim.reporting import curves, formats, grids, plots, report, show
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.curves import by_scenario
@@ -284,14 +284,19 @@ def test_accuracy_is_drawn_over_a_setting(made: dict[str, Any], tmp_path: Path) 
     assert [p.name for p in plots.draw(spec, records, tmp_path)] == [
         f"split-digits-{kind}.png" for kind in ("curves", "over", "matrix")
     ]
-    figure = plots.over(spec, frame.frame(records), "split-digits")
+    (found,) = plots.over_lines(spec, frame.frame(records)).values()
+    figure = plots.over(found, "optimizer.lr", "split digits", curves.looks(found))
     (ax,) = figure.axes
+    assert ax.get_xlabel() == "lr (optimizer)"
+    assert ax.get_ylabel() == "final accuracy, %"
     lines = {container.get_label(): container.lines[0].get_xydata() for container in ax.containers}
     assert sorted(lines) == ["er", "gdumb"]
-    np.testing.assert_allclose(lines["er"], [[0.1, 61], [0.2, 71], [0.3, 80]])
-    np.testing.assert_allclose(lines["gdumb"], [[0.1, 41], [0.2, 51]])
+    np.testing.assert_allclose(lines["er"][:, 1], [61, 71, 80])
+    np.testing.assert_allclose(lines["gdumb"][:, 1], [41, 51])
+    np.testing.assert_allclose(lines["er"][:, 0], [0.1, 0.2, 0.3], atol=0.02)
+    assert set(lines["er"][:, 0]).isdisjoint(lines["gdumb"][:, 0])  # error bars beside each other
     with pytest.raises(InputError, match=r"over: strategy has values like 'er', allowed: numbers"):
-        plots.over(dataclasses.replace(spec, over="strategy"), frame.frame(records), "split-digits")
+        plots.over_lines(dataclasses.replace(spec, over="strategy"), frame.frame(records))
 
 
 def test_a_report_is_over_one_of_its_labels(tmp_path: Path) -> None:
