@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.metrics import by_samples, further, summary, weights
-from clsim.spec.naming import data_identity, data_name, scenario_name
+from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
             row |= {f"{table}.{key}": comparable(value) for key, value in values.items()}
     for name, value in USUAL.items():
         row.setdefault(name, comparable(value))
-    return row | {"sources": comparable(spec["sources"]), "revisions": comparable(spec.get("revisions", []))}
+    sources = [source for source in spec["sources"] if source[0] not in data_sources(spec)]  # the scenario's name
+    return row | {"sources": comparable(sources), "revisions": comparable(spec.get("revisions", []))}
 
 
 def _stream(record: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clsim.reporting import searches
-from clsim.reporting.cells import Table
+from clsim.reporting.cells import Key, Table
 from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
 from clsim.reporting.grids import tables
 from clsim.reporting.listing import Listing
-from clsim.reporting.names import IN_TABLES, shortened
+from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
 from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
@@ -34,11 +34,16 @@ class Contents:
     contests: Sequence[Contest]
     left_out: int = 0
 
+    @property
+    def arms(self) -> dict[Key, str]:
+        """Short names of the arms of the paired tests."""
+        names = self.contests[0].arm_names if self.contests else ()
+        return arms_in_tables(names, (arm for contest in self.contests for arm in contest.arms), " ")
+
     def short_names(self, further: Iterable[str]) -> dict[str, str]:
         """Return short names of the labels, and of ``further`` texts, that are too long for a column of a table."""
         texts = [label for table in self.tables for key in table.rows for label in key]
         texts += [" · ".join(column) for table in self.tables for column in table.columns]
-        texts += [" ".join(v for v in arm if v != "–") for contest in self.contests for arm in contest.arms]
         texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
         return {name: text for name, text in shortened(texts, IN_TABLES).items() if name != text}
 

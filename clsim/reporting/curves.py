@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -168,10 +168,21 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     return found
 
 
-def looks(labels: Iterable[str]) -> dict[str, LineStyle]:
-    """Choose a style for each label, in the order of their first occurrence."""
-    cycles = zip(itertools.cycle(COLORS), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
-    return {label: LineStyle(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
+def looks(labels: Iterable[str], further: Iterable[str] = ()) -> dict[str, LineStyle]:
+    """Choose a style for each label: the most frequent ones come first, as the first eight differ in colour.
+
+    Args:
+        labels: the label of each series of a report.
+        further: more labels, which change no style of the others.
+    """
+    order = dict.fromkeys([*(label for label, _ in Counter(iter(labels)).most_common()), *further])
+    colors, dashes, markers = len(COLORS), len(DASHES), len(MARKERS)
+    return {  # a colour that comes again has another dash, and a dash with the same marker another colour
+        label: LineStyle(
+            COLORS[i % colors], DASHES[(i + i // colors) % dashes], MARKERS[(i + i // (2 * colors)) % markers]
+        )
+        for i, label in enumerate(order)
+    }
 
 
 def mean(values: np.ndarray, axis: int, sizes: np.ndarray | float = 1.0) -> np.ndarray:

@@ -86,10 +86,8 @@ def drawn(spec: ReportSpec, every: pd.DataFrame, records: Sequence[RunRecord]) -
         every: the table of all finished runs.
         records: those of the report.
     """
-    import matplotlib
-
     data = [record.data for record in records]
-    with matplotlib.rc_context(svg.STYLE):
+    with svg.style(svg.STYLE):
         gallery = Gallery(
             spec,
             by_scenario(spec, every, data),

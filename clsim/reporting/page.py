@@ -97,6 +97,7 @@ def render(
         row_names=row_names,
         choices=_choices(parts.tables[0].rows, row_names) if parts.tables else [],
         tables=parts.tables,
+        arms=parts.arms,
         short=parts.short_names(exhibit.scenario for exhibit in exhibits),
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
         left_out=parts.left_out,

@@ -14,7 +14,7 @@ import numpy as np
 from clsim.errors import InputError
 from clsim.records import frame
 from clsim.records.atomic import write
-from clsim.reporting import figures, names, report
+from clsim.reporting import figures, names, report, svg
 from clsim.reporting.cells import label_of
 from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks
 from clsim.reporting.names import shortened
@@ -33,34 +33,42 @@ LONGEST = 44
 
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set; return the files."""
-    import matplotlib
-
+    """Draw the figures of a report into a folder; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    made, runs = [], frame.frame(records)
+    made = []
+    with svg.style(svg.PLAIN):
+        for name, figure in drawn(spec, records).items():
+            made.append(folder / f"{name}.png")
+            _save(figure, made[-1])
+    return made
+
+
+def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set: name of a file → figure.
+
+    An arm has the same style in all of them.
+    """
+    runs = frame.frame(records)
     scenarios = by_scenario(spec, runs, records)
     lines = over_lines(spec, runs) if spec.over else {}
     look = looks(
-        [s.label for series in scenarios.values() for s in series]
-        + [label for of_scenario in lines.values() for label in of_scenario]
+        (s.label for series in scenarios.values() for s in series),
+        (label for of_scenario in lines.values() for label in of_scenario),
     )
-    short = {name: as_text(text) for name, text in shortened(scenarios, LONGEST).items()}
-    with matplotlib.rc_context({"text.parse_math": False}):  # a name from a spec is text, not a formula
-        for scenario, series in scenarios.items():
-            title = short[scenario]
-            drawn = {"curves": curves(series, title, look)}
-            if spec.over:
-                drawn["over"] = over(lines[scenario], spec.over, title, look)
-            for start in range(0, len(series), LARGEST):
-                suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
-                drawn[f"matrix{suffix}"] = heatmaps(series[start : start + LARGEST], title)
-            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "scenario"
-            while any(path.name.startswith(f"{stem}-curves.") for path in made):
-                stem += "-2"
-            for kind, figure in drawn.items():
-                made.append(folder / f"{stem}-{kind}.png")
-                _save(figure, made[-1])
-    return made
+    short = shortened(scenarios, LONGEST)
+    found: dict[str, Figure] = {}
+    for scenario, series in scenarios.items():
+        title = short[scenario]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "scenario"
+        while f"{stem}-curves" in found:
+            stem += "-2"
+        found[f"{stem}-curves"] = curves(series, title, look)
+        if spec.over:
+            found[f"{stem}-over"] = over(lines[scenario], spec.over, title, look)
+        for start in range(0, len(series), LARGEST):
+            suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
+            found[f"{stem}-matrix{suffix}"] = heatmaps(series[start : start + LARGEST], title)
+    return found
 
 
 def heatmaps(series: Sequence[Series], title: str) -> Figure:
@@ -73,7 +81,7 @@ def heatmaps(series: Sequence[Series], title: str) -> Figure:
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for ax, of in zip(axes, series, strict=False):
         figures.heatmap(ax, of.matrices)
-        ax.set_title(as_text(of.name), fontsize=9)
+        ax.set_title(of.name, fontsize=9)
     for ax in axes[len(series) :]:
         ax.set_axis_off()
     figure.colorbar(axes[0].collections[0], ax=list(axes), label="accuracy, %", shrink=0.8, aspect=40)
@@ -115,14 +123,13 @@ def _beside_legend(width: float, height: float, labels: Sequence[str], look: Map
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    shown = [as_text(label) for label in labels]
-    room = 0.8 + 0.085 * max(map(names.width, shown))
+    room = 0.8 + 0.085 * max(map(names.width, labels))
     figure = Figure(figsize=(width + room, max(height, 0.22 * len(labels) + 0.6)), layout="constrained")
     handles = [
         Line2D([], [], color=of.color, linestyle=of.dash, marker=of.marker, markersize=4.5, linewidth=1.4)
         for of in (look[label] for label in labels)
     ]
-    figure.legend(handles, shown, fontsize=9, frameon=False, loc="outside right center", handlelength=3)
+    figure.legend(handles, labels, fontsize=9, frameon=False, loc="outside right center", handlelength=3)
     return figure
 
 
@@ -171,7 +178,7 @@ def over(
         y = [float(np.mean(values)) for values in by_value.values()]
         error = np.nan_to_num([half_width(values) for values in by_value.values()])
         line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=as_text(label), **line)
+        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
     if log:
         ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -191,11 +198,6 @@ def in_words(name: str) -> str:
     table, _, key = name.rpartition(".")
     known = {"memory": "exemplars in memory"}
     return known.get(name) or (key.replace("_", " ") + (f" ({table.replace('.', ' ')})" if table else ""))
-
-
-def as_text(label: str) -> str:
-    """Replace control characters, for which a font has no glyph, by spaces."""
-    return "".join(c if c.isprintable() else " " for c in label)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -123,6 +123,8 @@ def problem(record: Mapping[str, Any]) -> str:
     for key, kind in kinds.items():
         if not isinstance(spec.get(key), kind):
             return f"spec.{key}: found {spec.get(key)!r}, allowed: {kind.__name__}"
+    if not all(isinstance(s, list) and len(s) == 2 and all(isinstance(t, str) for t in s) for s in spec["sources"]):
+        return "spec.sources: found something else than pairs of a name and a digest"
     for table, key in (("memory", "buffer"), ("memory", "capacity"), ("stream", "presentation")):
         if not isinstance(spec[table].get(key), (str, int)):
             return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
@@ -168,7 +170,7 @@ def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]
     for failure in failures:
         try:
             row = settings(failure.spec)
-        except (KeyError, TypeError):
+        except (AttributeError, IndexError, KeyError, TypeError):
             row = {}
         allowed, left_out = (
             [

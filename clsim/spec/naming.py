@@ -46,10 +46,14 @@ def data_name(data: Mapping[str, Any]) -> str:
 
 def data_identity(spec: Mapping[str, Any]) -> str:
     """Tell data sets apart: by their content where they are the user's own or Avalanche's, else by their name."""
+    digests = [digest for name, digest in spec["sources"] if name in data_sources(spec)]
+    return digests[0] if digests else data_name(spec["data"])
+
+
+def data_sources(spec: Mapping[str, Any]) -> set[str]:
+    """Name those among the sources of a spec that hold its data."""
     data = spec["data"]
-    own = {data.get("path"), "benchmark"} if data.get("dataset") in OWN_DATA else {"benchmark"}
-    digests = [digest for name, digest in spec["sources"] if name in own]
-    return digests[0] if digests else data_name(data)
+    return {"benchmark", *([str(data.get("path"))] if data.get("dataset") in OWN_DATA else [])}
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
