@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from clsim.reporting import svg
 from clsim.reporting.curves import LineStyle, Series, band, mean
+from clsim.reporting.names import width
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
 
@@ -273,10 +274,11 @@ def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple
     arms, left = len(names), (len(names) + 1) // 2
     below = 0.14 * len(bars) + 0.16  # inches from the axis to the first name
     height = 0.75 + below + 0.2 * left
-    figure = Figure(figsize=(7.2, height))
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.2), ylim=(height, 0))
+    side = max(2.3, 0.35 + 0.085 * (max(map(width, names)) + 6))  # inches beside the axis, for a name and its rank
+    start, end, top = side, side + 2.6, 0.62
+    figure = Figure(figsize=(end + side, height))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, end + side), ylim=(height, 0))
     ax.set_axis_off()
-    start, end, top = 2.3, 4.9, 0.62  # inches
 
     def x(rank: float) -> float:
         return start + (end - start) * (rank - 1) / (arms - 1)
@@ -285,7 +287,8 @@ def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple
     for tick in range(1, arms + 1):
         ax.plot([x(tick)] * 2, [top - 0.06, top], color=INK, linewidth=0.8)
         ax.text(x(tick), top - 0.1, str(tick), ha="center", va="bottom", fontsize=8.5)
-    ax.plot([start, min(start + (end - start) * distance / (arms - 1), 7.1)], [0.2, 0.2], color=INK, linewidth=1.6)
+    reach = min(start + (end - start) * distance / (arms - 1), end + side - 0.1)
+    ax.plot([start, reach], [0.2, 0.2], color=INK, linewidth=1.6)
     ax.text(start - 0.08, 0.2, f"critical difference {distance:.2f}", ha="right", va="center", fontsize=8.5)
     for i, (name, rank) in enumerate(zip(names, average, strict=True)):
         y = top + below + 0.2 * (i if i < left else arms - 1 - i)

@@ -289,7 +289,7 @@ class Gallery:
         classes = len(next(iter(counts.values())))
         counts = {label: c for label, c in counts.items() if len(c) == classes}
         longest = max(map(width, counts))
-        ax = figures.panel(7.4, 0.55 + 0.3 * len(counts), left=0.15 + 0.075 * longest, top=0.06)
+        ax = figures.panel(7.4, 0.55 + 0.3 * len(counts), left=0.15 + 0.09 * longest, top=0.06)
         figures.picks(ax, counts)
         alt = "; ".join(f"{label}: {c.min():.0f} to {c.max():.0f} a class" for label, c in counts.items())
         about = f"Memory {sizes[0]}, at the end; mean over {SEEDS} seeds at most."

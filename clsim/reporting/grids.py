@@ -182,7 +182,11 @@ def _lacking(metric: str, chosen: pd.DataFrame) -> list[str]:
 def _origins(chosen: pd.DataFrame) -> list[str]:
     """Say in one line in what the runs' versions, code and processors differ; no line if in nothing."""
     parts = []
-    for column, what in (("version", "versions of clsim"), ("code", "states of its code"), ("processor", "processors")):
+    for column, what in (
+        ("version", "versions of clsim"),
+        ("code", "states of clsim's code"),
+        ("processor", "processors"),
+    ):
         counts = chosen[column].fillna("not recorded").value_counts(sort=False).sort_index()
         if len(counts) > 1:
             listed = [f"{name} ({n})" for name, n in counts.items()]

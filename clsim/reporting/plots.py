@@ -123,7 +123,7 @@ def _beside_legend(width: float, height: float, labels: Sequence[str], look: Map
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    room = 0.8 + 0.085 * max(map(names.width, labels))
+    room = 0.8 + 0.09 * max(map(names.width, labels))
     figure = Figure(figsize=(width + room, max(height, 0.22 * len(labels) + 0.6)), layout="constrained")
     handles = [
         Line2D([], [], color=of.color, linestyle=of.dash, marker=of.marker, markersize=4.5, linewidth=1.4)

@@ -157,9 +157,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    told = [c for c in chosen if "." in c or c in ("sources", "revisions")]
+    told = [c for c in chosen if "." in c or c == "revisions"]
     told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
-    for names in (NAMES, told):
+    for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 

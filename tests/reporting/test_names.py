@@ -148,6 +148,18 @@ def test_names_of_every_length_crush_no_figure(seed: int, records: list[RunRecor
     assert not any(ax.bbox.overlaps(legend_box) for ax in kept[0].axes if ax.axison)
 
 
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_names_at_the_side_of_a_figure_have_room(alphabet: str) -> None:
+    rng = random.Random(0)
+    given = ["".join(rng.choice(alphabet) for _ in range(length)) for length in (1, 30, 120, 300)]
+    short = list(shortened(given, IN_FIGURES).values())
+    with svg.style(svg.STYLE):
+        assert beyond(figures.ranking(short, [1.0, 2.0, 2.5, 4.0], [(0, 1)], 1.2)) == []
+        ax = figures.panel(7.4, 2, left=0.15 + 0.09 * max(map(width, short)), top=0.06)
+        figures.picks(ax, {name: np.ones(10) for name in short})
+        assert beyond(ax.figure) == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_names_of_every_length_stand_in_every_form(
     seed: int, records: list[RunRecord], capsys: pytest.CaptureFixture[str]
