@@ -73,6 +73,6 @@ def report(
 
 def _say(line: str) -> None:
     """Print a line to the error stream, apart from the report."""
-    from clsim.reporting.formats import plain
+    from clsim.reporting.names import printable
 
-    err.print(plain(line), markup=False, highlight=False)
+    err.print(printable(line), markup=False, highlight=False)

@@ -358,6 +358,7 @@ class Cost:
         steps: optimizer steps.
         proxy_steps: optimizer steps of the proxies that a selector asked for.
         forward_passes: samples passed forward through the net (training, selection and evaluation together).
+        evaluate_passes: those of them in the evaluation before the first experience and at the end of each.
         train_seconds: time in the learner.
         select_seconds, evaluate_seconds: time of selection and of evaluation, not part of ``train_seconds``.
         peak_bytes: largest memory in use, of the device or of the process.
@@ -369,6 +370,7 @@ class Cost:
     steps: int = 0
     proxy_steps: int = 0
     forward_passes: int = 0
+    evaluate_passes: int = 0
     train_seconds: float = 0.0
     select_seconds: float = 0.0
     evaluate_seconds: float = 0.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clsim.records.metrics import further, summary
+from clsim.records.metrics import by_samples, further, summary, weights
+from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 COSTS = {
     "steps": "optimizer steps",
-    "forward_passes": "samples passed forward",
+    "forward_passes": "samples passed forward, evaluation included",
+    "train_passes": "samples passed forward in training",
     "train_seconds": "training, s",
     "select_seconds": "selection, s",
     "evaluate_seconds": "evaluation, s",
@@ -26,10 +28,12 @@ COSTS = {
     "net_bytes": "net, bytes",
     "storage_bytes": "storage beside the net, bytes",
     "storage_nets": "storage beside the net, in nets",
-    "relative_passes": "samples passed forward, × fine-tuning",
+    "relative_passes": "samples passed forward in training, × fine-tuning",
     "relative_seconds": "training and selection, × fine-tuning",
 }
-"""The headings of costs, by the name that specs and records use; the last four are computed from the others."""
+"""The headings of costs, by the name that specs and records use; the last four are computed from the others.
+
+What is passed forward in training includes selection, and validation within an experience."""
 
 
 SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
@@ -42,9 +46,12 @@ NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
-    Metrics are computed from the accuracy matrix, whatever version wrote the record. Intransigence is held against
-    the joint run on the same stream with the same seed, if it is among the records; relative costs likewise against
-    the run of the strategy ``finetune``.
+    ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file.
+
+    Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
+    class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
+    of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
+    seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
     """
     import pandas as pd
 
@@ -57,10 +64,38 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for record in records:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
+        row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
         row |= {"command": record["command"], **settings(record["spec"])}
-        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record))) | further(record)
+        sizes = weights(record)
+        row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
+        row |= {"unsized": by_samples(record) and sizes is None}
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
-    return pd.DataFrame(rows)
+    names = scenario_names([record["spec"] for record in records])
+    return pd.DataFrame([row | {"scenario": name} for row, name in zip(rows, names, strict=True)])
+
+
+def scenario_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the scenario of each run; runs on different data sets never have the same name.
+
+    The data set stands behind the name where it is not that of the scenario's file, or where runs of one scenario have
+    several, as after its file was edited; the digest of their content, where data sets of one name differ in it.
+    """
+    given = [scenario_name(spec) for spec in specs]
+    data = [data_identity(spec) for spec in specs]
+    longer = [f"{spec['scenario']} on {data_name(spec['data'])}" for spec in specs]
+    for names in (longer, [f"{name} ({identity[:8]})" for name, identity in zip(longer, data, strict=True)]):
+        behind: dict[str, set[str]] = {}
+        for name, identity in zip(given, data, strict=True):
+            behind.setdefault(name, set()).add(identity)
+        given = [name if len(behind[name]) == 1 else other for name, other in zip(given, names, strict=True)]
+    return given
+
+
+def _processor(record: Mapping[str, Any]) -> str | None:
+    """The GPU of a run, or its processor; None where its version did not name it."""
+    found = record.get("environment")
+    about = found if isinstance(found, dict) else {}
+    return about.get("processor") if about.get("device") in (None, "cpu") else str(about["device"])
 
 
 def _spent(record: Mapping[str, Any]) -> dict[str, float]:
@@ -68,6 +103,7 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     cost = record["cost"]
     last = cost[-1] if cost else {}
     spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
+    spent["train_passes"] = _train_passes(cost)
     spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
     spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
     spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]
@@ -75,17 +111,24 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     return spent
 
 
+def _train_passes(cost: Sequence[Mapping[str, Any]]) -> float:
+    """Count the samples passed forward in training and selection; NaN where evaluation was not counted apart."""
+    evaluated = [c.get("evaluate_passes") for c in cost]
+    return math.nan if None in evaluated else sum(c["forward_passes"] - c["evaluate_passes"] for c in cost)
+
+
 def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The costs of a run, relative to fine-tuning on the same stream; NaN unless exactly one such run is found."""
     like = [r for r in tuned if r["spec"].get("training") == record["spec"].get("training")] or tuned
     base = like[0]["cost"] if len(like) == 1 else []
 
-    def ratio(*names: str) -> float:
-        mine, theirs = (sum(c[name] for c in cost for name in names) for cost in (record["cost"], base))
-        return mine / theirs if theirs else math.nan
+    def ratio(spent: Callable[[Sequence[Mapping[str, Any]]], float]) -> float:
+        return spent(record["cost"]) / (spent(base) or math.nan)
 
-    seconds = ratio("train_seconds", "select_seconds")
-    return {"relative_passes": ratio("forward_passes"), "relative_seconds": seconds}
+    def seconds(cost: Sequence[Mapping[str, Any]]) -> float:
+        return sum(c["train_seconds"] + c["select_seconds"] for c in cost)
+
+    return {"relative_passes": ratio(_train_passes), "relative_seconds": ratio(seconds)}
 
 
 def memory_size(spec: Mapping[str, Any]) -> int | str:
@@ -97,7 +140,8 @@ def memory_size(spec: Mapping[str, Any]) -> int | str:
 def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of :func:`frame` that a run's spec, as it stands in its files, decides."""
     kept = spec["memory"]["buffer"] != "none"
-    row = {name: spec[name] for name in ("scenario", "strategy", "seed")}
+    row = {"scenario": scenario_name(spec), "scenario_file": spec["scenario"]}
+    row |= {name: spec[name] for name in ("strategy", "seed")}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
     row |= {"memory": memory_size(spec) if kept else "–"}
     controller = spec.get("controller")
@@ -107,14 +151,16 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
             row |= {f"{table}.{key}": comparable(value) for key, value in values.items()}
     for name, value in USUAL.items():
         row.setdefault(name, comparable(value))
-    return row | {"sources": comparable(spec["sources"]), "revisions": comparable(spec.get("revisions", []))}
+    sources = [source for source in spec["sources"] if source[0] not in data_sources(spec)]  # the scenario's name
+    return row | {"sources": comparable(sources), "revisions": comparable(spec.get("revisions", []))}
 
 
 def _stream(record: Mapping[str, Any]) -> str:
     """What a run and its joint counterpart have in common."""
     spec = record["spec"]
     stream = {key: value for key, value in spec["stream"].items() if key != "presentation"}
-    return json.dumps([spec["scenario"], spec["seed"], spec["data"], stream, spec["model"]], sort_keys=True)
+    data = [data_identity(spec), spec["data"]]
+    return json.dumps([spec["scenario"], spec["seed"], data, stream, spec["model"]], sort_keys=True)
 
 
 def comparable(value: Any) -> Any:

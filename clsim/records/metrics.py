@@ -2,6 +2,10 @@
 
 ``R`` is a float array (T, T): R[i, j] is the accuracy in [0, 1] on the test samples of experience j after training on
 experience i; NaN = not tested. A metric that needs an entry that was not tested is NaN. Indices count from 0.
+
+Average accuracy has two definitions, which differ where experiences have unequal numbers of test samples. Where the
+task (or the domain) of a sample is a question of its own, every experience counts the same. In class-incremental
+streams there is one question, about all classes seen so far, and every test sample counts the same (:func:`weights`).
 """
 
 from __future__ import annotations
@@ -15,23 +19,57 @@ import numpy as np
 Matrix = np.ndarray
 
 
-def final_average_accuracy(R: Matrix) -> float:
-    """Mean accuracy over all experiences at the end: (1/T) Σ_j R[T−1, j].
+def final_average_accuracy(R: Matrix, sizes: Sequence[int] | None = None) -> float:
+    """Accuracy at the end: (1/T) Σ_j R[T−1, j]; with test sizes n, on all test samples: Σ_j n_j R[T−1, j] / Σ_j n_j.
 
-    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), ACC.
+    Args:
+        sizes: number of test samples of each experience, (T,); None: every experience counts the same.
+
+    Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), ACC; with sizes, the accuracy over all
+    classes seen of Rebuffi et al., iCaRL (CVPR 2017).
 
     >>> final_average_accuracy(np.array([[0.9, 0.0], [0.5, 0.7]]))
     0.6
+    >>> final_average_accuracy(np.array([[0.9, 0.0], [0.5, 0.7]]), [100, 300])
+    0.65
     """
-    return float(np.mean(R[-1]))
+    return average(R[-1], sizes)
 
 
-def average_incremental_accuracy(R: Matrix) -> float:
+def average_incremental_accuracy(R: Matrix, sizes: Sequence[int] | None = None) -> float:
     """Mean over time of the accuracy on what was seen so far: (1/T) Σ_i (1/(i+1)) Σ_{j≤i} R[i, j].
+
+    Args:
+        sizes: number n of test samples of each experience, (T,), which replaces the inner mean by that over all test
+            samples of the classes seen so far, Σ_{j≤i} n_j R[i, j] / Σ_{j≤i} n_j; None: as above.
 
     Source: Rebuffi et al., iCaRL (CVPR 2017).
     """
-    return float(np.mean([np.mean(R[i, : i + 1]) for i in range(len(R))]))
+    return float(np.mean([average(R[i, : i + 1], sizes) for i in range(len(R))]))
+
+
+def average(row: np.ndarray, sizes: Sequence[int] | None = None) -> float:
+    """Compute the mean accuracy over the first experiences, weighted by their test sizes if these are unequal.
+
+    Args:
+        row: accuracies, (t,).
+        sizes: number of test samples of each experience, those of later ones included; None: all are equal.
+    """
+    counted = [] if sizes is None else list(sizes[: len(row)])
+    return float(np.average(row, weights=counted) if len(set(counted)) > 1 else np.mean(row))
+
+
+def weights(record: Mapping[str, Any]) -> list[int] | None:
+    """Return the test sizes that weigh the accuracies of a run; None where every experience counts the same.
+
+    They weigh in class-incremental streams. The records of earlier versions do not hold them.
+    """
+    return record.get("test_sizes") if by_samples(record) else None
+
+
+def by_samples(record: Mapping[str, Any]) -> bool:
+    """Tell whether every test sample of a run's stream counts the same, as in class-incremental streams."""
+    return record.get("spec", {}).get("stream", {}).get("setting") == "class"
 
 
 def forgetting(R: Matrix) -> float:
@@ -122,6 +160,13 @@ def accuracy_unlabelled(shares: np.ndarray) -> float:
     return _mean(shares[~np.isnan(shares)])
 
 
+UNSIZED = (
+    "Records of earlier versions hold no test sizes: there, accuracy in class-incremental streams is the mean over "
+    "experiences, not over test samples."
+)
+"""What is said of runs whose :func:`weights` are not known."""
+
+
 def _mean(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the values; NaN if there are none, as with a single experience."""
     return float(np.mean(values)) if len(values) else float("nan")
@@ -170,6 +215,7 @@ def summary(
     accuracy: Sequence[Sequence[float | None]],
     initial: Sequence[float | None],
     joint: Sequence[float | None] | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> dict[str, float | None]:
     """All metrics of one run; None where one is not defined.
 
@@ -177,12 +223,15 @@ def summary(
         accuracy: R, with NaN or None where nothing was tested.
         initial: accuracy of the untrained net.
         joint: last row of a joint run on the same stream, for intransigence.
+        sizes: test sizes that weigh the experiences in average accuracies, as :func:`weights` returns them.
 
     >>> summary([[1.0]], [0.1])["accuracy"], summary([[1.0]], [0.1])["forgetting"]
     (1.0, None)
     """
     R = np.asarray(accuracy, dtype=float)
-    further = {
+    further: dict[str, tuple[Any, ...]] = {
+        "accuracy": (sizes,),
+        "average_incremental_accuracy": (sizes,),
         "forward_transfer": (np.asarray(initial, dtype=float),),
         "intransigence": (np.full(len(R), np.nan) if joint is None else np.asarray(joint, dtype=float),),
     }
@@ -200,6 +249,7 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
     for name, metric in FURTHER.items():
         source = learnt if name == "accuracy_unlabelled" else by_neighbours
-        value = np.nan if source is None else metric.function(np.asarray(source, dtype=float))
+        sized = (weights(record),) if name == "accuracy_neighbours" else ()
+        value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
     return values

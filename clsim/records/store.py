@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
 from clsim.records.search import read_search
+from clsim.spec.naming import scenario_name
 from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class RunFailure:
     @property
     def title(self) -> str:
         """The run in a few words, whatever its spec holds."""
-        words = [str(self.spec.get(key, "")) for key in ("scenario", "strategy")]
+        words = [scenario_name(self.spec), str(self.spec.get("strategy", ""))]
         memory = self.spec.get("memory")
         words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
         return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)
@@ -333,6 +334,9 @@ def _problem(data: Any, fingerprint: str) -> str:
     rows += [row for m in matrices for row in (m if isinstance(m, list) and len(m) == size else [None])]
     if not all(isinstance(row, list) and len(row) == size and all(map(_number, row)) for row in rows):
         return "accuracy: not a square matrix of numbers"
+    sizes = data.get("test_sizes", [1] * size)
+    if not isinstance(sizes, list) or len(sizes) != size or not all(type(n) is int and n > 0 for n in sizes):
+        return "test_sizes: not a whole number above 0 for each experience"
     if not all(map(_number, data["metrics"].values())):
         return "metrics: found something that is no number"
     if not all(isinstance(c, dict) and all(map(_number, c.values())) for c in data["cost"]):

@@ -121,7 +121,7 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
     ordered = chosen.sort_values("seed", kind="stable")
     found: dict[Key, list[tuple[float, str, int, bool]]] = {}
     for labels, value, run, seed, shown in zip(
-        zip(*(ordered[name].map(_label) for name in names), strict=True) if names else [()] * len(ordered),
+        zip(*(ordered[name].map(label_of) for name in names), strict=True) if names else [()] * len(ordered),
         ordered[metric].astype(float),
         ordered["fingerprint"],
         ordered["seed"],
@@ -163,11 +163,13 @@ def contests(
 
 
 def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
-    """Return the names of the labels that make up an arm; a setting in which runs differ is among them."""
-    if not spec.arms:
-        return tuple(row_names)
+    """Return the names of the labels that make up an arm; a setting in which runs differ is among them.
+
+    The scenario never is: accuracies on different data sets are not compared.
+    """
     further = [name for name in row_names if name not in spec.rows]
-    return tuple(name for name in (*row_names, *spec.columns) if name in spec.arms or name in further)
+    arms = [*spec.arms, *further] if spec.arms else row_names
+    return tuple(name for name in (*row_names, *spec.columns) if name in arms and name != "scenario")
 
 
 def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
@@ -220,6 +222,6 @@ def _natural(text: str) -> tuple[int, float, str]:
     return (0, number, text) if math.isfinite(number) else (1, 0.0, text)
 
 
-def _label(value: object) -> str:
+def label_of(value: object) -> str:
     """Write a label; a dash if the run lacks the value, as in records of an earlier version."""
     return "–" if value is None or value != value else str(value)

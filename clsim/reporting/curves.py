@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
+from clsim.records.metrics import average, weights
 from clsim.reporting import report
+from clsim.reporting.cells import label_of
+from clsim.reporting.names import arms
 from clsim.reporting.statistics import FEWEST
 
 if TYPE_CHECKING:
@@ -61,18 +64,23 @@ class Series:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: tells the runs from others of their scenario; the size of memory is apart.
+        label: tells the runs from others of the report, in short; scenario and size of memory are apart.
+        words: all of what the label is made of, as it stands in tables.
         memory: size of the memory; None without a memory.
         matrices: accuracy matrices of the runs in percent, (seeds, T, T), NaN = not tested.
         fingerprints: fingerprints of the runs.
+        sizes: number of test samples of each experience in each run, (seeds, T), as they weigh in average accuracy;
+            equal numbers where every experience counts the same.
         bound: whether the runs see several experiences at once (joint, cumulative).
         costs: name in :data:`clsim.records.frame.COSTS` → one value per run.
     """
 
     label: str
+    words: str
     memory: Size | None
     matrices: np.ndarray
     fingerprints: tuple[str, ...]
+    sizes: np.ndarray
     bound: bool
     costs: Mapping[str, Sequence[float]]
 
@@ -89,7 +97,8 @@ class Series:
     @functools.cached_property
     def final(self) -> list[float]:
         """Average accuracy at the end, one value per run; NaN where not all experiences were tested."""
-        return self.matrices[:, -1].mean(1).tolist()
+        weighed = zip(self.matrices[:, -1], self.sizes, strict=True)
+        return [average(row, sizes) for row, sizes in weighed]
 
     @functools.cached_property
     def level(self) -> float:
@@ -103,8 +112,9 @@ class Series:
 
     @functools.cached_property
     def accuracy(self) -> np.ndarray:
-        """Average accuracy over the experiences seen so far, (seeds, T)."""
-        return np.stack([mean(self.matrices[:, t, : t + 1], 1) for t in range(self.matrices.shape[1])], axis=1)
+        """Average accuracy on what was seen so far, of what was tested, (seeds, T)."""
+        R, n = self.matrices, self.sizes
+        return np.stack([mean(R[:, t, : t + 1], 1, n[:, : t + 1]) for t in range(R.shape[1])], axis=1)
 
     @functools.cached_property
     def forgetting(self) -> np.ndarray:
@@ -129,18 +139,26 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     """
     row_names, chosen = report.groups(spec, runs)
     names = [n for n in (*row_names, *spec.columns) if n not in ("scenario", "memory")]
+    records = list(records)
     matrices = {r["fingerprint"]: 100 * np.asarray(r["accuracy"], dtype=float) for r in records}
+    sizes = {r["fingerprint"]: weights(r) or [1] * len(r["accuracy"]) for r in records}
+    parts = {
+        (scenario, tuple(map(label_of, words)), memory): part
+        for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False)
+    }
+    short = arms(names, (words for _, words, _ in parts))
     found: dict[str, list[Series]] = {}
-    for (scenario, *words, memory), part in chosen.groupby(["scenario", *names, "memory"], dropna=False):
+    for (scenario, words, memory), part in parts.items():
         shapes = {matrices[f].shape for f in part["fingerprint"]}
         if len(shapes) > 1:
             continue  # a report that pools streams of several lengths has a table of them, but no curve
-        label = " ".join(str(word) for word in words if str(word) != "–") or str(scenario)
         series = Series(
-            label,
+            short[words],
+            " ".join(word for word in words if word != "–") or str(scenario),
             None if memory == "–" else Size.of(memory),
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
+            np.array([sizes[f] for f in part["fingerprint"]]),
             bool((part["stream.presentation"] != "separate").any()),
             {name: part[name].tolist() for name in frame.COSTS},
         )
@@ -150,17 +168,29 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
     return found
 
 
-def looks(labels: Iterable[str]) -> dict[str, LineStyle]:
-    """Choose a style for each label, in the order of their first occurrence."""
-    cycles = zip(itertools.cycle(COLORS), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
-    return {label: LineStyle(*parts) for label, parts in zip(dict.fromkeys(labels), cycles, strict=False)}
+def looks(labels: Iterable[str], further: Iterable[str] = ()) -> dict[str, LineStyle]:
+    """Choose a style for each label: the most frequent ones come first, as the first eight differ in colour.
+
+    Args:
+        labels: the label of each series of a report.
+        further: more labels, which change no style of the others.
+    """
+    order = dict.fromkeys([*(label for label, _ in Counter(iter(labels)).most_common()), *further])
+    colors, dashes, markers = len(COLORS), len(DASHES), len(MARKERS)
+    return {  # a colour that comes again has another dash, and a dash with the same marker another colour
+        label: LineStyle(
+            COLORS[i % colors], DASHES[(i + i // colors) % dashes], MARKERS[(i + i // (2 * colors)) % markers]
+        )
+        for i, label in enumerate(order)
+    }
 
 
-def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Compute the mean of what was tested; NaN, without a warning, where nothing was."""
+def mean(values: np.ndarray, axis: int, sizes: np.ndarray | float = 1.0) -> np.ndarray:
+    """Compute the mean of what was tested, weighted by ``sizes``; NaN, without a warning, where nothing was."""
     tested = ~np.isnan(values)
+    counted = np.where(tested, sizes, 0).sum(axis)
     with np.errstate(invalid="ignore"):
-        return np.where(tested, values, 0).sum(axis) / np.where(tested.any(axis), tested.sum(axis), np.nan)
+        return np.where(tested, values * sizes, 0).sum(axis) / np.where(tested.any(axis), counted, np.nan)
 
 
 def band(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from clsim.reporting import svg
 from clsim.reporting.curves import LineStyle, Series, band, mean
+from clsim.reporting.names import width
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
 
@@ -54,13 +55,17 @@ def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
 
 
 def heatmap(ax: Axes, matrices: np.ndarray) -> None:
-    """Draw the mean over seeds of accuracy matrices in percent: row = after experience, column = tested on."""
+    """Draw the mean over seeds of accuracy matrices in percent: row = after experience, column = tested on.
+
+    Experiences that were still to come are blank, also where they were tested.
+    """
     import seaborn as sns
 
     size = matrices.shape[1]
+    seen = np.tri(size, dtype=bool)
     ticks = [i for i in range(1, size + 1) if size <= 10 or i % 5 == 0]
     sns.heatmap(
-        mean(matrices, 0),
+        np.where(seen, mean(matrices, 0), np.nan),
         ax=ax,
         vmin=0,
         vmax=100,
@@ -81,20 +86,22 @@ def heatmap(ax: Axes, matrices: np.ndarray) -> None:
 
 
 def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyle]) -> None:
-    """Draw final accuracy against the size of memory; a series without a memory is a level line.
+    """Draw final accuracy against the size of memory, on a logarithmic axis; a series without a memory is a level line.
 
     The axis spans the series with a memory: a level far from them is written at the edge, so that they can be told
     apart.
     """
-    ends = []
-    for label, look in looks.items():
+    ends, every = [], sorted({s.amount for s in series if s.memory is not None})
+    kept = [label for label in looks if any(s.label == label and s.memory is not None for s in series)]
+    for i, label in enumerate(kept):
         group = [s for s in series if s.label == label and s.memory is not None]
-        x, y = [s.amount for s in group], np.asarray([s.level for s in group])
+        x, y = dodged([s.amount for s in group], every, i, len(kept), log=True), np.asarray([s.level for s in group])
         error = np.nan_to_num([half_width(s.final) for s in group])
         ends += [*(y - error), *(y + error)]
+        look = looks[label]
         style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
-        if group:
-            ax.errorbar(x, y, error, marker=look.marker, markersize=4.5, capsize=2, **style)
+        ax.errorbar(x, y, error, marker=look.marker, markersize=4.5, capsize=2, **style)
+    ax.set_xscale("log")
     margin = max(0.06 * (max(ends) - min(ends)), 0.5)
     low, high = min(ends) - margin, max(ends) + margin
     far = []
@@ -110,8 +117,27 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyl
     ax.set_ylim(low, high)
     for below, arrow, edge, align in ((True, "↓", 0.02, "bottom"), (False, "↑", 0.98, "top")):
         if texts := [text for is_below, text in far if is_below == below]:
-            text = f"{arrow} {', '.join(texts)}"
+            text = "\n".join(f"{arrow} {text}" for text in texts)
             ax.text(0.98, edge, text, transform=ax.transAxes, ha="right", va=align, fontsize=8)
+
+
+def dodged(x: Sequence[float], every: Sequence[float], i: int, lines: int, *, log: bool) -> list[float]:
+    """Move the points of a line a little to the side, so that the error bars of several lines do not cover each other.
+
+    Args:
+        x: the line's values.
+        every: the values of all lines, sorted.
+        i: number of the line, from 0.
+        lines: number of lines, which share a third of the smallest distance between two values.
+        log: whether the axis is logarithmic, and distances are ratios.
+
+    >>> dodged([10, 20], [10, 20, 40], 1, 2, log=False)
+    [10.8..., 20.8...]
+    """
+    scale = np.log(every) if log else np.asarray(every, dtype=float)
+    gap = float(np.diff(scale).min()) if len(scale) > 1 else 0.0
+    shift = gap / 3 * ((i + 0.5) / lines - 0.5)
+    return [float(value * np.exp(shift) if log else value + shift) for value in x]
 
 
 def against_cost(
@@ -197,9 +223,10 @@ def picks(ax: Axes, shares: Mapping[str, np.ndarray]) -> None:
         cbar=classes > 12,
         xticklabels=[str(c) if classes <= 12 or c % 10 == 0 else "" for c in range(classes)],
         yticklabels=list(shares),
+        cbar_kws={"label": "exemplars"},
         rasterized=True,
     )
-    ax.set(xlabel="class")
+    ax.set(xlabel="class (in the cells: exemplars in memory)" if classes <= 12 else "class")
     ax.tick_params(length=0, labelrotation=0)
 
 
@@ -247,10 +274,11 @@ def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple
     arms, left = len(names), (len(names) + 1) // 2
     below = 0.14 * len(bars) + 0.16  # inches from the axis to the first name
     height = 0.75 + below + 0.2 * left
-    figure = Figure(figsize=(7.2, height))
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.2), ylim=(height, 0))
+    side = max(2.3, 0.35 + 0.085 * (max(map(width, names)) + 6))  # inches beside the axis, for a name and its rank
+    start, end, top = side, side + 2.6, 0.62
+    figure = Figure(figsize=(end + side, height))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, end + side), ylim=(height, 0))
     ax.set_axis_off()
-    start, end, top = 2.3, 4.9, 0.62  # inches
 
     def x(rank: float) -> float:
         return start + (end - start) * (rank - 1) / (arms - 1)
@@ -259,7 +287,8 @@ def ranking(names: Sequence[str], average: Sequence[float], bars: Sequence[tuple
     for tick in range(1, arms + 1):
         ax.plot([x(tick)] * 2, [top - 0.06, top], color=INK, linewidth=0.8)
         ax.text(x(tick), top - 0.1, str(tick), ha="center", va="bottom", fontsize=8.5)
-    ax.plot([start, min(start + (end - start) * distance / (arms - 1), 7.1)], [0.2, 0.2], color=INK, linewidth=1.6)
+    reach = min(start + (end - start) * distance / (arms - 1), end + side - 0.1)
+    ax.plot([start, reach], [0.2, 0.2], color=INK, linewidth=1.6)
     ax.text(start - 0.08, 0.2, f"critical difference {distance:.2f}", ha="right", va="center", fontsize=8.5)
     for i, (name, rank) in enumerate(zip(names, average, strict=True)):
         y = top + below + 0.2 * (i if i < left else arms - 1 - i)

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.records.frame import memory_size
-from clsim.records.metrics import METRICS, summary
+from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
 from clsim.records.store import RunRecord
 from clsim.reporting import searches
 from clsim.reporting.cells import Cell
+from clsim.spec.naming import scenario_name
 from clsim.version import __version__
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
@@ -44,14 +45,14 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
         memory = ", no memory"
     elif spec["memory"]["per"] != "total":
         memory += f" a {spec['memory']['per']}"
-    rich = Table(title=Text(f"{spec['scenario']}: {spec['strategy']}{memory}"), title_justify="left")
+    rich = Table(title=Text(f"{scenario_name(spec)}: {spec['strategy']}{memory}"), title_justify="left")
     rich.add_column("seed", justify="right")
-    found = [summary(record["accuracy"], record["initial"]) for record in records]
+    found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
     headings = {name: METRICS[name].label for name in shown}
     for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
         for record, values in zip(records, found, strict=True):
-            values[readout] = summary(record["readouts"][readout], record["initial"])["accuracy"]
+            values[readout] = summary(record["readouts"][readout], record["initial"], sizes=weights(record))["accuracy"]
         shown.append(readout)
         headings[readout] = f"accuracy by {readout}"
     for name in shown:
@@ -65,6 +66,8 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     out.print(rich)
     if len(records) >= 3:
         out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
+    if any(by_samples(record) and weights(record) is None for record in records):
+        out.print(Text(UNSIZED, style="dim"))
     for record in records:
         if searched := searches.searches(record):
             controller = record["spec"]["controller"]["name"]

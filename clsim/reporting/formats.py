@@ -12,6 +12,7 @@ from clsim.records.store import RunFailure
 from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
 from clsim.reporting.listing import Listing, Mark
+from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
@@ -83,14 +84,9 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
 
 
-def plain(text: str) -> str:
-    """Replace control characters and line breaks, which a terminal would obey, by spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def escaped(text: str) -> str:
     """Escape text so that markdown shows it as it is."""
-    text = re.sub(r"([\\`*\[\]|~$!])", r"\\\1", plain(text))
+    text = re.sub(r"([\\`*\[\]|~$!])", r"\\\1", printable(text))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word, an underscore is no markup
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -18,6 +18,7 @@ from clsim.reporting import figures, svg
 from clsim.reporting.comparisons import Ranks, ranks
 from clsim.reporting.curves import Series, Size, by_scenario, looks
 from clsim.reporting.held import COLUMNS, Held, held, montage
+from clsim.reporting.names import arms, width
 from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The figures of a scenario, the legend of the labels in them, and a note on what was left out."""
+    """The figures of a scenario, and a note on what was left out.
+
+    Attributes:
+        legend: each label of the figures, the full name of what it stands for, and its style.
+    """
 
     scenario: str
     groups: Sequence[Group]
-    legend: Sequence[tuple[str, Markup]]
+    legend: Sequence[tuple[str, str, Markup]]
     note: str
 
 
@@ -81,10 +86,8 @@ def drawn(spec: ReportSpec, every: pd.DataFrame, records: Sequence[RunRecord]) -
         every: the table of all finished runs.
         records: those of the report.
     """
-    import matplotlib
-
     data = [record.data for record in records]
-    with matplotlib.rc_context(svg.STYLE):
+    with svg.style(svg.STYLE):
         gallery = Gallery(
             spec,
             by_scenario(spec, every, data),
@@ -131,7 +134,8 @@ class Gallery:
                 self._matrices(series),
                 *self._memories(series),
             ]
-            entries = [(label, figures.swatch(self._looks[label])) for label in best]
+            words = {s.label: s.words for s in series}
+            entries = [(label, words[label], figures.swatch(self._looks[label])) for label in best]
             note = f"The {LINES} best of {count}, by final accuracy; the tables have all." if count > LINES else ""
             made.append(Exhibit(scenario, groups, entries, note))
         return made
@@ -140,9 +144,10 @@ class Gallery:
         """Draw a critical-difference diagram for each metric that has one."""
         pictures = []
         for of_metric in ranks:
-            names = [" ".join(v for v in arm if v != "–") for arm in of_metric.arms]
-            if len(names) > 24:
+            if len(of_metric.arms) > 24:
                 continue
+            short = arms(of_metric.arm_names, of_metric.arms)
+            names = [short[arm] for arm in of_metric.arms]
             drawn = figures.ranking(names, of_metric.average, of_metric.bars, of_metric.critical_difference)
             alt = f"Average ranks over {len(of_metric.conditions)} conditions: "
             alt += ", ".join(f"{n} {r:.2f}" for n, r in zip(names, of_metric.average, strict=True))
@@ -197,9 +202,11 @@ class Gallery:
             notes.append("Accuracy against memory is absent: it needs two sizes of memory or more.")
         named = [m for m in self._spec.metrics if m in COSTS and m != "evaluate_seconds"]
         named = [m for m in named if any(np.isfinite(s.costs[m]).all() for s in shown)]  # not known for all runs
+        apart = all(np.isfinite(s.costs["train_passes"]).all() for s in shown)
+        passes = "train_passes" if apart else "forward_passes"
         kinds: list[tuple[tuple[str, ...], str]] = [((m,), COSTS[m]) for m in named] or [
             (("train_seconds", "select_seconds"), "training and selection, s"),
-            (("forward_passes",), COSTS["forward_passes"]),
+            ((passes,), COSTS[passes]),
         ]
         pictures += [self._against_cost(shown, *kind) for kind in kinds[:6]]
         notes.append(
@@ -212,7 +219,6 @@ class Gallery:
     def _against_memory(self, series: Sequence[Series], sizes: Sequence[Size]) -> Picture:
         ax = figures.panel()
         figures.over_memory(ax, series, {s.label: self._looks[s.label] for s in series})
-        ax.set_xscale("log")
         ticks = sizes if len(sizes) <= 8 else sizes[:: len(sizes) // 6]
         ax.set_xticks([size.amount for size in ticks], [f"{size.amount:g}" for size in ticks], minor=False)
         ax.minorticks_off()
@@ -248,7 +254,8 @@ class Gallery:
             alt = f"Accuracy matrix of {s.name}, mean over {len(s.fingerprints)} seeds; final average {final:.1f} %"
             pictures.append(self._picture(ax.figure, s.name, alt))
         notes = [
-            "Row: after experience; column: tested on; percent, mean over seeds. Those of single runs: in the tables."
+            "Row: after experience; column: tested on; percent, mean over seeds; blank: not learnt so far. Those of "
+            "single runs: in the tables."
         ]
         if len(shown) < len(series):
             notes.append(f"{len(shown)} of {len(series)}: the best that were tested after each experience.")
@@ -281,8 +288,8 @@ class Gallery:
             return [Group("What memories hold", notes=[f"Absent: {reason}.", *notes])]
         classes = len(next(iter(counts.values())))
         counts = {label: c for label, c in counts.items() if len(c) == classes}
-        longest = max(map(len, counts))
-        ax = figures.panel(7.4, 0.55 + 0.3 * len(counts), left=0.15 + 0.075 * longest, top=0.06)
+        longest = max(map(width, counts))
+        ax = figures.panel(7.4, 0.55 + 0.3 * len(counts), left=0.15 + 0.09 * longest, top=0.06)
         figures.picks(ax, counts)
         alt = "; ".join(f"{label}: {c.min():.0f} to {c.max():.0f} a class" for label, c in counts.items())
         about = f"Memory {sizes[0]}, at the end; mean over {SEEDS} seeds at most."
@@ -295,7 +302,7 @@ class Gallery:
             ]
             rows = ", ".join(str(c) for c in memories[0][1].classes)
             about = f"Memory {sizes[0]}, at the end, one seed; a row for each class, {COLUMNS} of it at most."
-            tiled = any({"idc", "acc-dd"} & {*label.split()} for label, _ in memories)
+            tiled = any({"idc", "acc-dd"} & {*s.words.split()} for s in shown)
             held = (
                 " Images are shown as they are stored: one of idc or acc-dd holds several small ones." if tiled else ""
             )

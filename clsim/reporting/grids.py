@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clsim.records.metrics import UNSIZED
 from clsim.reporting import statistics
 from clsim.reporting.cells import (
     BEST,
@@ -28,6 +29,11 @@ from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NAMED = 6
+"""Most versions, states of the code, or processors that a note names."""
+
+MINGLED = "Records of earlier versions count evaluation with training: what training took is blank there."
+
 
 def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     """Make a table for each metric of the report.
@@ -42,7 +48,7 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
         rows = cells(spec, metric, row_names, chosen)
         columns = sorted({c for found in rows.values() for c in found}, key=natural)
         marked = _mark(spec, metric, row_names, rows)
-        notes = [*_notes(rows, chosen, spec), *([_rule(spec, row_names)] if marked else [])]
+        notes = [*_notes(rows, chosen, spec), *_lacking(metric, chosen), *([_rule(spec, row_names)] if marked else [])]
         shown, sources, further = _add_published(spec, metric, row_names, rows, columns)
         made.append(
             Table(
@@ -63,6 +69,7 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
 
 def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
     place = f"condition ({', '.join(condition_names(spec, row_names)) or 'one'})" if spec.arms else "column"
+    place += " and scenario" if "scenario" in row_names and not spec.arms else ""
     tied = (
         f"; {TIED} what cannot be told from it: p ≥ 5 % in the paired t test over common seeds (three at least), with "
         f"Holm's correction over the {place.split()[0]}'s comparisons with the best"
@@ -156,9 +163,33 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
         notes.append(f"Mean {kind} over {number} seeds.")
     if counts and min(counts) < FEWEST:
         notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
-    versions = sorted(set(chosen["version"]))
-    if len(versions) > 1:
-        notes.append(f"The runs were made by several versions of clsim: {', '.join(versions)}.")
+    notes += _origins(chosen)
     if any(cell.bound for found in rows.values() for cell in found.values()):
         notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
     return notes
+
+
+def _lacking(metric: str, chosen: pd.DataFrame) -> list[str]:
+    """Say which runs do not hold all that a metric takes, since an earlier version recorded them."""
+    said, lacking = "", chosen["unsized"]
+    if metric in ("accuracy", "average_incremental_accuracy", "accuracy_neighbours"):
+        said = UNSIZED
+    elif metric in ("train_passes", "relative_passes"):
+        said, lacking = MINGLED, chosen["train_passes"].isna()
+    return [f"{said} Runs concerned: {lacking.sum()} of {len(chosen)}."] if said and lacking.any() else []
+
+
+def _origins(chosen: pd.DataFrame) -> list[str]:
+    """Say in one line in what the runs' versions, code and processors differ; no line if in nothing."""
+    parts = []
+    for column, what in (
+        ("version", "versions of clsim"),
+        ("code", "states of clsim's code"),
+        ("processor", "processors"),
+    ):
+        counts = chosen[column].fillna("not recorded").value_counts(sort=False).sort_index()
+        if len(counts) > 1:
+            listed = [f"{name} ({n})" for name, n in counts.items()]
+            more = f", {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+            parts.append(f"{what} {', '.join(listed[:MOST_NAMED])}{more}")
+    return [f"The runs (their number in brackets) were made by several {'; '.join(parts)}."] if parts else []

@@ -83,6 +83,12 @@ def to_latex(listing: Listing, label: str) -> str:
     return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}", "\\end{table}"]) + "\n"
 
 
+def comment(names: tuple[str, str]) -> str:
+    """Write a line that LaTeX does not set, with a name and the short one in its place."""
+    name, short = ("".join(c if c.isprintable() else " " for c in text) for text in names)
+    return f"% {short} = {name}"
+
+
 def escaped(text: str) -> str:
     r"""Escape text so that LaTeX sets it as it is; a character that its own fonts lack is named by its code point.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clsim.reporting.cells import BEST, TIED, Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.grids import mark
+from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
 
 Mark = Literal["", "best", "tied"]
 
@@ -88,7 +89,7 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
     unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
     head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
     head += ["p, Games–Howell"] if unpaired else []
-    lines = []
+    named, lines = arms_in_tables(contest.arm_names, contest.arms, " · "), []
     for pair in contest.pairs:
         known = math.isfinite(pair.p)
         digits = decimals(*([pair.difference, pair.low, pair.high] if known else [pair.difference]))
@@ -100,9 +101,7 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
             f"{pair.wins}–{pair.losses}",
             str(pair.seeds_needed) if pair.seeds_needed else "–",
         ]
-        lines.append(
-            Line((_joined(pair.a), _joined(pair.b)), entries + ([_p(pair.p_games_howell)] if unpaired else []))
-        )
+        lines.append(Line((named[pair.a], named[pair.b]), entries + ([_p(pair.p_games_howell)] if unpaired else [])))
     notes = [
         "Difference: mean of a − b over common seeds, with its t interval. Two-sided paired t and signed-rank tests, "
         "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "
@@ -125,13 +124,13 @@ def of_ranks(ranks: Ranks) -> Listing:
     size = len(ranks.arms)
     head = ["average rank", "group", "won", "lost"]
     head += [f"won over {i}" for i in range(1, size + 1)] if size <= WIDEST else []
-    lines = []
+    named, lines = arms_in_tables(ranks.arm_names, [*ranks.arms, *ranks.left_out], " · "), []
     for i, arm in enumerate(ranks.arms):
         lost = sum(ranks.wins[j][i] for j in range(size))
         letters = "".join(_letter(n) for n, (first, last) in enumerate(_groups(ranks)) if first <= i <= last)
         entries = [f"{ranks.average[i]:.2f}", letters, str(sum(ranks.wins[i])), str(lost)]
         entries += ["·" if i == j else str(ranks.wins[i][j]) for j in range(size)] if size <= WIDEST else []
-        lines.append(Line((str(i + 1), _joined(arm)), entries))
+        lines.append(Line((str(i + 1), named[arm]), entries))
     notes = [
         f"Friedman over {len(ranks.conditions)} conditions ({', '.join(ranks.condition_names)}): "
         f"χ² = {ranks.statistic:.2f}, p {_is(ranks.p)}. Arms that share a letter cannot be told apart at 5 % (Nemenyi: "
@@ -142,8 +141,27 @@ def of_ranks(ranks: Ranks) -> Listing:
     if len(set(scenarios)) < len(scenarios):
         notes.append("Conditions of one scenario share its data: they are no independent blocks, and p is too small.")
     if ranks.left_out:
-        notes.append(f"Left out, as they lack some of the conditions: {'; '.join(map(_joined, ranks.left_out))}.")
+        notes.append(
+            f"Left out, as they lack some of the conditions: {'; '.join(named[arm] for arm in ranks.left_out)}."
+        )
     return Listing(f"{ranks.title}: ranks", ("#", " · ".join(ranks.arm_names)), [(h,) for h in head], lines, notes)
+
+
+def in_short(listing: Listing, most: int = IN_TABLES) -> tuple[Listing, dict[str, str]]:
+    """Shorten the labels and headings of a listing; also return name → short name, for those that were shortened."""
+    labels = [label for line in listing.lines for label in line.labels]
+    labels += [label for column in listing.columns for label in column]
+    short = {name: text for name, text in shortened(labels, most).items() if name != text}
+
+    def said(text: str) -> str:
+        for name in sorted(short, key=len, reverse=True):
+            text = text.replace(name, short[name])
+        return text
+
+    lines = [replace(line, labels=[short.get(label, label) for label in line.labels]) for line in listing.lines]
+    columns = [tuple(short.get(label, label) for label in column) for column in listing.columns]
+    made = replace(listing, lines=lines, columns=columns, title=said(listing.title), notes=[*map(said, listing.notes)])
+    return made, short
 
 
 def _groups(ranks: Ranks) -> list[tuple[int, int]]:
@@ -155,10 +173,6 @@ def _groups(ranks: Ranks) -> list[tuple[int, int]]:
 def _letter(number: int) -> str:
     letters = string.ascii_lowercase
     return letters[number] if number < len(letters) else f"({number + 1})"
-
-
-def _joined(arm: Key) -> str:
-    return " · ".join(arm)
 
 
 def _p(value: float) -> str:

@@ -259,9 +259,11 @@ def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
     filled = [i for i in range(len(R)) if not np.isnan(R[i]).all()]
     for i, cost in list(zip(filled, record.data["cost"], strict=True))[first:]:
         seen = {j: float(R[i, j]) for j in range(i + 1) if not np.isnan(R[i, j])}
+        sizes = metrics.weights(record.data)
         values = {f"accuracy/experience_{j + 1}": accuracy for j, accuracy in seen.items()}
         if seen:
-            values["accuracy/average"] = sum(seen.values()) / len(seen)
+            counted = None if sizes is None else [sizes[j] for j in seen]
+            values["accuracy/average"] = metrics.average(np.array([*seen.values()]), counted)
         if i and not np.isnan(so_far := metrics.forgetting(R[: i + 1, : i + 1])):
             values["forgetting"] = so_far
         yield i + 1, values | {f"cost/{n}": float(v) for n, v in cost.items() if v is not None}

@@ -14,10 +14,9 @@ from markupsafe import Markup
 from clsim.records import frame
 from clsim.records.atomic import write as save
 from clsim.records.store import RunFailure, RunRecord
-from clsim.reporting import report, runs, searches
-from clsim.reporting.comparisons import comparisons, first_comparisons
+from clsim.reporting import report, runs
+from clsim.reporting.contents import contents
 from clsim.reporting.gallery import drawn
-from clsim.reporting.grids import tables
 from clsim.reporting.report import ReportSpec
 from clsim.version import __version__
 
@@ -49,7 +48,7 @@ def write(
         InputError: for an unknown column, or if no run passes the filter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, render(spec, records, failures, command).encode())
+    save(path, render(spec, records, failures, command).encode(errors="replace"))
 
 
 def render(
@@ -67,12 +66,11 @@ def render(
     mine = [r for r in records if r.data["fingerprint"] in rows]
     data = [r.data for r in mine]
     exhibits, ranking = drawn(spec, every, mine)
-    made = tables(spec, every)
-    found, left_out = (comparisons(spec, every), 0) if spec.tests else first_comparisons(spec, every, PAIRS)
+    parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
-        for t, table in enumerate(made)
+        for t, table in enumerate(parts.tables)
         for i, row in enumerate(table.rows.values())
         for j, column in enumerate(table.columns)
         if column in row and row[column].runs
@@ -95,13 +93,15 @@ def render(
             for word, of in (("only", spec.filter), ("without", spec.exclude))
             for name, value in of.items()
         ],
-        facts=_facts(data),
+        facts=_facts(data, chosen["scenario"].nunique()),
         row_names=row_names,
-        choices=_choices(made[0].rows, row_names) if made else [],
-        tables=made,
-        contests=[(title, list(of)) for title, of in itertools.groupby(found, lambda contest: contest.title)],
-        left_out=left_out,
-        chosen=searches.chosen(spec, every, data),
+        choices=_choices(parts.tables[0].rows, row_names) if parts.tables else [],
+        tables=parts.tables,
+        arms=parts.arms,
+        short=parts.short_names(exhibit.scenario for exhibit in exhibits),
+        contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
+        left_out=parts.left_out,
+        chosen=parts.chosen,
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),
@@ -119,13 +119,13 @@ def render(
     )
 
 
-def _facts(data: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts(data: Sequence[Mapping[str, Any]], scenarios: int) -> list[tuple[str, str]]:
     """List how many runs, scenarios and seeds the report uses, and the versions and dates of its runs."""
     specs = [r["spec"] for r in data]
     ended = sorted(str(r["ended"])[:10] for r in data if r.get("ended"))
     facts = [
         ("runs", str(len(data))),
-        ("scenarios", str(len({s["scenario"] for s in specs}))),
+        ("scenarios", str(scenarios)),
         ("seeds", str(len({s["seed"] for s in specs}))),
         ("clsim", ", ".join(sorted({str(r["versions"].get("clsim", "?")) for r in data}))),
     ]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from clsim.records.atomic import write
-from clsim.reporting.plots import as_text
+from clsim.reporting.names import printable
+from clsim.reporting.svg import PLAIN, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +47,7 @@ def montage(picks: Picks, title: str) -> Figure:
     return sheet(x, y, picks.classes, title, "best first")
 
 
+@style(PLAIN)
 def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, about: str) -> Figure:
     """Draw images, a row for each class.
 
@@ -72,7 +74,7 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
     ax = figure.subplots()
     ax.imshow(canvas, interpolation="nearest")
     middle = np.arange(len(rows)) * (high + gap) + (high - 1) / 2
-    ax.set_yticks(middle, [as_text(classes[c]) for c in rows], fontsize=8)
+    ax.set_yticks(middle, [printable(classes[c]) for c in rows], fontsize=8)
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -83,10 +85,11 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
     left_out = len(classes) - len(rows)
     more = f"; {left_out} further classes are not shown" if left_out else ""
     told = f"{about}; at the right, how many of the class{more}"
-    ax.set_title(f"{as_text(title)}\n{told}", fontsize=9, loc="left")
+    ax.set_title(f"{printable(title)}\n{told}", fontsize=9, loc="left")
     return figure
 
 
+@style(PLAIN)
 def scatter(picks: Picks, title: str) -> Figure:
     """Draw candidates in grey, picks in the colour and the marker of their class, in the plane of most variance."""
     import seaborn as sns
@@ -100,8 +103,8 @@ def scatter(picks: Picks, title: str) -> Figure:
     shape["s"] = 36 if len(chosen) <= 300 else 14
     y = picks.pool.data.y.cpu().numpy()[picks.places]
     if picks.classes and len(picks.classes) <= 10:
-        names = [as_text(picks.classes[label]) if label >= 0 else "no label" for label in y]
-        order = [as_text(c) for c in picks.classes] + (["no label"] if (y < 0).any() else [])
+        names = [printable(picks.classes[label]) if label >= 0 else "no label" for label in y]
+        order = [printable(c) for c in picks.classes] + (["no label"] if (y < 0).any() else [])
         colors = dict(zip(order, [*sns.color_palette("colorblind", 10), (0.3, 0.3, 0.3)], strict=False))
         markers = dict(zip(order, "osD^vPX<>*h", strict=False))
         order, title_of_legend = [name for name in order if name in set(names)], "class"
@@ -116,7 +119,7 @@ def scatter(picks: Picks, title: str) -> Figure:
     ax.legend(title=title_of_legend, fontsize=8, title_fontsize=8, **place)
     ax.set_xlabel(f"first principal component, {share[0]:.0%} of the variance")
     ax.set_ylabel(f"second, {share[1]:.0%}")
-    ax.set_title(f"{as_text(title)}\nin grey, the candidates", fontsize=9, loc="left")
+    ax.set_title(f"{printable(title)}\nin grey, the candidates", fontsize=9, loc="left")
     sns.despine(ax=ax)
     return figure
 

@@ -14,8 +14,10 @@ import numpy as np
 from clsim.errors import InputError
 from clsim.records import frame
 from clsim.records.atomic import write
-from clsim.reporting import figures, report
-from clsim.reporting.curves import Series, Size, by_scenario, looks
+from clsim.reporting import figures, names, report, svg
+from clsim.reporting.cells import label_of
+from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks
+from clsim.reporting.names import shortened
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import half_width
 
@@ -26,26 +28,47 @@ if TYPE_CHECKING:
 LARGEST = 12
 """Most heat maps in one figure; a figure of more could not be printed."""
 
+LONGEST = 44
+"""Largest width of a figure's title, in characters."""
+
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set; return the files."""
-    import matplotlib
-
+    """Draw the figures of a report into a folder; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    made, runs = [], frame.frame(records)
-    with matplotlib.rc_context({"text.parse_math": False}):  # a name from a spec is text, not a formula
-        for scenario, series in by_scenario(spec, runs, records).items():
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", scenario)
-            drawn = {"curves": curves(series, scenario)}
-            if spec.over:
-                drawn["over"] = over(spec, runs, scenario)
-            for start in range(0, len(series), LARGEST):
-                suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
-                drawn[f"matrix{suffix}"] = heatmaps(series[start : start + LARGEST], scenario)
-            for kind, figure in drawn.items():
-                made.append(folder / f"{name}-{kind}.png")
-                _save(figure, made[-1])
+    made = []
+    with svg.style(svg.PLAIN):
+        for name, figure in drawn(spec, records).items():
+            made.append(folder / f"{name}.png")
+            _save(figure, made[-1])
     return made
+
+
+def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """Draw curves and matrices for each scenario of a report, one over ``spec.over`` if set: name of a file → figure.
+
+    An arm has the same style in all of them.
+    """
+    runs = frame.frame(records)
+    scenarios = by_scenario(spec, runs, records)
+    lines = over_lines(spec, runs) if spec.over else {}
+    look = looks(
+        (s.label for series in scenarios.values() for s in series),
+        (label for of_scenario in lines.values() for label in of_scenario),
+    )
+    short = shortened(scenarios, LONGEST)
+    found: dict[str, Figure] = {}
+    for scenario, series in scenarios.items():
+        title = short[scenario]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "scenario"
+        while f"{stem}-curves" in found:
+            stem += "-2"
+        found[f"{stem}-curves"] = curves(series, title, look)
+        if spec.over:
+            found[f"{stem}-over"] = over(lines[scenario], spec.over, title, look)
+        for start in range(0, len(series), LARGEST):
+            suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
+            found[f"{stem}-matrix{suffix}"] = heatmaps(series[start : start + LARGEST], title)
+    return found
 
 
 def heatmaps(series: Sequence[Series], title: str) -> Figure:
@@ -58,82 +81,123 @@ def heatmaps(series: Sequence[Series], title: str) -> Figure:
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for ax, of in zip(axes, series, strict=False):
         figures.heatmap(ax, of.matrices)
-        ax.set_title(as_text(of.name), fontsize=9)
+        ax.set_title(of.name, fontsize=9)
     for ax in axes[len(series) :]:
         ax.set_axis_off()
     figure.colorbar(axes[0].collections[0], ax=list(axes), label="accuracy, %", shrink=0.8, aspect=40)
-    figure.suptitle(as_text(title), fontsize=11)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def curves(series: Sequence[Series], title: str) -> Figure:
+def curves(series: Sequence[Series], title: str, look: Mapping[str, LineStyle]) -> Figure:
     """Draw average accuracy over the experiences seen so far; band: 95 % t interval, from three seeds on.
 
     There is a panel for each size of memory; series without a memory are in each of them. A series that was tested
     only at the end (joint training) is a horizontal line.
     """
     import seaborn as sns
-    from matplotlib.figure import Figure
 
     sizes: list[Size | None] = [*sorted({s.memory for s in series if s.memory is not None})] or [None]
-    look = looks(s.label for s in series)
-    figure = Figure(figsize=(4.6 * len(sizes) + 2.2, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
-    for ax, size in zip(axes, sizes, strict=True):
+    labels = list(dict.fromkeys(s.label for s in series))
+    wide = min(len(sizes), 3)
+    figure = _beside_legend(4.6 * wide, 3.9 * -(-len(sizes) // wide) + 0.3, labels, look)
+    axes = figure.subplots(-(-len(sizes) // wide), wide, squeeze=False, sharey=True).ravel()
+    for ax, size in zip(axes, sizes, strict=False):
         for s in series:
             if s.memory in (size, None):
-                figures.curve(ax, s.accuracy, look[s.label], as_text(s.label))
-        ax.set(xlabel="experiences learnt", title="" if size is None else f"memory {size}", ylim=(0, 102))
+                figures.curve(ax, s.accuracy, look[s.label], s.label)
+        heading = "" if size is None else f"memory {size}"
+        ax.set(xlabel="experiences learnt", ylabel="accuracy on all learnt so far, %", title=heading, ylim=(0, 102))
+        ax.label_outer(remove_inner_ticks=True)
+        ax.set_xlabel("experiences learnt")
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
-    axes[0].set_ylabel("average accuracy on them, %")
-    drawn = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
-    figure.legend(drawn.values(), drawn.keys(), fontsize=9, frameon=False, loc="outside right center")
-    figure.suptitle(as_text(title), fontsize=11)
+    for ax in axes[len(sizes) :]:
+        ax.set_axis_off()
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def over(spec: ReportSpec, runs: pd.DataFrame, scenario: str) -> Figure:
-    """Draw final accuracy over the label ``spec.over``, a line for each of the other labels; bar: 95 % t interval.
+def _beside_legend(width: float, height: float, labels: Sequence[str], look: Mapping[str, LineStyle]) -> Figure:
+    """Make a figure with room for a legend of lines at its right, outside of all axes; sizes in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    The axis is logarithmic where the largest value is five times the smallest or more.
+    room = 0.8 + 0.09 * max(map(names.width, labels))
+    figure = Figure(figsize=(width + room, max(height, 0.22 * len(labels) + 0.6)), layout="constrained")
+    handles = [
+        Line2D([], [], color=of.color, linestyle=of.dash, marker=of.marker, markersize=4.5, linewidth=1.4)
+        for of in (look[label] for label in labels)
+    ]
+    figure.legend(handles, labels, fontsize=9, frameon=False, loc="outside right center", handlelength=3)
+    return figure
+
+
+def over_lines(spec: ReportSpec, runs: pd.DataFrame) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Group final accuracy for figures over the label ``spec.over``: scenario → arm → its value → percent, by seed.
 
     Raises:
         InputError: if the values of that label are no numbers.
     """
-    import seaborn as sns
-    from matplotlib.figure import Figure
+    columns, chosen = report.groups(spec, runs)
+    rest = [n for n in (*columns, *spec.columns) if n not in ("scenario", spec.over)]
+    keys = [tuple(map(label_of, key)) for key in chosen[rest].itertuples(index=False, name=None)]
+    short = names.arms(rest, keys)
+    found: dict[str, dict[str, dict[float, list[float]]]] = {}
+    cells = zip(chosen["scenario"].astype(str), keys, chosen[spec.over], chosen["accuracy"].astype(float), strict=True)
+    for scenario, key, value, accuracy in cells:
+        if not isinstance(value, Real):
+            raise InputError(f"report: over: {spec.over} has values like {value!r}, allowed: numbers")
+        line = found.setdefault(scenario, {}).setdefault(short[key], {})
+        line.setdefault(float(value), []).append(100 * accuracy)
+    return found
 
-    names, chosen = report.groups(spec, runs)
-    chosen = chosen[chosen["scenario"].astype(str) == scenario]
-    rest = [n for n in (*names, *spec.columns) if n not in ("scenario", spec.over)]
-    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+
+def over(
+    lines: Mapping[str, Mapping[float, Sequence[float]]], name: str, title: str, look: Mapping[str, LineStyle]
+) -> Figure:
+    """Draw final accuracy over a setting, a line for each arm; bar: 95 % t interval.
+
+    The axis is logarithmic where the largest value is five times the smallest or more.
+
+    Args:
+        lines: arm → value of the setting → accuracy of each run in percent.
+        name: the setting, as a column of :func:`clsim.records.frame.frame`.
+        title: title of the figure.
+        look: the style of each arm.
+    """
+    import seaborn as sns
+
+    figure = _beside_legend(5.2, 4.2, sorted(lines), look)
     ax = figure.subplots()
-    groups = [(words, part) for words, part in chosen.groupby(rest, dropna=False)] if rest else [((scenario,), chosen)]
-    look = looks(" ".join(str(word) for word in words if str(word) != "–") for words, _ in groups)
-    for (label, style), (_, part) in zip(look.items(), groups, strict=True):
-        by_value = {value: 100 * of["accuracy"].to_numpy(float) for value, of in part.groupby(spec.over)}
-        if not all(isinstance(value, Real) for value in by_value):
-            raise InputError(f"report: over: {spec.over} has values like {next(iter(by_value))!r}, allowed: numbers")
-        y = [float(values.mean()) for values in by_value.values()]
-        error = np.nan_to_num([half_width(values.tolist()) for values in by_value.values()])
+    ticks = sorted({value for line in lines.values() for value in line})
+    log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
+    for i, label in enumerate(sorted(lines)):
+        by_value, style = dict(sorted(lines[label].items())), look[label]
+        x = figures.dodged(list(by_value), ticks, i, len(lines), log=log)
+        y = [float(np.mean(values)) for values in by_value.values()]
+        error = np.nan_to_num([half_width(values) for values in by_value.values()])
         line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(list(by_value), y, error, marker=style.marker, markersize=4.5, label=as_text(label), **line)
-    ticks = sorted(chosen[spec.over].unique())
-    if ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]:
+        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
+    if log:
         ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel=spec.over, ylabel="final accuracy, %", title=as_text(scenario))
+    ax.set(xlabel=in_words(name), ylabel="final accuracy, %", title=title)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)
-    figure.legend(fontsize=9, frameon=False, loc="outside right center")
     return figure
 
 
-def as_text(label: str) -> str:
-    """Replace control characters, for which a font has no glyph, by spaces."""
-    return "".join(c if c.isprintable() else " " for c in label)
+def in_words(name: str) -> str:
+    """Name a setting on an axis.
+
+    >>> in_words("memory"), in_words("memory.batch_size"), in_words("labels.per_class")
+    ('exemplars in memory', 'batch size (memory)', 'per class (labels)')
+    """
+    table, _, key = name.rpartition(".")
+    known = {"memory": "exemplars in memory"}
+    return known.get(name) or (key.replace("_", " ") + (f" ({table.replace('.', ' ')})" if table else ""))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -6,6 +6,8 @@ Runs are pooled over seeds only. Where runs of one cell differ in anything else,
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,8 @@ class ReportSpec:
         metrics: metrics, with a table for each; names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
-            compared under. Empty: the rows are compared, in each column.
+            compared under. Empty: the rows are compared, in each column. ``scenario`` is no arm: runs on different data
+            sets are never compared.
         interval: ``t``, or ``bootstrap`` (BCa).
         ties: whether to mark what cannot be told from the best.
         tests: whether to show also paired tests, ranks and wins, as ``--tests`` does.
@@ -86,6 +89,8 @@ def read_report(path: Path) -> ReportSpec:
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
         raise InputError(f"{where}: rows and columns: found {twice[0]!r} twice, allowed: once")
+    if "scenario" in spec.arms:
+        raise InputError(f"{where}: arms: found 'scenario', allowed: what is compared within a scenario")
     for name in spec.arms:
         if name not in labels:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
@@ -118,6 +123,8 @@ def problem(record: Mapping[str, Any]) -> str:
     for key, kind in kinds.items():
         if not isinstance(spec.get(key), kind):
             return f"spec.{key}: found {spec.get(key)!r}, allowed: {kind.__name__}"
+    if not all(isinstance(s, list) and len(s) == 2 and all(isinstance(t, str) for t in s) for s in spec["sources"]):
+        return "spec.sources: found something else than pairs of a name and a digest"
     for table, key in (("memory", "buffer"), ("memory", "capacity"), ("stream", "presentation")):
         if not isinstance(spec[table].get(key), (str, int)):
             return f"spec.{table}.{key}: found {spec[table].get(key)!r}, allowed: text or a number"
@@ -139,20 +146,20 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     chosen = runs
     for column, value in spec.filter.items():
         allowed = value if isinstance(value, list) else [value]
-        chosen = chosen[chosen[column].map(lambda found, allowed=allowed: _allows(allowed, found)).astype(bool)]
+        chosen = chosen[_are(allowed, chosen, column)]
         if chosen.empty:
             there = sorted(map(str, runs[column].unique()))
             listed = ", ".join(there[:24]) + (f", … ({len(there)} in all)" if len(there) > 24 else "")
             raise InputError(f"report: no finished run with {column} {comparable(allowed)}; there are: {listed}")
     for column, value in spec.exclude.items():
         left_out = value if isinstance(value, list) else [value]
-        chosen = chosen[~chosen[column].map(lambda found, some=left_out: _allows(some, found)).astype(bool)]
+        chosen = chosen[~_are(left_out, chosen, column)]
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    told = [c for c in chosen if "." in c or c in ("sources", "revisions")]
+    told = [c for c in chosen if "." in c or c == "revisions"]
     told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
-    for names in (NAMES, told):
+    for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 
@@ -163,15 +170,30 @@ def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]
     for failure in failures:
         try:
             row = settings(failure.spec)
-        except (KeyError, TypeError):
+        except (AttributeError, IndexError, KeyError, TypeError):
             row = {}
         allowed, left_out = (
-            [_allows(v if isinstance(v, list) else [v], row[column]) for column, v in of.items() if column in row]
+            [
+                any(_allows(v if isinstance(v, list) else [v], row[name]) for name in _alike(column))
+                for column, v in of.items()
+                if column in row
+            ]
             for of in (spec.filter, spec.exclude)
         )
         if all(allowed) and not any(left_out):
             kept.append(failure)
     return kept
+
+
+def _are(values: Sequence[Any], runs: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """Tell which runs have one of the values in a column."""
+    found = [runs[name].map(lambda value: _allows(values, value)).astype(bool) for name in _alike(column)]
+    return functools.reduce(operator.or_, found)
+
+
+def _alike(column: str) -> list[str]:
+    """List the columns that a filter on one of them looks at: a scenario may be named as its file is."""
+    return ["scenario", "scenario_file"] if column == "scenario" else [column]
 
 
 def _allows(allowed: Sequence[Any], found: Any) -> bool:

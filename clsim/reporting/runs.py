@@ -10,6 +10,7 @@ from typing import Any
 from clsim.records.frame import COSTS, memory_size
 from clsim.records.metrics import ALL, METRICS
 from clsim.reporting import searches
+from clsim.spec.naming import scenario_name
 
 
 def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def title(record: Mapping[str, Any]) -> str:
     spec = record["spec"]
     memory = spec["memory"]
     kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory_size(spec)}"]
-    return " · ".join([spec["scenario"], spec["strategy"], *kept, f"seed {spec['seed']}"])
+    return " · ".join([scenario_name(spec), spec["strategy"], *kept, f"seed {spec['seed']}"])
 
 
 def commands(lines: Iterable[str]) -> list[str]:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.records.search import Attempt, Search, Trial, read_search
-from clsim.reporting.formats import plain
 from clsim.reporting.listing import Line, Listing
+from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def glance(search: Search, heading: str) -> list[tuple[str, str, Text]]:
         return [*found, ("", "trained once", Text(f"{trial(search.kept)}: {_percent(search.kept.accuracy)}", "bold"))]
     found.append(("", "must reach", Text(_percent(search.kept.needed))))
     tried = [Text(f"{_numbers(a)}: {_percent(a.accuracy)}{_MARKS[a.decision][0]}", _look(a)) for a in others]
-    return [*found, ("", ", ".join(map(plain, search.kept.values)), _joined(tried))]
+    return [*found, ("", ", ".join(map(printable, search.kept.values)), _joined(tried))]
 
 
 def chosen(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> list[Listing]:
@@ -111,7 +111,7 @@ def summary(found: Sequence[Search]) -> Table:
         table.add_column(name, justify="right")
     names = list(dict.fromkeys(name for search in found for name in search.kept.values))
     for name in names:
-        table.add_column(Text(plain(name)), justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     for name in ("reached", "tried", "seconds"):
         table.add_column(name, justify="right")
     for search in found:
@@ -166,7 +166,7 @@ def trace(record: Mapping[str, Any]) -> Table:
         if last not in ("", row[0]):
             table.add_section()
         last = row[0]
-        table.add_row(*(Text(plain(text)) for text in row[:5]), Text(row[5], style=look), *row[6:])
+        table.add_row(*(Text(printable(text)) for text in row[:5]), Text(row[5], style=look), *row[6:])
     return table
 
 

@@ -13,10 +13,11 @@ from rich.text import Text
 from clsim.records import frame
 from clsim.records.atomic import write
 from clsim.records.store import RunFailure
-from clsim.reporting import formats, latex, listing, searches
-from clsim.reporting.comparisons import comparisons, ranks
-from clsim.reporting.grids import tables
-from clsim.reporting.listing import SIGNS, Listing, Mark
+from clsim.reporting import formats, latex, listing
+from clsim.reporting.comparisons import ranks
+from clsim.reporting.contents import contents
+from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
+from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec
 
 if TYPE_CHECKING:
@@ -69,13 +70,16 @@ def _text(
     if form == "runs":
         return formats.to_runs(spec, runs)
     if form == "csv":
-        if tests:
-            return formats.contests_to_csv(comparisons(spec, runs))
-        return formats.to_csv(tables(spec, runs))
+        parts = contents(spec, runs, records, tests=tests)
+        return formats.contests_to_csv(parts.contests) if tests else formats.to_csv(parts.tables)
     made = _listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
-        return "\n".join([latex.PREAMBLE, *map(latex.to_latex, made, labels)])
+        lines = [latex.PREAMBLE]
+        for listed, label in zip(made, labels, strict=True):
+            brief, short = in_short(listed)
+            lines += [*map(latex.comment, short.items()), latex.to_latex(brief, label)]
+        return "\n".join(lines)
     further = [formats.failures_to_markdown(failures)] if failures else []
     return "\n".join([*map(formats.to_markdown, made), *further])
 
@@ -87,11 +91,17 @@ def _listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
+<<<<<<< HEAD
     """List the tables, the choices of controllers, then the tests, which are explained once or each."""
     made = [listing.of_table(table) for table in tables(spec, runs)]
     made += searches.chosen(spec, runs, records)
+=======
+    """Tables, what controllers chose, then tests; what is the same in all of these is said in each, or once."""
+    parts = contents(spec, runs, records, tests=tests)
+    made = [*map(listing.of_table, parts.tables), *parts.chosen]
+>>>>>>> part-rep
     if tests:
-        found = enumerate(comparisons(spec, runs))
+        found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
         made += [listing.of_ranks(ranked) for ranked in ranks(spec, runs)]
     return made
@@ -101,31 +111,42 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Ru
     if not out.is_terminal:  # a file or a pipe has no width to fit into
         out = Console(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
-        out.print(Text(formats.plain(spec.title), style="bold"))
-    for shown in made:
+        out.print(Text(printable(spec.title), style="bold"))
+    explained: set[str] = set()
+    for listed in made:
+        shown, short = in_short(listed)
         out.print(to_console(shown))
         for note in shown.notes:
-            out.print(Text(f"  {formats.plain(note)}", style="dim"))
+            out.print(Text(f"  {printable(note)}", style="dim"))
+        for name, text in short.items():
+            if name not in explained:
+                out.print(Text(f"  {printable(text)} = {printable(name)}", style="dim"))
+        explained |= {*short}
     if failures:
         out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
     for failure in failures:
-        out.print(Text(f"  {formats.plain(f'{failure.title}: {failure.error}')}"))
-        out.print(Text(f"    {formats.plain(failure.command)}", style="dim"))
+        out.print(Text(f"  {printable(f'{failure.title}: {failure.error}')}"))
+        out.print(Text(f"    {printable(failure.command)}", style="dim"))
 
 
 def to_console(shown: Listing) -> RichTable:
     """Make a table for the console; a name that looks like markup is shown as it is."""
-    rich = RichTable(title=Text(formats.plain(shown.title)), title_justify="left", header_style="bold")
+    rich = RichTable(title=Text(printable(shown.title)), title_justify="left", header_style="bold")
     for name in shown.names:
-        rich.add_column(Text(formats.plain(name)), overflow="fold")
+        rich.add_column(Text(printable(name)), overflow="fold")
     for name in shown.header[len(shown.names) :]:
-        rich.add_column(Text(formats.plain(name)), justify="right", overflow="fold")
+        rich.add_column(Text(printable(name)), justify="right", overflow="fold")
     for line in shown.lines:
-        labels = [Text(formats.plain(label), style="italic" if line.source else "") for label in line.labels]
+        labels = [Text(printable(label), style="italic" if line.source else "") for label in line.labels]
         rich.add_row(*labels, *(_entry(text, look) for text, look in line.marked))
     return rich
 
 
 def _entry(text: str, look: Mark) -> Text:
+<<<<<<< HEAD
     """Write an entry with its mark, which always takes two characters, so that numbers stay aligned."""
     return Text(f"{formats.plain(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")
+=======
+    """A mark of two characters, so that numbers stay in line."""
+    return Text(f"{printable(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")
+>>>>>>> part-rep

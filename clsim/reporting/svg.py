@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 INK, FAINT = "#101418", "#c9cdd2"
 """Colours of axes and text, and of grids; exact ones, so that the page can replace them."""
 
+PLAIN: Any = {"text.parse_math": False}
+"""Matplotlib's settings for figures that show names: a name from a spec is text, not a formula."""
+
 STYLE: Any = {
+    **PLAIN,
     "svg.fonttype": "none",
     "svg.image_inline": True,
-    "text.parse_math": False,  # a name from a spec is text, not a formula
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -45,6 +51,16 @@ _FONT = re.compile(r"font: (\S+ )*?([\d.]+px)[^;]*")
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
+@contextmanager
+def style(settings: Any) -> Iterator[None]:
+    """Draw with some of matplotlib's settings, and without its warnings of letters that a font does not have."""
+    import matplotlib
+
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph|Matplotlib currently does not support")  # they are drawn as boxes
+        yield
+
+
 def inline(figure: Figure, name: str, title: str) -> Markup:
     """Write the figure as an ``<svg>`` element.
 
@@ -52,10 +68,8 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
         name: the beginning of all identifiers in the SVG: ASCII letters, digits and dashes; unique in its page.
         title: text for screen readers.
     """
-    import matplotlib
-
     buffer = io.BytesIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with style({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     root = ElementTree.fromstring(buffer.getvalue())  # comments are dropped here
     for parent in list(root.iter()):

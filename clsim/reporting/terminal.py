@@ -121,9 +121,9 @@ class Terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def row(self, position: int, accuracy: list[float]) -> None:
-        """Show the average accuracy over the experiences seen so far."""
+        """Show the mean accuracy over the experiences seen so far, each of which counts the same here."""
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
-        mean = f"accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
+        mean = f"mean accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
         self._bar.update(self._task, accuracy=mean)
         if not self._console.is_terminal:
             seconds = time.perf_counter() - self._started

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.spec.naming import scenario_name
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
@@ -106,7 +107,8 @@ class RunSpec:
         """Title of the run, without its seed: scenario, strategy, buffer and controller."""
         memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
         controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
-        return f"{self.scenario} · {self.strategy}{memory}{controller}"
+        named = scenario_name({"scenario": self.scenario, "data": dataclasses.asdict(self.data)})
+        return f"{named} · {self.strategy}{memory}{controller}"
 
     @property
     def fingerprint(self) -> str:

@@ -71,8 +71,10 @@ def train(
     state = folder.checkpoint()
     if state is not None:
         results = _resumed(state, setup, learner)
-    elif spec.evaluation.rows == "all":
+    results.goes_on_here()
+    if state is None and spec.evaluation.rows == "all":
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
+        cost.evaluate_passes = cost.forward_passes
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
@@ -86,7 +88,7 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
-        tested = len(stream) if spec.evaluation.rows == "all" else position + 1
+        tested, trained = len(stream) if spec.evaluation.rows == "all" else position + 1, cost.forward_passes
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
         for name, predict in readouts(learner, setup, stream, position).items():
             results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
@@ -97,6 +99,7 @@ def train(
                 results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
         if experience.validation is not None:
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
+        cost.evaluate_passes += cost.forward_passes - trained
         cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
         cost.peak_bytes = peak_bytes(stream.device)
         cost.state_bytes = state_bytes(learner.state_dict(), setup.net)

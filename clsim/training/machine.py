@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import re
 import resource
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,27 @@ def peak_bytes(device: torch.device) -> int:
         line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+@functools.cache
+def processor() -> str:
+    """Name the processor: its model as the system has it; of an x86 under Linux also its family and model number.
+
+    Virtual machines give several generations of processors one name, and the numbers tell them apart.
+    """
+    about = Path("/proc/cpuinfo")
+    if about.exists():
+        words = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", about.read_text(errors="replace"), re.M))
+        numbers = [f"{key} {words[key]}" for key in ("cpu family", "model") if key in words]
+        if "model name" in words:
+            return words["model name"] + (f" ({', '.join(numbers)})" if numbers else "")
+    if platform.system() == "Darwin":
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, timeout=10, check=False
+        )
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from clsim.records.store import FORMAT
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.contract import Terms
-from clsim.version import __version__
+from clsim.training.machine import processor
+from clsim.version import __version__, code_state
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Results:
             search, those of the attempt that was kept.
         searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
         steps: number of steps so far.
+        code: the states of the code that trained it, in their order: several if it was resumed with another one.
+        processors: the processors that trained it, likewise.
         started: when the run began, in UTC.
     """
 
@@ -48,6 +51,8 @@ class Results:
     losses: dict[str, list[float]] = field(default_factory=dict)
     searches: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
+    code: list[str] = field(default_factory=list)
+    processors: list[str] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @staticmethod
@@ -55,6 +60,14 @@ class Results:
         """Make results in which nothing is tested yet."""
         unknown = [math.nan] * experiences
         return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy(), unlabelled=unknown.copy())
+
+    def goes_on_here(self) -> None:
+        """Note the code and the processor of this process; earlier versions did not note those that began a run."""
+        for names, name in ((self.code, code_state()), (self.processors, processor())):
+            if self.done and not names:
+                names.append("not recorded")
+            if name not in names:
+                names.append(name)
 
     def add_readout(self, name: str, position: int, row: list[float]) -> None:
         """Set a row of the accuracy matrix of a further way to predict."""
@@ -81,11 +94,12 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
         further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
+    sizes = {"spec": spec.as_dict(), "test_sizes": stream.test_sizes}
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
         "finished": results.done == len(stream.schedule),
-        "spec": spec.as_dict(),
+        **sizes,
         "accuracy": [_nullable(row) for row in results.accuracy],
         "initial": _nullable(results.initial),
         "validation": _nullable(results.validation),
@@ -93,16 +107,18 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         "classes": [list(labels) for labels in stream.classes],
         "cost": results.cost,
         **({"searches": results.searches} if results.searches else {}),
-        "metrics": metrics.summary(results.accuracy, results.initial),
+        "metrics": metrics.summary(results.accuracy, results.initial, sizes=metrics.weights(sizes)),
         "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
         "versions": {
             "clsim": __version__,
+            "code": ", then ".join(results.code),
             "torch": torch.__version__,
             "avalanche": version("avalanche-lib"),
             "python": platform.python_version(),
         },
         "environment": {
             "device": torch.cuda.get_device_name(stream.device) if stream.device.type == "cuda" else "cpu",
+            "processor": ", then ".join(results.processors),
             "threads": torch.get_num_threads(),
             "system": platform.system(),
         },

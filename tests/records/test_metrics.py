@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import clsim
 from clsim.records import metrics
-from clsim.records.metrics import METRICS, further, summary
+from clsim.records.frame import frame
+from clsim.records.metrics import METRICS, UNSIZED, further, summary
+from clsim.reporting.grids import tables
+from clsim.reporting.report import ReportSpec
 
 R = np.array(
     [
@@ -123,3 +128,50 @@ def test_what_only_some_runs_have_is_of_their_readout_and_of_their_unlabelled_sa
     )
     assert set(further({}).values()) == {None}
     assert further({"unlabelled": [None]})["accuracy_unlabelled"] is None
+
+
+def test_accuracy_over_all_classes_seen_counts_samples() -> None:
+    """iCaRL's accuracy is over all classes seen: 9 right of 10 and 30 right of 90 are 39 % right, not 62 %.
+
+    A predictor that is right for one class only has the share of that class in the test set, however the classes are
+    divided into experiences.
+    """
+    matrix, sizes = np.array([[0.9, 0.0], [0.9, 1 / 3]]), [10, 90]
+    found = summary(matrix.tolist(), [0, 0], sizes=sizes)
+    assert found["accuracy"] == pytest.approx(0.39)
+    assert found["average_incremental_accuracy"] == pytest.approx((0.9 + 0.39) / 2)
+    others = summary(matrix.tolist(), [0, 0])
+    assert {name for name in METRICS if found[name] != others[name]} == {"accuracy", "average_incremental_accuracy"}
+
+
+def test_equal_test_sizes_give_the_mean_over_experiences_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        matrix = rng.random((5, 5)).tolist()
+        assert summary(matrix, [*INITIAL, 0.1]) == summary(matrix, [*INITIAL, 0.1], sizes=[37] * 5)
+
+
+@pytest.mark.parametrize("setting", ["class", "task", "domain"])
+def test_a_record_says_what_its_accuracy_is_over(setting: str, tmp_path: Path) -> None:
+    """Unequal experiences: six classes, then two at a time."""
+    settings = [f"stream.setting={setting}", "stream.sizes=[6, 2, 2]", "stream.experiences=3", "training.epochs=1"]
+    data = clsim.run("split-digits", "finetune", settings=settings, runs=tmp_path).data
+    sizes, last = data["test_sizes"], data["accuracy"][-1]
+    right = [round(n * share) for n, share in zip(sizes, last, strict=True)]
+    over_samples, over_tasks = sum(right) / sum(sizes), sum(last) / 3
+    assert abs(over_samples - over_tasks) > 1e-3
+    expected = over_samples if setting == "class" else over_tasks
+    assert data["metrics"]["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert frame([data])["accuracy"][0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_older_record_keeps_the_mean_over_experiences_and_says_so(tmp_path: Path) -> None:
+    settings = ["stream.sizes=[6, 2, 2]", "stream.experiences=3", "training.epochs=1"]
+    new = dict(clsim.run("split-digits", "finetune", settings=settings, runs=tmp_path).data)
+    old = {name: value for name, value in new.items() if name != "test_sizes"}
+    assert frame([old])["accuracy"][0] == pytest.approx(sum(old["accuracy"][-1]) / 3)
+    for record, said in ((new, False), (old, True)):
+        for table in tables(ReportSpec(metrics=("accuracy", "average_incremental_accuracy")), frame([record])):
+            assert any(UNSIZED in note for note in table.notes) == said
+        (forgetting,) = tables(ReportSpec(metrics=("forgetting",)), frame([record]))
+        assert not any(UNSIZED in note for note in forgetting.notes)

@@ -97,8 +97,8 @@ def renamed(record: RunRecord, **changes: Any) -> RunRecord:
     return RunRecord(data)
 
 
-def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page) -> None:
-    data = shown.data
+def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page, records: list[RunRecord]) -> None:
+    data, sizes = shown.data, records[0].data["test_sizes"]
     joint = {r["seed"]: r for r in data["runs"] if " joint " in r["name"]}
     links = {a["href"][6:] for _, a in shown.tags if a.get("href", "").startswith("#cell-")}
     assert links == set(data["cells"])
@@ -111,7 +111,7 @@ def test_each_number_is_the_mean_over_the_runs_behind_it(shown: Page) -> None:
         for run in (data["runs"][i] for i in runs):
             matrix = [[None if v is None else v / 1e4 for v in row] for row in run["accuracy"]]
             reference = [None if v is None else v / 1e4 for v in joint[run["seed"]]["accuracy"][-1]]
-            values.append(100 * summary(matrix, [None] * len(matrix), reference)[metric])  # type: ignore[operator]
+            values.append(100 * summary(matrix, [None] * len(matrix), reference, sizes)[metric])  # type: ignore[operator]
         assert len(values) == 3
         assert mean == pytest.approx(np.mean(values), abs=0.01)  # the page rounds accuracies to 0.01 %
 
@@ -186,7 +186,7 @@ def test_names_are_text(records: list[RunRecord]) -> None:
     assert len(shown.scripts) == 2
     assert Counter(tag for tag, _ in shown.tags)["img"] == 0  # none of the renamed has a folder
     assert not any(name.startswith("on") for _, a in shown.tags for name in a)
-    assert {tag for tag, _ in shown.tags} - {tag for tag, _ in plain.tags} <= {"code"}
+    assert {tag for tag, _ in shown.tags} - {tag for tag, _ in plain.tags} <= {"code", "abbr", "details", "summary"}
     assert "alert(1)" not in shown.scripts[1]
     assert shown.data["shared"].count(HOSTILE) == 1
     for part in ("</script><script>alert(1)</script>", "{{ 7 * 7 }}", "<img src=x onerror=alert(2)>"):

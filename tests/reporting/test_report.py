@@ -27,9 +27,10 @@ from clsim.records import frame
 from clsim.records.frame import COSTS
 from clsim.records.metrics import ALL
 from clsim.records.store import RunFailure, Store
-from clsim.reporting import formats, grids, plots, report, show
+from clsim.reporting import curves, formats, grids, plots, report, show
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.comparisons import comparisons, ranks
+from clsim.reporting.curves import by_scenario
 from clsim.reporting.report import Published, ReportSpec
 from clsim.spec import registry
 from clsim.spec.resolve import resolve
@@ -53,6 +54,7 @@ def varied(record: dict[str, Any], seed: int, accuracy: float | np.ndarray, **sp
     matrix = np.full((size, size), accuracy) if isinstance(accuracy, float) else accuracy
     out["accuracy"] = matrix.tolist()
     out["initial"] = [None] * len(matrix)
+    out["test_sizes"] = [100] * len(matrix)
     out["spec"]["seed"] = seed
     for name, value in spec.items():
         table, _, key = name.partition("__")
@@ -238,9 +240,16 @@ def test_every_shipped_report_reads_and_shows(
 
 
 def test_runs_of_several_versions_are_pointed_out(made: dict[str, Any]) -> None:
-    other = varied(made, 1, 0.5)
-    other["versions"] = {**other["versions"], "clsim": "9.9"}
-    assert any("several versions of clsim: 0.1.0, 9.9" in n for n in table([varied(made, 0, 0.5), other]).notes)
+    """Numbers depend on the code and on the processor: a table that mixes them says so, in one line."""
+    own, other, old = (varied(made, seed, 0.5) for seed in range(3))
+    assert not any("made by several" in note for note in table([own]).notes)
+    code, processor = own["versions"]["code"], own["environment"]["processor"]
+    other["versions"] |= {"clsim": "9.9", "code": "f" * 12 + "-dirty"}
+    del old["versions"]["code"], old["environment"]["processor"]
+    (note,) = (note for note in table([own, other, old]).notes if "made by several" in note)
+    assert "versions of clsim 0.1.0 (2), 9.9 (1); " in note
+    for words in (f"{code} (1)", "ffffffffffff-dirty (1)", "not recorded (1)", f"processors {processor} (2)"):
+        assert words in note
 
 
 @pytest.mark.parametrize("size", [1, 5, 20])
@@ -275,14 +284,19 @@ def test_accuracy_is_drawn_over_a_setting(made: dict[str, Any], tmp_path: Path) 
     assert [p.name for p in plots.draw(spec, records, tmp_path)] == [
         f"split-digits-{kind}.png" for kind in ("curves", "over", "matrix")
     ]
-    figure = plots.over(spec, frame.frame(records), "split-digits")
+    (found,) = plots.over_lines(spec, frame.frame(records)).values()
+    figure = plots.over(found, "optimizer.lr", "split digits", curves.looks(found))
     (ax,) = figure.axes
+    assert ax.get_xlabel() == "lr (optimizer)"
+    assert ax.get_ylabel() == "final accuracy, %"
     lines = {container.get_label(): container.lines[0].get_xydata() for container in ax.containers}
     assert sorted(lines) == ["er", "gdumb"]
-    np.testing.assert_allclose(lines["er"], [[0.1, 61], [0.2, 71], [0.3, 80]])
-    np.testing.assert_allclose(lines["gdumb"], [[0.1, 41], [0.2, 51]])
+    np.testing.assert_allclose(lines["er"][:, 1], [61, 71, 80])
+    np.testing.assert_allclose(lines["gdumb"][:, 1], [41, 51])
+    np.testing.assert_allclose(lines["er"][:, 0], [0.1, 0.2, 0.3], atol=0.02)
+    assert set(lines["er"][:, 0]).isdisjoint(lines["gdumb"][:, 0])  # error bars beside each other
     with pytest.raises(InputError, match=r"over: strategy has values like 'er', allowed: numbers"):
-        plots.over(dataclasses.replace(spec, over="strategy"), frame.frame(records), "split-digits")
+        plots.over_lines(dataclasses.replace(spec, over="strategy"), frame.frame(records))
 
 
 def test_a_report_is_over_one_of_its_labels(tmp_path: Path) -> None:
@@ -384,6 +398,79 @@ def test_arms_are_compared_under_each_condition(made: dict[str, Any]) -> None:
     assert any("of its condition (memory, scenario)" in note for note in found.notes)
     whole = table(records)
     assert [key for key, of in whole.rows.items() for cell in of.values() if cell.best] == [("er", "b", "100")]
+
+
+@pytest.fixture
+def mixed(made: dict[str, Any], tmp_path: Path) -> list[dict[str, Any]]:
+    """One scenario on its own digits, and on two files of the same name: arm b is far better on the latter."""
+    records, sources = [], {}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "faces.npz"
+        sources[str(path)] = folder * 8
+    for place, digest in (("", ""), *sources.items()):
+        data = {"data__dataset": "npz" if place else "digits", "data__path": place}
+        for buffer, level in (("a", 0.5), ("b", 0.9)):
+            for seed in range(3):
+                accuracy = level - 0.1 * (not place) + 0.01 * seed
+                listed = [[place, digest]] if place else []
+                records.append(varied(made, seed, accuracy, memory__buffer=buffer, sources=listed, **data))
+    return records
+
+
+def test_a_scenario_with_other_data_says_so_and_is_compared_with_no_other(mixed: list[dict[str, Any]]) -> None:
+    found = frame.frame(mixed)
+    names = sorted(set(found["scenario"]))
+    assert names == ["split-digits", "split-digits on faces.npz (oneoneon)", "split-digits on faces.npz (twotwotw)"]
+    alone = frame.frame(mixed[6:12])
+    assert set(alone["scenario"]) == {"split-digits on faces.npz"}  # even where there is nothing to tell it from
+    for columns in (("scenario",), ("memory",)):  # in a column of its own, or in rows
+        spec = ReportSpec(metrics=("accuracy",), columns=columns, rows=("strategy", "buffer"))
+        (shown,) = grids.tables(spec, found)
+        best = [cell for row in shown.rows.values() for cell in row.values() if cell.best]
+        assert len(best) == 3  # the better buffer on each data set
+        assert all(len(cell.values) == 3 for row in shown.rows.values() for cell in row.values())
+        for contest in comparisons(spec, found):
+            assert len(contest.arms) == 2
+            assert "scenario" in contest.condition_names
+        figures_of = by_scenario(spec, found, mixed)
+        assert sorted(figures_of) == names
+        assert all(len(series) == 2 for series in figures_of.values())
+
+
+def test_reference_runs_are_those_on_the_same_data(mixed: list[dict[str, Any]]) -> None:
+    """The content of a file counts, not its path: intransigence is held against a joint run on the same content."""
+    record = mixed[6]
+    joint = copy.deepcopy(record)
+    joint["spec"]["stream"]["presentation"] = "joint"
+    assert frame.frame([record, joint])["intransigence"].notna().all()
+    joint["spec"]["sources"][0][1] = "edited"
+    assert frame.frame([record, joint])["intransigence"].isna()[0]
+
+
+def test_a_filter_names_a_scenario_with_or_without_its_data(mixed: list[dict[str, Any]]) -> None:
+    found = frame.frame(mixed)
+    for name, runs in (("split-digits", 18), ("split-digits on faces.npz (oneoneon)", 6)):
+        assert len(report.groups(ReportSpec(filter={"scenario": name}), found)[1]) == runs
+    without = ReportSpec(exclude={"scenario": "split-digits on faces.npz (oneoneon)"})
+    assert len(report.groups(without, found)[1]) == 12
+
+
+def test_an_edited_scenario_has_the_data_set_in_its_name(
+    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of a scenario's file, whose data set was then replaced, are told from those that followed."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    (folder / "mine.toml").write_text('[data]\ndataset = "digits"\n')
+    before = varied(made, 0, 0.5, scenario="mine")
+    assert frame.frame([before])["scenario"].tolist() == ["mine"]
+    (folder / "mine.toml").write_text('[data]\ndataset = "mnist"\n')
+    after = varied(made, 0, 0.9, scenario="mine", data__dataset="mnist")
+    assert frame.frame([before, after])["scenario"].tolist() == ["mine on digits", "mine"]
+    (folder / "mine.toml").unlink()
+    assert frame.frame([before, after])["scenario"].tolist() == ["mine on digits", "mine on mnist"]
 
 
 def test_paired_tests_are_those_of_the_common_seeds(made: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost
 from clsim.records.frame import frame
-from clsim.reporting.report import problem, read_report
+from clsim.reporting.grids import tables
+from clsim.reporting.report import ReportSpec, problem, read_report
 from clsim.selectors.random import task_balanced
 from clsim.spec import registry
 from clsim.spec.resolve import resolve
@@ -124,9 +125,9 @@ def test_runs_say_what_they_keep(records: list[dict[str, Any]]) -> None:
 def test_costs_relative_to_fine_tuning(records: list[dict[str, Any]]) -> None:
     runs = frame(records).set_index("strategy")
     assert runs.loc["finetune", "relative_passes"] == runs.loc["finetune", "relative_seconds"] == 1
-    own, theirs = (sum(c["forward_passes"] for c in r["cost"]) for r in (records[1], records[0]))
+    own, theirs = 600, 400  # two epochs of 200 samples, and once a gradient of each sample
+    assert runs["train_passes"][["ewc", "finetune"]].tolist() == [own, theirs]
     assert runs.loc["ewc", "relative_passes"] == own / theirs
-    assert own - theirs == 200  # a gradient a sample, once
     assert runs.loc["gem", "relative_passes"] > 2
     alone = frame(records[1:2])
     assert alone["relative_passes"].isna().all()
@@ -135,6 +136,26 @@ def test_costs_relative_to_fine_tuning(records: list[dict[str, Any]]) -> None:
     both = frame([*records[:2], changed]).set_index("strategy")
     assert both.loc["ewc", "relative_passes"] == own / theirs  # the one that was trained alike
     assert frame([records[1], changed, changed])["relative_passes"].isna().iloc[0]  # which of the two?
+
+
+def test_passes_are_those_of_training_however_often_a_method_is_tested(tmp_path: Path) -> None:
+    """Joint training passes each sample as often as fine-tuning, and PackNet as often as its two trainings say."""
+    settings = ["data.per_class=20", "training.epochs=2", "stream.setting=task"]
+    names = {"finetune": [], "joint": ["training.epochs=2"], "packnet": ["learner.options.retrain_epochs=4"]}
+    settings_of = {name: [*settings, *more] for name, more in names.items()}
+    tested = [
+        dict(clsim.run("split-digits", name, settings=[*own, f"evaluation.rows={rows}"], runs=tmp_path).data)
+        for rows in ("all", "seen")
+        for name, own in settings_of.items()
+    ]
+    for records in (tested[:3], tested[3:]):
+        assert frame(records)["relative_passes"].tolist() == [1, 1, 3]
+        old = [record | {"cost": [dict(c) for c in record["cost"]]} for record in records]
+        for cost in old[1]["cost"]:
+            del cost["evaluate_passes"]  # as in records of earlier versions
+        assert frame(old)["relative_passes"].isna().tolist() == [False, True, False]
+        (table,) = tables(ReportSpec(metrics=("relative_passes",)), frame(old))
+        assert any("blank" in note and "1 of 3" in note for note in table.notes)
 
 
 def test_records_of_earlier_versions_stand_in_reports_without_what_they_lack(records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,64 @@
+"""What a report holds, whichever form shows it: tables, what controllers chose, paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clsim.reporting import searches
+from clsim.reporting.cells import Key, Table
+from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
+from clsim.reporting.grids import tables
+from clsim.reporting.listing import Listing
+from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
+from clsim.reporting.report import ReportSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The parts of a report.
+
+    Attributes:
+        tables: a table for each metric.
+        chosen: what the controllers chose; empty if no run has one.
+        contests: paired tests.
+        left_out: number of conditions whose tests are left out.
+    """
+
+    tables: Sequence[Table]
+    chosen: Sequence[Listing]
+    contests: Sequence[Contest]
+    left_out: int = 0
+
+    @property
+    def arms(self) -> dict[Key, str]:
+        """Short names of the arms of the paired tests."""
+        names = self.contests[0].arm_names if self.contests else ()
+        return arms_in_tables(names, (arm for contest in self.contests for arm in contest.arms), " ")
+
+    def short_names(self, further: Iterable[str]) -> dict[str, str]:
+        """Return short names of the labels, and of ``further`` texts, that are too long for a column of a table."""
+        texts = [label for table in self.tables for key in table.rows for label in key]
+        texts += [" · ".join(column) for table in self.tables for column in table.columns]
+        texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
+        return {name: text for name, text in shortened(texts, IN_TABLES).items() if name != text}
+
+
+def contents(
+    spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]], *, tests: bool, most: int = 0
+) -> Contents:
+    """Make the parts of a report.
+
+    Args:
+        runs: the :func:`clsim.records.frame.frame` of the records.
+        tests: whether to make all paired tests.
+        most: number of paired tests to make otherwise, see :func:`clsim.reporting.comparisons.first_comparisons`.
+    """
+    found, left_out = (comparisons(spec, runs), 0) if tests else (list[Contest](), 0)
+    if most and not tests:
+        found, left_out = first_comparisons(spec, runs, most)
+    return Contents(tables(spec, runs), searches.chosen(spec, runs, records), found, left_out)
