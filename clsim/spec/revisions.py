@@ -30,6 +30,9 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
+FOR_ALL = ("features", "labels")
+"""Revisions that may also concern a run without a memory."""
+
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
 
 
@@ -45,7 +48,7 @@ def revisions(spec: Tables) -> list[str]:
     keeps = memory["buffer"] != "none"
     named = {"buffer": str(memory["buffer"]), "retrieval": str(memory.get("retrieval", "random"))}
     spec = {**spec, "memory": {**memory, **named}}
-    return [name for name, concerns in REVISIONS.items() if (keeps or name == "features") and concerns(spec)]
+    return [name for name, concerns in REVISIONS.items() if (keeps or name in FOR_ALL) and concerns(spec)]
 
 
 def _mass(spec: Tables) -> bool:
@@ -91,12 +94,21 @@ def _features(spec: Tables) -> bool:
     return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
+def _labels(spec: Tables) -> bool:
+    """On partly labelled streams, all learners take the same number of steps and see the same labelled views.
+
+    Batch norm learns on in PAWS, CSL and NNCSL, and features are read by class means.
+    """
+    return bool(spec.get("labels"))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
     "classes": _classes,
     "reference": _reference,
     "features": _features,
+    "labels": _labels,
 }
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 

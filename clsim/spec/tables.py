@@ -129,7 +129,9 @@ class TrainingSpec:
     """How an experience is trained.
 
     Attributes:
-        epochs: passes over an experience; 1 is the online setting.
+        epochs: passes over an experience; 1 is the online setting. On a partly labelled stream, over its larger part,
+            the labelled or the unlabelled one, for every learner: one that learns from labelled samples alone passes
+            over these more often, and takes as many steps as the others.
         steps: batches that are learnt in each experience, whatever its size, in as many passes as they take; the last
             pass may be cut short. 0: ``epochs`` counts, which is not read otherwise. Schedules of the learning rate
             span these steps; one that falls on a plateau looks after each pass, the last one included. A memory that

@@ -57,11 +57,20 @@ class Setup:
         """The device of net, memory and stream."""
         return self.net.head.weight.device
 
-    def steps(self, samples: Exemplars) -> int:
-        """Count the gradient steps of an experience with batches from ``samples``, if training is not stopped early."""
+    def batches(self, experience: Experience) -> int:
+        """Count the batches of an epoch: as many as its larger part makes, the labelled or the unlabelled one.
+
+        It is the same number for all learners, so that one that learns from labelled samples alone takes as many steps
+        as its rivals that learn from all: its epoch is several passes over the labelled part.
+        """
+        training, unlabelled = self.spec.training, experience.unlabelled
+        larger = max(len(experience.train), 0 if unlabelled is None else len(unlabelled))
+        return batch_count(larger, training.batch_size, training.last_batch)
+
+    def steps(self, experience: Experience) -> int:
+        """Count the gradient steps of an experience, if training is not stopped early."""
         training = self.spec.training
-        batches = batch_count(len(samples), training.batch_size, training.last_batch)
-        return training.steps or training.epochs * training.passes * batches
+        return training.steps or training.epochs * training.passes * self.batches(experience)
 
     def pool(
         self,

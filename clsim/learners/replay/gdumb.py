@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from clsim.learners.sgd import Sgd
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
@@ -17,7 +19,8 @@ class Gdumb(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        epochs: Epochs over the memory.
+        epochs: Epochs over the memory. On a partly labelled stream they do not count: there are as many steps as in an
+            experience of any other learner.
         batch_size: Exemplars in each step.
     """
 
@@ -38,9 +41,10 @@ class Gdumb(Around[Sgd]):
             return []
         self.inner.net.load_state_dict(self._first)
         self.inner = Sgd(self.setup)
-        self.inner.schedule(batch_count(len(exemplars), self._batch_size) * self._epochs)
-        losses = []
-        for _ in range(self._epochs):
-            for batch in batches(exemplars, self._batch_size, self.setup.randomness.order):
-                losses.append(self.inner.step(batch, None))
-        return losses
+        size, order = self._batch_size, self.setup.randomness.order
+        steps = batch_count(len(exemplars), size) * self._epochs
+        if self.setup.spec.labels.partial:  # as many as its rivals, who learn from the unlabelled part too
+            steps = self.setup.steps(experience)
+        self.inner.schedule(steps)
+        passes = itertools.chain.from_iterable(batches(exemplars, size, order) for _ in itertools.count())
+        return [self.inner.step(batch, None) for batch in itertools.islice(passes, steps)]

@@ -125,7 +125,7 @@ class SoftNeighbours(Learner):
         self.old = None
         if self._distillation and self._labelled.past is not None:
             self.old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
-        self._sgd.schedule(setup.steps(self.incoming(experience)))
+        self._sgd.schedule(setup.steps(experience))
         for module in (setup.net, self._projection):
             module.train()
             if self._views.freeze_norm and self._experiences:

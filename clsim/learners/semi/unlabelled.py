@@ -151,7 +151,7 @@ class SemiSgd(Learner):
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, and prepare loss and labelled samples."""
         self._labelled.begin(experience)
-        self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
+        self._step, self._steps = 0, self.setup.steps(experience)
         self._sgd.schedule(self._steps)
         for module in (self.setup.net, self._beside):
             module.train()
