@@ -32,16 +32,17 @@ class Views:
     """Options of PAWS, CSL and NNCSL; the defaults are NNCSL's on CIFAR-10, except that there are no small views.
 
     Attributes:
-        per_class: Labelled samples of each class in a step, each in two large views. A class that has fewer gives some
-            of them again.
-        large, small: Augmentations of the large and small views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        per_class: Labelled samples of each class in a step, each in two views by ``data.augment``. A class that has
+            fewer gives some of them again.
+        large, small: Augmentations of the large and small views of unlabelled samples; see
+            :data:`clsim.data.augmentation.AUGMENTATIONS`.
         small_views: Small views of each unlabelled sample, beside two large ones; they need a net that takes images of
             any size.
         projection: Widths of the projection head's layers.
         linear: The weight λ_LIN of the linear head's cross-entropy. None means 0.005 under LARS, whose steps do not
             depend on the scale of a loss, and 1 under other optimizers, where 0.005 would be too little for the head.
-        freeze_norm: Whether the statistics of batch norm stay as the first experience left them; scales and shifts
-            still learn.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them, as in NNCSL's released
+            code but in no paper; scales and shifts still learn. Under Adam the projection's weights then grow.
     """
 
     per_class: int = 5
@@ -50,7 +51,7 @@ class Views:
     small_views: int = 0
     projection: Sequence[int] = (512, 512, 128)
     linear: float | None = None
-    freeze_norm: bool = True
+    freeze_norm: bool = False
 
 
 class SoftNeighbours(Learner):
@@ -136,8 +137,9 @@ class SoftNeighbours(Learner):
         setup, rng, n = self.setup, self.setup.randomness.augment, len(batch)
         current, past = (self._labelled.support(self._views.per_class, of=of) for of in ("current", "past"))
         labelled = concatenate([part for part in (current, past) if part is not None])
-        # large views first and second, then the labelled samples in two large views; then the small views
-        inputs = [self._large(torch.cat([batch.x, batch.x, labelled.x, labelled.x]), rng)]
+        # large views first and second, then the labelled samples in two views; then the small views
+        large = self._large(torch.cat([batch.x, batch.x]), rng)
+        inputs = [torch.cat([large, setup.transform.train(torch.cat([labelled.x, labelled.x]), rng)])]
         if self._views.small_views:
             inputs.append(self._small(torch.cat([batch.x] * self._views.small_views), rng))
         with setup.precision():

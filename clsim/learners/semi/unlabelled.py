@@ -65,7 +65,7 @@ class SemiOptions:
         labelled: Labelled samples of the experience in each step; 0 means as many as unlabelled ones, at most all.
         ema: The largest β of the averaged net; 0 means that the net itself predicts.
         freeze_norm: Whether the statistics of batch norm stay as the first experience left them, as in NNCSL's released
-            code: unlabelled samples are of the current classes alone, and their statistics would not fit the others.
+            code but in no paper; scales and shifts still learn.
     """
 
     labelled: int = 0

@@ -1,17 +1,24 @@
-"""Rivals on a partly labelled stream: as many steps for each of them."""
+"""Rivals on a partly labelled stream: as many steps for each, and the same views of what is labelled."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import clsim
 from clsim.data import datasets
+from clsim.data.augmentation import Transform, View
 from clsim.errors import InputError
-from clsim.pool.exemplars import Exemplars
+from clsim.learners.semi.paws import Views
+from clsim.learners.semi.unlabelled import SemiOptions
+from clsim.pool.exemplars import Exemplars, batch_count
 from clsim.pool.pool import Cost
 from clsim.spec import registry
 from clsim.spec.resolve import resolve
@@ -30,6 +37,8 @@ SMALL += ["training.batch_size=8", "training.epochs=2", "stream.experiences=2", 
 NO_SMALL = "learner.options.small_views=0"
 
 SCENARIOS = [name for name in registry.file_names("scenarios") if resolve(name, "er").labels.partial]
+
+SEMI = ("pseudo-label", "fixmatch", "mixmatch", "remixmatch", "comatch", "ccic", "paws", "csl", "nncsl")
 
 
 class Counting(Around[Learner]):
@@ -131,3 +140,66 @@ def test_epochs_of_several_passes_go_on_where_the_last_one_ended() -> None:
     rows = torch.cat([b for epoch in parts for b in epoch])
     assert all(sorted(rows[i : i + 30].tolist()) == sorted(part.index.tolist()) for i in (0, 30, 60, 90))
     assert loop.images_of(30, training, 4) == len(rows) == 120
+
+
+class Recording:
+    """A run's transform that also keeps the raw samples which each kind of view was made of."""
+
+    def __init__(self, inner: Transform) -> None:
+        self._inner, self.plain = inner, inner.plain
+        self.trained: set[bytes] = set()
+        self.viewed: set[bytes] = set()
+
+    def train(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        self.trained |= rows(x)
+        return self._inner.train(x, rng)
+
+    def view(self, names: Sequence[str], where: str) -> View:
+        made = self._inner.view([], where)  # the data here are tiny
+
+        def view(x: Tensor, rng: torch.Generator) -> Tensor:
+            self.viewed |= rows(x)
+            return made(x, rng)
+
+        return view
+
+
+def rows(x: Tensor) -> set[bytes]:
+    return {bytes(row.numpy().tobytes()) for row in x}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_all_arms_see_labelled_samples_by_the_scenarios_view(scenario: str) -> None:
+    """Those of the experience and of memory; and no arm sees unlabelled ones by it."""
+    made: dict[Any, Stream] = {}
+    for strategy in ("er", *SEMI):
+        small = [*SMALL, "labels.include_labelled=false", "training.epochs=1"]
+        small += [NO_SMALL] if strategy in ("paws", "csl", "nncsl") else []
+        spec = resolve(scenario, strategy, settings=small)
+        setup, _ = assemble(spec, stream := streams(spec, made), Cost())
+        setup = dataclasses.replace(setup, transform=(seen := Recording(setup.transform)))  # type: ignore[arg-type]
+        make = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")
+        learner = make(setup)
+        for position in stream.schedule:
+            loop.learn(stream.experience(position), setup, learner, 5 * (position + 1), Quiet())
+        labelled = set.union(*(rows(stream.experience(i).train.x) for i in (0, 1)))
+        hidden = set.union(*(rows(stream.experience(i).unlabelled.x) for i in (0, 1)))  # type: ignore[union-attr]
+        assert seen.trained == labelled, strategy
+        assert seen.viewed == (set() if strategy == "er" else hidden), strategy
+
+
+def test_no_shipped_setting_freezes_batch_norm() -> None:
+    assert not Views().freeze_norm
+    assert not SemiOptions().freeze_norm
+    for scenario, strategy in itertools.product(SCENARIOS, SEMI):
+        assert "freeze_norm" not in resolve(scenario, strategy).learner.options
+
+
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in ("nncsl-cifar10", "nncsl-cifar100")])
+def test_the_weight_of_mixmatch_fits_the_steps(scenario: str) -> None:
+    """The paper's grows to 75 over 16,000 steps."""
+    spec = resolve(scenario, "mixmatch")
+    images = 2 * (spec.data.per_class or 5000)
+    steps = spec.training.epochs * batch_count(images, spec.training.batch_size)
+    assert spec.learner.options["weight"] == pytest.approx(75 * steps / 16000, rel=0.05)
+    assert spec.learner.options["growth"] == 1

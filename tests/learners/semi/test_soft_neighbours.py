@@ -229,7 +229,7 @@ def test_no_gradient_reaches_the_old_net_and_it_stays_as_it_was() -> None:
     assert not any(m.training for module in made.old for m in module.modules())
 
 
-def test_batch_norm_is_frozen_after_the_first_experience_unless_it_is_switched_off() -> None:
+def test_batch_norm_is_frozen_after_the_first_experience_where_it_is_asked_for() -> None:
     for frozen in (True, False):
         setup, made = learner("csl", freeze_norm=frozen)
         stream, means = partly_labelled(False), []
