@@ -25,11 +25,11 @@ from clsim.training.assemble import assemble
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.controller import Controller, training_seconds
-from clsim.training.evaluation import evaluate, held_out, readouts, row_of, share_correct
+from clsim.training.evaluation import evaluate, held_out, measured, readouts, share_correct
 from clsim.training.machine import peak_bytes
 from clsim.training.offered import offered
 from clsim.training.progress import Progress
-from clsim.training.record import Results, record_of
+from clsim.training.record import HEAD, Results, record_of
 
 
 def train(
@@ -86,10 +86,14 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
-        tested = len(stream) if spec.evaluation.rows == "all" else position + 1
-        results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
-        for name, predict in readouts(learner, setup, stream, position).items():
-            results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
+        seen = position + 1
+        extent = len(stream) if spec.evaluation.rows == "all" else seen
+        found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost)
+        found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
+        results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
+        results.accuracy[position] = found.pop(HEAD).row
+        for name, outcome in found.items():
+            results.add_readout(name, position, outcome.row)
         if experience.unlabelled is not None:
             hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
             hidden = hidden[hidden.y >= 0]  # foreign samples have no class

@@ -18,6 +18,9 @@ from clsim.streams.stream import Stream
 from clsim.training.contract import Terms
 from clsim.version import __version__
 
+HEAD = "accuracy"
+"""The name, among ways to predict, of the learner's own, whose accuracy is that of the run."""
+
 
 @dataclass
 class Results:
@@ -34,6 +37,7 @@ class Results:
         losses: the losses of all steps, one list for each term, with NaN in steps without the term; of a controller's
             search, those of the attempt that was kept.
         searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
+        crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
         started: when the run began, in UTC.
     """
@@ -47,6 +51,7 @@ class Results:
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     searches: list[dict[str, Any]] = field(default_factory=list)
+    crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -76,11 +81,13 @@ class Results:
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
     """Make the record of a run, as plain values for JSON."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
-    further: dict[str, Any] = {}  # keys of partly labelled streams alone
+    further: dict[str, Any] = {}  # keys that only some runs have
     if not all(map(math.isnan, results.unlabelled)):
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
         further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
+    if results.crowded:
+        further["crowded"] = results.crowded
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,

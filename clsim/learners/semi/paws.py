@@ -21,7 +21,7 @@ from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
 from clsim.training.contract import Learner, Readout, Setup, Terms
-from clsim.training.neighbours import NEAREST, by_neighbours
+from clsim.training.neighbours import DIAGNOSTIC, by_vote
 
 LARGE = ("large-crop", "flip", "jitter", "solarize", "equalize")
 SMALL = ("small-crop", "flip", "jitter", "solarize", "equalize")
@@ -64,7 +64,7 @@ class SoftNeighbours(Learner):
     in eval mode.
 
     Labels are smoothed over the classes of the support. Predictions are among the classes seen so far. The further
-    readout ``nearest-neighbour`` takes the posterior over what is in memory (without a memory: over the last
+    readout ``projection-diagnostic`` takes the posterior over what is in memory (without a memory: over the last
     experience's labelled part) instead of the head.
 
     Args:
@@ -182,12 +182,15 @@ class SoftNeighbours(Learner):
         return self._among_seen(self._sgd.predict(x, task))
 
     def readouts(self) -> dict[str, Readout]:
-        """Return the readout by the nearest labelled samples in memory or, without one, of the last experience."""
+        """Return the vote in the projection of labelled samples in memory or, without one, of the last experience.
+
+        It is a diagnostic: the projection of CSL and NNCSL holds no loss between classes of different tasks.
+        """
         exemplars = self.setup.memory.exemplars
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
             return {}
-        return {NEAREST: by_neighbours(self.setup, self._embedded, known)}
+        return {DIAGNOSTIC: by_vote(self.setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of net, projection head and optimizer, the classes seen, and the number of experiences."""

@@ -38,7 +38,8 @@ NO_SMALL = "learner.options.small_views=0"
 
 SCENARIOS = [name for name in registry.file_names("scenarios") if resolve(name, "er").labels.partial]
 
-SEMI = ("pseudo-label", "fixmatch", "mixmatch", "remixmatch", "comatch", "ccic", "paws", "csl", "nncsl")
+SOFT = ("paws", "csl", "nncsl")
+SEMI = ("pseudo-label", "fixmatch", "mixmatch", "remixmatch", "comatch", "ccic", *SOFT)
 
 
 class Counting(Around[Learner]):
@@ -85,9 +86,9 @@ def test_all_strategies_are_asked_for_as_many_steps(scenario: str) -> None:
     made: dict[Any, Stream] = {}
     found = {}
     for strategy in registry.file_names("strategies"):
-        own = {"er-all-labels": "labels.per_class=0", "csl": NO_SMALL, "nncsl": NO_SMALL, "paws": NO_SMALL}
+        own = {"er-all-labels": ["labels.per_class=0", "training.steps=0"], **{name: [NO_SMALL] for name in SOFT}}
         try:
-            spec = resolve(scenario, strategy, settings=[*SMALL, *([own[strategy]] if strategy in own else [])])
+            spec = resolve(scenario, strategy, settings=[*SMALL, *own.get(strategy, [])])
             found[strategy] = counted(spec, streams(spec, made))
         except InputError:  # it needs tasks, or a validation part
             continue
@@ -174,7 +175,7 @@ def test_all_arms_see_labelled_samples_by_the_scenarios_view(scenario: str) -> N
     made: dict[Any, Stream] = {}
     for strategy in ("er", *SEMI):
         small = [*SMALL, "labels.include_labelled=false", "training.epochs=1"]
-        small += [NO_SMALL] if strategy in ("paws", "csl", "nncsl") else []
+        small += [NO_SMALL] if strategy in SOFT else []
         spec = resolve(scenario, strategy, settings=small)
         setup, _ = assemble(spec, stream := streams(spec, made), Cost())
         setup = dataclasses.replace(setup, transform=(seen := Recording(setup.transform)))  # type: ignore[arg-type]
@@ -203,3 +204,16 @@ def test_the_weight_of_mixmatch_fits_the_steps(scenario: str) -> None:
     steps = spec.training.epochs * batch_count(images, spec.training.batch_size)
     assert spec.learner.options["weight"] == pytest.approx(75 * steps / 16000, rel=0.05)
     assert spec.learner.options["growth"] == 1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_with_all_labels_er_meets_as_many_new_samples_a_step_and_takes_as_many_steps(scenario: str) -> None:
+    """With three times as many beside the same 50 exemplars it ended below er: the newest classes took over."""
+    few, whole = resolve(scenario, "er"), resolve(scenario, "er-all-labels")
+    classes = (100 if few.data.dataset == "cifar100" else 10) // few.stream.experiences
+    new = min(few.training.batch_size, classes * few.labels.per_class)
+    assert whole.training.batch_size == pytest.approx(new, rel=0.05)
+    images = classes * (few.data.per_class or {"cifar10": 5000, "cifar100": 500}[few.data.dataset])
+    steps = few.training.epochs * batch_count(images, few.training.batch_size)
+    assert (whole.training.steps or few.training.epochs * batch_count(images, whole.training.batch_size)) == steps
+    assert whole.memory == few.memory
