@@ -34,7 +34,7 @@ DataRoot = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        "--precision", help="fp32 or bf16; bf16 needs a processor that is fast at it.", rich_help_panel=_MACHINE
+        "--precision", help="fp32, bf16, or auto: bf16 where the device has it in hardware.", rich_help_panel=_MACHINE
     ),
 ]
 

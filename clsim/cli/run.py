@@ -41,7 +41,7 @@ def run(
         typer.Option("--set", help="table.key=value: set any key of the spec; may be given several times."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel="Machine")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.", rich_help_panel="Machine")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that torch uses.", rich_help_panel="Machine")] = None,
     data_root: Annotated[
         Path | None,

@@ -73,7 +73,7 @@ def study(
         typer.Option(help="slurm: slurm, or local: submitit runs the jobs on this machine.", rich_help_panel=_ENGINE),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", rich_help_panel=_MACHINE)] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.", rich_help_panel=_MACHINE)] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads that torch uses per run.", rich_help_panel=_MACHINE)
     ] = None,

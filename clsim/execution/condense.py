@@ -67,7 +67,7 @@ def condense(
         augment: whether to train these nets with the operations of siamese augmentation, without mirroring on digits.
         proxy_epochs: training epochs of the net behind the features, where the method is a selector that needs one.
         seed: seed of everything that is drawn; the same seed makes the same set.
-        precision: ``fp32``, or ``bf16`` where the processor is fast at it.
+        precision: ``fp32``, ``bf16``, or ``auto``: ``bf16`` where processor or GPU have it in hardware.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: number of torch's threads; None leaves it as it is.
         data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
@@ -83,8 +83,7 @@ def condense(
     for name, (value, least) in least_of.items():
         if not value >= least:
             raise InputError(f"{name}: found {value}, allowed: {least} or more")
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision: found {precision!r}, allowed: fp32, bf16")
+    precision = machine.precision_of(precision, device)
     spec = spec_of_call(
         dataset,
         path,

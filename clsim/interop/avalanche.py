@@ -112,12 +112,16 @@ class AvalancheLearner(Learner):
         tasks = experience.train.task if self.setup.net.masked else torch.zeros_like(experience.train.task)
         self._past.append(make_dataset(samples, targets=samples.targets, task_labels=tasks.tolist()))
         benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(train=self._past)))
+        # whole passes, where an epoch is several passes over the labelled part
+        batches = -(-len(experience.train) // self.setup.spec.training.batch_size)
+        partly = experience.unlabelled is not None
+        passes = -(-self.setup.steps(experience) // batches) if partly else self.setup.spec.training.epochs
+        self.strategy.train_epochs = passes
         with without_warnings():
             # the samples are on the device already, where nothing can be pinned
             self.strategy.train(benchmark.train_stream[len(self._past) - 1], pin_memory=False)
-        steps = -(-len(experience.train) // self.setup.spec.training.batch_size) * self.setup.spec.training.epochs
-        self.setup.cost.steps += steps
-        self.setup.cost.forward_passes += len(experience.train) * self.setup.spec.training.epochs
+        self.setup.cost.steps += batches * passes
+        self.setup.cost.forward_passes += len(experience.train) * passes
         return []
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ class Sgd(Learner):
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
-        steps = self.setup.steps(experience.train)
-        self.schedule(steps, self.setup.epoch(experience.train))
+        steps = self.setup.steps(experience)
+        self.schedule(steps, self.setup.epoch(experience))
         if self.setup.spec.training.capturable:
             self.setup.memory.draw_ahead(steps)
 

@@ -201,11 +201,16 @@ METRICS = {
 """Every metric of each run's accuracy matrix, by the name that specs and records use."""
 
 FURTHER = {
+    "accuracy_class_means": Metric("final accuracy, nearest class mean", final_average_accuracy),
+    "forgetting_class_means": Metric("forgetting, nearest class mean", forgetting, higher_is_better=False),
     "accuracy_neighbours": Metric("final accuracy, nearest neighbours", final_average_accuracy),
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
 }
-"""Metrics of partly labelled streams: of the readout by nearest neighbours, and of samples without a label."""
+"""Metrics of partly labelled streams: of the readouts of features, and of samples without a label.
+
+The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
+"""
 
 ALL = METRICS | FURTHER
 """Every metric that a report may show."""
@@ -245,11 +250,12 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
     >>> print(further({"unlabelled": [0.9, None, 0.6]})["accuracy_unlabelled"])
     0.75
     """
-    by_neighbours, learnt = record.get("readouts", {}).get("nearest-neighbour"), record.get("unlabelled")
-    values: dict[str, float | None] = {}
+    matrices, values = record.get("readouts", {}), dict[str, float | None]()
+    sources = {"class_means": "nearest-class-mean", "neighbours": "nearest-neighbour"}
     for name, metric in FURTHER.items():
-        source = learnt if name == "accuracy_unlabelled" else by_neighbours
-        sized = (weights(record),) if name == "accuracy_neighbours" else ()
+        kind = name.partition("_")[2]
+        source = matrices.get(sources[kind]) if kind in sources else record.get(kind)
+        sized = (weights(record),) if kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
     return values

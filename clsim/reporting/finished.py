@@ -30,6 +30,9 @@ def show_finished(records: Sequence[RunRecord], out: Console) -> None:
             f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
             highlight=False,
         )
+    for record in records:
+        for name, line in record.data.get("crowded", {}).items():
+            out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))
     other = {record.data["versions"]["clsim"] for record in records} - {__version__}
     if other:
         out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")

@@ -91,15 +91,9 @@ def _listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
-<<<<<<< HEAD
     """List the tables, the choices of controllers, then the tests, which are explained once or each."""
-    made = [listing.of_table(table) for table in tables(spec, runs)]
-    made += searches.chosen(spec, runs, records)
-=======
-    """Tables, what controllers chose, then tests; what is the same in all of these is said in each, or once."""
     parts = contents(spec, runs, records, tests=tests)
     made = [*map(listing.of_table, parts.tables), *parts.chosen]
->>>>>>> part-rep
     if tests:
         found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
@@ -143,10 +137,5 @@ def to_console(shown: Listing) -> RichTable:
 
 
 def _entry(text: str, look: Mark) -> Text:
-<<<<<<< HEAD
     """Write an entry with its mark, which always takes two characters, so that numbers stay aligned."""
-    return Text(f"{formats.plain(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")
-=======
-    """A mark of two characters, so that numbers stay in line."""
     return Text(f"{printable(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")
->>>>>>> part-rep

@@ -17,6 +17,7 @@ from clsim.spec import components, registry, run
 from clsim.spec.components import DIGITS, DIGITS_DEFAULTS
 from clsim.spec.flags import as_text, command, leaves, setting
 from clsim.spec.followed import Code, fingerprint
+from clsim.spec.precision import settled
 from clsim.spec.reader import merge
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
@@ -77,6 +78,8 @@ def resolve(
         tables["memory"]["buffer"] = registry.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    precise = settled(spec.training.precision, spec.training.device)
+    spec = replace(spec, training=replace(spec.training, precision=precise))
     return _with_prerequisites(spec, scenario)
 
 

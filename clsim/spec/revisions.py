@@ -118,6 +118,14 @@ def _bridge(spec: Tables) -> bool:
     return bf16 or scheduled or (optimizer["restart"] and (optimizer["name"] != "sgd" or optimizer["momentum"] > 0))
 
 
+def _labels(spec: Tables) -> bool:
+    """On partly labelled streams, all learners take the same number of steps and see the same labelled views.
+
+    Batch norm learns on in PAWS, CSL and NNCSL, and features are read by class means.
+    """
+    return bool(spec.get("labels"))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -127,6 +135,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "new-task": _new_task,
     "path": _path,
     "bridge": _bridge,
+    "labels": _labels,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

@@ -129,7 +129,9 @@ class TrainingSpec:
     """How an experience is trained.
 
     Attributes:
-        epochs: passes over an experience; 1 is the online setting.
+        epochs: passes over an experience; 1 is the online setting. On a partly labelled stream, over its larger part,
+            the labelled or the unlabelled one, for every learner: one that learns from labelled samples alone passes
+            over these more often, and takes as many steps as the others.
         steps: batches that are learnt in each experience, whatever its size, in as many passes as they take; the last
             pass may be cut short. 0: ``epochs`` counts, which is not read otherwise. Schedules of the learning rate
             span these steps; one that falls on a plateau looks after each pass, the last one included. A memory that
@@ -146,7 +148,8 @@ class TrainingSpec:
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
         patience: stop after more than this number of epochs in a row without a gain in validation accuracy, and go
             on with the best epoch's state; 0: train all epochs, and go on with the last.
-        precision: ``fp32``, or ``bf16`` (autocast; weights stay in fp32).
+        precision: ``fp32``, ``bf16`` (autocast; weights stay in fp32), or ``auto``: ``bf16`` where processor or GPU
+            have it in hardware, else ``fp32``. A run's spec holds what ``auto`` came to, and so does its fingerprint.
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: threads of torch; part of the spec, because sums are split by thread.
@@ -159,7 +162,7 @@ class TrainingSpec:
     steps: int = 0
     last_batch: Literal["short", "drop", "pad"] = "short"
     capturable: bool = False
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     channels_last: bool = True
     device: str = "auto"
     threads: int = 1

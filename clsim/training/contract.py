@@ -57,15 +57,24 @@ class Setup:
         """The device of net, memory and stream."""
         return self.net.head.weight.device
 
-    def steps(self, samples: Exemplars) -> int:
-        """Count the gradient steps of an experience with batches from ``samples``, if training is not stopped early."""
-        training = self.spec.training
-        return training.steps or training.epochs * self.epoch(samples)
+    def batches(self, experience: Experience) -> int:
+        """Count the batches of an epoch: as many as its larger part makes, the labelled or the unlabelled one.
 
-    def epoch(self, samples: Exemplars) -> int:
-        """Count the gradient steps of an epoch with batches from ``samples``."""
+        It is the same number for all learners, so that one that learns from labelled samples alone takes as many steps
+        as its rivals that learn from all: its epoch is several passes over the labelled part.
+        """
+        training, unlabelled = self.spec.training, experience.unlabelled
+        larger = max(len(experience.train), 0 if unlabelled is None else len(unlabelled))
+        return batch_count(larger, training.batch_size, training.last_batch)
+
+    def steps(self, experience: Experience) -> int:
+        """Count the gradient steps of an experience, if training is not stopped early."""
         training = self.spec.training
-        return training.passes * batch_count(len(samples), training.batch_size, training.last_batch)
+        return training.steps or training.epochs * self.epoch(experience)
+
+    def epoch(self, experience: Experience) -> int:
+        """Count the gradient steps of an epoch."""
+        return self.spec.training.passes * self.batches(experience)
 
     def pool(
         self,

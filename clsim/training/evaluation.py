@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -14,22 +15,80 @@ from clsim.pool.pool import Cost
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training.contract import Learner, Readout, Setup
-from clsim.training.neighbours import NEAREST, borrowed, by_neighbours
+from clsim.training.neighbours import NEAREST_SAMPLE, borrowed, by_features
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a way to predict did on the test samples. Final.
+
+    Attributes:
+        row: accuracy on each experience; NaN where it was not tested.
+        crowded: a sentence on the class that took more than three times its share of the test samples of the classes
+            seen; empty if none did.
+    """
+
+    row: list[float]
+    crowded: str
+
+
+def measured(
+    predicts: Mapping[str, Readout], stream: Stream, experiences: int, seen: int, spec: RunSpec, cost: Cost
+) -> dict[str, Outcome]:
+    """Measure accuracy on the test samples of the first experiences, for several ways to predict.
+
+    Each batch is given to all of them in turn.
+
+    Args:
+        predicts: ways to predict, by name.
+        stream: the stream.
+        experiences: the number of experiences to test.
+        seen: the number of experiences whose classes the learner has seen.
+        spec, cost: the run's spec and counters.
+    """
+    started = time.perf_counter()
+    sizes = stream.test_sizes[:experiences]
+    samples = stream.tests[: sum(sizes)]
+    guesses: dict[str, list[torch.Tensor]] = {name: [] for name in predicts}
+    cost.forward_passes += len(samples) * len(predicts.keys() - {NEAREST_SAMPLE})  # which shares its features
+    for batch in _batched(samples, spec) if predicts else ():
+        for name, predict in predicts.items():
+            guesses[name].append(predict(batch.x, batch.task).argmax(1))
+    found = {}
+    for name, parts in guesses.items():
+        guess = torch.cat(parts)
+        shares = torch.stack([hits.float().mean() for hits in (guess == samples.y).split(sizes)]).tolist()
+        n = sum(sizes[:seen])
+        row = shares + [math.nan] * (len(stream) - experiences)
+        found[name] = Outcome(row, crowded(guess[:n], samples.y[:n]))
+    cost.evaluate_seconds += time.perf_counter() - started
+    return found
+
+
+def crowded(guess: torch.Tensor, y: torch.Tensor) -> str:
+    """Say which class is guessed for more than three times its share of the samples; empty if none is.
+
+    >>> crowded(torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 1, 2, 3, 4]))
+    'class 0 is predicted for 80 % of the test samples of the classes seen; 20 % are of it'
+    >>> crowded(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1]))
+    ''
+    """
+    if not len(y):
+        return ""
+    size = 1 + int(torch.maximum(guess.max(), y.max()))
+    often, own = guess.bincount(minlength=size), y.bincount(minlength=size)
+    ratio = torch.where(own > 0, often / own.clamp_min(1), 0.0)
+    label = int(ratio.argmax())
+    if ratio[label] <= 3:
+        return ""
+    predicted, there = (100 * int(count[label]) / len(y) for count in (often, own))
+    where = "of the test samples of the classes seen"
+    return f"class {label} is predicted for {predicted:.0f} % {where}; {there:.0f} % are of it"
 
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
     """Measure accuracy on the test samples of the first ``experiences`` experiences; NaN for the others."""
-    return row_of(learner.predict, stream, experiences, spec, cost)
-
-
-def row_of(predict: Readout, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
-    """Measure accuracy as :func:`evaluate` does, for any way to predict."""
-    started = time.perf_counter()
-    sizes = stream.test_sizes[:experiences]
-    hits = _hits(predict, stream.tests[: sum(sizes)], spec, cost)
-    shares = torch.stack([part.float().mean() for part in hits.split(sizes)]).tolist()
-    cost.evaluate_seconds += time.perf_counter() - started
-    return shares + [math.nan] * (len(stream) - experiences)
+    return measured({"": learner.predict}, stream, experiences, 0, spec, cost)[""].row
 
 
 def share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
@@ -53,32 +112,32 @@ def held_out(experience: Experience) -> Exemplars:
 
 def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
     """Tell which samples are predicted right, bool (n,)."""
-    return _hits(learner.predict, samples, spec, cost)
-
-
-def _hits(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
-    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(predict, samples, spec, cost)])
+    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(learner.predict, samples, spec, cost)])
 
 
 def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> Iterator[tuple[Exemplars, torch.Tensor]]:
     """Yield the samples batch by batch, each with its scores (n, classes)."""
     cost.forward_passes += len(samples)
+    for batch in _batched(samples, spec):
+        yield batch, predict(batch.x, batch.task)
+
+
+def _batched(samples: Exemplars, spec: RunSpec) -> Iterator[Exemplars]:
     cuda = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
         for start in range(0, len(samples), spec.evaluation.batch_size):
-            batch = samples[start : start + spec.evaluation.batch_size]
-            yield batch, predict(batch.x, batch.task)
+            yield samples[start : start + spec.evaluation.batch_size]
 
 
 def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> dict[str, Readout]:
-    """Return the learner's readouts and, on partly labelled streams, :func:`clsim.training.neighbours.by_neighbours`.
+    """Return the learner's readouts and, on partly labelled streams, :func:`clsim.training.neighbours.by_features`.
 
     The support of the latter are the memory's samples with a label (or a pseudo-label, with ``memory.unlabelled``). A
     learner without a memory is measured with :func:`~clsim.training.neighbours.borrowed` exemplars, which it is never
     trained on.
     """
     found = learner.readouts()
-    if not setup.spec.labels.partial or NEAREST in found:
+    if not setup.spec.labels.partial:
         return found
     held = setup.memory.exemplars
     support = borrowed(setup, stream, position) if held is None else held[held.y >= 0]
@@ -86,4 +145,4 @@ def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> d
         return found
     cuda = [stream.device] if stream.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
-        return {**found, NEAREST: by_neighbours(setup, learner.features, support)}
+        return {**found, **by_features(setup, learner.features, support)}

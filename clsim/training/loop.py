@@ -25,11 +25,11 @@ from clsim.training.assemble import assemble
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.controller import Controller, training_seconds
-from clsim.training.evaluation import evaluate, held_out, readouts, row_of, share_correct
+from clsim.training.evaluation import evaluate, held_out, measured, readouts, share_correct
 from clsim.training.machine import peak_bytes
 from clsim.training.offered import offered
 from clsim.training.progress import Progress
-from clsim.training.record import Results, record_of
+from clsim.training.record import HEAD, Results, record_of
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        images = images_of(len(learner.incoming(experience)), spec.training)
+        images = images_of(len(learner.incoming(experience)), spec.training, setup.batches(experience))
         progress.experience(results.done, len(stream.schedule), images)
         if controller is None:
             with training_seconds(cost):
@@ -88,10 +88,14 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
-        tested, trained = len(stream) if spec.evaluation.rows == "all" else position + 1, cost.forward_passes
-        results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
-        for name, predict in readouts(learner, setup, stream, position).items():
-            results.add_readout(name, position, row_of(predict, stream, tested, spec, cost))
+        trained, seen = cost.forward_passes, position + 1
+        extent = len(stream) if spec.evaluation.rows == "all" else seen
+        found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost)
+        found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
+        results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
+        results.accuracy[position] = found.pop(HEAD).row
+        for name, outcome in found.items():
+            results.add_readout(name, position, outcome.row)
         if experience.unlabelled is not None:
             hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
             hidden = hidden[hidden.y >= 0]  # foreign samples have no class
@@ -127,13 +131,15 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     samples = learner.incoming(experience)
     plateau.begin()
     learner.begin(experience)
-    for epoch, part in enumerate(epochs_of(samples, training, setup.randomness.order)):
+    # the memory is offered each sample once, in the first pass
+    new = batch_count(len(samples), training.batch_size, training.last_batch) if samples is experience.train else 0
+    for part in epochs_of(samples, training, setup.randomness.order, setup.batches(experience)):
         for batch in part:
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
-            # the memory is offered each sample once, in the first epoch
-            if not epoch and samples is experience.train:
+            if new:
                 memory.after_batch(learner.remember(batch), shares, learner.pool)
+                new -= 1
             progress.step(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
@@ -149,27 +155,38 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     if samples is not experience.train:  # its labelled samples were not among the batches
         for batch in batches(experience.train, training.batch_size, setup.randomness.order):
             memory.after_batch(learner.remember(batch), shares, learner.pool)
-    new = learner.remember(offered(experience, setup, learner))
-    memory.after_experience(new, shares, learner.pool, reference=experience.validation)
+    kept = learner.remember(offered(experience, setup, learner))
+    memory.after_experience(kept, shares, learner.pool, reference=experience.validation)
     return losses + learner.finish(experience)
 
 
-def epochs_of(samples: Exemplars, training: TrainingSpec, rng: torch.Generator) -> Iterator[Iterator[Exemplars]]:
-    """Yield the batches of each epoch, newly ordered: ``training.epochs`` epochs, or ``training.steps`` batches."""
-    size, last, left = training.batch_size, training.last_batch, training.steps
-    for _ in range(0 if left else training.epochs):
-        yield batches(samples, size, rng, last)
+def epochs_of(
+    samples: Exemplars, training: TrainingSpec, rng: torch.Generator, count: int = 0
+) -> Iterator[Iterator[Exemplars]]:
+    """Yield the batches of each epoch: ``training.epochs`` epochs, or ``training.steps`` batches, a pass an epoch.
+
+    Args:
+        samples: the samples, which are newly ordered for each pass.
+        training: number of epochs or steps, and the batches.
+        rng: generator of the order.
+        count: number of batches in an epoch, in as many passes as they take, where ``training.epochs`` counts; 0: those
+            of one pass.
+    """
+    size, last = training.batch_size, training.last_batch
+    passes = itertools.chain.from_iterable(batches(samples, size, rng, last) for _ in itertools.count())
+    each = batch_count(len(samples), size, last) if training.steps or not count else count
+    left = training.steps or training.epochs * each
     while left > 0:
-        yield itertools.islice(batches(samples, size, rng, last), left)
-        left -= batch_count(len(samples), size, last)
+        yield itertools.islice(passes, min(each, left))
+        left -= each
 
 
-def images_of(n: int, training: TrainingSpec) -> int:
+def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
     """Count the samples that :func:`epochs_of` yields from ``n``, each as often as it occurs."""
-    size, count = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
-    epoch = {"short": n, "drop": min(n, count * size), "pad": count * size}[training.last_batch]
-    whole, rest = divmod(training.steps, count)
-    return epoch * whole + rest * size if training.steps else epoch * training.epochs
+    size, one = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
+    epoch = {"short": n, "drop": min(n, one * size), "pad": one * size}[training.last_batch]
+    whole, rest = divmod(training.steps or training.epochs * (count or one), one)
+    return epoch * whole + rest * size
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:

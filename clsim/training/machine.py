@@ -15,6 +15,7 @@ import torch
 
 from clsim.errors import InputError
 from clsim.randomness import derive, own_draws
+from clsim.spec.precision import settled
 from clsim.spec.run import RunSpec
 
 
@@ -82,3 +83,14 @@ def device_of(name: str) -> torch.device:
             f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}"
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def precision_of(name: str, device: str) -> str:
+    """Return ``fp32`` or ``bf16`` for the name of a precision on a device.
+
+    Raises:
+        InputError: if there is no such precision.
+    """
+    if name not in ("fp32", "bf16", "auto"):
+        raise InputError(f"precision: found {name!r}, allowed: fp32, bf16, auto")
+    return settled(name, device)

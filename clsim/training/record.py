@@ -19,6 +19,9 @@ from clsim.training.contract import Terms
 from clsim.training.machine import processor
 from clsim.version import __version__, code_state
 
+HEAD = "accuracy"
+"""The name, among ways to predict, of the learner's own, whose accuracy is that of the run."""
+
 
 @dataclass
 class Results:
@@ -35,6 +38,7 @@ class Results:
         losses: the losses of all steps, one list for each term, with NaN in steps without the term; of a controller's
             search, those of the attempt that was kept.
         searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
+        crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
         code: the states of the code that trained it, in their order: several if it was resumed with another one.
         processors: the processors that trained it, likewise.
@@ -50,6 +54,7 @@ class Results:
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     searches: list[dict[str, Any]] = field(default_factory=list)
+    crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
     code: list[str] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
@@ -89,12 +94,14 @@ class Results:
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
     """Make the record of a run, as plain values for JSON."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
-    further: dict[str, Any] = {}  # keys of partly labelled streams alone
+    further: dict[str, Any] = {}  # keys that only some runs have
     if not all(map(math.isnan, results.unlabelled)):
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
         further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
     sizes = {"spec": spec.as_dict(), "test_sizes": stream.test_sizes}
+    if results.crowded:
+        further["crowded"] = results.crowded
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,

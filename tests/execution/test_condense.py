@@ -198,7 +198,7 @@ def test_the_same_seed_makes_the_same_set_and_another_another() -> None:
         (["--out", "set.txt"], "allowed: a name that ends in .npz"),
         (["--out", "nowhere/set.npz"], "no folder 'nowhere'"),
         (["--option", "iteration=2"], "did you mean 'iterations'"),
-        (["--precision", "fp8"], "allowed: fp32, bf16"),
+        (["--precision", "fp8"], "allowed: fp32, bf16, auto"),
         (["--model", "convnet4"], "did you mean 'convnet3'"),
         (["--model-option", "widht=8"], "did you mean 'width'"),
         (["--model-option", "width"], "--model-option: found 'width', allowed: NAME=VALUE, as in width=64"),

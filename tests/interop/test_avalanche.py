@@ -297,4 +297,4 @@ def test_a_benchmark_has_no_foreign_samples_and_its_learners_have_both_readouts(
     ):
         clsim.run(benchmark(task_labels=False), tables=tables, runs=tmp_path)
     few = clsim.run("split-digits", "avalanche:Naive", labels=5, settings=["data.per_class=20"], runs=tmp_path)
-    assert few.data["readouts"]["nearest-neighbour"][-1][-1] > 0
+    assert few.data["readouts"]["nearest-class-mean"][-1][-1] > 0

@@ -122,10 +122,11 @@ def test_exact_fractions() -> None:
 
 def test_what_only_some_runs_have_is_of_their_readout_and_of_their_unlabelled_samples() -> None:
     matrix = [[0.9, None], [0.4, 0.8]]
-    found = further({"readouts": {"nearest-neighbour": matrix}, "unlabelled": [0.5, None], "accuracy": [[1.0]]})
-    assert found == pytest.approx(
-        {"accuracy_neighbours": 0.6, "forgetting_neighbours": 0.5, "accuracy_unlabelled": 0.5}
-    )
+    for readout, name in (("nearest-class-mean", "class_means"), ("nearest-neighbour", "neighbours")):
+        found = further({"readouts": {readout: matrix}, "unlabelled": [0.5, None], "accuracy": [[1.0]]})
+        assert {name: value for name, value in found.items() if value is not None} == pytest.approx(
+            {f"accuracy_{name}": 0.6, f"forgetting_{name}": 0.5, "accuracy_unlabelled": 0.5}
+        )
     assert set(further({}).values()) == {None}
     assert further({"unlabelled": [None]})["accuracy_unlabelled"] is None
 

@@ -96,8 +96,9 @@ def test_learners_with_features_of_their_own_choose_by_them() -> None:
 
     assert learner("hat") == learner("fixmatch") == learner("packnet") == ["features"]
     assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
-    assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features"]
-    assert learner("mean-imm") == learner("fixmatch", "none", 0.1) == []
+    assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features", "labels"]
+    assert learner("fixmatch", "none", 0.1) == ["labels"]
+    assert learner("mean-imm") == []
 
 
 def test_the_new_task_loss_is_another_where_nothing_is_replayed_and_tasks_are_unknown() -> None:
@@ -130,3 +131,10 @@ def test_avalanches_strategies_have_what_the_bridge_now_gives_them() -> None:
     assert not bridged()
     assert not bridged("optimizer.momentum=0.9", "optimizer.restart=false")
     assert not bridged("optimizer.schedule=cosine", strategy="finetune")
+
+
+def test_rivals_on_a_partly_labelled_stream_have_equal_steps_and_views_now() -> None:
+    for strategy in ("er", "finetune", "nncsl", "fixmatch"):
+        spec = resolve("split-fashion-mnist-semi", strategy)
+        assert spec.as_dict()["revisions"] == ["labels"]
+    assert "revisions" not in resolve("split-fashion-mnist-semi", "er-all-labels").as_dict()

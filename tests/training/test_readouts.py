@@ -1,4 +1,4 @@
-"""The readout by nearest neighbours, for every learner on a partly labelled stream."""
+"""The readouts of features, for every learner on a partly labelled stream, and the warning of a crowded class."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch.nn import functional as F
 
 import clsim
@@ -16,12 +17,14 @@ from clsim.checks.hidden_labels import partly_labelled
 from clsim.checks.learners import train_on
 from clsim.checks.setups import setup_of
 from clsim.learners.sgd import Sgd
+from clsim.pool.exemplars import Exemplars
+from clsim.reporting.finished import show_finished
 from clsim.spec import registry
 from clsim.streams.stream import Stream
 from clsim.training import loop
-from clsim.training.contract import Setup
-from clsim.training.evaluation import readouts
-from clsim.training.neighbours import NEAREST, borrowed, by_neighbours
+from clsim.training.contract import Readout, Setup
+from clsim.training.evaluation import crowded, measured, readouts
+from clsim.training.neighbours import NEAREST_MEAN, NEAREST_SAMPLE, borrowed, by_features, by_vote
 from tests.helpers import assert_same
 
 SMALL = ["data.per_class=20", "training.epochs=1"]
@@ -42,28 +45,78 @@ def learnt(name: str, *, buffered: bool = True, **options: Any) -> tuple[Setup, 
     "strategy",
     ["finetune", "er", "der++", "icarl", "gdumb", "ewc", "pseudo-label", "fixmatch", "comatch", "ccic", "csl"],
 )
-def test_both_readouts_are_in_the_record(strategy: str, runs: Path) -> None:
+def test_all_readouts_are_in_the_record(strategy: str, runs: Path) -> None:
     record = clsim.run("split-digits", strategy, labels=5, memory=20, settings=SMALL, runs=runs)
-    matrix = record.data["readouts"]["nearest-neighbour"]
-    assert len(matrix) == 5
-    assert all(0 <= share <= 1 for share in matrix[-1])
-    # exemplars of all classes seen: even the first experience's are told, by a learner that has forgotten them too
-    assert matrix[-1][0] > 0
-    assert clsim.records.metrics.further(record.data)["accuracy_neighbours"] is not None
+    for name in (NEAREST_MEAN, NEAREST_SAMPLE):
+        matrix = record.data["readouts"][name]
+        assert len(matrix) == 5
+        assert all(0 <= share <= 1 for share in matrix[-1])
+        # exemplars of all classes seen: even the first experience's are told, by a learner that has forgotten them too
+        assert matrix[-1][0] > 0
+    assert clsim.records.metrics.further(record.data)["accuracy_class_means"] is not None
+    assert ("projection-diagnostic" in record.data["readouts"]) == (strategy == "csl")
 
 
-def test_scores_are_the_soft_vote_of_what_memory_holds() -> None:
+def features_of(setup: Setup, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        setup.net.eval()
+        return F.normalize(setup.net.features(setup.transform.plain(x)))
+
+
+def test_scores_are_by_the_nearest_mean_and_by_the_nearest_sample_of_what_memory_holds() -> None:
     setup, learner, stream = learnt("sgd")
     held, test = setup.memory.exemplars, stream.tests
     assert held is not None
-    scores = readouts(learner, setup, stream, 1)[NEAREST](test.x, test.task)
-    with torch.no_grad():
-        setup.net.eval()
-        query, support = (F.normalize(setup.net.features(setup.transform.plain(s.x))) for s in (test, held))
-    near = (query @ support.T / 0.1).softmax(1)
+    found = readouts(learner, setup, stream, 1)
+    query, support = (features_of(setup, s.x) for s in (test, held))
+    squared = torch.cdist(query, support).square()
     for label in range(4):
-        vote = near[:, held.y == label].sum(1)
-        torch.testing.assert_close(scores[:, label], 0.9 * vote + 0.1 / 4)
+        mean = F.normalize(support[held.y == label].mean(0), dim=0)
+        by_mean = found[NEAREST_MEAN](test.x, test.task)[:, label]
+        torch.testing.assert_close(by_mean, -(query - mean).square().sum(1))
+        by_sample = found[NEAREST_SAMPLE](test.x, test.task)[:, label]
+        torch.testing.assert_close(by_sample, -squared[:, held.y == label].amin(1), atol=1e-5, rtol=1e-4)
+
+
+def image(x: torch.Tensor) -> bytes:
+    return bytes(x.numpy().tobytes())
+
+
+def test_in_a_narrow_cone_a_vote_is_won_by_one_class_and_a_mean_is_not() -> None:
+    """Two classes apart by a few degrees, one sample of the first, three of the second: the vote counts heads."""
+    setup, stream = setup_of(buffered=False), partly_labelled(False)
+    setup.net.visible.fill_(True)
+    samples = stream.experience(0).train
+    held = samples[torch.cat([(samples.y == 0).nonzero()[:1, 0], (samples.y == 1).nonzero()[:3, 0]])]
+    test = stream.tests[stream.tests.task == 0]
+    apart = {0: torch.tensor([1.0, 0.1]), 1: torch.tensor([1.0, -0.1])}  # cosine 0.98
+    label_of = {image(x): int(y) for part in (held, test) for x, y in zip(part.x, part.y, strict=True)}
+
+    def embed(x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        return torch.stack([apart[label_of[image(row)]] for row in x])
+
+    guess = by_vote(setup, embed, held)(test.x, test.task).argmax(1)
+    assert (guess == 1).all()
+    for predict in by_features(setup, embed, held).values():
+        assert torch.equal(predict(test.x, test.task).argmax(1), test.y)
+
+
+def test_both_readouts_compute_features_once() -> None:
+    setup, learner, stream = learnt("sgd")
+    calls = []
+
+    def embed(x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return learner.features(x, task)
+
+    held = setup.memory.exemplars
+    assert held is not None
+    predicts = by_features(setup, embed, held)
+    calls.clear()
+    before = setup.cost.forward_passes
+    found = measured(predicts, stream, 2, 2, setup.spec, setup.cost)
+    assert sum(calls) == len(stream.tests) == setup.cost.forward_passes - before
+    assert set(found) == {NEAREST_MEAN, NEAREST_SAMPLE}
 
 
 def test_a_task_is_told_among_its_own_classes_and_others_than_the_supports_are_not_told() -> None:
@@ -71,21 +124,25 @@ def test_a_task_is_told_among_its_own_classes_and_others_than_the_supports_are_n
     test = stream.tests
     setup.net.visible[0, 2:] = False
     first = stream.experience(0).train
-    scores = by_neighbours(setup, learner.features, first[first.y == 0])(test.x, test.task)
-    assert scores[:, 1:].isneginf().all()
-    everything = stream.experience(1).train
-    both = by_neighbours(setup, learner.features, everything)(test.x, test.task)
-    assert both[test.task == 0].isneginf().all()
-    assert both[test.task == 1][:, 2:].isfinite().all()
+    second = stream.experience(1).train
+
+    def all_of(support: Exemplars) -> list[Readout]:
+        return [by_vote(setup, learner.features, support), *by_features(setup, learner.features, support).values()]
+
+    for one, both in zip(all_of(first[first.y == 0]), all_of(second), strict=True):
+        assert one(test.x, test.task)[:, 1:].isneginf().all()
+        scores = both(test.x, test.task)
+        assert scores[test.task == 0].isneginf().all()
+        assert scores[test.task == 1][:, 2:].isfinite().all()
 
 
 def test_the_averaged_net_is_read_where_it_predicts() -> None:
     setup, learner, stream = learnt("fixmatch", ema=0.9)
     test, held = stream.tests, setup.memory.exemplars
     assert held is not None
-    scores = readouts(learner, setup, stream, 1)[NEAREST](test.x, test.task)
-    assert torch.equal(scores, by_neighbours(setup, learner.features, held)(test.x, test.task))
-    assert not torch.equal(scores, by_neighbours(setup, Sgd(setup).features, held)(test.x, test.task))
+    scores = readouts(learner, setup, stream, 1)[NEAREST_MEAN](test.x, test.task)
+    assert torch.equal(scores, by_features(setup, learner.features, held)[NEAREST_MEAN](test.x, test.task))
+    assert not torch.equal(scores, by_features(setup, Sgd(setup).features, held)[NEAREST_MEAN](test.x, test.task))
 
 
 def test_what_is_borrowed_is_what_a_random_memory_would_hold_of_labelled_samples() -> None:
@@ -107,7 +164,7 @@ def test_a_learner_without_a_memory_is_measured_and_never_sees_the_exemplars() -
     before = {name: value.clone() for name, value in setup.net.state_dict().items()}
     draws = torch.get_rng_state()
     test = stream.tests
-    scores = readouts(learner, setup, stream, 1)[NEAREST](test.x, test.task)
+    scores = readouts(learner, setup, stream, 1)[NEAREST_MEAN](test.x, test.task)
     assert scores.isfinite().all()  # classes of both experiences
     assert setup.memory.exemplars is None
     assert torch.equal(draws, torch.get_rng_state())
@@ -138,3 +195,18 @@ def test_the_readout_leaves_training_bit_identical(
     measured = run("with")
     monkeypatch.setattr(loop, "readouts", lambda *_: {})
     assert_same(measured, run("without"))
+
+
+def test_a_class_that_takes_more_than_three_times_its_share_is_said_once_a_run(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fine-tuning predicts the last experience's classes alone: two of ten."""
+    y = torch.arange(4).repeat_interleave(5)
+    assert crowded(torch.where(y < 1, y, 3), y) == ""  # exactly three times
+    assert crowded(torch.full_like(y, 3), y).startswith("class 3 is predicted for 100 % of the test samples")
+    record = clsim.run("split-digits", "finetune", runs=runs)
+    line = record.data["crowded"]["accuracy"]
+    assert line.endswith("10 % are of it")
+    assert "crowded" not in clsim.run("split-digits", "joint", runs=runs).data
+    show_finished([record], Console(width=200))
+    assert capsys.readouterr().out.count(line) == 1

@@ -16,7 +16,7 @@ from clsim.learners.isolation.protection import apply_within, head_shares, hold_
 from clsim.learners.sgd import Sgd
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
-from clsim.pool.exemplars import Exemplars, batch_count
+from clsim.pool.exemplars import Exemplars
 from clsim.randomness import generator
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Setup, Stateless, Terms
@@ -102,7 +102,7 @@ class Hat(Learner):
         self._attend(experience.position)
         self._hardest[experience.position] = self._s_max
         self._step = 0
-        self._batches = batch_count(len(experience.train), training.batch_size, training.last_batch)
+        self._batches = self.setup.batches(experience)
         if training.steps:  # where they are fewer than an epoch has, the gates harden within them
             self._batches = min(self._batches, training.steps)
         self._shares = {f"body.{name}": share for name, share in self._gated.shares(self.used).items()}

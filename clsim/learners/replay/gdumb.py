@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -29,7 +30,8 @@ class Gdumb(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        epochs: Epochs over the memory.
+        epochs: Epochs over the memory. On a partly labelled stream they do not count: there are as many steps as in an
+            experience of any other learner.
         batch_size: Exemplars in each step.
         cutmix: The probability that a batch is mixed by CutMix; 0.5 in the paper, but 0 on MNIST.
 
@@ -58,13 +60,14 @@ class Gdumb(Around[Sgd]):
             return []
         self.inner.net.load_state_dict(self._first)
         self.inner = Sgd(self.setup, objective=self._loss)
-        epoch = batch_count(len(exemplars), self._batch_size)
-        self.inner.schedule(epoch * self._epochs, epoch)
-        steps = []
-        for _ in range(self._epochs):
-            for batch in batches(exemplars, self._batch_size, self.setup.randomness.order):
-                steps.append(self.inner.step(batch, None))
-        return steps
+        size, order = self._batch_size, self.setup.randomness.order
+        epoch = batch_count(len(exemplars), size)
+        steps = epoch * self._epochs
+        if self.setup.spec.labels.partial:  # as many as its rivals, who learn from the unlabelled part too
+            steps = self.setup.steps(experience)
+        self.inner.schedule(steps, epoch)
+        passes = itertools.chain.from_iterable(batches(exemplars, size, order) for _ in itertools.count())
+        return [self.inner.step(batch, None) for batch in itertools.islice(passes, steps)]
 
     def _loss(self, net: Net, batch: Batch) -> Terms:
         rng = self.setup.randomness.order

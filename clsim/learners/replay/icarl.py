@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from clsim.learners.sgd import Sgd
 from clsim.models.nets import evaluating
@@ -14,6 +13,7 @@ from clsim.objectives.representation import Representation
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
+from clsim.training.neighbours import class_means, nearness
 
 
 class Icarl(Around[Sgd]):
@@ -100,16 +100,3 @@ class Icarl(Around[Sgd]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["sgd"])
         self.means = None if state["means"] is None else state["means"].to(self.setup.device)
-
-
-def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Return the mean of each class's features (n, d), all scaled to length 1: (classes, d), NaN for absent classes."""
-    members = (y[:, None] == torch.arange(classes, device=y.device)).float()
-    sums = members.T @ F.normalize(features, dim=1)
-    return F.normalize(sums, dim=1).masked_fill(members.sum(0)[:, None] == 0, torch.nan)
-
-
-def nearness(features: Tensor, means: Tensor) -> Tensor:
-    """Return −‖φ − μ‖² for features (n, d), scaled to length 1, and means (classes, d)."""
-    features = F.normalize(features, dim=1)
-    return 2 * features @ means.T - features.square().sum(1, keepdim=True) - means.square().sum(1)

@@ -38,7 +38,7 @@ class Contrasts(Loss):
     Args:
         setup: net, transform, generators.
         mixing: The terms of MixMatch.
-        weak: Augmentations of all samples.
+        weak: Augmentations of unlabelled samples.
         views: Views of each unlabelled sample.
         distant: The weight α and the margin of the triplet losses.
     """
@@ -49,10 +49,11 @@ class Contrasts(Loss):
 
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Compute MixMatch's terms; then pass the labelled samples and the first views of the others unmixed."""
-        m, n = len(step.labelled), len(step.unlabelled)
-        x = self._weak(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._views]), self._setup.randomness.augment)
-        terms, passed = self._mixing.terms(step, x[:m], x[m:])
-        known, unlabelled = self._setup.net.features(x[: m + n]).float().tensor_split([m])
+        m, n, rng = len(step.labelled), len(step.unlabelled), self._setup.randomness.augment
+        x = self._setup.transform.train(step.labelled.x, rng)
+        views = self._weak(torch.cat([step.unlabelled.x] * self._views), rng)
+        terms, passed = self._mixing.terms(step, x, views)
+        known, unlabelled = self._setup.net.features(torch.cat([x, views[:n]])).float().tensor_split([m])
         terms["supervised mining"] = hardest_triplets(known, step.labelled.y, self._distant.margin)
         if step.new < m:
             terms["unsupervised mining"] = self._distant.past * apart(
@@ -102,7 +103,7 @@ class Ccic(Around[SemiSgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        weak: Augmentations of all samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         mix: see :class:`~clsim.learners.semi.mixing.MixUp`.
         weight: The weight λ of L_U.
         distant: see :class:`Apart`.

@@ -96,7 +96,8 @@ class CoMatching(Loss):
         )
         m, n = len(known), len(unlabelled)
         views = [
-            self._weak(torch.cat([known.x, unlabelled.x]), rng),
+            setup.transform.train(known.x, rng),
+            self._weak(unlabelled.x, rng),
             self._strong(unlabelled.x, rng),
             self._second(unlabelled.x, rng),
         ]

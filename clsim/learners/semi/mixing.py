@@ -53,7 +53,7 @@ class Mixing(Loss):
     Args:
         setup: net, transform, generators.
         mix: Views, temperature and α.
-        weak: Augmentations of labelled samples and of the views.
+        weak: Augmentations of the views; labelled samples get those of ``data.augment``.
         weight: The weight λ_u of the unlabelled samples.
         growth: The share of an experience's steps over which λ_u grows from 0.
     """
@@ -67,8 +67,8 @@ class Mixing(Loss):
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Guess from the views first, then pass all mixed samples together."""
         known, unlabelled, rng = step.labelled, step.unlabelled, self._setup.randomness.augment
-        x = self._weak(torch.cat([known.x, *[unlabelled.x] * self._mix.views]), rng)
-        return self.terms(step, x[: len(known)], x[len(known) :])
+        views = self._weak(torch.cat([unlabelled.x] * self._mix.views), rng)
+        return self.terms(step, self._setup.transform.train(known.x, rng), views)
 
     def terms(self, step: SemiStep, known: Tensor, views: Tensor) -> tuple[Terms, int]:
         """Compute the terms from augmented samples.
@@ -105,7 +105,8 @@ class Anchoring(Loss):
     Args:
         setup: net, transform, generators.
         mix: The number of strong views, temperature and α.
-        augment: Weak augmentations of the anchor, strong ones of labelled samples and of the other views.
+        augment: Weak augmentations of the anchor, strong ones of the other views; labelled samples get those of
+            ``data.augment``.
         weights: The weights λ_u, λ_Û1 and λ_r.
         growth: The share of an experience's steps over which λ_u and λ_Û1 grow from 0.
     """
@@ -135,7 +136,8 @@ class Anchoring(Loss):
         net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)
         task = step.unlabelled.task
         anchor = self._weak(step.unlabelled.x, rng)
-        strong = self._strong(torch.cat([step.labelled.x, *[step.unlabelled.x] * self._mix.views]), rng)
+        known = self._setup.transform.train(step.labelled.x, rng)
+        strong = self._strong(torch.cat([step.unlabelled.x] * self._mix.views), rng)
         with torch.no_grad(), still_norm(net):
             guess = step.guess(net(anchor, task))
         if self._align is None:
@@ -144,12 +146,12 @@ class Anchoring(Loss):
         repeats = self._mix.views + 1
         x, y, may = mixture(
             self._setup,
-            torch.cat([strong, anchor]),
+            torch.cat([known, strong, anchor]),
             torch.cat([one_hot(step.labelled.y, guess.shape[1]), *[target] * repeats]),
             torch.cat([net.visible[step.labelled.task], *[step.allowed] * repeats]),
             self._mix.alpha,
         )
-        first = strong[m : m + n]
+        first = strong[:n]
         inputs, quarter = [x, first], torch.zeros(0, dtype=torch.int64, device=x.device)
         if self._weights[2]:
             quarter = torch.randint(4, (n,), generator=rng, device=x.device)
@@ -208,7 +210,7 @@ def mixmatch(
     L = mean H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
 
     Args:
-        weak: augmentations; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         mix: see :class:`MixUp`.
         weight: The weight λ_u of the unlabelled samples. The paper has 75 under Adam; steps of SGD depend on the scale
             of a loss.
@@ -236,13 +238,14 @@ def remixmatch(
 
     q = sharpen(align(softmax f(weak u)), T); see :class:`Alignment`. Guesses are aligned to the frequencies
     of classes in the experience's labelled part, since unlabelled samples are of its classes (where they come from
-    the whole stream: to equal frequencies). Labelled samples and K views are strong; these and the
-    weak view are mixed as in :func:`mixmatch`.
+    the whole stream: to equal frequencies). K views are strong; labelled samples, these and the weak
+    view are mixed as in :func:`mixmatch`.
 
     L = mean H(p', f(x')) over what was labelled + λ_u · mean H(q', f(x')) over the rest + λ_Û1 · mean H(q, f(û_1)) +
     λ_r · mean CE(r(rotated û_1), quarters turned), û_1 the first strong view, r a head of its own.
 
-    CTAugment is left out: the strong view is RandAugment with cutout, as in FixMatch.
+    CTAugment is left out: the strong view is RandAugment with cutout, as in FixMatch. Labelled samples are strong in
+    the paper; here they get the view that they have under every learner of the scenario.
 
     Args:
         augment: see :class:`Augmentations`.

@@ -21,7 +21,7 @@ from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.streams.stream import Experience
 from clsim.training import neighbours
 from clsim.training.contract import Learner, Readout, Setup, Terms
-from clsim.training.neighbours import NEAREST, by_neighbours
+from clsim.training.neighbours import DIAGNOSTIC, by_vote
 
 LARGE = ("large-crop", "flip", "jitter", "solarize", "equalize")
 SMALL = ("small-crop", "flip", "jitter", "solarize", "equalize")
@@ -32,16 +32,17 @@ class Views:
     """Options of PAWS, CSL and NNCSL; the defaults are NNCSL's on CIFAR-10, except that there are no small views.
 
     Attributes:
-        per_class: Labelled samples of each class in a step, each in two large views. A class that has fewer gives some
-            of them again.
-        large, small: Augmentations of the large and small views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        per_class: Labelled samples of each class in a step, each in two views by ``data.augment``. A class that has
+            fewer gives some of them again.
+        large, small: Augmentations of the large and small views of unlabelled samples; see
+            :data:`clsim.data.augmentation.AUGMENTATIONS`.
         small_views: Small views of each unlabelled sample, beside two large ones; they need a net that takes images of
             any size.
         projection: Widths of the projection head's layers.
         linear: The weight λ_LIN of the linear head's cross-entropy. None means 0.005 under LARS, whose steps do not
             depend on the scale of a loss, and 1 under other optimizers, where 0.005 would be too little for the head.
-        freeze_norm: Whether the statistics of batch norm stay as the first experience left them; scales and shifts
-            still learn.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them, as in NNCSL's released
+            code but in no paper; scales and shifts still learn. Under Adam the projection's weights then grow.
     """
 
     per_class: int = 5
@@ -50,7 +51,7 @@ class Views:
     small_views: int = 0
     projection: Sequence[int] = (512, 512, 128)
     linear: float | None = None
-    freeze_norm: bool = True
+    freeze_norm: bool = False
 
 
 class SoftNeighbours(Learner):
@@ -63,7 +64,7 @@ class SoftNeighbours(Learner):
     in eval mode.
 
     Labels are smoothed over the classes of the support. Predictions are among the classes seen so far. The further
-    readout ``nearest-neighbour`` takes the posterior over what is in memory (without a memory: over the last
+    readout ``projection-diagnostic`` takes the posterior over what is in memory (without a memory: over the last
     experience's labelled part) instead of the head.
 
     Args:
@@ -125,8 +126,7 @@ class SoftNeighbours(Learner):
         self.old = None
         if self._distillation and self._labelled.past is not None:
             self.old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
-        incoming = self.incoming(experience)
-        self._sgd.schedule(setup.steps(incoming), setup.epoch(incoming))
+        self._sgd.schedule(setup.steps(experience), setup.epoch(experience))
         for module in (setup.net, self._projection):
             module.train()
             if self._views.freeze_norm and self._experiences:
@@ -137,8 +137,9 @@ class SoftNeighbours(Learner):
         setup, rng, n = self.setup, self.setup.randomness.augment, len(batch)
         current, past = (self._labelled.support(self._views.per_class, of=of) for of in ("current", "past"))
         labelled = concatenate([part for part in (current, past) if part is not None])
-        # large views first and second, then the labelled samples in two large views; then the small views
-        inputs = [self._large(torch.cat([batch.x, batch.x, labelled.x, labelled.x]), rng)]
+        # large views first and second, then the labelled samples in two views; then the small views
+        large = self._large(torch.cat([batch.x, batch.x]), rng)
+        inputs = [torch.cat([large, setup.transform.train(torch.cat([labelled.x, labelled.x]), rng)])]
         if self._views.small_views:
             inputs.append(self._small(torch.cat([batch.x] * self._views.small_views), rng))
         with setup.precision():
@@ -181,12 +182,15 @@ class SoftNeighbours(Learner):
         return self._among_seen(self._sgd.predict(x, task))
 
     def readouts(self) -> dict[str, Readout]:
-        """Return the readout by the nearest labelled samples in memory or, without one, of the last experience."""
+        """Return the vote in the projection of labelled samples in memory or, without one, of the last experience.
+
+        It is a diagnostic: the projection of CSL and NNCSL holds no loss between classes of different tasks.
+        """
         exemplars = self.setup.memory.exemplars
         known = self._labelled.current if exemplars is None else exemplars[exemplars.y >= 0]
         if known is None or not len(known):
             return {}
-        return {NEAREST: by_neighbours(self.setup, self._embedded, known)}
+        return {DIAGNOSTIC: by_vote(self.setup, self._embedded, known)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of net, projection head and optimizer, the classes seen, and the number of experiences."""

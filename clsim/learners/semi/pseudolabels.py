@@ -40,7 +40,7 @@ class PseudoLabels(Loss):
 
     Args:
         setup: net, transform, generators.
-        weak: Augmentations of labelled and unlabelled samples.
+        weak: Augmentations of unlabelled samples; labelled ones get those of ``data.augment``.
         weight: The final value α_f of α(t).
         begin, end: The shares of an experience's steps between which α(t) grows linearly from 0.
     """
@@ -54,7 +54,8 @@ class PseudoLabels(Loss):
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Pass labelled and unlabelled samples through the net together."""
         setup, known, unlabelled = self._setup, step.labelled, step.unlabelled
-        x = self._weak(torch.cat([known.x, unlabelled.x]), setup.randomness.augment)
+        rng = setup.randomness.augment
+        x = torch.cat([setup.transform.train(known.x, rng), self._weak(unlabelled.x, rng)])
         by_label, by_guess = setup.net(x, torch.cat([known.task, unlabelled.task])).tensor_split([len(known)])
         terms = step.supervised(by_label, one_hot(known.y, by_label.shape[1]))
         # relative to the experience's labelled samples, which are only a part of the mean where memory adds exemplars
@@ -70,7 +71,7 @@ class Fixed(Loss):
 
     Args:
         setup: net, transform, generators.
-        augment: Augmentations of the two views; labelled samples get the weak ones.
+        augment: Augmentations of the two views; labelled samples get those of ``data.augment``.
         threshold: The least confidence τ of a guess that counts.
         weight: The weight λ_u of the unlabelled samples.
     """
@@ -83,7 +84,8 @@ class Fixed(Loss):
         """Pass labelled samples and both views through the net together."""
         net, rng = self._setup.net, self._setup.randomness.augment
         known, unlabelled = step.labelled, step.unlabelled
-        x = torch.cat([self._weak(torch.cat([known.x, unlabelled.x]), rng), self._strong(unlabelled.x, rng)])
+        views = self._weak(unlabelled.x, rng), self._strong(unlabelled.x, rng)
+        x = torch.cat([self._setup.transform.train(known.x, rng), *views])
         logits = net(x, torch.cat([known.task, unlabelled.task, unlabelled.task]))
         by_label, weak, strong = logits.tensor_split([len(known), len(known) + len(unlabelled)])
         terms = step.supervised(by_label, one_hot(known.y, logits.shape[1]))
@@ -110,7 +112,7 @@ def pseudo_label(
     grows from 0 to its end within each experience, since a net that has not learnt its classes yet guesses at random.
 
     Args:
-        weak: Augmentations of all samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
         weight: The final α, 3 in the paper: the weight of unlabelled against labelled samples of the experience.
         begin, end: Begin and end of the growth of α, as shares of an experience (in the paper 100 and 600 passes).
         semi: see :class:`SemiOptions`.

@@ -65,7 +65,7 @@ class SemiOptions:
         labelled: Labelled samples of the experience in each step; 0 means as many as unlabelled ones, at most all.
         ema: The largest β of the averaged net; 0 means that the net itself predicts.
         freeze_norm: Whether the statistics of batch norm stay as the first experience left them, as in NNCSL's released
-            code: unlabelled samples are of the current classes alone, and their statistics would not fit the others.
+            code but in no paper; scales and shifts still learn.
     """
 
     labelled: int = 0
@@ -151,8 +151,8 @@ class SemiSgd(Learner):
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, and prepare loss and labelled samples."""
         self._labelled.begin(experience)
-        self._step, self._steps = 0, self.setup.steps(self.incoming(experience))
-        self._sgd.schedule(self._steps, self.setup.epoch(self.incoming(experience)))
+        self._step, self._steps = 0, self.setup.steps(experience)
+        self._sgd.schedule(self._steps, self.setup.epoch(experience))
         for module in (self.setup.net, self._beside):
             module.train()
             if self._options.freeze_norm and self._experiences:

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 import clsim
 from clsim.compat import import_torchvision
 from clsim.errors import InputError
-from clsim.learners.replay.icarl import Icarl, class_means, nearness
+from clsim.learners.replay.icarl import Icarl
 from clsim.learners.sgd import Sgd
 from clsim.objectives.representation import Representation
 from clsim.objectives.teacher import Teacher, divergence
 from clsim.pool.exemplars import concatenate
+from clsim.training.neighbours import class_means, nearness
 from tests.helpers import assert_same, generator
 from tests.increments import ONE_HEAD, TASKS, batch_of, experience, into_the_second, kl_by_hand, learn, setup_of
 

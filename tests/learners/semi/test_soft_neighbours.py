@@ -229,7 +229,7 @@ def test_no_gradient_reaches_the_old_net_and_it_stays_as_it_was() -> None:
     assert not any(m.training for module in made.old for m in module.modules())
 
 
-def test_batch_norm_is_frozen_after_the_first_experience_unless_it_is_switched_off() -> None:
+def test_batch_norm_is_frozen_after_the_first_experience_where_it_is_asked_for() -> None:
     for frozen in (True, False):
         setup, made = learner("csl", freeze_norm=frozen)
         stream, means = partly_labelled(False), []
@@ -273,7 +273,7 @@ def test_predictions_are_among_the_classes_seen_and_the_readout_by_neighbours_is
     logits = made.predict(tests.x, tests.task)
     assert logits[:, 2:].isneginf().all()
     train_on(setup, made, stream.experience(1))
-    nearest = made.readouts()["nearest-neighbour"](tests.x, tests.task)
+    nearest = made.readouts()["projection-diagnostic"](tests.x, tests.task)
     assert nearest.shape == (len(tests), 4)
     assert float((nearest.argmax(1) == tests.y).float().mean()) > 0.9
     assert float((made.predict(tests.x, tests.task).argmax(1) == tests.y).float().mean()) > 0.9
@@ -297,7 +297,7 @@ def test_any_selector_that_needs_only_features_fills_the_memory(buffer: str, tmp
     saved = torch.load(record.folder / "checkpoint.pt", weights_only=True)["memory"]["columns"]
     assert len(saved["y"]) == 20
     assert (saved["y"] >= 0).all()
-    matrix = record.data["readouts"]["nearest-neighbour"]
+    matrix = record.data["readouts"]["projection-diagnostic"]
     assert len(matrix) == 5
     assert all(0 <= value <= 1 for value in matrix[-1])
 
