@@ -91,12 +91,30 @@ def _features(spec: Tables) -> bool:
     return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
+def _condensers(spec: Tables) -> bool:
+    """DM draws an augmentation for each class and a rate for few steps; nets of dc and dsa have no momentum; new loops.
+
+    The loops are those between the published numbers of images per class. A user's own condenser is taken to call one
+    of these methods, since it cannot be known.
+    """
+    memory = spec["memory"]
+    options, ((name, around), *_) = memory.get("options", {}), _selectors(memory["buffer"])
+    if "condensed" in around:
+        return name not in COMPONENTS["condensers"]
+    if name == "dm":
+        return bool(options.get("augment", True)) or not options.get("lr")
+    steps, epochs = options.get("steps", 0), options.get("epochs", 0)
+    between = name in ("dc", "dsa") or (name in ("dcc", "dsac") and not (steps and epochs))
+    return between and steps != 1  # with one step, no net is trained between two
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
     "classes": _classes,
     "reference": _reference,
     "features": _features,
+    "condensers": _condensers,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

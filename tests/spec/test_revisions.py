@@ -23,9 +23,7 @@ def of(buffer: str = "random", retrieval: str = "random", **stream: object) -> l
     return found
 
 
-@pytest.mark.parametrize(
-    "buffer", ["none", "random", "kcenter", "dm", "prefilter(craig,kcenter)", "condensed(./a.py:b)"]
-)
+@pytest.mark.parametrize("buffer", ["none", "random", "kcenter", "idc", "acc-dd", "prefilter(craig,kcenter)"])
 def test_what_no_revision_concerns_has_none(buffer: str) -> None:
     assert of(buffer) == []
 
@@ -98,3 +96,23 @@ def test_learners_with_features_of_their_own_choose_by_them() -> None:
     assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
     assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features"]
     assert learner("mean-imm") == learner("fixmatch", "none", 0.1) == []
+
+
+def test_condensers_whose_draws_rate_momentum_or_loops_changed() -> None:
+    def concerned(buffer: str, **options: object) -> bool:
+        spec = RunSpec(memory=MemorySpec(buffer=buffer, options=options))
+        assert revisions(spec.as_dict()) in ([], ["condensers"])
+        return bool(revisions(spec.as_dict()))
+
+    assert concerned("dm")
+    assert concerned("dm", lr=1.0)  # its augmentation
+    assert concerned("dm", augment=[])  # its rate
+    assert not concerned("dm", lr=1.0, augment=[])
+    for name in ("dc", "dsa"):
+        assert concerned(name, steps=10, epochs=5)
+        assert not concerned(name, steps=1)
+    for name in ("dcc", "dsac"):
+        assert concerned(name)
+        assert concerned(name, steps=10)
+        assert not concerned(name, steps=10, epochs=5)
+    assert concerned("condensed(./a.py:b)")  # it may call any of them
