@@ -22,10 +22,10 @@ from clsim.pool.pool import Pool
 
 Schedule = dict[int, tuple[int, int]]
 
-LOOPS: Schedule = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
+LOOPS: Schedule = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Loops of DC and DSA: images per class → (steps of the images in one net, epochs of the net between two steps)."""
 
-CONTRASTIVE_LOOPS: Schedule = {1: (10, 5), 10: (10, 50), 50: (50, 10)}
+CONTRASTIVE_LOOPS: Schedule = {**LOOPS, 1: (10, 5)}
 """Loops of DCC and DSAC."""
 
 
@@ -35,8 +35,8 @@ class Matching:
 
     Attributes:
         real: number of real samples of each class in a step.
-        steps: number of steps of the images in one net; 0: the paper's number for the images per class.
-        epochs: epochs of the net on the images between two steps; 0: the paper's number for the images per class.
+        steps: number of steps of the images in one net; 0: the paper's for the images per class; see :func:`loop`.
+        epochs: epochs of the net on the images between two steps; 0: the paper's, as for ``steps``.
         net_lr: learning rate of the net.
     """
 
@@ -81,13 +81,15 @@ def dc(
 
     Args:
         making: how the images are made. An iteration is one net; the paper takes 1000.
-        matching: how gradients are compared. The paper's (steps, epochs) are (1, 1) for 1 image per class, (10, 50)
-            from 10 and (50, 10) from 50 on. The net has momentum 0.5.
+        matching: how gradients are compared. The authors' (steps, epochs) are (1, 1) for 1 image per class, (10, 50)
+            for 10, (20, 25) for 20, (30, 20) for 30, (40, 15) for 40 and (50, 10) for 50. They give none for other
+            numbers: what lies between is interpolated, and what lies above 50 is as for 50. The net has no momentum, as
+            in the authors' joint code of DC and DSA.
         early: early-stage nets in place of random ones, as in :func:`~clsim.condensers.formation.acc_dd`.
         clip: whether to keep pixels in the range that can be stored after each step; else they are cut off at the end.
 
-    ``--buffer`` dc, dsa, dcc and dsac take 2 iterations of 10 steps through ConvNet-3, with 5 epochs between two steps
-    and 64 real samples of each class.
+    ``--buffer`` dc, dsa, dcc and dsac begin with real samples and take 2 iterations of 10 steps through ConvNet-3, at a
+    rate of 1, with 5 epochs between two steps and 64 real samples of each class.
 
     Needs: random nets.
     Cost: iterations · steps · C · ``real`` samples forward and backward, where a synthetic sample costs about four
@@ -146,8 +148,8 @@ def dcc(
     the reported loss is always the one above.
 
     Args:
-        matching: how gradients are compared. The paper's (steps, epochs) are (10, 5) for 1 image per class, (10, 50)
-            from 10 and (50, 10) from 50 on. The net has no momentum.
+        matching: how gradients are compared. The authors' (steps, epochs) are (10, 5) for 1 image per class, and those
+            of :func:`dc` from 10 on. The net has no momentum.
         warm: length of the warm-up.
 
     The other arguments are those of :func:`dc`.
@@ -156,7 +158,7 @@ def dcc(
     Cost: as :func:`dc`; outside the warm-up, the graph of all synthetic images is in memory at once.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    method = _contrastive(matching, early, warm.bounds(making.iterations))
+    method = GradientMatching(CONTRASTIVE_LOOPS, matching, early, warm=warm.bounds(making.iterations))
     return synthesise(pool, budget, method, making, clip=clip, rng=rng)
 
 
@@ -185,7 +187,7 @@ def dsac(
     Cost: as :func:`dcc`.
     Source: Lee, Chun, Jung, Yun & Yoon, Dataset Condensation with Contrastive Signals (ICML 2022).
     """
-    method = _contrastive(matching, early, warm.bounds(making.iterations))
+    method = GradientMatching(CONTRASTIVE_LOOPS, matching, early, warm=warm.bounds(making.iterations))
     return synthesise(pool, budget, method, making, augment=augment, clip=clip, rng=rng)
 
 
@@ -196,7 +198,6 @@ class GradientMatching:
         loops: the paper's numbers of steps and epochs, which stand in for 0.
         matching: how gradients are compared.
         early: early-stage nets in place of random ones.
-        net_momentum: momentum of the net's SGD.
         warm: (iterations, steps) of the warm-up of DCC and DSAC, outside which the sum over classes comes first; None:
             DC and DSA.
     """
@@ -207,21 +208,20 @@ class GradientMatching:
         matching: Matching = Matching(),
         early: EarlyNets = EarlyNets(),
         *,
-        net_momentum: float = 0.5,
         warm: tuple[int, int] | None = None,
     ) -> None:
         self._nets = NetSource(early)
         at_least(0, steps=matching.steps, epochs=matching.epochs)
         at_least(1, real=matching.real)
         self._loops, self._options, self._warm = loops, matching, warm
-        self._net_momentum = net_momentum
 
     def __call__(self, iteration: int, synthetic: Synthetic, material: Material) -> Tensor:
         """Carry out an iteration (:class:`clsim.condensers.synthesis.Method`); return its mean loss over the steps."""
-        steps, epochs = self._loop(len(synthetic) // len(material.counts))
+        steps, epochs = loop(self._loops, len(synthetic) // len(material.counts))
+        steps, epochs = self._options.steps or steps, self._options.epochs or epochs
         steps = 1 if synthetic.still else steps
         net = self._nets(material)
-        optimizer = torch.optim.SGD(net.parameters(), self._options.net_lr, momentum=self._net_momentum)
+        optimizer = torch.optim.SGD(net.parameters(), self._options.net_lr)
         weights = [p for p in net.parameters() if p.ndim > 1]
         total = synthetic.images.new_zeros(())
         for step in range(steps):
@@ -237,10 +237,18 @@ class GradientMatching:
             total += by_class if self._warm is None else summed
         return total / steps
 
-    def _loop(self, images: int) -> tuple[int, int]:
-        steps, epochs = self._loops[max(key for key in self._loops if key <= max(images, 1))]
-        return self._options.steps or steps, self._options.epochs or epochs
 
+def loop(published: Schedule, images: int) -> tuple[int, int]:
+    """Return the steps of the images in one net, and the epochs of the net between two of them.
 
-def _contrastive(matching: Matching, early: EarlyNets, warm: tuple[int, int]) -> GradientMatching:
-    return GradientMatching(CONTRASTIVE_LOOPS, matching, early, net_momentum=0.0, warm=warm)
+    Between two published numbers of images per class, both are interpolated linearly and rounded to whole numbers;
+    below the first and above the last, they are those of the first and the last.
+
+    >>> loop(LOOPS, 10), loop(LOOPS, 5), loop(LOOPS, 25), loop(LOOPS, 100)
+    ((10, 50), (5, 23), (25, 22), (50, 10))
+    """
+    below = max((n for n in published if n <= images), default=min(published))
+    above = min((n for n in published if n >= images), default=below)
+    share = (images - below) / (above - below) if above > below else 0.0
+    steps, epochs = (round(a + share * (b - a)) for a, b in zip(published[below], published[above], strict=True))
+    return steps, epochs

@@ -137,6 +137,7 @@ class Synthetic:
 
     Attributes:
         images: the images as a parameter, one class after the other.
+        sizes: number of images of each class, as a net sees them.
         optimizer: SGD on the images.
         still: whether no step moves them (a learning rate of 0). Then only their loss is wanted, and one comparison in
             a net is enough.
@@ -156,6 +157,7 @@ class Synthetic:
         self.images = nn.Parameter(images.detach().clone())
         self.place = place
         self.factor = factor
+        self.sizes = (place.bincount(minlength=len(material.counts)) * factor**2).tolist()
         self.still = lr == 0
         self.optimizer = torch.optim.SGD([self.images], lr, momentum=momentum)
         self._material = material

@@ -37,6 +37,8 @@ class Draw:
         Raises:
             InputError: for vectors, or another number of images than the parameters were drawn for.
         """
+        if not self.operation:
+            return x
         if x.ndim != 4:
             raise InputError(
                 f"siamese augmentation: found inputs of shape {tuple(x.shape)}, allowed: images (n, c, h, w)"
@@ -46,8 +48,6 @@ class Draw:
             raise InputError(
                 f"siamese augmentation: found {len(x)} images, allowed: {drawn}, for which parameters were drawn"
             )
-        if not self.operation:
-            return x
         return OPERATIONS[self.operation](x, self.values.to(x.device, x.dtype))
 
 

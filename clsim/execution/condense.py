@@ -97,8 +97,8 @@ def condense(
     digits = dataset in DIGITS
     make = condenser_of(method, options or {}, digits)
     place, watch = machine.device_of(device), watch or Nobody()
-    asked = [sorted((options or {}).items()), model, sorted((model_options or {}).items()), list(classes)]
-    keeper = Keeper(state, key_of(spec, method, *asked, ipc, precision), watch, every)
+    asked = [model, sorted((model_options or {}).items()), list(classes)]
+    keeper = Keeper(state, key_of(spec, method, options or {}, *asked, ipc, precision), watch, every)
     with machine.isolated(spec, place):
         source = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
         source = datasets.with_classes(source, classes) if classes else source

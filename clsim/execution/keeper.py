@@ -7,7 +7,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from clsim.records.atomic import write
 from clsim.records.store import CHECKPOINT, checkpoint_format
 from clsim.spec import registry
 from clsim.spec.followed import fingerprint
+from clsim.spec.revisions import revisions
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import data_digest
 
@@ -119,15 +120,13 @@ class Keeper:
         self.losses = loss, stored
 
 
-def key_of(spec: RunSpec, method: str, *asked: Any) -> str:
-    """Hash all that decides a set: the spec, the data, the method and its code if it is the user's, and ``asked``."""
+def key_of(spec: RunSpec, method: str, options: Mapping[str, Any], *asked: Any) -> str:
+    """Hash all that decides a set: the spec, the data, the method and its code if it is the user's, and ``asked``.
+
+    The revisions of the method are part of it, so that no set is begun by one version of it and finished by another.
+    """
     first = "0.1.0"  # the first version whose unfinished sets have this format
-    what = [
-        first,
-        spec.as_dict(),
-        data_digest(spec.data),
-        fingerprint(registry.codes("buffers", method)),
-        method,
-        *asked,
-    ]
+    tables, code = spec.as_dict(), fingerprint(registry.codes("buffers", method))
+    what = [first, tables, data_digest(spec.data), code, method, sorted(options.items()), *asked]
+    what += revisions({**tables, "memory": {"buffer": method, "options": options}})
     return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
@@ -332,9 +333,19 @@ class Pool:
         return Gradients(self.probabilities - F.one_hot(y, self.logits.shape[1]), self.features)
 
     def _forward(self) -> tuple[Tensor, Tensor]:
-        """Compute features and logits together, in one pass over the pool."""
+        """Compute features and logits together, in one pass over the pool.
+
+        Raises:
+            InputError: if they are not finite, unless the selection is for a training step, which waits for no device.
+        """
         if self._outputs is None:
-            self._outputs = self._pass(self.net, self._features)
+            features, logits = self._pass(self.net, self._features)
+            if self._beside["incoming"] is None and not (features.isfinite().all() and not logits.isnan().any()):
+                raise InputError(
+                    "the selector asks for features, and those of the net are not finite, since its training has "
+                    "diverged; allowed: finite ones (try a smaller optimizer.lr)"
+                )
+            self._outputs = features, logits
         return self._outputs
 
     def _pass(self, net: Net, embed: Features | None = None) -> tuple[Tensor, Tensor]:

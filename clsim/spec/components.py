@@ -196,13 +196,13 @@ OVER_ALL = {
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
 
+_MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
+
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
     "dm": {"shrink": "condense", "options": {"model": "convnet3", "iterations": 50, "real": 64}},
-    **{
-        name: {"options": {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64}}
-        for name in ("dc", "dsa", "dcc", "dsac")
-    },
+    **{name: {"options": dict(_MATCHING)} for name in ("dsa", "dcc", "dsac")},
+    "dc": {"options": {**_MATCHING, "start": "real"}},
     **{
         name: {
             "options": {
@@ -221,8 +221,9 @@ BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
 """Name of a buffer → the keys of ``[memory]`` that it sets besides the selector.
 
 A reservoir is a random memory that every batch updates. A condenser uses the papers' ConvNet-3, and far fewer
-iterations than in the papers, so that a stream of twenty tasks is feasible on a CPU. DM, the fastest condenser,
-condenses old classes again when their shares of a fixed memory shrink.
+iterations than in the papers, so that a stream of twenty tasks is feasible on a CPU. So few steps need larger ones: ten
+times the papers' learning rate, by ``lr`` or ``lr_scale`` (DM's follows from its iterations), and real images to begin
+with, for DC too. DM, the fastest condenser, condenses old classes again when their shares of a fixed memory shrink.
 """
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")

@@ -30,7 +30,9 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
-OF_MEMORY = ("mass", "notes", "classes", "reference")
+OF_MEMORY = ("mass", "notes", "classes", "reference", "condensers")
+"""Revisions that concern no run without a memory."""
+
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
 
 
@@ -126,6 +128,23 @@ def _labels(spec: Tables) -> bool:
     return bool(spec.get("labels"))
 
 
+def _condensers(spec: Tables) -> bool:
+    """DM draws an augmentation for each class and a rate for few steps; nets of dc and dsa have no momentum; new loops.
+
+    The loops are those between the published numbers of images per class. A user's own condenser is taken to call one
+    of these methods, since it cannot be known.
+    """
+    memory = spec["memory"]
+    options, ((name, around), *_) = memory.get("options", {}), _selectors(memory["buffer"])
+    if "condensed" in around:
+        return name not in COMPONENTS["condensers"]
+    if name == "dm":
+        return bool(options.get("augment", True)) or not options.get("lr")
+    steps, epochs = options.get("steps", 0), options.get("epochs", 0)
+    between = name in ("dc", "dsa") or (name in ("dcc", "dsac") and not (steps and epochs))
+    return between and steps != 1  # with one step, no net is trained between two
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -136,6 +155,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "path": _path,
     "bridge": _bridge,
     "labels": _labels,
+    "condensers": _condensers,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

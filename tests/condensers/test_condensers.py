@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import clsim
 from clsim.checks.condensers import check_condenser
 from clsim.checks.samples import CheckFailed, clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
-from clsim.condensers.distribution import MeanMatching, dm, means
+from clsim.condensers.distribution import MeanMatching, dm, means, rate
 from clsim.condensers.drawn import Fresh, builder
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import tiles
@@ -34,10 +34,12 @@ from tests.condensing import CLASSES, Untrained, loss_of, material_of, normed, p
 from tests.helpers import generator
 
 
-def class_by_class(synthetic: Synthetic, material: Material, net: Net, change: Callable[[Tensor], Tensor]) -> Tensor:
+def class_by_class(
+    synthetic: Synthetic, material: Material, net: Net, changes: Sequence[Callable[[Tensor], Tensor]]
+) -> Tensor:
     """DM's loss as the paper's algorithm has it: a class after the other, on all real samples."""
     loss = torch.zeros((), dtype=torch.float64)
-    for c in range(CLASSES):
+    for c, change in enumerate(changes):
         real = material.pool.prepare(material.pool.data.x[material.pool.data.y == c])
         made = synthetic.of(c)[0]
         apart = net.features(change(real)).mean(0) - net.features(change(made)).mean(0)
@@ -47,17 +49,41 @@ def class_by_class(synthetic: Synthetic, material: Material, net: Net, change: C
 
 @pytest.mark.parametrize("operations", [(), ("color",), ("scale", "flip")])
 def test_one_pass_over_all_classes_is_the_loop_over_classes(operations: tuple[str, ...]) -> None:
-    """Loss and step of the batched method, against a loop with the same net and the same augmentation."""
+    """Loss and step of the batched method, against a loop with the same net and the same augmentations."""
     material = material_of(pool_of(12, dtype=torch.float32), operations)
     synthetic = synthetic_of(material, 4, noise=0.5)
-    net, change = material.fresh(), material.change()
-    wanted = class_by_class(synthetic, material, net, change)
+    net, changes = material.fresh(), [material.change() for _ in range(CLASSES)]
+    wanted = class_by_class(synthetic, material, net, changes)
     (slope,) = torch.autograd.grad(wanted, synthetic.images)
     before = synthetic.images.detach().clone()
     material.begin(0)
     loss = MeanMatching(256)(0, synthetic, material)
     torch.testing.assert_close(loss.double(), wanted.detach().double(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(synthetic.images.detach(), before - 0.1 * slope, rtol=1e-3, atol=1e-5)
+
+
+def test_each_class_is_augmented_by_its_own_draw_the_same_for_real_and_synthetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The paper's loss has A_c within the sum over classes."""
+    seen: list[list[Tensor]] = []
+    material = material_of(pool_of(12, dtype=torch.float32), ("crop",))
+    drawn = material.change
+
+    def change(n: int | None = None) -> Callable[[Tensor], Tensor]:
+        augment, inputs = drawn(n), []
+        seen.append(inputs)
+        return lambda x: inputs.append(x.detach().clone()) or augment(x)
+
+    monkeypatch.setattr(material, "change", change)
+    synthetic = synthetic_of(material, 4)
+    MeanMatching(5)(0, synthetic, material)
+    assert len(seen) == CLASSES
+    whole = material.pool.prepare(material.pool.data.x)
+    for c, (real, made) in enumerate(seen):
+        assert (len(real), len(made)) == (5, 4)
+        of_class = {row.numpy().tobytes() for row in whole[material.pool.data.y == c]}
+        assert {row.numpy().tobytes() for row in [*real, *made]} <= of_class
 
 
 def test_grouped_means_are_the_means_of_each_group() -> None:
@@ -162,6 +188,49 @@ def test_tiles_come_apart_as_they_were_put_together() -> None:
     torch.testing.assert_close(tiles.apart(stored, 2), x)
     with pytest.raises(InputError, match="factor: found 3 with images of 8 × 8 pixels, allowed: 1, 2, 4"):
         tiles.apart(stored, 3)
+
+
+def test_the_rate_is_the_papers_at_its_length_and_no_longer_a_walk_at_any_other() -> None:
+    """By hand: 1, and 10 from 100 images a class on, over 20,000 iterations; larger steps where there are fewer."""
+    for images in (1, 2, 10, 50, 99):
+        assert rate(images, 20_000) == rate(images, 50_000) == 1
+        rates = [(rate(images, n), n) for n in (1, 50, 300, 2000, 10_000)]
+        assert all(1 <= lr <= images for lr, _ in rates)
+        assert all(lr * n <= 20_000 for lr, n in rates)
+        assert rates == sorted(rates, reverse=True, key=lambda pair: pair[0])
+    assert (rate(100, 20_000), rate(200, 20_000), rate(100, 50)) == (10, 10, 100)
+    assert rate(1, 50) == 1
+    assert rate(10, 300) == rate(10, 50) == 10
+
+
+def test_a_rate_that_is_given_is_kept_and_one_that_is_not_is_of_the_images_a_class() -> None:
+    pool = pool_of(12, dtype=torch.float32)
+
+    def made(each: int, **options: float) -> Tensor:
+        return bind(dm, {"iterations": 3, "real": 4, **options})(pool, each * CLASSES, rng=generator()).x
+
+    assert torch.equal(made(8), made(8, lr=8.0))
+    assert not torch.equal(made(8), made(8, lr=1.0))
+    assert torch.equal(made(1), made(1, lr=1.0))
+
+
+def test_few_iterations_at_the_derived_rate_lower_the_loss_further_than_at_the_papers() -> None:
+    """In nets that the images were not made with: 1 belongs to 20,000 iterations."""
+    pool = pool_of(40, shallow, dtype=torch.float32)
+
+    def left(lr: float) -> float:
+        making = Making(20, lr, start="noise")
+        return loss_of(dm(pool, 10 * CLASSES, rng=generator(), making=making, augment=()), MeanMatching(40), pool)
+
+    assert left(0.0) < 0.5 * left(1.0)
+
+
+def test_vectors_are_condensed_without_augmentation() -> None:
+    x, y = clusters(40, seed=1)
+    pool = small_pool(x.flatten(1).float(), y)
+    made, start = (dm(pool, 8, rng=generator(), making=Making(n, 1.0)) for n in (3, 0))
+    assert made.x.shape == (8, x[0].numel())
+    assert not torch.equal(made.x, start.x)
 
 
 @pytest.mark.parametrize("start", ["real", "noise", "herding"])
@@ -487,7 +556,7 @@ def test_a_condenser_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("options", "message"),
     [
         ({"iterations": -1}, "iterations: found -1"),
-        ({"lr": 0.0}, "lr: found 0.0"),
+        ({"lr": -1.0}, "lr: found -1.0"),
         ({"momentum": 1.0}, "momentum: found 1.0"),
         ({"augment": ["flop"]}, "did you mean 'flip'"),
         ({"start": "herdin"}, "did you mean 'herding'"),

@@ -50,6 +50,25 @@ def test_loss_and_gradient_are_zero_where_synthetic_equals_real(distance: str, o
     assert Formation(Forming(steps=1, distance=distance))(0, synthetic_of(material, 6, noise=0.5), material) > 1e-3
 
 
+def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the loss of a finished set costs one comparison, not a training of the net."""
+    taught: list[int] = []
+    monkeypatch.setattr(formation, "learn", lambda *args: taught.append(args[-1]))
+    material = material_of(pool_of(6))
+    synthetic = synthetic_of(material, 2, noise=0.3)
+    still = synthetic.copy(synthetic.images)
+    assert (synthetic.still, still.still) == (False, True)
+    method = Formation(Forming(steps=3, samples=7))
+    loss = method(0, still, material)
+    assert not taught
+    assert torch.equal(still.images, synthetic.images)
+    material.begin(0)
+    assert torch.equal(loss, Formation(Forming(steps=1))(0, synthetic_of(material, 2, noise=0.3), material))
+    material.begin(0)
+    method(0, synthetic, material)
+    assert taught == [7, 7]
+
+
 @pytest.mark.parametrize("squared", [True, False])
 def test_loss_and_gradient_are_those_of_a_plain_recomputation_through_the_tiles(squared: bool) -> None:
     pool, material = with_material(pool_of(6))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 from clsim.condensers import gradient_matching, inner_steps
 from clsim.condensers.early import EarlyNets
 from clsim.condensers.gradient_distance import distance
-from clsim.condensers.gradient_matching import GradientMatching, Matching
+from clsim.condensers.gradient_matching import GradientMatching, Matching, loop
 from clsim.condensers.named import condenser_of
 from clsim.condensers.synthesis import Making, Synthetic, synthesise
 from clsim.data import siamese
@@ -150,7 +152,7 @@ def test_dcc_equals_dc_with_one_class() -> None:
         material.columns, material.targets = torch.arange(CLASSES), torch.tensor([1])
         x = one.prepare(one.data.x[:2]) + 0.5
         synthetic = Synthetic(x, torch.zeros(2, dtype=torch.int64), material, lr=0.1, momentum=0.5)
-        losses = [float(GradientMatching(ONE, Matching(steps=2), net_momentum=0.5, warm=warm)(0, synthetic, material))]
+        losses = [float(GradientMatching(ONE, Matching(steps=2), warm=warm)(0, synthetic, material))]
         sets.append((losses, synthetic.images.detach()))
     assert sets[0][0][0] > 0.01
     assert_same(sets[0], sets[1])
@@ -189,18 +191,45 @@ def test_the_reported_loss_of_dcc_is_the_same_in_and_after_the_warm_up() -> None
 
 
 def test_the_loops_are_the_papers_by_images_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the authors' code; between two of them, on the line through both."""
+    published = {10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+    for table, one in ((gradient_matching.LOOPS, (1, 1)), (gradient_matching.CONTRASTIVE_LOOPS, (10, 5))):
+        assert {n: loop(table, n) for n in (1, *published)} == {1: one, **published}
+        assert loop(table, 0) == one
+        assert loop(table, 1000) == (50, 10)
+        for n in range(1, 50):
+            steps, epochs = loop(table, n)
+            below, above = max(k for k in (1, *published) if k <= n), min(k for k in published if k > n)
+            for value, a, b in zip((steps, epochs), loop(table, below), loop(table, above), strict=True):
+                assert abs((value - a) * (above - below) - (b - a) * (n - below)) <= (above - below) / 2
     trained: list[int] = []
-    monkeypatch.setattr(
-        gradient_matching, "train", lambda net, optimizer, x, place, material, epochs: trained.append(epochs)
-    )
-    for each, table, wanted in ((1, gradient_matching.LOOPS, []), (1, gradient_matching.CONTRASTIVE_LOOPS, 9 * [5])):
+    monkeypatch.setattr(gradient_matching, "train", lambda *args: trained.append(args[-1]))
+    for each, wanted in ((1, []), (2, [6])):
         material = material_of(pool_of(4))
-        GradientMatching(table)(0, synthetic_of(material, each), material)
+        GradientMatching(gradient_matching.LOOPS)(0, synthetic_of(material, each), material)
         assert trained == wanted
-        trained.clear()
-    material = material_of(pool_of(12))
-    GradientMatching(gradient_matching.LOOPS)(0, synthetic_of(material, 11), material)
-    assert trained == 9 * [50]
+    material = material_of(pool_of(21))
+    GradientMatching(gradient_matching.LOOPS, Matching(real=2))(0, synthetic_of(material, 20), material)
+    assert trained[1:] == 19 * [25]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_net_moves_down_its_gradient_alone_and_the_images_with_momentum(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the authors' code, whose momentum of 0.5 is that of the images."""
+    momenta: dict[str, set[float]] = {"net": set(), "images": set()}
+
+    class Watched(torch.optim.SGD):
+        def step(self, *args: Any) -> None:
+            parameters = self.param_groups[0]["params"]
+            momenta["net" if len(parameters) > 1 else "images"].add(self.param_groups[0]["momentum"])
+            super().step(*args)
+
+    monkeypatch.setattr(torch.optim, "SGD", Watched)
+    options = {"iterations": 2, "steps": 3, "epochs": 2, "real": 4}
+    bind(METHODS[name], options)(pool_of(6, dtype=torch.float32), 6, rng=generator())
+    assert momenta == {"net": {0.0}, "images": {0.5}}
 
 
 def test_images_that_no_step_moves_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,10 @@ from clsim.cli.select import select as command_to_select
 from clsim.errors import InputError
 from clsim.execution import condense as module
 from clsim.execution.condense import condense
-from clsim.execution.keeper import Keeper, Nobody
+from clsim.execution.keeper import Keeper, Nobody, key_of
 from clsim.execution.select import select
+from clsim.spec import revisions
+from clsim.training.workshop import spec_of_call
 from tests.commands import clsim as command
 from tests.killing import exit_code_of
 
@@ -163,6 +165,14 @@ def test_a_state_is_of_its_classes_size_and_model(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="found the state of another set"):
             make(Nobody(), options={"iterations": 3}, **other)
     make(Nobody(), options={"iterations": 3})
+
+
+def test_a_state_of_a_method_from_before_a_change_of_it_is_that_of_another_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of_call("digits", "", seed=0, device="cpu", threads=1, proxy_epochs=1)
+    now = {method: key_of(spec, method, {}) for method in ("dm", "dsa", "idc")}
+    monkeypatch.setattr(revisions, "REVISIONS", {})
+    before = {method: key_of(spec, method, {}) for method in now}
+    assert {method for method in now if now[method] != before[method]} == {"dm", "dsa"}
 
 
 @pytest.mark.parametrize(("epochs", "augment", "expected"), [(0, True, 1000), (0, False, 300), (7, True, 7)])

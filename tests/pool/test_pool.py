@@ -10,6 +10,7 @@ from clsim.checks.samples import clusters, pool_of
 from clsim.errors import InputError
 from clsim.pool.contracts import chosen
 from clsim.pool.pool import Pool, Selection
+from clsim.spec import registry
 from tests.helpers import generator, vectors
 
 ROWS = torch.tensor([5, 3, 30, 8])
@@ -174,3 +175,24 @@ def test_a_choice_that_goes_wrong_under_a_diverged_net_says_why() -> None:
         next(pool.net.body.parameters()).fill_(torch.nan)
     with pytest.raises(InputError, match=r"a row twice, from a net whose training has diverged .*optimizer\.lr"):
         chosen(twice, pool, 5, generator(), "mine")
+
+
+@pytest.mark.parametrize("name", ["herding", "kcenter", "entropy", "random"])
+def test_a_net_that_has_diverged_is_named_where_a_selector_asks_for_its_features(name: str) -> None:
+    """Whatever the selector would make of them: a row twice, an error, or a choice that looks like one."""
+    pool, select = samples(), registry.component("selectors", name)
+    with torch.no_grad():
+        next(pool.net.body.parameters()).fill_(torch.nan)
+    if name == "random":
+        assert len(chosen(select, pool, 5, generator(), name).index) == 5
+        return
+    with pytest.raises(InputError, match=rf"^{name}: .*features.* not finite.*training has diverged.*optimizer\.lr"):
+        chosen(select, pool, 5, generator(), name)
+
+
+def test_what_is_replayed_in_a_step_waits_for_no_check_of_the_features() -> None:
+    pool = samples()
+    with torch.no_grad():
+        next(pool.net.body.parameters()).fill_(torch.nan)
+    beside = Pool(pool.data, pool.net, pool.prepare, incoming=pool.data[ROWS])
+    assert beside.features.isnan().any()

@@ -61,7 +61,7 @@ def test_options_in_groups_have_the_names_that_they_had_when_they_were_flat() ->
 def test_defaults_that_differ_by_method_are_those_of_the_method() -> None:
     dc, dsa, dm, idc, acc = (defaults("condensers", name) for name in ("dc", "dsa", "dm", "idc", "acc-dd"))
     assert (dc["start"], dsa["start"]) == ("noise", "real")
-    assert (dm["iterations"], dm["lr"]) == (200, 1.0)
+    assert (dm["iterations"], dm["lr"]) == (200, 0.0)
     assert (dsa["iterations"], dsa["lr"], dsa["real"], dsa["steps"]) == (100, 0.1, 256, 0)
     mix, ccic = (defaults("learners", name) for name in ("mixmatch", "ccic"))
     assert (mix["views"], mix["weight"], mix["ema"], ccic["views"], ccic["weight"]) == (2, 10.0, 0.999, 3, 0.5)
@@ -185,7 +185,7 @@ def test_a_group_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("strategy", "buffer", "setting", "fingerprint"),
     [
-        ("er", "dsa", "memory.options.iterations=2", "faf675d3be6e6244"),
+        ("er", "dsa", "memory.options.iterations=2", "60e46cf6509b5d80"),
         ("er", "idc", "memory.options.factor=1", "8dc0f3245a834b43"),
         ("nncsl", "herding", "learner.options.per_class=3", "4b17ef721505664d"),
     ],

@@ -23,9 +23,7 @@ def of(buffer: str = "random", retrieval: str = "random", **stream: object) -> l
     return found
 
 
-@pytest.mark.parametrize(
-    "buffer", ["none", "random", "kcenter", "dm", "prefilter(craig,kcenter)", "condensed(./a.py:b)"]
-)
+@pytest.mark.parametrize("buffer", ["none", "random", "kcenter", "idc", "acc-dd", "prefilter(craig,kcenter)"])
 def test_what_no_revision_concerns_has_none(buffer: str) -> None:
     assert of(buffer) == []
 
@@ -138,3 +136,23 @@ def test_rivals_on_a_partly_labelled_stream_have_equal_steps_and_views_now() -> 
         spec = resolve("split-fashion-mnist-semi", strategy)
         assert spec.as_dict()["revisions"] == ["labels"]
     assert "revisions" not in resolve("split-fashion-mnist-semi", "er-all-labels").as_dict()
+
+
+def test_condensers_whose_draws_rate_momentum_or_loops_changed() -> None:
+    def concerned(buffer: str, **options: object) -> bool:
+        spec = RunSpec(memory=MemorySpec(buffer=buffer, options=options))
+        assert revisions(spec.as_dict()) in ([], ["condensers"])
+        return bool(revisions(spec.as_dict()))
+
+    assert concerned("dm")
+    assert concerned("dm", lr=1.0)  # its augmentation
+    assert concerned("dm", augment=[])  # its rate
+    assert not concerned("dm", lr=1.0, augment=[])
+    for name in ("dc", "dsa"):
+        assert concerned(name, steps=10, epochs=5)
+        assert not concerned(name, steps=1)
+    for name in ("dcc", "dsac"):
+        assert concerned(name)
+        assert concerned(name, steps=10)
+        assert not concerned(name, steps=10, epochs=5)
+    assert concerned("condensed(./a.py:b)")  # it may call any of them
