@@ -29,7 +29,7 @@ FLOORS = [
     {"interop"},
     {"execution"},
     {"checks", "reporting"},
-    {"api", "cli"},
+    {"api", "cli", "__main__"},
 ]
 """Folders from the ground up: a module imports from its own folder and from floors below, for type hints too."""
 
