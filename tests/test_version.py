@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ import pytest
 
 import clsim
 from clsim import version
+from clsim.records.frame import frame
+from clsim.reporting.formats import to_runs
+from clsim.reporting.report import ReportSpec
 from clsim.version import __version__, code_state
 
 
@@ -70,3 +75,5 @@ def test_every_record_has_code_and_processor(tmp_path: Path) -> None:
     data = clsim.run("split-digits", "finetune", settings=["training.epochs=1"], runs=tmp_path).data
     assert data["versions"]["code"] == code_state()
     assert data["environment"]["processor"]
+    (row,) = csv.DictReader(io.StringIO(to_runs(ReportSpec(), frame([data]))))
+    assert (row["code"], row["processor"]) == (code_state(), data["environment"]["processor"])

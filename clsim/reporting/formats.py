@@ -76,11 +76,11 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
 
 
 def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, command."""
+    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from."""
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
-    shown = ordered[[*labels, *spec.metrics, "version", "command"]]
+    shown = ordered[[*labels, *spec.metrics, "version", "code", "processor", "command"]]
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
 
 
