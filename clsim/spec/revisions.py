@@ -30,7 +30,7 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
-FOR_ALL = ("features", "labels")
+FOR_ALL = ("features", "labels", "lars", "solarize")
 """Revisions that may also concern a run without a memory."""
 
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
@@ -102,6 +102,16 @@ def _labels(spec: Tables) -> bool:
     return bool(spec.get("labels"))
 
 
+def _lars(spec: Tables) -> bool:
+    """LARS adapts the step of the classifier's bias too."""
+    return spec.get("optimizer", {}).get("name") == "lars"
+
+
+def _solarize(spec: Tables) -> bool:
+    """Images are solarized from a level on that is drawn for each; those of views are of partly labelled streams."""
+    return "solarize" in spec.get("data", {}).get("augment", ())
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -109,6 +119,8 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "reference": _reference,
     "features": _features,
     "labels": _labels,
+    "lars": _lars,
+    "solarize": _solarize,
 }
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 

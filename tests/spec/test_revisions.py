@@ -106,3 +106,10 @@ def test_rivals_on_a_partly_labelled_stream_have_equal_steps_and_views_now() -> 
         spec = resolve("split-fashion-mnist-semi", strategy)
         assert spec.as_dict()["revisions"] == ["labels"]
     assert "revisions" not in resolve("split-fashion-mnist-semi", "er-all-labels").as_dict()
+
+
+def test_lars_and_solarize_draw_and_step_otherwise_now() -> None:
+    assert resolve("split-digits", "finetune", settings=["optimizer.name=lars"]).as_dict()["revisions"] == ["lars"]
+    solarized = resolve("nncsl-cifar10-small", "er-all-labels").as_dict()
+    assert solarized["revisions"] == ["solarize"]
+    assert resolve("nncsl-cifar10", "finetune").as_dict()["revisions"] == ["labels", "lars", "solarize"]
