@@ -72,10 +72,16 @@ def _jittered(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tenso
 
 
 def solarize(x: Tensor, rng: torch.Generator) -> Tensor:
-    """With probability 0.2, invert the pixels from level 128."""
-    chosen = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.2
-    # the lower one of a level and its inverse
-    return torch.minimum(x, x ^ (chosen * 255).to(x.dtype))
+    """With probability 0.2, invert the pixels from level v on, v ~ U(0, 256) for each image.
+
+    Source: the code of PAWS and of NNCSL; their papers name no threshold.
+    """
+    u = torch.rand(2, len(x), 1, 1, 1, generator=rng, device=x.device)
+    return only(u[0].flatten() < 0.2, _solarized, x, 256 * u[1])
+
+
+def _solarized(x: Tensor, level: Tensor) -> Tensor:
+    return torch.where(x >= level, 255 - x, x)
 
 
 def equalize(x: Tensor, rng: torch.Generator) -> Tensor:

@@ -68,7 +68,7 @@ class Lars(torch.optim.SGD):
 
     g ← (∇L + λw) · trust · ‖w‖ / (‖∇L‖ + λ‖w‖), then v ← μv + g, w ← w − lr · v. So the loss may be scaled without
     changing a step, as long as λ = 0. Where w or its gradient is 0, and in groups that are not ``adapted`` (biases and
-    the parameters of norms), g is ∇L + λw.
+    the parameters of norms, but for the classifier's), g is ∇L + λw.
 
     Args:
         groups: parameter groups as SGD takes them, each also with ``adapted`` (whether its gradients are scaled) and
@@ -97,17 +97,23 @@ class Lars(torch.optim.SGD):
 
 
 def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """Group weights, vectors (biases, norms: not adapted, no decay), and those of the head, also without decay."""
+    """Group weights, vectors (biases, norms: not adapted, no decay), and the head: adapted as a whole, without decay.
+
+    The head is as in the code of NNCSL, which excludes biases of the other layers alone.
+    """
     heads = {id(p) for p in head}
     scale = spec.head_lr / spec.lr if spec.head_lr else 1.0
-    groups = []
-    for own in (False, True):
-        for vectors in (False, True):
-            chosen = [p for p in parameters if (id(p) in heads) == own and (p.ndim <= 1) == vectors]
-            decay = 0.0 if own or vectors else spec.weight_decay
-            group = {"params": chosen, "weight_decay": decay, "adapted": not vectors, "scale": scale if own else 1.0}
-            groups += [group] if chosen else []
-    return groups
+    others = [p for p in parameters if id(p) not in heads]
+    kinds = [
+        ([p for p in others if p.ndim > 1], spec.weight_decay, True, 1.0),
+        ([p for p in others if p.ndim <= 1], 0.0, False, 1.0),
+        ([p for p in parameters if id(p) in heads], 0.0, True, scale),
+    ]
+    return [
+        {"params": chosen, "weight_decay": decay, "adapted": adapted, "scale": factor}
+        for chosen, decay, adapted, factor in kinds
+        if chosen
+    ]
 
 
 def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0, epoch: int = 1) -> float:

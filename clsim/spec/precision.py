@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names under which Linux lists a processor's bf16 arithmetic: the first two on x86, the last on ARM."""
 
 
-def settled(precision: str, device: str) -> str:
-    """Return ``bf16`` or ``fp32`` for ``auto``, and any other name unchanged.
+def settled(precision: str, device: str) -> Literal["fp32", "bf16"]:
+    """Return ``bf16`` or ``fp32`` for ``auto``, and these two unchanged.
 
     ``bf16`` is taken only where the device has it in hardware; where it is emulated, it is many times slower than
     ``fp32``. Nothing is timed, so that the answer, and a fingerprint with it, is the same each time.
@@ -18,9 +19,8 @@ def settled(precision: str, device: str) -> str:
         precision: ``auto``, ``fp32`` or ``bf16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
-    if precision != "auto":
-        return precision
-    return "bf16" if in_hardware(device) else "fp32"
+    asked = in_hardware(device) if precision == "auto" else precision == "bf16"
+    return "bf16" if asked else "fp32"
 
 
 def in_hardware(device: str) -> bool:

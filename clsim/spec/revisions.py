@@ -145,6 +145,16 @@ def _condensers(spec: Tables) -> bool:
     return between and steps != 1  # with one step, no net is trained between two
 
 
+def _lars(spec: Tables) -> bool:
+    """LARS adapts the step of the classifier's bias too."""
+    return spec.get("optimizer", {}).get("name") == "lars"
+
+
+def _solarize(spec: Tables) -> bool:
+    """Images are solarized from a level on that is drawn for each; those of views are of partly labelled streams."""
+    return "solarize" in spec.get("data", {}).get("augment", ())
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -156,6 +166,8 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "bridge": _bridge,
     "labels": _labels,
     "condensers": _condensers,
+    "lars": _lars,
+    "solarize": _solarize,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

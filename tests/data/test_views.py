@@ -118,11 +118,26 @@ def test_jitter_is_torchvisions_operations_in_a_fixed_order(channels: int) -> No
 
 def test_solarize_and_equalize_are_torchvisions_where_they_are_drawn() -> None:
     x = images(400, side=8)
-    for change, theirs in ((solarize, lambda a: functional.solarize(a, 128)), (equalize, functional.equalize)):
-        found, drawn = change(x, generator(5)), torch.rand(400, 1, 1, 1, generator=generator(5)).flatten() < 0.2
+    u = torch.rand(2, 400, generator=generator(5))
+    levels = (256 * u[1]).tolist()
+    for found, theirs in (
+        (solarize(x, generator(5)), lambda i: functional.solarize(x[i], level) if (level := levels[i]) < 255 else x[i]),
+        (equalize(x, generator(5)), lambda i: functional.equalize(x[i])),
+    ):
+        drawn = u[0] < 0.2
         assert abs(int(drawn.sum()) - 80) < 5 * 8
         for i in range(400):
-            assert torch.equal(found[i], theirs(x[i]) if drawn[i] else x[i])
+            assert torch.equal(found[i], theirs(i) if drawn[i] else x[i])
+
+
+def test_thresholds_of_solarize_are_drawn_from_all_levels() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(4000, 1, 16, 16)
+    found = solarize(x, generator(6)).flatten(1)
+    inverted = (found == 255 - x.flatten(1)).sum(1)
+    drawn = inverted[inverted > 0]
+    assert abs(len(drawn) - 800) < 130
+    counts = drawn.div(32, rounding_mode="floor").clamp(max=7).bincount(minlength=8)  # 256 levels, an eighth each
+    assert (counts - len(drawn) / 8).abs().max() < 50
 
 
 @pytest.mark.parametrize("channels", [1, 3])

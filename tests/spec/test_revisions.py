@@ -156,3 +156,10 @@ def test_condensers_whose_draws_rate_momentum_or_loops_changed() -> None:
         assert concerned(name, steps=10)
         assert not concerned(name, steps=10, epochs=5)
     assert concerned("condensed(./a.py:b)")  # it may call any of them
+
+
+def test_lars_and_solarize_draw_and_step_otherwise_now() -> None:
+    assert resolve("split-digits", "finetune", settings=["optimizer.name=lars"]).as_dict()["revisions"] == ["lars"]
+    solarized = resolve("nncsl-cifar10-small", "er-all-labels").as_dict()
+    assert solarized["revisions"] == ["solarize"]
+    assert resolve("nncsl-cifar10", "finetune").as_dict()["revisions"] == ["labels", "lars", "solarize"]
