@@ -169,6 +169,9 @@ COMBINATORS = {
 }
 """Selectors made of selectors: ``per_class(kcenter)``."""
 
+PLAIN = {"per_class", "topped_up", "whole"}
+"""Combinators under which a selector is updated as it is without them."""
+
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",

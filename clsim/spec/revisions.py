@@ -92,6 +92,11 @@ def _features(spec: Tables) -> bool:
     return any(name not in BLIND for kind in ("buffer", "retrieval") for name, _ in _selectors(memory[kind]))
 
 
+def _balancing(spec: Tables) -> bool:
+    """``balancing`` counts the labels of a memory's candidates; it used to be random there."""
+    return any(name == "balancing" for kind in ("buffer", "retrieval") for name, _ in _selectors(spec["memory"][kind]))
+
+
 def _bridge(spec: Tables) -> bool:
     """A strategy of Avalanche has the run's schedule, warm-up, precision, and a fresh optimizer state in an experience.
 
@@ -111,6 +116,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "reference": _reference,
     "features": _features,
     "bridge": _bridge,
+    "balancing": _balancing,
 }
 """Name → which runs it concerns, the oldest first; a docstring's first line says what has changed."""
 

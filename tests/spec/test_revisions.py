@@ -111,3 +111,8 @@ def test_avalanches_strategies_have_what_the_bridge_now_gives_them() -> None:
     assert not bridged()
     assert not bridged("optimizer.momentum=0.9", "optimizer.restart=false")
     assert not bridged("optimizer.schedule=cosine", strategy="finetune")
+
+
+def test_balancing_in_a_memory_is_not_random_any_more() -> None:
+    assert of("balancing") == of("whole(balancing)") == ["balancing"]
+    assert of("balanced-random") == of("none", retrieval="balancing") == []
