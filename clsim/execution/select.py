@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,9 +200,9 @@ def select(
         roles = {"labelled": labelled, "query": query, "private": private}
         if any(len(rows) for rows in roles.values()):
             pool = pool.apart({role: _rows(role, rows, pool) for role, rows in roles.items()})
+        if not classes:
+            _refuse_without_labels("per_class(random)" if per_class else selector, name)
         if per_class:
-            if not classes:
-                raise InputError("per_class: found without labels, allowed: with a data set, or with labels")
             pick = of_each_class(pick)
         wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
         started = time.perf_counter()
@@ -212,6 +214,21 @@ def select(
         scorer = ""
     found = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
     return Picks(index, weight, pool, classes, found, scorer, seconds)
+
+
+def _refuse_without_labels(selector: str | Selector, name: str) -> None:
+    """Refuse what balances classes or tasks, and would choose at random, where no candidate has a label.
+
+    Raises:
+        InputError: naming the selector.
+    """
+    if isinstance(selector, str):
+        needs = registry.needs(selector) | ({"per_class": "labels"} if "per_class(" in selector else {})
+    else:
+        found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
+        needs = {name: found[1] if found else ""}
+    for wanting in (part for part, text in needs.items() if text.startswith("labels")):
+        raise InputError(f"{wanting}: found without labels, allowed: with a data set, or with labels")
 
 
 def _rows(role: str, rows: Sequence[int], pool: Pool) -> Tensor:

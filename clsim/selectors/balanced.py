@@ -42,20 +42,27 @@ def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     are uniformly at random (by key) until the budget left is at most |minority|·(mean of majority − mean of minority);
     from then on the next pick is argmin_x ‖h − μ_rarest‖² / min_{c majority} ‖h − μ_c‖², where μ are the labelled
     samples' class means. A pick counts with its predicted class, since its label is hidden. Where the rarest class has
-    no sample, the numerator is 1. Where nothing is labelled yet, all picks are random.
+    no sample, the numerator is 1.
 
-    Needs: features; labelled samples.
+    Where nothing is labelled beside the candidates, as in a memory, the counts and the means are those of the picks
+    alone, and a pick counts with its own label. Where no candidate has one either, all picks are random.
+
+    Needs: features; labelled samples, among the candidates or beside them.
     Cost: O(b·n·d) time, O(n·C) memory.
     Source: Aggarwal, Popescu & Hudelot, Active Learning for Imbalanced Datasets (WACV 2020); here with the nearest
         centre of the majority.
     """
     budget = min(budget, len(pool))
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    if pool.labelled is None:
+    labels, beside = pool.data.y, pool.labelled
+    if beside is None and not (labels >= 0).any():
         return Selection(by_key[:budget])
-    features, predictions = pool.features, pool.predictions
-    centres = _Centres(pool.labelled, features)
-    classes = (pool.known.any(0) | pool.labelled.known.any(0)).nonzero().flatten()
+    features, known = pool.features, pool.known.any(0)
+    if beside is None:
+        of, there = torch.where(labels >= 0, labels, pool.predictions), pool[labels[:0]]
+    else:
+        of, there, known = pool.predictions, beside, known | beside.known.any(0)
+    centres, classes = _Centres(there, features), known.nonzero().flatten()
     open_ = torch.ones(len(pool), dtype=torch.bool, device=features.device)
     picks = torch.empty(budget, dtype=torch.int64, device=features.device)
     next_random = 0
@@ -76,7 +83,7 @@ def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
                 next_random += 1
             picks[i] = by_key[next_random]
         open_[picks[i]] = False
-        centres.add(features[picks[i]], predictions[picks[i]])
+        centres.add(features[picks[i]], of[picks[i]])
     return Selection(picks)
 
 

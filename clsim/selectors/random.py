@@ -40,7 +40,7 @@ def class_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selectio
     """Keep equally many samples of each class, as far as they last, uniformly at random within a class.
 
     It is the same memory as ``per_class(random)``, in three sorts instead of a loop over classes, so that it can be
-    updated with every batch.
+    updated with every batch. Unlabelled samples stand as one more class.
 
     Needs: labels.
     Cost: O(n log n) time.
@@ -56,6 +56,8 @@ def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection
 
     With ``memory.reserve = "task"`` each task keeps a share of fixed size, however many classes it has.
 
+    Unlabelled samples of a task stand as one more class of it.
+
     Needs: labels; the tasks.
     Cost: O(n log n) time.
     Source: the memories of Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017), here random
@@ -63,7 +65,8 @@ def task_balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection
     """
     by_key = pool.data.key.argsort(descending=True, stable=True)
     y, task = pool.data.y[by_key], pool.data.task[by_key]
-    rows = by_key[in_turn(task * (y.max() + 1) + y if len(y) else y)]  # the first of each class of each task, …
+    each = task * (y.max() + 2) + y + 1 if len(y) else y  # unlabelled ones are none of another task's classes
+    rows = by_key[in_turn(each)]  # the first of each class of each task, …
     return Selection(rows[in_turn(pool.data.task[rows])][:budget])
 
 

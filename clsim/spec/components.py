@@ -169,6 +169,9 @@ COMBINATORS = {
 }
 """Combinators, which make a selector of other selectors, as in ``per_class(kcenter)``: name → the place of the code."""
 
+PLAIN = {"per_class", "topped_up", "whole"}
+"""Combinators under which a selector is updated as it is without them."""
+
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",

@@ -227,6 +227,16 @@ def _code(kind: str, name: str) -> Code | None:
     return None if entry is None else of_entry_point(entry)
 
 
+def needs(name: str) -> dict[str, str]:
+    """Say what each shipped selector in a name needs, by its docstring.
+
+    >>> needs("per_class(kcenter)"), needs("class-balanced")
+    ({'kcenter': 'features; labelled samples if there are any'}, {'class-balanced': 'labels'})
+    """
+    shipped = COMPONENTS["selectors"]
+    return {part: described(part, shipped[part]).needs for part in _innermost(canonical(name)) if part in shipped}
+
+
 def place(kind: str, name: str) -> str:
     """Return ``file:line`` of the code behind a component's name, for ``clsim show``."""
     found = component(kind, _innermost(name)[0])

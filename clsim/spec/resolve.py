@@ -207,6 +207,10 @@ def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str
 def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of ``[memory]`` that a buffer's name implies, given the data and ``memory.per`` of layers."""
     merged = merge(*layers)
+    combinator, inner = registry.taken_apart(buffer)
+    while combinator in components.PLAIN and len(inner) == 1:  # what a selector implies holds inside these too
+        buffer = inner[0]
+        combinator, inner = registry.taken_apart(buffer)
     data, usual = merged.get("data", {}), components.BUFFER_DEFAULTS.get(buffer, {})
     digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
     implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})

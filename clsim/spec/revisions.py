@@ -30,7 +30,7 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
-OF_MEMORY = ("mass", "notes", "classes", "reference", "condensers")
+OF_MEMORY = ("mass", "notes", "classes", "reference", "condensers", "balancing")
 """Revisions that concern no run without a memory."""
 
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
@@ -108,6 +108,11 @@ def _path(spec: Tables) -> bool:
     return spec.get("learner", {}).get("name") in ("si", "rwalk") and bool(spec.get("training", {}).get("patience"))
 
 
+def _balancing(spec: Tables) -> bool:
+    """``balancing`` counts the labels of a memory's candidates; it used to be random there."""
+    return any(name == "balancing" for kind in ("buffer", "retrieval") for name, _ in _selectors(spec["memory"][kind]))
+
+
 def _bridge(spec: Tables) -> bool:
     """A strategy of Avalanche has the run's schedule, warm-up, precision, and a fresh optimizer state in an experience.
 
@@ -168,6 +173,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "condensers": _condensers,
     "lars": _lars,
     "solarize": _solarize,
+    "balancing": _balancing,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

@@ -18,6 +18,7 @@ from clsim.data import arrays
 from clsim.errors import InputError
 from clsim.execution import select
 from clsim.pool.pool import Pool, Selection
+from clsim.selectors.random import class_balanced
 from tests.commands import clsim
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -206,6 +207,20 @@ def test_dropout_and_committees_need_a_net_too() -> None:
     for needy in (dropout, committee):
         with pytest.raises(InputError, match="there are features alone"):
             select.select(needy, features=blobs()[0], budget=3)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    ["class-balanced", "task-balanced", "balanced-random", "per_class(kcenter)", "prefilter(kcenter,class-balanced)"],
+)
+def test_what_balances_by_labels_is_refused_without_them(selector: str) -> None:
+    """It would be random without a word."""
+    asks = {"features": blobs()[0], "budget": 3}
+    with pytest.raises(InputError, match=r"(-balanced|-random|per_class): found without labels, allowed: with a data"):
+        select.select(selector, **asks)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="class_balanced: found without labels"):
+        select.select(class_balanced, **asks)  # type: ignore[arg-type]
+    assert len(select.select(selector, labels=[0, 1] * (len(blobs()[0]) // 2), **asks).index) == 3  # type: ignore[arg-type]
 
 
 def test_float32_features_are_neither_copied_nor_written() -> None:

@@ -83,6 +83,50 @@ def test_balancing_is_random_while_there_is_budget_to_spare() -> None:
         assert balanced.balancing(even, 1, rng=generator()).index.tolist() == by_key[:1]
 
 
+def test_balancing_as_a_memory_goes_by_the_labels_of_its_picks() -> None:
+    """Of 54 and 6 samples random ones would be as unbalanced as these are."""
+    x, _ = blobs()
+    y = torch.tensor([0] * 54 + [1] * 6)
+    x = torch.cat([x[:30], x[:24] + 0.01, x[30:36]])
+    pool = pool_beside(x, y, None, classes=2)
+    picks = balanced.balancing(pool, 12, rng=generator()).index
+    by_key = pool.data.key.argsort(descending=True)
+    assert not torch.equal(picks, by_key[:12])
+    assert y[picks].bincount().tolist() == [6, 6]
+    alone = pool_beside(x, torch.full_like(y, -1), None, classes=2)
+    assert torch.equal(balanced.balancing(alone, 12, rng=generator()).index, by_key[:12])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_poal_chooses_the_most_frequent_of_the_best_subsets(seed: int) -> None:
+    """Brute force over all 220 subsets of 12 samples; a random choice, or any other of the front, fails."""
+    labelled = vectors(points(30), torch.arange(30) % 3, first=100)
+    pool = pool_beside(points(12, seed=seed + 7), torch.full((12,), -1), labelled)
+    aims = torch.stack([entropies(pool.probabilities), pareto.confidences(pool)], 1).double()
+    sums = {s: tuple(aims[list(s)].sum(0).tolist()) for s in itertools.combinations(range(12), 3)}
+    front = [s for s, value in sums.items() if not any(dominated(value, other) for other in sums.values())]
+    frequency = torch.tensor([i for s in front for i in s]).bincount(minlength=12)
+    best = max(int(frequency[list(s)].sum()) for s in front)
+    picks = pareto.poal(pool, 3, rng=generator(seed), tolerance=0.0).index
+    assert tuple(sorted(picks.tolist())) in front
+    assert int(frequency[picks].sum()) == best
+    assert (frequency[picks].diff() <= 0).all()  # the most frequent sample first
+    assert sum(int(frequency[list(s)].sum()) == best for s in front) <= len(front) / 2  # that says something
+
+
+def test_poal_stays_on_the_first_fronts() -> None:
+    """Of 200 samples those that no other dominates, then those that only these dominate, until there are 6·b."""
+    pool = pool_beside(points(200), torch.full((200,), -1), vectors(points(30), torch.arange(30) % 3, first=300))
+    aims = torch.stack([entropies(pool.probabilities), pareto.confidences(pool)], 1).double()
+    rest, allowed = set(range(200)), set[int]()
+    while len(allowed) < 30:
+        front = {i for i in rest if not any(dominated(tuple(aims[i]), tuple(aims[j])) for j in rest)}
+        allowed, rest = allowed | front, rest - front
+    assert len(allowed) < 100
+    for seed in range(3):
+        assert set(pareto.poal(pool, 5, rng=generator(seed)).index.tolist()) <= allowed
+
+
 def test_cluster_margin_takes_one_a_cluster_a_round_small_clusters_first() -> None:
     centres = 100 * torch.eye(4)
     sizes = [3, 8, 5, 14]

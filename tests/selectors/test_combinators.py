@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import clsim
 from clsim.checks.selectors import check_selector
 from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
@@ -13,6 +16,7 @@ from clsim.selectors.combinators import per_class, subsample, topped_up
 from clsim.selectors.continual import ring
 from clsim.selectors.kcenter import k_center
 from clsim.spec import registry
+from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
 from tests.helpers import generator, points, pool_of, vectors
 
@@ -118,3 +122,22 @@ def test_a_ring_in_each_class_keeps_the_newest() -> None:
         memory.after_batch(new, 2, lambda samples, **beside: Pool(samples, None, lambda x: x))
         assert memory.exemplars is not None
         assert sorted(memory.exemplars.index.tolist()) == list(range(start, start + 6))
+
+
+@pytest.mark.parametrize("update", ["batch", "experience"])
+@pytest.mark.parametrize("buffer", ["per_class(ring)", "per_class(gss-greedy)", "topped_up(per_class(gss-greedy))"])
+def test_scores_are_kept_through_a_whole_run(buffer: str, update: str, tmp_path: Path) -> None:
+    settings = ["training.epochs=1", "data.per_class=20", "stream.experiences=5", f"memory.update={update}"]
+    record = clsim.run("split-digits", "er", buffer=buffer, memory=20, settings=settings, runs=tmp_path)
+    assert record.folder is not None
+    columns = torch.load(record.folder / "checkpoint.pt", weights_only=True)["memory"]["columns"]
+    assert len(columns["score"]) == 20
+    assert not columns["score"].isnan().any()
+
+
+@pytest.mark.parametrize("buffer", ["ring", "gss-greedy", "reservoir"])
+def test_what_is_updated_with_every_batch_is_so_inside_a_combinator(buffer: str) -> None:
+    for name in (buffer, f"per_class({buffer})", f"topped_up(per_class({buffer}))", f"whole({buffer})"):
+        assert resolve("split-digits", "er", flags={"memory": {"buffer": name}}).memory.update == "batch"
+    for name in ("per_class(herding)", f"prefilter(random,{buffer})"):
+        assert resolve("split-digits", "er", flags={"memory": {"buffer": name}}).memory.update == "experience"

@@ -163,3 +163,8 @@ def test_lars_and_solarize_draw_and_step_otherwise_now() -> None:
     solarized = resolve("nncsl-cifar10-small", "er-all-labels").as_dict()
     assert solarized["revisions"] == ["solarize"]
     assert resolve("nncsl-cifar10", "finetune").as_dict()["revisions"] == ["labels", "lars", "solarize"]
+
+
+def test_balancing_in_a_memory_is_not_random_any_more() -> None:
+    assert of("balancing") == of("whole(balancing)") == ["balancing"]
+    assert of("balanced-random") == of("none", retrieval="balancing") == []

@@ -18,7 +18,7 @@ from clsim.learners.sgd import Sgd
 from clsim.memory.buffer import Buffer
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost
+from clsim.pool.pool import Cost, Pool
 from clsim.records.frame import frame
 from clsim.reporting.grids import tables
 from clsim.reporting.report import ReportSpec, problem, read_report
@@ -27,7 +27,7 @@ from clsim.spec import registry
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
 from clsim.training.checkpoint import state_bytes
-from tests.helpers import generator
+from tests.helpers import generator, vectors
 from tests.learners.regularisation.test_penalties import experience, learn, setup_of
 from tests.memory.test_buffer import make_pool, stream
 
@@ -186,6 +186,15 @@ def test_a_memory_may_count_by_task() -> None:
         assert kept is not None
         assert kept.task.bincount().tolist() == [6] * (position + 1)
     assert kept.y.bincount().tolist() == [3, 3, 6, 2, 2, 2]
+
+
+def test_unlabelled_samples_of_a_task_are_no_class_of_its_neighbour() -> None:
+    """Task 0 keeps one of each of its two classes, however many unlabelled samples task 1 has."""
+    y, key = torch.tensor([0, 0, 1, 1, -1, -1]), torch.tensor([0.5, 0.4, 0.3, 0.2, 0.9, 0.8])
+    samples = vectors(torch.zeros(6, 1), y, key=key)
+    samples = Exemplars(**(samples.columns() | {"task": torch.tensor([0, 0, 0, 0, 1, 1])}))
+    picks = task_balanced(Pool(samples, None, lambda x: x), 4, rng=generator()).index
+    assert sorted(picks.tolist()) == [0, 2, 4, 5]
 
 
 @pytest.mark.parametrize("strategy", ["r-pm", "gem"])
