@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,6 +109,21 @@ def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list
             group = {"params": chosen, "weight_decay": decay, "adapted": not vectors, "scale": scale if own else 1.0}
             groups += [group] if chosen else []
     return groups
+
+
+@dataclass
+class Pace:
+    """How far the schedule of the learning rate has come in an experience.
+
+    Attributes:
+        step: the number of steps taken.
+        steps: the number of steps in the experience.
+        epoch: the number of steps in an epoch.
+    """
+
+    step: int = 0
+    steps: int = 0
+    epoch: int = 1
 
 
 def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0, epoch: int = 1) -> float:

@@ -86,6 +86,7 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
+        results.add_diagnostics(position, learner.diagnostics())
         tested = len(stream) if spec.evaluation.rows == "all" else position + 1
         results.accuracy[position] = evaluate(learner, stream, tested, spec, cost)
         for name, predict in readouts(learner, setup, stream, position).items():
