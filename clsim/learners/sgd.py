@@ -51,8 +51,6 @@ class Sgd(Learner):
         self.optimizer = self._fresh_optimizer()
         self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
-        self._step = self._steps = 0
-        self._epoch = 1
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
@@ -65,7 +63,8 @@ class Sgd(Learner):
 
     def schedule(self, steps: int, epoch: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps, with ``epoch`` steps in an epoch."""
-        self._step, self._steps, self._epoch = 0, steps, max(epoch, 1)
+        pace = self.setup.pace
+        pace.step, pace.steps, pace.epoch = 0, steps, max(epoch, 1)
         if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
 
@@ -138,12 +137,10 @@ class Sgd(Learner):
         self.optimizer.step()
 
     def _set_rate(self) -> None:
-        falls = self.setup.plateau.falls
-        rate = optimizers.rate(self.setup.spec.optimizer, self._step, self._steps, falls, self._epoch)
-        optimizers.set_rate(self.optimizer, rate)
+        optimizers.set_rate(self.optimizer, self.setup.rate)
 
     def _count(self, steps: int, passed: int) -> None:
-        self._step += steps
+        self.setup.pace.step += steps
         self.setup.cost.steps += steps
         self.setup.cost.forward_passes += passed
 
@@ -153,6 +150,9 @@ class Sgd(Learner):
 
     def remember(self, samples: Exemplars) -> Exemplars:
         return self.objective.remember(samples)
+
+    def diagnostics(self) -> dict[str, float]:
+        return self.objective.diagnostics()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of net, optimizer, objective and ``beside``, and the classes seen if they are used."""

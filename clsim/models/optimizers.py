@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -114,6 +115,21 @@ def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list
         for chosen, decay, adapted, factor in kinds
         if chosen
     ]
+
+
+@dataclass
+class Pace:
+    """How far the schedule of the learning rate has come in an experience.
+
+    Attributes:
+        step: the number of steps taken.
+        steps: the number of steps in the experience.
+        epoch: the number of steps in an epoch.
+    """
+
+    step: int = 0
+    steps: int = 0
+    epoch: int = 1
 
 
 def rate(spec: OptimizerSpec, step: int, steps: int, falls: int = 0, epoch: int = 1) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clsim.models.nets import Net
-from clsim.objectives.importance import Weights, distance, on_device, pull, weights
+from clsim.objectives.importance import Weights, distance, held, on_device, pull, weights
 from clsim.objectives.replay import replay
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
@@ -55,6 +55,10 @@ class Consolidation(Objective):
         """Measure the importance of each weight to the experience, and add it."""
         new, old = self._measure(self._setup, experience.train), self.importance
         self.importance = {name: self._decay * old[name] + value if old else value for name, value in new.items()}
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return ``held``, the share of weights that the next experience cannot move."""
+        return {"held": held(self._setup, self._strength, self.importance)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the importances; between two experiences the anchor is the net itself."""

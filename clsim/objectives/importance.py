@@ -53,9 +53,20 @@ def pull(setup: Setup, strength: float, importance: Weights) -> Weights:
     limit such a step ends at θ* itself: the weight is held fast, as with λΩ → ∞. Below the limit, and under Adam, whose
     steps are bounded, λΩ is unchanged.
     """
-    optimizer = setup.spec.optimizer
-    limit = 1 / (2 * optimizer.lr) if optimizer.name == "sgd" and optimizer.lr else math.inf
+    limit = _limit(setup)
     return {name: (strength * value).clamp_max(limit) for name, value in importance.items()}
+
+
+def held(setup: Setup, strength: float, importance: Weights) -> float:
+    """Return the share of all weights whose λΩ is above the limit of :func:`pull`, which holds them fast."""
+    limit = _limit(setup)
+    fast = [(strength * value > limit).float().flatten() for value in importance.values()]
+    return float(torch.cat(fast).mean()) if fast else 0.0
+
+
+def _limit(setup: Setup) -> float:
+    optimizer = setup.spec.optimizer
+    return 1 / (2 * optimizer.lr) if optimizer.name == "sgd" and optimizer.lr else math.inf
 
 
 def fisher(setup: Setup, samples: Exemplars, most: int = 0, *, own: bool = False) -> Weights:

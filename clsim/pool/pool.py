@@ -74,6 +74,7 @@ class Pool:
         reference: held-out labelled samples that the choice should serve, where it is among their classes.
         query, private: samples that the choice should resemble, and samples that it should avoid.
         incoming: the new batch, when the selector chooses what to replay with it.
+        rate: the learning rate of the learner's next step; None: there is no learner.
         watch: the watch of a condenser.
 
     Attributes:
@@ -97,10 +98,12 @@ class Pool:
         query: Exemplars | None = None,
         private: Exemplars | None = None,
         incoming: Exemplars | None = None,
+        rate: float | None = None,
         watch: DraftWatch | None = None,
     ) -> None:
         self.data = data
         self.prepare, self.precision, self.watch = prepare, precision, watch
+        self.rate = rate
         self.cost = Cost() if cost is None else cost
         self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # rows of the pool that this one is a part of
@@ -325,6 +328,7 @@ class Pool:
             batch_size=self.batch_size,
             cost=self.cost,
             incoming=self._beside["incoming"],
+            rate=self.rate,
         )
         other._above = self
         return other

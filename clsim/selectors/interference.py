@@ -70,7 +70,7 @@ def gss_greedy(
     return Selection(kept[order], score=scores[order])
 
 
-def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Selection:
+def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float | None = None) -> Selection:
     """Replay the samples whose loss rises most when the net takes a step on the new batch.
 
     Samples are ranked by ℓ(x; θ − η∇L(new; θ)) − ℓ(x; θ), the largest first. As ``memory.retrieval``,
@@ -80,13 +80,16 @@ def mir(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1) -> Se
     sample counts with its predicted label.
 
     Args:
-        lr: η, the learning rate of the virtual step; set it to the learner's (``optimizer.lr``).
+        lr: η, the learning rate of the virtual step, one of plain gradient descent; by default that of the learner's
+            next step, and 0.1 where there is no learner.
 
     Needs: the new batch.
     Cost: a forward and a backward pass of the new batch, two forward passes of the candidates.
     Source: Aljundi et al., Online Continual Learning with Maximally Interfered Retrieval (NeurIPS 2019), section 3.1
         (ER-MIR, criterion s_MI-1).
     """
+    if lr is None:
+        lr = 0.1 if pool.rate is None else pool.rate
     if not 0 <= lr < torch.inf:
         raise InputError(f"mir: lr: found {lr}, allowed: a finite number from 0")
     rise = virtual_losses(pool, lr) - _losses(pool.logits, _labels(pool))

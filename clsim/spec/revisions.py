@@ -30,7 +30,7 @@ SERVE = {"grad-match", "glister", "glister-active"} | {
 COUNT = {"prob-cover", "base", "boundary-margin"}
 OWN_CHOICES = ("fixmatch", "mixmatch", "remixmatch", "comatch", "hat", "packnet")
 OWN_READOUT = ("hat", "packnet", "mean-imm", "mode-imm")
-OF_MEMORY = ("mass", "notes", "classes", "reference", "condensers", "balancing")
+OF_MEMORY = ("mass", "notes", "classes", "reference", "condensers", "balancing", "rate")
 """Revisions that concern no run without a memory."""
 
 BLIND = {"random", "reservoir", "class-balanced", "task-balanced", "ring", *COMPONENTS["condensers"]}
@@ -160,6 +160,23 @@ def _solarize(spec: Tables) -> bool:
     return "solarize" in spec.get("data", {}).get("augment", ())
 
 
+def _start(spec: Tables) -> bool:
+    """The options that si and hat have where none are given are no longer those that a search begins with."""
+    learner = spec.get("learner", {})
+    names = {"si": ("strength",), "hat": ("s_max", "c")}.get(learner.get("name", ""), ())
+    return any(name not in learner["options"] for name in names)
+
+
+def _rate(spec: Tables) -> bool:
+    """The virtual step of mir is at the rate of the learner, where it was at 0.1."""
+    memory, optimizer = spec["memory"], spec.get("optimizer", {})
+    given = spec.get("controller", {}).get("name", "none") == "none"
+    if given and optimizer.get("lr") == 0.1 and optimizer["schedule"] == "constant" and not optimizer["warmup"]:
+        return False
+    options = {"buffer": memory.get("options", {}), "retrieval": memory.get("retrieval_options", {})}
+    return any(name == "mir" and "lr" not in options[kind] for kind in options for name, _ in _selectors(memory[kind]))
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -174,6 +191,8 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "lars": _lars,
     "solarize": _solarize,
     "balancing": _balancing,
+    "start": _start,
+    "rate": _rate,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

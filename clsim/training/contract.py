@@ -16,8 +16,9 @@ from torch import Tensor
 
 from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
+from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
-from clsim.models.optimizers import Plateau
+from clsim.models.optimizers import Pace, Plateau
 from clsim.pool.exemplars import Exemplars, batch_count
 from clsim.pool.pool import Cost, Pool
 from clsim.randomness import Randomness
@@ -39,6 +40,7 @@ class Setup:
         randomness: the run's generators.
         cost: the run's counters.
         plateau: how often the learning rate has fallen in this experience; the loop counts.
+        pace: how far the schedule of the learning rate has come; the learner counts.
         classes: the labels known so far; the loop adds to them.
     """
 
@@ -50,12 +52,19 @@ class Setup:
     randomness: Randomness
     cost: Cost
     plateau: Plateau = field(default_factory=Plateau)
+    pace: Pace = field(default_factory=Pace)
     classes: set[int] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
         """The device of net, memory and stream."""
         return self.net.head.weight.device
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        pace = self.pace
+        return optimizers.rate(self.spec.optimizer, pace.step, pace.steps, self.plateau.falls, pace.epoch)
 
     def batches(self, experience: Experience) -> int:
         """Count the batches of an epoch: as many as its larger part makes, the labelled or the unlabelled one.
@@ -96,8 +105,10 @@ class Setup:
         by_proxy = self.spec.proxy.source == "proxy" and incoming is None
         net = None if by_proxy else self.net if learner is None else learner.net
         features = None if by_proxy or learner is None else learner.features
-        known = self.classes or None
-        return shop.pool(samples, net, features=features, classes=known, reference=reference, incoming=incoming)
+        known, rate = self.classes or None, self.rate
+        return shop.pool(
+            samples, net, features=features, classes=known, reference=reference, incoming=incoming, rate=rate
+        )
 
     def precision(self) -> AbstractContextManager:
         """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
@@ -189,6 +200,10 @@ class Learner(ABC):
         """Return further ways to predict, by name; the record keeps an accuracy matrix of each. By default: none."""
         return {}
 
+    def diagnostics(self) -> dict[str, float]:
+        """Return numbers that show the method at work, taken after each experience for the record. By default: none."""
+        return {}
+
     def state_dict(self) -> dict[str, Any] | None:
         """Return the whole state, as tensors and plain values; None, the default: the learner cannot be resumed.
 
@@ -245,6 +260,9 @@ class Around(Learner, Generic[L]):
     def readouts(self) -> dict[str, Readout]:
         return self.inner.readouts()
 
+    def diagnostics(self) -> dict[str, float]:
+        return self.inner.diagnostics()
+
     def state_dict(self) -> dict[str, Any] | None:
         return self.inner.state_dict()
 
@@ -297,6 +315,10 @@ class Objective(ABC):
     def remember(self, samples: Exemplars) -> Exemplars:
         """Return the form in which ``samples`` go to memory; see :meth:`Learner.remember`."""
         return samples
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return numbers for the record; see :meth:`Learner.diagnostics`."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next experience needs, as tensors and plain values; by default nothing.

@@ -88,6 +88,7 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
+        results.add_diagnostics(position, learner.diagnostics())
         trained, seen = cost.forward_passes, position + 1
         extent = len(stream) if spec.evaluation.rows == "all" else seen
         found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost)

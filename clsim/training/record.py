@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -34,6 +35,7 @@ class Results:
         validation: accuracy on each experience's validation part at its end; NaN = there is none.
         unlabelled: share of each experience's unlabelled samples predicted right at its end; NaN = there are none.
         readouts: accuracy matrix of each further way to predict.
+        diagnostics: what the learner says of itself after each experience, by name; NaN = nothing so far.
         cost: the counters of each experience.
         losses: the losses of all steps, one list for each term, with NaN in steps without the term; of a controller's
             search, those of the attempt that was kept.
@@ -51,6 +53,7 @@ class Results:
     validation: list[float]
     unlabelled: list[float] = field(default_factory=list)
     readouts: dict[str, list[list[float]]] = field(default_factory=dict)
+    diagnostics: dict[str, list[float]] = field(default_factory=dict)
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     searches: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +82,11 @@ class Results:
         unknown = [math.nan] * len(self.accuracy)
         self.readouts.setdefault(name, [unknown.copy() for _ in unknown])[position] = row
 
+    def add_diagnostics(self, position: int, found: Mapping[str, float]) -> None:
+        """Note what the learner says of itself after an experience."""
+        for name, value in found.items():
+            self.diagnostics.setdefault(name, [math.nan] * len(self.accuracy))[position] = value
+
     def add_losses(self, steps: list[Terms]) -> None:
         """Fetch the losses of an experience from the device, all at once."""
         for name in {name for terms in steps for name in terms}:
@@ -94,7 +102,7 @@ class Results:
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
     """Make the record of a run, as plain values for JSON."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
-    further: dict[str, Any] = {}  # keys that only some runs have
+    further: dict[str, Any] = {}  # keys that not all runs have
     if not all(map(math.isnan, results.unlabelled)):
         further["unlabelled"] = _nullable(results.unlabelled)
     if results.readouts:
@@ -102,6 +110,8 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
     sizes = {"spec": spec.as_dict(), "test_sizes": stream.test_sizes}
     if results.crowded:
         further["crowded"] = results.crowded
+    if results.diagnostics:
+        further["diagnostics"] = {name: _nullable(values) for name, values in results.diagnostics.items()}
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,

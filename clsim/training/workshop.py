@@ -61,6 +61,7 @@ class Workshop:
         classes: Iterable[int] | None = None,
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
+        rate: float | None = None,
     ) -> Pool:
         """Make a pool of samples, with features and scores of a net.
 
@@ -72,6 +73,7 @@ class Workshop:
             classes: labels known so far in the stream; None: those of the samples and of the other roles of the pool.
             reference: held-out labelled samples that the selection should serve.
             incoming: the new batch, when the selection is what to replay with it.
+            rate: the learning rate of the learner's next step; None: there is no learner.
         """
         draws = self.randomness
         trainer = Trainer(
@@ -88,6 +90,7 @@ class Workshop:
             classes=classes,
             reference=reference,
             incoming=incoming,
+            rate=rate,
         )
 
 

@@ -249,6 +249,15 @@ def test_the_virtual_step_is_a_step_of_sgd_on_a_copy() -> None:
     torch.testing.assert_close(virtual_losses(pool, 0.0), pool.losses)
 
 
+def test_mirs_virtual_step_is_at_the_rate_of_the_pool() -> None:
+    pool = small_pool(*clusters(30, seed=1), beside=True)
+    pool.rate = 0.3
+    wanted = mir(pool, 7, rng=generator(), lr=0.3).index
+    assert torch.equal(mir(pool, 7, rng=generator()).index, wanted)
+    assert torch.equal(mir(pool[torch.arange(len(pool))], 7, rng=generator()).index, wanted)
+    assert not torch.equal(mir(pool, 7, rng=generator(), lr=1e-6).index, wanted)
+
+
 def test_mir_replays_the_class_that_the_new_batch_overwrites() -> None:
     x = torch.tensor([[1.0, 0, 0], [1, 0, 0.1], [0, 1, 0], [0, 1, 0.1], [0, 0, 1]])
     memory = vectors(x, torch.tensor([0, 0, 1, 1, 2]))

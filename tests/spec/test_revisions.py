@@ -9,6 +9,7 @@ import pytest
 import clsim
 from clsim.errors import InputError
 from clsim.records.store import Store
+from clsim.spec import registry
 from clsim.spec.resolve import resolve
 from clsim.spec.revisions import revisions
 from clsim.spec.run import RunSpec
@@ -92,9 +93,11 @@ def test_learners_with_features_of_their_own_choose_by_them() -> None:
         spec = RunSpec(learner=LearnerSpec(name), memory=MemorySpec(buffer=buffer), labels=LabelsSpec(fraction=labels))
         return revisions(spec.as_dict())
 
-    assert learner("hat") == learner("fixmatch") == learner("packnet") == ["features"]
-    assert learner("hat", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("si") == []
-    assert learner("mean-imm", "none", 0.1) == learner("hat", "none", 0.1) == ["features", "labels"]
+    assert learner("hat") == ["features", "start"]
+    assert learner("fixmatch") == learner("packnet") == ["features"]
+    assert learner("hat", "random") == ["start"]
+    assert learner("packnet", "random") == learner("fixmatch", "reservoir") == learner("sgd") == learner("mas") == []
+    assert learner("mean-imm", "none", 0.1) == learner("packnet", "none", 0.1) == ["features", "labels"]
     assert learner("fixmatch", "none", 0.1) == ["labels"]
     assert learner("mean-imm") == []
 
@@ -168,3 +171,31 @@ def test_lars_and_solarize_draw_and_step_otherwise_now() -> None:
 def test_balancing_in_a_memory_is_not_random_any_more() -> None:
     assert of("balancing") == of("whole(balancing)") == ["balancing"]
     assert of("balanced-random") == of("none", retrieval="balancing") == []
+
+
+def test_a_default_is_no_longer_the_start_of_a_search() -> None:
+    assert revisions(RunSpec(learner=LearnerSpec("si", {"strength": 400.0})).as_dict()) == []
+    assert revisions(RunSpec(learner=LearnerSpec("si")).as_dict()) == ["start"]
+    for name, started, plain in (
+        ("si", {"strength": 400.0}, {"strength": 1.0}),
+        ("hat", {"s_max": 800.0, "c": 2.5}, {"s_max": 400.0, "c": 0.75}),
+    ):
+        spec = resolve("split-mnist", name, flags={"controller": {"name": "stability-decay"}})
+        assert spec.controller.first == started
+        assert {option: spec.learner.options[option] for option in plain} == plain
+
+
+def test_mir_steps_at_the_rate_of_the_learner() -> None:
+    def of_mir(*settings: str) -> list[str]:
+        return resolve("split-digits", "mir", settings=settings).as_dict().get("revisions", [])
+
+    assert of_mir() == of_mir("optimizer.lr=0.1", "optimizer.schedule=cosine") == ["rate"]
+    assert of_mir("optimizer.lr=0.1") == of_mir("memory.retrieval_options.lr=0.05") == []
+    assert of_mir("optimizer.lr=0.1", "controller.name=stability-decay") == ["rate"]
+
+
+def test_joint_training_sees_the_samples_of_every_one_pass_stream_five_times() -> None:
+    streams = [n for n in registry.file_names("scenarios") if not n.startswith(("condense-", "coreset-"))]
+    once = [n for n in streams if resolve(n, "finetune").training.epochs == 1]
+    assert len(once) == 10
+    assert {resolve(n, "joint").training.epochs for n in once} == {5}

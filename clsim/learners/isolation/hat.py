@@ -63,7 +63,7 @@ class Hat(Learner):
     Source: Serrà et al., Overcoming Catastrophic Forgetting with Hard Attention to the Task (ICML 2018)
     """
 
-    def __init__(self, setup: Setup, *, s_max: float = 800.0, c: float = 2.5) -> None:
+    def __init__(self, setup: Setup, *, s_max: float = 400.0, c: float = 0.75) -> None:
         need_tasks(setup, "hat")
         if not 0 < s_max < math.inf:
             raise InputError(f"hat: s_max: found {s_max:g}, allowed: a number above 0")

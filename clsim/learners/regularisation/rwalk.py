@@ -10,7 +10,7 @@ from clsim.errors import InputError, at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.among import Among
-from clsim.objectives.importance import Weights, on_device, pull, weights
+from clsim.objectives.importance import Weights, held, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
@@ -126,6 +126,10 @@ class RWalk(Around[Sgd]):
             moved = (parameter.detach() - self._from[name]).square()
             self._walked[name] += self.fall[name] / (self.fisher[name] * moved / 2 + self._damping)
         self._start()
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return ``held``, the share of weights that the next experience cannot move."""
+        return {"held": held(self.setup, self._strength, self.importance)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the net, Fisher, scores and, within an experience, the path so far."""

@@ -10,7 +10,7 @@ from clsim.errors import at_least
 from clsim.learners.regularisation.walking import walk
 from clsim.learners.sgd import Sgd
 from clsim.objectives.among import Among
-from clsim.objectives.importance import Weights, on_device, pull, weights
+from clsim.objectives.importance import Weights, held, on_device, pull, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Setup, Terms
@@ -29,7 +29,7 @@ class Si(Around[Sgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        strength: The weight λ of the penalty.
+        strength: The weight λ of the penalty. The survey's search begins with 400, which holds most weights fast.
         damping: The constant ξ, which bounds the importance of a weight that hardly moved.
         among: The classes that the cross-entropy of a new sample ranges over; see :class:`clsim.learners.sgd.Sgd`.
 
@@ -38,7 +38,7 @@ class Si(Around[Sgd]):
     Source: Zenke, Poole & Ganguli, Continual Learning Through Synaptic Intelligence (ICML 2017), eq. 3-5
     """
 
-    def __init__(self, setup: Setup, *, strength: float = 400.0, damping: float = 1e-3, among: Among = "all") -> None:
+    def __init__(self, setup: Setup, *, strength: float = 1.0, damping: float = 1e-3, among: Among = "all") -> None:
         at_least(0, "si: ", strength=strength, damping=damping)
         super().__init__(setup, Sgd(setup, among=among))
         self._strength, self._damping = strength, damping
@@ -70,6 +70,10 @@ class Si(Around[Sgd]):
             self.importance[name] = self.importance[name] + new if name in self.importance else new
         self.path = {}
         return super().finish(experience)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return ``held``, the share of weights that the next experience cannot move."""
+        return {"held": held(self.setup, self._strength, self.importance)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the net, the importances and, within an experience, the path so far."""

@@ -503,7 +503,7 @@ def test_with_hard_gates_no_weight_moves_that_earlier_tasks_gate(body: Body, opt
 
 def test_the_price_is_that_of_units_that_no_earlier_task_uses() -> None:
     setup = setup_of()
-    hat = Hat(setup, c=0.75)
+    hat = Hat(setup, s_max=800.0, c=0.75)
     given = experience(0)
     hat.begin(given)
     s = 1 / 800
@@ -524,7 +524,7 @@ def test_an_embedding_steps_as_if_its_gate_were_as_hard_from_the_start(batch: in
     """Δe = −lr · ∂L/∂a · s_max / (2(cosh e + 1)), whatever s is: σ′(se) = 1 / (2(cosh(se) + 1)) cancels."""
     s_max, lr = 4.0, 0.01
     setup = setup_of(lr=lr)
-    hat = Hat(setup, s_max=s_max)
+    hat = Hat(setup, s_max=s_max, c=2.5)
     given = experience(0)
     hat.begin(given)
     for i in range(batch):
@@ -550,7 +550,7 @@ def test_the_compensation_stays_finite() -> None:
 @pytest.mark.parametrize("passes", [1, 3])
 def test_gates_harden_within_each_epoch(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = setup_of(epochs=2, passes=passes)
-    hat, seen = Hat(setup), []
+    hat, seen = Hat(setup, s_max=800.0), []
     monkeypatch.setattr("clsim.learners.isolation.hat.hardness", lambda *a: seen.append(hardness(*a)) or seen[-1])
     learn(setup, hat, 0)
     once = [1 / 800 + (800 - 1 / 800) * b / 3 for b in range(4)]

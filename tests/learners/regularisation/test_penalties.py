@@ -20,7 +20,7 @@ from clsim.learners.regularisation.penalties import ewc, mas, online_ewc
 from clsim.learners.regularisation.si import Si
 from clsim.learners.sgd import Sgd
 from clsim.objectives.consolidation import Consolidation
-from clsim.objectives.importance import Weights, distance, fisher, pull, sensitivity, weights
+from clsim.objectives.importance import Weights, distance, fisher, held, pull, sensitivity, weights
 from clsim.pool.exemplars import Exemplars
 from clsim.training.contract import Setup
 from tests.helpers import assert_same
@@ -157,6 +157,23 @@ def test_sis_path_knows_nothing_of_the_penalty() -> None:
         for (name, p), slope in zip(setup.net.named_parameters(), slopes, strict=True):
             expected[name] -= slope * (p.detach() - before[name])
     torch.testing.assert_close(learner.path, expected)
+
+
+def test_the_share_of_weights_held_fast_is_counted(runs: Path) -> None:
+    """λΩ above 1 / (2·lr); and a record says it of each experience."""
+    setup = setup_of(lr=0.5)
+    assert held(setup, 2.0, {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([[0.5], [9.0]])}) == 0.5
+    assert held(setup, 2.0, {}) == 0
+    assert held(setup_of(lr=0.5, name="adam"), 2.0, {"a": torch.ones(3)}) == 0
+    shares = {
+        strength: clsim.run(
+            "split-digits", "si", settings=["stream.setting=task", f"learner.options.strength={strength}"], runs=runs
+        ).data["diagnostics"]["held"]
+        for strength in (1, 400)
+    }
+    assert all(a < 0.1 < b for a, b in zip(shares[1], shares[400], strict=True))
+    assert len(shares[1]) == 5
+    assert "diagnostics" not in clsim.run("split-digits", "finetune", runs=runs).data
 
 
 @pytest.mark.parametrize("strength", [1.0, 1e9])

@@ -54,8 +54,9 @@ def test_a_learner_counts_its_own_epochs() -> None:
     learner.begin(given)
     rates = []
     for _ in range(12):
+        rates.append(setup.pool(given.train).rate)  # what a selector is told before the step
         learner.observe(given.train[:10])
-        rates.append(learner.optimizer.param_groups[0]["lr"])
+        assert rates[-1] == learner.optimizer.param_groups[0]["lr"]
     assert rates == pytest.approx([0.1] * 3 + [0.4] * 6 + [0.2] * 3)
 
 
