@@ -7,12 +7,12 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clsim.errors import InputError
 from clsim.models import optimizers
 from clsim.models.nets import Net
-from clsim.objectives.among import Among, Classes
+from clsim.objectives.among import Among, Classes, of_seen
 from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
@@ -33,7 +33,9 @@ class Sgd(Learner):
         objective: The loss: a name of ``clsim list objectives``, ``module:attr`` or ``./file.py:attr`` (a function of
             net and batch, or a class built with the setup); or, from Python, the function, class or object itself.
         among: Which classes the cross-entropy of a new sample ranges over: ``all``, those ``seen`` so far, those of the
-            ``experience``, or those of the ``batch``; see :data:`clsim.objectives.among.Among`.
+            ``experience``, or those of the ``batch``; see :data:`clsim.objectives.among.Among`. With all but ``all``,
+            no loss lowers the logits of classes not seen yet, and predictions leave them out, as a head does that
+            grows with each experience.
         beside: A further module whose parameters are trained with the net's, such as a projection head.
     """
 
@@ -151,6 +153,13 @@ class Sgd(Learner):
     def remember(self, samples: Exemplars) -> Exemplars:
         return self.objective.remember(samples)
 
+    def predict(self, x: Tensor, task: Tensor) -> Tensor:
+        """Compute logits of raw samples; unless ``among`` is ``all``, −inf for classes that have not been seen."""
+        logits = super().predict(x, task)
+        if self._classes.among == "all":
+            return logits
+        return of_seen(logits, self._classes.seen, self.net.visible[task])
+
     def diagnostics(self) -> dict[str, float]:
         return self.objective.diagnostics()
 
@@ -171,7 +180,7 @@ class Sgd(Learner):
             optimizers.rates_on_device(self.optimizer)
         self.objective.load_state_dict(state["objective"])
         self._beside.load_state_dict(state.get("beside", {}))
-        if self._classes.among != "all":
+        if self._classes.among != "all" and "seen" in state:  # er-ace had its own in the objective before
             self._classes.seen.copy_(state["seen"])
 
     def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:

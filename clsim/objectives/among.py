@@ -96,6 +96,17 @@ def members(classes: Sequence[int], like: Tensor) -> Tensor:
     return found
 
 
+def of_seen(logits: Tensor, seen: Tensor, visible: Tensor) -> Tensor:
+    """Return logits (n, classes) to predict by, −inf for classes not seen yet, unless a task has no others.
+
+    Args:
+        seen: The classes seen so far, bool (classes,).
+        visible: The classes that the task of each sample has, bool (n, classes).
+    """
+    known = (visible & seen).any(1, keepdim=True)
+    return torch.where(known, logits.masked_fill(~seen, -torch.inf), logits)
+
+
 def narrowed(logits: Tensor, among: Tensor | None) -> Tensor:
     """Return logits (n, classes) with −inf for the classes that a sample is not compared among.
 

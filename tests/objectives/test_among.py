@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,29 @@ def test_every_choice_keeps_the_contract(make: type, among: Among) -> None:
 @pytest.mark.parametrize("among", CHOICES)
 def test_er_ace_has_the_same_choices(among: Among) -> None:
     check_learner(partial(er_ace, classes=among))
+
+
+@pytest.mark.parametrize(
+    "make", [er_ace, *(partial(Sgd, among=a) for a in CHOICES), *(partial(der, among=a) for a in CHOICES)]
+)
+def test_classes_that_no_loss_has_lowered_are_not_predicted(make: Any) -> None:
+    """Before the first sample nothing is left out; afterwards the classes seen are compared, and no others."""
+    setup = setup_of(buffer="none")
+    with torch.no_grad():
+        setup.net.head.bias[3] = 50.0
+    learner, first, second = make(setup), experience(0), experience(1)
+    compares_all = getattr(make, "keywords", {}).get("among") == "all"
+    test = torch.cat([first.train.x, second.train.x])
+    task = torch.zeros(len(test), dtype=torch.int64)
+    assert (learner.predict(test, task).argmax(1) == 3).all()
+    learner.begin(first)
+    learner.observe(first.train)
+    learner.finish(first)
+    found = learner.predict(test, task)
+    assert bool((found[:, 2:] == -torch.inf).all()) is not compares_all
+    learner.begin(second)
+    learner.observe(second.train)
+    assert learner.predict(test, task).isfinite().all()
 
 
 def test_what_is_no_choice_is_refused() -> None:

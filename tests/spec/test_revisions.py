@@ -199,3 +199,13 @@ def test_joint_training_sees_the_samples_of_every_one_pass_stream_five_times() -
     once = [n for n in streams if resolve(n, "finetune").training.epochs == 1]
     assert len(once) == 10
     assert {resolve(n, "joint").training.epochs for n in once} == {5}
+
+
+def test_predictions_leave_out_what_has_not_been_seen() -> None:
+    def of_seen(strategy: str, *settings: str) -> list[str]:
+        return resolve("split-digits", strategy, settings=settings).as_dict().get("revisions", [])
+
+    assert of_seen("er-ace") == of_seen("er", "learner.options.among=seen") == ["seen"]
+    assert of_seen("der", "learner.options.among=batch") == ["seen"]
+    assert of_seen("er") == of_seen("er", "learner.options.among=all") == of_seen("er-ace", "stream.setting=task") == []
+    assert resolve("online-cifar100-class", "er").learner.options == {"among": "seen"}

@@ -84,7 +84,8 @@ def gem(setup: Setup, *, margin: float = 0.5, damping: float = 1e-3) -> Projecte
     Where ⟨g, g_k⟩ < 0 for any earlier task k in memory, g gives way to g̃ = g + Gᵀv (G: the g_k, a row each), with
     v = argmin_{v ≥ γ} ½ vᵀ(GGᵀ + εI)v + (Gg)ᵀv, the dual of min ½‖g̃ − g‖² so that Gg̃ ≥ 0. With γ = 0 and ε → 0 it is
     that projection; in general ⟨g̃, g_k⟩ ≥ −ε·v_k, and γ > 0 leans towards the earlier tasks. Else the step is
-    fine-tuning's. The margin bounds v from below within the program; it is not added to its solution.
+    fine-tuning's. The margin follows the authors' code, not the paper: it bounds v from below within the program, where
+    the paper adds it to the program's solution.
 
     Tasks are experiences; every exemplar of a task counts in each step. Any buffer will do that keeps something of each
     task: class-balanced does; ring does only where classes do not come back.

@@ -19,7 +19,8 @@ from clsim.training.neighbours import class_means, nearness
 class Icarl(Around[Sgd]):
     """Incremental classifier and representation learning. Final.
 
-    Features are learnt on new ∪ replayed samples with the net before, f°, as a teacher, in one of two ways:
+    Features are learnt on new ∪ replayed samples with the net before, f°, as a teacher, in one of two ways; the
+    default is the survey's, not the first paper's:
 
     - ``survey``: L = CE + λ·T²·KL(softmax(f°/T) ‖ softmax(f/T)), the divergence on exemplars, over the old classes.
     - ``original``: L = mean over samples and seen classes of BCE(σ(f), q), q = [c = y] for classes of the experience
@@ -32,7 +33,9 @@ class Icarl(Around[Sgd]):
     memory has none (all tasks, without a memory), they are the net's logits.
 
     The features, and so the means, are taken in eval mode and without augmentation when the experience's end has
-    updated the memory. The paper's memory keeps as many of each class, by herding: ``buffer = "herding"``.
+    updated the memory. The paper's memory keeps as many of each class, by herding: ``buffer = "herding"``. Where a
+    class's share shrinks, the paper keeps the first of its exemplars in the order in which they were herded; here those
+    that survive are herded anew, among themselves, under the features of the net at that time.
 
     Args:
         setup: net, memory, transform, generators.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from clsim.learners.sgd import Sgd
+from clsim.objectives.among import of_seen
 from clsim.objectives.separated_softmax import Separated
 from clsim.training.contract import Around, Setup
 
@@ -37,6 +37,4 @@ class SsIl(Around[Sgd]):
 
     def predict(self, x: Tensor, task: Tensor) -> Tensor:
         """Return logits of raw samples, −inf for classes not seen yet."""
-        logits, seen = super().predict(x, task), self._objective.seen
-        known = (self.setup.net.visible[task] & seen).any(1, keepdim=True)
-        return torch.where(known, logits.masked_fill(~seen, -torch.inf), logits)
+        return of_seen(super().predict(x, task), self._objective.seen, self.setup.net.visible[task])
