@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # a process for each core, of one thread each
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench condensed clean
 
 # three seeds of a real stream that needs no download, and its report
 demo: $(INSTALLED)
@@ -35,6 +35,10 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.submodular
 	$(BIN)/python -m benchmarks.class_gradients
 	$(BIN)/python -m benchmarks.condensation
+
+# the rows of reports/results whose condensers changed, in ./condensed: 45 minutes of one core; a stopped call goes on
+condensed: $(INSTALLED)
+	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/condensed.sh condensed
 
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt

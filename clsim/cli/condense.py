@@ -86,7 +86,8 @@ def condense(
         int,
         typer.Option(
             min=0,
-            help="Training epochs per net (default 0: 1000, or 300 with --no-augment).",
+            help="Training epochs per net (default 0: the papers' 1000, or 300 with --no-augment, which take long on a "
+            "CPU; fewer make a condensed set look worse).",
             rich_help_panel=_EVALUATION,
         ),
     ] = 0,

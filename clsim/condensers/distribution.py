@@ -40,8 +40,8 @@ def dm(
         clip: whether to put pixels back into the range that can be stored after each step. Without it they are cut off
             at the end, as in the paper.
 
-    ``--buffer dm`` takes 50 iterations through ConvNet-3, with 64 real samples of each class, at that rate. A memory of fixed size
-    condenses old classes again when their shares become smaller (``memory.shrink``).
+    ``--buffer dm`` takes 50 iterations through ConvNet-3, at that rate, with 64 real samples of each class. A memory of
+    fixed size condenses old classes again when their shares become smaller (``memory.shrink``).
 
     Needs: random nets.
     Cost: ``iterations`` forward passes of C · real samples, and forward and backward of the synthetic ones.
