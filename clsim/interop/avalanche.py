@@ -41,7 +41,7 @@ IGNORED = (
     *("training.passes", "training.steps", "training.patience", "training.last_batch", "training.capturable"),
     *("optimizer.clip", "controller.name"),
 )
-"""Options that Avalanche's training does not have; one that is no key of the spec is none of a run's either."""
+"""Options that Avalanche's training does not have."""
 
 
 def strategy(name: str) -> Callable[..., Learner]:
@@ -145,8 +145,7 @@ def _refuse_ignored(spec: RunSpec) -> None:
     }
     for name in IGNORED:
         table, _, key = name.partition(".")
-        if key in usual[table]:
-            allowed[name] = (usual[table][key],)
+        allowed[name] = (usual[table][key],)
     for name, values in allowed.items():
         table, _, key = name.partition(".")
         value = found[table][key]
