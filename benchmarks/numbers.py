@@ -34,6 +34,7 @@ MASS = "weights are masses, compared within a class"
 REFERENCE = "held-out samples serve their own classes"
 CLASSES = "classes known so far are counted"
 FEATURES = "memory is filled by the features that the learner predicts by"
+CONDENSERS = "condensers' augmentation, rates, momentum and loops"
 
 EXPECTED: dict[str, str] = {
     "lwf": REFERENCE,
@@ -46,10 +47,23 @@ EXPECTED: dict[str, str] = {
     "mixmatch": FEATURES,
     "remixmatch": FEATURES,
     "comatch": FEATURES,
+    **dict.fromkeys(("dm", "dc", "dsa", "dsac", "dcc", "condense-dm.npz"), CONDENSERS),
 }
 """Name → why its numbers, or its fingerprint alone, have changed since version 0.1.0."""
 
-REVISED = ("craig", "grad-match", "sparse-approximation", "prob-cover", "base", "boundary-margin")
+REVISED = (
+    "craig",
+    "grad-match",
+    "sparse-approximation",
+    "prob-cover",
+    "base",
+    "boundary-margin",
+    "dm",
+    "dc",
+    "dsa",
+    "dcc",
+    "dsac",
+)
 """Buffers whose runs have another fingerprint since then, for one of these reasons."""
 
 READ_OUT = ("hat", "packnet", "mean-imm", "mode-imm")

@@ -17,6 +17,7 @@ from clsim.checks.samples import CheckFailed, clusters, exemplars
 from clsim.checks.samples import pool_of as small_pool
 from clsim.condensers.distribution import MeanMatching, dm, means, rate
 from clsim.condensers.drawn import Fresh, builder
+from clsim.condensers.gradient_matching import GradientMatching, Matching
 from clsim.condensers.synthesis import Making, Material, Synthetic, synthesise
 from clsim.data import tiles
 from clsim.errors import InputError
@@ -263,8 +264,23 @@ def test_a_stream_is_condensed_through_convnet3_with_options_that_the_method_has
     options = resolve("split-cifar100", "er", flags=flags).memory.options
     assert options["model"] == "convnet3"
     assert set(options) <= set(known)
+    assert options.get("start", known["start"].default) == "real"  # noise stays noise in so few steps
     shorter = resolve("split-cifar100", "er", flags=flags, settings=["memory.options.iterations=1"]).memory.options
     assert shorter == options | {"iterations": 1}
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa", "dcc", "dsac"])
+def test_the_steps_of_a_stream_go_further_at_its_rate_than_at_the_papers(name: str) -> None:
+    """In nets that the images were not made with: 0.1 belongs to 1000 iterations."""
+    pool = pool_of(40, shallow, dtype=torch.float32)
+    options = resolve("split-cifar100", "er", flags={"memory": {"buffer": name}}).memory.options | {"model": ""}
+    method = GradientMatching({1: (1, 1)}, Matching(real=40))
+
+    def left(lr: float) -> float:
+        made = bind(registry.component("condensers", name), options | {"lr": lr})(pool, 2 * CLASSES, rng=generator())
+        return loss_of(made, method, pool)
+
+    assert left(float(options["lr"])) < left(0.1)
 
 
 def test_nets_of_another_model_have_the_classes_of_the_runs_net() -> None:
