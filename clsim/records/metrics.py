@@ -255,7 +255,7 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
     for name, metric in FURTHER.items():
         kind = name.partition("_")[2]
         source = matrices.get(sources[kind]) if kind in sources else record.get(kind)
-        sized = (weights(record),) if kind in sources else ()
+        sized = (weights(record),) if metric.function is final_average_accuracy and kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
     return values

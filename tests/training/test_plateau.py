@@ -133,5 +133,8 @@ def test_without_a_validation_part_there_is_no_plateau(setting: str) -> None:
 
 
 def test_a_learner_that_cannot_be_saved_has_no_best_epoch(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"training\.patience: learner 'avalanche:Naive' cannot be saved"):
-        run(tmp_path, "training.patience=3", "training.epochs=2", strategy="avalanche:Naive")
+    file = tmp_path / "own.py"
+    file.write_text("import clsim\nclass Own(clsim.Sgd):\n    def state_dict(self):\n        return None\n")
+    settings = ["training.patience=3", "training.epochs=2", f"learner.name={file}:Own"]
+    with pytest.raises(InputError, match=r"training\.patience: learner '.*own\.py:Own' cannot be saved"):
+        run(tmp_path, *settings, strategy="finetune")
