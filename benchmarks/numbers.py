@@ -7,7 +7,9 @@ installation began, was killed in, and the new one finishes; and what the new on
 
     python -m benchmarks.numbers OLD NEW [--only NAME,…] [--work FOLDER] [--jobs 2] [--fresh-new]
 
-OLD and NEW are environments, folders that hold bin/clsim; of clsim only its commands and its run folders are used.
+OLD and NEW are environments, folders that hold bin/clsim; of clsim only its commands and its run folders are used. The
+changes that are expected, listed below, are those from commit 290b26d to 5d11e0e. The corrections after it, listed in
+CHANGELOG, change the numbers of many learners on purpose: a later commit is compared with one that follows them.
 """
 
 from __future__ import annotations
