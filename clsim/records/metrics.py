@@ -160,6 +160,15 @@ def accuracy_unlabelled(shares: np.ndarray) -> float:
     return _mean(shares[~np.isnan(shares)])
 
 
+def weights_held(shares: np.ndarray) -> float:
+    """Share of the weights that no further experience can move, at the end of the stream.
+
+    Args:
+        shares: the share held fast after each experience, (T,); NaN where the learner has none to say.
+    """
+    return float(shares[-1])
+
+
 UNSIZED = (
     "Records of earlier versions hold no test sizes: there, accuracy in class-incremental streams is the mean over "
     "experiences, not over test samples."
@@ -206,8 +215,9 @@ FURTHER = {
     "accuracy_neighbours": Metric("final accuracy, nearest neighbours", final_average_accuracy),
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
+    "weights_held": Metric("weights held fast", weights_held, higher_is_better=False),
 }
-"""Metrics of partly labelled streams: of the readouts of features, and of samples without a label.
+"""Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights.
 
 The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
 """
@@ -250,11 +260,12 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
     >>> print(further({"unlabelled": [0.9, None, 0.6]})["accuracy_unlabelled"])
     0.75
     """
-    matrices, values = record.get("readouts", {}), dict[str, float | None]()
+    matrices, diagnostics = record.get("readouts", {}), record.get("diagnostics", {})
+    values = dict[str, float | None]()
     sources = {"class_means": "nearest-class-mean", "neighbours": "nearest-neighbour"}
     for name, metric in FURTHER.items():
         kind = name.partition("_")[2]
-        source = matrices.get(sources[kind]) if kind in sources else record.get(kind)
+        source = matrices.get(sources[kind]) if kind in sources else record.get(kind, diagnostics.get(kind))
         sized = (weights(record),) if metric.function is final_average_accuracy and kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value

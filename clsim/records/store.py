@@ -330,7 +330,9 @@ def _problem(data: Any, fingerprint: str) -> str:
     size = len(data["accuracy"])
     readouts = data.get("readouts", {})
     matrices = [data["accuracy"], *(readouts.values() if isinstance(readouts, dict) else [readouts])]
+    diagnostics = data.get("diagnostics", {})
     rows = [data["initial"], data.get("unlabelled", data["initial"])]
+    rows += list(diagnostics.values()) if isinstance(diagnostics, dict) else [diagnostics]
     rows += [row for m in matrices for row in (m if isinstance(m, list) and len(m) == size else [None])]
     if not all(isinstance(row, list) and len(row) == size and all(map(_number, row)) for row in rows):
         return "accuracy: not a square matrix of numbers"

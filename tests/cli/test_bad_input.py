@@ -200,6 +200,8 @@ def test_a_corrupt_record_is_skipped_by_reports_and_refused_by_its_run(
         {"readouts": {"a": [[1.0]]}},
         {"readouts": {"a": []}},
         {"unlabelled": [1]},
+        {"diagnostics": []},
+        {"diagnostics": {"held": 0.5}},
     ],
     ids=str,
 )

@@ -129,6 +129,8 @@ def test_what_only_some_runs_have_is_of_their_readout_and_of_their_unlabelled_sa
         )
     assert set(further({}).values()) == {None}
     assert further({"unlabelled": [None]})["accuracy_unlabelled"] is None
+    assert further({"diagnostics": {"held": [0.1, 0.3]}})["weights_held"] == 0.3
+    assert further({"diagnostics": {"held": [0.1, None]}})["weights_held"] is None
 
 
 def test_accuracy_over_all_classes_seen_counts_samples() -> None:
