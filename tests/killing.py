@@ -21,6 +21,11 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._dynamo", "clsim.training.loop", "clsim.interop.avalanche"])
 
 
+def interruptible() -> None:
+    """Let Ctrl-C reach a child process; shells let what they start in the background ignore it, and so its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def exit_code_of(target: Callable[..., None], *arguments: Any) -> int | None:
     """What a function ends with in a process of its own; the number of the signal that kills it, negative."""
     process = PROCESSES.Process(target=entered, args=(Path.cwd(), dict(os.environ), target, arguments))

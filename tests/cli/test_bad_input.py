@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.commands import clsim, refused
+from tests.killing import interruptible
 
 SMALL = ["--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20", "--runs", "runs"]
 RUN = ["run", "--scenario", "split-digits", *SMALL]
@@ -261,8 +262,10 @@ def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[
 
 
 def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*CLSIM, *RUN, "--set", "training.epochs=600"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+    command = [*CLSIM, *RUN, "--set", "training.epochs=150"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=interruptible
+    ) as run:
         assert run.stderr is not None
         assert "experience 1/2" in run.stderr.readline()
         time.sleep(0.05)

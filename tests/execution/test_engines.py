@@ -26,6 +26,7 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, create, wor
 from clsim.execution.engines.local import Local
 from clsim.execution.study import RunState, StudyResult, Supervisor
 from clsim.records.store import Store
+from tests.killing import interruptible
 
 SETTINGS = {"data.per_class": 20, "stream.experiences": 5}
 GRID: dict[str, Any] = {"strategy": ["er", "finetune"], "memory": 20, "settings": SETTINGS}
@@ -195,7 +196,7 @@ def test_kill_9_of_the_parent_loses_and_repeats_nothing() -> None:
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on() -> None:
     words = ["study", "--memory", "20", "--seeds", "3", "--set", "training.epochs=20", "--workers", "1"]
     command = [sys.executable, "-c", "from clsim.cli.main import main; main()", *words]
-    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
     while not list(Path("runs").glob("*/record.json")):
         assert parent.poll() is None
         time.sleep(0.05)
