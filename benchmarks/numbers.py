@@ -54,17 +54,8 @@ EXPECTED: dict[str, str] = {
 """Name → why its numbers, or its fingerprint alone, have changed since version 0.1.0."""
 
 REVISED = (
-    "craig",
-    "grad-match",
-    "sparse-approximation",
-    "prob-cover",
-    "base",
-    "boundary-margin",
-    "dm",
-    "dc",
-    "dsa",
-    "dcc",
-    "dsac",
+    *("craig", "grad-match", "sparse-approximation", "prob-cover", "base", "boundary-margin"),
+    *("dm", "dc", "dsa", "dcc", "dsac"),
 )
 """Buffers whose runs have another fingerprint since then, for one of these reasons."""
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clsim.cli.arguments import (
     DataPath,
@@ -31,6 +30,7 @@ from clsim.cli.arguments import (
 from clsim.cli.console import duration, err, out
 from clsim.errors import InputError
 from clsim.records.atomic import write
+from clsim.reporting.bar import bar
 from clsim.version import __version__
 
 if TYPE_CHECKING:
@@ -172,16 +172,7 @@ class Easel:
 
     def __init__(self, title: str, file: Path | None, console: Console) -> None:
         self._title, self._file, self._console = title, file, console
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            expand=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = bar(console, "note")
         self._task = self._bar.add_task(title, total=None, note="")
         self._began = time.monotonic()
         self._first: int | None = None  # iterations done by an earlier command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,12 +48,8 @@ def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, nam
     Raises:
         InputError: if the condenser raises, or returns anything but at most ``budget`` samples like those of the pool.
     """
-    try:
+    with _named(name):
         exemplars = condense(pool, budget, rng=rng)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{name}: {raised(error)}") from error
     like = f"Exemplars, at most {budget}, {pool.data.x.dtype} of shape {tuple(pool.data.x.shape[1:])} each"
     if not isinstance(exemplars, Exemplars):
         raise InputError(f"{name}: the condenser returned a {type(exemplars).__name__}, allowed: {like}")
@@ -86,12 +84,8 @@ def chosen(
     Raises:
         InputError: if the selector raises, or returns anything but different rows of the pool, at most ``budget``.
     """
-    try:
+    with _named(name, lambda: _why(pool)):
         selection = select(pool, budget, rng=rng)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{name}: {raised(error)}{_why(pool)}") from error
     if not isinstance(selection, Selection):
         raise invalid(name, f"a {type(selection).__name__}", len(pool), budget)
     index, found = selection.index, ""
@@ -107,6 +101,17 @@ def chosen(
     if found:
         raise invalid(name, found + _why(pool), len(pool), budget)
     return selection
+
+
+@contextmanager
+def _named(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn whatever a component raises into one line that names it, and that ends with a likely reason."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}{why()}") from error
 
 
 def _why(pool: Pool) -> str:

@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from clsim.records.search import Search, Trial
 from clsim.records.store import Store
 from clsim.reporting import searches
+from clsim.reporting.bar import bar
 from clsim.spec.run import RunSpec
 from clsim.training import progress
 
@@ -53,17 +53,7 @@ class Terminal:
     def __init__(self, title: str, console: Console) -> None:
         self._title = title
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[speed]}", markup=False),
-            TextColumn("{task.fields[accuracy]}", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            expand=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = bar(console, "speed", "accuracy")
         self._task = self._bar.add_task("", total=None, speed="", accuracy="")
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
