@@ -22,7 +22,7 @@ FLOORS = [
     {"data"},
     {"pool"},
     {"selectors", "streams"},
-    {"condensers", "memory"},
+    {"condensers", "memory", "acquisitions"},
     {"training"},
     {"objectives"},
     {"learners"},

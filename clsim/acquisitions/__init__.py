@@ -1,0 +1,1 @@
+"""Acquisitions: the selectors that keep a state of their own over label rounds."""
