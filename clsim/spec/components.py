@@ -94,6 +94,15 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "acquisitions": {
+        # one sample after the other, in a stream
+        "fixed-uncertainty": "clsim.acquisitions.stream_policies:FixedUncertainty",
+        "variable-uncertainty": "clsim.acquisitions.stream_policies:VariableUncertainty",
+        "random-variable-uncertainty": "clsim.acquisitions.stream_policies:RandomVariableUncertainty",
+        "split": "clsim.acquisitions.stream_policies:Split",
+        "density-based": "clsim.acquisitions.stream_policies:DensityBased",
+        "cognitive-dual-query": "clsim.acquisitions.stream_policies:CognitiveDualQuery",
+    },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
         "dc": "clsim.condensers.gradient_matching:dc",
