@@ -1,4 +1,4 @@
-"""Windows over a stream that count of how many of their members a new sample becomes the nearest neighbour."""
+"""A window over a stream that counts the members of which a new sample becomes the nearest neighbour."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
 
 class NearestWindow:
     """The latest samples of a stream, each with the distance to the nearest sample that it has met. Final.
