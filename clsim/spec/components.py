@@ -210,6 +210,9 @@ OVER_ALL = {
 
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself."""
+
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
     "dm": {"shrink": "condense", "options": {"model": "convnet3", "iterations": 50, "real": 64}},
