@@ -210,7 +210,13 @@ OVER_ALL = {
 
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 
-LABEL_DEFAULTS: dict[str, dict[str, Any]] = {}
+STREAM_POLICIES = (
+    *("fixed-uncertainty", "variable-uncertainty", "random-variable-uncertainty"),
+    *("split", "density-based", "cognitive-dual-query"),
+)
+"""Acquisitions that decide on each sample of a stream as it comes."""
+
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in STREAM_POLICIES}
 """Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
