@@ -143,7 +143,8 @@ class ThresholdPolicy(StreamPolicy):
 class FixedUncertainty(StreamPolicy):
     """Ask for a sample of which the net is unsure: max_c p_c ≤ 1/C + B·(1 − 1/C). Final.
 
-    C counts the classes that p ranges over, those of the sample's task.
+    C counts the classes that p ranges over, those of the sample's task. The threshold never moves: a net that is sure
+    of classes that it has not met, as after an earlier experience of a class-incremental stream, asks for nothing.
 
     Args:
         budget: B, the share of samples whose label may be asked for.

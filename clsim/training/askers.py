@@ -38,5 +38,10 @@ def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisit
             raise InputError(
                 f"labelling.update: found {labelling.update!r} with {labelling.selector!r}; allowed: {wanted}"
             )
+        if isinstance(found, StreamPolicy) and "budget" in labelling.options:
+            raise InputError(
+                f"labelling.options.budget: found {labelling.options['budget']!r} with {labelling.selector!r}, whose "
+                "share follows from labelling.budget or labelling.fraction; allowed: one of these"
+            )
         return found, first, found
     return found, first, None

@@ -304,7 +304,9 @@ def test_an_experience_of_which_nothing_is_labelled_is_not_learnt(tmp_path: Path
 def test_learners_from_labelled_samples_take_part(strategy: str, tmp_path: Path) -> None:
     record = run(tmp_path, "random", strategy=strategy)
     assert record.data["labelling"]["asked"] == [16] * 5
-    assert record.data["accuracy"][-1][-1] > 0.5
+    assert [cost["steps"] for cost in record.data["cost"]] == [24] * 5
+    assert record.data["accuracy"][0][0] > 0.6  # of two classes
+    assert not record.data["diverged"]
 
 
 def test_a_learner_begins_again_where_a_class_is_told_and_its_learning_rate_goes_on(
@@ -358,6 +360,11 @@ def test_learners_from_unlabelled_batches_are_refused_by_name(tmp_path: Path) ->
 def test_a_policy_is_refused_in_rounds(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labelling\.update: found 'round' with 'split'; allowed: 'batch'"):
         run(tmp_path, "split", "labelling.update=round")
+
+
+def test_the_share_of_a_policy_is_set_in_one_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"labelling\.options\.budget: found 0\.5 with 'split'"):
+        run(tmp_path, "split", "labelling.options.budget=0.5")
 
 
 def test_the_name_of_a_policy_implies_decisions_per_batch() -> None:
