@@ -170,7 +170,7 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
 
 
 def bounds(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Tell which runs are bounds: they see several experiences at once, or what chose their labels reads hidden ones."""
+    """Tell which runs are bounds: several experiences are seen at once, or hidden labels by what chose the labels."""
     return (runs["stream.presentation"] != "separate") | runs["label"].isin(BOUNDS)
 
 

@@ -81,7 +81,7 @@ def _apart(keys: Sequence[Key], told: Sequence[int]) -> int:
 
 
 def _word(name: str, value: str, *, named: bool) -> str:
-    """Write a setting that is no word by itself with the name of its key; if ``named``, both kinds of selectors, too."""
+    """Write a setting that is no word by itself with the name of its key; if ``named``, a selector, too."""
     if named and name in ("label", "buffer") and value != "–":
         return f"{name} {value}"
     plain = re.fullmatch(r"[-+.\deE%\s]+|True|False|\[.*\]|\{.*\}", value)
