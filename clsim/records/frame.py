@@ -48,7 +48,8 @@ NAMES = ("scenario", "strategy", "label", "buffer", "memory", "controller")
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
-    ``label`` is the selector that chose what was labelled, a dash if none did. ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file.
+    ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file; ``label`` is the
+    selector that chose what was labelled, a dash if none did.
 
     Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those

@@ -22,7 +22,7 @@ from clsim.reporting.budgets import (
     reference,
 )
 from clsim.reporting.cells import Cell, Key, Table, arm_names, condition_names, decimals
-from clsim.reporting.grids import bounds_note
+from clsim.reporting.grids import bounds_note, mark
 from clsim.reporting.listing import WIDEST, Line, Listing, of_table
 from clsim.reporting.names import arms_in_tables
 from clsim.reporting.picked import MEASURES, measured, of_classes, partners
@@ -48,6 +48,14 @@ class About:
     arm_names: Key
     condition_names: Key
     notes: list[str]
+
+    def arms(self, of: Iterable[Key]) -> tuple[str, dict[Key, str]]:
+        """Head a column of arms, and name each in one text; labels that no arm has are left out."""
+        keys = list(of)
+        used = [i for i in range(len(self.arm_names)) if any(key[i] != "–" for key in keys)]
+        names = [self.arm_names[i] for i in used]
+        short = arms_in_tables(names, [tuple(key[i] for i in used) for key in keys], " · ")
+        return " · ".join(names), {key: short[tuple(key[i] for i in used)] for key in keys}
 
     def title(self, what: str, condition: Key) -> str:
         """Name a table of one condition."""
@@ -76,7 +84,7 @@ def labelling(
     for condition, of in found.items():
         table = accuracies(about, condition, of)
         curves.append(table)
-        made.append(_shown(about, condition, of, table))
+        made.append(_shown(about, of, table))
         made += _published(about, condition, of, spec.published)
     made += [_efficiencies(about, condition, of) for condition, of in found.items()]
     made += _wins(about, found)
@@ -139,7 +147,7 @@ def _origin(of: Sequence[Arm]) -> str:
     return f"{text}{many} Accuracy is that of the last epoch of each training."
 
 
-def _shown(about: About, condition: Key, of: Sequence[Arm], table: Table) -> Listing:
+def _shown(about: About, of: Sequence[Arm], table: Table) -> Listing:
     """Show some of the budgets, evenly spread."""
     columns = _some(table.columns, BUDGETS)
     notes = list(table.notes)
@@ -149,13 +157,16 @@ def _shown(about: About, condition: Key, of: Sequence[Arm], table: Table) -> Lis
     if max(counts, default=0) >= FEWEST:
         notes.insert(0, f"Mean ± half of the 95 % t interval over {_span(n for n in counts if n >= FEWEST)} seeds.")
     made = of_table(replace(table, columns=columns, notes=notes))
-    return replace(made, columns=[(f"{int(column[-1]):,} labels",) for column in columns])
+    head, named = about.arms(arm.key for arm in of)
+    lines = [replace(line, labels=[named[key]]) for key, line in zip(table.rows, made.lines, strict=True)]
+    return replace(made, names=[head], lines=lines, columns=[(f"{int(column[-1]):,} labels",) for column in columns])
 
 
 def _efficiencies(about: About, condition: Key, of: Sequence[Arm]) -> Listing:
     """List labelling efficiency at some accuracies, in the last experience."""
     last = max(points[-1].experience for arm in of for points in arm.curves)
-    lines, heads, notes = [], list[str](), list[str]()
+    head, named = about.arms(arm.key for arm in of)
+    lines = []
     for arm in of:
         random = reference(about.arm_names, arm, of)
         units = [u for u in arm.at(arm.places[-1]) if random and u in random.at(random.places[-1])]
@@ -166,7 +177,7 @@ def _efficiencies(about: About, condition: Key, of: Sequence[Arm]) -> Listing:
         each = [efficiency(theirs, arm.path(units, last), level) for level in at]
         entries = [f"{_number(value, 2)} at {level:.1f} %" for value, level in zip(each, at, strict=True)]
         entries = ["–"] * (4 - len(entries)) + entries if entries else ["–"] * 4
-        lines.append(Line(arm.key, entries))
+        lines.append(Line([named[arm.key]], entries))
     heads = ["a quarter", "half", "three quarters", "all of random's gain"]
     notes = [
         "Labels that random selection needs to reach an accuracy, divided by those that the arm needs: above 1, labels "
@@ -177,7 +188,7 @@ def _efficiencies(about: About, condition: Key, of: Sequence[Arm]) -> Listing:
     if last:
         notes.append("In the last experience: accuracy on all classes, over the labels of that experience.")
     title = about.title("Labelling efficiency against random", condition)
-    return Listing(title, about.arm_names, [(head,) for head in heads], lines, [*notes, *about.notes])
+    return Listing(title, [head], [(text,) for text in heads], lines, [*notes, *about.notes])
 
 
 def _wins(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing]:
@@ -186,7 +197,7 @@ def _wins(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing]:
     size = range(len(of.arms))
     if len(of.arms) < 2:
         return []
-    named = arms_in_tables(about.arm_names, of.arms, " · ")
+    head, named = about.arms(of.arms)
     wide = len(of.arms) <= WIDEST
     heads = ["won", "lost", "mean penalty", *(f"beats {i + 1}" for i in size if wide)]
     lines = []
@@ -197,23 +208,23 @@ def _wins(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing]:
         lines.append(Line((str(i + 1), named[of.arms[i]]), entries))
     notes = [
         "At each budget, an arm beats another where its mean is larger and a paired t test over common seeds "
-        f"({FEWEST} at least) has p < {LEVEL:.0%}, uncorrected (the tests with Holm's correction are apart). Won, lost: budgets. "
-        "Beats: the share of an experiment's budgets, summed over experiments. Mean penalty: the share of budgets at "
-        "which another arm beats this one; lower is better. After Ash et al., BADGE (ICLR 2020).",
+        f"({FEWEST} at least) has p < {100 * LEVEL:.0f} %, uncorrected; tests with Holm's correction are apart. Won, "
+        "lost: budgets. Beats: the share of an experiment's budgets, summed over experiments. Mean penalty: the share "
+        "of budgets at which another arm beats this one; lower is better. After Ash et al., BADGE (ICLR 2020).",
         *about.notes,
     ]
-    names = ("#", " · ".join(about.arm_names))
-    return [Listing("Wins at equal numbers of labels", names, [(head,) for head in heads], lines, notes)]
+    return [Listing("Wins at equal numbers of labels", ["#", head], [(text,) for text in heads], lines, notes)]
 
 
 def _counts(about: About, condition: Key, of: Sequence[Arm]) -> Listing:
     """List what was labelled, kind by kind, and what the best round would have given."""
+    head, named = about.arms(arm.key for arm in of)
     lines = []
     for arm in of:
         entries = [_span(n for r in arm.records if (n := counted(r, kind)) is not None) for kind in COUNTS]
         final = Cell(tuple(of_units(arm.cell, [100 * points[-1].accuracy for points in arm.curves]).values()))
         best = Cell(tuple(of_units(arm.cell, [100 * best_round(record) for record in arm.records]).values()))
-        lines.append(Line(arm.key, [*entries, str(final), str(best)]))
+        lines.append(Line([named[arm.key]], [*entries, str(final), str(best)]))
     heads = ["initial", "asked for", "validation", "accuracy at the last budget, %", "best round, % (no result)"]
     notes = [
         "Labels of all experiences. The best round is chosen on the test data: it is not for comparison, and says only "
@@ -221,7 +232,7 @@ def _counts(about: About, condition: Key, of: Sequence[Arm]) -> Listing:
         *about.notes,
     ]
     title = about.title("Labels, counted apart", condition)
-    return Listing(title, about.arm_names, [(head,) for head in heads], lines, notes)
+    return Listing(title, [head], [(text,) for text in heads], lines, notes)
 
 
 def picked(about: About, condition: Key, of: Sequence[Arm]) -> list[Table]:
@@ -249,24 +260,26 @@ def _picks(about: About, condition: Key, of: Sequence[Arm], tables: Sequence[Tab
     known = [table for table in tables if any(cell.values for row in table.rows.values() for cell in row.values())]
     every = tables[0].columns
     columns = _some(every, ROUNDS)
+    head, named = about.arms(arm.key for arm in of)
     lines = []
     for arm in of:
         for column in columns:
             cells = [table.rows[arm.key][column] for table in known]
             if any(cell.values for cell in cells):
-                lines.append(Line((*arm.key, column[-1]), [_mean(cell) for cell in cells]))
+                lines.append(Line([named[arm.key], column[-1]], [_mean(cell) for cell in cells]))
     notes = [
         "Means over seeds and experiences. Classes and overlap are of all picks up to the round, without the initial "
-        "set; the rest is of the round. Class entropy: 1 = balanced. Largest / smallest: – where, in some run, a class "
-        "has no pick. Coverage radius: the largest distance of a sample of the pool from what is labelled, in the net's "
-        "features. Also picked by random: share of the picks that the run with the same seed and initial set asked for "
-        "at random, up to the same round. Seconds compare on one machine only."
+        "set; the rest is of the round. Class entropy: 1 = balanced, 0 = one class. Largest / smallest class: – where, "
+        "in some run, a class has no pick; missing: without a pick. Radius: of coverage, the largest distance of a "
+        "sample of the pool from what is labelled, by the net's features; distance: the mean between picks. As random: "
+        "share of the picks that the run with the same seed and initial set asked for at random, up to the same round. "
+        "Seconds compare on one machine only."
     ]
     if len(columns) < len(every):
         notes.append(f"{len(columns)} of {len(every)} rounds; CSV has all.")
     title = about.title("What was picked", condition)
     heads = [(table.title,) for table in known]
-    return Listing(title, (*about.arm_names, "round"), heads, lines, [*notes, *about.notes])
+    return Listing(title, [head, "round"], heads, lines, [*notes, *about.notes])
 
 
 def _histogram(about: About, condition: Key, of: Sequence[Arm]) -> list[Listing]:
@@ -274,17 +287,19 @@ def _histogram(about: About, condition: Key, of: Sequence[Arm]) -> list[Listing]
     classes = 1 + max(c for arm in of for record in arm.records for own in record["classes"] for c in own)
     if classes > CLASSES:
         return []
+    head, named = about.arms(arm.key for arm in of)
     lines = []
     for arm in of:
         counts = [of_classes(record, classes) for record in arm.records]
-        lines.append(Line(arm.key, [f"{mean([float(n[c]) for n in counts]):.1f}" for c in range(classes)]))
+        lines.append(Line([named[arm.key]], [f"{mean([float(n[c]) for n in counts]):.1f}" for c in range(classes)]))
     title = about.title("Labels asked for, by class", condition)
     notes = ["All rounds and experiences, mean over seeds, without the initial set.", *about.notes]
-    return [Listing(title, about.arm_names, [(f"class {c}",) for c in range(classes)], lines, notes)]
+    return [Listing(title, [head], [(str(c),) for c in range(classes)], lines, notes)]
 
 
 def _variances(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing]:
     """List the spread between initial sets, and that of seeds on one of them, where there are two or more of each."""
+    head, named = about.arms(arm.key for of in found.values() for arm in of)
     lines = []
     for condition, of in found.items():
         for arm in of:
@@ -299,7 +314,7 @@ def _variances(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing
             total = between + within
             entries = [str(len(parts)), _span(map(len, parts)), f"{math.sqrt(between):.2f}", f"{math.sqrt(within):.2f}"]
             entries.append(f"{between / total:.0%}" if total else "–")
-            lines.append(Line((*condition, *arm.key), entries))
+            lines.append(Line([*condition, named[arm.key]], entries))
     if not lines:
         return []
     heads = ["initial sets", "seeds of each", "between sets, ±", "within a set, ±", "between, of the variance"]
@@ -308,8 +323,15 @@ def _variances(about: About, found: Mapping[Key, Sequence[Arm]]) -> list[Listing
         "with random effects: initial sets (labelling.split), and the seeds of runs on one of them.",
         *about.notes,
     ]
-    names = (*about.condition_names, *about.arm_names)
-    return [Listing("Both variances", names, [(head,) for head in heads], lines, notes)]
+    return [
+        Listing(
+            "Variance between initial sets, and within",
+            [*about.condition_names, head],
+            [(text,) for text in heads],
+            lines,
+            notes,
+        )
+    ]
 
 
 def _published(about: About, condition: Key, of: Sequence[Arm], rows: Iterable[Published]) -> list[Listing]:
@@ -319,26 +341,27 @@ def _published(about: About, condition: Key, of: Sequence[Arm], rows: Iterable[P
     if not mine or any(points[-1].experience for arm in of for points in arm.curves):
         return []
     budgets = sorted({int(labels) for row in mine for labels in row.over_labels})
+    head, named = about.arms(arm.key for arm in of)
     lines = []
     for arm in of:
         cells = [_cell(arm, arm.values((0, labels))) for labels in budgets]
-        lines.append(Line(arm.key, [str(cell) for cell in cells]))
+        lines.append(Line([named[arm.key]], [str(cell) for cell in cells]))
     if not any(entry != "–" for line in lines for entry in line.entries):
         low, high = min(arm.places[0][1] for arm in of), max(arm.places[-1][1] for arm in of)
         title = about.title("Published accuracy over labels", condition)
         text = f"Left out: papers have {budgets[0]:,} to {budgets[-1]:,} labels, ours {low:,} to {high:,}."
-        return [Listing(title, about.arm_names, [("%",)], [], [text])]
+        return [Listing(title, [head], [("%",)], [], [text])]
     sources = list(dict.fromkeys(row.source + (f", {row.seeds} runs" if row.seeds else "") for row in mine))
     for row in mine:
         number = 1 + sources.index(row.source + (f", {row.seeds} runs" if row.seeds else ""))
-        label = tuple(str(row.at.get(name, "–")) for name in about.arm_names)
+        label = " · ".join(str(row.at[name]) for name in about.arm_names if name in row.at)
         entries = [f"{row.over_labels[str(n)]:g}" if str(n) in row.over_labels else "–" for n in budgets]
-        lines.append(Line((f"{label[0]} (published [{number}])", *label[1:]), entries, source=number))
+        lines.append(Line([f"{label} {mark(number)}"], entries, source=number))
     notes = [f"published [{i}]: {source}." for i, source in enumerate(sources, 1)]
     notes.append("Ours between two budgets: on a straight line. Settings differ: orders compare, levels hardly.")
     title = about.title("Published accuracy over labels beside ours, %", condition)
     heads = [(f"{n:,} labels",) for n in budgets]
-    return [Listing(title, about.arm_names, heads, lines, [*notes, *about.notes])]
+    return [Listing(title, [head], heads, lines, [*notes, *about.notes])]
 
 
 def _some(columns: Sequence[Key], most: int) -> list[Key]:

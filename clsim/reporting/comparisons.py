@@ -86,6 +86,11 @@ class Contest:
     kruskal: float
     p_kruskal: float
 
+    @property
+    def unpaired(self) -> bool:
+        """Whether the pairs were also compared as independent samples."""
+        return any(math.isfinite(pair.p_games_howell) for pair in self.pairs)
+
 
 @dataclass(frozen=True)
 class Ranks:

@@ -86,9 +86,8 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
         explain: whether a note says what the columns are.
     """
     where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
-    unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
     head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
-    head += ["p, Games–Howell"] if unpaired else []
+    head += ["p, Games–Howell"] if contest.unpaired else []
     named, lines = arms_in_tables(contest.arm_names, contest.arms, " · "), []
     for pair in contest.pairs:
         known = math.isfinite(pair.p)
@@ -101,7 +100,9 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
             f"{pair.wins}–{pair.losses}",
             str(pair.seeds_needed) if pair.seeds_needed else "–",
         ]
-        lines.append(Line((named[pair.a], named[pair.b]), entries + ([_p(pair.p_games_howell)] if unpaired else [])))
+        lines.append(
+            Line((named[pair.a], named[pair.b]), entries + ([_p(pair.p_games_howell)] if contest.unpaired else []))
+        )
     notes = [
         "Difference: mean of a − b over common seeds, with its t interval. Two-sided paired t and signed-rank tests, "
         "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "

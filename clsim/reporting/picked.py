@@ -14,17 +14,17 @@ from clsim.records.labelled import trainings
 from clsim.reporting.budgets import Arm, mean
 
 MEASURES = {
-    "entropy": "class entropy, 0 to 1",
-    "imbalance": "largest / smallest class",
-    "missing": "classes without a pick",
+    "entropy": "class entropy",
+    "imbalance": "largest / smallest",
+    "missing": "classes missing",
     "unique": "unique, %",
-    "radius": "coverage radius",
-    "distance": "mean distance",
-    "random": "also picked by random, %",
+    "radius": "radius",
+    "distance": "distance",
+    "random": "as random, %",
     "chance": "by chance, %",
     "select_seconds": "selection, s",
     "train_seconds": "training, s",
-    "peak_mib": "peak memory, MiB",
+    "peak_mib": "peak, MiB",
 }
 """The headings of measures of the picks, by name."""
 
