@@ -54,6 +54,9 @@ def problem(labelling: Any, experiences: int, *, finished: bool) -> str:
         whole = isinstance(counts, list) and all(_whole(n) for n in counts)
         if not whole or len(counts) > experiences or (finished and len(counts) < experiences):
             return f"labelling.{kind}: not a whole number from 0 for each of {experiences} experiences"
+    pools = labelling.get("candidates", [])
+    if not isinstance(pools, list) or not all(_whole(n) for n in pools):
+        return "labelling.candidates: not a whole number from 0 for each experience"
     found = labelling.get("rounds")
     if not isinstance(found, list):
         return f"labelling.rounds: found {type(found).__name__}, allowed: a list"

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 BUDGETS, ROUNDS, CLASSES = 8, 4, 20
 """Most budgets, rounds and classes that a table for people shows; CSV has all budgets and rounds."""
 
+EXPLAINS = 120
+"""Length of a note from which on it explains the columns, and is shown once."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -95,7 +98,16 @@ def labelling(
         measures += tables
         made += [_picks(about, condition, of, tables), *_histogram(about, condition, of)]
     made += _variances(about, found)
-    return curves + measures, made
+    return curves + measures, _explained_once(made)
+
+
+def _explained_once(made: Sequence[Listing]) -> list[Listing]:
+    """Leave out notes that an earlier listing has."""
+    said, kept = set[str](), []
+    for listing in made:
+        kept.append(replace(listing, notes=[note for note in listing.notes if note not in said]))
+        said |= {note for note in listing.notes if len(note) > EXPLAINS}
+    return kept
 
 
 def accuracies(about: About, condition: Key, of: Sequence[Arm]) -> Table:
