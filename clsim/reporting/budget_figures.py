@@ -66,7 +66,7 @@ def initial_sets(arms: Sequence[Arm]) -> list[tuple[float, float]]:
             start = arm.labels(Place((experience, 0)))
             places.setdefault(experience, []).append((start, start + first.initial))
     most = [max(found, key=found.count) for found in places.values()]
-    return [(start, end) for start, end in most if end > start]
+    return sorted((start, end) for start, end in most if end > start)
 
 
 def over_rounds(ax: Axes, lines: Sequence[tuple[str, LineStyle, Mapping[int, Cell]]]) -> None:

@@ -253,7 +253,7 @@ def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int, *, unpaired: b
         )
     corrected = holm([c.p for c in made]), holm([c.p_wilcoxon for c in made])
     apart = [math.nan] * len(made)
-    if (unpaired or any(c.n < FEWEST for c in made)) and len(arms) <= MOST_ARMS:
+    if (any(c.n < FEWEST for c in made) and len(arms) <= MOST_ARMS) or (unpaired and len(arms) <= 2 * MOST_ARMS):
         p = games_howell([found[arm].sample if len(found[arm].sample) >= FEWEST else () for arm in arms])
         apart = [p[arms.index(a)][arms.index(b)] for a, b in every]
     return tuple(

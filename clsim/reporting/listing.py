@@ -132,12 +132,13 @@ def of_ranks(ranks: Ranks) -> Listing:
         entries = [f"{ranks.average[i]:.2f}", letters, str(sum(ranks.wins[i])), str(lost)]
         entries += ["·" if i == j else str(ranks.wins[i][j]) for j in range(size)] if size <= WIDEST else []
         lines.append(Line((str(i + 1), named[arm]), entries))
+    names = ranks.condition_names
+    blocks = "seeds of the one condition" if names == ("seed",) else f"conditions ({', '.join(names)})"
     notes = [
-        f"Friedman over {len(ranks.conditions)} conditions ({', '.join(ranks.condition_names)}): "
+        f"Friedman over {len(ranks.conditions)} {blocks}: "
         f"χ² = {ranks.statistic:.2f}, p {_is(ranks.p)}. Arms that share a letter cannot be told apart at 5 % (Nemenyi: "
         f"critical difference {ranks.critical_difference:.2f}). Won, lost: comparisons of means in a condition."
     ]
-    names = ranks.condition_names
     scenarios = [condition[names.index("scenario")] for condition in ranks.conditions if "scenario" in names]
     if len(set(scenarios)) < len(scenarios):
         notes.append("Conditions of one scenario share its data: they are no independent blocks, and p is too small.")

@@ -65,7 +65,14 @@ def arms(names: Sequence[str], keys: Iterable[Key], most: int = IN_FIGURES) -> d
 def arms_in_tables(names: Sequence[str], keys: Iterable[Key], between: str) -> dict[Key, str]:
     """Name each arm by all of its labels, or as :func:`arms` does if that is too wide for a column."""
     every = list(dict.fromkeys(keys))
-    joined = {key: between.join(v for v in key if v != "–") for key in every}
+    both = {"label", "buffer"} <= {name for i, name in enumerate(names) if any(key[i] != "–" for key in every)}
+
+    def word(name: str, value: str) -> str:
+        return f"{name} {value}" if both and name in ("label", "buffer") else value
+
+    joined = {
+        key: between.join(word(*pair) for pair in zip(names, key, strict=True) if pair[1] != "–") for key in every
+    }
     if len(set(joined.values())) < len(every) or "" in joined.values():
         joined = {key: between.join(key) for key in every}
     return joined if all(width(name) <= IN_TABLES for name in joined.values()) else arms(names, every, IN_TABLES)
