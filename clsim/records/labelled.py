@@ -20,12 +20,16 @@ def selector_of(spec: Mapping[str, Any]) -> str:
 
 
 def label_words(spec: Mapping[str, Any]) -> list[str]:
-    """Say for a title who chose what was labelled; nothing if nobody did.
+    """Say for a title who asked for how many labels an experience; nothing if nobody did.
 
-    >>> label_words({"labelling": {"selector": "badge"}}), label_words({})
-    (['labels by badge'], [])
+    >>> label_words({"labelling": {"selector": "badge", "budget": 100}}), label_words({})
+    (['badge 100 labels'], [])
     """
-    return [f"labels by {name}"] if (name := selector_of(spec)) else []
+    if not (name := selector_of(spec)):
+        return []
+    share, budget = spec["labelling"].get("fraction"), spec["labelling"].get("budget", "")
+    size = f"{100 * share:.4g} %" if isinstance(share, float) and share else str(budget)
+    return [" ".join([name, *([size] if size else []), "labels"])]
 
 
 def trainings(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

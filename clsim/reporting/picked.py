@@ -107,10 +107,12 @@ def measured(record: Mapping[str, Any], random: Mapping[str, Any] | None) -> dic
     Classes and overlap are of all picks of an experience up to the round, the rest is of the round.
 
     Args:
+        record: a record with label rounds.
         random: the record of the run with the same seed whose labels were asked for at random; None: there is none.
     """
     theirs = {(p.experience, p.round): p.rows for p in picks(random)} if random else {}
-    pools = record["labelling"].get("candidates", [])
+    drawn = record["spec"]["labelling"].get("candidates")  # of one seed, all choose from the same: by no mere chance
+    pools = [] if drawn else record["labelling"].get("candidates", [])
     found: dict[int, list[dict[str, float]]] = {}
     for of in picks(record):
         classes, entry = record["classes"][of.experience], of.entry

@@ -157,4 +157,4 @@ def test_a_whole_record_is_read(tmp_path: Path) -> None:
     (folder / "record.json").write_text(json.dumps(record))
     (found,), problems = Store(tmp_path).records()
     assert problems == []
-    assert found.line.startswith("read, not run: active-digits · finetune · labels by badge · seed 0, made 2026")
+    assert found.line.startswith("read, not run: active-digits · finetune · badge 30 labels · seed 0, made 2026")

@@ -69,7 +69,7 @@ def test_efficiency_of_a_report() -> None:
     records += [labelled("never", s, sizes=(90, 300), accuracy=line(0.0001)) for s in range(3)]
     records += [labelled("elsewhere", s, memory__buffer="random") for s in range(3)]  # no random arm has its memory
     entries = {
-        one.labels[0].split(" · ")[1]: one.entries
+        one.labels[0].split(" · ")[1].removeprefix("label "): one.entries
         for one in listings(records)["Labelling efficiency against random"].lines
     }
     assert entries["twice"] == ["2.00 at 20.8 %", "2.00 at 30.5 %", "2.00 at 40.2 %", "2.00 at 50.0 %"]
@@ -374,7 +374,7 @@ def test_csv_has_every_budget_and_every_round(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_says_who_chose_its_labels() -> None:
-    assert title(labelled("badge", 3)) == "active-digits · finetune · labels by badge · seed 3"
+    assert title(labelled("badge", 3)) == "active-digits · finetune · badge 30 labels · seed 3"
     assert title(labelled("none", 3)) == "active-digits · finetune · seed 3"
     records = [labelled(name, s) for name in ("badge", "none") for s in range(3)]
     table = grids.tables(find_report("accuracy"), frame(records))[0]
