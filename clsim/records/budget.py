@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clsim.records.labelled import trainings
+from clsim.records.label_record import trainings
 from clsim.records.metrics import area_under_budget, average, weights
 
 

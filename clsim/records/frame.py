@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import aubc
-from clsim.records.labelled import COUNTS, counted, selector_of
+from clsim.records.label_record import COUNTS, counted, selector_of
 from clsim.records.metrics import by_samples, further, summary, weights
 from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
 from clsim.spec.run import USUAL

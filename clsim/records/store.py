@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
-from clsim.records.labelled import label_words, problem
+from clsim.records.label_record import label_words, problem
 from clsim.records.search import read_search
 from clsim.spec.naming import scenario_name
 from clsim.spec.run import RunSpec

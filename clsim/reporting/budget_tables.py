@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import best_round
-from clsim.records.labelled import COUNTS, counted
+from clsim.records.label_record import COUNTS, counted
 from clsim.reporting.budgets import (
     LEVEL,
     Arm,

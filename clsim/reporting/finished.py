@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.records.frame import memory_size
-from clsim.records.labelled import label_words
+from clsim.records.label_record import label_words
 from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
 from clsim.records.store import RunRecord
 from clsim.reporting import searches

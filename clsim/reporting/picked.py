@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clsim.records.labelled import trainings
+from clsim.records.label_record import trainings
 from clsim.reporting.budgets import Arm, mean
 
 MEASURES = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clsim.records.frame import COSTS, memory_size
-from clsim.records.labelled import label_words
+from clsim.records.label_record import label_words
 from clsim.records.metrics import ALL, METRICS
 from clsim.reporting import searches
 from clsim.spec.naming import scenario_name

@@ -15,7 +15,7 @@ import pytest
 from clsim.errors import InputError
 from clsim.records import budget
 from clsim.records.frame import frame
-from clsim.records.labelled import problem
+from clsim.records.label_record import problem
 from clsim.records.metrics import area_under_budget
 from clsim.records.store import Store
 from tests.labels import labelled
