@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 COUNTS = ("initial", "asked", "validation")
 """Numbers of labels that a record holds for each experience."""
@@ -55,8 +55,12 @@ def problem(labelling: Any, experiences: int, *, finished: bool) -> str:
         return f"labelling: found {type(labelling).__name__}, allowed: a table"
     for kind in COUNTS:
         counts = labelling.get(kind)
-        whole = isinstance(counts, list) and all(_whole(n) for n in counts)
-        if not whole or len(counts) > experiences or (finished and len(counts) < experiences):
+        if (
+            not isinstance(counts, list)
+            or not all(map(_whole, counts))
+            or len(counts) > experiences
+            or (finished and len(counts) < experiences)
+        ):
             return f"labelling.{kind}: not a whole number from 0 for each of {experiences} experiences"
     pools = labelling.get("candidates", [])
     if not isinstance(pools, list) or not all(_whole(n) for n in pools):
@@ -105,7 +109,7 @@ def _entry_problem(entry: Mapping[str, Any], experiences: int) -> str:
     return "" if _share(entry.get("unique")) else "unique: not a share from 0 to 1, or nothing"
 
 
-def _whole(value: Any, least: int = 0) -> bool:
+def _whole(value: Any, least: int = 0) -> TypeGuard[int]:
     return type(value) is int and least <= value < 2**63
 
 

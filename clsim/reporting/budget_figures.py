@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clsim.reporting.budgets import Arm, Place, mean
+from clsim.reporting.budgets import Arm, mean
 from clsim.reporting.cells import Cell
 from clsim.reporting.curves import LineStyle
 from clsim.reporting.statistics import half_width
@@ -63,7 +63,7 @@ def initial_sets(arms: Sequence[Arm]) -> list[tuple[float, float]]:
     for arm in arms:
         firsts = {p.experience: p for points in arm.curves for p in reversed(points)}
         for experience, first in firsts.items():
-            start = arm.labels(Place((experience, 0)))
+            start = arm.labels((experience, 0))
             places.setdefault(experience, []).append((start, start + first.initial))
     most = [max(found, key=found.count) for found in places.values()]
     return sorted((start, end) for start, end in most if end > start)

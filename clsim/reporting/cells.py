@@ -171,7 +171,15 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
 
 def bounds(runs: pd.DataFrame) -> pd.Series[bool]:
     """Tell which runs are bounds: several experiences are seen at once, or hidden labels by what chose the labels."""
-    return (runs["stream.presentation"] != "separate") | runs["label"].isin(BOUNDS)
+    return (runs["stream.presentation"] != "separate") | (reading(runs) != "")
+
+
+def reading(runs: pd.DataFrame) -> pd.Series[str]:
+    """Name what reads hidden labels in each run: the selector of its labels, or that of its initial set; else empty."""
+    found = runs["label"].where(runs["label"].isin(BOUNDS), "")
+    if "labelling.initial" in runs:
+        found = found.where(~runs["labelling.initial"].isin(BOUNDS), runs["labelling.initial"])
+    return found
 
 
 def splits(runs: pd.DataFrame) -> list[int]:

@@ -21,11 +21,11 @@ from clsim.reporting.cells import (
     contests,
     higher_is_better,
     natural,
+    reading,
     title,
 )
 from clsim.reporting.report import Published, ReportSpec, groups
 from clsim.reporting.statistics import ALPHA, FEWEST, paired_t
-from clsim.spec.components import BOUNDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
 
 def bounds_note(chosen: pd.DataFrame) -> list[str]:
     """Say which of the runs are bounds since what chose their labels reads hidden ones; no line if none is."""
-    names = sorted({*chosen["label"]} & BOUNDS)
+    names = sorted({*reading(chosen)} - {""})
     return [f"{', '.join(names)} reads hidden labels: a bound, shown and not compared."] if names else []
 
 

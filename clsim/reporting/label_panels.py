@@ -80,8 +80,10 @@ def _curves(scenes: Scenes, series: Sequence[Series], names: Iterator[str]) -> G
         ax.grid(axis="y", linewidth=0.6)
         head = f"memory {size}" if size is not None else ""
         alt = f"Accuracy over labels{', ' + head if head else ''}: " + _summary(shown)
-        pictures.append(Picture(head, svg.inline(ax.figure, next(names), alt), alt=alt))
+        pictures.append(_picture(ax.figure, names, alt, head))
     notes = ["Grey: initial sets, which nobody chose. Mean over seeds; band: 95 % t interval, from three seeds on."]
+    drawn = scenes.drawn(series)
+    notes += [f"{label} is a bound: it reads hidden labels." for label, _, arm in drawn if arm.cell.bound]
     if len(sizes_of(series)) > PANELS:
         notes.append(f"{PANELS} of {len(sizes_of(series))} sizes of memory.")
     return Group("Accuracy over the number of labels", pictures, notes, "wide")
@@ -103,7 +105,7 @@ def _measures(scenes: Scenes, series: Sequence[Series], names: Iterator[str]) ->
         alt = f"{MEASURES[name]}, last round: " + ", ".join(
             f"{label} {cells[max(cells)].mean:.3g}" for label, _, cells in lines
         )
-        pictures.append(Picture("", svg.inline(ax.figure, next(names), alt), alt=alt))
+        pictures.append(_picture(ax.figure, names, alt))
     notes = ["Class entropy and overlap: all picks up to the round; the rest: the picks of the round."]
     notes += [f"Memory {size}."] if size is not None else []
     return Group("What was picked, round by round", pictures, notes)
@@ -120,7 +122,7 @@ def _classes(scenes: Scenes, series: Sequence[Series], names: Iterator[str]) -> 
     for bar in ax.figure.axes[1:]:
         bar.set_ylabel("labels asked for")
     alt = "; ".join(f"{label}: {c.min():.0f} to {c.max():.0f} a class" for label, c in counts.items())
-    picture = Picture("", svg.inline(ax.figure, next(names), alt), alt=alt)
+    picture = _picture(ax.figure, names, alt)
     return Group("Labels of each class", [picture], ["All rounds, without initial sets; mean over seeds."], "wide")
 
 
@@ -128,6 +130,10 @@ def _first_picks(scenes: Scenes, series: Sequence[Series]) -> Group:
     found, notes = albums(scenes.drawn(series))
     pictures = [Picture(label, image=of.address, alt=f"The first picks of {label}") for label, of in found.items()]
     return Group("The first picks", pictures, notes, "rows")
+
+
+def _picture(figure: Any, names: Iterator[str], alt: str, title: str = "") -> Picture:
+    return Picture(title, svg.inline(figure, next(names), alt), alt=alt)
 
 
 def _summary(series: Sequence[Series]) -> str:

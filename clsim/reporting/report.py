@@ -112,10 +112,10 @@ def read_report(path: Path) -> ReportSpec:
             if not numbers or len(values) not in (1, 2):
                 allowed = "a list of the mean, or of the mean and its ±"
                 raise InputError(f"{where}: published.percent.{metric}: found {values!r}, allowed: {allowed}")
-        for labels, value in published.over_labels.items():
-            if not labels.isdecimal() or type(value) not in (int, float):
+        for number, value in published.over_labels.items():
+            if not number.isdecimal() or type(value) not in (int, float):
                 allowed = "a number of labels, and an accuracy in percent"
-                raise InputError(f"{where}: published.over_labels: found {labels!r} = {value!r}, allowed: {allowed}")
+                raise InputError(f"{where}: published.over_labels: found {number!r} = {value!r}, allowed: {allowed}")
     return spec
 
 

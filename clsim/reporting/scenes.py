@@ -61,11 +61,11 @@ class Scenes:
 
     def over_rounds(self, series: Sequence[Series], name: str) -> list[tuple[str, LineStyle, Mapping[int, Cell]]]:
         """Label, style and the cell of each round in one measure; series without it are left out."""
-        made = []
+        made = list[tuple[str, LineStyle, Mapping[int, Cell]]]()
         for label, look, arm in self.drawn(series):
-            cells: dict[int, Cell] = {}
+            cells: Mapping[int, Cell] = {}
             for run in arm.cell.runs:
-                cells = self._rounds.get((f"picks_{name}", run), {}) | cells
+                cells = {**self._rounds.get((f"picks_{name}", run), {}), **cells}
             if cells:
                 made.append((label, look, cells))
         return made

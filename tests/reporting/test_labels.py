@@ -69,7 +69,7 @@ def test_efficiency_of_a_report() -> None:
     records += [labelled("never", s, sizes=(90, 300), accuracy=line(0.0001)) for s in range(3)]
     records += [labelled("elsewhere", s, memory__buffer="random") for s in range(3)]  # no random arm has its memory
     entries = {
-        one.labels[0].split(" · ")[1].removeprefix("label "): one.entries
+        next(n for n in ("twice", "never", "elsewhere", "random") if n in one.labels[0]): one.entries
         for one in listings(records)["Labelling efficiency against random"].lines
     }
     assert entries["twice"] == ["2.00 at 20.8 %", "2.00 at 30.5 %", "2.00 at 40.2 %", "2.00 at 50.0 %"]
@@ -330,6 +330,17 @@ def test_what_reads_hidden_labels_says_so_everywhere_and_is_not_compared(
     assert name not in [key[1] for key in budgets.penalties(budgets.arms(SPEC, frame(records), records)).arms]
     assert all(name not in (pair.a[1], pair.b[1]) for of in comparisons(SPEC, frame(records)) for pair in of.pairs)
     assert not any("hidden" in said for of in grids.tables(SPEC, frame(study())) for said in of.notes)
+
+
+def test_an_initial_set_that_reads_hidden_labels_is_a_bound_too() -> None:
+    records = [
+        labelled("badge", s, labelling__initial=name) for s in range(3) for name in ("random", "balanced-random")
+    ]
+    table = grids.tables(dataclasses.replace(SPEC, metrics=("accuracy",)), frame(records))[0]
+    assert [(key[-1], cell.bound) for key, row in table.rows.items() for cell in row.values()] == [
+        ("balanced-random", True),
+        ("random", False),
+    ]
 
 
 PAPER = Published(
