@@ -61,7 +61,7 @@ class Scenes:
 
     def over_rounds(self, series: Sequence[Series], name: str) -> list[tuple[str, LineStyle, Mapping[int, Cell]]]:
         """Label, style and the cell of each round in one measure; series without it are left out."""
-        made = list[tuple[str, LineStyle, Mapping[int, Cell]]]()
+        made: list[tuple[str, LineStyle, Mapping[int, Cell]]] = []
         for label, look, arm in self.drawn(series):
             cells: Mapping[int, Cell] = {}
             for run in arm.cell.runs:
