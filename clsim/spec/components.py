@@ -208,6 +208,9 @@ OVER_ALL = {
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
 
+BOUNDS = frozenset({"balanced-random", "greedy-oracle"})
+"""Selectors that, as ``--label``, read hidden labels: what they reach is a bound, and every table says so."""
+
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 
 STREAM_POLICIES = (
