@@ -26,7 +26,12 @@ LISTED = 20
 
 
 def select(
-    selector: Annotated[str, typer.Option(help="A name of `clsim list selectors`, or ./file.py:attr.")] = "kcenter",
+    selector: Annotated[
+        str,
+        typer.Option(
+            help="A name of `clsim list selectors`, or ./file.py:attr (default: kcenter; with --labelled: badge)."
+        ),
+    ] = "",
     dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
     path: DataPath = "",
     features: Annotated[
@@ -91,16 +96,23 @@ def select(
 ) -> None:
     """Choose a few samples out of a data set, or of features made elsewhere; write their indices.
 
-    With --labelled, choose what a person labels next. Fill in the column label of ask.csv, beside which ask.html shows
-    the pictures, and run the same command again: it adds the answers to the first --labelled file, trains on all of
-    them, and asks the next question in ask.csv.
+    With --labelled, it asks a person which samples to label next. Fill in the
+    column label of ask.csv, beside which ask.html shows the pictures, and run
+    the same command again: it adds the answers to the first --labelled file,
+    trains on all labels, and asks the next question in ask.csv.
 
-    An empty label among answers is a skip: it is kept as a row with an empty label, and not asked again until the row
-    has a label or is deleted. Without any answer, the question stands. A label never seen before is a new class. To
-    correct an answer, edit the --labelled file. Pictures in the folder itself have no class; those in a folder in it
-    have the class of that name. Before two classes have labels, the choice is random; of features, by the selector if
-    it needs features alone, else by typiclust. A file that changes or goes missing is refused; --force remembers the
-    files as they are.
+    An empty label among answers is a skip. It becomes a row with an empty
+    label in the --labelled file, and is not asked again until that row has a
+    label or is deleted. Where no row is filled in, the question stands.
+    A label never seen before is a new class. To correct an answer, edit the
+    --labelled file. A name that a spreadsheet would take for a formula is
+    written behind an apostrophe.
+
+    Pictures in the folder itself have no class; those in a folder in it have
+    its name as their class. Before two classes have labels nothing can be
+    trained: pictures are then drawn at random, and features chosen by the
+    selector if it needs features alone, else by typiclust. A file that has
+    changed or is missing is refused; --force remembers the files as they are.
     """
     if not dataset and features is None:
         raise InputError("select: found neither --dataset nor --features, allowed: one of them")
@@ -119,7 +131,7 @@ def select(
             budget,
             path=path,
             features=features,
-            selector=selector,
+            selector=selector or "badge",
             options=named_values(option),
             model=model,
             size=size,
@@ -130,7 +142,7 @@ def select(
             data_root=data_root,
         )
         return
-    out_ = out_ or Path("picks.csv")
+    selector, out_ = selector or "kcenter", out_ or Path("picks.csv")
     for flag, file in (("--out", out_), ("--picture", picture)):
         if file is not None and str(file) != "-":
             check_place(flag, file, force)
@@ -152,8 +164,8 @@ def select(
             per_class=per_class,
             options=options,
             model=model,
-            epochs=10 if epochs is None else epochs,
-            size=size if dataset == "image-folder" else 0,
+            epochs=epochs,
+            size=size,
             seed=seed,
             device=device,
             threads=threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from clsim.data import pictures
 from clsim.data.cache import Dataset
 from clsim.data.datasets import data_root as root_of
-from clsim.errors import InputError, at_least, nearest
+from clsim.errors import InputError, at_least
 from clsim.execution.chooser import Candidates, Chooser
 from clsim.pool.pool import Cost, Selector
 from clsim.records import answers, inquiry
@@ -312,7 +313,9 @@ class Labelling:
         for name in (answers.plain(row.file), row.file):
             if name in self._known:
                 return name
-        raise InputError(f"{row.place}: no file {row.file!r} in {self._where}; {nearest(row.file, self._names)}")
+        close = difflib.get_close_matches(row.file, self._names, n=1)
+        meant = f"did you mean {close[0]!r}?" if close else f"allowed: the names of its {len(self._names):,} files"
+        raise InputError(f"{row.place}: no file {row.file!r} in {self._where}; {meant}")
 
     def _refuse_changes(self, now: Mapping[str, inquiry.Mark]) -> None:
         for name, mark in self._state.files.items():

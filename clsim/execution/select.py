@@ -121,7 +121,7 @@ def select(
     *,
     dataset: str = "",
     path: str | Path = "",
-    size: int = 0,
+    size: int = 32,
     features: Any = None,
     labels: Any = None,
     fraction: float | None = None,
@@ -132,7 +132,7 @@ def select(
     private: Sequence[int] = (),
     options: Mapping[str, Any] | None = None,
     model: str = "",
-    epochs: int = 10,
+    epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -149,7 +149,7 @@ def select(
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         dataset: a name of ``clsim list datasets``.
         path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
-        size: side, in pixels, that images are scaled to; 0: no scaling, which ``image-folder`` needs.
+        size: side, in pixels, that the images of ``image-folder`` are scaled to; other data sets stay as they are.
         features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
             memory-mapped.
         labels: labels of the features, whole numbers (n,) with −1 = unlabelled: an array, or the path of a ``.npy``
@@ -162,7 +162,7 @@ def select(
         options: keyword arguments of the selector.
         model: architecture of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour
             images, ``mlp`` for grey ones, ``linear`` for vectors (whose features are the normalised vectors).
-        epochs: training epochs of the proxy.
+        epochs: training epochs of the proxy; None: 10.
         seed: seed of everything that is drawn; the same seed makes the same picks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: number of torch's threads; None leaves it as it is.
@@ -186,8 +186,15 @@ def select(
         raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
     name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
     pick = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
+    epochs = 10 if epochs is None else epochs
     spec = spec_of_call(
-        dataset or "digits", path, seed=seed, device=device, threads=threads, proxy_epochs=epochs, size=size
+        dataset or "digits",
+        path,
+        seed=seed,
+        device=device,
+        threads=threads,
+        proxy_epochs=epochs,
+        size=size if dataset == "image-folder" else 0,
     )
     _check_size(fraction, budget)
     place, cost = machine.device_of(device), Cost() if cost is None else cost

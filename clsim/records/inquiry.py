@@ -91,8 +91,8 @@ def save(path: Path, state: Inquiry) -> None:
 
 def _inquiry(data: Any) -> Inquiry:
     data = _is(data, dict, "the file")
-    if data.get("format") != FORMAT:
-        raise ValueError(f"format: found {data.get('format')!r:.40}, allowed: {FORMAT}")
+    if _natural(data["format"]) != FORMAT:
+        raise ValueError(f"format: found {data['format']}, allowed: {FORMAT}")
     files = {
         name: Mark(_is(mark["digest"], str, "digest"), _natural(mark["size"]), _natural(mark["changed"]))
         for name, mark in _is(data["files"], dict, "files").items()

@@ -38,7 +38,8 @@ ol { display: grid; grid-template-columns: repeat(auto-fill, minmax({{ side }}px
   padding: 0; list-style: none }
 .shown { align-items: end; display: flex; height: {{ side }}px }
 img { max-height: {{ side }}px; max-width: 100% }
-.small { height: {{ side }}px; image-rendering: pixelated; object-fit: contain; object-position: left bottom; width: 100% }
+.small { height: {{ side }}px; image-rendering: pixelated; object-fit: contain; object-position: left bottom;
+  width: 100% }
 .name { display: block; overflow-wrap: anywhere }
 .row { opacity: .6 }
 </style>
