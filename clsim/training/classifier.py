@@ -20,9 +20,11 @@ from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.training.workshop import workshop
 
-STEPS, RATE = 200, 0.03
-"""Fewest gradient steps of a net by default, since ten epochs of a hundred labels would be ten steps; and their rate,
-lower than that of proxies, which some nets without batch norm do not stand on a few labels."""
+STEPS = 200
+"""Fewest gradient steps of a net by default: ten epochs of a hundred labels would be ten steps."""
+
+RATE = 0.03
+"""Learning rate of a net, under the cosine schedule of proxies; a tenth, or a hundredth, where training diverges."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,29 @@ def of_images(
     labelled = samples[samples.y >= 0]
     if epochs is None:
         epochs = max(10, math.ceil(STEPS / batch_count(len(labelled), spec.proxy.batch_size)))
-    spec = replace(spec, proxy=replace(spec.proxy, epochs=epochs, lr=RATE))
-    shop = workshop(
-        spec,
-        registry.component("models", model, {}, "model options"),
-        shape=tuple(samples.x.shape[1:]),
-        visible=torch.ones(1, classes, dtype=torch.bool),
-        mean=mean,
-        std=std,
-        augment=augment,
-        precision="fp32",
-        channels_last=True,
-        device=samples.device,
-        cost=cost,
-    )
-    draws = shop.randomness
-    trainer = Trainer(spec.proxy, shop.fresh, shop.transform, shop.precision, draws.proxy, draws.proxy_augment, cost)
-    return Classifier(trainer.train(labelled)[0], shop.transform.plain, _OnLabelled(trainer), cost)
+    for rate in (RATE, RATE / 10, RATE / 100):
+        spec = replace(spec, proxy=replace(spec.proxy, epochs=epochs, lr=rate))
+        shop = workshop(
+            spec,
+            registry.component("models", model, {}, "model options"),
+            shape=tuple(samples.x.shape[1:]),
+            visible=torch.ones(1, classes, dtype=torch.bool),
+            mean=mean,
+            std=std,
+            augment=augment,
+            precision="fp32",
+            channels_last=True,
+            device=samples.device,
+            cost=cost,
+        )
+        draws = shop.randomness
+        trainer = Trainer(
+            spec.proxy, shop.fresh, shop.transform, shop.precision, draws.proxy, draws.proxy_augment, cost
+        )
+        net = trainer.train(labelled)[0]
+        if all(bool(weight.isfinite().all()) for weight in net.parameters()):
+            break
+    return Classifier(net, shop.transform.plain, _OnLabelled(trainer), cost)
 
 
 def of_features(samples: Exemplars, classes: int, spec: RunSpec, *, cost: Cost) -> Classifier:

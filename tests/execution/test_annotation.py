@@ -18,6 +18,7 @@ import clsim
 from clsim.errors import InputError
 from clsim.pool.pool import Cost, Pool, Selection
 from clsim.spec import registry
+from clsim.training import classifier
 from tests.killing import exit_code_of
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -77,6 +78,20 @@ def test_pictures_without_a_class_are_asked_for_and_learnt() -> None:
     assert Path("labels.csv").read_text() == "file,label\n" + "".join(f"{f},{key[f]}\n" for f in first.files)
     assert of_photos(epochs=60).predict("photos") == key
     assert of_photos().place("07.png") == Path("photos/07.png")
+
+
+def test_a_net_without_batch_norm_is_trained_at_a_lower_rate_where_it_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    key, cost = photos(), Cost()
+    loop = of_photos(model="mlp", epochs=15, cost=cost)
+    loop.tell(dict(list(key.items())[:6]))
+    monkeypatch.setattr(classifier, "RATE", 1e4)
+    with pytest.raises(InputError, match="has diverged"):
+        loop.ask(3)
+    assert cost.proxy_steps == 45
+    monkeypatch.setattr(classifier, "RATE", 10.0)
+    assert len(loop.ask(3).files) == 3
+    assert 15 < cost.proxy_steps - 45 <= 45  # not at the first rate
+    assert len(set(loop.predict("photos").values())) > 1
 
 
 def test_folders_are_classes_and_hidden_files_are_not_pictures() -> None:
