@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clsim.checks.learners import check_objective as check_objective
     from clsim.checks.selectors import check_selector as check_selector
     from clsim.errors import InputError as InputError
+    from clsim.execution.annotation import Labelling as Labelling
     from clsim.execution.condense import condense as condense
     from clsim.execution.condensed import Condensed as Condensed
     from clsim.execution.select import Picks as Picks
@@ -47,6 +48,7 @@ _PLACES = {
     "study": "clsim.api",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
+    "Labelling": "clsim.execution.annotation",
     "condense": "clsim.execution.condense",
     "Condensed": "clsim.execution.condensed",
     "check_condenser": "clsim.checks.condensers",

@@ -13,7 +13,8 @@ from clsim.spec.flags import parsed
 _MACHINE = "Machine"
 
 DataPath = Annotated[
-    str, typer.Option("--path", help="Your own data: a folder for image-folder, an .npz file for npz.")
+    str,
+    typer.Option("--data-path", "--path", help="Your own data: a folder for image-folder, an .npz file for npz."),
 ]
 NamedValues = Annotated[
     list[str] | None,

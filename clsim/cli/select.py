@@ -2,67 +2,147 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
 from clsim.cli.console import err, out
+from clsim.cli.watched import watched
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
-    from clsim.pool.pool import Cost
+
+_ANNOTATOR, _PROXY = "Labels from a person", "Features of a data set"
 
 LISTED = 20
 """Most classes that are listed one by one; of more classes, only the extremes are."""
 
 
 def select(
-    selector: Annotated[str, typer.Option(help="A name of `clsim list selectors`, or ./file.py:attr.")] = "kcenter",
+    selector: Annotated[
+        str,
+        typer.Option(
+            help="A name of `clsim list selectors`, or ./file.py:attr (default: kcenter; with --labelled: badge)."
+        ),
+    ] = "",
     dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
     path: DataPath = "",
-    features: Annotated[Path | None, typer.Option(help="A .npy file of n × d floats, instead of a data set.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .npy file of n × d floats, instead of a data set; with --labelled also an .npz file of x and, with "
+            "a name for each row, files."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="A .npy file of n whole numbers, the labels of the features; −1: no label.")
     ] = None,
     fraction: Annotated[float | None, typer.Option(help="Share of the samples to choose, as in 0.01.")] = None,
     budget: Annotated[int | None, typer.Option(help="Number of samples to choose.")] = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="CSV file (file,label) of what a person has labelled; may be given several times. Answers are added "
+            "to the first, which need not be there yet.",
+            rich_help_panel=_ANNOTATOR,
+        ),
+    ] = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Choose from each class separately, with equal quotas.")
     ] = False,
     option: NamedValues = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws; the same seed gives the same picks.")] = 0,
     out_: Annotated[
-        Path, typer.Option("--out", help="CSV file to write: index, best first, and weight; - prints it.")
-    ] = Path("picks.csv"),
+        Path | None,
+        typer.Option(
+            "--out",
+            help="CSV file to write: index, best first, and weight (default: picks.csv); with --labelled: file and an "
+            "empty label (default: ask.csv); - prints it.",
+        ),
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Also draw the picked samples into this PNG file.")] = None,
     force: Force = False,
     model: Annotated[
         str,
         typer.Option(
-            help="Model of the proxy net (default: slim-resnet18, mlp or linear).",
-            rich_help_panel="Features of a data set",
+            help="Model of the proxy net (default: slim-resnet18, mlp or linear; with --labelled: pooled-convnet3).",
+            rich_help_panel=_PROXY,
         ),
     ] = "",
     epochs: Annotated[
-        int, typer.Option(min=1, help="Training epochs of the proxy net.", rich_help_panel="Features of a data set")
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training epochs of the proxy net (default: 10; with --labelled at least 200 gradient steps).",
+            rich_help_panel=_PROXY,
+        ),
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Side in pixels that the pictures of image-folder are scaled to.", rich_help_panel=_PROXY
+        ),
+    ] = 32,
     data_root: DataRoot = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Choose a few samples out of a data set, or of features made elsewhere; write their indices."""
+    """Choose a few samples out of a data set, or of features made elsewhere; write their indices.
+
+    With --labelled, it asks a person which samples to label next. Fill in the
+    column label of ask.csv, beside which ask.html shows the pictures, and run
+    the same command again: it adds the answers to the first --labelled file,
+    trains on all labels, and asks the next question in ask.csv.
+
+    An empty label among answers is a skip. It becomes a row with an empty
+    label in the --labelled file, and is not asked again until that row has a
+    label or is deleted. Where no row is filled in, the question stands.
+    A label never seen before is a new class. To correct an answer, edit the
+    --labelled file. A name that a spreadsheet would take for a formula is
+    written behind an apostrophe.
+
+    Pictures in the folder itself have no class; those in a folder in it have
+    its name as their class. Before two classes have labels nothing can be
+    trained: pictures are then drawn at random, and features chosen by the
+    selector if it needs features alone, else by typiclust. A file that has
+    changed or is missing is refused; --force remembers the files as they are.
+    """
     if not dataset and features is None:
         raise InputError("select: found neither --dataset nor --features, allowed: one of them")
+    if labelled:
+        from clsim.cli.annotate import Annotator
+
+        refused = {"--fraction": fraction, "--labels": labels, "--picture": picture, "--per-class": per_class or None}
+        for flag, value in refused.items():
+            if value is not None:
+                raise InputError(f"{flag}: found with --labelled, allowed: --budget, and no {flag}")
+        if budget is None:
+            raise InputError("--budget: found none with --labelled, allowed: the number of samples to ask for")
+        if features is None and dataset != "image-folder":
+            raise InputError(f"--dataset: found {dataset!r} with --labelled, allowed: image-folder, or --features")
+        Annotator(labelled, out_ or Path("ask.csv"), force).ask(
+            budget,
+            path=path,
+            features=features,
+            selector=selector or "badge",
+            options=named_values(option),
+            model=model,
+            size=size,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            threads=threads,
+            data_root=data_root,
+        )
+        return
+    selector, out_ = selector or "kcenter", out_ or Path("picks.csv")
     for flag, file in (("--out", out_), ("--picture", picture)):
         if file is not None and str(file) != "-":
             check_place(flag, file, force)
@@ -72,7 +152,7 @@ def select(
     from clsim.records.atomic import write
 
     cost = Cost()
-    with _watched(cost, err):
+    with watched(cost, err):
         found = execution.select(
             selector,
             dataset=dataset,
@@ -85,6 +165,7 @@ def select(
             options=options,
             model=model,
             epochs=epochs,
+            size=size,
             seed=seed,
             device=device,
             threads=threads,
@@ -106,22 +187,6 @@ def select(
         draw(found, title, picture)
     if written:
         (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
-
-
-@contextlib.contextmanager
-def _watched(cost: Cost, console: Console) -> Any:
-    """Show, on a terminal, a line with the progress of proxies and selection."""
-    if not console.is_terminal:
-        yield
-        return
-    started = time.perf_counter()
-
-    def line() -> Text:
-        proxy = f"training a proxy: {cost.proxy_steps:,} steps · " if cost.proxy_steps else ""
-        return Text(f"{proxy}{cost.forward_passes:,} samples passed · {time.perf_counter() - started:.0f} s", "dim")
-
-    with Live(get_renderable=line, console=console, transient=True, refresh_per_second=4):
-        yield
 
 
 def _summary(found: Picks, title: str, seed: int, console: Console) -> None:

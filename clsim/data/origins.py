@@ -172,7 +172,7 @@ def _tiny_imagenet(root: Path, download: bool) -> Raw:
         train = [(p, label[n]) for n in names for p in sorted((folder / "train" / n / "images").glob("*.JPEG"))]
         lines = (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
         test = [(folder / "val" / "images" / f, label[n]) for f, n in (line.split("\t")[:2] for line in lines)]
-    return Raw(*_images(train, 64), *_images(test, 64), tuple(names))
+    return Raw(*images(train, 64), *images(test, 64), tuple(names))
 
 
 def _fetch_tiny_imagenet(root: Path) -> None:
@@ -215,15 +215,16 @@ def _image_folder(path: Path, size: int) -> Raw:
         test = [e for e, c in zip(everything, chosen, strict=True) if c]
     if not train or not test:
         found = f"{len(train)} training and {len(test)} test images"
-        raise InputError(f"{path}: found {found}, allowed: class folders of images ({', '.join(IMAGES)})")
-    return Raw(*_images(train, size), *_images(test, size), tuple(names))
+        allowed = f"class folders of images ({', '.join(IMAGES)}); without classes: clsim select --labelled"
+        raise InputError(f"{path}: found {found}, allowed: {allowed}")
+    return Raw(*images(train, size), *images(test, size), tuple(names))
 
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+def images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read image files: uint8 (n, 3, size, size), and labels, int64 (n,)."""
     x = np.empty((len(files), 3, size, size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):

@@ -121,6 +121,7 @@ def select(
     *,
     dataset: str = "",
     path: str | Path = "",
+    size: int = 32,
     features: Any = None,
     labels: Any = None,
     fraction: float | None = None,
@@ -131,7 +132,7 @@ def select(
     private: Sequence[int] = (),
     options: Mapping[str, Any] | None = None,
     model: str = "",
-    epochs: int = 10,
+    epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -148,6 +149,7 @@ def select(
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         dataset: a name of ``clsim list datasets``.
         path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
+        size: side, in pixels, that the images of ``image-folder`` are scaled to; other data sets stay as they are.
         features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
             memory-mapped.
         labels: labels of the features, whole numbers (n,) with −1 = unlabelled: an array, or the path of a ``.npy``
@@ -160,7 +162,7 @@ def select(
         options: keyword arguments of the selector.
         model: architecture of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour
             images, ``mlp`` for grey ones, ``linear`` for vectors (whose features are the normalised vectors).
-        epochs: training epochs of the proxy.
+        epochs: training epochs of the proxy; None: 10.
         seed: seed of everything that is drawn; the same seed makes the same picks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: number of torch's threads; None leaves it as it is.
@@ -184,7 +186,16 @@ def select(
         raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
     name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
     pick = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
-    spec = spec_of_call(dataset or "digits", path, seed=seed, device=device, threads=threads, proxy_epochs=epochs)
+    epochs = 10 if epochs is None else epochs
+    spec = spec_of_call(
+        dataset or "digits",
+        path,
+        seed=seed,
+        device=device,
+        threads=threads,
+        proxy_epochs=epochs,
+        size=size if dataset == "image-folder" else 0,
+    )
     _check_size(fraction, budget)
     place, cost = machine.device_of(device), Cost() if cost is None else cost
     with machine.isolated(spec, place):
@@ -201,7 +212,8 @@ def select(
         if any(len(rows) for rows in roles.values()):
             pool = pool.apart({role: _rows(role, rows, pool) for role, rows in roles.items()})
         if not classes:
-            _refuse_without_labels("per_class(random)" if per_class else selector, name)
+            given = "per_class(random)" if per_class else selector
+            needs_without_labels(given, name, "with a data set, or with labels")
         if per_class:
             pick = of_each_class(pick)
         wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
@@ -216,8 +228,15 @@ def select(
     return Picks(index, weight, pool, classes, found, scorer, seconds)
 
 
-def _refuse_without_labels(selector: str | Selector, name: str) -> None:
-    """Refuse what balances classes or tasks, and would choose at random, where no candidate has a label.
+def needs_without_labels(selector: str | Selector, name: str, allowed: str) -> dict[str, str]:
+    """Say what each part of a selector needs; refuse what balances classes or tasks, or reads candidates' labels.
+
+    Without labels it would choose at random, or by nothing.
+
+    Args:
+        selector: the selector, or its name.
+        name: its name, for messages.
+        allowed: what is allowed in its place, for messages.
 
     Raises:
         InputError: naming the selector.
@@ -226,9 +245,10 @@ def _refuse_without_labels(selector: str | Selector, name: str) -> None:
         needs = registry.needs(selector) | ({"per_class": "labels"} if "per_class(" in selector else {})
     else:
         found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
-        needs = {name: found[1] if found else ""}
+        needs = {name: found[1].rstrip(".") if found else ""}
     for wanting in (part for part, text in needs.items() if text.startswith("labels")):
-        raise InputError(f"{wanting}: found without labels, allowed: with a data set, or with labels")
+        raise InputError(f"{wanting}: found without labels, allowed: {allowed}")
+    return needs
 
 
 def _rows(role: str, rows: Sequence[int], pool: Pool) -> Tensor:
