@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clsim.models.nets import Net
-from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
+
+
+@dataclass(frozen=True)
+class Step:
+    """A gradient step of the learner after its forward pass, as an acquisition sees it.
+
+    Rows are samples: first the new ones, then those from memory. All of them have a label.
+
+    Attributes:
+        x: float32 (n, \\*shape), the net's inputs, augmented and normalised.
+        y: int64 (n,), the labels.
+        new: number of new samples, which come first.
+        weight: float32 (n,), the weights in the learner's loss; None: all are equal.
+        maps: the outputs of the net's taps for x (:attr:`clsim.models.nets.Net.taps`), with their gradient.
+        features: (n, width), the input of the net's head, with its gradient.
+        losses: float32 (n,), the cross-entropy of each sample, without gradient.
+        progress: share of the round's steps that have been taken, from 0 to below 1.
+    """
+
+    x: Tensor
+    y: Tensor
+    new: int
+    weight: Tensor | None
+    maps: tuple[Tensor, ...]
+    features: Tensor
+    losses: Tensor
+    progress: float
 
 
 class Acquisition(ABC):
@@ -22,19 +48,23 @@ class Acquisition(ABC):
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
-        rng: generator of first weights, on the CPU.
+        rng: generator of first weights, on the CPU; nothing draws from it after the constructor.
+    """
+
+    module: nn.Module = nn.Sequential()
+    """What is trained with the learner's net, by the same optimizer and at the same rate; by default nothing.
+
+    The learner saves it with its own state: where a round starts from scratch, it goes back with the net.
     """
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Learn that round ``number`` of ``rounds`` of an experience begins, counted from 0, before its training."""
 
-    def terms(self, net: Net, labelled: Exemplars, progress: float) -> dict[str, Tensor]:
-        """Compute terms that join the learner's loss of a step; by default none.
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """Compute terms that join the learner's loss of a step, each a scalar; by default none.
 
-        Args:
-            net: the net that is trained, after its forward pass on ``labelled``.
-            labelled: the samples of the step.
-            progress: the share of the round's steps that have been taken, from 0 to below 1.
+        The names are those of the record's losses; a name that the learner uses itself is refused. An acquisition that
+        overrides this method needs a learner that adds terms to each of its steps.
         """
         return {}
 
@@ -46,8 +76,14 @@ class Acquisition(ABC):
         """Select up to ``budget`` rows of ``pool``, best first."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state, as tensors and plain values; by default nothing."""
-        return {}
+        """Return the whole state, as tensors and plain values; by default that of :attr:`module`."""
+        return {"module": self.module.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+
+    @property
+    def joins(self) -> bool:
+        """Whether the acquisition has terms: whether it overrides :meth:`terms`."""
+        return type(self).terms is not Acquisition.terms

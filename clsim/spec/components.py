@@ -94,6 +94,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "acquisitions": {
+        "learning-loss": "clsim.acquisitions.learning_loss:LearningLoss",
+    },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
         "dc": "clsim.condensers.gradient_matching:dc",
@@ -228,6 +231,11 @@ iterations than in the papers, so that a stream of twenty tasks is feasible on a
 times the papers' learning rate, by ``lr`` or ``lr_scale`` (DM's follows from its iterations), and real images to begin
 with, for DC too. DM, the fastest condenser, condenses old classes again when their shares of a fixed memory shrink.
 """
+
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "learning-loss": {"start": "warm", "candidates": 10000},
+}
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides the selector, as in its paper."""
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
 """Data sets whose images must not be mirrored, since a mirrored digit or character has another meaning."""
