@@ -37,6 +37,7 @@ FLOORS = [
 WIDE = {
     "clsim.execution.execute",  # the path of a run touches every room that it goes through
     "clsim.training.loop",  # the experiment itself
+    "clsim.training.contract",  # a setup holds one of each part of a run
 }
 """Modules that may import more than ten others of ours."""
 

@@ -227,7 +227,8 @@ def test_a_state_from_the_middle_of_training_goes_on_bit_for_bit(optimizer: str)
     other.pace.step = 20
     train(resumed, 20, 40)
     assert_same(snapshot(other, resumed), snapshot(setup, learner))
-    assert setup.acquisition is not None and other.acquisition is not None
+    assert setup.acquisition is not None
+    assert other.acquisition is not None
     assert_same(other.acquisition.state_dict(), setup.acquisition.state_dict())
 
 
@@ -280,7 +281,7 @@ class Custom(nn.Module):
 @pytest.mark.parametrize("model", [nets.linear, lambda shape: Custom(), lambda shape: nn.Sequential(nn.Flatten())])
 def test_a_net_without_taps_is_refused(model: Any) -> None:
     net = nets.build(model, (6,), ONE, 0, CPU)
-    with pytest.raises(InputError, match="learning-loss: model.name: found a net without hidden layers .*allowed: mlp"):
+    with pytest.raises(InputError, match=r"learning-loss: model.name: found a net without hidden .*allowed: mlp"):
         LearningLoss(net, generator())
 
 
