@@ -28,7 +28,8 @@ class Sgd(Learner):
     """Gradient steps on an objective of new and replayed samples. Final.
 
     Fine-tuning without a memory, experience replay with one; joint and cumulative training on a stream that is
-    presented so.
+    presented so. The terms of the setup's acquisition join the loss of every step, and its module is trained with the
+    net, by the same optimizer.
 
     Args:
         setup: net, memory, transform, generators.
