@@ -204,6 +204,11 @@ OVER_ALL = {
 
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "learning-loss": {"start": "warm", "candidates": 10000},
+}
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as in its paper."""
+
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
     "dm": {"shrink": "condense", "options": {"model": "convnet3", "iterations": 50, "real": 64}},
@@ -231,11 +236,6 @@ iterations than in the papers, so that a stream of twenty tasks is feasible on a
 times the papers' learning rate, by ``lr`` or ``lr_scale`` (DM's follows from its iterations), and real images to begin
 with, for DC too. DM, the fastest condenser, condenses old classes again when their shares of a fixed memory shrink.
 """
-
-LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "learning-loss": {"start": "warm", "candidates": 10000},
-}
-"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides the selector, as in its paper."""
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
 """Data sets whose images must not be mirrored, since a mirrored digit or character has another meaning."""
