@@ -43,8 +43,10 @@ class Acquisition(ABC):
     """A selector with a state: a module that is trained, or thresholds that follow the stream. Abstract.
 
     An acquisition is built as ``acquisition(net, rng, **options)``; its options are the keyword arguments. Only the
-    call must be written. In each label round the run calls, in this order: :meth:`begin`; :meth:`terms` in every
-    gradient step of the learner; :meth:`fit`; and the acquisition itself.
+    call must be written. An experience is trained on several times. For each training the run calls :meth:`begin`, and
+    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`fit` and the acquisition itself,
+    which chooses what is labelled before the next training. Where an experience has no initial set, there is also a
+    choice before its first training.
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
@@ -54,11 +56,12 @@ class Acquisition(ABC):
     module: nn.Module = nn.Sequential()
     """What is trained with the learner's net, by the same optimizer and at the same rate; by default nothing.
 
-    The learner saves it with its own state: where a round starts from scratch, it goes back with the net.
+    The learner saves it with its own state: where rounds start from scratch, it goes back with the net. What else an
+    acquisition keeps goes on from round to round, and from one experience to the next.
     """
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
-        """Learn that round ``number`` of ``rounds`` of an experience begins, counted from 0, before its training."""
+        """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """Compute terms that join the learner's loss of a step, each a scalar; by default none.
@@ -69,7 +72,7 @@ class Acquisition(ABC):
         return {}
 
     def fit(self, pool: Pool, rng: torch.Generator) -> None:  # noqa: B027 - many train nothing beside the learner
-        """Train what stands beside the learner, once a round, before the choice. ``pool`` is that of the choice."""
+        """Train what stands beside the learner, before each choice. ``pool`` is that of the choice."""
 
     @abstractmethod
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
