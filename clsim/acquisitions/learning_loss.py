@@ -28,9 +28,10 @@ class LearningLoss(Acquisition):
     to rank the new samples, which is what it chooses among. Samples of weight 0 make no pairs; other weights do not
     count.
 
-    Labels of a new experience are asked for with the module that the experiences before have trained. As in the
-    authors' code, the net is not trained anew in each round, and the module chooses from 10,000 candidates drawn at
-    random: ``labelling.start`` is ``warm`` and ``labelling.candidates`` 10000, unless the spec says otherwise.
+    As in the authors' code, the net is not trained anew in each round, and the module chooses from 10,000 candidates
+    drawn at random: ``labelling.start`` is ``warm`` and ``labelling.candidates`` 10000, unless the spec says otherwise.
+    The paper's first set is random (``labelling.initial_count``). Without one, the first choice of an experience is by
+    a module that has seen none of its classes, and may be of one class alone, from which no losses can be learnt.
 
     Args:
         strength: the weight λ of the module's loss.
@@ -39,7 +40,7 @@ class LearningLoss(Acquisition):
         stop: share of a round's steps after which the module's loss no longer changes the net; 0.6 is epoch 120 of 200,
             as in the paper. 1: it always does.
 
-    Needs: a learner that takes its terms; a net with taps.
+    Needs: a learner that takes its terms; a net with taps; labelled samples to begin with.
     Cost: a forward pass of the candidates; in training, one linear layer a tap.
     Source: Yoo & Kweon, Learning Loss for Active Learning (CVPR 2019), eq. 2.
 
