@@ -28,10 +28,11 @@ class LearningLoss(Acquisition):
     to rank the new samples, which is what it chooses among. Samples of weight 0 make no pairs; other weights do not
     count.
 
-    As in the authors' code, the net is not trained anew in each round, and the module chooses from 10,000 candidates
-    drawn at random: ``labelling.start`` is ``warm`` and ``labelling.candidates`` 10000, unless the spec says otherwise.
-    The paper's first set is random (``labelling.initial_count``). Without one, the first choice of an experience is by
-    a module that has seen none of its classes, and may be of one class alone, from which no losses can be learnt.
+    The module chooses from 10,000 candidates drawn at random, and the net is not trained anew in each round, which the
+    paper leaves open and its best-known reproduction does so: ``labelling.candidates`` is 10000 and ``labelling.start``
+    is ``warm``, unless the spec says otherwise. The first set should be random (``labelling.initial_count``): without
+    one, the first choice of an experience is by a module that has seen none of its classes, and may be of one class
+    alone, from which no losses can be learnt.
 
     Args:
         strength: the weight λ of the module's loss.
@@ -42,7 +43,7 @@ class LearningLoss(Acquisition):
 
     Needs: a learner that takes its terms; a net with taps; labelled samples to begin with.
     Cost: a forward pass of the candidates; in training, one linear layer a tap.
-    Source: Yoo & Kweon, Learning Loss for Active Learning (CVPR 2019), eq. 2.
+    Source: Yoo & Kweon, Learning Loss for Active Learning (CVPR 2019).
 
     Raises:
         InputError: if the net has no taps, or an option is out of its range.
