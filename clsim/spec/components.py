@@ -207,7 +207,7 @@ _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "re
 LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "learning-loss": {"start": "warm", "candidates": 10000},
 }
-"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its paper or the paper's code does."""
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its source does."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},
