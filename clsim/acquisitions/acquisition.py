@@ -46,7 +46,7 @@ class Acquisition(ABC):
     call must be written. An experience is trained on several times. For each training the run calls :meth:`begin`, and
     :meth:`terms` in every gradient step of the learner; after each but the last :meth:`fit` and the acquisition itself,
     which chooses what is labelled before the next training. Where an experience has no initial set, there is also a
-    choice before its first training.
+    choice before its first training. In one pass (``labelling.update = "batch"``) there are terms and choices alone.
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
