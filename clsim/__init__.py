@@ -2,7 +2,7 @@
 
 >>> import clsim
 >>> sorted(clsim.__all__)[:4]
-['Batch', 'Buffer', 'Condensed', 'Condenser']
+['Acquisition', 'Batch', 'Buffer', 'Condensed']
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from clsim.acquisitions.acquisition import Acquisition as Acquisition
     from clsim.api import run as run
     from clsim.api import study as study
+    from clsim.checks.acquisitions import check_acquisition as check_acquisition
     from clsim.checks.condensers import check_condenser as check_condenser
     from clsim.checks.learners import check_learner as check_learner
     from clsim.checks.learners import check_objective as check_objective
@@ -51,6 +53,8 @@ _PLACES = {
     "Labelling": "clsim.execution.annotation",
     "condense": "clsim.execution.condense",
     "Condensed": "clsim.execution.condensed",
+    "Acquisition": "clsim.acquisitions.acquisition",
+    "check_acquisition": "clsim.checks.acquisitions",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",
     "check_objective": "clsim.checks.learners",

@@ -3,51 +3,90 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clsim.models.nets import Net
-from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
+
+
+@dataclass(frozen=True)
+class Step:
+    """A gradient step of the learner after its forward pass, as an acquisition sees it.
+
+    Rows are samples: first the new ones, then those from memory. All of them have a label.
+
+    Attributes:
+        x: float32 (n, \\*shape), the net's inputs, augmented and normalised.
+        y: int64 (n,), the labels.
+        new: number of new samples, which come first.
+        weight: float32 (n,), the weights in the learner's loss; None: all are equal.
+        maps: the outputs of the net's taps for x (:attr:`clsim.models.nets.Net.taps`), with their gradient.
+        features: (n, width), the input of the net's head, with its gradient.
+        losses: float32 (n,), the cross-entropy of each sample, without gradient.
+        progress: share of the round's steps that have been taken, from 0 to below 1.
+    """
+
+    x: Tensor
+    y: Tensor
+    new: int
+    weight: Tensor | None
+    maps: tuple[Tensor, ...]
+    features: Tensor
+    losses: Tensor
+    progress: float
 
 
 class Acquisition(ABC):
     """A selector with a state: a module that is trained, or thresholds that follow the stream. Abstract.
 
     An acquisition is built as ``acquisition(net, rng, **options)``; its options are the keyword arguments. Only the
-    call must be written. In each label round the run calls, in this order: :meth:`begin`; :meth:`terms` in every
-    gradient step of the learner; :meth:`fit`; and the acquisition itself.
+    call must be written. An experience is trained on several times. For each training the run calls :meth:`begin`, and
+    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`fit` and the acquisition itself,
+    which chooses what is labelled before the next training. Where an experience has no initial set, there is also a
+    choice before its first training. In one pass (``labelling.update = "batch"``) there are terms and choices alone.
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
-        rng: generator of first weights, on the CPU.
+        rng: generator of first weights, on the CPU; nothing draws from it after the constructor.
+    """
+
+    module: nn.Module = nn.Sequential()
+    """What is trained with the learner's net, by the same optimizer and at the same rate; by default nothing.
+
+    The learner saves it with its own state: where rounds start from scratch, it goes back with the net. What else an
+    acquisition keeps goes on from round to round, and from one experience to the next.
     """
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
-        """Learn that round ``number`` of ``rounds`` of an experience begins, counted from 0, before its training."""
+        """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""
 
-    def terms(self, net: Net, labelled: Exemplars, progress: float) -> dict[str, Tensor]:
-        """Compute terms that join the learner's loss of a step; by default none.
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """Compute terms that join the learner's loss of a step, each a scalar; by default none.
 
-        Args:
-            net: the net that is trained, after its forward pass on ``labelled``.
-            labelled: the samples of the step.
-            progress: the share of the round's steps that have been taken, from 0 to below 1.
+        The names are those of the record's losses; a name that the learner uses itself is refused. An acquisition that
+        overrides this method needs a learner that adds terms to each of its steps.
         """
         return {}
 
     def fit(self, pool: Pool, rng: torch.Generator) -> None:  # noqa: B027 - many train nothing beside the learner
-        """Train what stands beside the learner, once a round, before the choice. ``pool`` is that of the choice."""
+        """Train what stands beside the learner, before each choice. ``pool`` is that of the choice."""
 
     @abstractmethod
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         """Select up to ``budget`` rows of ``pool``, best first."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state, as tensors and plain values; by default nothing."""
-        return {}
+        """Return the whole state, as tensors and plain values; by default that of :attr:`module`."""
+        return {"module": self.module.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - there may be nothing
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+
+    @property
+    def joins(self) -> bool:
+        """Whether the acquisition has terms: whether it overrides :meth:`terms`."""
+        return type(self).terms is not Acquisition.terms

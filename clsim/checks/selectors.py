@@ -24,6 +24,7 @@ def check_selector(
     *,
     shortfall: bool = False,
     reads_labels: bool = True,
+    ordered: bool = False,
     score: Callable[[Pool], Tensor] | None = None,
 ) -> None:
     """Check all that a selector promises, on small ordinary and difficult pools.
@@ -31,6 +32,7 @@ def check_selector(
     Args:
         shortfall: whether the selector may return fewer than ``min(budget, n)`` rows, and says so in its documentation.
         reads_labels: whether the selector may read the candidates' labels; an acquisition may not.
+        ordered: whether the choice may depend on the order of the candidates.
         score: the score by which a selector ranks single samples, (n,), the largest first.
 
     Raises:
@@ -42,7 +44,7 @@ def check_selector(
             selection = _select(select, pool, budget, name, watched=budget == 7)
             _check_selection(selection, pool, budget, name, shortfall)
     check_purity(lambda pool: _select(select, pool, 7, ORDINARY))
-    _check_repeatable(select)
+    _check_repeatable(select, ordered)
     if not reads_labels:
         _check_blind(select)
     if score is not None:
@@ -122,15 +124,15 @@ def check_purity(call: Callable[[Pool], Any], model: Model | None = None) -> Non
             raise CheckFailed(f"changed the pool's {name} in place, which others share")
 
 
-def _check_repeatable(select: Selector) -> None:
-    """Check that the same pool and seed give the same picks, in any order and batch size."""
+def _check_repeatable(select: Selector, ordered: bool) -> None:
+    """Check that the same pool and seed give the same picks, in any batch size and, unless ``ordered``, any order."""
     x, y = clusters(40, seed=3)
     first = _select(select, pool_of(x, y), 9, ORDINARY)
     _compare(first, _select(select, pool_of(x, y), 9, ORDINARY), "when called again with the same pool and seed")
     for size, last in ((7, "the last of 5"), (13, "the last of a single one")):
         batched = _select(select, pool_of(x, y, batch_size=size), 9, ORDINARY)
         _compare(first, batched, f"when the pool was passed through the net in batches of {size}, {last}")
-    if not torch.equal(first.index, _select(select, pool_of(x, y), 9, ORDINARY, seed=1).index):
+    if ordered or not torch.equal(first.index, _select(select, pool_of(x, y), 9, ORDINARY, seed=1).index):
         return  # it draws: another order of the pool draws other samples
     order = torch.randperm(40, generator=torch.Generator().manual_seed(5))
     turned = order[_select(select, pool_of(x, y)[order], 9, ORDINARY).index]

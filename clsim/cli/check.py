@@ -15,7 +15,7 @@ from clsim.spec.options import options_of
 def check(
     name: Annotated[str, typer.Argument(help="The component: ./file.py:attr, module:attr, or a shipped name.")],
     kind: Annotated[
-        str, typer.Option(help="Kind of the component: selectors, condensers, learners or objectives.")
+        str, typer.Option(help="Kind of the component: selectors, acquisitions, condensers, learners or objectives.")
     ] = "selectors",
     acquisition: Annotated[
         bool, typer.Option("--acquisition", help="Require that a selector does not read the labels of its candidates.")
@@ -25,10 +25,11 @@ def check(
     ] = False,
 ) -> None:
     """Check that a component of your own keeps the contract; name the promise that it breaks."""
-    from clsim.checks import condensers, learners, samples, selectors
+    from clsim.checks import acquisitions, condensers, learners, samples, selectors
 
     kinds: dict[str, Any] = {
         "selectors": selectors.check_selector,
+        "acquisitions": acquisitions.check_acquisition,
         "condensers": condensers.check_condenser,
         "learners": learners.check_learner,
         "objectives": learners.check_objective,

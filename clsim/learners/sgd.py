@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from clsim.acquisitions.acquisition import Step
 from clsim.errors import InputError
 from clsim.models import optimizers
 from clsim.models.nets import Net
 from clsim.objectives.among import Among, Classes, of_seen
+from clsim.objectives.replay import losses
 from clsim.pool.exemplars import Exemplars, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
@@ -26,7 +28,8 @@ class Sgd(Learner):
     """Gradient steps on an objective of new and replayed samples. Final.
 
     Fine-tuning without a memory, experience replay with one; joint and cumulative training on a stream that is
-    presented so.
+    presented so. The terms of the setup's acquisition join the loss of every step, and its module is trained with the
+    net, by the same optimizer.
 
     Args:
         setup: net, memory, transform, generators.
@@ -37,7 +40,13 @@ class Sgd(Learner):
             no loss lowers the logits of classes not seen yet, and predictions leave them out, as a head does that
             grows with each experience.
         beside: A further module whose parameters are trained with the net's, such as a projection head.
+
+    Raises:
+        InputError: if a step is to be recorded on a GPU, and the setup's acquisition has terms, which may depend on the
+            number of the step.
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,7 +58,12 @@ class Sgd(Learner):
     ) -> None:
         super().__init__(setup)
         self._beside = nn.Sequential() if beside is None else beside
-        self._parameters = [*self.net.parameters(), *self._beside.parameters()]
+        joins = setup.acquisition is not None and setup.acquisition.joins
+        self._acquisition = setup.acquisition if joins else None
+        if joins and setup.spec.training.capturable:
+            raise InputError("training.capturable: found true with an acquisition that has terms, allowed: false")
+        self._joined = nn.Sequential() if self._acquisition is None else self._acquisition.module
+        self._parameters = [p for m in (self.net, self._beside, self._joined) for p in m.parameters()]
         self.optimizer = self._fresh_optimizer()
         self._classes = Classes(setup, among)
         self.objective = _built(objective, setup)
@@ -100,8 +114,27 @@ class Sgd(Learner):
         if not self.net.training:
             self.net.train()
         with self.setup.precision():
-            terms = self.objective(self.net, batch)
+            terms = self.objective(self.net, batch) if self._acquisition is None else self._with_acquisition(batch)
         return self._descent(terms)
+
+    def _with_acquisition(self, batch: Batch) -> Terms:
+        """Compute the terms of the objective and, of the same forward pass, those of the acquisition."""
+        with self.net.tapped() as passes:
+            terms = self.objective(self.net, batch)
+        whole = next((made for made in passes if len(made.features) == len(batch.y)), None)
+        if self._acquisition is None or whole is None:
+            raise InputError(
+                "learner.options.objective: it passes no whole batch through the net, and the run's acquisition needs "
+                "the maps of one; allowed: an objective that calls net(batch.x, batch.task) or net.features(batch.x)"
+            )
+        with torch.no_grad():
+            each = losses(self.net.logits(whole.features, batch.task), batch)
+        progress = self.setup.pace.step / max(self.setup.pace.steps, 1)
+        seen = Step(batch.x, batch.y, batch.new, batch.weight, whole.maps, whole.features, each, progress)
+        own = self._acquisition.terms(seen)
+        if twice := terms.keys() & own.keys():
+            raise InputError(f"labelling.selector: its term {min(twice)!r} has the name of one of the learner's terms")
+        return {**terms, **own}
 
     def descend(self, terms: Terms, passed: int) -> Terms:
         """Take one step on terms that the learner computed itself.
@@ -164,12 +197,13 @@ class Sgd(Learner):
         return self.objective.diagnostics()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of net, optimizer, objective and ``beside``, and the classes seen if they are used."""
+        """Return the state of net, optimizer, objective and modules beside, and the classes seen if they are used."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
             **({"beside": beside} if (beside := self._beside.state_dict()) else {}),
+            **({"joined": joined} if (joined := self._joined.state_dict()) else {}),
             **({} if self._classes.among == "all" else {"seen": self._classes.seen}),
         }
 
@@ -180,6 +214,7 @@ class Sgd(Learner):
             optimizers.rates_on_device(self.optimizer)
         self.objective.load_state_dict(state["objective"])
         self._beside.load_state_dict(state.get("beside", {}))
+        self._joined.load_state_dict(state.get("joined", {}))
         if self._classes.among != "all" and "seen" in state:  # er-ace had its own in the objective before
             self._classes.seen.copy_(state["seen"])
 

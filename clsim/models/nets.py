@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,6 +24,19 @@ from clsim.randomness import own_draws
 Shape = tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """The outputs of one forward pass, with their gradient where the pass had one.
+
+    Attributes:
+        maps: the output of each of :attr:`Net.taps`, (n, channels, \\*pixels) or (n, width).
+        features: (n, width), what the head sees.
+    """
+
+    maps: tuple[Tensor, ...]
+    features: Tensor
+
+
 class Net(nn.Module):
     """A body that makes features, and a linear head. Final.
 
@@ -30,20 +44,50 @@ class Net(nn.Module):
         body: maps (n, \\*shape) to features (n, width).
         width: number of features.
         visible: bool (tasks, classes): which logits a task may use. Where the task is unknown, all are true.
+        shapes: the shape of one sample before the body's first layer and after each; empty: the body has no taps.
+
+    Attributes:
+        taps: the layers of the body, counted from 0, whose outputs can be read (:meth:`tapped`): the last layer of each
+            block that has weights. A block begins at each layer that changes the shape of its input, and at each fully
+            connected one: a tap is a stage of a ResNet, a block of a convolutional net before its pooling, or a hidden
+            layer. A body has blocks if it is an ``nn.Sequential``.
     """
 
     visible: Tensor
 
-    def __init__(self, body: nn.Module, width: int, visible: Tensor) -> None:
+    def __init__(self, body: nn.Module, width: int, visible: Tensor, shapes: Sequence[Shape] = ()) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Linear(width, visible.shape[1])
         self.register_buffer("visible", visible, persistent=False)
         self.masked = not bool(visible.all())
+        self.shapes = tuple(shapes)
+        self.taps = _ends(_layers(body), self.shapes) if shapes else ()
+        self._passes: list[Pass] | None = None
+
+    @contextmanager
+    def tapped(self) -> Iterator[list[Pass]]:
+        """Note the outputs of each forward pass that is made inside, in order; no hook stays behind."""
+        before, self._passes = self._passes, []
+        try:
+            yield self._passes
+        finally:
+            self._passes = before
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (n, width)."""
-        return self.body(x)
+        if self._passes is None:
+            return self.body(x)
+        if not self.taps:
+            self._passes.append(Pass((), self.body(x)))
+            return self._passes[-1].features
+        maps = []
+        for i, layer in enumerate(_layers(self.body)):
+            x = layer(x)
+            if i in self.taps:
+                maps.append(x)
+        self._passes.append(Pass(tuple(maps), x))
+        return x
 
     def logits(self, features: Tensor, task: Tensor) -> Tensor:
         """Compute float32 (n, classes) from features; −inf where the task of the sample does not have the class."""
@@ -52,7 +96,20 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """Compute the logits of normalised inputs (n, \\*shape), each under its own task (n,)."""
-        return self.logits(self.body(x), task)
+        return self.logits(self.features(x), task)
+
+
+def _layers(body: nn.Module) -> list[nn.Module]:
+    """List the layers of a body that passes its input from one to the next; none if it is of another kind."""
+    plain = isinstance(body, nn.Sequential) and type(body).forward is nn.Sequential.forward
+    return list(body) if plain else []  # type: ignore[call-overload]
+
+
+def _ends(layers: Sequence[nn.Module], shapes: Sequence[Shape]) -> tuple[int, ...]:
+    """Find the last layer of each block that has weights; see :attr:`Net.taps`."""
+    begins = [i for i, layer in enumerate(layers) if shapes[i] != shapes[i + 1] or isinstance(layer, nn.Linear)]
+    blocks = itertools.pairwise([*begins, len(layers)])
+    return tuple(end - 1 for begin, end in blocks if any(True for m in layers[begin:end] for _ in m.parameters()))
 
 
 def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: int, device: torch.device) -> Net:
@@ -69,14 +126,28 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
         try:
             body = model(shape)
             with evaluating(body), torch.no_grad():
-                out = body(torch.zeros(2, *shape))
+                out, shapes = _traced(body, torch.zeros(2, *shape))
         except InputError:
             raise
         except Exception as error:  # the model may be a user's own
             raise InputError(f"model: with inputs of shape {shape} it {raised(error)}") from error
         if out.ndim != 2 or len(out) != 2:
             raise InputError(f"model: features of 2 samples have shape {tuple(out.shape)}, allowed: (2, width)")
-        return Net(body, out.shape[1], visible.cpu()).to(device)
+        return Net(body, out.shape[1], visible.cpu(), shapes).to(device)
+
+
+def _traced(body: nn.Module, x: Tensor) -> tuple[Tensor, list[Shape]]:
+    """Pass samples through a body; return the result, and the shapes of one sample before and after each layer.
+
+    There are no shapes if the body is not a sequence of layers that each return one row a sample.
+    """
+    outs = [x]
+    for layer in _layers(body):
+        outs.append(layer(outs[-1]))
+    if len(outs) == 1:
+        return body(x), []
+    rows = all(isinstance(out, Tensor) and out.ndim > 1 and len(out) == len(x) for out in outs)
+    return outs[-1], [tuple(out.shape[1:]) for out in outs] if rows else []
 
 
 @contextmanager

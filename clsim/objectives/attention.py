@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clsim.errors import InputError
-from clsim.models.nets import Net, evaluating
+from clsim.models.nets import Net
 from clsim.objectives.distillation import Taught, mean_of_new
 from clsim.objectives.replay import cross_entropy
-from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Setup, Terms
 
 
@@ -43,26 +44,19 @@ class Attention(Taught):
         self._strength = strength
         self._attention_strength = attention_strength
         self._temperature = temperature
-        body = setup.net.body
-        if not isinstance(body, nn.Sequential) or not any(isinstance(m, nn.Conv2d) for m in body.modules()):
-            raise _without_maps(setup)
-        self.layers = 0  # the number of layers of the body up to the maps
-
-    def begin(self, experience: Experience) -> None:
-        """Find the last feature maps.
-
-        Raises:
-            InputError: if there are none.
-        """
-        net, self.layers = self._setup.net, 0
-        with evaluating(net), torch.no_grad():
-            x = self._setup.transform.plain(experience.train.x[:1])
-            for i, layer in enumerate(_sequence(net)):
-                x = layer(x)
-                if x.ndim == 4 and x.shape[2] * x.shape[3] > 1:
-                    self.layers = i + 1
-        if not self.layers:
-            raise _without_maps(self._setup)
+        if setup.acquisition is not None and setup.acquisition.joins:
+            raise InputError(
+                f"lwm: found the acquisition {type(setup.acquisition).__name__}, whose terms need a pass of the whole "
+                "net, and lwm makes it in two parts; allowed: an acquisition without terms"
+            )
+        convolutional = any(isinstance(m, nn.Conv2d) for m in setup.net.body.modules())
+        maps = [i for i, shape in enumerate(setup.net.shapes) if len(shape) == 3 and math.prod(shape[1:]) > 1]
+        self.layers = max(maps, default=0)  # the number of layers of the body up to the maps
+        if not convolutional or not self.layers:
+            raise InputError(
+                f"lwm: model.name: found {setup.spec.model.name!r}, which has no feature maps to attend to; allowed: "
+                "convnet3, a VGG or ResNet net, or a convolutional net whose body is an nn.Sequential"
+            )
 
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """Return the cross-entropy and, from the second experience on, distillation and attention."""
@@ -112,10 +106,3 @@ def attention(maps: Tensor, score: Tensor, *, create_graph: bool) -> Tensor:
 def _sequence(net: Net) -> nn.Sequential:
     """Return the layers of the body; :class:`Attention` accepts no other body."""
     return net.body  # type: ignore[return-value]
-
-
-def _without_maps(setup: Setup) -> InputError:
-    return InputError(
-        f"lwm: model.name: found {setup.spec.model.name!r}, which has no feature maps to attend to; allowed: "
-        "convnet3, a VGG or ResNet net, or a convolutional net whose body is an nn.Sequential"
-    )

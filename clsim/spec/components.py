@@ -102,6 +102,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "split": "clsim.acquisitions.stream_policies:Split",
         "density-based": "clsim.acquisitions.stream_policies:DensityBased",
         "cognitive-dual-query": "clsim.acquisitions.stream_policies:CognitiveDualQuery",
+        # trained with the learner
+        "learning-loss": "clsim.acquisitions.learning_loss:LearningLoss",
     },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
@@ -219,8 +221,11 @@ STREAM_POLICIES = (
 )
 """Acquisitions that decide on each sample of a stream as it comes."""
 
-LABEL_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in STREAM_POLICIES}
-"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself."""
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    **{name: {"update": "batch"} for name in STREAM_POLICIES},
+    "learning-loss": {"start": "warm", "candidates": 10000},
+}
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its source does."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},

@@ -32,11 +32,11 @@ def snapshot(setup: Setup, learner: Learner) -> State | None:
 
 def restore(state: State, setup: Setup, learner: Learner) -> None:
     """Load a state of :func:`snapshot` into a learner that was just built; it may share the state's tensors."""
+    if setup.acquisition is not None:  # before the learner, which has the module that is trained with its net
+        setup.acquisition.load_state_dict(state["acquisition"])
     learner.load_state_dict(state["learner"])
     setup.memory.load_state_dict(state["memory"], setup.device)
     setup.randomness.load_state_dict(state["randomness"])
-    if setup.acquisition is not None:
-        setup.acquisition.load_state_dict(state["acquisition"])
 
 
 def copied(state: Any) -> Any:

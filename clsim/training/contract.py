@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from clsim.acquisitions.acquisition import Acquisition
 from clsim.data.augmentation import Transform
+from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
@@ -45,7 +46,8 @@ class Setup:
         classes: the labels known so far; the loop adds to them.
         asks: the selector of labels; None: nobody asks for any.
         asks_first: the selector of the initial set, where one chooses it.
-        acquisition: the selector of labels, if it keeps a state of its own.
+        acquisition: the selector of labels, if it keeps a state of its own; its terms join the learner's loss, and its
+            module is trained with the net.
     """
 
     spec: RunSpec
@@ -155,9 +157,22 @@ class Learner(ABC):
 
     Args:
         setup: the parts of the run: net, memory, transform, generators; kept as ``self.setup``.
+
+    Raises:
+        InputError: if the setup's acquisition has terms, and the learner does not take them.
     """
 
+    takes_terms: ClassVar[bool] = False
+    """Whether the terms of an acquisition join the loss of every step, as they do in :class:`clsim.Sgd`."""
+
     def __init__(self, setup: Setup) -> None:
+        acquisition = setup.acquisition
+        if acquisition is not None and acquisition.joins and not self.takes_terms:
+            raise InputError(
+                f"learner.name: found {setup.spec.learner.name!r} with the acquisition {type(acquisition).__name__}, "
+                "whose terms join the loss of every step; allowed: a learner that takes them (sgd, and what descends "
+                "on a loss of the whole batch: der, der++, er-ace, ewc, lwf, ...), or an acquisition without terms"
+            )
         self.setup = setup
 
     @property

@@ -98,7 +98,7 @@ class LabelRounds:
         while True:
             entry, first = entries[-1], len(entries) == 1
             if not (first or warm):
-                setup, learner = self._anew(before)
+                setup, learner = self._anew(before, setup)
             experience = dataclasses.replace(self._stream.experience(position), again=warm and not first)
             last = entry["round"] == len(sizes)
             self._show(entry["round"], len(sizes), experience, setup)
@@ -166,15 +166,19 @@ class LabelRounds:
         entry |= {"select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
         return entry | spread(samples, rows, concatenate(labelled), learner)
 
-    def _anew(self, before: State) -> tuple[Setup, Learner]:
-        """Make a setup and a learner in the state in which the experience began."""
+    def _anew(self, before: State, last: Setup) -> tuple[Setup, Learner]:
+        """Make a setup and a learner in the state in which the experience began; the acquisition keeps its own state.
+
+        Of the acquisition, the module that is trained with the net goes back too, by the learner's state.
+        """
         setup, learner = self._assemble()
-        restore(copied(before), setup, learner)
+        restore({**copied(before), **_own_state(last)}, setup, learner)
         return setup, learner
 
     def _save(self, position: int, entries: list[dict[str, Any]], setup: Setup, warm: State | None) -> None:
         cost = dataclasses.asdict(setup.cost)
-        self._folder.save_rounds({"position": position, "entries": entries, "cost": cost, "state": warm})
+        rounds = {"position": position, "entries": entries, "cost": cost, "state": warm}
+        self._folder.save_rounds({**rounds, **_own_state(setup)})
 
     def _resumed(self, position: int, setup: Setup, learner: Learner) -> list[dict[str, Any]]:
         """Go back to where the rounds of this experience were interrupted; return their entries, if there are any."""
@@ -185,6 +189,8 @@ class LabelRounds:
             for entry in saved["entries"]:
                 self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
             vars(setup.cost).update(saved["cost"])
+            if setup.acquisition is not None:
+                setup.acquisition.load_state_dict(saved["acquisition"])
             if saved["state"] is not None:
                 learner.begin(self._stream.experience(position))  # what a method holds fast is from before this
                 restore(saved["state"], setup, learner)
@@ -192,6 +198,11 @@ class LabelRounds:
         except UNFIT as error:
             line = str(error).splitlines()[0]
             raise InputError(f"rounds.pt does not fit this run ({line}); run it again with --fresh") from None
+
+
+def _own_state(setup: Setup) -> State:
+    """Return a copy of the acquisition's state, if there is an acquisition."""
+    return {} if setup.acquisition is None else {"acquisition": copied(setup.acquisition.state_dict())}
 
 
 def remembered(setup: Setup) -> list[Exemplars]:

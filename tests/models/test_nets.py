@@ -121,3 +121,75 @@ def test_vgg_learns(options: str, runs: Path) -> None:
     settings = ["model.name=vgg-small", f"model.options={options}", "data.per_class=60", "stream.setting=task"]
     record = clsim.run("split-digits", "finetune", settings=[*settings, "training.epochs=2"], runs=runs)
     assert (record.metrics["learning_accuracy"] or 0) > 0.8
+
+
+TAPS = {
+    "mlp": ((1, 8, 8), {}, [(400,), (400,)]),
+    "convnet3": ((1, 28, 28), {}, [(128, 32, 32), (128, 16, 16), (128, 8, 8)]),
+    "pooled-convnet3": ((3, 16, 16), {}, [(16, 16, 16), (32, 8, 8), (64, 4, 4)]),
+    "slim-resnet18": ((3, 32, 32), {}, [(20, 32, 32), (40, 16, 16), (80, 8, 8), (160, 4, 4)]),
+    "resnet18": ((3, 16, 16), {"width": 4}, [(4, 16, 16), (8, 8, 8), (16, 4, 4), (32, 2, 2)]),
+    "vgg-small": ((3, 32, 32), {}, [(64, 32, 32), (64, 16, 16), (64, 8, 8), (128, 4, 4), (128,), (128,)]),
+    "linear": ((6,), {}, []),
+}
+"""Stages of a ResNet, blocks before their pooling, hidden layers."""
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_taps_are_where_blocks_end(name: str) -> None:
+    shape, options, expected = TAPS[name]
+    net = nets.build(registry.component("models", name, options), shape, ONE, 0, CPU)
+    assert [net.shapes[tap + 1] for tap in net.taps] == expected
+    x = torch.randn(3, *shape, generator=generator())
+    with torch.no_grad(), net.eval().tapped() as passes:
+        features = net.features(x)
+    (noted,) = passes
+    assert [tuple(out.shape[1:]) for out in noted.maps] == expected
+    assert torch.equal(noted.features, features)
+    assert torch.equal(net.features(x), features)  # without notes
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "batch"}, {"dropout": 0.2}, {"hidden": (8, 8, 8)}], ids=str)
+def test_a_tap_of_a_perceptron_is_behind_its_nonlinearity(options: dict[str, object]) -> None:
+    net = nets.build(registry.component("models", "mlp", {"hidden": (8, 8), **options}), (6,), ONE, 0, CPU)
+    with torch.no_grad(), net.tapped() as passes:
+        net.features(torch.randn(50, 6, generator=generator()))
+    assert len(passes[0].maps) == len(options.get("hidden", (8, 8)))  # type: ignore[arg-type]
+    assert all(out.min() == 0 and out.max() > 0 for out in passes[0].maps)
+
+
+def test_shapes_are_of_a_body_of_ones_own_too_if_it_is_a_sequence() -> None:
+    class Own(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[0](x).relu()
+
+    layers = [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 5)]
+    own = nets.build(lambda shape: nn.Sequential(*layers), (1, 4, 4), ONE, 0, CPU)
+    assert own.shapes == ((1, 4, 4), (2, 2, 2), (2, 2, 2), (8,), (5,), (5,), (5,))
+    assert own.taps == (1, 4, 5)
+    for other in (lambda shape: Own(nn.Linear(6, 4)), lambda shape: nn.Linear(6, 4)):
+        net = nets.build(other, (6,), ONE, 0, CPU)
+        assert (net.shapes, net.taps) == ((), ())
+        with net.tapped() as passes:
+            features = net.features(torch.zeros(2, 6))
+        assert passes[0].maps == ()
+        assert passes[0].features is features
+
+
+def test_gradients_through_noted_maps_are_right_where_layers_work_in_place() -> None:
+    """The gradient with respect to the weights of a sum over all taps, against a body without work in place."""
+    torch.manual_seed(0)
+    convolution, linear = nn.Conv2d(1, 3, 3), nn.Linear(12, 4)
+    slopes = []
+    for inplace in (True, False):
+        flat = [nn.Flatten(), nn.ReLU(inplace=inplace)]  # works in place on a view of the first tap
+        net = nets.build(lambda shape, flat=flat: nn.Sequential(convolution, *flat, linear), (1, 4, 4), ONE, 0, CPU)
+        x = torch.randn(5, 1, 4, 4, generator=generator())
+        with net.tapped() as passes:
+            net.features(x)
+        first, last = passes[0].maps
+        loss = first.relu().square().sum() + last.pow(3).sum()
+        slopes.append(torch.autograd.grad(loss, list(net.body.parameters())))
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b)

@@ -133,7 +133,7 @@ def made(tmp_path: Path, name: str, y: np.ndarray) -> str:
     return str(tmp_path / name)
 
 
-@pytest.mark.parametrize("label", ["badge", "kcenter", "typiclust", "random", "bald", "margin"])
+@pytest.mark.parametrize("label", ["badge", "kcenter", "typiclust", "random", "bald", "margin", "learning-loss"])
 def test_hidden_labels_change_nothing(tmp_path: Path, label: str) -> None:
     """Labels that nobody asked for are permuted, and one class among them becomes another one."""
     settings = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -116,6 +116,8 @@ class Imm(Around[Sgd]):
         strength: The weight λ of the L2-transfer.
         measure: The function that measures the precision p_t of each weight; None means equal precisions.
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,8 @@ class Lfl(Around[Sgd]):
 
     Source: Jung et al., Less-forgetting Learning in Deep Neural Networks (2016)
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, strength: float = 0.1) -> None:
         at_least(0, "lfl: ", strength=strength)

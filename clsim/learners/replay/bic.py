@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class Bic(Around[Sgd]):
 
     Source: Wu et al., Large Scale Incremental Learning (CVPR 2019), eq. 1-5.
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3) -> None:
         at_least(0, "bic: ", ridge=ridge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from clsim.learners.sgd import Sgd
 from clsim.objectives.among import Among
@@ -39,6 +40,8 @@ class DerPlusPlus(Around[Sgd]):
 
     Source: Buzzega et al., Dark Experience for General Continual Learning (NeurIPS 2020), DER++.
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5, among: Among = "all") -> None:
         super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta), among=among))

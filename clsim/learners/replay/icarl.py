@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Icarl(Around[Sgd]):
     Source: Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning (CVPR 2017), algorithms 1-5; the
     loss of De Lange et al., A continual learning survey (TPAMI 2021).
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(
         self,

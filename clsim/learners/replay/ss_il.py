@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from clsim.learners.sgd import Sgd
@@ -30,6 +32,8 @@ class SsIl(Around[Sgd]):
 
     Source: Ahn et al., SS-IL: Separated Softmax for Incremental Learning (ICCV 2021), and its code.
     """
+
+    takes_terms: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> None:
         self._objective = Separated(setup, strength=strength, temperature=temperature)
