@@ -11,7 +11,8 @@ import pytest
 import clsim
 from clsim.data.datasets import load
 from clsim.errors import InputError
-from clsim.records.store import RunRecord
+from clsim.execution import plan
+from clsim.records.store import RunRecord, Store
 from clsim.spec import registry
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import DataSpec
@@ -102,3 +103,13 @@ def test_embeddings_need_their_file_alone(tmp_path: Path) -> None:
     record = clsim.run("active-embeddings", "finetune", label="badge", settings=settings, runs=tmp_path)
     accuracy = [entry["accuracy"][0] for entry in record.data["labelling"]["rounds"]]
     assert accuracy[-1] > max(0.85, accuracy[0] + 0.1)
+
+
+@pytest.mark.parametrize(("name", "cells"), [("active", 7), ("active-stream", 16)])
+def test_the_runs_of_a_study_differ_in_who_chooses(name: str, cells: int, tmp_path: Path) -> None:
+    runs = [run.spec for run in plan.plan(plan.find_study(name), Store(tmp_path))]
+    assert len(runs) == 5 * cells
+    assert {spec.seed for spec in runs} == {*range(5)}
+    assert len({(spec.labelling.selector, spec.memory.buffer) for spec in runs}) == cells
+    assert len({repr(dataclasses.replace(spec.labelling, selector="", options={})) for spec in runs}) == 1
+    assert len({(spec.memory.capacity, spec.training, spec.data, spec.strategy) for spec in runs}) == 1
