@@ -94,7 +94,15 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
-    "acquisitions": {},
+    "acquisitions": {
+        # one sample after the other, in a stream
+        "fixed-uncertainty": "clsim.acquisitions.stream_policies:FixedUncertainty",
+        "variable-uncertainty": "clsim.acquisitions.stream_policies:VariableUncertainty",
+        "random-variable-uncertainty": "clsim.acquisitions.stream_policies:RandomVariableUncertainty",
+        "split": "clsim.acquisitions.stream_policies:Split",
+        "density-based": "clsim.acquisitions.stream_policies:DensityBased",
+        "cognitive-dual-query": "clsim.acquisitions.stream_policies:CognitiveDualQuery",
+    },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
         "dc": "clsim.condensers.gradient_matching:dc",
@@ -200,9 +208,18 @@ OVER_ALL = {
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
 
+BOUNDS = frozenset({"balanced-random", "greedy-oracle"})
+"""Selectors that, as ``--label``, read hidden labels: what they reach is a bound, and every table says so."""
+
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 
-LABEL_DEFAULTS: dict[str, dict[str, Any]] = {}
+STREAM_POLICIES = (
+    *("fixed-uncertainty", "variable-uncertainty", "random-variable-uncertainty"),
+    *("split", "density-based", "cognitive-dual-query"),
+)
+"""Acquisitions that decide on each sample of a stream as it comes."""
+
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {name: {"update": "batch"} for name in STREAM_POLICIES}
 """Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -41,7 +41,9 @@ class LabellingSpec:
             sample always gets the same answer.
         split: seed of the initial set and of the held-out share; −1: the seed of the run.
         update: ``round``: choices are made in rounds, from the whole experience. ``batch``: in one pass over it, the
-            selector decides on each batch when it comes; the learner is trained on what it asked for.
+            selector decides on each batch when it comes; the learner takes ``training.passes`` steps on what was asked
+            for. More than one epoch is refused, and ``start`` has no effect. It is the default of stream policies,
+            which decide in no other way.
     """
 
     selector: str = "none"

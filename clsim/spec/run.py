@@ -101,11 +101,37 @@ class RunSpec:
             raise InputError(f"labelling.budget: found 0 with {who}, allowed: 1 or more, or a share, as in 5%")
         if self.stream.presentation != "separate":
             raise InputError(f"stream.presentation: found {self.stream.presentation!r} with {who}, allowed: 'separate'")
+        if labelling.update == "batch":
+            self._check_one_pass()
         if self.controller.name != "none":
             raise InputError(
                 f"controller.name: found {self.controller.name!r} with {who}, whose rounds would each be a search; "
                 "allowed: none"
             )
+
+    def _check_one_pass(self) -> None:
+        """Refuse what needs more than one pass over an experience, or batches of one size."""
+        training, labelling = self.training, self.labelling
+        where = "with labelling.update = 'batch', which is one pass"
+        if training.epochs != 1 or training.steps:
+            key = f"steps: found {training.steps}" if training.steps else f"epochs: found {training.epochs}"
+            raise InputError(
+                f"training.{key} {where}; allowed: epochs = 1, and training.passes for several gradient steps on each "
+                "batch, as in --set training.epochs=1 --set training.passes=5"
+            )
+        usual = TrainingSpec()
+        for key, found, allowed in (
+            ("training.last_batch", training.last_batch, usual.last_batch),
+            ("training.patience", training.patience, usual.patience),
+            ("training.until", training.until, usual.until),
+            ("labelling.candidates", labelling.candidates, 0),
+        ):
+            if found != allowed:
+                raise InputError(f"{key}: found {found!r} {where}; allowed: {allowed!r}")
+        if self.optimizer.schedule == "plateau":
+            raise InputError(f"optimizer.schedule: found 'plateau' {where}; allowed: a schedule without validation")
+        if labelling.initial_count and labelling.initial not in ("random", "class"):
+            raise InputError(f"labelling.initial: found {labelling.initial!r} {where}; allowed: random, class")
 
     @property
     def partly_labelled(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from clsim.acquisitions.acquisition import Acquisition
+from clsim.acquisitions.stream_policies import StreamPolicy
+from clsim.errors import InputError
 from clsim.models.nets import Net
 from clsim.pool.pool import Selector
 from clsim.randomness import generator
@@ -29,5 +31,17 @@ def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisit
     kind = found.func if isinstance(found, partial) else found
     if isinstance(kind, type) and issubclass(kind, Acquisition):
         found = found(net, generator(spec.seed, "acquisition"))
+        if isinstance(found, StreamPolicy) != (labelling.update == "batch"):
+            wanted = (
+                "a stream policy, or a selector without a state" if labelling.update == "batch" else "'batch' with it"
+            )
+            raise InputError(
+                f"labelling.update: found {labelling.update!r} with {labelling.selector!r}; allowed: {wanted}"
+            )
+        if isinstance(found, StreamPolicy) and "budget" in labelling.options:
+            raise InputError(
+                f"labelling.options.budget: found {labelling.options['budget']!r} with {labelling.selector!r}, whose "
+                "share follows from labelling.budget or labelling.fraction; allowed: one of these"
+            )
         return found, first, found
     return found, first, None

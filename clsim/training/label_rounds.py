@@ -74,7 +74,7 @@ class LabelRounds:
 
     def learn(
         self, position: int, setup: Setup, learner: Learner
-    ) -> tuple[Setup, Learner, list[Terms], list[dict[str, Any]]]:
+    ) -> tuple[Setup, Learner, Experience, list[Terms], list[dict[str, Any]]]:
         """Carry out the rounds of one experience, from where they were interrupted if they were.
 
         Args:
@@ -82,7 +82,8 @@ class LabelRounds:
             setup, learner: the setup and the learner as the experience before left them.
 
         Returns:
-            The setup and the learner to go on with, the losses of the last round, and an entry for each training.
+            The setup and the learner to go on with, the experience as the learner knows it, the losses of the last
+            round, and an entry for each training.
 
         Raises:
             InputError: if the learner cannot be saved, if what was saved does not fit, or if nothing gets a label.
@@ -108,7 +109,7 @@ class LabelRounds:
             entry["labelled"] = len(experience.train)
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
-                return setup, learner, losses, entries
+                return setup, learner, experience, losses, entries
             entry["accuracy"] = self._measure(learner, position)
             entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
@@ -120,7 +121,7 @@ class LabelRounds:
             initial = self._picked(position, 0, min(count, samples), setup, learner)["places"]
         if len(initial):
             self._oracle.tell(position, np.asarray(initial), "initial")
-            entry = _entry(position, 0, "initial", [int(place) for place in initial])
+            entry = entry_of(position, 0, "initial", [int(place) for place in initial])
         elif sizes := self._spec.asked(samples, samples):
             entry = self._ask(position, 1, sizes[0], setup, learner)
         else:
@@ -147,7 +148,7 @@ class LabelRounds:
             drawn = torch.randperm(len(samples), generator=rng)[: max(self._spec.candidates, size)].sort().values
             samples, places = samples[drawn.to(samples.device)], places[drawn.numpy()]
         experience = self._stream.experience(position)
-        labelled = [experience.train, *_held(setup)]
+        labelled = [experience.train, *remembered(setup)]
         pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
         name = self._spec.selector if number else self._spec.initial
         select = setup.asks if number else setup.asks_first
@@ -161,7 +162,7 @@ class LabelRounds:
             rows = torch.cat([rows, order[~torch.isin(order, rows)][: size - len(rows)]])
         seconds = time.perf_counter() - started
         setup.cost.select_seconds += seconds
-        entry = _entry(position, number, name, places[rows.cpu().numpy()].tolist())
+        entry = entry_of(position, number, name, places[rows.cpu().numpy()].tolist())
         entry |= {"select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
         return entry | spread(samples, rows, concatenate(labelled), learner)
 
@@ -193,7 +194,7 @@ class LabelRounds:
             raise InputError(f"rounds.pt does not fit this run ({line}); run it again with --fresh") from None
 
 
-def _held(setup: Setup) -> list[Exemplars]:
+def remembered(setup: Setup) -> list[Exemplars]:
     """Return the labelled exemplars of the memory, without what their selector noted."""
     held = setup.memory.exemplars
     if held is None:
@@ -201,7 +202,8 @@ def _held(setup: Setup) -> list[Exemplars]:
     return [dataclasses.replace(held[held.y >= 0], weight=None, soft=None, score=None, mass=None)]
 
 
-def _entry(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:
+def entry_of(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:
+    """Begin the entry of a training: who asked for which places of an experience, in which round."""
     unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
     asked = {"experience": position, "round": number, "by": by, "places": places}
     return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}

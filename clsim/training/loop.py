@@ -29,6 +29,7 @@ from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.controller import Controller, training_seconds
 from clsim.training.evaluation import evaluate, held_out, measured, readouts, share_correct
 from clsim.training.label_rounds import LabelRounds
+from clsim.training.label_stream import LabelStream
 from clsim.training.machine import peak_bytes
 from clsim.training.offered import offered
 from clsim.training.progress import Progress
@@ -70,7 +71,7 @@ def train(
         controller = Controller(
             spec, lambda changed: assemble(changed, stream, cost, selector), learn_one, cost, folder.path, progress
         )
-    label_rounds = None
+    label_rounds: LabelRounds | LabelStream | None = None
     if spec.labelling.asks:
 
         def fit_one(experience: Experience, setup: Setup, learner: Learner, *, offers: bool) -> list[Terms]:
@@ -89,14 +90,18 @@ def train(
             images = images_of(len(experience.train), spec.training, setup.batches(experience))
             progress.asked(number, rounds, len(experience.train), images)
 
-        label_rounds = LabelRounds(
-            spec,
-            stream,
-            assemble=lambda: assemble(spec, stream, cost, selector),
-            fit=fit_one,
-            measure=after_round,
-            folder=folder,
-            show=show,
+        label_rounds = (
+            LabelStream(stream, measure=after_round, show=progress.asked, step=progress.step)
+            if spec.labelling.update == "batch"
+            else LabelRounds(
+                spec,
+                stream,
+                assemble=lambda: assemble(spec, stream, cost, selector),
+                fit=fit_one,
+                measure=after_round,
+                folder=folder,
+                show=show,
+            )
         )
     results = Results.empty(len(stream))
     state = folder.checkpoint()
@@ -114,11 +119,11 @@ def train(
         images = images_of(len(learner.incoming(experience)), spec.training, setup.batches(experience))
         progress.experience(results.done, len(stream.schedule), images)
         if label_rounds is not None:
-            setup, learner, losses, asked = label_rounds.learn(position, setup, learner)
-            experience = stream.experience(position)
+            setup, learner, experience, losses, asked = label_rounds.learn(position, setup, learner)
             with training_seconds(cost):
                 shares = stream.shares(position, spec.memory.counted, setup.memory.known)
-                results.add_losses(losses + conclude(experience, setup, learner, shares))
+                ends = conclude(experience, setup, learner, shares) if len(experience.train) else []
+                results.add_losses(losses + ends)
             results.rounds += asked
         elif controller is None:
             with training_seconds(cost):
