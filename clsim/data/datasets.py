@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
         dataset = replace(
             dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
         )
-    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 else dataset
+    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
 
 
 def _refuse_unfit(spec: DataSpec) -> None:
@@ -140,11 +141,35 @@ def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
     return [min(max(k, 1), n) for k, n in zip(kept, counts, strict=True)]
 
 
+def thinned(y: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Choose which samples are kept where each class keeps a share, bool (n,); of no class less than one.
+
+    The random numbers are those of Python's generator with the seed 4666, one for each sample in order, as in the
+    public code of DeepAL+: ``shares`` of 0.1, 0.2 … 1 keep its imbalanced CIFAR-10, image for image.
+
+    Args:
+        y: labels, int64 (n,).
+        shares: the share of each class that is kept.
+
+    Source: Zhan et al., A Comparative Survey of Deep Active Learning (2022).
+    """
+    rng = random.Random(4666)
+    kept = np.asarray([rng.random() for _ in range(len(y))]) < np.asarray(shares)[y]
+    classes, first = np.unique(y, return_index=True)
+    kept[first[~np.isin(classes, y[kept])]] = True
+    return kept
+
+
 def _fewer(dataset: Dataset, spec: DataSpec) -> Dataset:
-    """Keep the first training samples of each class: at most ``per_class``, and of these a long tail."""
+    """Keep the first training samples of each class: at most ``per_class``, and of these a long tail, or a share."""
+    if spec.shares and len(spec.shares) != len(dataset.classes):
+        found = f"{len(spec.shares)} numbers with {dataset.name}, which has {len(dataset.classes)} classes"
+        raise InputError(f"data.shares: found {found}, allowed: one number a class")
     counts = np.bincount(dataset.train_y, minlength=len(dataset.classes)).tolist()
     counts = long_tail([min(n, spec.per_class or n) for n in counts], spec.imbalance)
     rows = np.sort(np.concatenate([np.flatnonzero(dataset.train_y == c)[:n] for c, n in enumerate(counts)]))
+    if spec.shares:
+        rows = rows[thinned(dataset.train_y[rows], spec.shares)]
     x, y = dataset.train_x[rows], dataset.train_y[rows]
     for array in (x, y):
         array.setflags(write=False)

@@ -114,9 +114,14 @@ def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[st
     """Load a part, verified by torchvision's checksums (USPS: its archive's own); download it only if that fails."""
     try:
         return kind(root, **option)
-    except (RuntimeError, FileNotFoundError):
+    except (RuntimeError, OSError, EOFError) as error:
         if not download:
             raise
+        archive = root / ("usps.bz2" if option.get("train") else "usps.t.bz2")
+        if (
+            isinstance(error, EOFError) and archive.is_file()
+        ):  # a download was cut short; torchvision keeps what is there
+            os.replace(archive, archive.with_name(f"{archive.name}.damaged"))
         return kind(root, download=True, **option)
 
 

@@ -140,7 +140,7 @@ def _refuse_ignored(spec: RunSpec) -> None:
     """
     found, usual = asdict(spec), asdict(RunSpec())
     allowed: dict[str, tuple[Any, ...]] = {
-        "optimizer.name": ("sgd", "adam", "adamw"),
+        "optimizer.name": ("sgd", "adam", "adamw", "nadam"),
         "optimizer.schedule": ("constant", "cosine", "step"),
     }
     for name in IGNORED:

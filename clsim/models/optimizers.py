@@ -25,7 +25,8 @@ def build(
     Args:
         head: the classifier's parameters among all, which have a learning rate of their own under LARS.
         on_device: whether a step is to run on the device alone, its learning rate a tensor there
-            (:func:`set_rate` sets either kind); its arithmetic is fused, and may differ in the last bit.
+            (:func:`set_rate` sets either kind); its arithmetic is fused (NAdam's is not), and may differ in the last
+            bit.
     """
     fused = True if on_device else None
     optimizer: torch.optim.Optimizer
@@ -40,6 +41,10 @@ def build(
             nesterov=spec.nesterov,
             fused=fused,
         )
+    elif spec.name == "nadam":  # has no fused form, and its capturable form refuses a CPU
+        weights = list(parameters)
+        capturable = on_device and all(w.device.type != "cpu" for w in weights)
+        optimizer = torch.optim.NAdam(weights, spec.lr, weight_decay=spec.weight_decay, capturable=capturable)
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
         optimizer = kind(parameters, spec.lr, weight_decay=spec.weight_decay, fused=fused, capturable=on_device)

@@ -290,8 +290,8 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Hash the user's own code and data, so that a change makes another run."""
     found = [(name, fingerprint(codes)) for name, codes in _codes(tables)]
     data = tables.get("data", {})
-    if data.get("dataset") in OWN_DATA:
-        own = DataSpec(data["dataset"], data.get("path", ""))
+    if data.get("dataset") in OWN_DATA and data.get("path"):  # a scenario may leave the path to its user
+        own = DataSpec(data["dataset"], data["path"])
         found.append((own.path, data_digest(own)))
     if start := tables.get("memory", {}).get("start", ""):
         found.append((start, file_digest(start, "memory.start")))

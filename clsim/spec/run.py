@@ -194,7 +194,7 @@ EXTRAS: tuple[str, ...] = (
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
-    "data.imbalance",
+    *("data.imbalance", "data.shares"),
     "stream.tasks",
     "stream.difficulty",
     *("training.patience", "training.steps", "training.until"),

@@ -24,6 +24,9 @@ class DataSpec:
         imbalance: ratio of the largest to the smallest class in a long tail of training images: class i of C keeps its
             first n·imbalance^(−i/(C−1)) of n images. 1 keeps all. In the order of their labels, classes come from head
             to tail; ``stream.order = "seeded"`` mixes them.
+        shares: share of each class's training images that is kept, one number a class, in the order of their labels;
+            empty: all are kept. An image is kept where a random number lies below the share of its class. The numbers,
+            one for each image in their order, are always the same (see :func:`clsim.data.datasets.thinned`).
         augment: batched augmentations, applied in this order; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
     """
 
@@ -34,10 +37,15 @@ class DataSpec:
     augment: tuple[str, ...] = ()
     sequence: tuple[str, ...] = ()
     imbalance: float = 1.0
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         at_least(0, "data.", size=self.size, per_class=self.per_class)
         at_least(1, "data.", imbalance=self.imbalance)
+        if not all(0 < share <= 1 for share in self.shares):
+            raise InputError(f"data.shares: found {list(self.shares)}, allowed: numbers above 0, up to 1")
+        if self.shares and self.imbalance > 1:
+            raise InputError("data: found shares and imbalance, allowed: one of them")
         if bool(self.sequence) != (self.dataset == "sequence"):
             found = f"{list(self.sequence)} with data.dataset = {self.dataset!r}"
             raise InputError(
@@ -195,6 +203,9 @@ class OptimizerSpec:
     """The optimizer and its schedule, by name.
 
     Attributes:
+        name: ``sgd``; ``adam`` (Kingma & Ba, 2015); ``adamw`` (decoupled weight decay; Loshchilov & Hutter, 2019);
+            ``nadam`` (Adam with Nesterov's momentum; Dozat, 2016); ``lars`` (You, Gitman & Ginsburg, 2017). All but
+            ``sgd`` and ``lars`` have PyTorch's β₁ 0.9 and β₂ 0.999, and ``nadam`` its momentum decay of 0.004.
         lr: learning rate at the start of an experience, or at the end of its warm-up.
         schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
             ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy);
@@ -213,7 +224,7 @@ class OptimizerSpec:
         restart: a fresh optimizer state for each experience; false carries momentum over.
     """
 
-    name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "nadam", "lars"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0

@@ -1,8 +1,9 @@
-"""Sequences of data sets, and long tails: whose images they are, whose classes, and how many are left."""
+"""Sequences of data sets, long tails and shares: whose images they are, whose classes, and how many are left."""
 
 from __future__ import annotations
 
 import bz2
+import random as python_random
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import io
 import clsim
 from clsim.compat import import_torchvision
 from clsim.data.cache import Dataset, moments
-from clsim.data.datasets import load, long_tail
+from clsim.data.datasets import load, long_tail, thinned
 from clsim.errors import InputError
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import DataSpec, StreamSpec
@@ -89,6 +90,26 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
         load(DataSpec("usps"), tmp_path, download=False)
 
 
+def test_an_archive_that_is_cut_short_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_torchvision()
+    from torchvision.datasets import usps as module
+
+    images = usps(tmp_path)
+    whole = (tmp_path / "usps.t.bz2").read_bytes()
+    (tmp_path / "usps.t.bz2").write_bytes(whole[: len(whole) // 2])
+    fetched = []
+
+    def download(url: str, root: str, filename: str, md5: str) -> None:
+        fetched.append((url, md5))
+        (Path(root) / filename).write_bytes(whole)
+
+    monkeypatch.setattr(module, "download_url", download)
+    found = load(DataSpec("usps"), tmp_path)
+    assert np.array_equal(found.test_x[:, 0], images["usps.t"])
+    assert fetched == [tuple(module.USPS.split_list["test"][i] for i in (0, 2))]  # which is checked by its MD5
+    assert (tmp_path / "usps.t.bz2.damaged").stat().st_size == len(whole) // 2
+
+
 def test_data_sets_stand_one_after_the_other(tmp_path: Path, svhn) -> None:
     whole = sequence(tmp_path, svhn, "svhn", "kmnist", "digits")
     parts = [load(DataSpec(name, size=32), tmp_path, download=False) for name in ("svhn", "kmnist", "digits")]
@@ -152,6 +173,9 @@ def test_the_shipped_sequence_runs_in_official_formats(tmp_path: Path, svhn) -> 
         ({"dataset": "sequence", "sequence": ("sequence",), "size": 32}, r"data\.sequence: found 'sequence'"),
         ({"dataset": "sequence", "sequence": ("mnist", "svhn")}, r"data\.size: found 0 with sequence"),
         ({"imbalance": 0.5}, r"data\.imbalance: found 0\.5, allowed: 1 or more"),
+        ({"shares": (0.5, 0.0)}, r"data\.shares: found \[0\.5, 0\.0\], allowed: numbers above 0, up to 1"),
+        ({"shares": (0.5,), "imbalance": 2.0}, r"found shares and imbalance, allowed: one of them"),
+        ({"shares": (0.5, 1.0)}, r"data\.shares: found 2 numbers with digits, which has 10 classes"),
     ],
 )
 def test_sequences_that_cannot_be(data: dict, message: str, tmp_path: Path) -> None:
@@ -205,6 +229,36 @@ def test_a_long_tail_comes_in_order_or_shuffled(tmp_path: Path) -> None:
     assert lengths["seeded"] != sorted(lengths["seeded"], reverse=True)
     shipped = resolve("split-cifar100-lt", "er")
     assert (shipped.data.imbalance, shipped.stream.setting) == (100, "class")
+
+
+RAMP = tuple(c / 10 for c in range(1, 11))
+"""The shares of DeepAL+'s imbalanced CIFAR-10."""
+
+
+def test_shares_keep_the_images_of_deepal() -> None:
+    """Against its loop, written out; the labels are as many, in an order as mixed, as those of CIFAR-10."""
+    y = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 5000))
+    python_random.seed(4666)
+    expected = [row for row in range(len(y)) if python_random.random() < RAMP[y[row]]]
+    assert np.flatnonzero(thinned(y, RAMP)).tolist() == expected
+    shares = np.bincount(y[expected]) / 5000
+    assert np.all(np.abs(shares - RAMP) < 4 * np.sqrt(np.asarray(RAMP) * (1 - np.asarray(RAMP)) / 5000) + 1e-9)
+
+
+def test_shares_leave_one_of_each_class_and_the_test_part_whole(tmp_path: Path) -> None:
+    whole = load(DataSpec(), tmp_path)
+    few, again = (load(DataSpec(shares=(1e-9, *RAMP[1:])), tmp_path) for _ in range(2))
+    assert np.array_equal(few.train_x, again.train_x)
+    counts = np.bincount(few.train_y)
+    assert counts[0] == 1
+    assert counts[9] == np.bincount(whole.train_y)[9]
+    assert np.all(np.diff(counts) > 0)
+    assert np.array_equal(few.train_x[few.train_y == 0][0], whole.train_x[whole.train_y == 0][0])
+    assert np.array_equal(few.test_x, whole.test_x)
+    limited = load(DataSpec(shares=RAMP, per_class=40), tmp_path)
+    assert np.bincount(limited.train_y)[9] == 40
+    assert np.bincount(limited.train_y)[0] < 20
+    assert "shares" not in resolve("split-digits", "er").as_dict()["data"]
 
 
 # --- Tiny ImageNet, 10 × 20 --------------------------------------------------------------------------------------

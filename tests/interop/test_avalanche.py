@@ -137,6 +137,7 @@ def test_an_option_that_avalanche_would_ignore_is_refused(settings: list[str], m
         ["optimizer.schedule=step", "optimizer.milestones=[0.5]", "optimizer.warmup=0.3"],
         ["optimizer.momentum=0.9"],
         ["optimizer.name=adam", "optimizer.lr=0.01"],
+        ["optimizer.name=nadam", "optimizer.lr=0.01"],
         ["training.precision=bf16"],
     ],
 )

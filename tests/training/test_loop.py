@@ -152,6 +152,7 @@ def test_momentum_restarts_with_an_experience_unless_told_otherwise(runs: Path) 
         ],  # one left over
         ["data.augment=['crop', 'flip', 'color']"],
         ["optimizer.name=adamw", "optimizer.lr=0.001", "optimizer.schedule=cosine", "optimizer.warmup=0.1"],
+        ["optimizer.name=nadam", "optimizer.lr=0.001"],
         ["training.passes=3", "memory.per=class", "memory.capacity=3"],
         ["stream.setting=class"],
         ["stream.setting=domain"],

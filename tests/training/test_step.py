@@ -63,7 +63,7 @@ def test_a_dropped_rest_is_not_learnt(tmp_path: Path) -> None:
     assert [cost["steps"] for cost in record.data["cost"]] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "lars"])
 def test_a_rate_held_by_the_device_makes_the_same_steps(name: str) -> None:
     spec = OptimizerSpec(name=name, lr=0.1, momentum=0.9, weight_decay=0.01)  # type: ignore[arg-type]
     ends = []

@@ -36,6 +36,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "restart": False},
     {"lr": 0.01, "name": "adam", "weight_decay": 0.01},
     {"lr": 0.01, "name": "adamw", "weight_decay": 0.1, "restart": False},
+    {"lr": 0.01, "name": "nadam", "weight_decay": 0.01},
 ]
 
 

@@ -1,0 +1,68 @@
+"""Optimizers by name: the step that each source gives them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from clsim.models import optimizers
+from clsim.spec.tables import OptimizerSpec
+from tests.helpers import generator
+
+
+def dozat(start: float, gradients: list[float], lr: float, decay: float) -> float:
+    """Compute where steps along ``gradients`` lead: Nadam with its schedule of momentum (Dozat, 2016)."""
+    w, m, v, product = start, 0.0, 0.0, 1.0
+    for t, gradient in enumerate(gradients, 1):
+        g = gradient + decay * w
+        now, ahead = (0.9 * (1 - 0.5 * 0.96 ** (step * 0.004)) for step in (t, t + 1))
+        product *= now
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        looked_ahead = ahead * m / (1 - product * ahead) + (1 - now) * g / (1 - product)
+        w -= lr * looked_ahead / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return w
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_nadam_takes_the_steps_of_its_paper(decay: float, on_device: bool) -> None:
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    spec = OptimizerSpec("nadam", 0.05, weight_decay=decay)
+    optimizer = optimizers.build(spec, iter([weight]), on_device=on_device)  # an iterator is read once
+    gradients = [0.3, -1.2, 0.05, 0.7, 2.0]
+    for gradient in gradients:
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+    assert float(weight.detach()) == pytest.approx(dozat(1.0, gradients, 0.05, decay), rel=1e-6)
+    optimizers.set_rate(optimizer, 0.0)
+    before = float(weight.detach())
+    optimizer.step()
+    assert float(weight.detach()) == before
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "lars"])
+def test_a_saved_state_goes_on_where_it_was(name: str) -> None:
+    spec = OptimizerSpec(name, 0.05, momentum=0.9, weight_decay=0.01)  # type: ignore[arg-type]
+    net = nn.Linear(4, 3)
+    optimizer = optimizers.build(spec, net.parameters(), net.parameters())
+
+    def walk(net: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> torch.Tensor:
+        for step in steps:
+            net.zero_grad()
+            net(torch.randn(5, 4, generator=generator(step))).square().sum().backward()
+            optimizer.step()
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    walk(net, optimizer, range(3))
+    other, state = copy.deepcopy(net), copy.deepcopy(optimizer.state_dict())
+    resumed = optimizers.build(spec, other.parameters(), other.parameters())
+    fresh = copy.deepcopy(other)
+    resumed.load_state_dict(state)
+    went_on = walk(net, optimizer, range(3, 6))
+    assert torch.equal(walk(other, resumed, range(3, 6)), went_on)
+    forgetful = optimizers.build(spec, fresh.parameters(), fresh.parameters())
+    assert not torch.equal(walk(fresh, forgetful, range(3, 6)), went_on)
