@@ -223,7 +223,7 @@ def _refuse_without_labels(selector: str | Selector, name: str) -> None:
         InputError: naming the selector.
     """
     if isinstance(selector, str):
-        needs = registry.needs(selector) | ({"per_class": "labels"} if "per_class(" in selector else {})
+        needs = registry.needs(selector)
     else:
         found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
         needs = {name: found[1] if found else ""}

@@ -21,7 +21,7 @@ def forgetting(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     it is trained on; here every sample is tested after each epoch, in eval mode, so that its augmentation does not
     matter.
 
-    Needs: training dynamics of a proxy.
+    Needs: labels; training dynamics of a proxy.
     Cost: a proxy's training, then O(epochs·n) time.
     Source: Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning (ICLR 2019),
         definition 1 and algorithm 1.
@@ -53,7 +53,7 @@ def grand(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> S
     Args:
         nets: number of fresh nets to average over; 0: the pool's own net instead.
 
-    Needs: a committee of proxies.
+    Needs: labels; a committee of proxies.
     Cost: ``nets`` trainings, then O(nets·n·(C + d)) time, O(n) memory beside the features.
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.1.
     """
@@ -71,7 +71,7 @@ def el2n(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 10) -> Se
     Args:
         nets: number of fresh nets to average over; 0: the pool's own net instead.
 
-    Needs: a committee of proxies.
+    Needs: labels; a committee of proxies.
     Cost: ``nets`` trainings, then O(nets·n·C) time, O(n) memory.
     Source: Paul, Ganguli & Dziugaite, Deep Learning on a Data Diet (NeurIPS 2021), definition 2.2.
     """

@@ -29,7 +29,7 @@ def fass(
 ) -> Selection:
     """Query the samples that best represent the most uncertain ones: filtered active submodular selection.
 
-    Facility location chooses among the ``factor``·b most uncertain samples. With the default options it equals
+    Facility location, in which samples labelled already count as chosen, chooses among the ``factor``·b most uncertain samples. With the default options it equals
     ``prefilter(entropy,facility-location,5)``.
 
     Args:
