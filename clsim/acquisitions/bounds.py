@@ -153,9 +153,7 @@ class Readout:
         ridge: λ.
     """
 
-    def __init__(
-        self, tested: Float[Tensor, "t width"], y: Int[Tensor, " t"], width: int, ridge: float
-    ) -> None:
+    def __init__(self, tested: Float[Tensor, "t width"], y: Int[Tensor, " t"], width: int, ridge: float) -> None:
         self._p = torch.eye(tested.shape[1], dtype=torch.float64, device=tested.device) / ridge
         self._w = tested.new_zeros(tested.shape[1], width)
         self._tested, self._along, self._scores = tested, tested / ridge, tested.new_zeros(len(tested), width)

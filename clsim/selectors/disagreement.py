@@ -62,9 +62,9 @@ def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3
 
 
 def mc_vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
-    """Query the samples on which the votes of nets drawn by dropout have the highest entropy −Σ_c (v_c / T) log(v_c / T).
+    """Query the samples whose votes of nets drawn by dropout have the highest entropy −Σ_c (v_c / T) log(v_c / T).
 
-    It is query by committee with nets that need no training of their own. Equal entropies are ranked by 1 − max_c p̄_c.
+    It is query by committee, with nets that need no training of their own. Equal entropies are ranked by 1 − max_c p̄_c.
 
     Args:
         passes: T, the number of nets drawn by dropout.

@@ -17,9 +17,7 @@ MOST = 1000
 """Number of samples in a query or private set at most; from a larger set, this number is drawn."""
 
 
-def query_set(
-    pool: Pool, classes: Sequence[int], rng: torch.Generator, *, otherwise: Pool | None = None
-) -> Cosine:
+def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator, *, otherwise: Pool | None = None) -> Cosine:
     """Find the query set: ``pool.query``, else labelled samples of ``classes``, else the reference, else the pool.
 
     Labelled samples of known classes without samples in ``pool.reference`` join the reference, and where there are
