@@ -29,6 +29,9 @@ def run(
     buffer: str | Selector | None = None,
     memory: int | str | None = None,
     labels: int | str | None = None,
+    label: str | None = None,
+    label_budget: int | str | None = None,
+    label_rounds: int | None = None,
     controller: str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
@@ -46,6 +49,10 @@ def run(
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
         labels: labelled samples a class, or a share of each class (``"5%"``); the scenario's own if None.
+        label: who asks for labels: a name of ``clsim list selectors`` or ``clsim list acquisitions``, ``module:attr``
+            or ``./file.py:attr``; ``labels`` is what is labelled before anybody asks.
+        label_budget: labels asked for in an experience, or a share of its samples (``"5%"``).
+        label_rounds: rounds in which they are asked for.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         settings: ``table.key=value``, as ``--set`` takes them.
         tables: the same as nested dictionaries.
@@ -66,7 +73,16 @@ def run(
     named = str(scenario) if isinstance(scenario, (str, Path)) else None
     selector = None if buffer is None or isinstance(buffer, str) else buffer
     name = buffer if isinstance(buffer, str) else None if selector is None else name_of(selector)
-    flags = merge(tables or {}, tables_of(buffer=name, memory=memory, labels=labels, controller=controller))
+    given = tables_of(
+        buffer=name,
+        memory=memory,
+        labels=labels,
+        label=label,
+        label_budget=label_budget,
+        label_rounds=label_rounds,
+        controller=controller,
+    )
+    flags = merge(tables or {}, given)
     spec = resolve({} if named is None else named, strategy, flags=flags, settings=settings, seed=seed)
     if line := open_ends(spec):
         warnings.warn(line, stacklevel=2)
@@ -93,6 +109,7 @@ def study(
     strategy: str | Sequence[str] | None = None,
     buffer: str | Sequence[str] | None = None,
     memory: int | str | Sequence[int | str] | None = None,
+    label: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
@@ -109,6 +126,7 @@ def study(
         name: of a study in ``./studies``, or the path of a TOML file; what else is given stands above it.
         scenario, strategy, buffer: names or paths, as for :func:`clsim.run`; one, or several.
         memory: exemplars in all, one number or several.
+        label: who asks for labels, one name or several.
         seeds: how many (0, 1, 2 …), or which.
         settings: ``table.key`` → a value or a list of values, each an axis; a value that is a list: in a list.
         training: ``device``, ``precision`` and ``threads`` of every run.
@@ -123,9 +141,10 @@ def study(
     >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
     ([['random', 20, 0], ['kcenter', 20, 0]], ())
     """
-    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "seeds": seeds}
+    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "label": label}
+    axes["seeds"] = seeds
     tables: dict[str, Any] = {key: value for key, value in axes.items() if value is not None}
-    for key in ("scenario", "strategy", "buffer", "memory", "seeds"):
+    for key in ("scenario", "strategy", "buffer", "memory", "label", "seeds"):
         if isinstance(tables.get(key), Iterable) and not isinstance(tables[key], str):
             tables[key] = list(tables[key])
     if settings is not None:

@@ -37,6 +37,7 @@ FLOORS = [
 WIDE = {
     "clsim.execution.execute",  # the path of a run touches every room that it goes through
     "clsim.training.loop",  # the experiment itself
+    "clsim.training.contract",  # what a run gives its learner is made by all rooms below
 }
 """Modules that may import more than ten others of ours."""
 

@@ -31,6 +31,14 @@ def run(
     labels: Annotated[
         str | None, typer.Option(help="Labelled samples: a number per class, or a share of each class, as in 5%.")
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Who asks for labels: a selector or an acquisition, by name, or none; --labels begin."),
+    ] = None,
+    label_budget: Annotated[
+        str | None, typer.Option(help="Labels asked for in an experience: a number, or a share of its samples.")
+    ] = None,
+    label_rounds: Annotated[int | None, typer.Option(help="Rounds in which they are asked for.")] = None,
     controller: Annotated[
         str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
     ] = None,
@@ -75,7 +83,8 @@ def run(
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
-    flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **machine)
+    asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
+    flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
     specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
     if not quiet:

@@ -38,6 +38,7 @@ def study(
     strategy: Annotated[list[str] | None, _several("Strategies: names or files, separated by commas.")] = None,
     buffer: Annotated[list[str] | None, _several("Buffers of the strategies that keep a memory.")] = None,
     memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
+    label: Annotated[list[str] | None, _several("Who asks for labels: selectors or acquisitions.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
@@ -93,7 +94,7 @@ def study(
     from clsim.execution.study import carry_out
     from clsim.records.store import Store
 
-    axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer}
+    axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
     tables: dict[str, Any] = {key[2:]: _values(given, key) for key, given in axes.items() if given}
     if memory:
         tables["memory"] = _values(memory, "--memory")

@@ -123,9 +123,13 @@ def _trained(
                 outside = foreign.images(other, shape, spec.data, root, progress=shown)
             joint = needed.get("stream.difficulty")
             difficulty = None if joint is None else joint.data["accuracy"][-1]
-            stream = build.build(dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside)
+            stream = build.build(
+                dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside, spec.labelling
+            )
         else:
-            stream, found = benchmarks.from_benchmark(benchmark, spec.stream, spec.seed, device, spec.labels)
+            stream, found = benchmarks.from_benchmark(
+                benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
+            )
             spec = _with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(

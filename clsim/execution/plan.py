@@ -34,6 +34,7 @@ class StudySpec:
         buffer: buffers of the strategies that keep a memory; empty: each strategy's own. A strategy without a memory
             runs once per seed.
         memory: sizes of these memories, each a number of exemplars or a share as in ``1%``; empty: the strategy's own.
+        label: selectors of labels; empty: the scenario's own.
         seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
         set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
     """
@@ -44,6 +45,7 @@ class StudySpec:
     strategy: tuple[str, ...] = ("er",)
     buffer: tuple[str, ...] = ()
     memory: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
 
@@ -207,11 +209,13 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
         raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
     for scenario, strategy in pairs:
         keeps = (scenario, strategy) in keeping
-        for buffer, size in itertools.product(
-            study.buffer if keeps and study.buffer else (None,), study.memory if keeps and study.memory else (None,)
+        for label, buffer, size in itertools.product(
+            study.label or (None,),
+            study.buffer if keeps and study.buffer else (None,),
+            study.memory if keeps and study.memory else (None,),
         ):
             remembers = keeps and buffer != "none"
-            flags = tables_of(buffer=buffer, memory=size if remembers else None, **training)
+            flags = tables_of(label=label, buffer=buffer, memory=size if remembers else None, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
@@ -225,6 +229,8 @@ def _check_names(spec: RunSpec) -> None:
     """Refuse a misspelt name once, before the runs."""
     if spec.memory.buffer != "none":
         registry.check_name("buffers", spec.memory.buffer)
+    if spec.labelling.asks:
+        registry.check_name("labellers", spec.labelling.selector)
     registry.check_name("models", spec.model.name)
     registry.check_name("learners", spec.learner.name)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from clsim.compat import import_torchvision
 from clsim.errors import InputError
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
-from clsim.streams.labels import known_rows
+from clsim.streams.labels import known_rows, oracle_of
 from clsim.streams.part import Part
 from clsim.streams.stream import Stream
 
@@ -22,7 +23,12 @@ from avalanche.benchmarks import CLScenario  # noqa: E402
 
 
 def from_benchmark(
-    benchmark: Any, spec: StreamSpec, seed: int, device: torch.device, labels: LabelsSpec | None = None
+    benchmark: Any,
+    spec: StreamSpec,
+    seed: int,
+    device: torch.device,
+    labels: LabelsSpec | None = None,
+    labelling: LabellingSpec | None = None,
 ) -> tuple[Stream, StreamSpec]:
     """Make the stream of a benchmark that a user made with Avalanche; return it, and its table of the spec.
 
@@ -76,6 +82,8 @@ def from_benchmark(
     repeated = len(classes) > 1 and len(set(classes)) == 1
     setting: Any = "task" if masked else "domain" if repeated else "class"
     found = replace(spec, setting=setting, experiences=len(train), kind="split", first=0, sizes=())
+    labels, labelling = labels or LabelsSpec(), labelling or LabellingSpec()
+    asks, split = labelling.asks, seed if labelling.split < 0 else labelling.split
     stream = Stream(
         parts[0],
         parts[1],
@@ -87,8 +95,10 @@ def from_benchmark(
         spec=found,
         seed=seed,
         device=device,
-        labelled=known_rows(parts[0], spec, seed, labels),
+        labelled=None if asks else known_rows(parts[0], spec, split, labels),
         labels=labels,
+        oracle=oracle_of(parts[0], classes, spec, split, labels, labelling, range(len(train))) if asks else None,
+        split=None if split == seed else split,
     )
     return stream, found
 

@@ -40,7 +40,9 @@ class Consolidation(Objective):
         self.importance: Weights = {}
 
     def begin(self, experience: Experience) -> None:
-        """Copy the weights as the anchor."""
+        """Copy the weights as the anchor, unless the net goes on from an earlier round on this experience."""
+        if experience.again:
+            return
         self._anchor = weights(self._setup.net) if self.importance else {}
         self._pull = pull(self._setup, self._strength, self.importance)
 

@@ -3,6 +3,7 @@
 spec.json        the resolved spec, written first
 checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
 search.json      what a controller's search in the experience after that has found; gone at its end
+rounds.pt        the label rounds of the experience after that, as far as they have come; gone at its end
 losses.npz       the loss of every step, a column a term
 record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
 error.json       what stopped the run, if something did; gone once it is finished
@@ -218,9 +219,38 @@ class RunFolder:
         Raises:
             InputError: if the file is damaged, of another run, or of a later format.
         """
+        return self._state("checkpoint.pt")
+
+    def rounds(self) -> dict[str, Any] | None:
+        """The label rounds of an experience that is not finished, or None.
+
+        Raises:
+            InputError: as :meth:`checkpoint`; or if they are no rounds.
+        """
+        state = self._state("rounds.pt")
+        kinds = {"position": int, "entries": list, "cost": dict}
+        for key, kind in kinds.items() if state is not None else ():
+            if type(state.get(key)) is not kind:  # type: ignore[union-attr]
+                raise InputError(
+                    f"{self.path / 'rounds.pt'}: {key}: allowed: {kind.__name__}; run it again with --fresh"
+                )
+        return state
+
+    def save_rounds(self, state: Mapping[str, Any]) -> None:
+        """Write the label rounds of an experience that is not finished."""
+        self._write_state("rounds.pt", state)
+
+    def _write_state(self, name: str, state: Mapping[str, Any]) -> None:
         import torch
 
-        path = self.path / "checkpoint.pt"
+        buffer = io.BytesIO()
+        torch.save({**state, "format": CHECKPOINT, "fingerprint": self.path.name}, buffer)
+        write(self.path / name, buffer.getvalue())
+
+    def _state(self, name: str) -> dict[str, Any] | None:
+        import torch
+
+        path = self.path / name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a foreign file is refused below, in our words
@@ -242,17 +272,15 @@ class RunFolder:
     def save(self, record: Mapping[str, Any], losses: Mapping[str, Any], state: Mapping[str, Any] | None) -> RunRecord:
         """Write what a finished experience leaves; the checkpoint last, as the others follow from it."""
         import numpy as np
-        import torch
 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **losses)
         write(self.path / "losses.npz", buffer.getvalue())
         write(self.path / "record.json", json.dumps(record, indent=1, allow_nan=False).encode())
         if state is not None:
-            buffer = io.BytesIO()
-            torch.save({**state, "format": CHECKPOINT, "fingerprint": self.path.name}, buffer)
-            write(self.path / "checkpoint.pt", buffer.getvalue())
-        (self.path / "search.json").unlink(missing_ok=True)
+            self._write_state("checkpoint.pt", state)
+        for name in ("search.json", "rounds.pt"):
+            (self.path / name).unlink(missing_ok=True)
         if record["finished"]:
             (self.path / "error.json").unlink(missing_ok=True)
         return RunRecord(record, self.path)
@@ -293,10 +321,10 @@ class RunFolder:
             return False
 
     def forget(self) -> None:
-        """Delete checkpoint and search; an existing record is set aside, not deleted."""
+        """Delete checkpoint, search and rounds; an existing record is set aside, not deleted."""
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path / "record.json", self.path / "record.previous.json")
-        for name in ("checkpoint.pt", "search.json"):
+        for name in ("checkpoint.pt", "search.json", "rounds.pt"):
             (self.path / name).unlink(missing_ok=True)
 
 

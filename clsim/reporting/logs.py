@@ -198,6 +198,10 @@ class Logging:
         """Pass the call on."""
         self._progress.experience(position, total, images)
 
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
+        """Pass the call on."""
+        self._progress.asked(number, rounds, labelled, images)
+
     def trial(self, trial: Trial) -> None:
         """Pass the call on."""
         self._progress.trial(trial)

@@ -79,6 +79,13 @@ class Terminal:
             completed=images * position,
         )
 
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
+        """Move the bar back to where the experience began, and say how many labels there are."""
+        what = f"experience {self._position + 1}/{self._length} · round {number}/{rounds} · {labelled:,} labels"
+        self._started, self._images, self._pending, self._span = time.perf_counter(), 0, 0, images
+        total, completed = images * self._length, images * self._position
+        self._bar.update(self._task, description=what, total=total, completed=completed)
+
     def trial(self, trial: Trial) -> None:
         """Move the bar back to where the experience began."""
         what = f"experience {self._position + 1}/{self._length} · {searches.trial(trial)}"

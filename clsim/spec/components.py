@@ -101,6 +101,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gss-greedy": "clsim.selectors.interference:gss_greedy",
         "mir": "clsim.selectors.interference:mir",
     },
+    "acquisitions": {},
     "bounds": BOUNDS,
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
@@ -209,6 +210,9 @@ OVER_ALL = {
 """Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
 
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
+
+LABEL_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself."""
 
 BUFFER_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in ("reservoir", "ring", "gss-greedy")},

@@ -13,6 +13,9 @@ from clsim.errors import InputError
 FLAGS = {
     "memory.buffer": "--buffer",
     "memory.capacity": "--memory",
+    "labelling.selector": "--label",
+    "labelling.budget": "--label-budget",
+    "labelling.rounds": "--label-rounds",
     "training.device": "--device",
     "training.precision": "--precision",
     "training.threads": "--threads",
@@ -26,6 +29,9 @@ def tables_of(
     buffer: str | None = None,
     memory: int | str | None = None,
     labels: int | str | None = None,
+    label: str | None = None,
+    label_budget: int | str | None = None,
+    label_rounds: int | None = None,
     controller: str | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -38,6 +44,10 @@ def tables_of(
         memory: size of the memory: a number of exemplars, or a share of the samples seen so far; see
             :func:`memory_size`.
         labels: number of labelled samples of each class, or the labelled share of each class; see :func:`label_share`.
+        label: name of the selector that asks for labels.
+        label_budget: labels asked for in an experience: a number, or a share of its samples; see
+            :func:`label_budget_of`.
+        label_rounds: number of rounds in which they are asked for.
         controller: name of the controller.
         device: device of the training.
         precision: precision of the training.
@@ -48,6 +58,8 @@ def tables_of(
     """
     tables = {
         "labels": {} if labels is None else label_share(labels),
+        "labelling": {"selector": None if label is None else _selector(label), "rounds": label_rounds}
+        | ({} if label_budget is None else label_budget_of(label_budget)),
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
         "training": {"device": device, "precision": precision, "threads": threads},
         "controller": {"name": controller},
@@ -110,8 +122,32 @@ def label_share(size: int | str) -> dict[str, Any]:
     Raises:
         InputError: if the size is neither.
 
-    >>> label_share("25"), label_share("5%"), label_share("100%")
-    ({'per_class': 25}, {'fraction': 0.05}, {'fraction': 1.0})
+    >>> label_share("25"), label_share("5%"), label_share(0)
+    ({'per_class': 25}, {'fraction': 0.05}, {'per_class': 0})
+    """
+    text = str(size).replace(" ", "")
+    try:
+        share = float(text.removesuffix("%")) / 100
+        if text.endswith("%") and 0 < share <= 1:
+            return {"fraction": share}
+        if int(text) >= 0:
+            return {"per_class": int(text)}
+    except ValueError:
+        pass
+    meant = f"; --label {text} lets a selector choose" if text[:1].isalpha() else ""
+    raise InputError(
+        f"labels: found {size!r}, allowed: a whole number per class, as in 25, or a share, as in 5%{meant}"
+    )
+
+
+def label_budget_of(size: int | str) -> dict[str, Any]:
+    """Return what ``--label-budget`` sets: a number of labels for each experience, or a share of its samples.
+
+    Raises:
+        InputError: if the size is neither.
+
+    >>> label_budget_of("100"), label_budget_of("5%")
+    ({'budget': 100}, {'fraction': 0.05})
     """
     text = str(size).replace(" ", "")
     try:
@@ -119,10 +155,22 @@ def label_share(size: int | str) -> dict[str, Any]:
         if text.endswith("%") and 0 < share <= 1:
             return {"fraction": share}
         if int(text) > 0:
-            return {"per_class": int(text)}
+            return {"budget": int(text)}
     except ValueError:
         pass
-    raise InputError(f"labels: found {size!r}, allowed: a whole number per class, as in 25, or a share, as in 5%")
+    raise InputError(
+        f"label-budget: found {size!r}, allowed: a whole number an experience, as in 100, or a share, as in 5%"
+    )
+
+
+def _selector(label: str) -> str:
+    """Return the name of a selector; refuse a number, which ``--labels`` takes."""
+    if label.replace(" ", "").removesuffix("%").replace(".", "", 1).isdecimal():
+        raise InputError(
+            f"label: found {label!r}, allowed: the name of a selector, as in badge; --labels {label} labels so much of "
+            "each class, and --label-budget says how many labels a selector asks for"
+        )
+    return label
 
 
 def setting(text: str) -> dict[str, Any]:

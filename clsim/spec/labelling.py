@@ -26,10 +26,10 @@ class LabellingSpec:
         rounds: number of rounds. Their sizes differ by one label at most; the larger ones come first.
         per_round: labels asked for in a round, of which the last may be smaller; 0: ``rounds`` counts.
         initial: how the initial set of an experience is drawn: ``random``; ``class``: ``initial_count`` of each class,
-            by the oracle; or a selector that needs no labels, by name. ``[labels]``, where it labels a part, draws the
-            initial set in its place.
-        initial_count: number of samples of the initial set (of each class, for ``class``); 0: there is none, and the
-            first choice is made by the net as the experience before left it.
+            by the oracle; or a selector that needs no labels, by name.
+        initial_count: number of samples of the initial set (of each class, for ``class``); 0: the labelled part of
+            ``[labels]`` is the initial set. If that labels nothing either, there is none, and the first choice is made
+            by the net as the experience before left it.
         start: how a round is trained. ``scratch``: from where the experience began, with its weights, optimizer,
             memory and generators. ``warm``: from where the round before ended.
         epoch: what an epoch passes over. ``larger``: the larger part, labelled or not, as on partly labelled streams.
@@ -79,6 +79,11 @@ class LabellingSpec:
     def asks(self) -> bool:
         """Whether labels are asked for."""
         return self.selector != "none"
+
+    @property
+    def size(self) -> str:
+        """The budget in words: ``100``, ``5 %``."""
+        return f"{100 * self.fraction:.4g} %" if self.fraction else f"{self.budget}"
 
     def asked(self, samples: int, free: int) -> list[int]:
         """Divide the labels that may be asked for over the rounds, the larger ones first; none is empty.

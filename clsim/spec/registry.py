@@ -93,8 +93,9 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     """Load the object behind a name, with its options bound as keyword arguments.
 
     Args:
-        kind: a kind of :data:`COMPONENTS`, or ``buffers``: the condensers, and the selectors as ``--buffer`` means
-            them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator.
+        kind: a kind of :data:`COMPONENTS`; or ``buffers``: the condensers, and the selectors as ``--buffer`` means
+            them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator; or
+            ``labellers``: the acquisitions, and the selectors as they are.
         name: the name as users type it; a selector may be inside combinators, as in ``per_class(./mine.py:pick)``.
         options: flat options by name; the component's signature is their schema, see :mod:`clsim.spec.options`. With
             combinators, they are the options of the first selector inside.
@@ -107,6 +108,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
         kind, name = "condensers", _innermost(name)[0]
+    kind = _of_labeller(name) if kind == "labellers" else kind
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
@@ -149,6 +151,12 @@ def is_condenser(name: str) -> bool:
     if inner:
         return combinator == "condensed" and len(inner) == 1
     return name in COMPONENTS["condensers"] or name in {entry.name for entry in _installed("condensers")}
+
+
+def _of_labeller(name: str) -> str:
+    """Tell the kind of who asks for labels: an acquisition by its name, else a selector."""
+    known = {*COMPONENTS["acquisitions"], *(entry.name for entry in _installed("acquisitions"))}
+    return "acquisitions" if name in known else "selectors"
 
 
 def is_selector(name: str) -> bool:
@@ -198,6 +206,7 @@ def check_name(kind: str, name: str) -> None:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
+    kind = _of_labeller(name) if kind == "labellers" else kind
     for inner in _innermost(canonical(name) if kind == "selectors" else name):
         if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
             _entry_point(kind, inner)
@@ -211,6 +220,7 @@ def codes(kind: str, name: str) -> list[Code]:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
+    kind = _of_labeller(name) if kind == "labellers" else kind
     found = [_code(kind, part) for part in _innermost(canonical(name) if kind == "selectors" else name)]
     return [code for code in found if code is not None]
 

@@ -70,10 +70,12 @@ def resolve(
             f"memory.buffer: found {wished!r}, but strategy {strategy_name!r} keeps no memory; allowed: none"
         )
     tables = _without_options_of_others(merge(scenario_tables, strategy_tables), command_line)
+    planned_label = tables.get("labelling", {}).get("selector", "none")
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         for key in ("update", "options"):
             tables["memory"].pop(key, None)
-    tables = _controlled(merge({"memory": _implied(wished, tables, command_line)}, tables, command_line), command_line)
+    tables = merge({"memory": _implied(wished, tables, command_line)}, tables, command_line)
+    tables = _controlled(_labelled(tables, planned_label, command_line), command_line)
     if "buffer" in tables.get("memory", {}):
         tables["memory"]["buffer"] = registry.canonical(tables["memory"]["buffer"])
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
@@ -185,14 +187,20 @@ def _check_exceptions(exceptions: Any, path: Path) -> None:
 def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Let a layer that sets a size (of the memory, of the labelled part) reset the keys that set it in another way."""
     memory, usual = tables.get("memory", {}), MemorySpec()
-    if any(key in tables.get("labels", {}) for key in _LABELLED):
-        tables = merge({"labels": _LABELLED}, tables)
+    for table, usual_values in _EITHER:
+        if any(key in tables.get(table, {}) for key in usual_values):
+            tables = merge({table: usual_values}, tables)
     if memory.get("fraction"):
         return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
     return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
 
 
-_LABELLED = {"fraction": 0.0, "per_class": 0, "count": 0}
+_EITHER: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("labels", {"fraction": 0.0, "per_class": 0, "count": 0}),
+    ("labelling", {"budget": 0, "fraction": 0.0}),
+    ("labelling", {"rounds": 1, "per_round": 0}),
+)
+"""Keys of a table that say the same in different ways, with the values of those that say nothing."""
 
 
 def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +227,34 @@ def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
     return implied
 
 
+def _labelled(tables: dict[str, Any], planned: str, command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """Set what the name of a selector of labels implies; without such a selector, drop its table.
+
+    Args:
+        tables: all tables, merged.
+        planned: the selector that scenario and strategy name; their options do not hold for another one.
+        command_line: the tables of the command line.
+
+    Raises:
+        InputError: if the command line says how labels are asked for, and nobody asks.
+    """
+    given, table = command_line.get("labelling", {}), tables.get("labelling", {})
+    wished = registry.canonical(table.get("selector", "none"))
+    if wished == "none":
+        for key, value in given.items():
+            if key != "selector":
+                raise InputError(f"labelling.{key}: found {value!r}, but nobody asks for labels; allowed: with --label")
+        if command_line.get("labels", {}).get("per_class") == 0 and not any(command_line["labels"].values()):
+            raise InputError(
+                "labels: found 0, allowed: 1 or more of each class, or 0 with --label, which asks for them"
+            )
+        return {name: table for name, table in tables.items() if name != "labelling"}
+    if wished != planned:
+        table = {**table, "options": given.get("options", {})}
+    table = merge(components.LABEL_DEFAULTS.get(wished, {}), table, {"selector": wished})
+    return {**tables, "labelling": table}
+
+
 def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
     """Set the validation part that a controller needs; without a controller, drop its table.
 
@@ -234,6 +270,8 @@ def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict
 
 
 NAMED = {
+    ("labelling", "selector"): "labellers",
+    ("labelling", "initial"): "labellers",
     ("memory", "buffer"): "buffers",
     ("memory", "retrieval"): "selectors",
     ("learner", "name"): "learners",

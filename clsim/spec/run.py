@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.naming import scenario_name
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
@@ -48,6 +49,7 @@ class RunSpec:
     data: DataSpec = field(default_factory=DataSpec)
     stream: StreamSpec = field(default_factory=StreamSpec)
     labels: LabelsSpec = field(default_factory=LabelsSpec)
+    labelling: LabellingSpec = field(default_factory=LabellingSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -78,6 +80,7 @@ class RunSpec:
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
                 "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
+        self._check_labelling()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
             raise InputError(
@@ -87,6 +90,27 @@ class RunSpec:
         if self.memory.update == "batch" and (pads or self.training.capturable):
             key = "last_batch: found 'pad'" if pads else "capturable: found true"
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
+
+    def _check_labelling(self) -> None:
+        """Refuse what cannot be combined with labels that are asked for."""
+        labelling = self.labelling
+        if not labelling.asks:
+            return
+        who = f"labelling.selector {labelling.selector!r}"
+        if not (labelling.budget or labelling.fraction):
+            raise InputError(f"labelling.budget: found 0 with {who}, allowed: 1 or more, or a share, as in 5%")
+        if self.stream.presentation != "separate":
+            raise InputError(f"stream.presentation: found {self.stream.presentation!r} with {who}, allowed: 'separate'")
+        if self.controller.name != "none":
+            raise InputError(
+                f"controller.name: found {self.controller.name!r} with {who}, whose rounds would each be a search; "
+                "allowed: none"
+            )
+
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether experiences have an unlabelled part: labels are hidden, or must be asked for."""
+        return self.labels.partial or self.labelling.asks
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and scalars for JSON, without the :data:`EXTRAS` that are not used.
@@ -104,11 +128,12 @@ class RunSpec:
 
     @property
     def title(self) -> str:
-        """Title of the run, without its seed: scenario, strategy, buffer and controller."""
+        """Title of the run, without its seed: scenario, strategy, who asks for labels, buffer and controller."""
         memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
         controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
         named = scenario_name({"scenario": self.scenario, "data": dataclasses.asdict(self.data)})
-        return f"{named} · {self.strategy}{memory}{controller}"
+        labels = f" · {self.labelling.selector} {self.labelling.size} labels" if self.labelling.asks else ""
+        return f"{named} · {self.strategy}{labels}{memory}{controller}"
 
     @property
     def fingerprint(self) -> str:
@@ -139,14 +164,14 @@ TABLES: dict[str, Any] = {
 
 EXTRAS: tuple[str, ...] = (
     "proxy",
-    "labels",
+    *("labels", "labelling"),
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
     "data.imbalance",
     "stream.tasks",
     "stream.difficulty",
-    *("training.patience", "training.steps"),
+    *("training.patience", "training.steps", "training.until"),
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),

@@ -146,6 +146,8 @@ class TrainingSpec:
             experience at once. It needs ``last_batch`` ``drop`` or ``pad``. The draws stay those of a step at a time;
             the arithmetic may differ in the last bit.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
+        until: stop after the epoch in which accuracy on the samples that are learnt from, in eval mode and without
+            augmentation, reaches this share; 0: train all epochs.
         patience: stop after more than this number of epochs in a row without a gain in validation accuracy, and go
             on with the best epoch's state; 0: train all epochs, and go on with the last.
         precision: ``fp32``, ``bf16`` (autocast; weights stay in fp32), or ``auto``: ``bf16`` where processor or GPU
@@ -160,6 +162,7 @@ class TrainingSpec:
     passes: int = 1
     patience: int = 0
     steps: int = 0
+    until: float = 0.0
     last_batch: Literal["short", "drop", "pad"] = "short"
     capturable: bool = False
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
@@ -172,6 +175,10 @@ class TrainingSpec:
             1, "training.", epochs=self.epochs, batch_size=self.batch_size, passes=self.passes, threads=self.threads
         )
         at_least(0, "training.", patience=self.patience, steps=self.steps)
+        if not 0 <= self.until <= 1:
+            raise InputError(f"training.until: found {self.until}, allowed: a share from 0 to 1")
+        if self.until and self.steps:
+            raise InputError(f"training.until: found {self.until:g} with steps = {self.steps}, allowed: with epochs")
         if self.steps and self.passes > 1:
             raise InputError(f"training.passes: found {self.passes} with steps = {self.steps}, allowed: 1")
         if self.steps and self.patience:

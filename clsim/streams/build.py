@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from torch.nn import functional as F
 from clsim.compat import import_torchvision
 from clsim.data import superclasses
 from clsim.data.cache import Dataset
-from clsim.data.foreign import in_channels
 from clsim.errors import InputError
 from clsim.randomness import generator
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
-from clsim.streams.labels import foreign_parts, known_rows
+from clsim.streams.labels import foreign_parts, known_rows, oracle_of
 from clsim.streams.part import Change, Part
 from clsim.streams.stream import Stream
 
@@ -35,6 +34,7 @@ def build(
     difficulty: Sequence[float | None] | None = None,
     labels: LabelsSpec | None = None,
     foreign: np.ndarray | None = None,
+    labelling: LabellingSpec | None = None,
 ) -> Stream:
     """Build the stream of a data set.
 
@@ -43,6 +43,7 @@ def build(
             ``easy-first`` and ``hard-first`` alone.
         labels: which labels are revealed; None: all.
         foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
+        labelling: how labels are asked for; None: nobody asks.
 
     Raises:
         InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
@@ -61,11 +62,16 @@ def build(
         train, test = _changed(dataset, spec, seed)
         classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
     tasks = order_of_tasks(spec, seed, difficulty)
-    known = known_rows(train, spec, seed, labels)
+    labels, labelling = labels or LabelsSpec(), labelling or LabellingSpec()
+    split = seed if labelling.split < 0 else labelling.split
+    oracle = known = None
+    if labelling.asks:
+        oracle = oracle_of(train, classes, spec, split, labels, labelling, tasks)
+    else:
+        known = known_rows(train, spec, split, labels)
     outside = None
-    if foreign is not None and labels is not None:
-        fit = partial(in_channels, channels=dataset.train_x.shape[1])
-        outside = foreign_parts(train, labels, seed, foreign, fit)
+    if foreign is not None:
+        outside = foreign_parts(train, labels, seed, foreign, dataset.train_x.shape[1])
     return Stream(
         [train[task] for task in tasks],
         [test[task] for task in tasks],
@@ -82,6 +88,8 @@ def build(
         labels=labels,
         foreign=None if outside is None else [outside[task] for task in tasks],
         source=dataset,
+        oracle=oracle,
+        split=None if split == seed else split,
     )
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clsim.data.foreign import in_channels
 from clsim.errors import InputError
 from clsim.randomness import generator
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.streams.oracle import Oracle
 from clsim.streams.part import Change, Part
 
 
@@ -38,12 +41,52 @@ def known_rows(
     return free
 
 
-def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np.ndarray, change: Change) -> list[Part]:
+def oracle_of(
+    parts: Sequence[Part],
+    classes: Sequence[Sequence[int]],
+    spec: StreamSpec,
+    seed: int,
+    labels: LabelsSpec,
+    labelling: LabellingSpec,
+    order: Sequence[int],
+) -> Oracle:
+    """Make the oracle of a stream whose labels are asked for, and draw the initial set of each experience.
+
+    A set that a selector chooses is not drawn here.
+
+    Args:
+        parts: the training part of each experience.
+        classes: the labels of each experience.
+        spec: the held-out share, of which no sample is in the initial set.
+        seed: the seed of held-out share, initial set and wrong answers.
+        labels: what draws the initial set where ``labelling`` draws none.
+        labelling: the initial set, and the share of wrong answers.
+        order: the place of each experience of the stream among ``parts``.
+    """
+    count = labelling.initial_count
+    if count and labelling.initial == "class":
+        labels = LabelsSpec(per_class=count)
+    drawn: Sequence[np.ndarray] | None = None
+    if not count or labelling.initial == "class":
+        masks = known_rows(parts, spec, seed, labels)
+        drawn = None if masks is None else [np.flatnonzero(mask) for mask in masks]
+    elif labelling.initial == "random":
+        drawn = []
+        for i, part in enumerate(parts):
+            free = np.flatnonzero(~stratified(part.y, spec.validation, generator(seed, f"experience {i}")))
+            drawing = torch.randperm(len(free), generator=generator(seed, f"initial {i}")).numpy()
+            drawn.append(free[drawing[:count]])
+    y, names = [parts[i].y for i in order], [classes[i] for i in order]
+    return Oracle(y, names, seed, labelling.noise, None if drawn is None else [drawn[i] for i in order])
+
+
+def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np.ndarray, channels: int) -> list[Part]:
     """Deal foreign samples, with label −1, to the unlabelled parts of the experiences: each sample to one at most.
 
     Args:
         images: the foreign samples, (n, \\*shape).
-        change: makes them fit the stream's shape; the change of the experience's own samples is applied after it.
+        channels: the channels of the stream's images, which these get; then the change of the experience's own samples
+            is applied.
 
     Raises:
         InputError: if there are too few foreign samples.
@@ -57,8 +100,14 @@ def foreign_parts(parts: Sequence[Part], spec: LabelsSpec, seed: int, images: np
         )
     order = torch.randperm(len(images), generator=generator(seed, "foreign")).numpy()
     dealt = np.split(order[: sum(counts)], np.cumsum(counts)[:-1])
+    fit = partial(in_channels, channels=channels)
     return [
-        Part(images, np.sort(rows), np.full(len(rows), -1), partial(_in_turn, change, part.change))
+        Part(
+            images,
+            np.sort(rows),
+            np.full(len(rows), -1),
+            partial(_in_turn, fit, part.change),
+        )
         for rows, part in zip(dealt, parts, strict=True)
     ]
 

@@ -20,6 +20,7 @@ from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.spec.tables import LabelsSpec, StreamSpec
 from clsim.streams.labels import stratified
+from clsim.streams.oracle import Oracle
 from clsim.streams.part import Part
 
 
@@ -33,6 +34,8 @@ class Experience:
         train: the samples to learn from; on a partly labelled stream, the labelled part.
         validation: the samples held out from training; None without a validation share.
         unlabelled: the unlabelled part, y = −1; None where all samples are labelled.
+        again: whether the learner goes on from an earlier round of labels on the same experience: its weights are not
+            those that the experience before left.
     """
 
     position: int
@@ -40,6 +43,7 @@ class Experience:
     train: Exemplars
     validation: Exemplars | None = None
     unlabelled: Exemplars | None = None
+    again: bool = False
 
 
 class Stream:
@@ -62,6 +66,8 @@ class Stream:
             it.
         foreign: samples of no class, in the unlabelled part of each experience; None: there are none.
         source: the data set whose rows the training parts have; None: there is none.
+        oracle: tells labels that are asked for, in place of ``labelled``; None: nobody asks.
+        split: the seed of the held-out share; None: ``seed``.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -85,6 +91,8 @@ class Stream:
         given: Sequence[int] | None = None,
         foreign: Sequence[Part] | None = None,
         source: Dataset | None = None,
+        oracle: Oracle | None = None,
+        split: int | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -101,9 +109,10 @@ class Stream:
         if masked:
             for task, own in enumerate(classes):
                 self.visible[task] = torch.tensor([label in own for label in range(len(names))])
-        self._train, self._test = train, test
-        self._spec, self._seed = spec, seed
-        self._known, self._labels = labelled, labels or LabelsSpec()
+        self._train, self._test, self._masked = train, test, masked
+        self._spec, self._seed, self._split = spec, seed, split
+        self._labelled, self._labels = labelled, labels or LabelsSpec()
+        self._oracle = oracle
         self._foreign = foreign
         self._given = range(len(train)) if given is None else given
 
@@ -122,11 +131,45 @@ class Stream:
         unlabelled = self._hidden(position)
         return Experience(
             position,
-            tuple(sorted({label for i in self._included(position) for label in self.classes[i]})),
+            tuple(sorted({label for i in self._included(position) for label in self._known_classes(i)})),
             concatenate([t for t, _ in pieces]),
             concatenate(held_out) if held_out else None,
             None if unlabelled is None else replace(unlabelled, y=torch.full_like(unlabelled.y, -1)),
         )
+
+    @property
+    def asks(self) -> bool:
+        """Whether labels are asked for."""
+        return self._oracle is not None
+
+    @property
+    def oracle(self) -> Oracle:
+        """The oracle of a stream whose labels are asked for.
+
+        Raises:
+            InputError: if nobody asks.
+        """
+        if self._oracle is None:
+            raise InputError("labelling: found a stream whose labels are known, allowed: one with an oracle")
+        return self._oracle
+
+    def candidates(self, position: int) -> tuple[Exemplars, np.ndarray]:
+        """Return the samples of an experience whose labels can be asked for, y = −1, and their places among all."""
+        held_out, keys = self._drawn(position)
+        rows = np.flatnonzero(~held_out & ~self.oracle.revealed(position))
+        found = self._train[position].of(rows).gather(position, self.device, keys[rows])
+        return replace(found, y=torch.full_like(found.y, -1)), rows
+
+    def told(self, position: int, places: Sequence[int]) -> dict[str, list[int]]:
+        """Return the rows in the data set, and the labels told, of samples at some places of an experience."""
+        chosen = np.asarray(places, dtype=np.int64)
+        rows, labels = self._train[position].rows[chosen], self.oracle.labels(position)[chosen]
+        return {"rows": rows.tolist(), "labels": labels.tolist()}
+
+    @property
+    def held_out_sizes(self) -> list[int]:
+        """The number of samples that are held out of each experience, whose labels are known too."""
+        return [int(self._drawn(i)[0].sum()) for i in range(len(self))] if self._spec.validation else [0] * len(self)
 
     def truth(self, position: int) -> Tensor:
         """Return the hidden labels of an experience's unlabelled part, int64: for metrics, never for learning.
@@ -181,29 +224,44 @@ class Stream:
         return len(self.labels_seen(position))
 
     def labels_seen(self, position: int) -> set[int]:
-        """Collect the labels that occur up to and including ``position``: the classes known then."""
-        return {label for labels in self.classes[: position + 1] for label in labels}
+        """Collect the labels that occur up to and including ``position``: the classes known then.
+
+        Where labels are asked for, these are the labels revealed so far; the classes of a task are known with the task.
+        """
+        return {label for i in range(position + 1) for label in self._known_classes(i)}
+
+    def _known_classes(self, position: int) -> Iterable[int]:
+        return self.classes[position] if self._oracle is None or self._masked else self._oracle.classes(position)
+
+    def _known(self, position: int) -> np.ndarray | None:
+        """Return which training samples of an experience are labelled, bool (n,); None: all."""
+        if self._oracle is not None:
+            return self._oracle.revealed(position)
+        return None if self._labelled is None else self._labelled[position]
 
     def _piece(self, position: int) -> tuple[Exemplars, Exemplars | None]:
         """Gather the training (labelled) and validation part of one experience; the same each time."""
         part, (held_out, keys) = self._train[position], self._drawn(position)
-        if self._known is None and not self._spec.validation:
+        known = self._known(position)
+        if known is None and not self._spec.validation:
             return part.gather(position, self.device, keys), None
-        train = ~held_out if self._known is None else self._known[position] & ~held_out
-        learnt = part.of(train).gather(position, self.device, keys[train])
+        train = ~held_out if known is None else known & ~held_out
+        told = part if self._oracle is None else replace(part, y=self._oracle.labels(position))
+        learnt = told.of(train).gather(position, self.device, keys[train])
         if not self._spec.validation:
             return learnt, None
         return learnt, part.of(held_out).gather(position, self.device, keys[held_out])
 
     def _hidden(self, position: int) -> Exemplars | None:
         """Gather the unlabelled part of an experience with its true labels; None where all samples are labelled."""
-        if self._known is None:
+        if self._known(position) is None:
             return None
         pieces = []
         for i in self._included(position):
             for j in range(len(self)) if self._labels.unlabelled == "stream" else [i]:
                 held_out, keys = self._drawn(j)
-                open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~self._known[j]))
+                known = self._known(j)
+                open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~known))  # type: ignore[operator]
                 if self._labels.unlabelled == "stream":  # every experience has its share of every class
                     order = torch.randperm(
                         len(open_), generator=generator(self._seed, f"shares {self._given[j]}")
@@ -223,8 +281,12 @@ class Stream:
 
     def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
         """Draw which samples of an experience are held out, and the keys of all."""
-        y, rng = self._train[position].y, generator(self._seed, f"experience {self._given[position]}")
-        return stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
+        y, name = self._train[position].y, f"experience {self._given[position]}"
+        rng = generator(self._seed, name)
+        held_out, keys = stratified(y, self._spec.validation, rng), torch.rand(len(y), generator=rng)
+        if self._split is not None:
+            held_out = stratified(y, self._spec.validation, generator(self._split, name))
+        return held_out, keys
 
     def _included(self, position: int) -> range:
         """Return the positions of the experiences whose samples are presented at ``position``."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clsim.memory.buffer import Buffer
 from clsim.memory.initial import start_of
-from clsim.models.optimizers import Plateau
 from clsim.pool.pool import Cost, Selector
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training.contract import Learner, Setup
+from clsim.training.askers import askers
+from clsim.training.contract import Learner, Setup, plateau_of
 from clsim.training.offered import learner_of, refuse_unfit
 from clsim.training.workshop import workshop
 
@@ -60,8 +62,9 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     )
     if spec.memory.start:
         memory.begin(start_of(spec, stream, memory.factor))
-    fall = spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0
-    plateau = Plateau(fall, spec.training.patience)
-    setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau)
+    setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
+    if spec.labelling.asks:
+        asks, first, acquisition = askers(spec, net)
+        setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
     made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
     return setup, learner_of(made, spec.learner.name)

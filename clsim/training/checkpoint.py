@@ -21,10 +21,12 @@ def snapshot(setup: Setup, learner: Learner) -> State | None:
     learned = learner.state_dict()
     if learned is None:
         return None
+    acquisition = {} if setup.acquisition is None else {"acquisition": setup.acquisition.state_dict()}
     return {
         "learner": learned,
         "memory": setup.memory.state_dict(),
         "randomness": setup.randomness.state_dict(),
+        **acquisition,
     }
 
 
@@ -33,6 +35,8 @@ def restore(state: State, setup: Setup, learner: Learner) -> None:
     learner.load_state_dict(state["learner"])
     setup.memory.load_state_dict(state["memory"], setup.device)
     setup.randomness.load_state_dict(state["randomness"])
+    if setup.acquisition is not None:
+        setup.acquisition.load_state_dict(state["acquisition"])
 
 
 def copied(state: Any) -> Any:

@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from clsim.acquisitions.acquisition import Acquisition
 from clsim.data.augmentation import Transform
 from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Pace, Plateau
 from clsim.pool.exemplars import Exemplars, batch_count
-from clsim.pool.pool import Cost, Pool
+from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import Randomness
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
@@ -42,6 +43,9 @@ class Setup:
         plateau: how often the learning rate has fallen in this experience; the loop counts.
         pace: how far the schedule of the learning rate has come; the learner counts.
         classes: the labels known so far; the loop adds to them.
+        asks: the selector of labels; None: nobody asks for any.
+        asks_first: the selector of the initial set, where one chooses it.
+        acquisition: the selector of labels, if it keeps a state of its own.
     """
 
     spec: RunSpec
@@ -54,6 +58,9 @@ class Setup:
     plateau: Plateau = field(default_factory=Plateau)
     pace: Pace = field(default_factory=Pace)
     classes: set[int] = field(default_factory=set)
+    asks: Selector | None = None
+    asks_first: Selector | None = None
+    acquisition: Acquisition | None = None
 
     @property
     def device(self) -> torch.device:
@@ -70,10 +77,13 @@ class Setup:
         """Count the batches of an epoch: as many as its larger part makes, the labelled or the unlabelled one.
 
         It is the same number for all learners, so that one that learns from labelled samples alone takes as many steps
-        as its rivals that learn from all: its epoch is several passes over the labelled part.
+        as its rivals that learn from all: its epoch is several passes over the labelled part. With ``labelling.epoch``
+        ``labelled``, an epoch is a pass over that part, for all learners too.
         """
         training, unlabelled = self.spec.training, experience.unlabelled
-        larger = max(len(experience.train), 0 if unlabelled is None else len(unlabelled))
+        if unlabelled is None or self.spec.labelling.epoch == "labelled":
+            return batch_count(len(experience.train), training.batch_size, training.last_batch)
+        larger = max(len(experience.train), len(unlabelled))
         return batch_count(larger, training.batch_size, training.last_batch)
 
     def steps(self, experience: Experience) -> int:
@@ -89,6 +99,7 @@ class Setup:
         self,
         samples: Exemplars,
         *,
+        labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
         learner: Learner | None = None,
@@ -97,6 +108,7 @@ class Setup:
 
         Args:
             samples: the candidates.
+            labelled: samples that are labelled already, when the selection is what to label next.
             reference: held-out labelled samples that the selection should serve.
             incoming: the new batch, when the selection is what to replay with it.
             learner: the learner whose features and logits the pool has; None: those of the net that is trained.
@@ -107,12 +119,24 @@ class Setup:
         features = None if by_proxy or learner is None else learner.features
         known, rate = self.classes or None, self.rate
         return shop.pool(
-            samples, net, features=features, classes=known, reference=reference, incoming=incoming, rate=rate
+            samples,
+            net,
+            features=features,
+            classes=known,
+            labelled=labelled,
+            reference=reference,
+            incoming=incoming,
+            rate=rate,
         )
 
     def precision(self) -> AbstractContextManager:
         """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
         return autocast(self.spec.training.precision, self.device)
+
+
+def plateau_of(spec: RunSpec) -> Plateau:
+    """Make the counter of a run's epochs without a gain."""
+    return Plateau(spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0, spec.training.patience)
 
 
 Terms = dict[str, Tensor]
@@ -191,10 +215,15 @@ class Learner(ABC):
             return self.net.logits(features, task)
 
     def pool(
-        self, samples: Exemplars, *, reference: Exemplars | None = None, incoming: Exemplars | None = None
+        self,
+        samples: Exemplars,
+        *,
+        labelled: Exemplars | None = None,
+        reference: Exemplars | None = None,
+        incoming: Exemplars | None = None,
     ) -> Pool:
-        """Make a pool with this learner's features for the selector of its memory; see :meth:`Setup.pool`."""
-        return self.setup.pool(samples, reference=reference, incoming=incoming, learner=self)
+        """Make a pool with this learner's features, for the selector of its memory or of labels; see :class:`Setup`."""
+        return self.setup.pool(samples, labelled=labelled, reference=reference, incoming=incoming, learner=self)
 
     def readouts(self) -> dict[str, Readout]:
         """Return further ways to predict, by name; the record keeps an accuracy matrix of each. By default: none."""

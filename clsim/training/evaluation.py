@@ -137,7 +137,7 @@ def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> d
     trained on.
     """
     found = learner.readouts()
-    if not setup.spec.labels.partial:
+    if not setup.spec.partly_labelled:
         return found
     held = setup.memory.exemplars
     support = borrowed(setup, stream, position) if held is None else held[held.y >= 0]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from clsim.errors import InputError
@@ -26,6 +28,7 @@ from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_by
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.controller import Controller, training_seconds
 from clsim.training.evaluation import evaluate, held_out, measured, readouts, share_correct
+from clsim.training.label_rounds import LabelRounds
 from clsim.training.machine import peak_bytes
 from clsim.training.offered import offered
 from clsim.training.progress import Progress
@@ -67,10 +70,40 @@ def train(
         controller = Controller(
             spec, lambda changed: assemble(changed, stream, cost, selector), learn_one, cost, folder.path, progress
         )
+    label_rounds = None
+    if spec.labelling.asks:
+
+        def fit_one(experience: Experience, setup: Setup, learner: Learner, *, offers: bool) -> list[Terms]:
+            shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
+            setup.classes.update(stream.labels_seen(experience.position), setup.memory.begun)
+            with training_seconds(cost):
+                return fit(experience, setup, learner, shares, progress, offers=offers)
+
+        def after_round(learner: Learner, position: int) -> list[float]:
+            passed = cost.forward_passes
+            row = evaluate(learner, stream, position + 1, spec, cost)
+            cost.evaluate_passes += cost.forward_passes - passed
+            return row
+
+        def show(number: int, rounds: int, experience: Experience, setup: Setup) -> None:
+            images = images_of(len(experience.train), spec.training, setup.batches(experience))
+            progress.asked(number, rounds, len(experience.train), images)
+
+        label_rounds = LabelRounds(
+            spec,
+            stream,
+            assemble=lambda: assemble(spec, stream, cost, selector),
+            fit=fit_one,
+            measure=after_round,
+            folder=folder,
+            show=show,
+        )
     results = Results.empty(len(stream))
     state = folder.checkpoint()
     if state is not None:
         results = _resumed(state, setup, learner)
+        for entry in results.rounds:
+            stream.oracle.tell(entry["experience"], np.asarray(entry["places"]), entry["by"], entry["round"])
     results.goes_on_here()
     if state is None and spec.evaluation.rows == "all":
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
@@ -80,7 +113,14 @@ def train(
         experience = stream.experience(position)
         images = images_of(len(learner.incoming(experience)), spec.training, setup.batches(experience))
         progress.experience(results.done, len(stream.schedule), images)
-        if controller is None:
+        if label_rounds is not None:
+            setup, learner, losses, asked = label_rounds.learn(position, setup, learner)
+            experience = stream.experience(position)
+            with training_seconds(cost):
+                shares = stream.shares(position, spec.memory.counted, setup.memory.known)
+                results.add_losses(losses + conclude(experience, setup, learner, shares))
+            results.rounds += asked
+        elif controller is None:
             with training_seconds(cost):
                 results.add_losses(learn_one(experience, setup, learner))  # waits for the device
         else:
@@ -95,6 +135,9 @@ def train(
         found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
         results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
         results.accuracy[position] = found.pop(HEAD).row
+        if label_rounds is not None:
+            unseen = [math.nan] * (len(stream) - seen)
+            results.rounds[-1]["accuracy"] = results.accuracy[position][:seen] + unseen
         for name, outcome in found.items():
             results.add_readout(name, position, outcome.row)
         if experience.unlabelled is not None:
@@ -126,6 +169,18 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
         shares: number of classes (or tasks, by ``memory.per``) so far, with those of this experience.
         progress: display of the progress.
     """
+    return fit(experience, setup, learner, shares, progress) + conclude(experience, setup, learner, shares)
+
+
+def fit(
+    experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress, *, offers: bool = True
+) -> list[Terms]:
+    """Train a learner on one experience, but do not end it; return the losses of the steps.
+
+    Args:
+        experience, setup, learner, shares, progress: as for :func:`learn`.
+        offers: whether a memory that every batch updates is offered the batches.
+    """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
     losses: list[Terms] = []
@@ -133,7 +188,8 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
     plateau.begin()
     learner.begin(experience)
     # the memory is offered each sample once, in the first pass
-    new = batch_count(len(samples), training.batch_size, training.last_batch) if samples is experience.train else 0
+    own = samples is experience.train
+    new = batch_count(len(samples), training.batch_size, training.last_batch) if own and offers else 0
     for part in epochs_of(samples, training, setup.randomness.order, setup.batches(experience)):
         for batch in part:
             for _ in range(training.passes):
@@ -148,17 +204,29 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
                 best = copied(learner.state_dict())
             if plateau.over:
                 break
+        if training.until and share_correct(learner, experience.train, setup.spec, setup.cost) >= training.until:
+            break
     if training.patience:
         if best is None:
             raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
         learner.load_state_dict(best)
     plateau.begin()
-    if samples is not experience.train:  # its labelled samples were not among the batches
+    return losses
+
+
+def conclude(experience: Experience, setup: Setup, learner: Learner, shares: int) -> list[Terms]:
+    """End an experience: update the memory, then let the learner finish; return the losses of the steps taken there.
+
+    Args:
+        experience, setup, learner, shares: as for :func:`learn`.
+    """
+    training, memory = setup.spec.training, setup.memory
+    if learner.incoming(experience) is not experience.train:  # its labelled samples were not among the batches
         for batch in batches(experience.train, training.batch_size, setup.randomness.order):
             memory.after_batch(learner.remember(batch), shares, learner.pool)
     kept = learner.remember(offered(experience, setup, learner))
     memory.after_experience(kept, shares, learner.pool, reference=experience.validation)
-    return losses + learner.finish(experience)
+    return learner.finish(experience)
 
 
 def epochs_of(

@@ -22,7 +22,7 @@ def refuse_unfit(spec: RunSpec) -> None:
             the confidence is no share.
     """
     memory = spec.memory
-    if memory.unlabelled and not spec.labels.partial:
+    if memory.unlabelled and not spec.partly_labelled:
         raise InputError(
             "memory.unlabelled: found true, but all samples of this stream are labelled; "
             "allowed: a scenario with a table [labels], or --labels 5%"

@@ -13,6 +13,16 @@ class Progress(Protocol):
     def experience(self, position: int, total: int, images: int) -> None:
         """Show that an experience begins; ``images``: samples that will be trained on, each counted once per epoch."""
 
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
+        """Show that the training of a label round begins.
+
+        Args:
+            number: the number of the round; 0: the training on the initial set.
+            rounds: the number of rounds.
+            labelled: the number of labels in the experience.
+            images: samples that will be trained on, each counted once per epoch.
+        """
+
     def trial(self, trial: Trial) -> None:
         """Show that a controller's search begins another trial on the same experience."""
 
@@ -30,6 +40,9 @@ class Quiet:
     """A :class:`Progress` that shows nothing. Final."""
 
     def experience(self, position: int, total: int, images: int) -> None:
+        """Do nothing."""
+
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
         """Do nothing."""
 
     def trial(self, trial: Trial) -> None:

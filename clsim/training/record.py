@@ -39,6 +39,7 @@ class Results:
         cost: the counters of each experience.
         losses: the losses of all steps, one list for each term, with NaN in steps without the term; of a controller's
             search, those of the attempt that was kept.
+        rounds: the label rounds, an entry for each training; see :class:`clsim.training.label_rounds.LabelRounds`.
         searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
         crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
@@ -56,6 +57,7 @@ class Results:
     diagnostics: dict[str, list[float]] = field(default_factory=dict)
     cost: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
     crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
@@ -112,6 +114,8 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         further["crowded"] = results.crowded
     if results.diagnostics:
         further["diagnostics"] = {name: _nullable(values) for name, values in results.diagnostics.items()}
+    if stream.asks:
+        further["labelling"] = _labelling(stream, results)
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
@@ -143,6 +147,21 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         "started": results.started,
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
+    """Return who asked for which labels, how many of each kind there are, and what each round led to."""
+    counts = {kind: [0] * len(stream) for kind in ("initial", "asked", "validation")}
+    rounds = []
+    for entry in results.rounds:
+        position, places = entry["experience"], entry["places"]
+        counts["asked" if entry["round"] else "initial"][position] += len(places)
+        told = stream.told(position, places)
+        rounds.append(
+            {**{k: v for k, v in entry.items() if k != "places"}, **told, "accuracy": _nullable(entry["accuracy"])}
+        )
+    counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
+    return {**counts, "rounds": rounds}
 
 
 def _nullable(values: list[float]) -> list[float | None]:

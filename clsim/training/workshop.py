@@ -59,6 +59,7 @@ class Workshop:
         *,
         features: Features | None = None,
         classes: Iterable[int] | None = None,
+        labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
         rate: float | None = None,
@@ -71,6 +72,7 @@ class Workshop:
             features: computes the features that the net's head sees from raw samples and their tasks; None: the net's
                 own features.
             classes: labels known so far in the stream; None: those of the samples and of the other roles of the pool.
+            labelled: samples that are labelled already and are no candidates.
             reference: held-out labelled samples that the selection should serve.
             incoming: the new batch, when the selection is what to replay with it.
             rate: the learning rate of the learner's next step; None: there is no learner.
@@ -88,6 +90,7 @@ class Workshop:
             cost=self.cost,
             trainer=trainer,
             classes=classes,
+            labelled=labelled,
             reference=reference,
             incoming=incoming,
             rate=rate,

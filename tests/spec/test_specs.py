@@ -16,6 +16,7 @@ from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
 from clsim.spec import components, registry, run
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.reader import merge
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
@@ -60,8 +61,10 @@ def test_a_spec_survives_its_own_dictionary() -> None:
 
 def test_every_value_of_a_spec_is_in_the_fingerprint() -> None:
     base = RunSpec(stream=StreamSpec(validation=0.2))  # without which nothing may go by it
-    seen = {base.fingerprint}
+    asking = dataclasses.replace(base, labelling=LabellingSpec("random", budget=10))
+    seen = {base.fingerprint, asking.fingerprint}
     for name, kind in run.TABLES.items():
+        base = asking if name == "labelling" else dataclasses.replace(asking, labelling=LabellingSpec())
         for field in dataclasses.fields(kind):
             value = getattr(getattr(base, name), field.name)
             changed = object.__new__(kind)  # without the limits: any other value will do
@@ -69,7 +72,7 @@ def test_every_value_of_a_spec_is_in_the_fingerprint() -> None:
             changed.__dict__.update(vars(getattr(base, name)) | {field.name: other})
             seen.add(dataclasses.replace(base, **{name: changed}).fingerprint)
     seen |= {dataclasses.replace(base, **change).fingerprint for change in ({"seed": 1}, {"scenario": "x"})}
-    assert len(seen) == 3 + sum(len(dataclasses.fields(kind)) for kind in run.TABLES.values())
+    assert len(seen) == 4 + sum(len(dataclasses.fields(kind)) for kind in run.TABLES.values())
 
 
 def test_every_shipped_scenario_goes_with_every_strategy() -> None:

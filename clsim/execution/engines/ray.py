@@ -27,7 +27,7 @@ from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
 from clsim.spec.resolve import user_files
 
-FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "error.json")
+FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "search.json", "rounds.pt", "error.json")
 """Files of a run's folder in the order of writing: the checkpoint follows the files that it continues."""
 
 Files = Mapping[str, bytes]
@@ -151,6 +151,10 @@ class _Post:
 
     def experience(self, position: int, total: int, images: int) -> None:
         """Do nothing: the files have not changed."""
+
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
+        """Send the files, which hold the label rounds so far."""
+        self._queue.put((self._job, _files(self._folder.path)))
 
     def trial(self, trial: Trial) -> None:
         """Send the files, which hold the results of earlier trials."""

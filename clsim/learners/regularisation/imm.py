@@ -76,7 +76,9 @@ class Transfer(Objective):
         self._learnt = False
 
     def begin(self, experience: Experience) -> None:
-        """Copy the weights as the anchor; the first net has none."""
+        """Copy the weights as the anchor; the first net has none, and a further round keeps it."""
+        if experience.again:
+            return
         self._anchor = weights(self._setup.net) if self._learnt else {}
 
     def __call__(self, net: Net, batch: Batch) -> Terms:

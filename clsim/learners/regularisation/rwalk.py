@@ -85,8 +85,10 @@ class RWalk(Around[Sgd]):
         return {name: fisher[name] + score[name] for name in fisher}
 
     def begin(self, experience: Experience) -> None:
-        """Copy the weights as anchor, and start the path there."""
+        """Copy the weights as anchor, and start the path there; a further round on the experience goes on with both."""
         super().begin(experience)
+        if experience.again:
+            return
         self._anchor = weights(self.setup.net)
         self._pull = pull(self.setup, self._strength, self.importance)
         self._walked = _zeros(self._anchor)

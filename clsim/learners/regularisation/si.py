@@ -48,8 +48,10 @@ class Si(Around[Sgd]):
         self.importance: Weights = {}
 
     def begin(self, experience: Experience) -> None:
-        """Copy the weights as anchor, and start the path there."""
+        """Copy the weights as anchor, and start the path there; a further round on the experience goes on with both."""
         super().begin(experience)
+        if experience.again:
+            return
         self._anchor = weights(self.setup.net)
         self._pull = pull(self.setup, self._strength, self.importance)
         self.path = {name: torch.zeros_like(value) for name, value in self._anchor.items()}

@@ -63,7 +63,8 @@ class Gdumb(Around[Sgd]):
         size, order = self._batch_size, self.setup.randomness.order
         epoch = batch_count(len(exemplars), size)
         steps = epoch * self._epochs
-        if self.setup.spec.labels.partial:  # as many as its rivals, who learn from the unlabelled part too
+        spec = self.setup.spec
+        if spec.partly_labelled and spec.labelling.epoch == "larger":  # as its rivals, who learn from that part
             steps = self.setup.steps(experience)
         self.inner.schedule(steps, epoch)
         passes = itertools.chain.from_iterable(batches(exemplars, size, order) for _ in itertools.count())

@@ -32,7 +32,7 @@ class Labelled:
     """
 
     def __init__(self, setup: Setup, name: str, among: Among = "seen") -> None:
-        if not setup.spec.labels.partial:
+        if not setup.spec.partly_labelled:
             raise InputError(
                 f"learner: {name} learns from unlabelled samples, but all of this stream are labelled; "
                 "allowed: a scenario with a table [labels], or --labels 5%"

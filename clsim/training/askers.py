@@ -1,0 +1,33 @@
+"""Who asks for labels in a run: the selector of its label rounds, and that of its initial set."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from clsim.acquisitions.acquisition import Acquisition
+from clsim.models.nets import Net
+from clsim.pool.pool import Selector
+from clsim.randomness import generator
+from clsim.spec import registry
+from clsim.spec.run import RunSpec
+
+
+def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisition | None]:
+    """Build the selector of label rounds, that of the initial set, and the former as an acquisition if it is one.
+
+    Args:
+        spec: the run's spec.
+        net: the net that is trained.
+
+    Raises:
+        InputError: if a selector is not known, or needs the labels that it is to ask for.
+    """
+    labelling, first = spec.labelling, None
+    if labelling.initial_count and labelling.initial not in ("random", "class"):
+        first = registry.component("labellers", labelling.initial, {}, "[labelling.initial]")
+    found = registry.component("labellers", labelling.selector, labelling.options, "[labelling.options]")
+    kind = found.func if isinstance(found, partial) else found
+    if isinstance(kind, type) and issubclass(kind, Acquisition):
+        found = found(net, generator(spec.seed, "acquisition"))
+        return found, first, found
+    return found, first, None

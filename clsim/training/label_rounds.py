@@ -1,0 +1,228 @@
+"""Label rounds: within an experience, a selector asks for labels, the oracle tells them, and the learner is trained.
+
+The learner is trained on what is labelled, the selector chooses by the learner's net what to ask for next, and so on
+until the budget is spent; then the learner is trained once more. Each choice is on disk before it is trained on, so
+that a run that is killed does one round again at most. The memory is updated, and the experience ends, after the last
+round alone; see :mod:`clsim.training.loop`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clsim.errors import InputError
+from clsim.pool.contracts import chosen
+from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.randomness import generator
+from clsim.records.store import RunFolder
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Experience, Stream
+from clsim.training.checkpoint import UNFIT, State, copied, restore, snapshot
+from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.machine import peak_bytes
+
+SHOWN = 1000
+"""Number of samples at most among which the distances of a choice are measured."""
+
+
+class Fit(Protocol):
+    """A function that trains a learner on what is labelled of an experience; see :func:`clsim.training.loop.fit`."""
+
+    def __call__(self, experience: Experience, setup: Setup, learner: Learner, *, offers: bool) -> list[Terms]:
+        """Train, and return the losses; ``offers``: whether the memory is offered the batches."""
+
+
+class LabelRounds:
+    """The label rounds of a run. Final.
+
+    Args:
+        spec: the run's spec, with the table of labelling.
+        stream: the stream, with its oracle.
+        assemble: makes a fresh setup and learner.
+        fit: trains a learner on an experience, without the end of the experience.
+        measure: measures the accuracy of a learner after a round, on each experience so far.
+        folder: the run's folder, which keeps the rounds of an experience that is not finished.
+        show: shows that a round begins: its number, the number of rounds, and what is to be learnt.
+
+    Raises:
+        InputError: if the labels of the stream are known.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        stream: Stream,
+        *,
+        assemble: Callable[[], tuple[Setup, Learner]],
+        fit: Fit,
+        measure: Callable[[Learner, int], list[float]],
+        folder: RunFolder,
+        show: Callable[[int, int, Experience, Setup], None],
+    ) -> None:
+        self._spec, self._seed = spec.labelling, spec.seed
+        self._stream, self._oracle = stream, stream.oracle
+        self._assemble, self._fit, self._measure = assemble, fit, measure
+        self._folder, self._show = folder, show
+
+    def learn(
+        self, position: int, setup: Setup, learner: Learner
+    ) -> tuple[Setup, Learner, list[Terms], list[dict[str, Any]]]:
+        """Carry out the rounds of one experience, from where they were interrupted if they were.
+
+        Args:
+            position: the position of the experience.
+            setup, learner: the setup and the learner as the experience before left them.
+
+        Returns:
+            The setup and the learner to go on with, the losses of the last round, and an entry for each training.
+
+        Raises:
+            InputError: if the learner cannot be saved, if what was saved does not fit, or if nothing gets a label.
+        """
+        before, warm = snapshot(setup, learner), self._spec.start == "warm"
+        if before is None:
+            raise InputError("labelling: found a learner that cannot be saved, allowed: one that can begin again")
+        before, samples = copied(before), len(self._stream.candidates(position)[1])
+        entries = self._resumed(position, setup, learner) or [self._first(position, samples, setup, learner)]
+        initial = 0 if entries[0]["round"] else len(entries[0]["places"])
+        sizes = self._spec.asked(samples, samples - initial)
+        while True:
+            entry, first = entries[-1], len(entries) == 1
+            if not (first or warm):
+                setup, learner = self._anew(before)
+            experience = dataclasses.replace(self._stream.experience(position), again=warm and not first)
+            last = entry["round"] == len(sizes)
+            self._show(entry["round"], len(sizes), experience, setup)
+            if setup.acquisition is not None:
+                setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
+            seconds = setup.cost.train_seconds
+            losses = self._fit(experience, setup, learner, offers=last or not warm)
+            entry["labelled"] = len(experience.train)
+            entry["train_seconds"] = setup.cost.train_seconds - seconds
+            if last:
+                return setup, learner, losses, entries
+            entry["accuracy"] = self._measure(learner, position)
+            entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner))
+            self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
+
+    def _first(self, position: int, samples: int, setup: Setup, learner: Learner) -> dict[str, Any]:
+        """Reveal the initial set or, where there is none, let the selector choose by the net as it is."""
+        initial, count = self._oracle.initial[position], self._spec.initial_count
+        if count and self._spec.initial not in ("random", "class"):
+            initial = self._picked(position, 0, min(count, samples), setup, learner)["places"]
+        if len(initial):
+            self._oracle.tell(position, np.asarray(initial), "initial")
+            entry = _entry(position, 0, "initial", [int(place) for place in initial])
+        elif sizes := self._spec.asked(samples, samples):
+            entry = self._ask(position, 1, sizes[0], setup, learner)
+        else:
+            raise InputError(
+                f"labelling: nothing of experience {position + 1} is labelled, and its budget is no sample; allowed: "
+                "a larger labelling.budget or labelling.fraction"
+            )
+        self._save(position, [entry], setup, None)
+        return entry
+
+    def _ask(self, position: int, number: int, size: int, setup: Setup, learner: Learner) -> dict[str, Any]:
+        """Let the selector choose ``size`` samples, and reveal their labels."""
+        entry = self._picked(position, number, size, setup, learner)
+        self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], number)
+        return entry
+
+    def _picked(self, position: int, number: int, size: int, setup: Setup, learner: Learner) -> dict[str, Any]:
+        """Choose among the samples that are not labelled yet; return the entry of the choice."""
+        started = time.perf_counter()
+        setup.classes.update(self._stream.labels_seen(position))
+        samples, places = self._stream.candidates(position)
+        rng = generator(self._seed, f"label {position} {number}")
+        if 0 < self._spec.candidates < len(samples):
+            drawn = torch.randperm(len(samples), generator=rng)[: max(self._spec.candidates, size)].sort().values
+            samples, places = samples[drawn.to(samples.device)], places[drawn.numpy()]
+        experience = self._stream.experience(position)
+        labelled = [experience.train, *_held(setup)]
+        pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
+        name = self._spec.selector if number else self._spec.initial
+        select = setup.asks if number else setup.asks_first
+        if select is None:
+            raise InputError(f"labelling: there is no selector {name!r}, allowed: a setup that has it")
+        if setup.acquisition is not None and number:
+            setup.acquisition.fit(pool, rng)
+        rows = chosen(select, pool, size, rng, f"labelling.selector {name!r}").index
+        if len(rows) < size and self._spec.shortfall == "random":
+            order = torch.randperm(len(samples), generator=rng).to(rows.device)
+            rows = torch.cat([rows, order[~torch.isin(order, rows)][: size - len(rows)]])
+        seconds = time.perf_counter() - started
+        setup.cost.select_seconds += seconds
+        entry = _entry(position, number, name, places[rows.cpu().numpy()].tolist())
+        entry |= {"select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
+        return entry | spread(samples, rows, concatenate(labelled), learner)
+
+    def _anew(self, before: State) -> tuple[Setup, Learner]:
+        """Make a setup and a learner in the state in which the experience began."""
+        setup, learner = self._assemble()
+        restore(copied(before), setup, learner)
+        return setup, learner
+
+    def _save(self, position: int, entries: list[dict[str, Any]], setup: Setup, warm: State | None) -> None:
+        cost = dataclasses.asdict(setup.cost)
+        self._folder.save_rounds({"position": position, "entries": entries, "cost": cost, "state": warm})
+
+    def _resumed(self, position: int, setup: Setup, learner: Learner) -> list[dict[str, Any]]:
+        """Go back to where the rounds of this experience were interrupted; return their entries, if there are any."""
+        saved = self._folder.rounds()
+        if saved is None or saved["position"] != position:
+            return []
+        try:
+            for entry in saved["entries"]:
+                self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
+            vars(setup.cost).update(saved["cost"])
+            if saved["state"] is not None:
+                learner.begin(self._stream.experience(position))  # what a method holds fast is from before this
+                restore(saved["state"], setup, learner)
+            return saved["entries"]
+        except UNFIT as error:
+            line = str(error).splitlines()[0]
+            raise InputError(f"rounds.pt does not fit this run ({line}); run it again with --fresh") from None
+
+
+def _held(setup: Setup) -> list[Exemplars]:
+    """Return the labelled exemplars of the memory, without what their selector noted."""
+    held = setup.memory.exemplars
+    if held is None:
+        return []
+    return [dataclasses.replace(held[held.y >= 0], weight=None, soft=None, score=None, mass=None)]
+
+
+def _entry(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:
+    unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
+    asked = {"experience": position, "round": number, "by": by, "places": places}
+    return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}
+
+
+def spread(samples: Exemplars, rows: Tensor, labelled: Exemplars, learner: Learner) -> dict[str, float | None]:
+    """Measure how a choice lies among the candidates, by the learner's features.
+
+    Returns:
+        ``radius``: the largest distance of a candidate from the next sample that is chosen or labelled; ``distance``:
+        the mean distance between two chosen samples; both among the first :data:`SHOWN` of each kind, and None where
+        features are not finite. ``unique``: the share of the chosen samples that are no copies of others.
+    """
+    picks = samples[rows]
+    different = len(picks.x.flatten(1).unique(dim=0)) / len(picks) if len(picks) else None
+    parts = [part[:SHOWN] for part in (samples, picks, labelled)]
+    features = [learner.features(part.x, part.task) if len(part) else None for part in parts]
+    pool, picked, known = features
+    if pool is None or picked is None or not pool.isfinite().all():
+        return {"radius": None, "distance": None, "unique": different}
+    centres = picked if known is None else torch.cat([picked, known])
+    radius = float(torch.cdist(pool, centres).amin(1).max())
+    distance = float(torch.pdist(picked).mean()) if len(picked) > 1 else 0.0
+    return {"radius": radius, "distance": distance if math.isfinite(distance) else None, "unique": different}
