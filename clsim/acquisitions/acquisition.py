@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,12 @@ class Acquisition(ABC):
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
         rng: generator of first weights, on the CPU.
+
+    Attributes:
+        bound: whether it reads hidden labels, which :meth:`reads` tells it; a record and every table say so.
     """
+
+    bound: ClassVar[bool] = False
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Learn that round ``number`` of ``rounds`` of an experience begins, counted from 0, before its training."""
@@ -40,6 +45,9 @@ class Acquisition(ABC):
 
     def fit(self, pool: Pool, rng: torch.Generator) -> None:  # noqa: B027 - many train nothing beside the learner
         """Train what stands beside the learner, once a round, before the choice. ``pool`` is that of the choice."""
+
+    def reads(self, truth: Tensor, test: Exemplars) -> None:  # noqa: B027 - nobody but a bound is told
+        """Learn what is hidden, before each call of a bound; see :class:`clsim.acquisitions.bounds.Bound`."""
 
     @abstractmethod
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:

@@ -26,6 +26,8 @@ class Bound(Acquisition):
         rng: a generator; a bound has no weights to draw.
     """
 
+    bound = True
+
     def __init__(self, net: Net, rng: torch.Generator) -> None:
         self._truth: Tensor | None = None
         self._test: Exemplars | None = None

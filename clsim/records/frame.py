@@ -66,6 +66,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
         row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
         row |= {"command": record["command"], **settings(record["spec"])}
+        row |= {"bound": record["spec"]["stream"]["presentation"] != "separate" or asked_by_a_bound(record)}
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"unsized": by_samples(record) and sizes is None}
@@ -153,6 +154,12 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
         row.setdefault(name, comparable(value))
     sources = [source for source in spec["sources"] if source[0] not in data_sources(spec)]  # the scenario's name
     return row | {"sources": comparable(sources), "revisions": comparable(spec.get("revisions", []))}
+
+
+def asked_by_a_bound(record: Mapping[str, Any]) -> bool:
+    """Tell whether the labels of a run were chosen by what is hidden."""
+    asked = record.get("labelling")
+    return isinstance(asked, dict) and bool(asked.get("bound"))
 
 
 def _stream(record: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ class Cell:
         seeds: seeds of these runs.
         best: whether no cell that it is compared with has a better mean.
         tied: whether it is not the best, but not significantly worse (see :func:`clsim.reporting.grids.tables`).
-        bound: whether the runs see several experiences at once (joint, cumulative): such a cell is shown, not compared.
+        bound: whether the runs see several experiences at once (joint, cumulative), or labels that a bound chose: it is
+            shown, not compared.
         interval: which interval is shown: ``t``, or ``bootstrap``.
     """
 
@@ -120,17 +121,17 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
     found: dict[Key, list[tuple[float, str, int, bool]]] = {}
-    for labels, value, run, seed, shown in zip(
+    for labels, value, run, seed, bound in zip(
         zip(*(ordered[name].map(label_of) for name in names), strict=True) if names else [()] * len(ordered),
         ordered[metric].astype(float),
         ordered["fingerprint"],
         ordered["seed"],
-        ordered["stream.presentation"],
+        ordered["bound"],
         strict=True,
     ):
         part = found.setdefault(labels, [])
         if math.isfinite(value):
-            part.append((scale * value, run, int(seed), shown != "separate"))
+            part.append((scale * value, run, int(seed), bool(bound)))
     rows: Rows = {}
     for labels in sorted(found, key=natural):
         part = found[labels]

@@ -165,7 +165,15 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
         notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
     notes += _origins(chosen)
     if any(cell.bound for found in rows.values() for cell in found.values()):
-        notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
+        separate = chosen["stream.presentation"] == "separate"
+        if not separate.all():
+            notes.append(
+                "Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared."
+            )
+        if by := sorted(set(chosen.loc[chosen["bound"] & separate, "labelling.selector"])):
+            notes.append(
+                f"Labels that {', '.join(by)} chose were chosen by what is hidden: bounds, shown, not compared."
+            )
     return notes
 
 

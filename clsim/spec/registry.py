@@ -154,7 +154,9 @@ def is_condenser(name: str) -> bool:
 
 
 def _of_labeller(name: str) -> str:
-    """Tell the kind of who asks for labels: an acquisition by its name, else a selector."""
+    """Tell the kind of who asks for labels: an acquisition or a bound by its name, else a selector."""
+    if name in BOUNDS:
+        return "bounds"
     known = {*COMPONENTS["acquisitions"], *(entry.name for entry in _installed("acquisitions"))}
     return "acquisitions" if name in known else "selectors"
 
@@ -268,16 +270,16 @@ def acquires(name: str) -> bool:
 
 
 def check_acquires(name: str, where: str = "labelling.selector") -> None:
-    """Refuse a shipped selector that cannot choose what to label; bounds and selectors of your own pass.
+    """Refuse a shipped selector that cannot choose what to label; acquisitions and selectors of your own pass.
 
     Args:
         name: the name, with combinators.
-        where: the key that holds it, for the message.
+        where: the key that holds it, for the message; bounds pass as ``labelling.selector`` alone.
 
     Raises:
         InputError: naming the part that cannot, and what it lacks.
     """
-    if name in BOUNDS or acquires(name):
+    if (where == "labelling.selector" and name in BOUNDS) or acquires(name):
         return
     part, why = next(iter(_unmet(name).items()), (name, ""))
     found = f"{part!r}, which needs {why}" if why else f"the condenser {part!r}"

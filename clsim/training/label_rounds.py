@@ -155,6 +155,11 @@ class LabelRounds:
             raise InputError(f"labelling: there is no selector {name!r}, allowed: a setup that has it")
         if setup.acquisition is not None and number:
             setup.acquisition.fit(pool, rng)
+        bound = bool(number) and setup.acquisition is not None and setup.acquisition.bound
+        if bound:
+            truth = torch.from_numpy(self._oracle.truth(position, places)).to(samples.device)
+            seen = sum(self._stream.test_sizes[: position + 1])
+            setup.acquisition.reads(truth, self._stream.tests[:seen])  # type: ignore[union-attr]
         rows = chosen(select, pool, size, rng, f"labelling.selector {name!r}").index
         if len(rows) < size and self._spec.shortfall == "random":
             order = torch.randperm(len(samples), generator=rng).to(rows.device)
@@ -162,7 +167,7 @@ class LabelRounds:
         seconds = time.perf_counter() - started
         setup.cost.select_seconds += seconds
         entry = _entry(position, number, name, places[rows.cpu().numpy()].tolist())
-        entry |= {"select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
+        entry |= {"bound": bound, "select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
         return entry | spread(samples, rows, concatenate(labelled), learner)
 
     def _anew(self, before: State) -> tuple[Setup, Learner]:
@@ -203,7 +208,7 @@ def _held(setup: Setup) -> list[Exemplars]:
 
 def _entry(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:
     unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
-    asked = {"experience": position, "round": number, "by": by, "places": places}
+    asked = {"experience": position, "round": number, "by": by, "bound": False, "places": places}
     return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}
 
 

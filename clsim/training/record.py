@@ -161,7 +161,7 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
             {**{k: v for k, v in entry.items() if k != "places"}, **told, "accuracy": _nullable(entry["accuracy"])}
         )
     counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
-    return {**counts, "rounds": rounds}
+    return {**counts, "bound": any(entry["bound"] for entry in results.rounds), "rounds": rounds}
 
 
 def _nullable(values: list[float]) -> list[float | None]:
