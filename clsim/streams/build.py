@@ -65,7 +65,8 @@ def build(
     labels, labelling = labels or LabelsSpec(), labelling or LabellingSpec()
     split = seed if labelling.split < 0 else labelling.split
     oracle = known = None
-    if labelling.asks:
+    if labelling.asks:  # the classes of an experience must not show in the order of its samples
+        train = [part.of(np.argsort(part.rows, kind="stable")) for part in train]
         oracle = oracle_of(train, classes, spec, split, labels, labelling, tasks)
     else:
         known = known_rows(train, spec, split, labels)

@@ -154,9 +154,13 @@ class Stream:
         return self._oracle
 
     def candidates(self, position: int) -> tuple[Exemplars, np.ndarray]:
-        """Return the samples of an experience whose labels can be asked for, y = −1, and their places among all."""
+        """Return the samples of an experience whose labels can be asked for, y = −1, and their places among all.
+
+        They stand in an order drawn from the run's seed, since a data set may be sorted by class.
+        """
         held_out, keys = self._drawn(position)
         rows = np.flatnonzero(~held_out & ~self.oracle.revealed(position))
+        rows = rows[keys[rows].argsort(stable=True).numpy()]
         found = self._train[position].of(rows).gather(position, self.device, keys[rows])
         return replace(found, y=torch.full_like(found.y, -1)), rows
 

@@ -40,7 +40,9 @@ def test_budgets_are_exact(tmp_path: Path, budget: int, rounds: int) -> None:
         entries = [entry for entry in labelling["rounds"] if entry["experience"] == position]
         sizes, rows = [len(entry["rows"]) for entry in entries], [row for entry in entries for row in entry["rows"]]
         assert sum(sizes) == labelling["asked"][position] == min(budget, 100) == len(set(rows))
-        assert sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1 and len(sizes) == min(rounds, budget)
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] - sizes[-1] <= 1
+        assert len(sizes) == min(rounds, budget)
         assert [entry["labelled"] for entry in entries] == np.cumsum(sizes).tolist()
 
 
@@ -55,7 +57,8 @@ def test_a_budget_can_be_a_share_and_rounds_a_size(tmp_path: Path) -> None:
 def test_the_initial_set_is_counted_apart(tmp_path: Path, initial: str, count: int, found: list[int]) -> None:
     record = run(tmp_path, f"labelling.initial={initial}", f"labelling.initial_count={count}", label_rounds=2)
     labelling = record.data["labelling"]
-    assert labelling["initial"] == found and labelling["asked"] == [30, 30]
+    assert labelling["initial"] == found
+    assert labelling["asked"] == [30, 30]
     assert [entry["round"] for entry in labelling["rounds"]] == [0, 1, 2] * 2
     if initial == "class":
         assert np.bincount(labelling["rounds"][0]["labels"]).tolist() == [2] * 5
@@ -63,25 +66,23 @@ def test_the_initial_set_is_counted_apart(tmp_path: Path, initial: str, count: i
 
 def test_labels_of_the_stream_are_an_initial_set(tmp_path: Path) -> None:
     labelling = run(tmp_path, labels=3, label_rounds=1).data["labelling"]
-    assert (
-        labelling["initial"] == [15, 15]
-        and [entry["by"] for entry in labelling["rounds"]] == ["initial", "entropy"] * 2
-    )
+    assert labelling["initial"] == [15, 15]
+    assert [entry["by"] for entry in labelling["rounds"]] == ["initial", "entropy"] * 2
 
 
 @pytest.mark.parametrize("strategy", ["er", "finetune", "si", "lwf", "icarl"])
 @pytest.mark.parametrize("setting", ["class", "task"])
-def test_rounds_that_end_with_all_labels_are_a_run_with_all_labels(tmp_path: Path, strategy: str, setting: str) -> None:
+def test_rounds_that_end_with_all_labels_do_not_matter(tmp_path: Path, strategy: str, setting: str) -> None:
     """Each round begins where the experience began: weights, optimizer, memory, generators."""
-    settings = [*SMALL, "labelling.epoch=labelled", f"stream.setting={setting}"]
-    if strategy in ("finetune", "si", "lwf"):
-        settings.remove("memory.capacity=20")
-    asked = clsim.run(
-        "split-digits", strategy, label="random", label_budget=100, label_rounds=3, settings=settings, runs=tmp_path
+    small = [s for s in SMALL if strategy in ("er", "icarl") or not s.startswith("memory")]
+    settings = [*small, "labelling.epoch=labelled", f"stream.setting={setting}"]
+    once, thrice = (
+        clsim.run(
+            "split-digits", strategy, label=label, label_budget=100, label_rounds=n, settings=settings, runs=tmp_path
+        )
+        for label, n in (("random", 1), ("entropy", 3))
     )
-    settings.remove("labelling.epoch=labelled")
-    plain = clsim.run("split-digits", strategy, settings=settings, runs=tmp_path)
-    assert asked.data["accuracy"] == plain.data["accuracy"]
+    assert once.data["accuracy"] == thrice.data["accuracy"]
 
 
 def test_a_warm_round_goes_on(tmp_path: Path) -> None:
@@ -159,7 +160,8 @@ def test_hidden_labels_change_nothing(tmp_path: Path, label: str) -> None:
     other[hidden[other[hidden] == 5]] = 4
     assert (other != y).sum() > 50
     again, changed = picks(made(tmp_path, "b.npz", other))
-    assert again == rows and changed.data["accuracy"] == record.data["accuracy"]
+    assert again == rows
+    assert changed.data["accuracy"] == record.data["accuracy"]
 
 
 def test_the_oracle_errs_the_same_way_each_time(tmp_path: Path) -> None:
@@ -194,13 +196,15 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, given: dict[str, Any], 
     usual = {"strategy": "er", "label": "entropy", "label_budget": 30, "runs": tmp_path, "settings": settings}
     with pytest.raises(InputError) as error:
         clsim.run("split-digits", **(usual | given))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_rounds_are_divided_as_they_should() -> None:
     for budget, rounds, free in ((900, 18, 60000), (10, 3, 7), (5, 9, 100), (0, 3, 10)):
         sizes = LabellingSpec("random", budget=budget, rounds=rounds).asked(free, free)
-        assert sum(sizes) == min(budget, free) and max(sizes, default=0) - min(sizes, default=0) <= 1
+        assert sum(sizes) == min(budget, free)
+        assert max(sizes, default=0) - min(sizes, default=0) <= 1
 
 
 def test_without_a_selector_a_spec_is_as_before() -> None:
