@@ -146,6 +146,8 @@ class LabelRounds:
         if 0 < self._spec.candidates < len(samples):
             drawn = torch.randperm(len(samples), generator=rng)[: max(self._spec.candidates, size)].sort().values
             samples, places = samples[drawn.to(samples.device)], places[drawn.numpy()]
+        # a draw by the keys that a random memory goes by would decide there which experience keeps more
+        samples = dataclasses.replace(samples, key=torch.rand(len(samples), generator=rng).to(samples.device))
         experience = self._stream.experience(position)
         labelled = [experience.train, *_held(setup)]
         pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
