@@ -65,9 +65,10 @@ def report(
     if file is not None:
         _say(f"wrote {file}")
     if figures is not None:
-        from clsim.reporting import plots
+        from clsim.reporting import label_plots, plots
 
-        for drawn in plots.draw(spec, data, figures):
+        made = plots.draw(spec, data, figures) + (label_plots.draw(spec, data, figures) if spec.labelling else [])
+        for drawn in made:
             _say(f"drew {drawn}")
 
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clsim.records.budget import aubc
+from clsim.records.label_record import COUNTS, counted, selector_of
 from clsim.records.metrics import by_samples, further, summary, weights
 from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
 from clsim.spec.run import USUAL
@@ -39,14 +41,15 @@ What is passed forward in training includes selection, and validation within an 
 SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
 
 
-NAMES = ("scenario", "strategy", "buffer", "memory", "controller")
+NAMES = ("scenario", "strategy", "label", "buffer", "memory", "controller")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
 
 
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
-    ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file.
+    ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file; ``label`` is the
+    selector that chose what was labelled, a dash if none did.
 
     Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
@@ -66,9 +69,9 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
         row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
         row |= {"command": record["command"], **settings(record["spec"])}
-        row |= {"bound": record["spec"]["stream"]["presentation"] != "separate" or asked_by_a_bound(record)}
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
+        row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
         row |= {"unsized": by_samples(record) and sizes is None}
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     names = scenario_names([record["spec"] for record in records])
@@ -143,6 +146,7 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     kept = spec["memory"]["buffer"] != "none"
     row = {"scenario": scenario_name(spec), "scenario_file": spec["scenario"]}
     row |= {name: spec[name] for name in ("strategy", "seed")}
+    row |= {"label": selector_of(spec) or "–"}
     row |= {"buffer": spec["memory"]["buffer"] if kept else "–"}
     row |= {"memory": memory_size(spec) if kept else "–"}
     controller = spec.get("controller")
@@ -154,12 +158,6 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
         row.setdefault(name, comparable(value))
     sources = [source for source in spec["sources"] if source[0] not in data_sources(spec)]  # the scenario's name
     return row | {"sources": comparable(sources), "revisions": comparable(spec.get("revisions", []))}
-
-
-def asked_by_a_bound(record: Mapping[str, Any]) -> bool:
-    """Tell whether the labels of a run were chosen by what is hidden."""
-    asked = record.get("labelling")
-    return isinstance(asked, dict) and bool(asked.get("bound"))
 
 
 def _stream(record: Mapping[str, Any]) -> str:

@@ -169,6 +169,23 @@ def weights_held(shares: np.ndarray) -> float:
     return float(shares[-1])
 
 
+def area_under_budget(labels: Sequence[float], accuracy: Sequence[float]) -> float:
+    """Area under the accuracy over the number of labels, by trapezoids, divided by the range of these numbers.
+
+    Σ_i (n_{i+1} − n_i) · (a_i + a_{i+1}) / 2 / (n_last − n_first), over the numbers n of labels that there were: rounds
+    of unequal size have unequal widths. NaN where fewer than two numbers differ, or an accuracy is NaN.
+
+    Source: AUBC of Zhan et al., A Comparative Survey: Benchmarking for Pool-based Active Learning (IJCAI 2021).
+
+    >>> area_under_budget([10, 20, 40], [0.5, 0.7, 0.9])
+    0.7333...
+    """
+    n, a = np.asarray(labels, dtype=float), np.asarray(accuracy, dtype=float)
+    if len(n) < 2 or n[-1] == n[0]:
+        return float("nan")
+    return float((np.diff(n) * (a[1:] + a[:-1]) / 2).sum() / (n[-1] - n[0]))
+
+
 UNSIZED = (
     "Records of earlier versions hold no test sizes: there, accuracy in class-incremental streams is the mean over "
     "experiences, not over test samples."
@@ -216,8 +233,10 @@ FURTHER = {
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
     "weights_held": Metric("weights held fast", weights_held, higher_is_better=False),
+    "aubc": Metric("area under the budget curve (AUBC)", area_under_budget),
 }
-"""Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights.
+"""Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights,
+of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record).
 
 The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
 """

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
+from clsim.records.label_record import label_words, problem
 from clsim.records.search import read_search
 from clsim.spec.naming import scenario_name
 from clsim.spec.run import RunSpec
@@ -72,7 +73,8 @@ class RunRecord:
     def line(self) -> str:
         """A line for people about a record that was read: which run it is of, and when that was made."""
         spec, made = self.data["spec"], str(self.data.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
-        title = " · ".join([*(str(spec.get(key, "?")) for key in ("scenario", "strategy")), f"seed {spec.get('seed')}"])
+        words = [*(str(spec.get(key, "?")) for key in ("scenario", "strategy")), *label_words(spec)]
+        title = " · ".join([*words, f"seed {spec.get('seed')}"])
         return f"read, not run: {title}, made {made or 'at an unknown time'}; --fresh runs it again"
 
     @property
@@ -112,7 +114,7 @@ class RunFailure:
     @property
     def title(self) -> str:
         """The run in a few words, whatever its spec holds."""
-        words = [scenario_name(self.spec), str(self.spec.get("strategy", ""))]
+        words = [scenario_name(self.spec), str(self.spec.get("strategy", "")), *label_words(self.spec)]
         memory = self.spec.get("memory")
         words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
         return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)
@@ -376,6 +378,8 @@ def _problem(data: Any, fingerprint: str) -> str:
             read_search(search, "searches")
     except (InputError, TypeError) as error:
         return _line(error)
+    if "labelling" in data and (wrong := problem(data["labelling"], size, finished=data["finished"])):
+        return wrong
     if _foreign(data["spec"], data["fingerprint"], fingerprint):
         return "it is not the record of this folder's run (its spec has another fingerprint)"
     return ""

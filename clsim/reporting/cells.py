@@ -16,6 +16,7 @@ from clsim.records.metrics import ALL
 from clsim.reporting import statistics
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import FEWEST
+from clsim.spec.components import BOUNDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +42,10 @@ class Cell:
         seeds: seeds of these runs.
         best: whether no cell that it is compared with has a better mean.
         tied: whether it is not the best, but not significantly worse (see :func:`clsim.reporting.grids.tables`).
-        bound: whether the runs see several experiences at once (joint, cumulative), or labels that a bound chose: it is
-            shown, not compared.
+        bound: whether the runs see several experiences at once (joint, cumulative), or what chose their labels reads
+            hidden ones: such a cell is shown, not compared.
         interval: which interval is shown: ``t``, or ``bootstrap``.
+        splits: seeds of the runs' initial sets, −1 where it is that of the run; empty if they are not known.
     """
 
     values: Sequence[float] = ()
@@ -54,6 +56,25 @@ class Cell:
     tied: bool = False
     bound: bool = False
     interval: Literal["t", "bootstrap"] = "t"
+    splits: tuple[int, ...] = ()
+
+    @cached_property
+    def units(self) -> dict[str, float]:
+        """Independent values, by what runs are paired by: the seed, or, where several initial sets were drawn, the set.
+
+        Runs that share an initial set are averaged first, as they are not independent of each other.
+        """
+        if len(set(self.splits)) < 2:
+            return {f"seed {seed}": value for seed, value in zip(self.seeds, self.values, strict=False)}
+        found: dict[str, list[float]] = {}
+        for split, seed, value in zip(self.splits, self.seeds, self.values, strict=True):
+            found.setdefault(f"seed {seed}" if split < 0 else f"split {split}", []).append(value)
+        return {split: math.fsum(values) / len(values) for split, values in found.items()}
+
+    @property
+    def sample(self) -> Sequence[float]:
+        """The values that statistics are of: those of :attr:`units`, or all if the seeds are not known."""
+        return tuple(self.units.values()) if len(set(self.splits)) > 1 else self.values
 
     def __str__(self) -> str:
         """Mean ± half of the 95 % t interval, or mean [bootstrap interval]; the values themselves below three seeds."""
@@ -61,9 +82,9 @@ class Cell:
             return " ± ".join(f"{v:g}" for v in self.published)
         if not self.values:
             return "–"
-        digits = decimals(*self.values)
-        if len(self.values) < FEWEST:
-            return ", ".join(f"{v:,.{digits}f}" for v in self.values)
+        digits = decimals(*self.sample)
+        if len(self.sample) < FEWEST:
+            return ", ".join(f"{v:,.{digits}f}" for v in self.sample)
         if self.interval == "bootstrap":
             low, high = self.bounds
             return f"{self.mean:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
@@ -74,20 +95,20 @@ class Cell:
         """Mean of the values; NaN if there are none."""
         if self.published is not None:
             return float(self.published[0])
-        return math.fsum(self.values) / len(self.values) if self.values else math.nan
+        return math.fsum(self.sample) / len(self.sample) if self.values else math.nan
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
         """The 95 % interval of the mean; NaN below three seeds, and for a paper's row."""
         if self.interval == "bootstrap":
-            return statistics.bootstrap_interval(self.values, np.random.default_rng(0))
-        return statistics.t_interval(self.values)
+            return statistics.bootstrap_interval(self.sample, np.random.default_rng(0))
+        return statistics.t_interval(self.sample)
 
     @property
     def half_width(self) -> float:
         """Half of the 95 % interval; NaN below three seeds, and for a paper's row."""
         if self.interval == "t":
-            return statistics.half_width(self.values)
+            return statistics.half_width(self.sample)
         low, high = self.bounds
         return (high - low) / 2
 
@@ -120,30 +141,51 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
     scale = 100 if metric in ALL else 1
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
-    found: dict[Key, list[tuple[float, str, int, bool]]] = {}
-    for labels, value, run, seed, bound in zip(
+    found: dict[Key, list[tuple[float, str, int, bool, int]]] = {}
+    for labels, value, run, seed, bound, split in zip(
         zip(*(ordered[name].map(label_of) for name in names), strict=True) if names else [()] * len(ordered),
         ordered[metric].astype(float),
         ordered["fingerprint"],
         ordered["seed"],
-        ordered["bound"],
+        bounds(ordered),
+        splits(ordered),
         strict=True,
     ):
         part = found.setdefault(labels, [])
         if math.isfinite(value):
-            part.append((scale * value, run, int(seed), bool(bound)))
+            part.append((scale * value, run, int(seed), bool(bound), split))
     rows: Rows = {}
     for labels in sorted(found, key=natural):
         part = found[labels]
         cell = Cell(
             values=tuple(v for v, *_ in part),
             runs=tuple(run for _, run, *_ in part),
-            seeds=tuple(seed for _, _, seed, _ in part),
-            bound=any(bound for *_, bound in part),
+            seeds=tuple(seed for _, _, seed, *_ in part),
+            bound=any(bound for *_, bound, _ in part),
             interval=spec.interval,
+            splits=tuple(split for *_, split in part),
         )
         rows.setdefault(labels[: len(row_names)], {})[labels[len(row_names) :]] = cell
     return rows
+
+
+def bounds(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Tell which runs are bounds: several experiences are seen at once, or hidden labels by what chose the labels."""
+    return (runs["stream.presentation"] != "separate") | (reading(runs) != "")
+
+
+def reading(runs: pd.DataFrame) -> pd.Series[str]:
+    """Name what reads hidden labels in each run: the selector of its labels, or that of its initial set; else empty."""
+    found = runs["label"].where(runs["label"].isin(BOUNDS), "")
+    if "labelling.initial" in runs:
+        found = found.where(~runs["labelling.initial"].isin(BOUNDS), runs["labelling.initial"])
+    return found
+
+
+def splits(runs: pd.DataFrame) -> list[int]:
+    """List the seed of the initial set of each run; −1 where it is the seed of the run, or nobody asked for labels."""
+    found = runs["labelling.split"] if "labelling.split" in runs else [-1] * len(runs)
+    return [int(value) if type(value) is int or value == value else -1 for value in found]
 
 
 def contests(
@@ -181,9 +223,8 @@ def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
 
 def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:
     """Return the values of both cells at their common seeds."""
-    left, right = dict(zip(a.seeds, a.values, strict=True)), dict(zip(b.seeds, b.values, strict=True))
-    seeds = [seed for seed in left if seed in right]
-    return [left[s] for s in seeds], [right[s] for s in seeds]
+    common = [unit for unit in a.units if unit in b.units]
+    return [a.units[unit] for unit in common], [b.units[unit] for unit in common]
 
 
 def higher_is_better(metric: str) -> bool:

@@ -42,7 +42,7 @@ class Comparison:
         p, p_wilcoxon: p of the paired t test, and of the signed-rank test; two-sided, uncorrected.
         p_holm, p_wilcoxon_holm: the same, with Holm's correction over the comparisons of the condition.
         p_games_howell: p of an unpaired test, corrected over all pairs; computed only if some pair of arms has
-            fewer than three common seeds, else NaN.
+            fewer than three common seeds, or in reports with ``labelling``; else NaN.
         wins, losses: number of seeds on which a is better than b, and worse; on the rest they are equal.
         seeds_needed: number of seeds with which the paired t test would find a difference of this size with a chance of
             80 %; None if more than 10,000 are needed, or without a test.
@@ -85,6 +85,11 @@ class Contest:
     pairs: tuple[Comparison, ...]
     kruskal: float
     p_kruskal: float
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the pairs were also compared as independent samples."""
+        return any(math.isfinite(pair.p_games_howell) for pair in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
             sign = 1 if higher_is_better(metric) else -1
             found = {arm: rows[row][column] for arm, (row, column) in places.items()}
             arms = sorted(found, key=lambda arm: (-sign * found[arm].mean, natural(arm)))
-            samples = [found[arm].values for arm in arms]
+            samples = [found[arm].sample for arm in arms]
             made.append(
                 Contest(
                     metric,
@@ -140,7 +145,7 @@ def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
                     condition_names(spec, row_names),
                     condition,
                     tuple(arms),
-                    _pairs(found, arms, sign),
+                    _pairs(found, arms, sign, unpaired=spec.labelling),
                     *kruskal(samples),
                 )
             )
@@ -171,17 +176,25 @@ def first_comparisons(spec: ReportSpec, runs: pd.DataFrame, most: int) -> tuple[
 def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
     """Test over conditions (Friedman, Nemenyi), for each metric with three arms or more in two conditions or more.
 
-    The arms are those that ran in most conditions; an arm that lacks one of them is left out and named.
+    The arms are those that ran in most conditions; an arm that lacks one of them is left out and named. In a report
+    with ``labelling`` and a single condition, its seeds take the place of conditions: they have an initial set each.
     """
     row_names, chosen = groups(spec, runs)
     made = []
     for metric in spec.metrics:
         rows = cells(spec, metric, row_names, chosen)
-        means = {
-            condition: {arm: rows[row][column].mean for arm, (row, column) in places.items()}
+        found_in = {
+            condition: {arm: rows[row][column] for arm, (row, column) in places.items()}
             for condition, places in contests(spec, row_names, rows)
             if len(places) > 1
         }
+        names = condition_names(spec, row_names)
+        means = {condition: {arm: cell.mean for arm, cell in of.items()} for condition, of in found_in.items()}
+        if spec.labelling and len(found_in) == 1:
+            (of,) = found_in.values()
+            names = ("seed",)
+            units = dict.fromkeys(unit for cell in of.values() for unit in cell.units)
+            means = {(u,): {arm: cell.units[u] for arm, cell in of.items() if u in cell.units} for u in units}
         every = sorted({arm for of in means.values() for arm in of}, key=natural)
         arms, conditions = _block(means, every)
         if len(arms) < 3 or len(conditions) < 2:
@@ -195,7 +208,7 @@ def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
                 metric,
                 title(metric),
                 arm_names(spec, row_names),
-                condition_names(spec, row_names),
+                names,
                 tuple(arms[i] for i in order),
                 tuple(conditions),
                 tuple(arm for arm in every if arm not in arms),
@@ -211,7 +224,7 @@ def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
     return made
 
 
-def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int) -> tuple[Comparison, ...]:
+def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int, *, unpaired: bool = False) -> tuple[Comparison, ...]:
     every = list(itertools.combinations(arms, 2))
     if len(arms) > MOST_ARMS:
         every = [(arms[0], other) for other in arms[1:]]
@@ -239,13 +252,13 @@ def _pairs(found: Mapping[Key, Cell], arms: list[Key], sign: int) -> tuple[Compa
             )
         )
     corrected = holm([c.p for c in made]), holm([c.p_wilcoxon for c in made])
-    unpaired = [math.nan] * len(made)
-    if any(c.n < FEWEST for c in made) and len(arms) <= MOST_ARMS:
-        p = games_howell([found[arm].values if len(found[arm].values) >= FEWEST else () for arm in arms])
-        unpaired = [p[arms.index(a)][arms.index(b)] for a, b in every]
+    apart = [math.nan] * len(made)
+    if (any(c.n < FEWEST for c in made) and len(arms) <= MOST_ARMS) or (unpaired and len(arms) <= 2 * MOST_ARMS):
+        p = games_howell([found[arm].sample if len(found[arm].sample) >= FEWEST else () for arm in arms])
+        apart = [p[arms.index(a)][arms.index(b)] for a, b in every]
     return tuple(
         replace(c, p_holm=t, p_wilcoxon_holm=w, p_games_howell=g)
-        for c, t, w, g in zip(made, *corrected, unpaired, strict=True)
+        for c, t, w, g in zip(made, *corrected, apart, strict=True)
     )
 
 

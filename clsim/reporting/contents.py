@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clsim.reporting import searches
+from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
 from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
 from clsim.reporting.grids import tables
@@ -27,12 +28,16 @@ class Contents:
         chosen: what the controllers chose; empty if no run has one.
         contests: paired tests.
         left_out: number of conditions whose tests are left out.
+        labelling: tables on labels, for people; empty if the report does not ask for them.
+        further: tables on labels, for CSV.
     """
 
     tables: Sequence[Table]
     chosen: Sequence[Listing]
     contests: Sequence[Contest]
     left_out: int = 0
+    labelling: Sequence[Listing] = ()
+    further: Sequence[Table] = ()
 
     @property
     def arms(self) -> dict[Key, str]:
@@ -45,6 +50,7 @@ class Contents:
         texts = [label for table in self.tables for key in table.rows for label in key]
         texts += [" · ".join(column) for table in self.tables for column in table.columns]
         texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
+        texts += [label for listing in self.labelling for line in listing.lines for label in line.labels]
         return {name: text for name, text in shortened(texts, IN_TABLES).items() if name != text}
 
 
@@ -61,4 +67,6 @@ def contents(
     found, left_out = (comparisons(spec, runs), 0) if tests else (list[Contest](), 0)
     if most and not tests:
         found, left_out = first_comparisons(spec, runs, most)
-    return Contents(tables(spec, runs), searches.chosen(spec, runs, records), found, left_out)
+    further, listings = labelling(spec, runs, records)
+    chosen = searches.chosen(spec, runs, records)
+    return Contents(tables(spec, runs), chosen, found, left_out, listings, further)

@@ -13,7 +13,7 @@ import numpy as np
 from clsim.records import frame
 from clsim.records.metrics import average, weights
 from clsim.reporting import report
-from clsim.reporting.cells import label_of
+from clsim.reporting.cells import bounds, label_of
 from clsim.reporting.names import arms
 from clsim.reporting.statistics import FEWEST
 
@@ -159,7 +159,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
             np.array([sizes[f] for f in part["fingerprint"]]),
-            bool(part["bound"].any()),
+            bool(bounds(part).any()),
             {name: part[name].tolist() for name in frame.COSTS},
         )
         found.setdefault(str(scenario), []).append(series)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.records.frame import memory_size
+from clsim.records.label_record import label_words
 from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
 from clsim.records.store import RunRecord
 from clsim.reporting import searches
@@ -48,7 +49,8 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
         memory = ", no memory"
     elif spec["memory"]["per"] != "total":
         memory += f" a {spec['memory']['per']}"
-    rich = Table(title=Text(f"{scenario_name(spec)}: {spec['strategy']}{memory}"), title_justify="left")
+    chosen = "".join(f", {words}" for words in label_words(spec))
+    rich = Table(title=Text(f"{scenario_name(spec)}: {spec['strategy']}{chosen}{memory}"), title_justify="left")
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]

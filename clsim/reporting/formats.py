@@ -45,18 +45,20 @@ def to_csv(made: Iterable[Table]) -> str:
     numbers = ["metric", "mean", "half_width_95", "low_95", "high_95", "n", "best", "tied", "seeds", "runs"]
     numbers += ["published", "published_plus_minus"]
     rows: list[Sequence[Any]] = []
-    header: Sequence[str] = ()
+    made = list(made)
+    names = list(dict.fromkeys(name for table in made for name in (*table.row_names, *table.column_names)))
     for table in made:
-        header = (*table.row_names, *table.column_names, *numbers)
         for key, found in table.rows.items():
             source = table.sources[table.published[key] - 1] if key in table.published else ""
             for column, cell in found.items():
                 interval = (cell.half_width, *cell.bounds)
-                marks = (len(cell.values), int(cell.best), int(cell.tied))
+                marks = (len(cell.sample), int(cell.best), int(cell.tied))
                 behind = (" ".join(map(str, cell.seeds)), " ".join(cell.runs))
                 paper = (source, cell.published[1] if cell.published and len(cell.published) > 1 else None)
-                rows.append((*key, *column, table.metric, cell.mean, *interval, *marks, *behind, *paper))
-    return _csv(header, rows)
+                labels = dict(zip((*table.row_names, *table.column_names), (*key, *column), strict=True))
+                shown = (labels.get(name) for name in names)
+                rows.append((*shown, table.metric, cell.mean, *interval, *marks, *behind, *paper))
+    return _csv((*names, *numbers), rows)
 
 
 def contests_to_csv(contests: Iterable[Contest]) -> str:

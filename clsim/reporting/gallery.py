@@ -149,9 +149,10 @@ class Gallery:
             short = arms(of_metric.arm_names, of_metric.arms)
             names = [short[arm] for arm in of_metric.arms]
             drawn = figures.ranking(names, of_metric.average, of_metric.bars, of_metric.critical_difference)
-            alt = f"Average ranks over {len(of_metric.conditions)} conditions: "
+            blocks = "seeds" if of_metric.condition_names == ("seed",) else "conditions"
+            alt = f"Average ranks over {len(of_metric.conditions)} {blocks}: "
             alt += ", ".join(f"{n} {r:.2f}" for n, r in zip(names, of_metric.average, strict=True))
-            note = f"{of_metric.title}, over {len(of_metric.conditions)} conditions; Friedman p = {of_metric.p:.2g}"
+            note = f"{of_metric.title}, over {len(of_metric.conditions)} {blocks}; Friedman p = {of_metric.p:.2g}"
             pictures.append(Picture(note, self._svg(drawn, alt), alt=alt))
         notes = ["Names joined by a bar cannot be told apart (Nemenyi's test at 5 %). Rank 1 is the best."]
         if not pictures:

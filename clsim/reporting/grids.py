@@ -21,6 +21,7 @@ from clsim.reporting.cells import (
     contests,
     higher_is_better,
     natural,
+    reading,
     title,
 )
 from clsim.reporting.report import Published, ReportSpec, groups
@@ -154,27 +155,30 @@ def _seeds(n: int) -> str:
 
 
 def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
-    counts = {len(cell.values) for found in rows.values() for cell in found.values() if cell.values}
+    every = [cell for found in rows.values() for cell in found.values() if cell.values]
+    counts = {len(cell.sample) for cell in every}
     notes = []
     if counts and max(counts) >= FEWEST:
         given = [n for n in counts if n >= FEWEST]
         number = str(min(given)) if len(given) == 1 else f"{min(given)} to {max(given)}"
         kind = "± half of the 95 % t interval" if spec.interval == "t" else "[95 % BCa bootstrap interval]"
-        notes.append(f"Mean {kind} over {number} seeds.")
+        what = "initial sets" if any(len(set(cell.splits)) > 1 for cell in every) else "seeds"
+        notes.append(f"Mean {kind} over {number} {what}.")
     if counts and min(counts) < FEWEST:
         notes.append("Fewer than three seeds: the points themselves, as no interval can be given.")
+    if any(len(set(cell.splits)) > 1 for cell in every):
+        notes.append("Runs on one initial set are averaged first, as they are not independent of each other.")
     notes += _origins(chosen)
-    if any(cell.bound for found in rows.values() for cell in found.values()):
-        separate = chosen["stream.presentation"] == "separate"
-        if not separate.all():
-            notes.append(
-                "Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared."
-            )
-        if by := sorted(set(chosen.loc[chosen["bound"] & separate, "labelling.selector"])):
-            notes.append(
-                f"Labels that {', '.join(by)} chose were chosen by what is hidden: bounds, shown, not compared."
-            )
+    notes += bounds_note(chosen)
+    if (chosen["stream.presentation"] != "separate").any():
+        notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
     return notes
+
+
+def bounds_note(chosen: pd.DataFrame) -> list[str]:
+    """Say which of the runs are bounds since what chose their labels reads hidden ones; no line if none is."""
+    names = sorted({*reading(chosen)} - {""})
+    return [f"{', '.join(names)} reads hidden labels: a bound, shown and not compared."] if names else []
 
 
 def _lacking(metric: str, chosen: pd.DataFrame) -> list[str]:

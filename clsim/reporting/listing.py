@@ -86,9 +86,8 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
         explain: whether a note says what the columns are.
     """
     where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
-    unpaired = any(math.isfinite(pair.p_games_howell) for pair in contest.pairs)
     head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
-    head += ["p, Games–Howell"] if unpaired else []
+    head += ["p, Games–Howell"] if contest.unpaired else []
     named, lines = arms_in_tables(contest.arm_names, contest.arms, " · "), []
     for pair in contest.pairs:
         known = math.isfinite(pair.p)
@@ -101,7 +100,9 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
             f"{pair.wins}–{pair.losses}",
             str(pair.seeds_needed) if pair.seeds_needed else "–",
         ]
-        lines.append(Line((named[pair.a], named[pair.b]), entries + ([_p(pair.p_games_howell)] if unpaired else [])))
+        lines.append(
+            Line((named[pair.a], named[pair.b]), entries + ([_p(pair.p_games_howell)] if contest.unpaired else []))
+        )
     notes = [
         "Difference: mean of a − b over common seeds, with its t interval. Two-sided paired t and signed-rank tests, "
         "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "
@@ -131,12 +132,13 @@ def of_ranks(ranks: Ranks) -> Listing:
         entries = [f"{ranks.average[i]:.2f}", letters, str(sum(ranks.wins[i])), str(lost)]
         entries += ["·" if i == j else str(ranks.wins[i][j]) for j in range(size)] if size <= WIDEST else []
         lines.append(Line((str(i + 1), named[arm]), entries))
+    names = ranks.condition_names
+    blocks = "seeds of the one condition" if names == ("seed",) else f"conditions ({', '.join(names)})"
     notes = [
-        f"Friedman over {len(ranks.conditions)} conditions ({', '.join(ranks.condition_names)}): "
+        f"Friedman over {len(ranks.conditions)} {blocks}: "
         f"χ² = {ranks.statistic:.2f}, p {_is(ranks.p)}. Arms that share a letter cannot be told apart at 5 % (Nemenyi: "
         f"critical difference {ranks.critical_difference:.2f}). Won, lost: comparisons of means in a condition."
     ]
-    names = ranks.condition_names
     scenarios = [condition[names.index("scenario")] for condition in ranks.conditions if "scenario" in names]
     if len(set(scenarios)) < len(scenarios):
         notes.append("Conditions of one scenario share its data: they are no independent blocks, and p is too small.")

@@ -27,6 +27,8 @@ def arms(names: Sequence[str], keys: Iterable[Key], most: int = IN_FIGURES) -> d
 
     >>> arms(("strategy", "buffer", "training.epochs"), [("er", "random", "2"), ("er", "./own.py:net2", "2")])
     {('er', 'random', '2'): 'random', ('er', './own.py:net2', '2'): './own.py:net2'}
+    >>> arms(("label", "buffer"), [("badge", "random"), ("random", "badge")])
+    {('badge', 'random'): 'label badge buffer random', ('random', 'badge'): 'label random buffer badge'}
     >>> arms(("strategy", "training.epochs"), [("er", "2"), ("er", "9"), ("gem", "2")])
     {('er', '2'): 'er', ('er', '9'): 'er epochs 9', ('gem', '2'): 'gem'}
     """
@@ -39,11 +41,12 @@ def arms(names: Sequence[str], keys: Iterable[Key], most: int = IN_FIGURES) -> d
     if not told:  # a single arm, or none
         told = [i for i, values in columns.items() if {*values} != {"–"}][:1]
     usual = {i: Counter(columns[i]).most_common(1)[0][0] for i in told if _is_setting(names[i])}
+    both = {"label", "buffer"} <= {names[i] for i in told}  # which of two selectors does what
 
     def joined(key: Key, *, whole: bool, bare: bool) -> str:
         """Write the labels of an arm; without dashes and usual values unless ``whole``, without folders if ``bare``."""
         kept = [i for i in told if whole or key[i] not in ("–", usual.get(i))]
-        words = [_word(names[i], key[i]) for i in kept]
+        words = [_word(names[i], key[i], named=both) for i in kept]
         return " ".join(map(_bare, words) if bare else words) or "–"
 
     found: dict[Key, str] = {}
@@ -62,7 +65,14 @@ def arms(names: Sequence[str], keys: Iterable[Key], most: int = IN_FIGURES) -> d
 def arms_in_tables(names: Sequence[str], keys: Iterable[Key], between: str) -> dict[Key, str]:
     """Name each arm by all of its labels, or as :func:`arms` does if that is too wide for a column."""
     every = list(dict.fromkeys(keys))
-    joined = {key: between.join(v for v in key if v != "–") for key in every}
+    both = {"label", "buffer"} <= {name for i, name in enumerate(names) if any(key[i] != "–" for key in every)}
+
+    def word(name: str, value: str) -> str:
+        return f"{name} {value}" if both and name in ("label", "buffer") else value
+
+    joined = {
+        key: between.join(word(*pair) for pair in zip(names, key, strict=True) if pair[1] != "–") for key in every
+    }
     if len(set(joined.values())) < len(every) or "" in joined.values():
         joined = {key: between.join(key) for key in every}
     return joined if all(width(name) <= IN_TABLES for name in joined.values()) else arms(names, every, IN_TABLES)
@@ -77,8 +87,10 @@ def _apart(keys: Sequence[Key], told: Sequence[int]) -> int:
     return len({tuple(key[i] for i in told) for key in keys})
 
 
-def _word(name: str, value: str) -> str:
-    """Write a setting that is no word by itself with the name of its key."""
+def _word(name: str, value: str, *, named: bool) -> str:
+    """Write a setting that is no word by itself with the name of its key; if ``named``, a selector, too."""
+    if named and name in ("label", "buffer") and value != "–":
+        return f"{name} {value}"
     plain = re.fullmatch(r"[-+.\deE%\s]+|True|False|\[.*\]|\{.*\}", value)
     return f"{name.rpartition('.')[2]} {value}" if _is_setting(name) and plain else value
 

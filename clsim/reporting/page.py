@@ -17,6 +17,7 @@ from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
 from clsim.reporting.contents import contents
 from clsim.reporting.gallery import drawn
+from clsim.reporting.label_panels import with_labels
 from clsim.reporting.report import ReportSpec
 from clsim.version import __version__
 
@@ -67,6 +68,7 @@ def render(
     data = [r.data for r in mine]
     exhibits, ranking = drawn(spec, every, mine)
     parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
+    exhibits = with_labels(spec, every, data, parts.further, exhibits)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
@@ -102,6 +104,7 @@ def render(
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
         left_out=parts.left_out,
         chosen=parts.chosen,
+        labelling=parts.labelling,
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),

@@ -48,13 +48,21 @@ def montage(picks: Picks, title: str) -> Figure:
 
 
 @style(PLAIN)
-def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, about: str) -> Figure:
+def sheet(
+    x: np.ndarray,
+    y: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    about: str,
+    counted: str = "at the right, how many of the class",
+) -> Figure:
     """Draw images, a row for each class.
 
     Args:
         x: uint8 (n, c, h, w).
         y: int64 (n,), positions in ``classes``.
-        about: text below the title; an explanation of the numbers at the right follows it.
+        about: text below the title.
+        counted: text behind it that explains the numbers at the right; empty: there are no numbers.
     """
     from matplotlib.figure import Figure
 
@@ -78,13 +86,14 @@ def sheet(x: np.ndarray, y: np.ndarray, classes: Sequence[str], title: str, abou
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    beside = ax.secondary_yaxis("right")
-    beside.set_yticks(middle, [str(counts[c]) for c in rows], fontsize=8)
-    beside.tick_params(length=0)
-    beside.spines[:].set_visible(False)
+    if counted:
+        beside = ax.secondary_yaxis("right")
+        beside.set_yticks(middle, [str(counts[c]) for c in rows], fontsize=8)
+        beside.tick_params(length=0)
+        beside.spines[:].set_visible(False)
     left_out = len(classes) - len(rows)
     more = f"; {left_out} further classes are not shown" if left_out else ""
-    told = f"{about}; at the right, how many of the class{more}"
+    told = f"{about}{'; ' + counted if counted else ''}{more}"
     ax.set_title(f"{printable(title)}\n{told}", fontsize=9, loc="left")
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
     with svg.style(svg.PLAIN):
         for name, figure in drawn(spec, records).items():
             made.append(folder / f"{name}.png")
-            _save(figure, made[-1])
+            save(figure, made[-1])
     return made
 
 
@@ -59,16 +59,22 @@ def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, F
     found: dict[str, Figure] = {}
     for scenario, series in scenarios.items():
         title = short[scenario]
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "scenario"
-        while f"{stem}-curves" in found:
-            stem += "-2"
-        found[f"{stem}-curves"] = curves(series, title, look)
+        name = stem(title, found, "curves")
+        found[f"{name}-curves"] = curves(series, title, look)
         if spec.over:
-            found[f"{stem}-over"] = over(lines[scenario], spec.over, title, look)
+            found[f"{name}-over"] = over(lines[scenario], spec.over, title, look)
         for start in range(0, len(series), LARGEST):
             suffix = f"-{start // LARGEST + 1}" if len(series) > LARGEST else ""
-            found[f"{stem}-matrix{suffix}"] = heatmaps(series[start : start + LARGEST], title)
+            found[f"{name}-matrix{suffix}"] = heatmaps(series[start : start + LARGEST], title)
     return found
+
+
+def stem(title: str, taken: Container[str], ending: str) -> str:
+    """Make the beginning of a file's name out of a title; with the ending, it is none of those taken."""
+    made = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "scenario"
+    while f"{made}-{ending}" in taken:
+        made += "-2"
+    return made
 
 
 def heatmaps(series: Sequence[Series], title: str) -> Figure:
@@ -100,7 +106,7 @@ def curves(series: Sequence[Series], title: str, look: Mapping[str, LineStyle]) 
     sizes: list[Size | None] = [*sorted({s.memory for s in series if s.memory is not None})] or [None]
     labels = list(dict.fromkeys(s.label for s in series))
     wide = min(len(sizes), 3)
-    figure = _beside_legend(4.6 * wide, 3.9 * -(-len(sizes) // wide) + 0.3, labels, look)
+    figure = beside_legend(4.6 * wide, 3.9 * -(-len(sizes) // wide) + 0.3, labels, look)
     axes = figure.subplots(-(-len(sizes) // wide), wide, squeeze=False, sharey=True).ravel()
     for ax, size in zip(axes, sizes, strict=False):
         for s in series:
@@ -118,7 +124,7 @@ def curves(series: Sequence[Series], title: str, look: Mapping[str, LineStyle]) 
     return figure
 
 
-def _beside_legend(width: float, height: float, labels: Sequence[str], look: Mapping[str, LineStyle]) -> Figure:
+def beside_legend(width: float, height: float, labels: Sequence[str], look: Mapping[str, LineStyle]) -> Figure:
     """Make a figure with room for a legend of lines at its right, outside of all axes; sizes in inches."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -168,7 +174,7 @@ def over(
     """
     import seaborn as sns
 
-    figure = _beside_legend(5.2, 4.2, sorted(lines), look)
+    figure = beside_legend(5.2, 4.2, sorted(lines), look)
     ax = figure.subplots()
     ticks = sorted({value for line in lines.values() for value in line})
     log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
@@ -200,7 +206,8 @@ def in_words(name: str) -> str:
     return known.get(name) or (key.replace("_", " ") + (f" ({table.replace('.', ' ')})" if table else ""))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write(path, buffer.getvalue())

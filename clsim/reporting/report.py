@@ -33,12 +33,14 @@ class Published:
         percent: metric → mean and the ± as printed, in percent.
         source: the paper, and the setting where it differs.
         seeds: number of runs behind the row; 0: not known.
+        over_labels: number of labels → accuracy in percent, for reports with ``labelling``.
     """
 
     at: Options
     percent: Options
     source: str
     seeds: int = 0
+    over_labels: Options = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class ReportSpec:
         ties: whether to mark what cannot be told from the best.
         tests: whether to show also paired tests, ranks and wins, as ``--tests`` does.
         over: a label among rows and columns whose values are numbers: ``--figures`` also draws final accuracy over it.
+        labelling: whether to show what was labelled, too: accuracy over the number of labels, labelling efficiency,
+            diagnostics of the picks, with their figures.
     """
 
     title: str = ""
@@ -74,6 +78,7 @@ class ReportSpec:
     ties: bool = True
     tests: bool = False
     over: str = ""
+    labelling: bool = False
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -107,6 +112,10 @@ def read_report(path: Path) -> ReportSpec:
             if not numbers or len(values) not in (1, 2):
                 allowed = "a list of the mean, or of the mean and its ±"
                 raise InputError(f"{where}: published.percent.{metric}: found {values!r}, allowed: {allowed}")
+        for number, value in published.over_labels.items():
+            if not number.isdecimal() or type(value) not in (int, float):
+                allowed = "a number of labels, and an accuracy in percent"
+                raise InputError(f"{where}: published.over_labels: found {number!r} = {value!r}, allowed: {allowed}")
     return spec
 
 
@@ -158,7 +167,8 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
     told = [c for c in chosen if "." in c or c == "revisions"]
-    told = [c for c in told if c != "stream.difficulty"]  # another run a seed: it tells no two cells apart
+    # another run a seed, and another seed of the initial set: they tell no two cells apart
+    told = [c for c in told if c not in ("stream.difficulty", "labelling.split")]
     for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen

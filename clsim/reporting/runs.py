@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clsim.records.frame import COSTS, memory_size
+from clsim.records.label_record import label_words
 from clsim.records.metrics import ALL, METRICS
 from clsim.reporting import searches
 from clsim.spec.naming import scenario_name
@@ -66,7 +67,7 @@ def title(record: Mapping[str, Any]) -> str:
     spec = record["spec"]
     memory = spec["memory"]
     kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory_size(spec)}"]
-    return " · ".join([scenario_name(spec), spec["strategy"], *kept, f"seed {spec['seed']}"])
+    return " · ".join([scenario_name(spec), spec["strategy"], *label_words(spec), *kept, f"seed {spec['seed']}"])
 
 
 def commands(lines: Iterable[str]) -> list[str]:

@@ -219,6 +219,30 @@ def seeds_needed(
     return high
 
 
+def variance_components(groups: Sequence[Values]) -> tuple[float, float]:
+    """Estimate the variance between groups and that within them, by one-way analysis of variance with random effects.
+
+    within = MS_within; between = max(0, (MS_between − MS_within) / n₀), n₀ = (N − Σ n_i² / N) / (k − 1), for k groups
+    of n_i values, N in all. NaN for fewer than two groups, or where no group has two values.
+
+    Source: Searle, Casella & McCulloch, Variance Components (1992), chapter 3.
+
+    >>> variance_components([[1.0, 3.0], [5.0, 7.0]])
+    (7.0, 2.0)
+    """
+    samples = [sample for sample in map(finite, groups) if len(sample)]
+    sizes = np.array([len(sample) for sample in samples], dtype=float)
+    k, n = len(samples), sizes.sum()
+    if k < 2 or n <= k:
+        return math.nan, math.nan
+    means = np.array([sample.mean() for sample in samples])
+    within = sum(((sample - sample.mean()) ** 2).sum() for sample in samples) / (n - k)
+    overall = (sizes * means).sum() / n
+    between = (sizes * (means - overall) ** 2).sum() / (k - 1)
+    each = (n - (sizes**2).sum() / n) / (k - 1)
+    return float(max(0.0, (between - within) / each)), float(within)
+
+
 def finite(values: Values) -> np.ndarray:
     """The values that are neither NaN nor infinite."""
     sample = np.asarray(values, dtype=float)

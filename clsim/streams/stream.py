@@ -171,6 +171,11 @@ class Stream:
         return {"rows": rows.tolist(), "labels": labels.tolist()}
 
     @property
+    def train_sizes(self) -> list[int]:
+        """The number of training samples of each experience, those that are held out included."""
+        return [len(part.rows) for part in self._train]
+
+    @property
     def held_out_sizes(self) -> list[int]:
         """The number of samples that are held out of each experience, whose labels are known too."""
         return [int(self._drawn(i)[0].sum()) for i in range(len(self))] if self._spec.validation else [0] * len(self)

@@ -161,6 +161,8 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
             {**{k: v for k, v in entry.items() if k != "places"}, **told, "accuracy": _nullable(entry["accuracy"])}
         )
     counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
+    sizes = zip(stream.train_sizes, stream.held_out_sizes, counts["initial"], strict=True)
+    counts["candidates"] = [samples - held_out - initial for samples, held_out, initial in sizes]
     return {**counts, "bound": any(entry["bound"] for entry in results.rounds), "rounds": rounds}
 
 

@@ -251,6 +251,7 @@ def study(rng: np.random.Generator, arms: int, seeds: int, better: float = 0.0) 
         {
             "scenario": "s",
             "strategy": "er",
+            "label": "–",
             "buffer": f"b{arm}",
             "memory": 100,
             "controller": "–",

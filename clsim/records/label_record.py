@@ -1,0 +1,125 @@
+"""What a record says of labels: who asked for which, and the accuracy after each training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+COUNTS = ("initial", "asked", "validation")
+"""Numbers of labels that a record holds for each experience."""
+
+INITIAL = "initial"
+"""Who asked for the labels of an initial set."""
+
+
+def selector_of(spec: Mapping[str, Any]) -> str:
+    """Name the selector that chose what was labelled, from a spec as it stands in files; empty if nobody chose."""
+    table = spec.get("labelling")
+    name = table.get("selector", "none") if isinstance(table, Mapping) else "none"
+    return "" if name == "none" else str(name)
+
+
+def label_words(spec: Mapping[str, Any]) -> list[str]:
+    """Say for a title who asked for how many labels an experience; nothing if nobody did.
+
+    >>> label_words({"labelling": {"selector": "badge", "budget": 100}}), label_words({})
+    (['badge 100 labels'], [])
+    """
+    if not (name := selector_of(spec)):
+        return []
+    share, budget = spec["labelling"].get("fraction"), spec["labelling"].get("budget", "")
+    size = f"{100 * share:.4g} %" if isinstance(share, float) and share else str(budget)
+    return [" ".join([name, *([size] if size else []), "labels"])]
+
+
+def trainings(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the trainings of a record, in order; none if nobody asked for labels."""
+    return list(record.get("labelling", {}).get("rounds", ()))
+
+
+def counted(record: Mapping[str, Any], kind: str) -> int | None:
+    """Count the labels of one of :data:`COUNTS` over all experiences; None if the record does not hold them."""
+    counts = record.get("labelling", {}).get(kind)
+    return None if counts is None else sum(counts)
+
+
+def problem(labelling: Any, experiences: int, *, finished: bool) -> str:
+    """Why this cannot be the part of a record on labels; empty if it can.
+
+    Args:
+        labelling: what the record holds as ``labelling``.
+        experiences: number of experiences of the run.
+        finished: whether the run is finished; else trailing experiences may be missing.
+    """
+    if not isinstance(labelling, Mapping):
+        return f"labelling: found {type(labelling).__name__}, allowed: a table"
+    for kind in COUNTS:
+        counts = labelling.get(kind)
+        if (
+            not isinstance(counts, list)
+            or not all(map(_whole, counts))
+            or len(counts) > experiences
+            or (finished and len(counts) < experiences)
+        ):
+            return f"labelling.{kind}: not a whole number from 0 for each of {experiences} experiences"
+    pools = labelling.get("candidates", [])
+    if not isinstance(pools, list) or not all(_whole(n) for n in pools):
+        return "labelling.candidates: not a whole number from 0 for each experience"
+    found = labelling.get("rounds")
+    if not isinstance(found, list):
+        return f"labelling.rounds: found {type(found).__name__}, allowed: a list"
+    last = (-1, -1, 0)
+    for i, entry in enumerate(found):
+        where = f"labelling.rounds[{i}]"
+        if not isinstance(entry, Mapping):
+            return f"{where}: found {type(entry).__name__}, allowed: a table"
+        if text := _entry_problem(entry, min(experiences, len(labelling["initial"]))):
+            return f"{where}.{text}"
+        here = (entry["experience"], entry["round"], entry["labelled"])
+        if here[:2] <= last[:2] or (here[0] == last[0] and here[2] < last[2]):
+            return f"{where}: not in order after the training before it"
+        last = here
+    return ""
+
+
+def _entry_problem(entry: Mapping[str, Any], experiences: int) -> str:
+    """Why this is no training of a record on labels, beginning with the key; empty if it is one."""
+    position = entry.get("experience")
+    if not _whole(position) or position >= experiences:
+        return f"experience: found {_brief(position)}, allowed: a whole number from 0 to {experiences - 1}"
+    for key in ("round", "labelled"):
+        if not _whole(entry.get(key)):
+            return f"{key}: found {_brief(entry.get(key))}, allowed: a whole number from 0"
+    if not isinstance(entry.get("by"), str):
+        return f"by: found {_brief(entry.get('by'))}, allowed: text"
+    rows, labels = entry.get("rows"), entry.get("labels")
+    if not isinstance(rows, list) or not all(map(_whole, rows)):
+        return "rows: not a list of whole numbers from 0"
+    if not isinstance(labels, list) or not all(_whole(n, -1) for n in labels) or len(labels) != len(rows):
+        return "labels: not a whole number from -1 for each of the rows"
+    accuracy = entry.get("accuracy")
+    if not isinstance(accuracy, list) or len(accuracy) <= position or not all(_share(v) for v in accuracy):
+        return "accuracy: not a share from 0 to 1, or nothing, for each experience"
+    for key in ("select_seconds", "train_seconds", "peak_bytes"):
+        if not _amount(entry.get(key)):
+            return f"{key}: found {_brief(entry.get(key))}, allowed: a number from 0"
+    for key in ("radius", "distance"):
+        if entry.get(key) is not None and not _amount(entry.get(key)):
+            return f"{key}: found {_brief(entry.get(key))}, allowed: a number from 0, or nothing"
+    return "" if _share(entry.get("unique")) else "unique: not a share from 0 to 1, or nothing"
+
+
+def _whole(value: Any, least: int = 0) -> TypeGuard[int]:
+    return type(value) is int and least <= value < 2**63
+
+
+def _amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 2**63
+
+
+def _share(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _brief(value: Any) -> str:
+    return repr(value)[:40]
