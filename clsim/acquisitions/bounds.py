@@ -153,12 +153,15 @@ class Readout:
         y: int64 (t,), their labels; −1: never right.
         width: number of classes.
         ridge: λ.
+
+    Attributes:
+        scores: float64 (t, width), the outputs for the test samples.
     """
 
     def __init__(self, tested: Float[Tensor, "t width"], y: Int[Tensor, " t"], width: int, ridge: float) -> None:
         self._p = torch.eye(tested.shape[1], dtype=torch.float64, device=tested.device) / ridge
         self._w = tested.new_zeros(tested.shape[1], width)
-        self._tested, self._along, self._scores = tested, tested / ridge, tested.new_zeros(len(tested), width)
+        self._tested, self._along, self.scores = tested, tested / ridge, tested.new_zeros(len(tested), width)
         self._y, self._right = y, F.one_hot(y.clamp_min(0), width) * (y >= 0)[:, None]
 
     def add(self, x: Float[Tensor, "s width"], y: Int[Tensor, " s"]) -> None:
@@ -166,7 +169,7 @@ class Readout:
         change, gain = self._change(x[None], y[None])
         along, inverse = self._p @ x.T, gain[0]
         self._w = self._w + along @ change[0]
-        self._scores = self._scores + self._along @ x.T @ change[0]
+        self.scores = self.scores + self._along @ x.T @ change[0]
         self._along = self._along - self._along @ x.T @ inverse @ along.T
         self._p = self._p - along @ inverse @ along.T
 
@@ -175,7 +178,7 @@ class Readout:
         change, _ = self._change(x, y)
         found = []
         for one, by in zip(x, change, strict=True):
-            scores = self._scores + self._along @ one.T @ by
+            scores = self.scores + self._along @ one.T @ by
             accuracy = (scores.argmax(1) == self._y).double().mean()
             error = (scores - self._right).square().mean()
             found.append(accuracy - 1e-6 * error / (1 + error))  # a millionth of a sample at most

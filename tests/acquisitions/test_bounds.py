@@ -63,7 +63,7 @@ def test_the_readout_is_the_least_squares_solution_after_each_addition() -> None
         seen = slice(0, int(rows[-1]) + 1)
         targets = torch.nn.functional.one_hot(y[seen], 3).double()
         w = torch.linalg.solve(x[seen].T @ x[seen] + 0.3 * torch.eye(4, dtype=torch.float64), x[seen].T @ targets)
-        assert torch.allclose(readout._scores, tested @ w, atol=1e-8)
+        assert torch.allclose(readout.scores, tested @ w, atol=1e-8)
 
 
 def test_the_best_set_is_the_best_by_trying_each() -> None:
@@ -75,7 +75,7 @@ def test_the_best_set_is_the_best_by_trying_each() -> None:
         readout = Readout(tested, of, 3, 0.3)
         readout.add(x[48:51], y[48:51])
         readout.add(x[rows], y[rows])
-        found.append((readout._scores.argmax(1) == of).double().mean())
+        found.append((readout.scores.argmax(1) == of).double().mean())
     readout = Readout(tested, of, 3, 0.3)
     readout.add(x[48:51], y[48:51])
     assert found[int(readout.best(x[sets], y[sets]))] == max(found) > min(found)
