@@ -33,6 +33,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.submodular
+	$(BIN)/python -m benchmarks.acquisitions
+	$(BIN)/python -m benchmarks.acquisitions --n 50000 --classes 100 --budget 1000 --only badge
 	$(BIN)/python -m benchmarks.class_gradients
 	$(BIN)/python -m benchmarks.condensation
 

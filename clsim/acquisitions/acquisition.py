@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
 
 
@@ -51,6 +52,9 @@ class Acquisition(ABC):
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
         rng: generator of first weights, on the CPU; nothing draws from it after the constructor.
+
+    Attributes:
+        bound: whether it reads hidden labels, which :meth:`reads` tells it; a record and every table say so.
     """
 
     module: nn.Module = nn.Sequential()
@@ -59,6 +63,8 @@ class Acquisition(ABC):
     The learner saves it with its own state: where rounds start from scratch, it goes back with the net. What else an
     acquisition keeps goes on from round to round, and from one experience to the next.
     """
+
+    bound: ClassVar[bool] = False
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""
@@ -73,6 +79,9 @@ class Acquisition(ABC):
 
     def fit(self, pool: Pool, rng: torch.Generator) -> None:  # noqa: B027 - many train nothing beside the learner
         """Train what stands beside the learner, before each choice. ``pool`` is that of the choice."""
+
+    def reads(self, truth: Tensor, test: Exemplars) -> None:  # noqa: B027 - nobody but a bound is told
+        """Learn what is hidden, before each call of a bound; see :class:`clsim.acquisitions.bounds.Bound`."""
 
     @abstractmethod
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:

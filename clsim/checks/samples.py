@@ -60,6 +60,42 @@ def pools(model: Model | None = None) -> dict[str, Pool]:
     }
 
 
+def label_pools() -> dict[str, Pool]:
+    """Make pools of a choice of labels, by name: no candidate has a label, and unknown classes have no logits."""
+    x, y = clusters(40, seed=1)
+    beside, told = clusters(12, seed=14)
+    of = partial(pool_of, x, y, hidden=True)
+
+    def labelled(*classes: int) -> Exemplars:
+        rows = torch.isin(told, torch.tensor(classes)).nonzero().flatten()
+        return exemplars(beside[rows], told[rows], seed=15)
+
+    tasks = ((0, 1), (2, 3))
+    past = dataclasses.replace(labelled(0, 1, 2), task=torch.tensor([0, 0, 1] * 3))
+    outside = dataclasses.replace(labelled(0, 1, 3), y=torch.tensor([0, 1, -1] * 3))
+    return {
+        "some labelled": of(labelled=labelled(0, 1, 2), classes=(0, 1, 2)),
+        "some labelled, and a reference": of(
+            labelled=labelled(0, 1), classes=(0, 1), reference=exemplars(*clusters(8, seed=16))
+        ),
+        "nothing labelled": of(classes=()),
+        "nothing labelled, and a reference": of(classes=(), reference=exemplars(*clusters(8, seed=16))),
+        "one class labelled": of(labelled=labelled(3), classes=(3,)),
+        "one sample labelled": of(labelled=labelled(1)[:1], classes=(1,)),
+        "labelled outsiders": of(labelled=outside, classes=(0, 1)),
+        "outsiders alone labelled": of(labelled=outside[outside.y < 0], classes=()),
+        "the second of two tasks, and a memory of the first": pool_of(
+            x[y > 1], y[y > 1], hidden=True, labelled=past, classes=range(CLASSES), tasks=tasks
+        ),
+        "a memory of other classes alone": pool_of(
+            x[y > 1], y[y > 1], hidden=True, labelled=labelled(0, 1), classes=(0, 1)
+        ),
+        "alike, and like what is labelled": pool_of(
+            torch.zeros_like(x), y, hidden=True, labelled=exemplars(torch.zeros_like(beside), told), classes=(0, 1, 2)
+        ),
+    }
+
+
 def clusters(n: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Images in four well separated clusters, in turn: uint8 (n, 1, 6, 6), and their labels."""
     rng = torch.Generator().manual_seed(seed)
@@ -95,6 +131,8 @@ def pool_of(
     model: Model | None = None,
     classes: Sequence[int] = range(CLASSES),
     reference: Exemplars | None = None,
+    labelled: Exemplars | None = None,
+    hidden: bool = False,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
 
@@ -107,6 +145,8 @@ def pool_of(
         model: model of the nets (default: :func:`body`).
         classes: the classes known so far.
         reference: held-out samples, in place of those that ``beside`` gives.
+        labelled: labelled samples, in place of those that ``beside`` gives.
+        hidden: whether no candidate has a label, and classes that are not known have no logits.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
@@ -124,6 +164,7 @@ def pool_of(
     rng, cost = torch.Generator().manual_seed(8), Cost()
     data = exemplars(x, y)
     data = dataclasses.replace(data, task=visible[:, y.clamp_min(0)].int().argmax(0))
+    data = dataclasses.replace(data, y=torch.full_like(y, -1)) if hidden else data
     others = [exemplars(*clusters(8, seed=10 + i)) if beside else None for i in range(5)]
     return Pool(
         data,
@@ -133,11 +174,12 @@ def pool_of(
         cost=cost,
         trainer=Trainer(ProxySpec(epochs=2, batch_size=16), fresh, transform, nullcontext, rng, rng, cost),
         classes=classes,
-        labelled=others[0],
+        labelled=others[0] if labelled is None else labelled,
         reference=others[1] if reference is None else reference,
         query=others[2],
         private=others[3],
         incoming=others[4],
+        closed=hidden,
     )
 
 

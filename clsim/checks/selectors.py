@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clsim.checks.nan_wins import NanWins, no_nan_wins
-from clsim.checks.samples import CLASSES, CheckFailed, Model, clusters, pool_of, pools
+from clsim.checks.samples import CLASSES, CheckFailed, Model, clusters, label_pools, pool_of, pools
 from clsim.pool.pool import Pool, Selection, Selector
 
 ORDINARY = "40 samples of 4 classes"
@@ -49,6 +49,22 @@ def check_selector(
         _check_blind(select)
     if score is not None:
         _check_ranking(select, score)
+
+
+def check_labelling(select: Selector, *, shortfall: bool = False) -> None:
+    """Check that a selector can choose what to label, on small pools in which no candidate has a label.
+
+    Args:
+        select: the selector.
+        shortfall: whether it may return fewer than ``min(budget, n)`` rows.
+
+    Raises:
+        CheckFailed: at the first pool of which it does not return different rows, as many as were asked for.
+    """
+    for name, pool in label_pools().items():
+        for budget in (7, len(pool) + 5):
+            selection = _select(select, pool, budget, name, watched=budget == 7)
+            _check_selection(selection, pool, budget, name, shortfall)
 
 
 def _check_selection(selection: Any, pool: Pool, budget: int, name: str, shortfall: bool) -> None:

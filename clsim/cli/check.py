@@ -44,6 +44,8 @@ def check(
         component = registry.component(kind, name, {"iterations": 1})  # one iteration shows any broken promise
     try:
         kinds[kind](component, **promises)
+        if acquisition:
+            selectors.check_labelling(component, shortfall=shortfall)
     except samples.CheckFailed as failure:
         raise InputError(f"{name}: {failure}") from failure
     blind = ", and reads no labels" if acquisition else ""

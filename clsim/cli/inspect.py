@@ -34,7 +34,8 @@ def list_(
         if kind is not None and shown in ("selectors", "buffers"):
             _print_selectors(entries, console)
             continue
-        table = Table(title=f"[bold]{shown}", title_justify="left", box=None, pad_edge=False, show_header=False)
+        marked = "[/] · they read hidden labels, to show what there is to gain" if shown == "bounds" else ""
+        table = Table(title=f"[bold]{shown}{marked}", title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(ratio=1)
         for entry in entries:
@@ -52,7 +53,7 @@ def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
     table = Table(box=None, pad_edge=False, show_header=wide, header_style="dim")
     table.add_column("", style="cyan", min_width=12, max_width=26)
     table.add_column("keeps" if wide else "", ratio=5)
-    for column, ratio in (("needs", 2), ("cost", 3), ("paper", 5)) if wide else ():
+    for column, ratio in (("", 1), ("needs", 2), ("cost", 3), ("paper", 5)) if wide else ():
         table.add_column(column, style="dim", ratio=ratio)
     families = dict.fromkeys(entry.family for entry in entries)
     for family in families:
@@ -62,14 +63,16 @@ def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
             title, needs, cost, paper = (
                 escape(_plain(text)) for text in (entry.title, entry.needs, entry.cost, entry.paper)
             )
+            asks = "label" if registry.acquires(entry.name) else ""
             if wide:
-                table.add_row(name, title, needs, cost, paper)
+                table.add_row(name, title, asks, needs, cost, paper)
                 continue
-            further = " · ".join(text for text in (f"needs {needs}" if needs else "", cost) if text)
+            further = " · ".join(text for text in (asks, f"needs {needs}" if needs else "", cost) if text)
             lines = [title, *(f"[dim]{text}[/]" for text in (further, paper) if text)]
             table.add_row(name, "\n".join(lines))
         table.add_row()
     console.print(table)
+    console.print("[dim]label: can choose what to label (--label).[/]")
     console.print("[dim]Inside one another, as in per_class(kcenter):[/]")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="cyan", no_wrap=True)

@@ -242,7 +242,7 @@ def needs_without_labels(selector: str | Selector, name: str, allowed: str) -> d
         InputError: naming the selector.
     """
     if isinstance(selector, str):
-        needs = registry.needs(selector) | ({"per_class": "labels"} if "per_class(" in selector else {})
+        needs = registry.needs(selector)
     else:
         found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
         needs = {name: found[1].rstrip(".") if found else ""}

@@ -7,9 +7,10 @@ named ``module:attr`` or ``./file.py:attr``.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -93,6 +94,20 @@ class Net(nn.Module):
         """Compute float32 (n, classes) from features; −inf where the task of the sample does not have the class."""
         logits = self.head(features).float()
         return logits.masked_fill(~self.visible[task], -math.inf) if self.masked else logits
+
+    def among(self, labels: Iterable[int]) -> Net:
+        """Return a net of the same body and head whose tasks see these classes alone.
+
+        A task that has none of them sees all of its classes, as before.
+        """
+        known = torch.zeros_like(self.visible[0])
+        known[torch.tensor(list(labels), dtype=torch.int64, device=known.device)] = True
+        visible = self.visible & known
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)  # a copy of a module shares them
+        other.visible = torch.where(visible.any(1, keepdim=True), visible, self.visible)
+        other.masked = not bool(other.visible.all())
+        return other
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """Compute the logits of normalised inputs (n, \\*shape), each under its own task (n,)."""

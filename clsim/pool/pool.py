@@ -76,6 +76,9 @@ class Pool:
         incoming: the new batch, when the selector chooses what to replay with it.
         rate: the learning rate of the learner's next step; None: there is no learner.
         watch: the watch of a condenser.
+        closed: whether only classes that are known, or that occur beside the candidates, have logits. A choice of what
+            to label asks for it: which further classes the head has room for, nobody has told. Where a task has none of
+            them yet, all of its classes have logits.
 
     Attributes:
         label: the class of all candidates, where a selector is applied to each class apart; else None.
@@ -100,12 +103,12 @@ class Pool:
         incoming: Exemplars | None = None,
         rate: float | None = None,
         watch: DraftWatch | None = None,
+        closed: bool = False,
     ) -> None:
         self.data = data
         self.prepare, self.precision, self.watch = prepare, precision, watch
         self.rate = rate
         self.cost = Cost() if cost is None else cost
-        self._nets = ScoringNets(data if labelled is None else concatenate([data, labelled]), net, trainer)
         self._rows: Tensor | None = None  # rows of the pool that this one is a part of
         self._features = features
         self.batch_size = batch_size
@@ -115,6 +118,9 @@ class Pool:
         self._beside["incoming"] = incoming
         self._pools: dict[str, Pool] = {}
         self._classes = None if classes is None else sorted(classes)
+        everything = data if labelled is None else concatenate([data, labelled])
+        among = self._told() if closed else None
+        self._nets = ScoringNets(everything, net, trainer, among=among)
         self._above: Pool | None = None  # the pool that this one is a part of, or stands beside
         self.label: int | None = None
 
@@ -132,6 +138,12 @@ class Pool:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
         return part
+
+    def scored(self, data: Exemplars) -> Pool:
+        """Put other samples under the same nets."""
+        other = self._with(data, None, self._features)
+        other._nets = ScoringNets(data, None, None, self._nets)
+        return other
 
     def of(self, label: int, rows: Int[Tensor, " m"]) -> Pool:
         """Take the candidates of one class, at ``rows``, with the held-out samples of that class as reference."""
@@ -310,11 +322,15 @@ class Pool:
         """Return the known classes if they were named for this pool or one above it, else None."""
         return self._classes if self._classes is not None or self._above is None else self._above._said()
 
+    def _told(self) -> list[int]:
+        """List the classes that are named as known, or that occur beside the candidates."""
+        beside = torch.cat([self.data.y[:0], *(data.y for data in self._beside.values() if data is not None)])
+        return sorted({*(self._classes or ()), *beside[beside >= 0].tolist()})
+
     def _other(self, name: str) -> Pool | None:
         data = self._beside[name]
         if name not in self._pools and data is not None and len(data):
-            self._pools[name] = self._with(data, None, self._features)
-            self._pools[name]._nets = ScoringNets(data, None, None, self._nets)
+            self._pools[name] = self.scored(data)
         return self._pools.get(name)
 
     def _with(self, data: Exemplars, net: Net | None, features: Features | None = None) -> Pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -53,12 +53,19 @@ class ScoringNets:
         trainer: trains proxies; None: there are none.
         candidates: the nets of the pool beside which these samples stand: the same net scores both, and proxies are
             trained for the candidates alone.
+        among: the classes that have logits; None: all that a task has.
     """
 
     def __init__(
-        self, data: Exemplars, net: Net | None, trainer: Trains | None, candidates: ScoringNets | None = None
+        self,
+        data: Exemplars,
+        net: Net | None,
+        trainer: Trains | None,
+        candidates: ScoringNets | None = None,
+        among: Sequence[int] | None = None,
     ) -> None:
-        self._data, self._net, self._trainer, self._candidates = data, net, trainer, candidates
+        self._data, self._trainer, self._candidates, self._among = data, trainer, candidates, among
+        self._net = None if net is None else self._restricted(net)
         self._proxies: list[tuple[Net, History]] = []
 
     @property
@@ -95,5 +102,9 @@ class ScoringNets:
         if self._trainer is None:
             raise InputError("pool: the selector asks for a net trained on the pool, but the pool has no trainer")
         while len(self._proxies) <= i:
-            self._proxies.append(self._trainer.train(self._data))
+            net, history = self._trainer.train(self._data)
+            self._proxies.append((self._restricted(net), history))
         return self._proxies[i]
+
+    def _restricted(self, net: Net) -> Net:
+        return net if self._among is None else net.among(self._among)

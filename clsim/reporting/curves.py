@@ -13,7 +13,7 @@ import numpy as np
 from clsim.records import frame
 from clsim.records.metrics import average, weights
 from clsim.reporting import report
-from clsim.reporting.cells import label_of
+from clsim.reporting.cells import bounds, label_of
 from clsim.reporting.names import arms
 from clsim.reporting.statistics import FEWEST
 
@@ -71,7 +71,7 @@ class Series:
         fingerprints: fingerprints of the runs.
         sizes: number of test samples of each experience in each run, (seeds, T), as they weigh in average accuracy;
             equal numbers where every experience counts the same.
-        bound: whether the runs see several experiences at once (joint, cumulative).
+        bound: whether the runs see several experiences at once (joint, cumulative), or labels that a bound chose.
         costs: name in :data:`clsim.records.frame.COSTS` → one value per run.
     """
 
@@ -159,7 +159,7 @@ def by_scenario(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[
             np.stack([matrices[f] for f in part["fingerprint"]]),
             tuple(part["fingerprint"]),
             np.array([sizes[f] for f in part["fingerprint"]]),
-            bool((part["stream.presentation"] != "separate").any()),
+            bool(bounds(part).any()),
             {name: part[name].tolist() for name in frame.COSTS},
         )
         found.setdefault(str(scenario), []).append(series)

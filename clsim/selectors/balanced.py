@@ -21,18 +21,23 @@ def balanced_random(pool: Pool, budget: int, *, rng: torch.Generator) -> Selecti
     filling), so that the largest class exceeds the smallest by as little as possible. Where nothing is labelled yet,
     it equals ``class-balanced``.
 
-    Needs: labels of the candidates.
+    Needs: labels.
     Cost: O(n log n) time, O(n) memory.
     Source: the balanced random baseline of Emam et al., Active Learning at the ImageNet Scale (2021).
     """
+    return Selection(water_filled(pool, pool.data.y, budget))
+
+
+def water_filled(pool: Pool, y: Int[Tensor, " n"], budget: int) -> Int[Tensor, " m"]:
+    """Choose rows as :func:`balanced_random` does, by these classes of the candidates: int64 (min(budget, n),)."""
     by_key = pool.data.key.argsort(descending=True, stable=True)
-    y = pool.data.y[by_key]
+    y = y[by_key]
     level = ranks_within(y)
     if pool.labelled is not None:
         labelled = pool.labelled.data.y
-        counts = (labelled + 1).bincount(minlength=int(y.max()) + 2 if len(y) else 1)
-        level = level + counts[y + 1]
-    return Selection(by_key[level.argsort(stable=True)][:budget])
+        width = max(int(y.max()), int(labelled.max())) + 2 if len(y) else 1
+        level = level + (labelled + 1).bincount(minlength=width)[y + 1]
+    return by_key[level.argsort(stable=True)][:budget]
 
 
 def balancing(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:

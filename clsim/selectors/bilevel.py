@@ -23,7 +23,7 @@ def glister(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, r
         lr: η, the learning rate of the step; with η → 0, the picks are those with the b largest ⟨g_i, ∇L_V(θ)⟩.
         refresh: number of picks between two computations of ∇L_V; 1 is exact, more are faster.
 
-    Needs: gradients of the last layer, held-out samples.
+    Needs: labels; gradients of the last layer, held-out samples.
     Cost: O(b·(n + v)·C·d) time for v held-out samples, O(n + v·C) memory beside the features.
     Source: Killamsetty et al., GLISTER: Generalization Based Data Subset Selection (AAAI 2021), algorithm 2 with the
         Taylor approximation, last layer.
@@ -38,9 +38,10 @@ def glister(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, r
 def glister_active(pool: Pool, budget: int, *, rng: torch.Generator, lr: float = 0.1, refresh: int = 1) -> Selection:
     """Query the samples that lower the loss on labelled samples most if their predicted labels are true.
 
-    It is :func:`glister` with g_i at the predicted label ŷ_i. V consists of ``pool.reference`` and the candidates that
-    are predicted to be of a known class without reference samples. Without a reference, V is the samples labelled
-    already (``pool.labelled``); without these, the pool itself, labelled as predicted. No candidate's label is read.
+    It is :func:`glister` with g_i at the predicted label ŷ_i. V consists of ``pool.reference``, the samples labelled
+    already (``pool.labelled``) of classes without reference samples, and the candidates that are predicted to be of a
+    known class of which there are neither. Without a reference, V is the samples labelled already; without these, the
+    pool itself, labelled as predicted. No candidate's label is read.
 
     Args:
         lr: η, the learning rate of the step.

@@ -26,6 +26,8 @@ def per_class(select: Selector) -> Selector:
     more. Picks are interleaved, the best of each class first, so that any prefix is balanced too. Weights and scores
     are passed on: the weights of a class sum to its mass, which its picks share equally where the selector gave no
     weights; a class without scores has NaN.
+
+    Needs: labels.
     """
 
     def balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:

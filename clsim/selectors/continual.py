@@ -21,7 +21,7 @@ def ring(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
     that arrive together stand in the order of their keys, that is at random. The classes have equal shares as far as
     their samples last, so that a class gives up room when another one comes. Meant for an update with every batch.
 
-    Needs: the memory's own notes.
+    Needs: labels; the memory's own notes.
     Cost: O(n log n) time, O(n) memory.
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), ring buffer.
     """

@@ -61,6 +61,24 @@ def vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, nets: int = 3
     return Selection(highest(entropies(vote_shares(p)), budget, ties=least_confidences(p.mean(0))))
 
 
+def mc_vote_entropy(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
+    """Query the samples whose votes of nets drawn by dropout have the highest entropy −Σ_c (v_c / T) log(v_c / T).
+
+    It is query by committee, with nets that need no training of their own. Equal entropies are ranked by 1 − max_c p̄_c.
+
+    Args:
+        passes: T, the number of nets drawn by dropout.
+
+    Needs: passes with dropout.
+    Cost: ``passes`` forward passes, O(T·n·C) memory.
+    Source: vote entropy of Dagan & Engelson, Committee-Based Sampling for Training Probabilistic Classifiers (ICML
+        1995), over the nets of Gal & Ghahramani, Dropout as a Bayesian Approximation (ICML 2016).
+    """
+    at_least(1, passes=passes)
+    p = pool.stochastic(passes, rng)
+    return Selection(highest(entropies(vote_shares(p)), budget, ties=least_confidences(p.mean(0))))
+
+
 def mean_std(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 10) -> Selection:
     """Query the samples whose softmax varies most over nets drawn by dropout: the highest mean deviation of p_c.
 

@@ -29,8 +29,8 @@ def fass(
 ) -> Selection:
     """Query the samples that best represent the most uncertain ones: filtered active submodular selection.
 
-    Facility location chooses among the ``factor``·b most uncertain samples. With the default options it equals
-    ``prefilter(entropy,facility-location,5)``.
+    Facility location, in which samples labelled already count as chosen, chooses among the ``factor``·b most uncertain
+    samples. With the default options it equals ``prefilter(entropy,facility-location,5)``.
 
     Args:
         factor: number of samples that pass the filter, as a multiple of the budget.

@@ -61,16 +61,19 @@ class Concave:
         x: (n, width), the features of each candidate, from 0.
         concavity: the name of ψ.
         modular: (n,), the modular part of each candidate; None: 0.
+        before: (width,), the features of samples that count as chosen, summed; None: there are none.
     """
 
     submodular = True
     incremental = False
 
-    def __init__(self, x: Tensor, concavity: Concavity, modular: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, concavity: Concavity, modular: Tensor | None = None, before: Tensor | None = None
+    ) -> None:
         self.device = x.device
         self._x, self._psi = x, concave(concavity)
         self._modular = x.new_zeros(len(x), dtype=torch.float64) if modular is None else modular.double()
-        self._mass = x.new_zeros(x.shape[1], dtype=torch.float64)
+        self._mass = x.new_zeros(x.shape[1], dtype=torch.float64) if before is None else before.double()
 
     def __len__(self) -> int:
         return len(self._x)
@@ -183,14 +186,16 @@ class DisparityMin:
         n: number of candidates.
         column: computes a column of s.
         device: where gains are computed.
+        near: (n,), each candidate's distance to the nearest of samples that count as chosen, whose own distances do not
+            count; None: there are none.
     """
 
     submodular = False
     incremental = True
 
-    def __init__(self, n: int, column: Column, device: torch.device) -> None:
-        self.device, self._column, self._size = device, column, 0
-        self._near = torch.full((n,), torch.inf, dtype=torch.float64, device=device)  # distance to the nearest in A
+    def __init__(self, n: int, column: Column, device: torch.device, near: Tensor | None = None) -> None:
+        self.device, self._column, self._size = device, column, int(near is not None)
+        self._near = torch.full((n,), torch.inf, dtype=torch.float64, device=device) if near is None else near.double()
         self._value = torch.zeros((), dtype=torch.float64, device=device)
 
     def __len__(self) -> int:

@@ -4,10 +4,15 @@ V is the pool, with gradients at predicted labels; Q is the query set and P the 
 labels. s = ½ + ½·cos compares last-layer gradients.
 
 Q is the first of these that exists: ``pool.query``; the labelled samples of the classes in the option ``query``;
-``pool.reference`` with the candidates that are predicted to be of a known class without reference samples; the pool
-itself. P is ``pool.private``, or else the labelled samples of the classes in the option ``private``, or else empty: the
-measure then has no condition. Labelled samples are those of ``pool.labelled``, or where there are none, the candidates
-that have labels. A set of more than 1,000 samples is represented by 1,000 drawn ones.
+``pool.reference``, where labelled samples, or else candidates by their predictions, stand for known classes without
+reference samples; the pool itself. P is ``pool.private``, or else the labelled samples of the classes in the option
+``private``. Labelled samples are those of ``pool.labelled``, or where there are none, the candidates that have labels.
+A set of more than 1,000 samples is represented by 1,000 drawn ones.
+
+In a choice of labels both sets grow with what was labelled, as in the paper. For rare classes: mutual information with
+the rare classes as ``query``. Against redundancy: conditional gain, whose P is all of ``pool.labelled`` unless another
+is given. Against outsiders: conditional mutual information, whose Q is then ``pool.reference`` with what was labelled
+as of a class, and whose P is what was labelled as of none. Without P a measure has no condition.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from clsim.pool.pool import Pool, Selection
 from clsim.selectors.facilities import Dense
 from clsim.selectors.functions import Concave, Concavity, Difference, LogDet, Quadratic, concave
 from clsim.selectors.greedy import maximise
+from clsim.selectors.reference import outsiders, told
 from clsim.selectors.similarity import represented
 from clsim.selectors.submodular import cut, located
 from clsim.selectors.targets import eliminated, most_like, private_set, query_set, share, summed
@@ -145,7 +151,8 @@ def flcg(pool: Pool, budget: int, *, rng: torch.Generator, private: Sequence[int
     f(A) = Σ_{i∈V} max(max_{j∈A} s_ij − ν·max_{p∈P} s_ip, 0).
 
     Args:
-        private: classes whose labelled samples form P, where the pool has no private set; see the module.
+        private: classes whose labelled samples form P, where the pool has no private set; empty: all of what is
+            labelled already.
         nu: ν, from 0: how strongly the private set is avoided.
 
     Needs: gradients, private.
@@ -153,7 +160,7 @@ def flcg(pool: Pool, budget: int, *, rng: torch.Generator, private: Sequence[int
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
     at_least(0, nu=nu)
-    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng, otherwise=pool.labelled)
     floor = nu * most_like(samples, p)
     return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor), budget, rng=rng))
 
@@ -172,7 +179,8 @@ def gccg(
     f(A) = Σ_{i∈V} Σ_{j∈A} s_ij − λ·Σ_{i,j∈A} s_ij − 2λν·Σ_{j∈A} Σ_{p∈P} s_jp.
 
     Args:
-        private: classes whose labelled samples form P, where the pool has no private set; see the module.
+        private: classes whose labelled samples form P, where the pool has no private set; empty: all of what is
+            labelled already.
         nu: ν, from 0: how strongly the private set is avoided.
         penalty: λ, from 0; up to ½ graph cut itself is monotone.
 
@@ -181,11 +189,9 @@ def gccg(
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
     at_least(0, penalty=penalty, nu=nu)
-    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
-    function = cut(samples, penalty)
-    avoided = 2 * penalty * nu * summed(samples, p)
-    alone = Quadratic(function.gains() - avoided, samples.column, -2 * penalty)
-    return Selection(maximise(alone, budget, rng=rng))
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng, otherwise=pool.labelled)
+    function = cut(samples, penalty, 2 * penalty * nu * summed(samples, p))
+    return Selection(maximise(function, budget, rng=rng))
 
 
 def logdetcg(
@@ -203,7 +209,8 @@ def logdetcg(
     have the same value; the first pick is then the one with the largest Σ_i s_ij.
 
     Args:
-        private: classes whose labelled samples form P, where the pool has no private set; see the module.
+        private: classes whose labelled samples form P, where the pool has no private set; empty: all of what is
+            labelled already.
         nu: ν, from 0 to 1, so that the matrix stays positive definite.
         ridge: λ, what is added to the diagonal, above 0.
 
@@ -211,7 +218,7 @@ def logdetcg(
     Cost: O(n·(b + |P|)·(d + b + |P|)) time, O(n·(b + |P|)) memory.
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
-    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng)
+    samples, p = represented(pool, "hypothetical"), private_set(pool, private, rng, otherwise=pool.labelled)
     function = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, (p, share(nu, "nu"))))
     start = samples.typical() if p is None else None
     return Selection(maximise(function, budget, rng=rng, start=start))
@@ -232,7 +239,8 @@ def flcmi(
     f(A) = Σ_{i∈V} max(min(max_{j∈A} s_ij, η·max_{q∈Q} s_iq) − ν·max_{p∈P} s_ip, 0).
 
     Args:
-        query, private: classes whose labelled samples form Q and P, where the pool has no such set; see the module.
+        query, private: classes whose labelled samples form Q and P, where the pool has no such set; empty: all that
+            were labelled as of a class, and as of none; see the module.
         eta, nu: η and ν, from 0: how little the query matters, and how strongly the private set is avoided.
 
     Needs: gradients, query, private.
@@ -241,7 +249,8 @@ def flcmi(
     """
     at_least(0, nu=nu, eta=eta)
     samples = represented(pool, "hypothetical")
-    q, p = query_set(pool, query, rng), private_set(pool, private, rng)
+    q = query_set(pool, query, rng, otherwise=told(pool))
+    p = private_set(pool, private, rng, otherwise=outsiders(pool))
     floor, cap = nu * most_like(samples, p), eta * most_like(samples, q)
     return Selection(maximise(located(samples, budget, "auto", None, None, rng, floor, cap), budget, rng=rng))
 
@@ -263,7 +272,8 @@ def logdetcmi(
     times ν; not submodular, so the naive greedy optimiser is used.
 
     Args:
-        query, private: classes whose labelled samples form Q and P, where the pool has no such set; see the module.
+        query, private: classes whose labelled samples form Q and P, where the pool has no such set; empty: all that
+            were labelled as of a class, and as of none; see the module.
         eta, nu: η and ν, from 0 to 1, so that the matrices stay positive definite.
         ridge: λ, what is added to the diagonal, above 0.
 
@@ -272,7 +282,8 @@ def logdetcmi(
     Source: Kothawade et al., SIMILAR (NeurIPS 2021), table 1.
     """
     samples = represented(pool, "hypothetical")
-    q, p = query_set(pool, query, rng), private_set(pool, private, rng)
+    q = query_set(pool, query, rng, otherwise=told(pool))
+    p = private_set(pool, private, rng, otherwise=outsiders(pool))
     apart, within = (p, share(nu, "nu")), (q, share(eta, "eta"))
     outside = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, apart))
     both = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, apart, within))

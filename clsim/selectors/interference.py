@@ -42,7 +42,7 @@ def gss_greedy(
             The paper uses all; the last is the default because it costs only a forward pass, and because the gradients
             of other layers pass through it.
 
-    Needs: gradients, the memory's own notes.
+    Needs: gradients; the memory's own notes.
     Cost: O(new·compare·(C + d)) time and a forward pass of the compared samples; with ``all`` also a backward pass,
         and memory for (compare + at_once) gradients.
     Source: Aljundi et al., Gradient Based Sample Selection for Online Continual Learning (NeurIPS 2019), algorithm 2.

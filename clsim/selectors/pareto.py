@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clsim.errors import at_least
 from clsim.pool.pool import Pool, Selection
+from clsim.selectors.reference import told
 from clsim.selectors.scores import entropies, highest
 
 
@@ -30,8 +31,8 @@ def poal(
     dominates. The member with the highest Σ of its samples' frequencies in the archive is chosen, the most frequent
     sample first.
 
-    Means and covariance are those of the samples labelled already, or without these, of the candidates under their
-    predictions.
+    Means and covariance are those of the samples labelled already as of a class, without those labelled as of none, or
+    where there are no such samples, of the candidates under their predictions.
 
     Args:
         factor: number of samples that the fronts must hold, as a multiple of the budget.
@@ -66,10 +67,8 @@ def confidences(pool: Pool) -> Float[Tensor, " n"]:
 
     Source: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples (NeurIPS 2018), eq. 2.
     """
-    known = pool if pool.labelled is None else pool.labelled
-    y = known.predictions
-    if known is not pool:
-        y = torch.where(known.data.y >= 0, known.data.y, y)
+    known = told(pool) or pool
+    y = pool.predictions if known is pool else known.data.y
     h = known.features.double()
     classes, which, counts = y.unique(return_inverse=True, return_counts=True)
     means = h.new_zeros(len(classes), h.shape[1]).index_add_(0, which, h) / counts[:, None]

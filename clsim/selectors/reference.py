@@ -6,6 +6,7 @@ classes of the present experience; an older class is represented by its own cand
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -67,26 +68,53 @@ def served_by_prediction(pool: Pool) -> Served:
 
     Without a reference, the samples labelled already are served, and without these, all candidates.
     """
-    reference, y = pool.reference, pool.predictions
-    if reference is not None:
-        return _joined(_labelled(reference), _candidates(pool, y, unserved(pool, reference)))
-    return (
-        _candidates(pool, y, torch.arange(len(y), device=y.device))
-        if pool.labelled is None
-        else _labelled(pool.labelled)
-    )
+    y = pool.predictions
+    held = [part for part in (pool.reference, further(pool)) if part is not None]
+    if not held:
+        return _candidates(pool, y, torch.arange(len(y), device=y.device))
+    found = _labelled(held[0]) if len(held) == 1 else _joined(_labelled(held[0]), _labelled(held[1]))
+    return found if pool.reference is None else _joined(found, _candidates(pool, y, unserved(pool, *held)))
 
 
-def unserved(pool: Pool, reference: Pool) -> Int[Tensor, " k"]:
-    """Find the rows, int64 (k,), of candidates that are predicted to be of a known class without reference samples.
+def unserved(pool: Pool, *held: Pool) -> Int[Tensor, " k"]:
+    """Find the rows, int64 (k,), of candidates predicted to be of a known class of which ``held`` has no samples.
 
     There are none where all candidates are of one class: the reference beside them is then of that class.
     """
     if pool.label is not None:
         return pool.predictions[:0]
-    classes = torch.arange(pool.known.shape[1], device=reference.data.device)
-    lacking = pool.known.any(0) & ~torch.isin(classes, reference.data.y)
+    known = pool.known.any(0)
+    classes = torch.arange(len(known), device=known.device)
+    lacking = known & ~torch.isin(classes, torch.cat([part.data.y for part in held]))
     return lacking[pool.predictions].nonzero().flatten()
+
+
+def told(pool: Pool) -> Pool | None:
+    """Find the samples labelled already whose label is a class; None: there are none.
+
+    A labelled sample of no class (−1) is an outsider.
+    """
+    return _where(pool.labelled, lambda y: y >= 0)
+
+
+def outsiders(pool: Pool) -> Pool | None:
+    """Find the samples labelled already that turned out to be of no class; None: there are none."""
+    return _where(pool.labelled, lambda y: y < 0)
+
+
+def further(pool: Pool) -> Pool | None:
+    """Find the samples labelled already of classes without reference samples; None: there are none."""
+    if pool.reference is None:
+        return told(pool)
+    held = pool.reference.data.y
+    return _where(told(pool), lambda y: ~torch.isin(y, held))
+
+
+def _where(pool: Pool | None, wanted: Callable[[Tensor], Tensor]) -> Pool | None:
+    if pool is None:
+        return None
+    rows = wanted(pool.data.y).nonzero().flatten()
+    return pool if len(rows) == len(pool) else pool[rows] if len(rows) else None
 
 
 def _labelled(pool: Pool) -> Served:

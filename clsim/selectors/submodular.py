@@ -1,4 +1,7 @@
-"""Submodular selectors, and the two dispersion functions that go with them."""
+"""Submodular selectors, and the two dispersion functions that go with them.
+
+Samples that are labelled already (``pool.labelled``) count as chosen: what is maximised is f(A | L) = f(A ∪ L) − f(L).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from clsim.selectors import facilities
 from clsim.selectors.functions import Concave, Concavity, DisparityMin, LogDet, Quadratic
 from clsim.selectors.greedy import Optimiser, SetFunction, maximise
 from clsim.selectors.similarity import Cosine, Representation, represented
+from clsim.selectors.targets import chosen_before, eliminated, most_like, summed
 
 Similarities = Literal["auto", "dense", "blocks", "sparse"]
 
@@ -48,14 +52,15 @@ def facility_location(
             moves by less than √(ln(2/δ) / (2·clients)) with probability 1 − δ. None: all up to 100,000, else 10,000.
         optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
     Source: Wei, Iyer & Bilmes, Submodularity in Data Subset Selection and Active Learning (ICML 2015); the greedy
         bound of Nemhauser, Wolsey & Fisher (1978); the drawn clients: Mirzasoleiman et al., Distributed
         Submodular Maximization (NeurIPS 2013).
     """
-    samples = represented(pool, representation)
-    function = located(samples, budget, similarities, neighbours, clients, rng)
+    samples, before = represented(pool, representation), chosen_before(pool, representation)
+    floor = None if before is None else most_like(samples, before)
+    function = located(samples, budget, similarities, neighbours, clients, rng, floor)
     return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
 
 
@@ -78,20 +83,22 @@ def graph_cut(
         representation: the vectors that the cosine compares; see ``facility-location``.
         optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time, O(n) memory.
     Source: Iyer & Bilmes, Submodular Optimization with Submodular Cover and Submodular Knapsack Constraints (NeurIPS
         2013); as a coreset, Guo et al., DeepCore (DEXA 2022).
     """
     if not penalty >= 0:
         raise InputError(f"graph-cut: penalty is {penalty:g}, allowed: 0 and more")
-    function = cut(represented(pool, representation), penalty)
+    samples, before = represented(pool, representation), chosen_before(pool, representation)
+    function = cut(samples, penalty, None if before is None else 2 * penalty * summed(samples, before))
     return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
 
 
-def cut(samples: Cosine, penalty: float) -> Quadratic:
-    """Make the graph cut function of these samples."""
-    return Quadratic(samples.sums() - penalty * samples.diagonal(), samples.column, -2 * penalty)
+def cut(samples: Cosine, penalty: float, avoided: Tensor | None = None) -> Quadratic:
+    """Make the graph cut function of these samples, where each loses ``avoided``, (n,), if given."""
+    alone = samples.sums() - penalty * samples.diagonal()
+    return Quadratic(alone if avoided is None else alone - avoided, samples.column, -2 * penalty)
 
 
 def log_det(
@@ -108,20 +115,22 @@ def log_det(
 
     f(A) = logdet(I + S_A / λ) with s = ½ + ½·cos: submodular, and monotone with f(∅) = 0 for every λ > 0. It differs
     from logdet(S_A + λ·I) by |A|·log λ alone, so both choose the same samples. All samples alone have the same value;
-    the first pick is the one with the largest Σ_i s_ij.
+    without labelled samples the first pick is the one with the largest Σ_i s_ij. Of more than 1,000 labelled samples
+    1,000 drawn ones count.
 
     Args:
         ridge: λ, above 0; the smaller it is, the more exact duplicates repel each other.
         representation: the vectors that the cosine compares; see ``facility-location``.
         optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n·b·(d + b)) time, O(n·b) memory.
     Source: Kulesza & Taskar, Determinantal Point Processes for Machine Learning (2012); the incremental Cholesky
         factor of Chen, Zhang & Zhou, Fast Greedy MAP Inference for DPP (NeurIPS 2018), algorithm 1.
     """
-    samples = represented(pool, representation)
-    function, start = LogDet(samples.diagonal(), samples.column, ridge), samples.typical()
+    samples, before = represented(pool, representation), chosen_before(pool, representation, rng)
+    function = LogDet(samples.diagonal(), samples.column, ridge, eliminated(samples, ridge, (before, 1.0)))
+    start = samples.typical() if before is None else None
     return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon, start=start))
 
 
@@ -137,14 +146,15 @@ def disparity_min(
     Args:
         representation: the vectors that the cosine compares; see ``facility-location``.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time, O(n) memory.
     Source: Dasgupta, Kumar & Ravi, Summarization Through Submodularity and Dispersion (ACL 2013); the bound of Ravi,
         Rosenkrantz & Tayi, Heuristic and Special Case Algorithms for Dispersion Problems (1994).
     """
-    samples = represented(pool, representation)
-    function = DisparityMin(len(samples), samples.column, samples.device)
-    start = samples.sums().argmin() if len(pool) else None
+    samples, before = represented(pool, representation), chosen_before(pool, representation)
+    near = None if before is None else (1 - most_like(samples, before)).clamp_min(0)
+    function = DisparityMin(len(samples), samples.column, samples.device, near)
+    start = samples.sums().argmin() if len(pool) and before is None else None
     return Selection(maximise(function, budget, rng=rng, start=start))
 
 
@@ -160,14 +170,16 @@ def disparity_sum(
     Args:
         representation: the vectors that the cosine compares; see ``facility-location``.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time, O(n) memory.
     Source: Dasgupta, Kumar & Ravi, Summarization Through Submodularity and Dispersion (ACL 2013).
     """
-    samples = represented(pool, representation)
-    none = torch.zeros(len(samples), device=samples.device)
-    function = Quadratic(none, lambda row: 1 - samples.column(row), 1.0)
-    start = samples.sums().argmin() if len(pool) else None
+    samples, before = represented(pool, representation), chosen_before(pool, representation)
+    alone = torch.zeros(len(samples), device=samples.device)
+    if before is not None:
+        alone = len(before) - summed(samples, before)
+    function = Quadratic(alone, lambda row: 1 - samples.column(row), 1.0)
+    start = samples.sums().argmin() if len(pool) and before is None else None
     return Selection(maximise(function, budget, rng=rng, start=start))
 
 
@@ -190,14 +202,16 @@ def feature_based(
         normalise: whether each sample's features are scaled to length 1 first, so that large features do not decide.
         optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time at most, lazily far less, O(n·d) memory.
     Source: Kirchhoff & Bilmes, Submodularity for Data Selection in Statistical Machine Translation (EMNLP 2014).
     """
-    features = F.normalize(pool.features) if normalise else pool.features
-    if bool((features < 0).any()):
-        features = torch.cat([features.clamp_min(0), features.neg().clamp_min(0)], 1)
-    return Selection(maximise(Concave(features, psi), budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
+    found = [pool.features, *([] if pool.labelled is None else [pool.labelled.features])]
+    found = [F.normalize(features) for features in found] if normalise else found
+    if any(bool((features < 0).any()) for features in found):
+        found = [torch.cat([features.clamp_min(0), features.neg().clamp_min(0)], 1) for features in found]
+    function = Concave(found[0], psi, before=None if len(found) == 1 else found[1].sum(0, dtype=torch.float64))
+    return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
 
 
 def located(

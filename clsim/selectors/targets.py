@@ -10,30 +10,55 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.pool import Pool
-from clsim.selectors.reference import unserved
-from clsim.selectors.similarity import Cosine, between, represented
+from clsim.selectors.reference import further, unserved
+from clsim.selectors.similarity import Cosine, Representation, between, represented
 
 MOST = 1000
 """Number of samples in a query or private set at most; from a larger set, this number is drawn."""
 
 
-def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine:
+def query_set(pool: Pool, classes: Sequence[int], rng: torch.Generator, *, otherwise: Pool | None = None) -> Cosine:
     """Find the query set: ``pool.query``, else labelled samples of ``classes``, else the reference, else the pool.
 
-    Candidates that are predicted to be of a known class without samples in ``pool.reference`` join the reference.
+    Labelled samples of known classes without samples in ``pool.reference`` join the reference, and where there are
+    none either, candidates that are predicted to be of these.
+
+    Args:
+        classes: classes that the option ``query`` names.
+        otherwise: labelled samples that are the query set, with the reference, where neither role nor option gives one.
     """
     found = _labelled_of(pool, classes, "query") if pool.query is None else pool.query
-    if found is None and pool.reference is not None:
-        held_out = represented(pool.reference, "gradients")
-        own = represented(pool, "hypothetical")[unserved(pool, pool.reference)]
-        return _drawn(held_out.joined(own) if len(own) else held_out, rng)
-    return _drawn(represented(pool, "hypothetical") if found is None else represented(found, "gradients"), rng)
+    if found is not None:
+        return _drawn(represented(found, "gradients"), rng)
+    held = [part for part in (pool.reference, further(pool) if otherwise is None else otherwise) if part is not None]
+    if pool.reference is None and otherwise is None:
+        return _drawn(represented(pool, "hypothetical"), rng)
+    joint = represented(held[0], "gradients")
+    for part in held[1:]:
+        joint = joint.joined(represented(part, "gradients"))
+    own = represented(pool, "hypothetical")[unserved(pool, *held)]
+    return _drawn(joint.joined(own) if len(own) else joint, rng)
 
 
-def private_set(pool: Pool, classes: Sequence[int], rng: torch.Generator) -> Cosine | None:
-    """Find the private set: ``pool.private``, else the labelled samples of these classes, else None."""
+def private_set(
+    pool: Pool, classes: Sequence[int], rng: torch.Generator, *, otherwise: Pool | None = None
+) -> Cosine | None:
+    """Find the private set: ``pool.private``, else the labelled samples of these classes, else ``otherwise``."""
     found = _labelled_of(pool, classes, "private") if pool.private is None else pool.private
+    found = otherwise if found is None else found
     return None if found is None else _drawn(represented(found, "gradients"), rng)
+
+
+def chosen_before(pool: Pool, by: Representation, rng: torch.Generator | None = None) -> Cosine | None:
+    """Represent L of f(A | L), the samples labelled already; None: there are none.
+
+    Args:
+        rng: draws :data:`MOST` of more samples; None: all count.
+    """
+    if pool.labelled is None:
+        return None
+    samples = represented(pool.labelled, by)
+    return samples if rng is None else _drawn(samples, rng)
 
 
 def most_like(samples: Cosine, others: Cosine | None) -> Float[Tensor, " n"]:
@@ -81,6 +106,8 @@ def _labelled_of(pool: Pool, classes: Sequence[int], option: str) -> Pool | None
     labelled = pool if pool.labelled is None else pool.labelled
     wanted = torch.tensor(list(classes), device=labelled.data.device)
     rows = torch.isin(labelled.data.y, wanted[wanted >= 0]).nonzero().flatten()
+    if not len(rows) and bool((pool.data.y < 0).any()):
+        return None  # nobody has been told of one of these so far
     if not len(rows):
         there = ", ".join(map(str, labelled.data.y[labelled.data.y >= 0].unique().tolist())) or "none"
         raise InputError(

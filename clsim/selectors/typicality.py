@@ -116,6 +116,7 @@ def usl(
     In each round, each cluster's member with the largest U − ``weight``·R is chosen, U = 1 / (mean distance to the
     nearest neighbours + 10⁻⁵); then R ← ``momentum``·R + (1 − ``momentum``)·Σ_j 1/‖φ_i − φ_j‖^``power`` over the
     samples chosen in the other clusters. R begins at 0; the last round's choice counts, the largest cluster's first.
+    Samples labelled already count among those chosen in other clusters; the paper asks once, where there are none.
     Where duplicates leave fewer clusters than the budget, each gives its second best member, and so on.
 
     Args:
@@ -127,7 +128,7 @@ def usl(
         horizon: distance from which chosen samples do not repel.
         rounds: number of rounds of choosing; 1: without repulsion.
 
-    Needs: features.
+    Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time for the neighbours, O(n·b·d) a round; O(n·neighbours) memory.
     Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022);
         distances as in the paper, not squared as in its code; the number of rounds as in its code.
@@ -135,11 +136,14 @@ def usl(
     features = measured(pool.features, metric)
     cluster = k_means_clusters(features, budget, rng)
     priority, dense = cluster.bincount(), typicality(features, neighbours)
-    repulsion = torch.zeros_like(dense)
+    repulsion = asked_before = torch.zeros_like(dense)
+    if pool.labelled is not None:
+        centres = measured(pool.labelled.features, metric)
+        asked_before = _repulsion(features, cluster, centres, cluster.new_full((len(centres),), -1), power, horizon)
     rows = by_turns(cluster, -dense, priority)
     for _ in range(1, rounds):
         chosen = rows[: int((priority > 0).sum())]
-        push = _repulsion(features, cluster, chosen, power, horizon)
+        push = asked_before + _repulsion(features, cluster, features[chosen], cluster[chosen], power, horizon)
         repulsion = momentum * repulsion + (1 - momentum) * push
         rows = by_turns(cluster, weight * repulsion - dense, priority)
     return Selection(rows[:budget])
@@ -153,12 +157,14 @@ def typicality(features: Float[Tensor, "n width"], neighbours: int) -> Float[Ten
     return 1 / (distance.mean(1) + EPSILON)
 
 
-def _repulsion(features: Tensor, cluster: Tensor, chosen: Tensor, power: float, horizon: float) -> Tensor:
-    """Sum 1 / distance^power over the chosen samples of other clusters that are nearer than the horizon: (n,)."""
+def _repulsion(
+    features: Tensor, cluster: Tensor, centres: Tensor, theirs: Tensor, power: float, horizon: float
+) -> Tensor:
+    """Sum 1 / distance^power over the centres, of ``theirs`` clusters, of other clusters within the horizon: (n,)."""
     total = features.new_empty(len(features))
     mean = features.mean(0)
-    centres, theirs = features[chosen] - mean, cluster[chosen]
-    for rows in blocks(len(features), len(chosen)):
+    centres = centres - mean
+    for rows in blocks(len(features), len(centres)):
         distance = squared_distances(features[rows] - mean, centres).sqrt_().clamp_min_(EPSILON)
         silent = (cluster[rows, None] == theirs) | (distance >= horizon)
         total[rows] = distance.pow_(-power).masked_fill_(silent, 0).sum(1)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+BOUNDS = {
+    "balanced-random": "clsim.acquisitions.bounds:BalancedRandom",
+    "greedy-oracle": "clsim.acquisitions.bounds:GreedyOracle",
+}
+"""Choices of labels that read hidden labels: name → the place of the code. Every table of such a run must say so."""
+
 COMPONENTS: dict[str, dict[str, str]] = {
     "selectors": {
         # uniform, and in order of arrival
@@ -72,6 +78,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "bald": "clsim.selectors.disagreement:bald",
         "ensemble-bald": "clsim.selectors.disagreement:ensemble_bald",
         "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
+        "mc-vote-entropy": "clsim.selectors.disagreement:mc_vote_entropy",
         "mean-std": "clsim.selectors.disagreement:mean_std",
         # batches
         "batch-bald": "clsim.selectors.disagreement:batch_bald",
@@ -105,6 +112,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # trained with the learner
         "learning-loss": "clsim.acquisitions.learning_loss:LearningLoss",
     },
+    "bounds": BOUNDS,
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
         "dc": "clsim.condensers.gradient_matching:dc",
@@ -187,6 +195,7 @@ ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
     "qbc": "vote-entropy",
+    "mc-qbc": "mc-vote-entropy",
     "dbal": "mc-entropy",
     "mase": "boundary-margin",
     "consensus-kl": "ensemble-bald",
@@ -209,9 +218,6 @@ OVER_ALL = {
     *("base", "balancing", "balanced-random"),  # these balance the classes themselves, by labels or predictions
 }
 """Selectors that fill a memory as a whole; as ``--buffer``, all others are applied to each class separately."""
-
-BOUNDS = frozenset({"balanced-random", "greedy-oracle"})
-"""Selectors that, as ``--label``, read hidden labels: what they reach is a bound, and every table says so."""
 
 _MATCHING = {"model": "convnet3", "iterations": 2, "steps": 10, "epochs": 5, "real": 64, "lr": 1.0}
 

@@ -20,7 +20,7 @@ from typing import Any
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import moved
-from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.spec.components import ALIASES, BOUNDS, COMBINATORS, COMPONENTS, OVER_ALL
 from clsim.spec.followed import Code, of_entry_point, of_file, of_module
 from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
@@ -154,7 +154,9 @@ def is_condenser(name: str) -> bool:
 
 
 def _of_labeller(name: str) -> str:
-    """Tell the kind of who asks for labels: an acquisition by its name, else a selector."""
+    """Tell the kind of who asks for labels: an acquisition or a bound by its name, else a selector."""
+    if name in BOUNDS:
+        return "bounds"
     known = {*COMPONENTS["acquisitions"], *(entry.name for entry in _installed("acquisitions"))}
     return "acquisitions" if name in known else "selectors"
 
@@ -238,13 +240,60 @@ def _code(kind: str, name: str) -> Code | None:
 
 
 def needs(name: str) -> dict[str, str]:
-    """Say what each shipped selector in a name needs, by its docstring.
+    """Say what each shipped selector and combinator in a name needs, by its docstring.
 
-    >>> needs("per_class(kcenter)"), needs("class-balanced")
-    ({'kcenter': 'features; labelled samples if there are any'}, {'class-balanced': 'labels'})
+    >>> needs("topped_up(kcenter)"), needs("per_class(entropy)")
+    ({'kcenter': 'features; labelled samples if there are any'}, {'per_class': 'labels', 'entropy': 'probabilities'})
     """
-    shipped = COMPONENTS["selectors"]
-    return {part: described(part, shipped[part]).needs for part in _innermost(canonical(name)) if part in shipped}
+    combinator, inner = taken_apart(canonical(name))
+    shipped = COMBINATORS if inner else COMPONENTS["selectors"]
+    said = described(combinator, shipped[combinator]).needs if combinator in shipped else ""
+    found = {combinator: said} if said else {}
+    return found | {part: what for one in inner for part, what in needs(one).items()}
+
+
+LACKING = {
+    "labels": "its candidates' labels",
+    "the memory's own notes": "the memory's own notes on its candidates",
+    "the new batch": "a new batch to replay with",
+}
+"""What a choice of labels cannot give a selector, as docstrings and as messages name it."""
+
+
+def acquires(name: str) -> bool:
+    """Tell whether a selector can choose what to label: all but those that need what is :data:`LACKING`.
+
+    >>> acquires("prefilter(entropy,kcenter,5)"), acquires("per_class(kcenter)"), acquires("el2n")
+    (True, False, False)
+    """
+    return not is_condenser(name) and not _unmet(name)
+
+
+def check_acquires(name: str, where: str = "labelling.selector") -> None:
+    """Refuse a shipped selector that cannot choose what to label; acquisitions and selectors of your own pass.
+
+    Args:
+        name: the name, with combinators.
+        where: the key that holds it, for the message; bounds pass as ``labelling.selector`` alone.
+
+    Raises:
+        InputError: naming the part that cannot, and what it lacks.
+    """
+    if (where == "labelling.selector" and name in BOUNDS) or acquires(name):
+        return
+    part, why = next(iter(_unmet(name).items()), (name, ""))
+    found = f"{part!r}, which needs {why}" if why else f"the condenser {part!r}"
+    instead = f" (did you mean {part}-active?)" if f"{part}-active" in COMPONENTS["selectors"] else ""
+    raise InputError(
+        f"{where}: found {found}; allowed: a selector that needs none of what a choice of labels lacks, marked in "
+        f"`clsim list selectors`{instead}"
+    )
+
+
+def _unmet(name: str) -> dict[str, str]:
+    """Return the parts of a name that need what a choice of labels lacks, and what that is."""
+    parts = {part: re.split(r"[;,] ", what) for part, what in needs(name).items()}
+    return {part: LACKING[one] for part, what in parts.items() for one in reversed(what) if one in LACKING}
 
 
 def place(kind: str, name: str) -> str:

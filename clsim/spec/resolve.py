@@ -236,7 +236,8 @@ def _labelled(tables: dict[str, Any], planned: str, command_line: Mapping[str, A
         command_line: the tables of the command line.
 
     Raises:
-        InputError: if the command line says how labels are asked for, and nobody asks.
+        InputError: if the command line says how labels are asked for, and nobody asks; or if a selector needs the
+            labels that it is to ask for.
     """
     given, table = command_line.get("labelling", {}), tables.get("labelling", {})
     wished = registry.canonical(table.get("selector", "none"))
@@ -249,6 +250,10 @@ def _labelled(tables: dict[str, Any], planned: str, command_line: Mapping[str, A
                 "labels: found 0, allowed: 1 or more of each class, or 0 with --label, which asks for them"
             )
         return {name: table for name, table in tables.items() if name != "labelling"}
+    registry.check_acquires(wished)
+    initial = table.get("initial", "random")
+    if initial != "class":
+        registry.check_acquires(initial, "labelling.initial")
     if wished != planned:
         table = {**table, "options": given.get("options", {})}
     table = merge(components.LABEL_DEFAULTS.get(wished, {}), table, {"selector": wished})

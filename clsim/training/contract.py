@@ -110,7 +110,8 @@ class Setup:
 
         Args:
             samples: the candidates.
-            labelled: samples that are labelled already, when the selection is what to label next.
+            labelled: samples that are labelled already, when the selection is what to label next; classes that nobody
+                has told then have no logits.
             reference: held-out labelled samples that the selection should serve.
             incoming: the new batch, when the selection is what to replay with it.
             learner: the learner whose features and logits the pool has; None: those of the net that is trained.
@@ -129,6 +130,7 @@ class Setup:
             reference=reference,
             incoming=incoming,
             rate=rate,
+            closed=labelled is not None,
         )
 
     def precision(self) -> AbstractContextManager:

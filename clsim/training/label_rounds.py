@@ -147,6 +147,8 @@ class LabelRounds:
         if 0 < self._spec.candidates < len(samples):
             drawn = torch.randperm(len(samples), generator=rng)[: max(self._spec.candidates, size)].sort().values
             samples, places = samples[drawn.to(samples.device)], places[drawn.numpy()]
+        # a draw by the keys that a random memory goes by would decide there which experience keeps more
+        samples = dataclasses.replace(samples, key=torch.rand(len(samples), generator=rng).to(samples.device))
         experience = self._stream.experience(position)
         labelled = [experience.train, *remembered(setup)]
         pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
@@ -156,6 +158,11 @@ class LabelRounds:
             raise InputError(f"labelling: there is no selector {name!r}, allowed: a setup that has it")
         if setup.acquisition is not None and number:
             setup.acquisition.fit(pool, rng)
+        bound = bool(number) and setup.acquisition is not None and setup.acquisition.bound
+        if bound:
+            truth = torch.from_numpy(self._oracle.truth(position, places)).to(samples.device)
+            seen = sum(self._stream.test_sizes[: position + 1])
+            setup.acquisition.reads(truth, self._stream.tests[:seen])  # type: ignore[union-attr]
         rows = chosen(select, pool, size, rng, f"labelling.selector {name!r}").index
         if len(rows) < size and self._spec.shortfall == "random":
             order = torch.randperm(len(samples), generator=rng).to(rows.device)
@@ -163,7 +170,7 @@ class LabelRounds:
         seconds = time.perf_counter() - started
         setup.cost.select_seconds += seconds
         entry = entry_of(position, number, name, places[rows.cpu().numpy()].tolist())
-        entry |= {"select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
+        entry |= {"bound": bound, "select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
         return entry | spread(samples, rows, concatenate(labelled), learner)
 
     def _anew(self, before: State, last: Setup) -> tuple[Setup, Learner]:
@@ -216,7 +223,7 @@ def remembered(setup: Setup) -> list[Exemplars]:
 def entry_of(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:
     """Begin the entry of a training: who asked for which places of an experience, in which round."""
     unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
-    asked = {"experience": position, "round": number, "by": by, "places": places}
+    asked = {"experience": position, "round": number, "by": by, "bound": False, "places": places}
     return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}
 
 

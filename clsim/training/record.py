@@ -163,7 +163,7 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
     counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
     sizes = zip(stream.train_sizes, stream.held_out_sizes, counts["initial"], strict=True)
     counts["candidates"] = [samples - held_out - initial for samples, held_out, initial in sizes]
-    return {**counts, "rounds": rounds}
+    return {**counts, "bound": any(entry["bound"] for entry in results.rounds), "rounds": rounds}
 
 
 def _nullable(values: list[float]) -> list[float | None]:

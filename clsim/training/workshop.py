@@ -63,6 +63,7 @@ class Workshop:
         reference: Exemplars | None = None,
         incoming: Exemplars | None = None,
         rate: float | None = None,
+        closed: bool = False,
     ) -> Pool:
         """Make a pool of samples, with features and scores of a net.
 
@@ -76,6 +77,7 @@ class Workshop:
             reference: held-out labelled samples that the selection should serve.
             incoming: the new batch, when the selection is what to replay with it.
             rate: the learning rate of the learner's next step; None: there is no learner.
+            closed: whether only classes that are known have logits, as in a choice of labels.
         """
         draws = self.randomness
         trainer = Trainer(
@@ -94,6 +96,7 @@ class Workshop:
             reference=reference,
             incoming=incoming,
             rate=rate,
+            closed=closed,
         )
 
 

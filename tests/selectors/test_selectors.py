@@ -34,7 +34,7 @@ ACQUISITIONS = {
     *("glister-active", "badge", "acs-fw", "sparse-approximation"),
     # uncertainty; a committee is trained on labels, and tested by itself
     *("least-confidence", "entropy", "margin", "variation-ratio"),
-    *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "bald", "mean-std"),
+    *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "mc-vote-entropy", "bald", "mean-std"),
     # batches
     *("batch-bald", "cluster-margin", "balancing", "fass", "poal"),
     # submodular, information measures
