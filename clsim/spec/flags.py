@@ -56,6 +56,8 @@ def tables_of(
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
     {'memory': {'buffer': 'kcenter', 'fraction': 0.01}, 'training': {'threads': 2}}
     """
+    if label in (None, "none") and labels is not None and not any(label_share(labels).values()):
+        raise InputError("labels: found 0, allowed: 1 or more of each class, or 0 with --label, which asks for them")
     tables = {
         "labels": {} if labels is None else label_share(labels),
         "labelling": {"selector": None if label is None else _selector(label), "rounds": label_rounds}

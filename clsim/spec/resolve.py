@@ -245,10 +245,6 @@ def _labelled(tables: dict[str, Any], planned: str, command_line: Mapping[str, A
         for key, value in given.items():
             if key != "selector":
                 raise InputError(f"labelling.{key}: found {value!r}, but nobody asks for labels; allowed: with --label")
-        if command_line.get("labels", {}).get("per_class") == 0 and not any(command_line["labels"].values()):
-            raise InputError(
-                "labels: found 0, allowed: 1 or more of each class, or 0 with --label, which asks for them"
-            )
         return {name: table for name, table in tables.items() if name != "labelling"}
     registry.check_acquires(wished)
     initial = table.get("initial", "random")

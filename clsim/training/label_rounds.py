@@ -92,7 +92,10 @@ class LabelRounds:
         if before is None:
             raise InputError("labelling: found a learner that cannot be saved, allowed: one that can begin again")
         before, samples = copied(before), len(self._stream.candidates(position)[1])
-        entries = self._resumed(position, setup, learner) or [self._first(position, samples, setup, learner)]
+        entries = self._resumed(position, setup, learner)
+        if not entries:
+            entries = [self._first(position, samples, setup, learner)]
+            setup.randomness.load_state_dict(before["randomness"])  # a committee has drawn from it, a resumed run not
         initial = 0 if entries[0]["round"] else len(entries[0]["places"])
         sizes = self._spec.asked(samples, samples - initial)
         while True:

@@ -124,6 +124,19 @@ def test_a_killed_run_does_one_round_again_at_most(tmp_path: Path, strategy: str
         assert not (resumed.folder / "rounds.pt").exists()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    "settings", [["labelling.start=warm"], ["labelling.initial=vote-entropy", "labelling.initial_count=5"]]
+)
+def test_a_committee_that_chose_first_leaves_nothing_to_a_resumed_run(tmp_path: Path, settings: list[str]) -> None:
+    """Its nets draw from generators of the run."""
+    more = [*settings, "proxy.epochs=1", "labelling.options.nets=2"]
+    whole = run(tmp_path / "whole", *more, label="vote-entropy", label_rounds=2)
+    for at in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / f"{at}", *more, label="vote-entropy", label_rounds=2, progress=Stopping(at))
+        assert numbers(run(tmp_path / f"{at}", *more, label="vote-entropy", label_rounds=2)) == numbers(whole)
+
+
 def made(tmp_path: Path, name: str, y: np.ndarray) -> str:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 8)) * 3
