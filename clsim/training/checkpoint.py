@@ -57,7 +57,7 @@ UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 """The exceptions that :func:`restore` raises when a state belongs to another learner."""
 
 
-def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int) -> str:
+def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int, first: int) -> str:
     """Say why a state of ``rounds.pt`` cannot be that of an experience; empty if it can.
 
     Args:
@@ -65,20 +65,20 @@ def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int) 
         labelling: how labels are asked for.
         position: the position of the experience.
         samples: the number of its training samples.
+        first: the number of its first round: 0 with an initial set, else 1.
     """
-    rounds = [
-        {**entry, "rows": entry["places"], "labels": entry["places"], "accuracy": entry["accuracy"] or [None] * samples}
-        for entry in saved["entries"]
-    ]
+    rounds = [{**entry, "rows": entry["places"], "labels": entry["places"]} for entry in saved["entries"]]
+    for entry in rounds:
+        tested = [None if share != share else share for share in entry["accuracy"]]  # NaN where it was not
+        entry |= {"accuracy": tested} if tested else {"accuracy": [None] * (position + 1), "labelled": samples}
     if wrong := problem(
         {"rounds": rounds, **{kind: [0] * (position + 1) for kind in COUNTS}}, position + 1, finished=True
     ):
         return wrong
-    first = rounds[0]["round"] if rounds else 0
     sizes = labelling.asked(samples, samples - sum(len(entry["rows"]) for entry in rounds[: first == 0]))
     found = [(entry["experience"], entry["round"]) for entry in rounds]
     planned = [(position, number) for number in range(first, len(sizes) + 1)]
-    if saved["position"] != position or first > 1 or not found or found != planned[: len(found)]:
+    if saved["position"] != position or not found or found != planned[: len(found)]:
         return f"rounds of {found} at position {saved['position']}, allowed: some of {planned}, from the first on"
     if any(len(entry["rows"]) > sizes[entry["round"] - 1] for entry in rounds if entry["round"]):
         return f"more labels in a round than {sizes}"

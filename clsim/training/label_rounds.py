@@ -206,7 +206,8 @@ class LabelRounds:
         if saved is None or 0 <= saved["position"] < position:  # the run was killed before it could delete the latter
             return []
         try:
-            if wrong := misfit(saved, self._spec, position, samples):
+            first = 0 if len(self._oracle.initial[position]) or self._spec.initial_count else 1
+            if wrong := misfit(saved, self._spec, position, samples, first):
                 raise ValueError(wrong)
             for entry in saved["entries"]:
                 self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
