@@ -15,7 +15,7 @@ from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
 from clsim.spec.flags import command, tables_of
 from clsim.spec.reader import merge
-from clsim.spec.resolve import name_of, open_ends, resolve
+from clsim.spec.resolve import name_of, remarks, resolve
 
 if TYPE_CHECKING:
     from clsim.pool.pool import Selector
@@ -84,7 +84,7 @@ def run(
     )
     flags = merge(tables or {}, given)
     spec = resolve({} if named is None else named, strategy, flags=flags, settings=settings, seed=seed)
-    if line := open_ends(spec):
+    for line in remarks(spec):
         warnings.warn(line, stacklevel=2)
     words = ""  # what is handed over as an object has no name on a command line
     if named is not None and selector is None:
@@ -156,6 +156,6 @@ def study(
         engine = EngineSpec(engine, workers, **machine)
     store = Store(Path(runs))
     planned = plan.plan(spec, store, training)
-    for line in plan.open_lines(planned):
+    for line in plan.remarks_on(planned):
         warnings.warn(line, stacklevel=2)
     return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)

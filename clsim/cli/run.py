@@ -74,7 +74,7 @@ def run(
     from clsim.records.store import Store
     from clsim.reporting.terminal import watched
     from clsim.spec.flags import command, tables_of
-    from clsim.spec.resolve import open_ends, resolve
+    from clsim.spec.resolve import remarks, resolve
 
     if log:
         from clsim.reporting import logs
@@ -88,7 +88,7 @@ def run(
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
     specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
     if not quiet:
-        for line in filter(None, dict.fromkeys(map(open_ends, specs))):
+        for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
             _say(line)
     watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
     records = [

@@ -121,7 +121,7 @@ def study(
         return
     silent = quiet or as_json
     if not quiet:
-        for line in plan.open_lines(planned):
+        for line in plan.remarks_on(planned):
             err.print(f"clsim: {line}", markup=False, highlight=False)
     with contextlib.ExitStack() as stack:
         watch = None

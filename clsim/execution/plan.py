@@ -19,7 +19,7 @@ from clsim.records.store import Store
 from clsim.spec import registry
 from clsim.spec.flags import as_text, command, tables_of
 from clsim.spec.reader import Options, arguments
-from clsim.spec.resolve import keeps_memory, open_ends, prerequisites, resolve
+from clsim.spec.resolve import keeps_memory, prerequisites, remarks, resolve
 from clsim.spec.run import RunSpec
 
 
@@ -163,9 +163,9 @@ def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = No
     return list(planned.values())
 
 
-def open_lines(runs: Sequence[Planned]) -> list[str]:
-    """List, once each, the lines about code of the runs that cannot be followed."""
-    return [line for line in dict.fromkeys(open_ends(run.spec) for run in runs) if line]
+def remarks_on(runs: Sequence[Planned]) -> list[str]:
+    """List, once each, the lines that a user should read before the runs."""
+    return list(dict.fromkeys(line for run in runs for line in remarks(run.spec)))
 
 
 def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eva
 """Arguments of a strategy that the bridge sets; the others are options of the learner, ``[learner.options]``."""
 
 IGNORED = (
-    *("training.passes", "training.steps", "training.patience", "training.last_batch", "training.capturable"),
+    *("training.passes", "training.steps", "training.until", "training.patience"),
+    *("training.last_batch", "training.capturable"),
     *("optimizer.clip", "controller.name"),
 )
 """Options that Avalanche's training does not have."""
@@ -82,6 +83,8 @@ class AvalancheLearner(Learner):
         kind: the strategy's class.
         options: options of the strategy's constructor.
     """
+
+    trains_at_end: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, kind: Callable[..., SupervisedTemplate], options: dict[str, Any]) -> None:
         _refuse_ignored(setup.spec)

@@ -305,6 +305,32 @@ def user_files(spec: RunSpec) -> list[Path]:
     return [path for code in codes for _, path in code.files]
 
 
+def remarks(spec: RunSpec) -> list[str]:
+    """List the lines that a user should read before a run: :func:`open_ends`, and :func:`blind_start`."""
+    return [line for line in (open_ends(spec), blind_start(spec)) if line]
+
+
+def blind_start(spec: RunSpec) -> str:
+    """Say in a line that an untrained net makes the first choice of labels; empty if it does not, or it is no matter.
+
+    It matters to acquisitions, and to selectors that go by what the net predicts.
+    """
+    labelling = spec.labelling
+    if not labelling.asks or labelling.initial_count or spec.labels.partial or labelling.selector in components.BOUNDS:
+        return ""
+    said = " ".join(registry.needs(labelling.selector).values())
+    if labelling.selector not in components.COMPONENTS["acquisitions"] and not any(w in said for w in _PREDICTS):
+        return ""
+    return (
+        "without an initial set, an untrained net makes the first choice of labels, and some selectors choose badly by "
+        "it; begin with --labels 2 or --set labelling.initial_count=20"
+    )
+
+
+_PREDICTS = ("probabilit", "logit", "gradient", "dropout", "committee", "perturbed")
+"""Words for what depends on a trained net, as ``Needs:`` says it."""
+
+
 def open_ends(spec: RunSpec) -> str:
     """Say in a line what the spec's code uses that cannot be followed; empty if there is nothing."""
     found = {end: None for _, codes in _codes(spec.as_dict()) for code in codes for end in code.open_ends}

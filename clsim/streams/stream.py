@@ -270,12 +270,15 @@ class Stream:
             for j in range(len(self)) if self._labels.unlabelled == "stream" else [i]:
                 held_out, keys = self._drawn(j)
                 known = self._known(j)
-                open_ = np.flatnonzero(~held_out & (self._labels.include_labelled | ~known))  # type: ignore[operator]
+                free = ~held_out & (self._labels.include_labelled | ~known)  # type: ignore[operator]
+                # what is told in a round must not deal the others anew
+                open_ = np.flatnonzero(free if self._oracle is None else ~held_out)
                 if self._labels.unlabelled == "stream":  # every experience has its share of every class
                     order = torch.randperm(
                         len(open_), generator=generator(self._seed, f"shares {self._given[j]}")
                     ).numpy()
                     open_ = np.sort(open_[order[i :: len(self)]])
+                open_ = open_[free[open_]]
                 pieces.append(self._train[j].of(open_).gather(i, self.device, keys[open_]))
             if self._foreign is not None:
                 pieces.append(self._outside(i, self._foreign[i]))

@@ -10,7 +10,7 @@ from clsim.pool.pool import Cost, Selector
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training.askers import askers
+from clsim.training.askers import askers, refuse_untrained
 from clsim.training.contract import Learner, Setup, plateau_of
 from clsim.training.offered import learner_of, refuse_unfit
 from clsim.training.workshop import workshop
@@ -67,4 +67,6 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
         asks, first, acquisition = askers(spec, net)
         setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
     made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
-    return setup, learner_of(made, spec.learner.name)
+    learner = learner_of(made, spec.learner.name)
+    refuse_untrained(spec, learner)
+    return setup, learner

@@ -1,4 +1,4 @@
-"""The state between two experiences: learner, memory, generators."""
+"""The state between two experiences: learner, memory, generators; and whether saved label rounds are those of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from clsim.models.nets import Net
+from clsim.pool.pool import Cost
+from clsim.records.label_record import COUNTS, problem
+from clsim.spec.labelling import LabellingSpec
 from clsim.training.contract import Learner, Setup
 
 State = dict[str, Any]
@@ -52,6 +55,38 @@ def copied(state: Any) -> Any:
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 """The exceptions that :func:`restore` raises when a state belongs to another learner."""
+
+
+def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int, first: int) -> str:
+    """Say why a state of ``rounds.pt`` cannot be that of an experience; empty if it can.
+
+    Args:
+        saved: the state, whose ``entries``, ``cost`` and ``position`` have the right types.
+        labelling: how labels are asked for.
+        position: the position of the experience.
+        samples: the number of its training samples.
+        first: the number of its first round: 0 with an initial set, else 1.
+    """
+    rounds = [{**entry, "rows": entry["places"], "labels": entry["places"]} for entry in saved["entries"]]
+    for entry in rounds:
+        tested = [None if share != share else share for share in entry["accuracy"]]  # NaN where it was not
+        entry |= {"accuracy": tested} if tested else {"accuracy": [None] * (position + 1), "labelled": samples}
+    if wrong := problem(
+        {"rounds": rounds, **{kind: [0] * (position + 1) for kind in COUNTS}}, position + 1, finished=True
+    ):
+        return wrong
+    sizes = labelling.asked(samples, samples - sum(len(entry["rows"]) for entry in rounds[: first == 0]))
+    found = [(entry["experience"], entry["round"]) for entry in rounds]
+    planned = [(position, number) for number in range(first, len(sizes) + 1)]
+    if saved["position"] != position or not found or found != planned[: len(found)]:
+        return f"rounds of {found} at position {saved['position']}, allowed: some of {planned}, from the first on"
+    if any(len(entry["rows"]) > sizes[entry["round"] - 1] for entry in rounds if entry["round"]):
+        return f"more labels in a round than {sizes}"
+    cost = saved["cost"]
+    if set(cost) != set(vars(Cost())) or not all(n is None or type(n) in (int, float) for n in cost.values()):
+        return "cost: not the counters of a run"
+    continues = labelling.start == "warm" and len(rounds) > 1
+    return "" if isinstance(saved["state"], dict) == continues else "state: not what a round begins with"
 
 
 def state_bytes(state: Mapping[str, Any] | None, net: Net) -> int | None:

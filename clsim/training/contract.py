@@ -167,6 +167,9 @@ class Learner(ABC):
     takes_terms: ClassVar[bool] = False
     """Whether the terms of an acquisition join the loss of every step, as they do in :class:`clsim.Sgd`."""
 
+    trains_at_end: ClassVar[bool] = False
+    """Whether the net is trained at the end of an experience alone, in :meth:`finish`."""
+
     def __init__(self, setup: Setup) -> None:
         acquisition = setup.acquisition
         if acquisition is not None and acquisition.joins and not self.takes_terms:

@@ -25,7 +25,7 @@ from clsim.randomness import generator
 from clsim.records.store import RunFolder
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
-from clsim.training.checkpoint import UNFIT, State, copied, restore, snapshot
+from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.machine import peak_bytes
 
@@ -48,6 +48,7 @@ class LabelRounds:
         stream: the stream, with its oracle.
         assemble: makes a fresh setup and learner.
         fit: trains a learner on an experience, without the end of the experience.
+        end: ends an experience for a learner that is trained there alone, before a choice of labels.
         measure: measures the accuracy of a learner after a round, on each experience so far.
         folder: the run's folder, which keeps the rounds of an experience that is not finished.
         show: shows that a round begins: its number, the number of rounds, and what is to be learnt.
@@ -63,13 +64,14 @@ class LabelRounds:
         *,
         assemble: Callable[[], tuple[Setup, Learner]],
         fit: Fit,
+        end: Callable[[Experience, Setup, Learner], None],
         measure: Callable[[Learner, int], list[float]],
         folder: RunFolder,
         show: Callable[[int, int, Experience, Setup], None],
     ) -> None:
         self._spec, self._seed = spec.labelling, spec.seed
         self._stream, self._oracle = stream, stream.oracle
-        self._assemble, self._fit, self._measure = assemble, fit, measure
+        self._assemble, self._fit, self._end, self._measure = assemble, fit, end, measure
         self._folder, self._show = folder, show
 
     def learn(
@@ -90,9 +92,10 @@ class LabelRounds:
         """
         before, warm = snapshot(setup, learner), self._spec.start == "warm"
         if before is None:
-            raise InputError("labelling: found a learner that cannot be saved, allowed: one that can begin again")
+            name = setup.spec.learner.name
+            raise InputError(f"labelling: found learner {name!r}, which cannot be saved; allowed: one that can")
         before, samples = copied(before), len(self._stream.candidates(position)[1])
-        entries = self._resumed(position, setup, learner)
+        entries = self._resumed(position, samples, setup, learner)
         if not entries:
             entries = [self._first(position, samples, setup, learner)]
             setup.randomness.load_state_dict(before["randomness"])  # a committee has drawn from it, a resumed run not
@@ -109,6 +112,8 @@ class LabelRounds:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
             seconds = setup.cost.train_seconds
             losses = self._fit(experience, setup, learner, offers=last or not warm)
+            if learner.trains_at_end and not last:  # undone before the next round, as all else
+                self._end(experience, setup, learner)
             entry["labelled"] = len(experience.train)
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
@@ -127,6 +132,11 @@ class LabelRounds:
             entry = entry_of(position, 0, "initial", [int(place) for place in initial])
         elif sizes := self._spec.asked(samples, samples):
             entry = self._ask(position, 1, sizes[0], setup, learner)
+            if not entry["places"]:
+                raise InputError(
+                    f"labelling: nothing of experience {position + 1} is labelled, and {entry['by']!r} asks for no "
+                    "sample of it; allowed: labelling.shortfall = 'random', or an initial set, as in --labels 2"
+                )
         else:
             raise InputError(
                 f"labelling: nothing of experience {position + 1} is labelled, and its budget is no sample; allowed: "
@@ -153,7 +163,7 @@ class LabelRounds:
         # a draw by the keys that a random memory goes by would decide there which experience keeps more
         samples = dataclasses.replace(samples, key=torch.rand(len(samples), generator=rng).to(samples.device))
         experience = self._stream.experience(position)
-        labelled = [experience.train, *remembered(setup)]
+        labelled = [experience.train, *remembered(setup, experience.train)]
         pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
         name = self._spec.selector if number else self._spec.initial
         select = setup.asks if number else setup.asks_first
@@ -190,12 +200,15 @@ class LabelRounds:
         rounds = {"position": position, "entries": entries, "cost": cost, "state": warm}
         self._folder.save_rounds({**rounds, **_own_state(setup)})
 
-    def _resumed(self, position: int, setup: Setup, learner: Learner) -> list[dict[str, Any]]:
+    def _resumed(self, position: int, samples: int, setup: Setup, learner: Learner) -> list[dict[str, Any]]:
         """Go back to where the rounds of this experience were interrupted; return their entries, if there are any."""
         saved = self._folder.rounds()
-        if saved is None or saved["position"] != position:
+        if saved is None or 0 <= saved["position"] < position:  # the run was killed before it could delete the latter
             return []
         try:
+            first = 0 if len(self._oracle.initial[position]) or self._spec.initial_count else 1
+            if wrong := misfit(saved, self._spec, position, samples, first):
+                raise ValueError(wrong)
             for entry in saved["entries"]:
                 self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
             vars(setup.cost).update(saved["cost"])
@@ -215,12 +228,20 @@ def _own_state(setup: Setup) -> State:
     return {} if setup.acquisition is None else {"acquisition": copied(setup.acquisition.state_dict())}
 
 
-def remembered(setup: Setup) -> list[Exemplars]:
-    """Return the labelled exemplars of the memory, without what their selector noted."""
+def remembered(setup: Setup, besides: Exemplars | None = None) -> list[Exemplars]:
+    """Return the labelled exemplars of the memory, without what their selector noted.
+
+    Args:
+        setup: the setup, with its memory.
+        besides: samples of one experience, of which no exemplar is returned.
+    """
     held = setup.memory.exemplars
     if held is None:
         return []
-    return [dataclasses.replace(held[held.y >= 0], weight=None, soft=None, score=None, mass=None)]
+    kept = held.y >= 0
+    if besides is not None and len(besides):  # which a memory that every batch updates may hold already
+        kept &= (held.task != besides.task[0]) | ~torch.isin(held.index, besides.index)
+    return [dataclasses.replace(held[kept], weight=None, soft=None, score=None, mass=None)]
 
 
 def entry_of(position: int, number: int, by: str, places: list[int]) -> dict[str, Any]:

@@ -80,6 +80,11 @@ def train(
             with training_seconds(cost):
                 return fit(experience, setup, learner, shares, progress, offers=offers)
 
+        def end_one(experience: Experience, setup: Setup, learner: Learner) -> None:
+            shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
+            with training_seconds(cost):
+                conclude(experience, setup, learner, shares)
+
         def after_round(learner: Learner, position: int) -> list[float]:
             passed = cost.forward_passes
             row = evaluate(learner, stream, position + 1, spec, cost)
@@ -98,6 +103,7 @@ def train(
                 stream,
                 assemble=lambda: assemble(spec, stream, cost, selector),
                 fit=fit_one,
+                end=end_one,
                 measure=after_round,
                 folder=folder,
                 show=show,
@@ -106,9 +112,7 @@ def train(
     results = Results.empty(len(stream))
     state = folder.checkpoint()
     if state is not None:
-        results = _resumed(state, setup, learner)
-        for entry in results.rounds:
-            stream.oracle.tell(entry["experience"], np.asarray(entry["places"]), entry["by"], entry["round"])
+        results = _resumed(state, setup, learner, stream)
     results.goes_on_here()
     if state is None and spec.evaluation.rows == "all":
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
@@ -150,7 +154,7 @@ def train(
             hidden = hidden[hidden.y >= 0]  # foreign samples have no class
             if len(hidden):
                 results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
-        if experience.validation is not None:
+        if experience.validation is not None and len(experience.validation):
             results.validation[position] = share_correct(learner, experience.validation, spec, cost)
         cost.evaluate_passes += cost.forward_passes - trained
         cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
@@ -269,10 +273,13 @@ def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] |
     return None if state is None else {**state, "results": dataclasses.asdict(results)}
 
 
-def _resumed(state: dict[str, Any], setup: Setup, learner: Learner) -> Results:
+def _resumed(state: dict[str, Any], setup: Setup, learner: Learner, stream: Stream) -> Results:
     try:
         restore(state, setup, learner)
-        return Results(**state["results"])
+        results = Results(**state["results"])
+        for entry in results.rounds:
+            stream.oracle.tell(entry["experience"], np.asarray(entry["places"]), entry["by"], entry["round"])
+        return results
     except UNFIT as error:
         line = str(error).splitlines()[0]
         raise InputError(f"checkpoint.pt does not fit this run ({line}); run it again with --fresh") from None

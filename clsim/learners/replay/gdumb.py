@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class Gdumb(Around[Sgd]):
     2020); Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features (ICCV
     2019).
     """
+
+    trains_at_end: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, epochs: int = 30, batch_size: int = 16, cutmix: float = 0.0) -> None:
         if not 0 <= cutmix <= 1:
