@@ -14,6 +14,7 @@ from clsim.cli.console import out
 from clsim.errors import InputError, nearest
 from clsim.spec import components, registry
 from clsim.spec.options import options_of
+from clsim.spec.taxonomy import leaves
 
 WIDE = 120
 """Columns of a terminal that selectors need to stand in a table."""
@@ -23,8 +24,16 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="What to list: scenarios, strategies, studies, selectors … (default: all).")
     ] = None,
+    taxonomy: Annotated[
+        bool, typer.Option("--taxonomy", help="List what can choose labels, by what it goes by.")
+    ] = False,
 ) -> None:
     """List what clsim ships: a line for each name, with its paper."""
+    if taxonomy:
+        if kind is not None:
+            raise InputError(f"list: found {kind!r} with --taxonomy, allowed: one of them")
+        _print_taxonomy(Console(emoji=False))
+        return
     kinds = [*registry.FILES, "datasets", *components.COMPONENTS]
     if kind is not None and kind not in (*kinds, "buffers"):
         raise InputError(f"list: unknown kind {kind!r}; {nearest(kind, [*kinds, 'buffers'])}")
@@ -80,6 +89,21 @@ def _print_selectors(entries: list[registry.Entry], console: Console) -> None:
     for entry in registry.combinators():
         table.add_row(escape(entry.name), escape(_plain(entry.title)))
     console.print(table)
+
+
+def _print_taxonomy(console: Console) -> None:
+    """Print the leaves of the taxonomy under their branches, with the names of each."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(ratio=2)
+    table.add_column(style="cyan", ratio=3)
+    before = ""
+    for branch, leaf, names in leaves():
+        if branch != before:
+            table.add_row(f"[bold]{escape(branch)}")
+        table.add_row(f"  {escape(leaf)}", escape(", ".join(names)))
+        before = branch
+    console.print(table)
+    console.print("[dim]Our grouping; a name stands once, where its main idea is. --label NAME asks with it.[/]")
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clsim.reporting import searches
+from clsim.reporting import claims, searches
 from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
 from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
@@ -30,6 +30,8 @@ class Contents:
         left_out: number of conditions whose tests are left out.
         labelling: tables on labels, for people; empty if the report does not ask for them.
         further: tables on labels, for CSV.
+        claims: claims of papers, judged, for people; empty if the report has none.
+        judged: the same for CSV.
     """
 
     tables: Sequence[Table]
@@ -38,6 +40,8 @@ class Contents:
     left_out: int = 0
     labelling: Sequence[Listing] = ()
     further: Sequence[Table] = ()
+    claims: Sequence[Listing] = ()
+    judged: Sequence[Table] = ()
 
     @property
     def arms(self) -> dict[Key, str]:
@@ -69,4 +73,6 @@ def contents(
         found, left_out = first_comparisons(spec, runs, most)
     further, listings = labelling(spec, runs, records)
     chosen = searches.chosen(spec, runs, records)
-    return Contents(tables(spec, runs), chosen, found, left_out, listings, further)
+    judged = claims.judge(spec, runs, records)
+    said = claims.listed(judged, spec.size)
+    return Contents(tables(spec, runs), chosen, found, left_out, listings, further, said, claims.table(judged))

@@ -104,6 +104,7 @@ def render(
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
         left_out=parts.left_out,
         chosen=parts.chosen,
+        claims=parts.claims,
         labelling=parts.labelling,
         ranking=ranking,
         exhibits=exhibits,

@@ -18,7 +18,7 @@ from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
 from clsim.records.metrics import ALL
 from clsim.records.store import RunFailure
 from clsim.spec import registry
-from clsim.spec.reader import Options, arguments
+from clsim.spec.reader import Options, arguments, merge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +44,43 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A claim of a paper: a comparison with a direction, judged by an interval over seeds.
+
+    Attributes:
+        text: the claim in words.
+        metric: a metric or a cost that :class:`ReportSpec` allows; ``efficiency`` reads accuracies alone.
+        measure: what is computed for each seed. ``difference``: a − b, in percentage points for metrics. ``ratio``:
+            a / b. ``wins``: in how many percent of the comparisons an arm of ``a`` is better than one of ``b``.
+            ``efficiency``: how many times as many labels b needs as a, for b's own accuracy at its last budget.
+            ``ranks``: how much less alike the ranks of the arms of ``a`` are in two settings than between seeds of one
+            (:func:`clsim.reporting.claims.of_ranks`).
+        a, b: what is compared: column → its value, or a list of them. Several arms are averaged.
+        at: where, in the same form; empty: everywhere. Conditions that only one of both has are left out.
+        than: another setting, in the same form: the measure there is subtracted; ``ranks`` compares with it.
+        expect: where the measure lies if the claim is true: ``above`` or ``below`` the bound, or ``within`` ± of it.
+        bound: the bound (default 0).
+        size: ``published``: the claim is beyond a small machine, and judged in reports of the published size alone.
+    """
+
+    text: str
+    metric: str = "accuracy"
+    measure: Literal["difference", "ratio", "wins", "efficiency", "ranks"] = "difference"
+    a: Options = dataclasses.field(default_factory=dict)
+    b: Options = dataclasses.field(default_factory=dict)
+    at: Options = dataclasses.field(default_factory=dict)
+    than: Options = dataclasses.field(default_factory=dict)
+    expect: Literal["above", "below", "within"] = "above"
+    bound: float = 0.0
+    size: Literal["any", "published"] = "any"
+
+
+@dataclass(frozen=True)
 class ReportSpec:
     """A report, as its TOML file has it.
 
     Attributes:
+        base: another report, whose values hold for missing keys; ``filter`` and ``exclude`` are extended key by key.
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
@@ -63,8 +96,11 @@ class ReportSpec:
         over: a label among rows and columns whose values are numbers: ``--figures`` also draws final accuracy over it.
         labelling: whether to show what was labelled, too: accuracy over the number of labels, labelling efficiency,
             diagnostics of the picks, with their figures.
+        claims: claims of papers, judged on these runs.
+        size: whether these runs have the ``published`` size of the claims' paper, or a ``small`` one.
     """
 
+    base: str = ""
     title: str = ""
     description: str = ""
     filter: Options = dataclasses.field(default_factory=dict)
@@ -79,6 +115,8 @@ class ReportSpec:
     tests: bool = False
     over: str = ""
     labelling: bool = False
+    claims: tuple[Claim, ...] = ()
+    size: Literal["small", "published"] = "small"
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -88,8 +126,12 @@ def read_report(path: Path) -> ReportSpec:
         InputError: naming the file and the key.
     """
     where = str(path)
-    tables = registry.read_toml(path)
-    tables |= {key: _flat(tables[key]) for key in ("filter", "exclude") if isinstance(tables.get(key), dict)}
+    tables = _read(path)
+    if isinstance(tables.get("base"), str):
+        below = _read(registry.find_file("reports", tables["base"]))
+        if "base" in below:
+            raise InputError(f"{where}: base: {tables['base']!r} has a base itself, allowed: a report without")
+        tables = merge(below, tables)
     spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
@@ -116,7 +158,39 @@ def read_report(path: Path) -> ReportSpec:
             if not number.isdecimal() or type(value) not in (int, float):
                 allowed = "a number of labels, and an accuracy in percent"
                 raise InputError(f"{where}: published.over_labels: found {number!r} = {value!r}, allowed: {allowed}")
+    for position, claim in enumerate(spec.claims, 1):
+        _check_claim(claim, f"{where}: claims, number {position}")
     return spec
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the tables of a report; the columns that it names may be written with or without quotes."""
+    tables = registry.read_toml(path)
+    for of, keys in ((tables, ("filter", "exclude")), *((c, CHOOSING) for c in _tables(tables.get("claims")))):
+        of |= {key: _flat(of[key]) for key in keys if isinstance(of.get(key), dict)}
+    return tables
+
+
+def _tables(values: Any) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _check_claim(claim: Claim, where: str) -> None:
+    """Refuse a claim that cannot be judged, whatever runs there are."""
+    if claim.metric not in ALL and claim.metric not in COSTS:
+        raise InputError(f"{where}: metric: unknown name {claim.metric!r}; {nearest(claim.metric, [*ALL, *COSTS])}")
+    ranks = claim.measure == "ranks"
+    for key, needed in (("a", not ranks), ("b", not ranks), ("than", ranks)):
+        if needed and not vars(claim)[key]:
+            raise InputError(f"{where}: {key}: found nothing with measure {claim.measure!r}, allowed: column = value")
+    if ranks and claim.b:
+        raise InputError(f"{where}: b: found {dict(claim.b)} with measure 'ranks', allowed: none; 'a' names the arms")
+    if claim.expect == "within" and claim.bound <= 0:
+        raise InputError(f"{where}: bound: found {claim.bound:g} with expect = 'within', allowed: a number above 0")
+
+
+CHOOSING = ("a", "b", "at", "than")
+"""The keys of a claim that choose runs."""
 
 
 def find_report(name: str) -> ReportSpec:
@@ -193,6 +267,22 @@ def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]
         if all(allowed) and not any(left_out):
             kept.append(failure)
     return kept
+
+
+def having(wanted: Options, runs: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Keep the runs that have one of the wanted values in every column.
+
+    Args:
+        where: what names the columns, for the message.
+
+    Raises:
+        InputError: for an unknown column.
+    """
+    for column, value in wanted.items():
+        if column not in runs:
+            raise InputError(f"{where}: unknown column {column!r}; {nearest(column, runs.columns)}")
+        runs = runs[_are(value if isinstance(value, list) else [value], runs, column)]
+    return runs
 
 
 def _are(values: Sequence[Any], runs: pd.DataFrame, column: str) -> pd.Series[bool]:

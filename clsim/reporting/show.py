@@ -71,7 +71,11 @@ def _text(
         return formats.to_runs(spec, runs)
     if form == "csv":
         parts = contents(spec, runs, records, tests=tests)
-        return formats.contests_to_csv(parts.contests) if tests else formats.to_csv([*parts.tables, *parts.further])
+        return (
+            formats.contests_to_csv(parts.contests)
+            if tests
+            else formats.to_csv([*parts.tables, *parts.further, *parts.judged])
+        )
     made = _listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
@@ -91,9 +95,9 @@ def _listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
-    """List the tables, those on labels, choices of controllers, then the tests, which are explained once or each."""
+    """List the tables, claims, those on labels, controllers' choices, then the tests, explained once or each."""
     parts = contents(spec, runs, records, tests=tests)
-    made = [*map(listing.of_table, parts.tables), *parts.labelling, *parts.chosen]
+    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.labelling, *parts.chosen]
     if tests:
         found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]

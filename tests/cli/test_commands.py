@@ -20,7 +20,8 @@ from clsim.errors import InputError
 from clsim.records import atomic, store
 from clsim.records.store import Store
 from clsim.spec import components, registry
-from tests.commands import clsim
+from clsim.spec.taxonomy import leaves
+from tests.commands import clsim, refused
 
 SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
 
@@ -143,6 +144,20 @@ def test_list_shows_every_name(kind: str | None, capsys: pytest.CaptureFixture[s
     for one in [kind] if kind else [*registry.FILES, "datasets", *components.COMPONENTS]:
         for entry in registry.entries(one):
             assert entry.name in out
+
+
+def test_the_taxonomy_lists_every_acquisition_under_its_leaf(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert clsim("list", "--taxonomy") == 0
+    out = capsys.readouterr().out
+    for branch, leaf, names in leaves():
+        assert branch in out
+        assert any(line.strip().startswith(leaf) and f" {names[0]}" in line for line in out.splitlines())
+        assert all(name in out for name in names)
+    assert "Our grouping" in out
+    assert "allowed: one of them" in refused(capsys, "list", "selectors", "--taxonomy")
 
 
 @pytest.mark.parametrize("name", ["split-digits", "er", "kcenter", "mlp", "summary"])
