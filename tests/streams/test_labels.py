@@ -17,7 +17,7 @@ from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost, Pool
 from clsim.selectors.combinators import per_class
 from clsim.selectors.random import random
-from clsim.spec.flags import label_share
+from clsim.spec.flags import label_share, tables_of
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import LabelsSpec, MemorySpec, StreamSpec
@@ -159,9 +159,12 @@ def test_a_later_layer_says_it_its_own_way() -> None:
 
     assert labels("labels.count=40") == LabelsSpec(count=40)
     assert labels("labels.include_labelled=false", flag="5%") == LabelsSpec(fraction=0.05, include_labelled=False)
-    for wrong in ("0", "-3", "0%", "101%", "few", "1.5"):
+    for wrong in ("-3", "0%", "101%", "few", "1.5"):
         with pytest.raises(InputError, match=f"labels: found '{wrong}', allowed: a whole number per class"):
             label_share(wrong)
+    with pytest.raises(InputError, match="labels: found 0, allowed: 1 or more"):
+        tables_of(labels=0)
+    assert tables_of(labels=0, label="random")["labels"] == {"per_class": 0}
 
 
 def test_a_supervised_learner_trains_on_the_labelled_part_alone(runs: Path) -> None:
