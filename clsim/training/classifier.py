@@ -91,10 +91,7 @@ def of_images(
             device=samples.device,
             cost=cost,
         )
-        draws = shop.randomness
-        trainer = Trainer(
-            spec.proxy, shop.fresh, shop.transform, shop.precision, draws.proxy, draws.proxy_augment, cost
-        )
+        trainer = shop.trainer()
         net = trainer.train(labelled)[0]
         if all(bool(weight.isfinite().all()) for weight in net.parameters()):
             break

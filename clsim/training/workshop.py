@@ -52,6 +52,13 @@ class Workshop:
         """Make the net that a run begins with: the same one for the same seed."""
         return self.fresh(derive(self.spec.seed, "weights"))
 
+    def trainer(self) -> Trainer:
+        """Make the trainer of proxies."""
+        draws = self.randomness
+        return Trainer(
+            self.spec.proxy, self.fresh, self.transform, self.precision, draws.proxy, draws.proxy_augment, self.cost
+        )
+
     def pool(
         self,
         samples: Exemplars,
@@ -79,10 +86,7 @@ class Workshop:
             rate: the learning rate of the learner's next step; None: there is no learner.
             closed: whether only classes that are known have logits, as in a choice of labels.
         """
-        draws = self.randomness
-        trainer = Trainer(
-            self.spec.proxy, self.fresh, self.transform, self.precision, draws.proxy, draws.proxy_augment, self.cost
-        )
+        trainer = self.trainer()
         return Pool(
             samples,
             net,

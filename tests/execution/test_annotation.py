@@ -397,7 +397,7 @@ def test_candidates_have_no_label_and_what_is_labelled_stands_beside_them() -> N
     assert asked.files == ("0", "2", "3")
 
 
-REFUSED = {"class-balanced", "task-balanced", "balanced-random", "forgetting", "grand", "el2n"}
+REFUSED = {"class-balanced", "task-balanced", "balanced-random", "forgetting", "grand", "el2n", "glister", "ring"}
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in registry.entries("selectors")])
