@@ -36,7 +36,7 @@ from clsim.streams.part import Part
 from clsim.streams.stream import Stream
 from clsim.training.assemble import assemble
 from clsim.training.contract import Terms
-from clsim.training.loop import learn
+from clsim.training.experience import learn
 from clsim.training.machine import isolated
 from clsim.training.progress import Quiet
 

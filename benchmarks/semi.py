@@ -33,7 +33,8 @@ from clsim.pool.exemplars import Exemplars, batches
 from clsim.pool.pool import Cost
 from clsim.spec.resolve import resolve
 from clsim.streams import build
-from clsim.training import assemble, loop, progress
+from clsim.training import assemble, progress
+from clsim.training.experience import learn
 
 VIEWS = {
     "CIFAR-10 (crops, flip, jitter, solarize, equalize)": ((3, 32, 32), ("flip", "jitter", "solarize", "equalize")),
@@ -100,7 +101,7 @@ def steps(shape: tuple[int, ...], changes: tuple[str, ...], count: int) -> list[
     spec = resolve(tables, "nncsl", flags={"memory": {"capacity": 20}})
     stream = build.build(dataset, spec.stream, 0, torch.device("cpu"), labels=spec.labels)
     setup, learner = assemble.assemble(spec, stream, Cost())
-    loop.learn(stream.experience(0), setup, learner, 2, progress.Quiet())
+    learn(stream.experience(0), setup, learner, 2, progress.Quiet())
     experience = stream.experience(1)
     learner.begin(experience)
     profile, found = Profile(), []

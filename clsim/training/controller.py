@@ -8,49 +8,35 @@ after the learner has finished. No sample of an earlier experience is read, othe
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError
-from clsim.pool.pool import Cost
 from clsim.records import search
 from clsim.records.search import Attempt, Search, Trial
-from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
 from clsim.training import stability_decay
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.evaluation import held_out, share_correct
-from clsim.training.progress import Progress
-
-Assemble = Callable[[RunSpec], tuple[Setup, Learner]]
-Learn = Callable[[Experience, Setup, Learner], list[Terms]]
+from clsim.training.experiment import Experiment
 
 
 class Controller:
     """Search by maximal plasticity, then stability decay; see :mod:`clsim.training.stability_decay`. Final.
 
     Args:
-        spec: the run's spec, with the controller's table.
-        assemble: makes a fresh setup and learner for a spec.
-        learn: trains a learner on an experience from beginning to end.
-        cost: the counters that all attempts share.
+        experiment: the steps of the run, whose spec has the controller's table.
         folder: the run's folder, which keeps the results of an unfinished search, so that it can be resumed.
-        progress: display of the progress.
 
     Raises:
         InputError: if an option to decay is not one of the learner's, or is not a number.
     """
 
-    def __init__(
-        self, spec: RunSpec, assemble: Assemble, learn: Learn, cost: Cost, folder: Path, progress: Progress
-    ) -> None:
-        self._spec = spec
-        self._assemble, self._learn = assemble, learn
-        self._cost, self._folder, self._progress = cost, folder, progress
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self._experiment, self._folder = experiment, folder
+        self._spec, self._cost, self._progress = (spec := experiment.spec), experiment.cost, experiment.progress
         self._given = stability_decay.stability(spec.learner, spec.controller.decay, spec.controller.first)
 
     def learn(
@@ -85,8 +71,8 @@ class Controller:
                 self._progress.trial(trial)
                 setup, learner = self._begin(trial, state, weights)
                 before = dataclasses.asdict(self._cost)
-                with training_seconds(self._cost):
-                    losses = self._learn(experience, setup, learner)
+                with self._experiment.training():
+                    losses = self._experiment.learn(experience, setup, learner)
                     accuracy = share_correct(learner, validation, self._spec, self._cost)
                 spent = {name: value - before[name] for name, value in vars(self._cost).items()}
                 decision = trial.decision(accuracy)
@@ -117,13 +103,13 @@ class Controller:
         """Make the setup and the learner of a trial, in the state in which the experience before ended."""
         spec = stability_decay.spec_of(self._spec, trial)
         if trial.phase == "plasticity":
-            setup, learner = self._assemble(spec)
+            setup, learner = self._experiment.assemble(spec)
             setup.net.load_state_dict(weights)
             setup.randomness.load_state_dict(state["randomness"])
             return setup, learner
         named = f"learner {spec.learner.name!r} with {_listed(trial.values)}"
         try:
-            setup, learner = self._assemble(spec)
+            setup, learner = self._experiment.assemble(spec)
             restore(copied(state), setup, learner)
         except InputError as error:
             raise InputError(f"controller: {named}: {error}") from error
@@ -131,14 +117,6 @@ class Controller:
             line = str(error).splitlines()[0]
             raise InputError(f"controller: the state before the experience does not fit {named} ({line})") from error
         return setup, learner
-
-
-@contextmanager
-def training_seconds(cost: Cost) -> Iterator[None]:
-    """Add the time that is spent in the context to the training seconds, without that of selection."""
-    started, selected = time.perf_counter(), cost.select_seconds
-    yield
-    cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)
 
 
 def _listed(values: Mapping[str, float]) -> str:

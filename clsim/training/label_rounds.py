@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,56 +22,31 @@ from clsim.pool.contracts import chosen
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.records.store import RunFolder
-from clsim.spec.run import RunSpec
-from clsim.streams.stream import Experience, Stream
+from clsim.streams.stream import Experience
 from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
 from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
 
 SHOWN = 1000
 """Number of samples at most among which the distances of a choice are measured."""
 
 
-class Fit(Protocol):
-    """A function that trains a learner on what is labelled of an experience; see :func:`clsim.training.loop.fit`."""
-
-    def __call__(self, experience: Experience, setup: Setup, learner: Learner, *, offers: bool) -> list[Terms]:
-        """Train, and return the losses; ``offers``: whether the memory is offered the batches."""
-
-
 class LabelRounds:
     """The label rounds of a run. Final.
 
     Args:
-        spec: the run's spec, with the table of labelling.
-        stream: the stream, with its oracle.
-        assemble: makes a fresh setup and learner.
-        fit: trains a learner on an experience, without the end of the experience.
-        end: ends an experience for a learner that is trained there alone, before a choice of labels.
-        measure: measures the accuracy of a learner after a round, on each experience so far.
+        experiment: the steps of the run, whose spec has the table of labelling.
         folder: the run's folder, which keeps the rounds of an experience that is not finished.
-        show: shows that a round begins: its number, the number of rounds, and what is to be learnt.
 
     Raises:
         InputError: if the labels of the stream are known.
     """
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        stream: Stream,
-        *,
-        assemble: Callable[[], tuple[Setup, Learner]],
-        fit: Fit,
-        end: Callable[[Experience, Setup, Learner], None],
-        measure: Callable[[Learner, int], list[float]],
-        folder: RunFolder,
-        show: Callable[[int, int, Experience, Setup], None],
-    ) -> None:
-        self._spec, self._seed = spec.labelling, spec.seed
-        self._stream, self._oracle = stream, stream.oracle
-        self._assemble, self._fit, self._end, self._measure = assemble, fit, end, measure
-        self._folder, self._show = folder, show
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self._experiment, self._folder = experiment, folder
+        self._spec, self._seed = experiment.spec.labelling, experiment.spec.seed
+        self._stream, self._oracle = experiment.stream, experiment.stream.oracle
 
     def learn(
         self, position: int, setup: Setup, learner: Learner
@@ -111,16 +85,22 @@ class LabelRounds:
             if setup.acquisition is not None:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
             seconds = setup.cost.train_seconds
-            losses = self._fit(experience, setup, learner, offers=last or not warm)
-            if learner.trains_at_end and not last:  # undone before the next round, as all else
-                self._end(experience, setup, learner)
+            with self._experiment.training():
+                losses = self._experiment.fit(experience, setup, learner, offers=last or not warm)
+                if learner.trains_at_end and not last:  # undone before the next round, as all else
+                    self._experiment.end(experience, setup, learner)
             entry["labelled"] = len(experience.train)
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
                 return setup, learner, experience, losses, entries
-            entry["accuracy"] = self._measure(learner, position)
+            entry["accuracy"] = self._experiment.measure(learner, position)
             entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
+
+    def _show(self, number: int, rounds: int, experience: Experience, setup: Setup) -> None:
+        labelled = len(experience.train)
+        images = self._experiment.images(labelled, experience, setup)
+        self._experiment.progress.asked(number, rounds, labelled, images)
 
     def _first(self, position: int, samples: int, setup: Setup, learner: Learner) -> dict[str, Any]:
         """Reveal the initial set or, where there is none, let the selector choose by the net as it is."""
@@ -191,7 +171,7 @@ class LabelRounds:
 
         Of the acquisition, the module that is trained with the net goes back too, by the learner's state.
         """
-        setup, learner = self._assemble()
+        setup, learner = self._experiment.assemble()
         restore({**copied(before), **_own_state(last)}, setup, learner)
         return setup, learner
 

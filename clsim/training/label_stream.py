@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from clsim.pool.exemplars import Exemplars, batch_count, batches, concatenate
 from clsim.randomness import generator
 from clsim.streams.stream import Experience, Stream
 from clsim.training.contract import Learner, Setup, Terms
-from clsim.training.controller import training_seconds
+from clsim.training.experiment import Experiment
 from clsim.training.label_rounds import entry_of, remembered, spread
 from clsim.training.machine import peak_bytes
 
@@ -40,22 +39,12 @@ class LabelStream:
     ``optimizer.restart`` says so. An experience of which nothing is labelled is not learnt at all.
 
     Args:
-        stream: the stream, with its oracle.
-        measure: measures the accuracy of a learner on each experience so far.
-        show: shows that a training begins: its number, their number, the number of labels, and of samples to come.
-        step: shows that a number of samples has passed.
+        experiment: the steps of the run.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        *,
-        measure: Callable[[Learner, int], list[float]],
-        show: Callable[[int, int, int, int], None],
-        step: Callable[[int], None],
-    ) -> None:
-        self._stream, self._oracle = stream, stream.oracle
-        self._measure, self._show, self._step = measure, show, step
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, self._progress = experiment, experiment.progress
+        self._stream, self._oracle = experiment.stream, experiment.stream.oracle
 
     def learn(
         self, position: int, setup: Setup, learner: Learner
@@ -84,11 +73,11 @@ class LabelStream:
         if len(initial):
             entries.append(entry_of(position, 0, "initial", initial.tolist()))
             self._oracle.tell(position, initial, "initial")
-            self._show(0, 1, len(initial), len(initial))
-            with training_seconds(setup.cost):
+            self._progress.asked(0, 1, len(initial), len(initial))
+            with self._experiment.training():
                 self._learn_initial(learning)
             entries[0] |= {"labelled": len(initial), "train_seconds": setup.cost.train_seconds}
-            entries[0]["accuracy"] = self._measure(learner, position)
+            entries[0]["accuracy"] = self._experiment.measure(learner, position)
         entries.append(self._passed(samples, learning))
         return setup, learner, learning.concluded(), learning.losses, entries
 
@@ -97,7 +86,7 @@ class LabelStream:
         samples, setup = self._stream.experience(learning.position).train, learning.setup
         for batch in batches(samples, setup.spec.training.batch_size, setup.randomness.order):
             learning.take(batch)
-            self._step(len(batch))
+            self._progress.step(len(batch))
         learning.end()
 
     def _passed(self, samples: int, learning: _Learning) -> dict[str, Any]:
@@ -105,9 +94,9 @@ class LabelStream:
         setup, position = learning.setup, learning.position
         before = dataclasses.replace(setup.cost)
         candidates, places = self._stream.candidates(position)
-        self._show(1, 1, learning.labels, len(candidates))
+        self._progress.asked(1, 1, learning.labels, len(candidates))
         known = learning.known() or candidates[:0]
-        with training_seconds(setup.cost):
+        with self._experiment.training():
             order = torch.randperm(len(candidates), generator=setup.randomness.order)
             budget = sum(setup.spec.labelling.asked(samples, len(places)))
             rows = self._walked(candidates, places, order, budget, learning)
@@ -141,7 +130,7 @@ class LabelStream:
             told = torch.from_numpy(self._oracle.tell(learning.position, places[picks.numpy()], name, 1))
             found = candidates[picks.to(candidates.device)]
             learning.take(dataclasses.replace(found, y=told.to(found.device)))
-            self._step(len(part))
+            self._progress.step(len(part))
         learning.end()
         return asked
 

@@ -8,30 +8,24 @@ experience i. With a controller, an experience is trained on several times, and 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from clsim.errors import InputError
-from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.pool.pool import Cost, Selector
 from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import TrainingSpec
-from clsim.streams.stream import Experience, Stream
-from clsim.training.assemble import assemble
-from clsim.training.checkpoint import UNFIT, copied, restore, snapshot, state_bytes
-from clsim.training.contract import Learner, Setup, Terms
-from clsim.training.controller import Controller, training_seconds
-from clsim.training.evaluation import evaluate, held_out, measured, readouts, share_correct
+from clsim.streams.stream import Stream
+from clsim.training.checkpoint import UNFIT, restore, snapshot, state_bytes
+from clsim.training.contract import Learner, Setup
+from clsim.training.controller import Controller
+from clsim.training.evaluation import evaluate, measured, readouts, share_correct
+from clsim.training.experiment import Experiment
 from clsim.training.label_rounds import LabelRounds
 from clsim.training.label_stream import LabelStream
 from clsim.training.machine import peak_bytes
-from clsim.training.offered import offered
 from clsim.training.progress import Progress
 from clsim.training.record import HEAD, Results, record_of
 
@@ -58,57 +52,13 @@ def train(
         selector: a selector in place of the one that ``memory.buffer`` names.
         command: the command that makes this run, which is kept in its record.
     """
-    cost = Cost()
-    setup, learner = assemble(spec, stream, cost, selector)
-
-    def learn_one(experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
-        shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
-        setup.classes.update(stream.labels_seen(experience.position), setup.memory.begun)
-        return learn(experience, setup, learner, shares, progress)
-
-    controller = None
-    if spec.controller.name != "none":
-        controller = Controller(
-            spec, lambda changed: assemble(changed, stream, cost, selector), learn_one, cost, folder.path, progress
-        )
-    label_rounds: LabelRounds | LabelStream | None = None
+    experiment = Experiment(spec, stream, progress, selector)
+    cost = experiment.cost
+    setup, learner = experiment.assemble()
+    controller = Controller(experiment, folder.path) if spec.controller.name != "none" else None
+    rounds: LabelRounds | LabelStream | None = None
     if spec.labelling.asks:
-
-        def fit_one(experience: Experience, setup: Setup, learner: Learner, *, offers: bool) -> list[Terms]:
-            shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
-            setup.classes.update(stream.labels_seen(experience.position), setup.memory.begun)
-            with training_seconds(cost):
-                return fit(experience, setup, learner, shares, progress, offers=offers)
-
-        def end_one(experience: Experience, setup: Setup, learner: Learner) -> None:
-            shares = stream.shares(experience.position, spec.memory.counted, setup.memory.known)
-            with training_seconds(cost):
-                conclude(experience, setup, learner, shares)
-
-        def after_round(learner: Learner, position: int) -> list[float]:
-            passed = cost.forward_passes
-            row = evaluate(learner, stream, position + 1, spec, cost)
-            cost.evaluate_passes += cost.forward_passes - passed
-            return row
-
-        def show(number: int, rounds: int, experience: Experience, setup: Setup) -> None:
-            images = images_of(len(experience.train), spec.training, setup.batches(experience))
-            progress.asked(number, rounds, len(experience.train), images)
-
-        label_rounds = (
-            LabelStream(stream, measure=after_round, show=progress.asked, step=progress.step)
-            if spec.labelling.update == "batch"
-            else LabelRounds(
-                spec,
-                stream,
-                assemble=lambda: assemble(spec, stream, cost, selector),
-                fit=fit_one,
-                end=end_one,
-                measure=after_round,
-                folder=folder,
-                show=show,
-            )
-        )
+        rounds = LabelStream(experiment) if spec.labelling.update == "batch" else LabelRounds(experiment, folder)
     results = Results.empty(len(stream))
     state = folder.checkpoint()
     if state is not None:
@@ -120,18 +70,16 @@ def train(
 
     for position in stream.schedule[results.done :]:
         experience = stream.experience(position)
-        images = images_of(len(learner.incoming(experience)), spec.training, setup.batches(experience))
+        images = experiment.images(len(learner.incoming(experience)), experience, setup)
         progress.experience(results.done, len(stream.schedule), images)
-        if label_rounds is not None:
-            setup, learner, experience, losses, asked = label_rounds.learn(position, setup, learner)
-            with training_seconds(cost):
-                shares = stream.shares(position, spec.memory.counted, setup.memory.known)
-                ends = conclude(experience, setup, learner, shares) if len(experience.train) else []
-                results.add_losses(losses + ends)
+        if rounds is not None:
+            setup, learner, experience, losses, asked = rounds.learn(position, setup, learner)
+            with experiment.training():
+                results.add_losses(losses + experiment.end(experience, setup, learner))
             results.rounds += asked
         elif controller is None:
-            with training_seconds(cost):
-                results.add_losses(learn_one(experience, setup, learner))  # waits for the device
+            with experiment.training():
+                results.add_losses(experiment.learn(experience, setup, learner))  # waits for the device
         else:
             setup, learner, losses, search = controller.learn(experience, setup, learner, results.searches)
             results.add_losses(losses)
@@ -144,7 +92,7 @@ def train(
         found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
         results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
         results.accuracy[position] = found.pop(HEAD).row
-        if label_rounds is not None:
+        if rounds is not None:
             unseen = [math.nan] * (len(stream) - seen)
             results.rounds[-1]["accuracy"] = results.accuracy[position][:seen] + unseen
         for name, outcome in found.items():
@@ -167,104 +115,6 @@ def train(
         record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])
     return record
-
-
-def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
-    """Train a learner on one experience, and update the memory; return the losses of the steps.
-
-    Args:
-        experience: the experience.
-        setup, learner: the setup and its learner.
-        shares: number of classes (or tasks, by ``memory.per``) so far, with those of this experience.
-        progress: display of the progress.
-    """
-    return fit(experience, setup, learner, shares, progress) + conclude(experience, setup, learner, shares)
-
-
-def fit(
-    experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress, *, offers: bool = True
-) -> list[Terms]:
-    """Train a learner on one experience, but do not end it; return the losses of the steps.
-
-    Args:
-        experience, setup, learner, shares, progress: as for :func:`learn`.
-        offers: whether a memory that every batch updates is offered the batches.
-    """
-    training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
-    best: dict[str, Any] | None = None
-    losses: list[Terms] = []
-    samples = learner.incoming(experience)
-    plateau.begin()
-    learner.begin(experience)
-    # the memory is offered each sample once, in the first pass
-    own = samples is experience.train
-    new = batch_count(len(samples), training.batch_size, training.last_batch) if own and offers else 0
-    for part in epochs_of(samples, training, setup.randomness.order, setup.batches(experience)):
-        for batch in part:
-            for _ in range(training.passes):
-                losses.append(learner.observe(batch))
-            if new:
-                memory.after_batch(learner.remember(batch), shares, learner.pool)
-                new -= 1
-            progress.step(len(batch))
-        if plateau.watches:
-            gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
-            if gained and training.patience:
-                best = copied(learner.state_dict())
-            if plateau.over:
-                break
-        if training.until and share_correct(learner, experience.train, setup.spec, setup.cost) >= training.until:
-            break
-    if training.patience:
-        if best is None:
-            raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
-        learner.load_state_dict(best)
-    plateau.begin()
-    return losses
-
-
-def conclude(experience: Experience, setup: Setup, learner: Learner, shares: int) -> list[Terms]:
-    """End an experience: update the memory, then let the learner finish; return the losses of the steps taken there.
-
-    Args:
-        experience, setup, learner, shares: as for :func:`learn`.
-    """
-    training, memory = setup.spec.training, setup.memory
-    if learner.incoming(experience) is not experience.train:  # its labelled samples were not among the batches
-        for batch in batches(experience.train, training.batch_size, setup.randomness.order):
-            memory.after_batch(learner.remember(batch), shares, learner.pool)
-    kept = learner.remember(offered(experience, setup, learner))
-    memory.after_experience(kept, shares, learner.pool, reference=experience.validation)
-    return learner.finish(experience)
-
-
-def epochs_of(
-    samples: Exemplars, training: TrainingSpec, rng: torch.Generator, count: int = 0
-) -> Iterator[Iterator[Exemplars]]:
-    """Yield the batches of each epoch: ``training.epochs`` epochs, or ``training.steps`` batches, a pass an epoch.
-
-    Args:
-        samples: the samples, which are newly ordered for each pass.
-        training: number of epochs or steps, and the batches.
-        rng: generator of the order.
-        count: number of batches in an epoch, in as many passes as they take, where ``training.epochs`` counts; 0: those
-            of one pass.
-    """
-    size, last = training.batch_size, training.last_batch
-    passes = itertools.chain.from_iterable(batches(samples, size, rng, last) for _ in itertools.count())
-    each = batch_count(len(samples), size, last) if training.steps or not count else count
-    left = training.steps or training.epochs * each
-    while left > 0:
-        yield itertools.islice(passes, min(each, left))
-        left -= each
-
-
-def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
-    """Count the samples that :func:`epochs_of` yields from ``n``, each as often as it occurs."""
-    size, one = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
-    epoch = {"short": n, "drop": min(n, one * size), "pad": one * size}[training.last_batch]
-    whole, rest = divmod(training.steps or training.epochs * (count or one), one)
-    return epoch * whole + rest * size
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:

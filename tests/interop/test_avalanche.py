@@ -26,7 +26,7 @@ from clsim.spec.resolve import resolve
 from clsim.spec.tables import DataSpec
 from clsim.streams.build import build
 from clsim.training.assemble import assemble
-from clsim.training.loop import learn
+from clsim.training.experience import learn
 from clsim.training.machine import isolated
 from clsim.training.progress import Quiet
 from tests.helpers import pool_of

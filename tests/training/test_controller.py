@@ -25,9 +25,10 @@ from clsim.spec.run import RunSpec
 from clsim.spec.tables import ControllerSpec, LearnerSpec
 from clsim.streams import build
 from clsim.streams.stream import Experience, Stream
-from clsim.training import assemble, controller, evaluation, loop, progress, stability_decay
+from clsim.training import assemble, controller, evaluation, progress, stability_decay
 from clsim.training.checkpoint import copied, restore, snapshot
 from clsim.training.contract import Around, Setup
+from clsim.training.experience import learn
 from clsim.training.stability_decay import decayed, search
 from tests.helpers import assert_same
 from tests.killing import assert_same_end, killed
@@ -173,7 +174,7 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
     cost = pool.Cost()
     setup, learner = assemble.assemble(spec, stream, cost)
     for position in (0, 1):
-        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
+        learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
         state = snapshot(setup, learner)
         assert state is not None
         before = copied(state)
@@ -181,7 +182,7 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
             other, another = assemble.assemble(spec, stream, cost)
             restore(copied(state), other, another)
             assert_same(snapshot(other, another), before)
-            loop.learn(stream.experience(position + 1), other, another, 2 * position + 4, progress.Quiet())
+            learn(stream.experience(position + 1), other, another, 2 * position + 4, progress.Quiet())
             assert_same(state, before)
         setup.randomness.load_state_dict(before["randomness"])  # torch's own generator is everybody's
 

@@ -22,8 +22,9 @@ from clsim.spec import registry
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
 from clsim.streams.stream import Stream
-from clsim.training import loop, offered, progress
+from clsim.training import offered, progress
 from clsim.training.contract import Learner, Setup
+from clsim.training.experience import learn
 from tests.helpers import generator
 
 
@@ -39,7 +40,7 @@ def learnt(name: str, stream: Stream, **memory: Any) -> tuple[Setup, Learner]:
     setup = setup_with(**memory)
     learner = registry.component("learners", name)(setup)
     for position in stream.schedule:
-        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
+        learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
     return setup, learner
 
 

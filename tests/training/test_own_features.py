@@ -15,7 +15,8 @@ from clsim.memory.buffer import Buffer
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.random import random
 from clsim.spec import registry
-from clsim.training import loop, progress
+from clsim.training import progress
+from clsim.training.experience import learn
 
 OWN = [("fixmatch", {"ema": 0.9}), ("hat", {}), ("packnet", {"retrain_epochs": 1}), ("mean-imm", {}), ("sgd", {})]
 
@@ -39,7 +40,7 @@ def filled(name: str, options: dict[str, Any]) -> list[dict[str, Tensor]]:
     setup = dataclasses.replace(setup, memory=memory)
     learner = registry.component("learners", name, options)(setup)
     for position in stream.schedule:
-        loop.learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
+        learn(stream.experience(position), setup, learner, 2 * position + 2, progress.Quiet())
     return seen
 
 

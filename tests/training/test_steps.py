@@ -15,6 +15,7 @@ from clsim.records.store import RunRecord
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import TrainingSpec
 from clsim.training import loop
+from clsim.training.experience import epochs_of, images_of
 from tests.helpers import assert_same, generator, vectors
 
 UNEQUAL = ["data.per_class=17", "stream.first=4", "stream.experiences=3", "training.epochs=3"]
@@ -33,13 +34,13 @@ def test_each_experience_has_exactly_so_many_steps(steps: int, tmp_path: Path) -
 
 def test_batches_are_those_of_as_many_epochs_as_it_takes() -> None:
     samples = vectors(torch.arange(51.0)[:, None])
-    by_epochs = [b.index for part in loop.epochs_of(samples, TrainingSpec(epochs=3), generator()) for b in part]
+    by_epochs = [b.index for part in epochs_of(samples, TrainingSpec(epochs=3), generator()) for b in part]
     for steps in (1, 5, 8, 10, 15):
         training = TrainingSpec(steps=steps)
-        found = [b.index for part in loop.epochs_of(samples, training, generator()) for b in part]
+        found = [b.index for part in epochs_of(samples, training, generator()) for b in part]
         assert_same(found, by_epochs[:steps])
-        assert loop.images_of(51, training) == sum(map(len, found))
-    assert loop.images_of(51, TrainingSpec(epochs=3)) == 153
+        assert images_of(51, training) == sum(map(len, found))
+    assert images_of(51, TrainingSpec(epochs=3)) == 153
 
 
 def test_as_many_steps_as_epochs_make_are_the_same_numbers(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.streams import build
 from clsim.streams.stream import Stream
-from clsim.training import loop
 from clsim.training.assemble import assemble
 from clsim.training.contract import Around, Learner, Setup, Terms
+from clsim.training.experience import epochs_of, images_of, learn
 from clsim.training.progress import Quiet
 
 SMALL = ["data.dataset=digits", "data.size=0", "data.per_class=20", "data.augment=[]", "labels.per_class=4"]
@@ -75,7 +75,7 @@ def counted(spec: RunSpec, stream: Stream) -> list[int]:
     for position in stream.schedule:
         counting = Counting(setup, learner)
         shares = stream.shares(position, spec.memory.per, setup.memory.known)
-        loop.learn(stream.experience(position), setup, counting, shares, Quiet())
+        learn(stream.experience(position), setup, counting, shares, Quiet())
         found.append(counting.steps)
     return found
 
@@ -125,7 +125,7 @@ def test_a_memory_is_offered_each_labelled_sample_once_in_however_many_passes() 
 
     experience = stream.experience(0)
     assert setup.steps(experience) == 5 * 4  # and one of 8 samples in a pass
-    loop.learn(experience, setup, Recorded(setup, learner), 2, Quiet())
+    learn(experience, setup, Recorded(setup, learner), 2, Quiet())
     once = sorted(experience.train.index.tolist())
     assert sorted(offered) == sorted(once * 2)  # batch by batch, and the experience as a whole
 
@@ -136,11 +136,11 @@ def test_epochs_of_several_passes_go_on_where_the_last_one_ended() -> None:
     assert len(part) == 30
     rng = torch.Generator().manual_seed(0)
     training = resolve("split-digits", "er", settings=["training.epochs=3"]).training
-    parts = [[b.index for b in epoch] for epoch in loop.epochs_of(part, training, rng, 4)]
+    parts = [[b.index for b in epoch] for epoch in epochs_of(part, training, rng, 4)]
     assert [len(epoch) for epoch in parts] == [4, 4, 4]
     rows = torch.cat([b for epoch in parts for b in epoch])
     assert all(sorted(rows[i : i + 30].tolist()) == sorted(part.index.tolist()) for i in (0, 30, 60, 90))
-    assert loop.images_of(30, training, 4) == len(rows) == 120
+    assert images_of(30, training, 4) == len(rows) == 120
 
 
 class Recording:
@@ -182,7 +182,7 @@ def test_all_arms_see_labelled_samples_by_the_scenarios_view(scenario: str) -> N
         make = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")
         learner = make(setup)
         for position in stream.schedule:
-            loop.learn(stream.experience(position), setup, learner, 5 * (position + 1), Quiet())
+            learn(stream.experience(position), setup, learner, 5 * (position + 1), Quiet())
         labelled = set.union(*(rows(stream.experience(i).train.x) for i in (0, 1)))
         hidden = set.union(*(rows(stream.experience(i).unlabelled.x) for i in (0, 1)))  # type: ignore[union-attr]
         assert seen.trained == labelled, strategy

@@ -1,0 +1,69 @@
+"""What a run does with its learner, for the loop, the controller and the label rounds alike."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from clsim.pool.pool import Cost, Selector
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Experience, Stream
+from clsim.training import experience as one
+from clsim.training.assemble import assemble
+from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.evaluation import evaluate
+from clsim.training.progress import Progress
+
+
+class Experiment:
+    """The steps of a run: make a learner, train it on an experience, end the experience, measure it. Final.
+
+    Args:
+        spec: the resolved spec.
+        stream: the stream of the spec.
+        progress: display of the progress.
+        selector: a selector in place of the one that ``memory.buffer`` names.
+
+    Attributes:
+        cost: the counters that all parts of the run share.
+    """
+
+    def __init__(self, spec: RunSpec, stream: Stream, progress: Progress, selector: Selector | None = None) -> None:
+        self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
+        self._selector = selector
+
+    def assemble(self, spec: RunSpec | None = None) -> tuple[Setup, Learner]:
+        """Make a fresh setup and learner of the spec, or of another one."""
+        return assemble(spec or self.spec, self.stream, self.cost, self._selector)
+
+    def learn(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
+        """Train on an experience and end it; return the losses of the steps."""
+        return self.fit(experience, setup, learner) + self.end(experience, setup, learner)
+
+    def fit(self, experience: Experience, setup: Setup, learner: Learner, *, offers: bool = True) -> list[Terms]:
+        """Train on an experience, without its end; see :func:`clsim.training.experience.fit`."""
+        setup.classes.update(self.stream.labels_seen(experience.position), setup.memory.begun)
+        return one.fit(experience, setup, learner, self._shares(experience, setup), self.progress, offers=offers)
+
+    def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
+        """End an experience; one of which nobody asked for a label was not begun."""
+        if self.spec.labelling.asks and not len(experience.train):
+            return []
+        return one.conclude(experience, setup, learner, self._shares(experience, setup))
+
+    def measure(self, learner: Learner, position: int) -> list[float]:
+        """Measure accuracy on each experience up to ``position``, between two rounds; NaN for the others."""
+        passed = self.cost.forward_passes
+        row = evaluate(learner, self.stream, position + 1, self.spec, self.cost)
+        self.cost.evaluate_passes += self.cost.forward_passes - passed
+        return row
+
+    def images(self, samples: int, experience: Experience, setup: Setup) -> int:
+        """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""
+        return one.images_of(samples, self.spec.training, setup.batches(experience))
+
+    def training(self) -> AbstractContextManager[None]:
+        """Count the time in the context as training; see :func:`clsim.training.experience.training_seconds`."""
+        return one.training_seconds(self.cost)
+
+    def _shares(self, experience: Experience, setup: Setup) -> int:
+        return self.stream.shares(experience.position, self.spec.memory.counted, setup.memory.known)
