@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import clsim
+from clsim.spec import registry
+from clsim.spec.components import STREAM_POLICIES
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:without an initial set")
@@ -47,6 +49,15 @@ def made(path: Path, y: np.ndarray) -> str:
     return str(path)
 
 
+ASKERS = [
+    entry.name
+    for kind in ("selectors", "acquisitions")
+    for entry in registry.entries(kind)
+    if kind == "acquisitions" or registry.acquires(entry.name)
+]
+CASES |= {f"asks: {name}": ("er", name, ["proxy.epochs=1"]) for name in ASKERS if name not in CASES}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_hidden_labels_of_an_experience_change_nothing(tmp_path: Path, case: str) -> None:
     """Two experiences, with what the first one leaves in memory; a hidden class of each becomes another one."""
@@ -57,7 +68,7 @@ def test_hidden_labels_of_an_experience_change_nothing(tmp_path: Path, case: str
     ]
     if strategy not in ("finetune", "lwf") and not any(key.startswith("memory.capacity") for key in more):
         settings.append("memory.capacity=12")
-    if label != "variable-uncertainty" and "labelling.update=batch" not in more:
+    if label not in STREAM_POLICIES and "labelling.update=batch" not in more:
         settings.append("labelling.rounds=2")
 
     def carried_out(path: str) -> tuple[clsim.RunRecord, dict[str, Any]]:

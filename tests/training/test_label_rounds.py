@@ -124,6 +124,39 @@ def test_a_killed_run_does_one_round_again_at_most(tmp_path: Path, strategy: str
         assert not (resumed.folder / "rounds.pt").exists()  # type: ignore[operator]
 
 
+class Counting(Quiet):
+    """Counts the batches of each round, and stops a run before its ``at``-th batch."""
+
+    def __init__(self, at: int = 10**9) -> None:
+        self.at, self.rounds = at, list[int]()
+
+    def asked(self, number: int, rounds: int, labelled: int, images: int) -> None:
+        self.rounds.append(0)
+
+    def step(self, images: int) -> None:
+        if sum(self.rounds) == self.at:
+            raise KeyboardInterrupt
+        self.rounds[-1] += 1
+
+
+@pytest.mark.parametrize("start", ["scratch", "warm"])
+def test_a_run_killed_within_a_round_takes_the_steps_of_that_round_again_alone(tmp_path: Path, start: str) -> None:
+    def carried_out(name: str, progress: Counting) -> clsim.RunRecord:
+        warm = f"labelling.start={start}"
+        return run(tmp_path / name, warm, label="badge", label_rounds=3, labels=2, progress=progress)
+
+    whole = Counting()
+    record = carried_out("whole", whole)
+    total, ends = sum(whole.rounds), np.cumsum(whole.rounds)
+    for at in (3, total // 3, total // 2, total - 2):
+        with pytest.raises(KeyboardInterrupt):
+            carried_out(f"{at}", Counting(at))
+        rest = Counting()
+        assert numbers(carried_out(f"{at}", rest)) == numbers(record)
+        twice = at + sum(rest.rounds) - total
+        assert twice == at - max([0, *ends[ends <= at].tolist()])  # those of the round that had not ended
+
+
 @pytest.mark.parametrize(
     "settings", [["labelling.start=warm"], ["labelling.initial=vote-entropy", "labelling.initial_count=5"]]
 )
