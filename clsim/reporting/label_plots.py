@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
-from clsim.reporting import svg
 from clsim.reporting.budget_figures import highest, over_labels
 from clsim.reporting.names import shortened
 from clsim.reporting.picture import sheet
-from clsim.reporting.plots import LONGEST, beside_legend, save, stem
+from clsim.reporting.plots import LONGEST, beside_legend, saved, stem
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.scenes import Scenes, albums, sizes_of
 
@@ -23,13 +22,7 @@ if TYPE_CHECKING:
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draw the figures on labels of a report into a folder; return the files. Without label rounds there are none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    with svg.style(svg.PLAIN):
-        for name, figure in drawn(spec, records).items():
-            made.append(folder / f"{name}.png")
-            save(figure, made[-1])
-    return made
+    return saved(lambda: drawn(spec, records), folder)
 
 
 def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,15 @@ LONGEST = 44
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draw the figures of a report into a folder; return the files."""
+    return saved(lambda: drawn(spec, records), folder)
+
+
+def saved(make: Callable[[], Mapping[str, Figure]], folder: Path) -> list[Path]:
+    """Draw figures in the style of papers, and save each under its name in a folder; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     with svg.style(svg.PLAIN):
-        for name, figure in drawn(spec, records).items():
+        for name, figure in make().items():
             made.append(folder / f"{name}.png")
             save(figure, made[-1])
     return made
