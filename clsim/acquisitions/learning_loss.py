@@ -13,6 +13,7 @@ from clsim.errors import InputError, at_least
 from clsim.models.nets import Net, evaluating
 from clsim.pool.pool import Pool, Selection
 from clsim.randomness import own_draws
+from clsim.selectors.combinators import subsample
 from clsim.selectors.scores import highest
 
 
@@ -28,11 +29,12 @@ class LearningLoss(Acquisition):
     to rank the new samples, which is what it chooses among. Samples of weight 0 make no pairs; other weights do not
     count.
 
-    The module chooses from 10,000 candidates drawn at random, and the net is not trained anew in each round, which the
-    paper leaves open and its best-known reproduction does so: ``labelling.candidates`` is 10000 and ``labelling.start``
-    is ``warm``, unless the spec says otherwise. The first set should be random (``labelling.initial_count``): without
-    one, the first choice of an experience is by a module that has seen none of its classes, and may be of one class
-    alone, from which no losses can be learnt.
+    The largest predicted losses lie close together, often in one class. So the module chooses from ten candidates a
+    label, drawn at random: the paper's 10,000 for 1,000 labels. The net is not trained anew in each round, which the
+    paper leaves open and its best-known reproduction does so: ``labelling.start`` is ``warm``, unless the spec says
+    otherwise. The first set should be random (``labelling.initial_count``): without one, the first choice of an
+    experience is by a module that has seen none of its classes, and may be of one class alone, from which no losses can
+    be learnt.
 
     Args:
         strength: the weight λ of the module's loss.
@@ -40,6 +42,7 @@ class LearningLoss(Acquisition):
         width: number of units of each tap's layer.
         stop: share of a round's steps after which the module's loss no longer changes the net; 0.6 is epoch 120 of 200,
             as in the paper. 1: it always does.
+        candidates_per_label: number of candidates, drawn at random in each round, for each label asked for. 0: all.
 
     Needs: a learner that takes its terms; a net with taps; labelled samples to begin with.
     Cost: a forward pass of the candidates; in training, one linear layer a tap.
@@ -58,8 +61,9 @@ class LearningLoss(Acquisition):
         margin: float = 1.0,
         width: int = 128,
         stop: float = 0.6,
+        candidates_per_label: int = 10,
     ) -> None:
-        at_least(0, "learning-loss: ", strength=strength, margin=margin)
+        at_least(0, "learning-loss: ", strength=strength, margin=margin, candidates_per_label=candidates_per_label)
         at_least(1, "learning-loss: ", width=width)
         if not 0 <= stop <= 1:
             raise InputError(f"learning-loss: stop: found {stop:g}, allowed: a share from 0 to 1")
@@ -69,6 +73,7 @@ class LearningLoss(Acquisition):
                 "convnet3, a VGG or ResNet net, or a net whose body is an nn.Sequential with weights"
             )
         self._strength, self._margin, self._stop = strength, margin, stop
+        self._candidates_per_label = candidates_per_label
         with own_draws(int(torch.randint(2**62, (), generator=rng))):
             self.module = LossPredictor([net.shapes[tap + 1][0] for tap in net.taps], width)
         self.module.to(net.head.weight.device)
@@ -84,8 +89,9 @@ class LearningLoss(Acquisition):
         return {"learning-loss": self._strength * hinges.sum() / pairs.sum().clamp_min(1)}
 
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
-        """Select the rows with the largest predicted loss."""
-        return Selection(highest(self.predicted(pool), budget))
+        """Select the largest predicted losses of the candidates that are drawn, best first."""
+        drawn = self._candidates_per_label * budget or len(pool)
+        return subsample(self._largest, max(drawn, 1))(pool, budget, rng=rng)
 
     def predicted(self, pool: Pool) -> Float[Tensor, " n"]:
         """Predict the losses of a pool's candidates in eval mode, up to their scale: float32 (n,)."""
@@ -96,6 +102,9 @@ class LearningLoss(Acquisition):
                 parts.append(self.module(passes.pop().maps))
         pool.cost.forward_passes += len(pool)
         return torch.cat(parts)
+
+    def _largest(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        return Selection(highest(self.predicted(pool), budget))
 
 
 class LossPredictor(nn.Module):

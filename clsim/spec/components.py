@@ -229,7 +229,7 @@ STREAM_POLICIES = (
 
 LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in STREAM_POLICIES},
-    "learning-loss": {"start": "warm", "candidates": 10000},
+    "learning-loss": {"start": "warm"},
 }
 """Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its source does."""
 

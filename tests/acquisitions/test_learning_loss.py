@@ -188,7 +188,7 @@ def test_it_does_not_without_training_or_with_the_sign_of_the_pairs_turned() -> 
 
 
 def test_it_queries_the_largest_predicted_losses_best_first() -> None:
-    setup, learner = begun(LearningLoss)
+    setup, learner = begun(LearningLoss, candidates_per_label=0)
     train(learner, 0, 50)
     acquisition = setup.acquisition
     assert isinstance(acquisition, LearningLoss)
@@ -200,6 +200,21 @@ def test_it_queries_the_largest_predicted_losses_best_first() -> None:
     by_hand = acquisition.module(passes[0].maps)
     assert torch.equal(picks, by_hand.argsort(descending=True, stable=True)[:20])
     assert pool.cost.forward_passes == 1000
+
+
+def test_it_chooses_among_ten_random_candidates_a_label() -> None:
+    """The picks are the best of 200 of 1,000 rows: not the best of all, and others with another draw."""
+    setup, learner = begun(LearningLoss)
+    train(learner, 0, 50)
+    acquisition = setup.acquisition
+    assert isinstance(acquisition, LearningLoss)
+    pool = Pool(TEST, setup.net, setup.transform.plain, batch_size=64)
+    picks = acquisition(pool, 20, rng=generator(1)).index
+    assert pool.cost.forward_passes == 200
+    ranks = acquisition.predicted(pool).argsort(descending=True, stable=True).argsort()[picks]
+    assert torch.equal(ranks, ranks.sort().values)
+    assert 60 < int(ranks[-1]) < 160  # the 20 best of every fifth: about 100
+    assert not torch.equal(picks.sort().values, acquisition(pool, 20, rng=generator(2)).index.sort().values)
 
 
 def test_a_strength_of_0_leaves_the_learner_bit_identical() -> None:
@@ -238,10 +253,11 @@ def test_its_own_state_is_all_that_its_picks_depend_on() -> None:
     pool = Pool(TEST, setup.net, setup.transform.plain)
     acquisition, other = setup.acquisition, LearningLoss(setup.net, generator(7))
     assert acquisition is not None
+    # Picks of equal draws: ten candidates a label are fewer than the pool.
     before = other(pool, 30, rng=generator()).index
     other.load_state_dict(copied(acquisition.state_dict()))
     picks = acquisition(pool, 30, rng=generator()).index
-    assert torch.equal(other(pool, 30, rng=generator(1)).index, picks)
+    assert torch.equal(other(pool, 30, rng=generator()).index, picks)
     assert not torch.equal(before, picks)
 
 

@@ -45,7 +45,7 @@ def labelling(*settings: str, selector: str = "learning-loss") -> LabellingSpec:
 
 
 def test_the_name_alone_sets_what_its_paper_has() -> None:
-    assert (labelling().start, labelling().candidates) == ("warm", 10000)
+    assert (labelling().start, labelling().candidates) == ("warm", 0)
     said = labelling("labelling.start=scratch", "labelling.candidates=50")
     assert (said.start, said.candidates) == ("scratch", 50)
     assert labelling(selector="random").start == "scratch"
