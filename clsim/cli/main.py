@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from typing import Any
@@ -73,4 +74,5 @@ def main() -> None:
         code = 2
     if code == 130:  # some versions of typer return it instead of raising
         err.print("clsim: stopped; the same command goes on after the last finished experience")
+    gc.freeze()  # nothing is left to collect, and Python would look through all of torch's objects before it ends
     sys.exit(code)
