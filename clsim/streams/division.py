@@ -102,16 +102,18 @@ def read(path: Path, dataset: Dataset, about: Mapping[str, Any]) -> Division | N
             said = json.loads(arrays["about"].tobytes())
     except Exception:  # zip, zlib, header, pickle, JSON, memory: a broken file fails in many ways
         return None
-    return division if said == {**about, "digest": _digest(*_arrays(division))} and _sound(division, dataset) else None
+    asked = {**about, "digest": _digest(*_arrays(division))}
+    return division if said == asked and _sound(division, dataset, about["order"], about["experiences"]) else None
 
 
-def _sound(division: Division, dataset: Dataset) -> bool:
-    """Whether each sample is in one experience, that of its class, and no experience is empty."""
+def _sound(division: Division, dataset: Dataset, order: Sequence[int], experiences: int) -> bool:
+    """Whether classes are dealt out in their order, and each sample is in one experience, that of its class."""
     homes, sizes = division.homes, (len(dataset.classes), len(dataset.train_y), len(dataset.test_y))
     for array, size in zip(_arrays(division), sizes, strict=True):
         if array.dtype != np.int64 or array.shape != (size,) or array.min() < 0 or array.max() >= size:
             return False
-    if np.bincount(homes).min() == 0:
+    counts = np.bincount(homes)
+    if len(counts) != experiences or counts.min() == 0 or (np.diff(homes[list(order)]) < 0).any():
         return False
     sides = ((division.train, dataset.train_y), (division.test, dataset.test_y))
     return all(
