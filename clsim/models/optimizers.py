@@ -66,7 +66,7 @@ def build(
         capturable = on_device and all(w.device.type != "cpu" for w in weights)
         optimizer = light(torch.optim.NAdam)(weights, spec.lr, weight_decay=spec.weight_decay, capturable=capturable)
     else:
-        kind: type[torch.optim.Optimizer] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
+        kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
         optimizer = light(kind)(parameters, spec.lr, weight_decay=spec.weight_decay, fused=fused, capturable=on_device)
     if on_device:
         rates_on_device(optimizer)

@@ -334,13 +334,13 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
 
 def _installed(kind: str) -> Iterable[EntryPoint]:
     """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
-    return _groups(tuple(sys.path)).select(group=f"clsim.{kind}")
+    return _group(f"clsim.{kind}", tuple(sys.path))
 
 
 @cache
-def _groups(path: tuple[str, ...]) -> EntryPoints:
-    """Read the entry points of all packages on ``path``, which is slow; again only when ``sys.path`` has changed."""
-    return entry_points()
+def _group(name: str, path: tuple[str, ...]) -> EntryPoints:
+    """List the entry points of a group; the packages on ``path`` are searched, which is slow, once for each."""
+    return entry_points(group=name)
 
 
 def _folders(kind: str) -> list[Path]:

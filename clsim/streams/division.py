@@ -144,9 +144,8 @@ def _avalanches(dataset: Dataset, order: Sequence[int], experiences: int, sizes:
 
 def _packed(division: Division, about: Mapping[str, Any]) -> bytes:
     words = json.dumps({**about, "digest": _digest(*_arrays(division))}).encode()
-    file = io.BytesIO()
-    arrays = dict(zip(("homes", "train", "test"), _arrays(division), strict=True))
-    np.savez_compressed(file, about=np.frombuffer(words, dtype=np.uint8), **arrays)
+    said, file = np.frombuffer(words, dtype=np.uint8), io.BytesIO()
+    np.savez_compressed(file, about=said, homes=division.homes, train=division.train, test=division.test)
     return file.getvalue()
 
 
