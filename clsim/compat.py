@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 """The standard library's reader of TOML; before Python 3.11, the package that it comes from."""
 
+_NMS = "torchvision::nms"
 _kept: list[Any] = []  # kept alive: a library that is garbage-collected takes its operators with it
 
 
@@ -27,7 +30,7 @@ def import_torchvision() -> None:
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
+        if _NMS not in str(error):
             raise
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -36,6 +39,17 @@ def import_torchvision() -> None:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)
         importlib.import_module("torchvision")
+
+
+def with_torchvision(load: Callable[[], Found]) -> Found:
+    """Return what a function imports, which may need torchvision; see :func:`import_torchvision`."""
+    try:
+        return load()
+    except RuntimeError as error:
+        if _NMS not in str(error):
+            raise
+        import_torchvision()
+        return load()
 
 
 @contextmanager

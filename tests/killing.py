@@ -16,9 +16,9 @@ import clsim
 from clsim.records.store import RunRecord
 from tests.helpers import assert_same
 
-# children of a server that has imported all of it (an optimizer imports torch._dynamo), in place of fresh interpreters
+# children of a server that has imported all of it (Avalanche takes seconds), in place of fresh interpreters
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch._dynamo", "clsim.training.loop", "clsim.interop.avalanche"])
+PROCESSES.set_forkserver_preload(["clsim.training.loop", "clsim.interop.avalanche"])
 
 
 def interruptible() -> None:

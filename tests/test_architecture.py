@@ -145,7 +145,7 @@ def defined(path: Path) -> set[str]:
 
 def test_avalanche_is_imported_for_streams_and_to_work_with_it() -> None:
     users = {name for name, path in MODULES.items() if any(n.split(".")[0] == "avalanche" for n in imports(path))}
-    assert users == {"clsim.streams.build", "clsim.interop.avalanche", "clsim.interop.benchmarks"}
+    assert users == {"clsim.streams.division", "clsim.interop.avalanche", "clsim.interop.benchmarks"}
 
 
 LIGHT = (

@@ -17,6 +17,7 @@ from clsim.cli.console import duration
 from clsim.execution.study import RunState
 
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "elsewhere": "yellow", "waiting": "dim"}
+_STARTING = "starting workers"
 _QUIET = 10.0
 """Seconds between two plain lines on the same run."""
 
@@ -29,6 +30,7 @@ class Live:
         self._live = live.Live(console=console, transient=True, refresh_per_second=4)
         self._began = time.monotonic()
         self._said: dict[int, tuple[str, int, float]] = {}
+        self._began_one = False
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -40,6 +42,7 @@ class Live:
 
     def show(self, states: Sequence[RunState], left: float | None) -> None:
         """Show the states of all runs; the table lists running ones first, as far as the window has room."""
+        self._began_one |= any(state.state in ("running", "elsewhere") for state in states)
         if self._console.is_terminal:
             self._live.update(self._table(states, left))
         else:
@@ -72,6 +75,8 @@ class Live:
         counts = Counter(state.state for state in states)
         parts = [f"{counts['finished']} of {len(states)} runs finished"]
         parts += [f"{counts[name]} {name}" for name in ("failed", "running", "elsewhere", "waiting") if counts[name]]
+        if counts["waiting"] and not self._began_one:  # they import torch, which takes seconds
+            parts.append(_STARTING)
         parts.append(f"{duration(time.monotonic() - self._began)} so far")
         if left is not None:
             parts.append(f"about {duration(left)} left")
@@ -82,6 +87,8 @@ class Live:
         now, ended = time.monotonic(), sum(state.state in ("finished", "failed") for state in states)
         if not self._said:
             self._said = {i: (_key(state), state.done, now) for i, state in enumerate(states)}
+            if any(state.state == "waiting" for state in states):
+                self._console.print(_STARTING, highlight=False)
         for i, state in enumerate(states):
             key, done, when = self._said[i]
             progressed = key == _key(state) and state.done != done and now - when > _QUIET

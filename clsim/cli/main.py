@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import Any
@@ -55,6 +57,7 @@ def clsim() -> None:
 
 def main() -> None:
     """The console script: one clear line and exit code 2 for a user's mistake, 130 for Ctrl-C."""
+    atexit.register(gc.freeze)  # else Python looks for garbage among all of torch's objects before it ends
     # typer brings a click of its own or takes the installed one; in both, BadParameter < UsageError < ClickException
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:

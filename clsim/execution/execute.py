@@ -108,7 +108,6 @@ def _trained(
     command: str,
 ) -> RunRecord:
     from clsim.data import datasets, foreign
-    from clsim.interop import benchmarks
     from clsim.streams import build
     from clsim.training import loop, machine
     from clsim.training.progress import Quiet
@@ -123,10 +122,13 @@ def _trained(
                 outside = foreign.images(other, shape, spec.data, root, progress=shown)
             joint = needed.get("stream.difficulty")
             difficulty = None if joint is None else joint.data["accuracy"][-1]
+            kept, seed = root / "clsim-cache" / "divisions", spec.seed
             stream = build.build(
-                dataset, spec.stream, spec.seed, device, difficulty, spec.labels, outside, spec.labelling
+                dataset, spec.stream, seed, device, difficulty, spec.labels, outside, spec.labelling, kept
             )
         else:
+            from clsim.interop import benchmarks  # with Avalanche
+
             stream, found = benchmarks.from_benchmark(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from clsim.spec.tables import OptimizerSpec
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+@functools.cache
+def light(kind: type[Kind]) -> type[Kind]:
+    """Derive from a class of torch's optimizers one that does not import torch's compiler; its arithmetic is the same.
+
+    torch wraps the methods of its optimizers so that ``torch.compile`` leaves them alone. The wrappers import the
+    compiler when an optimizer is made, which takes as long as to import torch itself, and no net is compiled here.
+
+    Args:
+        kind: the class of optimizers, such as ``torch.optim.SGD``.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad", "step")
+    bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    bare["step"] = torch.no_grad()(bare["step"])
+    return type(kind.__name__, (kind,), bare)
 
 
 def build(
@@ -31,9 +51,9 @@ def build(
     fused = True if on_device else None
     optimizer: torch.optim.Optimizer
     if spec.name == "lars":
-        optimizer = Lars(_lars_groups(spec, list(parameters), list(head)), spec, fused=fused)
+        optimizer = light(Lars)(_lars_groups(spec, list(parameters), list(head)), spec, fused=fused)
     elif spec.name == "sgd":
-        optimizer = torch.optim.SGD(
+        optimizer = light(torch.optim.SGD)(
             parameters,
             spec.lr,
             momentum=spec.momentum,
@@ -44,10 +64,10 @@ def build(
     elif spec.name == "nadam":  # has no fused form, and its capturable form refuses a CPU
         weights = list(parameters)
         capturable = on_device and all(w.device.type != "cpu" for w in weights)
-        optimizer = torch.optim.NAdam(weights, spec.lr, weight_decay=spec.weight_decay, capturable=capturable)
+        optimizer = light(torch.optim.NAdam)(weights, spec.lr, weight_decay=spec.weight_decay, capturable=capturable)
     else:
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
-        optimizer = kind(parameters, spec.lr, weight_decay=spec.weight_decay, fused=fused, capturable=on_device)
+        kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
+        optimizer = light(kind)(parameters, spec.lr, weight_decay=spec.weight_decay, fused=fused, capturable=on_device)
     if on_device:
         rates_on_device(optimizer)
     return optimizer
@@ -99,7 +119,7 @@ class Lars(torch.optim.SGD):
                     w.grad.add_(w, alpha=decay)
                     w.grad.mul_(torch.where((size > 0) & (gradient > 0), ratio, 1.0))
                     w.grad.sub_(w, alpha=decay)
-        return super().step(closure)
+        return inspect.unwrap(torch.optim.SGD.step)(self, closure)  # see light
 
 
 def _lars_groups(spec: OptimizerSpec, parameters: list[nn.Parameter], head: list[nn.Parameter]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError
 from clsim.models.nets import Net
+from clsim.models.optimizers import light
 from clsim.objectives.among import members
 from clsim.objectives.replay import by_origin, cross_entropy
 from clsim.objectives.teacher import Teacher, divergence
@@ -57,7 +58,7 @@ def fitted(logits: Tensor, y: Tensor, new: Tensor, seen: Tensor, ridge: float) -
     logits = logits.double()
     start = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device)
     numbers = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
+    optimizer = light(torch.optim.LBFGS)(
         [numbers], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.models.nets import Net
+from clsim.models.optimizers import light
 from clsim.objectives.distillation import Taught, mean_of_new
 from clsim.objectives.replay import cross_entropy
 from clsim.pool.exemplars import Exemplars, batches
@@ -67,7 +68,7 @@ class Autoencoder:
         width = features.shape[1]
         encoder, decoder = _layer(width, self.code, rng, device), _layer(self.code, width, rng, device)
         parameters = [*encoder, *decoder]
-        optimizer = torch.optim.Adadelta(parameters, lr=self.rate)
+        optimizer = light(torch.optim.Adadelta)(parameters, lr=self.rate)
         for _ in range(self.epochs):
             for batch in batches(rows, self.batch_size, rng):
                 again = F.linear(F.linear(batch.x, *encoder).sigmoid(), *decoder)

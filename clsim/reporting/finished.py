@@ -13,8 +13,6 @@ from clsim.records.frame import memory_size
 from clsim.records.label_record import label_words
 from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
 from clsim.records.store import RunRecord
-from clsim.reporting import searches
-from clsim.reporting.cells import Cell
 from clsim.spec.naming import scenario_name
 from clsim.version import __version__
 
@@ -66,6 +64,8 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     for i, record in enumerate(records):
         rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))
     if len(records) >= 3:
+        from clsim.reporting.cells import Cell  # with all that fills a report
+
         rich.add_section()
         rich.add_row("mean", *(str(Cell(columns[name])) for name in shown), style="bold")
     out.print(rich)
@@ -73,6 +73,10 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
         out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
     if any(by_samples(record) and weights(record) is None for record in records):
         out.print(Text(UNSIZED, style="dim"))
+    if not any(record.get("searches") for record in records):
+        return
+    from clsim.reporting import searches  # most runs search nothing
+
     for record in records:
         if searched := searches.searches(record):
             controller = record["spec"]["controller"]["name"]

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from clsim.records.search import Search, Trial
 from clsim.records.store import Store
-from clsim.reporting import searches
 from clsim.reporting.bar import bar
 from clsim.spec.run import RunSpec
 from clsim.training import progress
@@ -88,6 +87,8 @@ class Terminal:
 
     def trial(self, trial: Trial) -> None:
         """Move the bar back to where the experience began."""
+        from clsim.reporting import searches  # most runs search nothing
+
         what = f"experience {self._position + 1}/{self._length} · {searches.trial(trial)}"
         self._pending = 0
         self._bar.update(self._task, description=what, completed=self._span * self._position)
@@ -104,6 +105,8 @@ class Terminal:
 
     def searched(self, search: Search) -> None:
         """Print the search and what it chose, in three lines."""
+        from clsim.reporting import searches
+
         glance = searches.glance(search, f"experience {self._position + 1}/{self._length}")
         if self._console.is_terminal:
             grid = Table.grid(padding=(0, 2))

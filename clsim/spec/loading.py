@@ -19,6 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from clsim.compat import with_torchvision
 from clsim.spec.followed import OTHERS, refuse_stale
 
 _PREFIX = "clsim_user_"
@@ -35,7 +36,7 @@ def load_module(name: str) -> ModuleType:
     importlib.invalidate_caches()
     sys.path.insert(0, here)
     try:
-        module = importlib.import_module(name)
+        module = with_torchvision(lambda: importlib.import_module(name))
     finally:
         sys.path.remove(here)
     refuse_stale(name)
@@ -106,7 +107,7 @@ def _importer(space: str) -> Any:
         level: int = 0,
     ) -> ModuleType:
         if level or not _is_neighbour(space, name.partition(".")[0]):
-            return builtins.__import__(name, globals, locals, fromlist or (), level)
+            return with_torchvision(lambda: builtins.__import__(name, globals, locals, fromlist or (), level))
         found = builtins.__import__(f"{space}.{name}", globals, locals, fromlist or (), 0)
         return found if fromlist else sys.modules[f"{space}.{name.partition('.')[0]}"]
 

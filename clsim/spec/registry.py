@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +334,13 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
 
 def _installed(kind: str) -> Iterable[EntryPoint]:
     """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
-    return entry_points(group=f"clsim.{kind}")
+    return _group(f"clsim.{kind}", tuple(sys.path))
+
+
+@cache
+def _group(name: str, path: tuple[str, ...]) -> EntryPoints:
+    """List the entry points of a group; the packages on ``path`` are searched, which is slow, once for each."""
+    return entry_points(group=name)
 
 
 def _folders(kind: str) -> list[Path]:

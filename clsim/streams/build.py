@@ -1,6 +1,6 @@
 """Build a stream from a data set: which samples belong to which experience, and in which order the tasks come.
 
-Avalanche divides the classes; the samples themselves are gathered later, by index.
+Avalanche divides the classes (:mod:`clsim.streams.division`); the samples are gathered later, by index.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clsim.compat import import_torchvision
 from clsim.data import superclasses
 from clsim.data.cache import Dataset
 from clsim.errors import InputError
 from clsim.randomness import generator
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.streams.division import divide
 from clsim.streams.labels import foreign_parts, known_rows, oracle_of
 from clsim.streams.part import Change, Part
 from clsim.streams.stream import Stream
@@ -35,6 +36,7 @@ def build(
     labels: LabelsSpec | None = None,
     foreign: np.ndarray | None = None,
     labelling: LabellingSpec | None = None,
+    divisions: Path | None = None,
 ) -> Stream:
     """Build the stream of a data set.
 
@@ -44,6 +46,7 @@ def build(
         labels: which labels are revealed; None: all.
         foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
         labelling: how labels are asked for; None: nobody asks.
+        divisions: folder of the divisions that Avalanche made before; None: it divides the classes anew.
 
     Raises:
         InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
@@ -55,9 +58,9 @@ def build(
     elif spec.order == "superclass":
         order = superclasses.order(dataset.classes)
     if spec.kind == "sequence":
-        train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order)
+        train, test, classes, names = _split(dataset, _whole_sets(dataset, spec), order, divisions)
     elif spec.kind == "split":
-        train, test, classes, names = _split(dataset, spec, order)
+        train, test, classes, names = _split(dataset, spec, order, divisions)
     else:
         train, test = _changed(dataset, spec, seed)
         classes, names = [tuple(range(width))] * spec.experiences, dataset.classes
@@ -131,26 +134,16 @@ def _whole_sets(dataset: Dataset, spec: StreamSpec) -> StreamSpec:
 
 
 def _split(
-    dataset: Dataset, spec: StreamSpec, order: list[int]
+    dataset: Dataset, spec: StreamSpec, order: list[int], folder: Path | None
 ) -> tuple[list[Part], list[Part], list[tuple[int, ...]], Sequence[str]]:
-    """Divide the classes; Avalanche assigns the samples."""
+    """Divide the classes, and so the samples."""
     _refuse_uneven(spec, len(order))
     for side, y in (("training", dataset.train_y), ("test", dataset.test_y)):
         for label in np.flatnonzero(np.bincount(y, minlength=len(order)) == 0)[:1]:
             raise InputError(f"data: class {dataset.classes[label]!r} has no {side} samples, allowed: at least one")
-    import_torchvision()
-    from avalanche.benchmarks import nc_benchmark
-
-    benchmark = nc_benchmark(
-        _Labels(dataset.train_y),
-        _Labels(dataset.test_y),
-        n_experiences=spec.experiences,
-        task_labels=spec.setting == "task",
-        shuffle=False,
-        fixed_class_order=order,
-        per_exp_classes=dict(enumerate(spec.sizes or [spec.first] * bool(spec.first))) or None,
-    )
-    classes = [tuple(sorted(c)) for c in benchmark.original_classes_in_exp]
+    sizes = dict(enumerate(spec.sizes or [spec.first] * bool(spec.first)))
+    division = divide(dataset, order, spec.experiences, sizes, folder)
+    classes = division.classes
     names: Sequence[str] = dataset.classes
     renumbered = np.arange(len(order))
     if spec.setting == "domain":  # labels are counted from zero within each experience, in the order of the classes
@@ -159,15 +152,11 @@ def _split(
         widest = max(map(len, classes))
         classes, names = [tuple(range(len(c))) for c in classes], [str(i) for i in range(widest)]
 
-    def parts(x: np.ndarray, y: np.ndarray, assignment: Sequence[Sequence[int]]) -> list[Part]:
-        return [Part(x, rows, renumbered[y[rows]]) for rows in map(np.asarray, assignment)]
+    def parts(x: np.ndarray, y: np.ndarray, divided: np.ndarray) -> list[Part]:
+        return [Part(x, rows, renumbered[y[rows]]) for rows in division.parted(divided, y)]
 
-    return (
-        parts(dataset.train_x, dataset.train_y, benchmark.train_exps_patterns_assignment),
-        parts(dataset.test_x, dataset.test_y, benchmark.test_exps_patterns_assignment),
-        classes,
-        names,
-    )
+    train = parts(dataset.train_x, dataset.train_y, division.train)
+    return train, parts(dataset.test_x, dataset.test_y, division.test), classes, names
 
 
 def _refuse_uneven(spec: StreamSpec, labels: int) -> None:
@@ -224,16 +213,3 @@ def rotation(degrees: float) -> Change:
         return torch.cat([t.round().clamp(0, 255).to(x.dtype) for t in turned])
 
     return rotate
-
-
-class _Labels(torch.utils.data.Dataset):
-    """The labels of a data set, all that Avalanche needs to divide it."""
-
-    def __init__(self, y: np.ndarray) -> None:
-        self.targets = y.tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, row: int) -> tuple[int, int]:
-        return row, self.targets[row]

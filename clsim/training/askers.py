@@ -12,7 +12,6 @@ from clsim.pool.pool import Selector
 from clsim.randomness import generator
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
-from clsim.training.contract import Learner
 
 
 def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisition | None]:
@@ -51,20 +50,3 @@ def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisit
             )
         return found, first, found
     return found, first, None
-
-
-def refuse_untrained(spec: RunSpec, learner: Learner) -> None:
-    """Refuse choices by a net that is not trained yet.
-
-    Raises:
-        InputError: if the learner trains at the end of an experience alone, and choices are made before it.
-    """
-    labelling = spec.labelling
-    if not labelling.asks or not learner.trains_at_end:
-        return
-    for key, found, allowed in (("update", labelling.update, "round"), ("start", labelling.start, "scratch")):
-        if found != allowed:
-            raise InputError(
-                f"labelling.{key}: found {found!r} with learner {spec.learner.name!r}, whose net is trained at the end "
-                f"of an experience alone, after all choices; allowed: {allowed!r}"
-            )

@@ -10,9 +10,8 @@ from clsim.pool.pool import Cost, Selector
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training.askers import askers, refuse_untrained
 from clsim.training.contract import Learner, Setup, plateau_of
-from clsim.training.offered import learner_of, refuse_unfit
+from clsim.training.offered import learner_of, refuse_unfit, refuse_untrained
 from clsim.training.workshop import workshop
 
 
@@ -64,6 +63,8 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
         memory.begin(start_of(spec, stream, memory.factor))
     setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
     if spec.labelling.asks:
+        from clsim.training.askers import askers  # with the acquisitions
+
         asks, first, acquisition = askers(spec, net)
         setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
     made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)

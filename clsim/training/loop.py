@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,14 +20,16 @@ from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.checkpoint import UNFIT, restore, snapshot, state_bytes
 from clsim.training.contract import Learner, Setup
-from clsim.training.controller import Controller
 from clsim.training.evaluation import evaluate, measured, readouts, share_correct
 from clsim.training.experiment import Experiment
-from clsim.training.label_rounds import LabelRounds
-from clsim.training.label_stream import LabelStream
 from clsim.training.machine import peak_bytes
 from clsim.training.progress import Progress
 from clsim.training.record import HEAD, Results, record_of
+
+if TYPE_CHECKING:
+    from clsim.training.controller import Controller
+    from clsim.training.label_rounds import LabelRounds
+    from clsim.training.label_stream import LabelStream
 
 
 def train(
@@ -55,10 +57,8 @@ def train(
     experiment = Experiment(spec, stream, progress, selector)
     cost = experiment.cost
     setup, learner = experiment.assemble()
-    controller = Controller(experiment, folder.path) if spec.controller.name != "none" else None
-    rounds: LabelRounds | LabelStream | None = None
-    if spec.labelling.asks:
-        rounds = LabelStream(experiment) if spec.labelling.update == "batch" else LabelRounds(experiment, folder)
+    controller = _controller(experiment, folder)
+    rounds = _rounds(experiment, folder)
     results = Results.empty(len(stream))
     state = folder.checkpoint()
     if state is not None:
@@ -115,6 +115,26 @@ def train(
         record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])
     return record
+
+
+def _controller(experiment: Experiment, folder: RunFolder) -> Controller | None:
+    if experiment.spec.controller.name == "none":
+        return None
+    from clsim.training.controller import Controller  # most runs need none
+
+    return Controller(experiment, folder.path)
+
+
+def _rounds(experiment: Experiment, folder: RunFolder) -> LabelRounds | LabelStream | None:
+    if not experiment.spec.labelling.asks:
+        return None
+    if experiment.spec.labelling.update == "batch":
+        from clsim.training.label_stream import LabelStream  # needed for this kind only
+
+        return LabelStream(experiment)
+    from clsim.training.label_rounds import LabelRounds
+
+    return LabelRounds(experiment, folder)
 
 
 def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:

@@ -76,3 +76,20 @@ def pseudo_labelled(samples: Exemplars, setup: Setup, learner: Learner) -> Exemp
     found = scored(learner.predict, samples, setup.spec, setup.cost)
     confidence, y = torch.cat([scores.float().softmax(1) for _, scores in found]).max(1)
     return dataclasses.replace(samples, y=y)[confidence >= setup.spec.memory.confidence]
+
+
+def refuse_untrained(spec: RunSpec, learner: Learner) -> None:
+    """Refuse choices by a net that is not trained yet.
+
+    Raises:
+        InputError: if the learner trains at the end of an experience alone, and choices are made before it.
+    """
+    labelling = spec.labelling
+    if not labelling.asks or not learner.trains_at_end:
+        return
+    for key, found, allowed in (("update", labelling.update, "round"), ("start", labelling.start, "scratch")):
+        if found != allowed:
+            raise InputError(
+                f"labelling.{key}: found {found!r} with learner {spec.learner.name!r}, whose net is trained at the end "
+                f"of an experience alone, after all choices; allowed: {allowed!r}"
+            )

@@ -555,6 +555,19 @@ def test_torchvision_is_imported_where_its_compiled_part_fails(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
 
 
+@pytest.mark.parametrize("load", ["load_file('mine.py').make", "load_module('mine').make"])
+def test_a_users_file_imports_torchvision_where_its_compiled_part_fails(load: str, tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(FAKE_TORCHVISION)
+    (tmp_path / "torchvision" / "part.py").write_text("weights = 3")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "mine.py").write_text("import torchvision\n\n\ndef make():\n    return torchvision.part.weights\n")
+    code = f"from clsim.spec.loading import load_file, load_module; assert {load}() == 3"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment, cwd=work)
+
+
 @pytest.mark.slow
 def test_avalanche_can_be_imported_afterwards_without_noise() -> None:
     code = "from clsim.compat import import_torchvision; import_torchvision(); import avalanche"

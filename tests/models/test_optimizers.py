@@ -11,7 +11,7 @@ from torch import nn
 
 from clsim.models import optimizers
 from clsim.spec.tables import OptimizerSpec
-from tests.helpers import generator
+from tests.helpers import assert_same, generator
 
 
 def dozat(start: float, gradients: list[float], lr: float, decay: float) -> float:
@@ -66,3 +66,38 @@ def test_a_saved_state_goes_on_where_it_was(name: str) -> None:
     assert torch.equal(walk(other, resumed, range(3, 6)), went_on)
     forgetful = optimizers.build(spec, fresh.parameters(), fresh.parameters())
     assert not torch.equal(walk(fresh, forgetful, range(3, 6)), went_on)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
+        (torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.01}),
+        (torch.optim.AdamW, {"lr": 0.05}),
+        (torch.optim.NAdam, {"lr": 0.05}),
+        (torch.optim.Adadelta, {"lr": 0.5}),
+        (torch.optim.LBFGS, {"lr": 0.5, "max_iter": 3}),
+    ],
+)
+def test_a_light_optimizer_is_torchs_bit_for_bit(kind: type[torch.optim.Optimizer], options: dict[str, float]) -> None:
+    first = nn.Linear(4, 3)
+    nets = [first, copy.deepcopy(first)]
+    made = [kind(nets[0].parameters(), **options), optimizers.light(kind)(nets[1].parameters(), **options)]  # type: ignore[call-arg]
+    assert isinstance(made[1], kind)
+    for step in range(4):
+        if step == 2:  # a state goes from one to the other
+            made[1].load_state_dict(copy.deepcopy(made[0].state_dict()))
+        for net, optimizer in zip(nets, made, strict=True):
+
+            def loss(net: nn.Module = net, optimizer: torch.optim.Optimizer = optimizer, step: int = step) -> float:
+                optimizer.zero_grad()
+                found = net(torch.randn(5, 4, generator=generator(step))).square().sum()
+                found.backward()
+                return found
+
+            loss()
+            optimizer.step(loss)
+        assert_same(*(net.state_dict() for net in nets))
+        assert_same(*(optimizer.state_dict() for optimizer in made))
+    made[1].zero_grad()
+    assert all(p.grad is None for p in nets[1].parameters())

@@ -1,6 +1,6 @@
 """The local engine: runs in processes of this machine, each with one run at a time.
 
-The processes are kept from run to run, since importing torch and Avalanche takes seconds. A socket connects each of
+The processes are kept from run to run, since importing torch takes seconds. A socket connects each of
 them to the parent: when the parent ends, for whatever reason, the socket closes, the process ends at once, and the
 operating system frees its lock. When a process dies, only its own run is lost, and another process replaces it.
 """
