@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clsim.cli.completion import names_of, words_of
 from clsim.cli.console import out
 from clsim.errors import InputError, nearest
 from clsim.spec import registry
@@ -13,9 +14,19 @@ from clsim.spec.options import options_of
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="The component: ./file.py:attr, module:attr, or a shipped name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The component: ./file.py:attr, module:attr, or a shipped name.",
+            autocompletion=names_of("selectors", "acquisitions", "condensers", "learners", "objectives"),
+        ),
+    ],
     kind: Annotated[
-        str, typer.Option(help="Kind of the component: selectors, acquisitions, condensers, learners or objectives.")
+        str,
+        typer.Option(
+            help="Kind of the component: selectors, acquisitions, condensers, learners, objectives or metrics.",
+            autocompletion=words_of(["selectors", "acquisitions", "condensers", "learners", "objectives", "metrics"]),
+        ),
     ] = "selectors",
     acquisition: Annotated[
         bool, typer.Option("--acquisition", help="Require that a selector does not read the labels of its candidates.")

@@ -8,18 +8,29 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from clsim.cli.completion import names_of
+
 out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
 err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
 
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="Also show this metric: ./file.py:attr, module:attr, or a shipped name; may be repeated.",
+        autocompletion=names_of("metrics"),
+    ),
+]
 
-def count(runs: int) -> str:
+
+def count(number: int, what: str = "run") -> str:
     """
-    >>> count(1), count(24)
-    ('1 run', '24 runs')
+    >>> count(1), count(24), count(5, "experience")
+    ('1 run', '24 runs', '5 experiences')
     """
-    return f"{runs} run{'s' * (runs != 1)}"
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from clsim.cli.console import err
+from clsim.cli.console import err, out
 from clsim.errors import InputError
+from clsim.version import __version__
 
 COMMANDS = {
     "run": "run:run",
@@ -20,6 +21,7 @@ COMMANDS = {
     "report": "report:report",
     "list": "inspect:list_",
     "show": "inspect:show",
+    "new": "new:new",
     "check": "check:check",
     "doctor": "doctor:doctor",
 }
@@ -45,12 +47,27 @@ class Commands(TyperGroup):
         return typer.main.get_command(alone)
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wished: bool) -> None:
+    if wished:
+        out.print(f"clsim {__version__}", highlight=False)
+        raise typer.Exit
 
 
 @app.callback()
-def clsim() -> None:
-    """A wind tunnel for continual learners."""
+def clsim(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A wind tunnel for continual learners. `python -m clsim` is the same command."""
 
 
 def main() -> None:

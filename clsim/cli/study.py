@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from clsim.cli.completion import names_of, words_of
 from clsim.cli.console import Runs, count, duration, err, out
 from clsim.errors import InputError
 
@@ -25,20 +26,33 @@ if TYPE_CHECKING:
 _GRID, _ENGINE, _MACHINE, _WHERE = "Grid", "Engine", "Machine", "Where"
 
 
-def _several(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=_GRID)
+def _several(text: str, *kinds: str) -> Any:
+    complete = names_of(*kinds, several=True) if kinds else None
+    return typer.Option(help=text, rich_help_panel=_GRID, autocompletion=complete)
 
 
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(help="A name in ./studies or of `clsim list studies`, or a path; options override the file."),
+        typer.Argument(
+            help="A name in ./studies or of `clsim list studies`, or a path; options override the file.",
+            autocompletion=names_of("studies"),
+        ),
     ] = None,
-    scenario: Annotated[list[str] | None, _several("Scenarios: names or files, separated by commas.")] = None,
-    strategy: Annotated[list[str] | None, _several("Strategies: names or files, separated by commas.")] = None,
-    buffer: Annotated[list[str] | None, _several("Buffers of the strategies that keep a memory.")] = None,
+    scenario: Annotated[
+        list[str] | None, _several("Scenarios: names or files, separated by commas.", "scenarios")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, _several("Strategies: names or files, separated by commas.", "strategies")
+    ] = None,
+    buffer: Annotated[
+        list[str] | None, _several("Buffers of the strategies that keep a memory.", "selectors", "condensers")
+    ] = None,
     memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
-    label: Annotated[list[str] | None, _several("Who asks for labels: selectors or acquisitions.")] = None,
+    label: Annotated[
+        list[str] | None,
+        _several("Who asks for labels: selectors or acquisitions.", "acquisitions", "selectors", "bounds"),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
