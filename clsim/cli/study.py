@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shlex
 from collections import Counter
@@ -15,8 +14,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clsim.cli.completion import names_of, words_of
-from clsim.cli.console import Runs, count, duration, err, out
+from clsim.cli.completion import names_of
+from clsim.cli.console import Metrics, Runs, count, duration, err, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ def study(
         typer.Option(help="Folder of the data sets (default: $CLSIM_DATA, or ~/.cache/clsim).", rich_help_panel=_WHERE),
     ] = None,
     runs: Runs = Path("runs"),
+    metric: Metrics = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -106,6 +106,7 @@ def study(
     from clsim.execution import plan
     from clsim.execution.engines.engine import EngineSpec
     from clsim.execution.study import carry_out
+    from clsim.records.own_metrics import metrics_named
     from clsim.records.store import Store
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
@@ -126,6 +127,7 @@ def study(
     machine: dict[str, Any] = {key: value for key, value in training.items() if key != "precision"}
     engine_spec = EngineSpec(engine, workers, gpus_per_run, **machine, **given)
 
+    metrics_named(metric or ())  # a misspelt one is refused before the runs
     store = Store(runs)
     planned = plan.plan(spec, store, training)
     if fresh or not all(run.finished for run in planned):
@@ -150,7 +152,7 @@ def study(
         print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
     elif not quiet:
         _print_read(result)
-        _print_result(result, spec.title, runs)
+        _print_result(result, spec.title, runs, metric or ())
     if result.failures:
         _print_failures(result)
         raise typer.Exit(1)
@@ -240,15 +242,13 @@ def _print_json_plan(planned: Sequence[Planned]) -> None:
     print(json.dumps(runs))
 
 
-def _print_result(result: StudyResult, title: str, runs: Path) -> None:
-    from clsim.reporting.report import find_report
-    from clsim.reporting.show import show
+def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence[str]) -> None:
+    from clsim.reporting.show import show_summary
 
     if result.records:
-        spec = dataclasses.replace(find_report("summary"), title=title)
-        show(spec, [record.data for record in result.records], "console", out)
+        show_summary([record.data for record in result.records], title, out, metrics)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
-        words = shlex.join(["clsim", "report", "summary", *where])
+        words = shlex.join(["clsim", "report", "summary", *(w for m in metrics for w in ("--metric", m)), *where])
         out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
     diverged = sum(bool(record.data.get("diverged")) for record in result.records)
     if diverged:
