@@ -36,7 +36,7 @@ def check(
     ] = False,
 ) -> None:
     """Check that a component of your own keeps the contract; name the promise that it breaks."""
-    from clsim.checks import acquisitions, condensers, learners, samples, selectors
+    from clsim.checks import acquisitions, condensers, formulas, learners, samples, selectors
 
     kinds: dict[str, Any] = {
         "selectors": selectors.check_selector,
@@ -44,6 +44,7 @@ def check(
         "condensers": condensers.check_condenser,
         "learners": learners.check_learner,
         "objectives": learners.check_objective,
+        "metrics": formulas.check_metric,
     }
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")

@@ -21,8 +21,8 @@ GIVEN = ("sizes", "initial", "joint")
 def own_metric(name: str, where: str = "--metric", shipped: Iterable[str] = ()) -> Metric:
     """Load a metric of the user's.
 
-    The attribute is a :class:`Metric`, or a plain function of the accuracy matrix, whose docstring's first line is the
-    heading, whose values are shares of 1, and of which more is better.
+    The attribute is a :class:`Metric`, or a plain function of the accuracy matrix: the first line of its docstring is
+    the heading, its values are shares of 1, and higher ones are better.
 
     Args:
         name: ``./file.py:attr``, ``module:attr``, or an entry point of the group ``clsim.metrics``.
@@ -36,10 +36,19 @@ def own_metric(name: str, where: str = "--metric", shipped: Iterable[str] = ()) 
     if ":" not in name and name not in installed:
         known = nearest(name, [*shipped, *installed])
         raise InputError(f"{where}: unknown name {name!r}; {known}; or ./file.py:attr, or module:attr")
-    found = registry.component("metrics", name)
+    return as_metric(registry.component("metrics", name), name, where)
+
+
+def as_metric(found: Any, name: str, where: str = "metric") -> Metric:
+    """Make a metric of a function of the accuracy matrix; a :class:`Metric` stays as it is.
+
+    Raises:
+        InputError: if it is neither, or if it takes what no metric is given.
+    """
+    if isinstance(found, type) or not callable(found):
+        what = "a class" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise InputError(f"{where}: {name}: found {what}, allowed: a function of the accuracy matrix, or clsim.Metric")
     metric = found if isinstance(found, Metric) else Metric(_label(found, name), found)
-    if isinstance(metric.function, type):
-        raise InputError(f"{where}: {name}: found a class, allowed: a function of the accuracy matrix, or clsim.Metric")
     for parameter in _parameters(metric)[1:]:
         needed = parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_POSITIONAL,
