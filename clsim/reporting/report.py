@@ -263,7 +263,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    told = [c for c in chosen if "." in c or c == "revisions"]
+    told = [c for c in chosen if ("." in c and c not in spec.own) or c == "revisions"]
     # another run a seed, and another seed of the initial set: they tell no two cells apart
     told = [c for c in told if c not in ("stream.difficulty", "labelling.split")]
     for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
