@@ -75,7 +75,7 @@ def main() -> None:
     # typer brings a click of its own or takes the installed one; in both, BadParameter < UsageError < ClickException
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
     except click_exception as error:
         error.show()
         code = error.exit_code
