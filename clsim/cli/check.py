@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clsim.cli.completion import names_of, words_of
-from clsim.cli.console import out
+from clsim.cli.console import names_of, out, words_of
 from clsim.errors import InputError, nearest
 from clsim.spec import registry
 from clsim.spec.options import options_of

@@ -27,8 +27,7 @@ from clsim.cli.arguments import (
     check_place,
     named_values,
 )
-from clsim.cli.completion import names_of
-from clsim.cli.console import duration, err, out
+from clsim.cli.console import duration, err, names_of, out
 from clsim.errors import InputError
 from clsim.records.atomic import write
 from clsim.reporting.bar import bar

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from clsim.cli.completion import words_of
-from clsim.cli.console import out
+from clsim.cli.console import out, words_of
 from clsim.errors import InputError, nearest
 from clsim.spec import registry
 
@@ -77,7 +76,7 @@ def new(
     folder = KINDS[kind].folder
     _check_name(kind, name)
     path = Path(folder, f"{name}.toml") if folder else Path(f"{name}.py")
-    template = (TEMPLATES / f"{kind}{path.suffix}").read_text(encoding="utf-8")
+    template = (TEMPLATES / f"own_{kind}{path.suffix}").read_text(encoding="utf-8")
     path.parent.mkdir(exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:  # never over a file that is there

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clsim.cli.completion import names_of, words_of
-from clsim.cli.console import Metrics, Runs, err, out
+from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError, nearest
 
 

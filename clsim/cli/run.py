@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clsim.cli.completion import names_of, words_of
-from clsim.cli.console import Metrics, Runs, err, out
+from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError
 
 
@@ -107,9 +106,9 @@ def run(
     from clsim.spec.resolve import remarks, resolved
 
     if log:
-        from clsim.reporting import logs
+        from clsim.reporting.terminal import check_logs
 
-        logs.check(log)
+        check_logs(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
-from clsim.cli.completion import names_of
-from clsim.cli.console import err, out
+from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
 from clsim.errors import InputError
 

@@ -14,8 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clsim.cli.completion import names_of
-from clsim.cli.console import Metrics, Runs, count, duration, err, out
+from clsim.cli.console import Metrics, Runs, count, duration, err, names_of, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:

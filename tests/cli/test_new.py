@@ -46,7 +46,9 @@ def test_what_is_written_works_by_the_commands_that_are_printed(kind: str, capsy
 
 
 def test_every_template_belongs_to_a_kind() -> None:
-    assert {path.stem for path in TEMPLATES.iterdir() if path.suffix in (".py", ".toml")} == {*KINDS}
+    assert {path.stem.removeprefix("own_") for path in TEMPLATES.iterdir() if path.suffix in (".py", ".toml")} == {
+        *KINDS
+    }
 
 
 def test_a_file_that_is_there_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

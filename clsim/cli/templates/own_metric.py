@@ -11,5 +11,5 @@ def NAME(R: np.ndarray) -> float:
     return float(R[-1].min())
 
 
-# A plain function is shown in percent, and more is better. For another unit or direction, make a clsim.Metric:
-# drop = Metric("largest drop", lambda R: (R.max(0) - R[-1]).max(), higher_is_better=False, percent=True)
+# A plain function is shown in percent, and higher is better. For another unit or direction, make a clsim.Metric:
+# drop = clsim.Metric("largest drop", lambda R: (R.max(0) - R[-1]).max(), higher_is_better=False, percent=True)
