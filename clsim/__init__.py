@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clsim.api import study as study
     from clsim.checks.acquisitions import check_acquisition as check_acquisition
     from clsim.checks.condensers import check_condenser as check_condenser
+    from clsim.checks.formulas import check_metric as check_metric
     from clsim.checks.learners import check_learner as check_learner
     from clsim.checks.learners import check_objective as check_objective
     from clsim.checks.selectors import check_selector as check_selector
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
     from clsim.pool.pool import Selector as Selector
+    from clsim.records.metrics import Metric as Metric
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
     from clsim.spec.run import RunSpec as RunSpec
@@ -57,6 +59,7 @@ _PLACES = {
     "check_acquisition": "clsim.checks.acquisitions",
     "check_condenser": "clsim.checks.condensers",
     "check_learner": "clsim.checks.learners",
+    "check_metric": "clsim.checks.formulas",
     "check_objective": "clsim.checks.learners",
     "check_selector": "clsim.checks.selectors",
     "InputError": "clsim.errors",
@@ -67,6 +70,7 @@ _PLACES = {
     "Selection": "clsim.pool.pool",
     "Selector": "clsim.pool.pool",
     "RunSpec": "clsim.spec.run",
+    "Metric": "clsim.records.metrics",
     "RunRecord": "clsim.records.store",
     "Store": "clsim.records.store",
     "Learner": "clsim.training.contract",

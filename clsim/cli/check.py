@@ -6,16 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from clsim.cli.console import out
+from clsim.cli.console import names_of, out, words_of
 from clsim.errors import InputError, nearest
 from clsim.spec import registry
 from clsim.spec.options import options_of
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="The component: ./file.py:attr, module:attr, or a shipped name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The component: ./file.py:attr, module:attr, or a shipped name.",
+            autocompletion=names_of("selectors", "acquisitions", "condensers", "learners", "objectives"),
+        ),
+    ],
     kind: Annotated[
-        str, typer.Option(help="Kind of the component: selectors, acquisitions, condensers, learners or objectives.")
+        str,
+        typer.Option(
+            help="Kind of the component: selectors, acquisitions, condensers, learners, objectives or metrics.",
+            autocompletion=words_of(["selectors", "acquisitions", "condensers", "learners", "objectives", "metrics"]),
+        ),
     ] = "selectors",
     acquisition: Annotated[
         bool, typer.Option("--acquisition", help="Require that a selector does not read the labels of its candidates.")
@@ -25,7 +35,7 @@ def check(
     ] = False,
 ) -> None:
     """Check that a component of your own keeps the contract; name the promise that it breaks."""
-    from clsim.checks import acquisitions, condensers, learners, samples, selectors
+    from clsim.checks import acquisitions, condensers, formulas, learners, samples, selectors
 
     kinds: dict[str, Any] = {
         "selectors": selectors.check_selector,
@@ -33,6 +43,7 @@ def check(
         "condensers": condensers.check_condenser,
         "learners": learners.check_learner,
         "objectives": learners.check_objective,
+        "metrics": formulas.check_metric,
     }
     if kind not in kinds:
         raise InputError(f"--kind: found {kind!r}; {nearest(kind, kinds)}")

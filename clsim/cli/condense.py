@@ -27,7 +27,7 @@ from clsim.cli.arguments import (
     check_place,
     named_values,
 )
-from clsim.cli.console import duration, err, out
+from clsim.cli.console import duration, err, names_of, out
 from clsim.errors import InputError
 from clsim.records.atomic import write
 from clsim.reporting.bar import bar
@@ -41,10 +41,16 @@ _EVALUATION = "Evaluation"
 
 
 def condense(
-    dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`, or an .npz file.")] = "cifar10",
+    dataset: Annotated[
+        str,
+        typer.Option(help="A name of `clsim list datasets`, or an .npz file.", autocompletion=names_of("datasets")),
+    ] = "cifar10",
     method: Annotated[
         str,
-        typer.Option(help="A name of `clsim list condensers`, ./file.py:attr, or a selector as a baseline."),
+        typer.Option(
+            help="A name of `clsim list condensers`, ./file.py:attr, or a selector as a baseline.",
+            autocompletion=names_of("condensers", "selectors"),
+        ),
     ] = "dm",
     ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10,
     out_: Annotated[

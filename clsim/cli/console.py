@@ -1,7 +1,8 @@
-"""The consoles that the commands print to, and the words for counts and times."""
+"""What the commands share: consoles, options, words for counts and times, and names that the shell completes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,62 @@ err = Console(stderr=True, soft_wrap=True, emoji=False)
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
 
 
-def count(runs: int) -> str:
+def names_of(*kinds: str, several: bool = False) -> Callable[[str], list[str]]:
+    """Make the function that typer calls to complete a name.
+
+    Args:
+        kinds: kinds of names, as ``clsim list`` takes them, or ``metrics``.
+        several: whether names are separated by commas; the last one is completed then.
     """
-    >>> count(1), count(24)
-    ('1 run', '24 runs')
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        known = dict.fromkeys(name for kind in kinds for name in _names(kind))
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def words_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Make the function that completes one of a few words."""
+    known = tuple(words)
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in known if word.startswith(incomplete)]
+
+    return complete
+
+
+def _names(kind: str) -> list[str]:
+    from clsim.spec import registry
+
+    if kind == "datasets":
+        from clsim.spec.sources import DATASETS
+
+        return list(DATASETS)
+    if kind == "metrics":
+        from clsim.records.metrics import ALL
+
+        return [*ALL, *registry.component_names(kind)]
+    return registry.file_names(kind) if kind in registry.FILES else registry.component_names(kind)
+
+
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="Also show this metric: ./file.py:attr, module:attr, or a shipped name; may be repeated.",
+        autocompletion=names_of("metrics"),
+    ),
+]
+
+
+def count(number: int, what: str = "run") -> str:
     """
-    return f"{runs} run{'s' * (runs != 1)}"
+    >>> count(1), count(24), count(5, "experience")
+    ('1 run', '24 runs', '5 experiences')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -6,13 +6,14 @@ import atexit
 import gc
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from clsim.cli.console import err
+from clsim.cli.console import err, out
 from clsim.errors import InputError
+from clsim.version import __version__
 
 COMMANDS = {
     "run": "run:run",
@@ -22,6 +23,7 @@ COMMANDS = {
     "report": "report:report",
     "list": "inspect:list_",
     "show": "inspect:show",
+    "new": "new:new",
     "check": "check:check",
     "doctor": "doctor:doctor",
 }
@@ -47,12 +49,27 @@ class Commands(TyperGroup):
         return typer.main.get_command(alone)
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wished: bool) -> None:
+    if wished:
+        out.print(f"clsim {__version__}", highlight=False)
+        raise typer.Exit
 
 
 @app.callback()
-def clsim() -> None:
-    """A wind tunnel for continual learners."""
+def clsim(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A wind tunnel for continual learners. `python -m clsim` is the same command."""
 
 
 def main() -> None:
@@ -61,7 +78,7 @@ def main() -> None:
     # typer brings a click of its own or takes the installed one; in both, BadParameter < UsageError < ClickException
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
     except click_exception as error:
         error.show()
         code = error.exit_code

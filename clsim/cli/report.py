@@ -9,18 +9,24 @@ from typing import Annotated
 
 import typer
 
-from clsim.cli.console import Runs, err, out
+from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError, nearest
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="A name of `clsim list reports`, or a TOML file.")] = "summary",
+    name: Annotated[
+        str,
+        typer.Argument(help="A name of `clsim list reports`, or a TOML file.", autocompletion=names_of("reports")),
+    ] = "summary",
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="console, markdown, csv (a row per cell), runs (CSV, a row per run), latex or html."
+            "--format",
+            help="console, markdown, csv (a row per cell), runs (CSV, a row per run), latex or html.",
+            autocompletion=words_of(["console", "markdown", "csv", "runs", "latex", "html"]),
         ),
     ] = "console",
+    metric: Metrics = None,
     tests: Annotated[
         bool, typer.Option("--tests", help="Also show paired tests by seed, and ranks; with csv, only the tests.")
     ] = False,
@@ -30,7 +36,7 @@ def report(
 ) -> None:
     """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
     from clsim.records.store import Store
-    from clsim.reporting.report import failed, find_report, problem
+    from clsim.reporting.report import failed, find_report, problem, with_metrics
     from clsim.reporting.show import FORMS
     from clsim.reporting.show import show as show_report
 
@@ -40,7 +46,7 @@ def report(
         raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
-    spec = find_report(name)
+    spec = with_metrics(find_report(name), metric or ())
     store = Store(runs)
     found, problems = store.records()
     records = [record for record in found if not problem(record.data)]
@@ -59,6 +65,7 @@ def report(
 
         file = file or Path(f"{Path(name).stem}.html")
         words = ["clsim", "report", name, "--format", "html", "--runs", str(runs)]
+        words += [word for one in metric or () for word in ("--metric", one)]
         write_page(replace(spec, tests=tests or spec.tests), records, failures, file, shlex.join(words))
     else:
         show_report(spec, data, format_, out, name=Path(name).stem, failures=failures, tests=tests, path=file)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clsim.cli.console import Runs, err, out
+from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError
 
 
 def run(
-    scenario: Annotated[str, typer.Option(help="A name of `clsim list scenarios`, or a TOML file.")] = "split-digits",
+    scenario: Annotated[
+        str,
+        typer.Option(help="A name of `clsim list scenarios`, or a TOML file.", autocompletion=names_of("scenarios")),
+    ] = "split-digits",
     strategy: Annotated[
-        str, typer.Option(help="A name of `clsim list strategies`, a TOML file, or avalanche:NAME.")
+        str,
+        typer.Option(
+            help="A name of `clsim list strategies`, a TOML file, or avalanche:NAME.",
+            autocompletion=names_of("strategies"),
+        ),
     ] = "er",
     buffer: Annotated[
-        str | None, typer.Option(help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.")
+        str | None,
+        typer.Option(
+            help="A name of `clsim list buffers`, module:attr, or ./file.py:attr.",
+            autocompletion=names_of("selectors", "condensers"),
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -33,14 +45,21 @@ def run(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Who asks for labels: a selector or an acquisition, by name, or none; --labels begin."),
+        typer.Option(
+            help="Who asks for labels: a selector or an acquisition, by name, or none; --labels begin.",
+            autocompletion=names_of("acquisitions", "selectors", "bounds"),
+        ),
     ] = None,
     label_budget: Annotated[
         str | None, typer.Option(help="Labels asked for in an experience: a number, or a share of its samples.")
     ] = None,
     label_rounds: Annotated[int | None, typer.Option(help="Rounds in which they are asked for.")] = None,
     controller: Annotated[
-        str | None, typer.Option(help="stability-decay: search the learning rate and the trade-off, task by task.")
+        str | None,
+        typer.Option(
+            help="stability-decay: search the learning rate and the trade-off, task by task.",
+            autocompletion=words_of(["stability-decay", "none"]),
+        ),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
@@ -49,7 +68,12 @@ def run(
         typer.Option("--set", help="table.key=value: set any key of the spec; may be given several times."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.", rich_help_panel="Machine")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, bf16 or auto.", rich_help_panel="Machine", autocompletion=words_of(["fp32", "bf16", "auto"])
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that torch uses.", rich_help_panel="Machine")] = None,
     data_root: Annotated[
         Path | None,
@@ -63,30 +87,47 @@ def run(
         typer.Option(
             help="Also keep a log: tensorboard (then: tensorboard --logdir runs), mlflow or wandb; may be repeated.",
             rich_help_panel="Where",
+            autocompletion=words_of(["tensorboard", "mlflow", "wandb"]),
         ),
     ] = None,
+    metric: Metrics = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Run nothing: print the spec, where each value comes from, and the record."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
-    from clsim.execution.execute import execute
+    from clsim.records.own_metrics import metrics_named, of_record
     from clsim.records.store import Store
-    from clsim.reporting.terminal import watched
     from clsim.spec.flags import command, tables_of
-    from clsim.spec.resolve import remarks, resolve
+    from clsim.spec.resolve import remarks, resolved
 
     if log:
-        from clsim.reporting import logs
+        from clsim.reporting.terminal import check_logs
 
-        logs.check(log)
+        check_logs(log)
     if seed and seeds:
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
+    metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
-    specs = [resolve(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    found = [resolved(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    commands = [command(scenario, strategy, flags, settings, one.spec.seed) for one in found]
+    if dry_run:
+        from clsim.cli.dry_run import Draft, explain
+
+        drafts = [Draft(one, words, scenario) for one, words in zip(found, commands, strict=True)]
+        explain(drafts, store, as_json=as_json)
+        return
+    from clsim.execution.execute import execute
+    from clsim.reporting.terminal import watched
+
+    specs = [one.spec for one in found]
     if not quiet:
         for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
             _say(line)
@@ -100,16 +141,22 @@ def run(
             fresh=fresh,
             watch=watch if shown or log else None,
             say=None if quiet or as_json else _say,
-            command=command(scenario, strategy, flags, settings, spec.seed),
+            command=words,
         )
-        for spec in specs
+        for spec, words in zip(specs, commands, strict=True)
     ]
     if as_json:
-        print(json.dumps([record.data for record in records]))
+        further = [{name: of_record(name, one, record.data) for name, one in metrics.items()} for record in records]
+        print(json.dumps([_with(record.data, found) for record, found in zip(records, further, strict=True)]))
     elif not quiet:
         from clsim.reporting.finished import show_finished
 
-        show_finished(records, out)
+        show_finished(records, out, metrics)
+
+
+def _with(record: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return a record with further metrics among its own; only what is printed has them."""
+    return {**record, "metrics": {**record["metrics"], **metrics}}
 
 
 def _say(line: str) -> None:

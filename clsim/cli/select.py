@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
-from clsim.cli.console import err, out
+from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
 from clsim.errors import InputError
 
@@ -29,10 +29,13 @@ def select(
     selector: Annotated[
         str,
         typer.Option(
-            help="A name of `clsim list selectors`, or ./file.py:attr (default: kcenter; with --labelled: badge)."
+            help="A name of `clsim list selectors`, or ./file.py:attr (default: kcenter; with --labelled: badge).",
+            autocompletion=names_of("selectors"),
         ),
     ] = "",
-    dataset: Annotated[str, typer.Option(help="A name of `clsim list datasets`.")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="A name of `clsim list datasets`.", autocompletion=names_of("datasets"))
+    ] = "",
     path: DataPath = "",
     features: Annotated[
         Path | None,

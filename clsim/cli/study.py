@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shlex
 from collections import Counter
@@ -15,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from clsim.cli.console import Runs, count, duration, err, out
+from clsim.cli.console import Metrics, Runs, count, duration, err, names_of, out
 from clsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,20 +24,33 @@ if TYPE_CHECKING:
 _GRID, _ENGINE, _MACHINE, _WHERE = "Grid", "Engine", "Machine", "Where"
 
 
-def _several(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=_GRID)
+def _several(text: str, *kinds: str) -> Any:
+    complete = names_of(*kinds, several=True) if kinds else None
+    return typer.Option(help=text, rich_help_panel=_GRID, autocompletion=complete)
 
 
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(help="A name in ./studies or of `clsim list studies`, or a path; options override the file."),
+        typer.Argument(
+            help="A name in ./studies or of `clsim list studies`, or a path; options override the file.",
+            autocompletion=names_of("studies"),
+        ),
     ] = None,
-    scenario: Annotated[list[str] | None, _several("Scenarios: names or files, separated by commas.")] = None,
-    strategy: Annotated[list[str] | None, _several("Strategies: names or files, separated by commas.")] = None,
-    buffer: Annotated[list[str] | None, _several("Buffers of the strategies that keep a memory.")] = None,
+    scenario: Annotated[
+        list[str] | None, _several("Scenarios: names or files, separated by commas.", "scenarios")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, _several("Strategies: names or files, separated by commas.", "strategies")
+    ] = None,
+    buffer: Annotated[
+        list[str] | None, _several("Buffers of the strategies that keep a memory.", "selectors", "condensers")
+    ] = None,
     memory: Annotated[list[str] | None, _several("Exemplars in memory, as in 20,50 or 1%,5%.")] = None,
-    label: Annotated[list[str] | None, _several("Who asks for labels: selectors or acquisitions.")] = None,
+    label: Annotated[
+        list[str] | None,
+        _several("Who asks for labels: selectors or acquisitions.", "acquisitions", "selectors", "bounds"),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
@@ -83,6 +95,7 @@ def study(
         typer.Option(help="Folder of the data sets (default: $CLSIM_DATA, or ~/.cache/clsim).", rich_help_panel=_WHERE),
     ] = None,
     runs: Runs = Path("runs"),
+    metric: Metrics = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
@@ -92,6 +105,7 @@ def study(
     from clsim.execution import plan
     from clsim.execution.engines.engine import EngineSpec
     from clsim.execution.study import carry_out
+    from clsim.records.own_metrics import metrics_named
     from clsim.records.store import Store
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
@@ -112,6 +126,7 @@ def study(
     machine: dict[str, Any] = {key: value for key, value in training.items() if key != "precision"}
     engine_spec = EngineSpec(engine, workers, gpus_per_run, **machine, **given)
 
+    metrics_named(metric or ())  # a misspelt one is refused before the runs
     store = Store(runs)
     planned = plan.plan(spec, store, training)
     if fresh or not all(run.finished for run in planned):
@@ -136,7 +151,7 @@ def study(
         print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
     elif not quiet:
         _print_read(result)
-        _print_result(result, spec.title, runs)
+        _print_result(result, spec.title, runs, metric or ())
     if result.failures:
         _print_failures(result)
         raise typer.Exit(1)
@@ -226,15 +241,13 @@ def _print_json_plan(planned: Sequence[Planned]) -> None:
     print(json.dumps(runs))
 
 
-def _print_result(result: StudyResult, title: str, runs: Path) -> None:
-    from clsim.reporting.report import find_report
-    from clsim.reporting.show import show
+def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence[str]) -> None:
+    from clsim.reporting.show import show_summary
 
     if result.records:
-        spec = dataclasses.replace(find_report("summary"), title=title)
-        show(spec, [record.data for record in result.records], "console", out)
+        show_summary([record.data for record in result.records], title, out, metrics)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
-        words = shlex.join(["clsim", "report", "summary", *where])
+        words = shlex.join(["clsim", "report", "summary", *(w for m in metrics for w in ("--metric", m)), *where])
         out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
     diverged = sum(bool(record.data.get("diverged")) for record in result.records)
     if diverged:

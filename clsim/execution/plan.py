@@ -220,12 +220,12 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
                 spec = resolve(scenario, strategy, flags=flags, settings=settings)
-                _check_names(spec)
+                check_names(spec)
                 shown = [s for s, several in zip(settings, axes.values(), strict=True) if len(several) > 1]
                 yield spec, " · ".join([spec.title, *shown]), (scenario, strategy, flags, settings)
 
 
-def _check_names(spec: RunSpec) -> None:
+def check_names(spec: RunSpec) -> None:
     """Refuse a misspelt name once, before the runs."""
     if spec.memory.buffer != "none":
         registry.check_name("buffers", spec.memory.buffer)

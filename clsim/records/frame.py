@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import aubc
 from clsim.records.label_record import COUNTS, counted, selector_of
-from clsim.records.metrics import by_samples, further, summary, weights
+from clsim.records.metrics import Metric, by_samples, further, summary, weights
+from clsim.records.own_metrics import of_record
 from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
 from clsim.spec.run import USUAL
 
@@ -45,7 +46,7 @@ NAMES = ("scenario", "strategy", "label", "buffer", "memory", "controller")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
 
 
-def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None = None) -> pd.DataFrame:
     """A row a run: scenario, strategy, buffer, memory, seed; every value of its spec as ``table.key``; metrics; costs.
 
     ``scenario`` is the name that :func:`scenario_names` gives it, ``scenario_file`` that of its file; ``label`` is the
@@ -55,6 +56,10 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
     of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
     seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
+
+    Args:
+        records: the records of finished runs.
+        own: further metrics, of the user's, by the names of their columns.
     """
     import pandas as pd
 
@@ -73,6 +78,8 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
         row |= {"unsized": by_samples(record) and sizes is None}
+        for name, metric in (own or {}).items():
+            row[name] = of_record(name, metric, record, joint.get(_stream(record)))
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     names = scenario_names([record["spec"] for record in records])
     return pd.DataFrame([row | {"scenario": name} for row, name in zip(rows, names, strict=True)])

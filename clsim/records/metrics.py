@@ -203,13 +203,29 @@ class Metric:
     """A column of a table.
 
     Attributes:
-        label: its heading.
-        higher_is_better: the direction of "best".
+        label: its heading, without a unit.
+        function: the formula, a function of the accuracy matrix R; the call of a metric is that of the formula.
+        higher_is_better: the direction of "best" (default: higher is better).
+        percent: whether values are shares of 1, shown in percent (default); else they are shown as they are.
+
+    >>> lowest = Metric("lowest accuracy", lambda R: R[-1].min())
+    >>> lowest.heading, float(lowest(np.array([[0.9, 0.1], [0.5, 0.7]])))
+    ('lowest accuracy, %', 0.5)
     """
 
     label: str
     function: Callable[..., float]
     higher_is_better: bool = True
+    percent: bool = True
+
+    def __call__(self, *values: Any) -> float:
+        """Compute the formula."""
+        return self.function(*values)
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit."""
+        return self.label + ", %" * self.percent
 
 
 METRICS = {

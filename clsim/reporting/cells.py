@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from clsim.records.frame import COSTS
-from clsim.records.metrics import ALL
 from clsim.reporting import statistics
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import FEWEST
@@ -138,7 +137,7 @@ class Table:
 
 def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.DataFrame) -> Rows:
     """Group the runs of a report: row label → column label → cell; labels are sorted, numbers by size, then words."""
-    scale = 100 if metric in ALL else 1
+    scale = 100 if in_percent(spec, metric) else 1
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
     found: dict[Key, list[tuple[float, str, int, bool, int]]] = {}
@@ -227,14 +226,19 @@ def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:
     return [a.units[unit] for unit in common], [b.units[unit] for unit in common]
 
 
-def higher_is_better(metric: str) -> bool:
+def higher_is_better(spec: ReportSpec, metric: str) -> bool:
     """Tell whether higher values of a metric are better; of a cost, lower ones are."""
-    return metric in ALL and ALL[metric].higher_is_better
+    return metric in spec.known and spec.known[metric].higher_is_better
 
 
-def title(metric: str) -> str:
+def in_percent(spec: ReportSpec, metric: str) -> bool:
+    """Tell whether a metric is a share, and shown in percent; a cost never is."""
+    return metric in spec.known and spec.known[metric].percent
+
+
+def title(spec: ReportSpec, metric: str) -> str:
     """Return the heading of a metric or a cost, with its unit."""
-    return ALL[metric].label + ", %" if metric in ALL else COSTS[metric]
+    return spec.known[metric].heading if metric in spec.known else COSTS[metric]
 
 
 def decimals(*values: float) -> int:

@@ -142,7 +142,7 @@ def measured(claim: Claim, spec: ReportSpec, runs: pd.DataFrame, records: Sequen
     measure = {
         "difference": lambda a, b: _of_means(a, b, lambda x, y: x - y),
         "ratio": lambda a, b: _of_means(a, b, lambda x, y: x / y if y else math.nan),
-        "wins": lambda a, b: _of_wins(a, b, 1 if higher_is_better(claim.metric) else -1),
+        "wins": lambda a, b: _of_wins(a, b, 1 if higher_is_better(spec, claim.metric) else -1),
         "efficiency": _of_curves,
     }[claim.measure]
     here = _over(side(claim.at, claim.a), side(claim.at, claim.b), measure)

@@ -133,14 +133,14 @@ def comparisons(spec: ReportSpec, runs: pd.DataFrame) -> list[Contest]:
         for condition, places in contests(spec, row_names, rows):
             if len(places) < 2:
                 continue
-            sign = 1 if higher_is_better(metric) else -1
+            sign = 1 if higher_is_better(spec, metric) else -1
             found = {arm: rows[row][column] for arm, (row, column) in places.items()}
             arms = sorted(found, key=lambda arm: (-sign * found[arm].mean, natural(arm)))
             samples = [found[arm].sample for arm in arms]
             made.append(
                 Contest(
                     metric,
-                    title(metric),
+                    title(spec, metric),
                     arm_names(spec, row_names),
                     condition_names(spec, row_names),
                     condition,
@@ -200,13 +200,13 @@ def ranks(spec: ReportSpec, runs: pd.DataFrame) -> list[Ranks]:
         if len(arms) < 3 or len(conditions) < 2:
             continue
         scores = [[means[c][arm] for arm in arms] for c in conditions]
-        found = friedman(scores, higher_is_better=higher_is_better(metric))
+        found = friedman(scores, higher_is_better=higher_is_better(spec, metric))
         order = sorted(range(len(arms)), key=lambda i: found.average[i])
         average = [found.average[i] for i in order]
         made.append(
             Ranks(
                 metric,
-                title(metric),
+                title(spec, metric),
                 arm_names(spec, row_names),
                 names,
                 tuple(arms[i] for i in order),

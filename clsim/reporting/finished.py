@@ -11,17 +11,26 @@ from rich.text import Text
 
 from clsim.records.frame import memory_size
 from clsim.records.label_record import label_words
-from clsim.records.metrics import METRICS, UNSIZED, by_samples, summary, weights
+from clsim.records.metrics import METRICS, UNSIZED, Metric, by_samples, summary, weights
+from clsim.records.own_metrics import of_record
 from clsim.records.store import RunRecord
+from clsim.reporting.cells import Cell, decimals
+from clsim.reporting.names import printable
 from clsim.spec.naming import scenario_name
 from clsim.version import __version__
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
 
 
-def show_finished(records: Sequence[RunRecord], out: Console) -> None:
-    """Print runs of one spec, and a line for each that says where it is."""
-    show_runs([record.data for record in records], out)
+def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[str, Metric] | None = None) -> None:
+    """Print runs of one spec, and a line for each that says where it is.
+
+    Args:
+        records: the records of the runs.
+        out: the console.
+        metrics: metrics to show besides the usual ones, by name.
+    """
+    show_runs([record.data for record in records], out, metrics)
     for record in records:
         seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
         out.print(
@@ -39,8 +48,9 @@ def show_finished(records: Sequence[RunRecord], out: Console) -> None:
         out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
 
 
-def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
-    """Print a row a seed, and the mean over seeds."""
+def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mapping[str, Metric] | None = None) -> None:
+    """Print a row a seed, and the mean over seeds; see :func:`show_finished`."""
+    metrics = metrics or {}
     spec = records[0]["spec"]
     memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"
     if spec["memory"]["buffer"] == "none":
@@ -52,20 +62,27 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console) -> None:
     rich.add_column("seed", justify="right")
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
-    headings = {name: METRICS[name].label for name in shown}
+    headings = {name: METRICS[name].heading for name in shown}
     for readout in records[0].get("readouts", {}):  # another way to predict: its own accuracy at the end
         for record, values in zip(records, found, strict=True):
             values[readout] = summary(record["readouts"][readout], record["initial"], sizes=weights(record))["accuracy"]
         shown.append(readout)
-        headings[readout] = f"accuracy by {readout}"
+        headings[readout] = f"accuracy by {readout}, %"
+    for name, metric in metrics.items():
+        for record, values in zip(records, found, strict=True):
+            values[name] = values[name] if name in METRICS else of_record(name, metric, record)
+        headings[name] = metric.heading
+    shown = list(dict.fromkeys([*shown, *metrics]))
     for name in shown:
-        rich.add_column(f"{headings[name]}, %", justify="right")
-    columns = {name: [100 * v for values in found if (v := values[name]) is not None] for name in shown}
-    for i, record in enumerate(records):
-        rich.add_row(str(record["spec"]["seed"]), *(f"{columns[name][i]:.1f}" for name in shown))
+        rich.add_column(Text(printable(headings[name])), justify="right")
+    factors = {name: 1 if name in metrics and not metrics[name].percent else 100 for name in shown}
+    columns = {name: [factors[name] * v for values in found if (v := values[name]) is not None] for name in shown}
+    digits = {name: 1 if factors[name] == 100 or not columns[name] else decimals(*columns[name]) for name in shown}
+    for record, values in zip(records, found, strict=True):
+        numbers = {name: None if (v := values[name]) is None else factors[name] * v for name in shown}
+        words = ["–" if v is None else f"{v:,.{digits[name]}f}" for name, v in numbers.items()]
+        rich.add_row(str(record["spec"]["seed"]), *words)
     if len(records) >= 3:
-        from clsim.reporting.cells import Cell  # with all that fills a report
-
         rich.add_section()
         rich.add_row("mean", *(str(Cell(columns[name])) for name in shown), style="bold")
     out.print(rich)

@@ -54,13 +54,13 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
         made.append(
             Table(
                 metric,
-                title(metric),
+                title(spec, metric),
                 tuple(row_names),
                 tuple(spec.columns),
                 columns,
                 rows,
                 [*further, *notes],
-                higher_is_better(metric),
+                higher_is_better(spec, metric),
                 shown,
                 sources,
             )
@@ -80,7 +80,7 @@ def _rule(spec: ReportSpec, row_names: Sequence[str]) -> str:
 
 def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -> bool:
     """Mark the best cell of each contest and those that tie with it; return whether there was one to mark."""
-    sign = 1 if higher_is_better(metric) else -1
+    sign = 1 if higher_is_better(spec, metric) else -1
     marked = False
     for _, places in contests(spec, row_names, rows):
         here = {place: rows[place[0]][place[1]] for place in places.values()}

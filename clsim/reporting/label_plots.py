@@ -27,7 +27,7 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
 
 def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     """Draw curves over labels and the first picks for each scenario of a report: name of a file → figure."""
-    scenes = Scenes(spec, frame.frame(records), records, ())
+    scenes = Scenes(spec, frame.frame(records, spec.own), records, ())
     short = shortened(scenes.scenarios, LONGEST)
     found: dict[str, Figure] = {}
     for scenario in scenes.scenarios:

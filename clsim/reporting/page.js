@@ -169,7 +169,7 @@
     body.className = "run";
     body.append(
       block("Command", run.command ? command(run.command) : make("p", "Made from Python; the spec below is all of it."), true),
-      block("Metrics", pairs(data.metrics.map((name, i) => [name, run.metrics[i] === null ? "–" : minus(`${(100 * run.metrics[i]).toFixed(2)} %`)]))),
+      block("Metrics", pairs(data.metrics.map((name, i) => [name, run.metrics[i] === null ? "–" : data.percent[i] ? minus(`${(100 * run.metrics[i]).toFixed(2)} %`) : number(run.metrics[i])]))),
       block("Cost", pairs(data.costs.map((name, i) => [name, number(run.cost[i])]))),
       block("Accuracy, %: row = after experience, column = tested on", matrix(run.accuracy), true),
       ...(run.searches ? [block("What the controller tried", tried(run.searches), true)] : []),

@@ -61,7 +61,7 @@ def render(
     """The page as text. The same records give the same page."""
     import jinja2
 
-    every = frame.frame(r.data for r in records)
+    every = frame.frame((r.data for r in records), spec.own)
     row_names, chosen = report.groups(spec, every)
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
     mine = [r for r in records if r.data["fingerprint"] in rows]
@@ -115,7 +115,7 @@ def render(
         command=command,
         versions=_distinct(data, "versions"),
         environments=_distinct(data, "environment"),
-        data={**runs.packed(data, rows), "cells": behind, "viridis": _viridis()},
+        data={**runs.packed(data, rows, spec.own), "cells": behind, "viridis": _viridis()},
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=script,
         digest=Markup(digest),

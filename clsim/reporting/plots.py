@@ -53,7 +53,7 @@ def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, F
 
     An arm has the same style in all of them.
     """
-    runs = frame.frame(records)
+    runs = frame.frame(records, spec.own)
     scenarios = by_scenario(spec, runs, records)
     lines = over_lines(spec, runs) if spec.over else {}
     look = looks(

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clsim.errors import InputError, nearest
 from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
-from clsim.records.metrics import ALL
+from clsim.records.metrics import ALL, Metric
+from clsim.records.own_metrics import own_metric
 from clsim.records.store import RunFailure
 from clsim.spec import registry
-from clsim.spec.reader import Options, arguments, merge
+from clsim.spec.reader import NO_KEY, Options, arguments, merge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,8 @@ class ReportSpec:
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
-        metrics: metrics, with a table for each; names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`.
+        metrics: metrics, with a table for each: names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`, or metrics
+            of the user's: ``./file.py:attr``, ``module:attr``, or the name of an installed one.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column. ``scenario`` is no arm: runs on different data
@@ -98,6 +100,7 @@ class ReportSpec:
             diagnostics of the picks, with their figures.
         claims: claims of papers, judged on these runs.
         size: whether these runs have the ``published`` size of the claims' paper, or a ``small`` one.
+        own: the metrics of the user's among ``metrics``, by their names there; no key of a file.
     """
 
     base: str = ""
@@ -117,6 +120,28 @@ class ReportSpec:
     labelling: bool = False
     claims: tuple[Claim, ...] = ()
     size: Literal["small", "published"] = "small"
+    own: Mapping[str, Metric] = dataclasses.field(default_factory=dict, metadata=NO_KEY)
+
+    @property
+    def known(self) -> dict[str, Metric]:
+        """Every metric that the report may show, by its name."""
+        return {**ALL, **self.own}
+
+
+def with_metrics(spec: ReportSpec, metrics: Iterable[str], where: str = "--metric") -> ReportSpec:
+    """Return a report with further metrics.
+
+    Args:
+        spec: the report.
+        metrics: names as in :attr:`ReportSpec.metrics`; code that they name is loaded.
+        where: what names them, for messages.
+
+    Raises:
+        InputError: if there is no such metric.
+    """
+    named = list(dict.fromkeys([*spec.metrics, *metrics]))
+    own = {name: own_metric(name, where, [*ALL, *COSTS]) for name in named if name not in {*ALL, *COSTS, *spec.own}}
+    return dataclasses.replace(spec, metrics=tuple(named), own={**spec.own, **own})
 
 
 def read_report(path: Path) -> ReportSpec:
@@ -143,13 +168,11 @@ def read_report(path: Path) -> ReportSpec:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     if spec.over and spec.over not in labels:
         raise InputError(f"{where}: over: {spec.over!r} is no label of a row or a column; {nearest(spec.over, labels)}")
-    for metric in spec.metrics:
-        if metric not in ALL and metric not in COSTS:
-            raise InputError(f"{where}: metrics: unknown name {metric!r}; {nearest(metric, [*ALL, *COSTS])}")
+    spec = with_metrics(spec, (), f"{where}: metrics")
     for published in spec.published:
         for metric, values in published.percent.items():
-            if metric not in ALL:
-                raise InputError(f"{where}: published.percent: unknown name {metric!r}; {nearest(metric, ALL)}")
+            if metric not in spec.known:
+                raise InputError(f"{where}: published.percent: unknown name {metric!r}; {nearest(metric, spec.known)}")
             numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
             if not numbers or len(values) not in (1, 2):
                 allowed = "a list of the mean, or of the mean and its ±"
@@ -240,7 +263,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
     labels = [*spec.rows, *spec.columns]
-    told = [c for c in chosen if "." in c or c == "revisions"]
+    told = [c for c in chosen if ("." in c and c not in spec.own) or c == "revisions"]
     # another run a seed, and another seed of the initial set: they tell no two cells apart
     told = [c for c in told if c not in ("stream.difficulty", "labelling.split")]
     for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name

@@ -9,17 +9,22 @@ from typing import Any
 
 from clsim.records.frame import COSTS, memory_size
 from clsim.records.label_record import label_words
-from clsim.records.metrics import ALL, METRICS
+from clsim.records.metrics import ALL, METRICS, Metric
 from clsim.reporting import searches
 from clsim.spec.naming import scenario_name
 
 
-def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def packed(
+    records: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, Mapping[str, Any]],
+    own: Mapping[str, Metric] | None = None,
+) -> dict[str, Any]:
     """Pack all that the page shows of each run, for JSON.
 
     Args:
         records: records of the report's runs, in the order in which cells count them.
         rows: fingerprint → the run's row of :func:`clsim.records.frame.frame`.
+        own: the metrics of the user's, by the names of their columns there.
 
     Returns:
         ``shared``: a list of values, which the runs name by their number in it; ``runs``: a dict for each run, in which
@@ -31,8 +36,9 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
     def shared(value: Any) -> int:
         return numbers.setdefault(json.dumps(value, sort_keys=True), len(numbers))
 
+    known = {**ALL, **(own or {})}
     metrics = [
-        name for name in ALL if name in METRICS or any(_rounded(row[name], 6) is not None for row in rows.values())
+        name for name in known if name in METRICS or any(_rounded(row[name], 6) is not None for row in rows.values())
     ]
     runs = []
     for record in records:
@@ -57,7 +63,8 @@ def packed(records: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str,
         "runs": runs,
         "searches": list(searches.ROW),
         "shared": [json.loads(text) for text in numbers],
-        "metrics": [ALL[name].label for name in metrics],
+        "metrics": [known[name].label for name in metrics],
+        "percent": [known[name].percent for name in metrics],
         "costs": list(COSTS.values()),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from clsim.reporting.comparisons import ranks
 from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
 from clsim.reporting.names import printable
-from clsim.reporting.report import ReportSpec
+from clsim.reporting.report import ReportSpec, find_report, with_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def show(
         tests: whether to show paired tests and ranks, whatever the report says; as CSV, only the paired tests.
         path: the file, for every form but console; it is replaced as a whole.
     """
-    runs = frame.frame(records)
+    runs = frame.frame(records, spec.own)
     if form == "console":
         _to_console(spec, _listings(spec, runs, records, tests or spec.tests), failures, out)
         return
@@ -56,6 +57,12 @@ def show(
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text.encode())
+
+
+def show_summary(records: Sequence[Mapping[str, Any]], title: str, out: Console, metrics: Sequence[str] = ()) -> None:
+    """Print the report ``summary`` under another title, with further metrics by their names."""
+    spec = with_metrics(find_report("summary"), metrics)
+    show(dataclasses.replace(spec, title=title), records, "console", out)
 
 
 def _text(

@@ -41,6 +41,13 @@ def watched(
         yield watch
 
 
+def check_logs(names: Sequence[str]) -> None:
+    """Check the names given to ``--log``, before anything runs; see :func:`clsim.reporting.logs.check`."""
+    from clsim.reporting import logs  # with numpy
+
+    logs.check(names)
+
+
 class Terminal:
     """Progress of one run on a console. Final. A context manager; see :class:`clsim.training.progress.Progress`.
 

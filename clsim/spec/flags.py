@@ -23,6 +23,23 @@ FLAGS = {
 }
 """``table.key`` → the flag of ``clsim run`` that sets it; all other keys are set by ``--set``."""
 
+_ALSO = {
+    "memory.fraction": "--memory",
+    "labels.per_class": "--labels",
+    "labels.fraction": "--labels",
+    "labelling.fraction": "--label-budget",
+}
+"""``table.key`` → the flag that sets it from a text which is not the value itself, as ``1%`` for 0.01."""
+
+
+def flag_of(key: str) -> str:
+    """Name the flag of ``clsim run`` that sets a key.
+
+    >>> flag_of("memory.fraction"), flag_of("optimizer.lr")
+    ('--memory', '--set')
+    """
+    return FLAGS.get(key) or _ALSO.get(key, "--set")
+
 
 def tables_of(
     *,

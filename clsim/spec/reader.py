@@ -16,6 +16,10 @@ Options = Mapping[str, Any]
 """The keyword arguments of a component: strings, numbers, booleans, or lists of them."""
 
 
+NO_KEY: Mapping[str, bool] = {"no key": True}
+"""Metadata of a field that no file can set."""
+
+
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge layers of tables, key by key; the later layer wins. ``options`` tables are merged too.
 
@@ -61,7 +65,8 @@ def arguments(kind: Any, values: Any, where: str, table: str) -> dict[str, Any]:
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     """Return the type hints of a dataclass; they are kept, since finding them is slow and a study reads many specs."""
-    return typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.metadata != NO_KEY}
 
 
 def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:

@@ -53,6 +53,11 @@ def file_names(kind: str) -> list[str]:
     return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.toml")})
 
 
+def component_names(kind: str) -> list[str]:
+    """List every name of a kind of component, those of installed packages included."""
+    return [*COMPONENTS.get(kind, ()), *(entry.name for entry in _installed(kind))]
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the tables of a TOML file.
 
@@ -315,8 +320,8 @@ def _innermost(name: str) -> list[str]:
 
 def _find(kind: str, name: str) -> Any:
     name = ALIASES.get(name, name) if kind == "selectors" else name
-    if name in COMPONENTS[kind]:
-        return _load(COMPONENTS[kind][name], kind)
+    if target := COMPONENTS.get(kind, {}).get(name):
+        return _load(target, kind)
     if kind == "learners" and name.startswith("avalanche:"):
         return _load("clsim.interop.avalanche:strategy", kind)(name.partition(":")[2])
     if ":" in name:
@@ -328,7 +333,7 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
     installed = {entry.name: entry for entry in _installed(kind)}
     if name in installed:
         return installed[name]
-    known = nearest(name, [*COMPONENTS[kind], *installed])
+    known = nearest(name, [*COMPONENTS.get(kind, ()), *installed])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 

@@ -1,9 +1,4 @@
-"""Resolve names and flags to one :class:`RunSpec`.
-
-The later wins: defaults < what the buffer's name implies < scenario < strategy < the strategy's ``[on.<scenario>]`` <
-flags < ``--set``. Where the command line names another buffer than the strategy's own, ``memory.update`` and
-``memory.options`` of scenario and strategy do not hold.
-"""
+"""Resolve names and flags to one :class:`RunSpec`, by merging the layers of :mod:`clsim.spec.layers`."""
 
 from __future__ import annotations
 
@@ -12,19 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clsim.errors import InputError, nearest
 from clsim.spec import components, registry, run
-from clsim.spec.components import DIGITS, DIGITS_DEFAULTS
-from clsim.spec.flags import as_text, command, leaves, setting
+from clsim.spec.flags import as_text, command, leaves
 from clsim.spec.followed import Code, fingerprint
+from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.precision import settled
-from clsim.spec.reader import merge
 from clsim.spec.run import RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
-from clsim.spec.tables import DataSpec, LearnerSpec, MemorySpec, ModelSpec
-
-ABOUT = ("title", "paper", "description")
-"""Top-level keys of a spec file that describe it to its readers; runs do not use them."""
+from clsim.spec.tables import DataSpec
 
 
 def resolve(
@@ -47,42 +37,41 @@ def resolve(
     Raises:
         InputError: if a name or a value is not allowed, naming the file, table and key.
     """
-    if isinstance(scenario, str):
-        path = registry.find_file("scenarios", scenario)
-        scenario_name, scenario_tables = path.stem, _spec_file(path)
-    else:
-        scenario_name, scenario_tables = "custom", dict(scenario)
-    strategy_name, strategy_tables = _strategy(strategy, scenario_name)
-    command_line = merge(flags or {}, *map(setting, settings))
-    run.check(command_line, "command line")
-    if memory := strategy_name.startswith("avalanche:") and command_line.get("memory", {}):
-        key, value = next(iter(memory.items()))
-        raise InputError(
-            f"memory.{key}: found {value!r} with an Avalanche strategy, whose memory is its own; "
-            "allowed: learner.options, such as mem_size"
-        )
+    return resolved(scenario, strategy, flags=flags, settings=settings, seed=seed).spec
 
-    scenario_tables, command_line = _one_size(scenario_tables), _one_size(command_line)
-    planned = _buffer(strategy_tables)
-    wished = registry.canonical(command_line.get("memory", {}).get("buffer", planned))
-    if planned == "none" and wished != "none":
-        raise InputError(
-            f"memory.buffer: found {wished!r}, but strategy {strategy_name!r} keeps no memory; allowed: none"
-        )
-    tables = _without_options_of_others(merge(scenario_tables, strategy_tables), command_line)
-    planned_label = tables.get("labelling", {}).get("selector", "none")
-    if wished != planned:  # what the strategy says of its own buffer does not hold for another
-        for key in ("update", "options"):
-            tables["memory"].pop(key, None)
-    tables = merge({"memory": _implied(wished, tables, command_line)}, tables, command_line)
-    tables = _controlled(_labelled(tables, planned_label, command_line), command_line)
-    if "buffer" in tables.get("memory", {}):
-        tables["memory"]["buffer"] = registry.canonical(tables["memory"]["buffer"])
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec, and the layers that were merged into it, the lowest first; see :func:`clsim.spec.layers.explained`."""
+
+    spec: RunSpec
+    layers: tuple[Layer, ...]
+
+
+def resolved(
+    scenario: str | Mapping[str, Any],
+    strategy: str,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+) -> Resolved:
+    """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
+    scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
+    tables = merged(layers)
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
     precise = settled(spec.training.precision, spec.training.device)
-    spec = replace(spec, training=replace(spec.training, precision=precise))
-    return _with_prerequisites(spec, scenario)
+    if precise != spec.training.precision:
+        spec = replace(spec, training=replace(spec.training, precision=precise))
+        layers.append(Layer("this machine", {"training": {"precision": precise}}))
+    for first in prerequisites(spec, scenario):
+        table, _, key = first.key.partition(".")
+        if not first.named:
+            found = {key: first.spec.fingerprint}
+            spec = replace(spec, **{table: replace(getattr(spec, table), **found)})
+            layers.append(Layer(f"the {first.spec.strategy} run that it needs first", {table: found}))
+    return Resolved(spec, tuple(layers))
 
 
 @dataclass(frozen=True)
@@ -135,139 +124,9 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
     return [Prerequisite("stream.difficulty", spec.stream.difficulty, joint, words)]
 
 
-def _with_prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any]) -> RunSpec:
-    """Return the same spec, with the fingerprints of the runs that it needs first."""
-    for first in prerequisites(spec, scenario):
-        table, _, key = first.key.partition(".")
-        changed = replace(getattr(spec, table), **{key: first.named or first.spec.fingerprint})
-        spec = replace(spec, **{table: changed})
-    return spec
-
-
 def keeps_memory(scenario: str, strategy: str) -> bool:
     """Whether a strategy keeps exemplars on a scenario; if not, neither a buffer nor a memory size can be set."""
-    return _buffer(_strategy(strategy, registry.find_file("scenarios", scenario).stem)[1]) != "none"
-
-
-def _strategy(strategy: str, scenario_name: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the tables of a strategy, its ``[on.<scenario>]`` merged over the others."""
-    theirs = strategy.startswith("avalanche:")  # one file for all of Avalanche's strategies
-    path = registry.find_file("strategies", "avalanche" if theirs else strategy)
-    tables = _spec_file(path)
-    if theirs:
-        tables = merge(tables, {"learner": {"name": strategy}})
-    exceptions = tables.pop("on", {})
-    _check_exceptions(exceptions, path)
-    return strategy if theirs else path.stem, merge(_one_size(tables), _one_size(exceptions.get(scenario_name, {})))
-
-
-def _buffer(strategy_tables: Mapping[str, Any]) -> str:
-    return strategy_tables.get("memory", {}).get("buffer", "none")
-
-
-def _spec_file(path: Path) -> dict[str, Any]:
-    tables = registry.read_toml(path)
-    for key in ABOUT:
-        if not isinstance(tables.pop(key, ""), str):
-            raise InputError(f"{path}: {key}: allowed: text")
-    run.check({key: value for key, value in tables.items() if key != "on"}, str(path))
-    return tables
-
-
-def _check_exceptions(exceptions: Any, path: Path) -> None:
-    if not isinstance(exceptions, Mapping):
-        raise InputError(f"{path}: on: found {exceptions!r}, allowed: tables [on.<scenario>.<table>]")
-    known = registry.file_names("scenarios")
-    for name, tables in exceptions.items():
-        if name not in known:
-            raise InputError(f"{path}: [on.{name}]: unknown scenario; {nearest(name, known)}")
-        run.check(tables, f"{path}: [on.{name}]")
-
-
-def _one_size(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Let a layer that sets a size (of the memory, of the labelled part) reset the keys that set it in another way."""
-    memory, usual = tables.get("memory", {}), MemorySpec()
-    for table, usual_values in _EITHER:
-        if any(key in tables.get(table, {}) for key in usual_values):
-            tables = merge({table: usual_values}, tables)
-    if memory.get("fraction"):
-        return merge({"memory": {"capacity": usual.capacity, "per": usual.per}}, tables)
-    return merge({"memory": {"fraction": usual.fraction}} if "capacity" in memory else {}, tables)
-
-
-_EITHER: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("labels", {"fraction": 0.0, "per_class": 0, "count": 0}),
-    ("labelling", {"budget": 0, "fraction": 0.0}),
-    ("labelling", {"rounds": 1, "per_round": 0}),
-)
-"""Keys of a table that say the same in different ways, with the values of those that say nothing."""
-
-
-def _without_options_of_others(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the options of a model or learner that the command line replaces by another one."""
-    for table, usual in (("model", ModelSpec().name), ("learner", LearnerSpec().name)):
-        planned = tables.get(table, {}).get("name", usual)
-        if command_line.get(table, {}).get("name", planned) != planned:
-            tables[table] = {key: value for key, value in tables.get(table, {}).items() if key != "options"}
-    return tables
-
-
-def _implied(buffer: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of ``[memory]`` that a buffer's name implies, given the data and ``memory.per`` of layers."""
-    merged = merge(*layers)
-    combinator, inner = registry.taken_apart(buffer)
-    while combinator in components.PLAIN and len(inner) == 1:  # what a selector implies holds inside these too
-        buffer = inner[0]
-        combinator, inner = registry.taken_apart(buffer)
-    data, usual = merged.get("data", {}), components.BUFFER_DEFAULTS.get(buffer, {})
-    digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
-    implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})
-    if merged.get("memory", {}).get("per") == "class":  # shares never shrink: the key would change only the fingerprint
-        implied.pop("shrink", None)
-    return implied
-
-
-def _labelled(tables: dict[str, Any], planned: str, command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """Set what the name of a selector of labels implies; without such a selector, drop its table.
-
-    Args:
-        tables: all tables, merged.
-        planned: the selector that scenario and strategy name; their options do not hold for another one.
-        command_line: the tables of the command line.
-
-    Raises:
-        InputError: if the command line says how labels are asked for, and nobody asks; or if a selector needs the
-            labels that it is to ask for.
-    """
-    given, table = command_line.get("labelling", {}), tables.get("labelling", {})
-    wished = registry.canonical(table.get("selector", "none"))
-    if wished == "none":
-        for key, value in given.items():
-            if key != "selector":
-                raise InputError(f"labelling.{key}: found {value!r}, but nobody asks for labels; allowed: with --label")
-        return {name: table for name, table in tables.items() if name != "labelling"}
-    registry.check_acquires(wished)
-    initial = table.get("initial", "random")
-    if initial != "class":
-        registry.check_acquires(initial, "labelling.initial")
-    if wished != planned:
-        table = {**table, "options": given.get("options", {})}
-    table = merge(components.LABEL_DEFAULTS.get(wished, {}), table, {"selector": wished})
-    return {**tables, "labelling": table}
-
-
-def _controlled(tables: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """Set the validation part that a controller needs; without a controller, drop its table.
-
-    The default part is a fifth of each class, as in the survey. The table of a controller that is not used would change
-    only the fingerprint.
-    """
-    if tables.get("controller", {}).get("name", "none") != "none":
-        return merge({"stream": {"validation": 0.2}}, tables)
-    for key, value in command_line.get("controller", {}).items():
-        if key != "name":
-            raise InputError(f"controller.{key}: found {value!r} without a controller, allowed: with stability-decay")
-    return {name: table for name, table in tables.items() if name != "controller"}
+    return buffer_of(strategy_layers(strategy, registry.find_file("scenarios", scenario).stem)[1]) != "none"
 
 
 NAMED = {

@@ -21,6 +21,7 @@ from clsim.records import atomic, store
 from clsim.records.store import Store
 from clsim.spec import components, registry
 from clsim.spec.taxonomy import leaves
+from clsim.version import __version__
 from tests.commands import clsim, refused
 
 SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
@@ -301,10 +302,20 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize("name", main.COMMANDS)
-def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert clsim(name, "--help") == 0
+def test_every_command_has_a_help(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim(name, flag) == 0
     assert f"clsim {name} [OPTIONS]" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsim("--version") == 0
+    assert capsys.readouterr().out == f"clsim {__version__}\n"
+    assert clsim("-h") == 0
+    assert "python -m clsim" in capsys.readouterr().out
+    words = [sys.executable, "-m", "clsim", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == f"clsim {__version__}\n"
 
 
 def test_a_misspelt_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
