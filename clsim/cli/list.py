@@ -54,7 +54,7 @@ def list_(
     except InputError as error:
         raise InputError(f"list: {error}") from None
     kinds = described.KINDS if named is None else ("selectors", "condensers") if named == "buffers" else (named,)
-    every = [described.describe(one, name, whole=as_json) for one in kinds for name in described.names(one)]
+    every = [_described(one, name, as_json) for one in kinds for name in described.names(one)]
     if as_json:
         print(json.dumps(list(map(dataclasses.asdict, every)), indent=1, ensure_ascii=False))
         return
@@ -66,6 +66,14 @@ def list_(
         console.print(in_lines([[(one, "bold"), (note, "dim")]], room), soft_wrap=True)
         console.print(_long(entries, console.width) if long else _short(entries, room), soft_wrap=not long)
         console.print()
+
+
+def _described(kind: str, name: str, whole: bool) -> Description:
+    """Describe a name; one that cannot be read hides no other, and says why."""
+    try:
+        return described.describe(kind, name, whole=whole)
+    except InputError as error:
+        return Description(kind, name, f"cannot be read: {error}")
 
 
 def _short(entries: list[Description], width: int) -> Text:

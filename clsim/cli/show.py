@@ -58,7 +58,7 @@ def _found(name: str, further: str | None) -> list[Description]:
         return [described.describe(kind, further)]
     except InputError:
         others = described.kinds_of(further)
-        if not others:
+        if not others or kind in others:
             raise
         raise InputError(f"{kind}: unknown name {further!r}, found among {' and '.join(others)}") from None
 

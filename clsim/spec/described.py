@@ -16,7 +16,7 @@ from clsim.spec import components, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
 from clsim.spec.definitions import Definition, Parameter, Source, Unread, assigned, definition
 from clsim.spec.docstrings import parsed
-from clsim.spec.examples import example
+from clsim.spec.examples import example, tables_of_file
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.options import in_words, options_of
 from clsim.spec.run import TABLES
@@ -151,7 +151,7 @@ def describe(kind: str, name: str, *, whole: bool = True) -> Description:
         kind: one of :data:`KINDS`; or ``buffers``: a selector or a condenser.
         name: one of :func:`names`, or another name of a selector; or the path of a TOML file, ``module:attr`` or
             ``./file.py:attr``.
-        whole: whether to read the options, and the things that a file names, which takes longer.
+        whole: whether to read all; else what ``clsim list`` shows, which takes less time: no options and no example.
 
     Raises:
         InputError: if there is none, with the nearest name.
@@ -163,21 +163,21 @@ def describe(kind: str, name: str, *, whole: bool = True) -> Description:
     if not _known(kind, name) and (":" not in name or kind not in (*COMPONENTS, "metrics")):
         raise InputError(f"{kind}: unknown name {name!r}; {nearest(name, names(kind))}")
     if kind == "datasets":
-        return _of_data(name)
+        return _of_data(name, whole)
     if kind == "optimizers":
         title, paper = OPTIMIZERS[name]
         keys = [p for p in _table("optimizer").fields if p.name != "name" and name in OF_SOME.get(p.name, (name,))]
-        return _made(kind, name, title, options=_options(keys), source=paper, place=_table("optimizer").place)
+        return _made(kind, name, title, whole, options=_options(keys), source=paper, place=_table("optimizer").place)
     if kind == "tables":
         table = _table(name)
         said = table.docstring
-        return _made(kind, name, said.title, text=said.text, options=_options(table.fields), place=table.place)
+        return _made(kind, name, said.title, whole, text=said.text, options=_options(table.fields), place=table.place)
     return _of_code(kind, ALIASES.get(name, name) if kind == "selectors" else name, whole)
 
 
-def _made(kind: str, name: str, title: str, **rest: Any) -> Description:
+def _made(kind: str, name: str, title: str, whole: bool, **rest: Any) -> Description:
     within = name if kind == "tables" else OPTIONS_IN.get(kind, "") if rest.get("options") else ""
-    return Description(kind, name, title, options_in=within, example=example(kind, name), **rest)
+    return Description(kind, name, title, options_in=within, example=example(kind, name) if whole else "", **rest)
 
 
 def _shipped(kind: str) -> Mapping[str, Any]:
@@ -201,13 +201,16 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
     shipped = _shipped(kind).get(name, "")
     metric = shipped if kind == "metrics" and shipped else None
     entry = next((entry for entry in registry.installed(kind) if entry.name == name), None)
-    target = metric.target if metric else shipped or (entry.value if entry and ":" not in name else name)
+    target = metric.target if metric else shipped or (f"{entry.module}:{entry.attr}" if entry else name)
     try:
         found = definition(target)
         said, place = found.docstring, found.place
         options = found.options if whole and kind != "metrics" else []
-        text = "\n\n".join(filter(None, [said.text, *(f"{one[0].upper()}{one[1:]}" for one in found.groups)]))
+        groups = (f"{one[0].upper()}{one[1:]}" for one in (found.groups if whole else ()))
+        text = "\n\n".join(filter(None, [said.text, *groups]))
     except Unread:
+        if not whole:
+            return Description(kind, name, f"installed by {entry.module}" if entry else "")
         component = registry.component(kind, name)
         said, place = parsed(inspect.getdoc(component)), _place_of(component)
         text = said.text
@@ -223,6 +226,7 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
         kind,
         name,
         title,
+        whole,
         aliases=tuple(alias for alias, of in ALIASES.items() if of == name) if kind == "selectors" else (),
         text=text,
         options=_options(options),
@@ -305,19 +309,19 @@ def _as_text(value: Any) -> str:
     return repr(value)
 
 
-def _of_data(name: str) -> Description:
+def _of_data(name: str, whole: bool) -> Description:
     """Describe a data set, with the keys of ``[data]`` that it reads."""
     title, paper = DATASETS[name]
     own = {"path": OWN_DATA, "sequence": ("sequence",)}
     keys = [p for p in _table("data").fields if p.name != "dataset" and name in own.get(p.name, (name,))]
     users = []
-    for scenario in registry.file_names("scenarios"):
-        data = registry.read_toml(registry.find_file("scenarios", scenario)).get("data", {})
+    for scenario in registry.file_names("scenarios") if whole else ():
+        data = tables_of_file("scenarios", scenario).get("data")
         users += [f"`{scenario}`"] * (isinstance(data, dict) and data.get("dataset") == name)
     fetched = "" if name in ("digits", "sequence", *OWN_DATA) else _FETCHED
     used = f"Scenarios with it: {', '.join(users)}." if users else ""
     text = "\n\n".join(filter(None, [fetched, used]))
-    return _made("datasets", name, title, text=text, options=_options(keys), source=paper)
+    return _made("datasets", name, title, whole, text=text, options=_options(keys), source=paper)
 
 
 _FETCHED = (
@@ -335,6 +339,7 @@ def _of_file(kind: str, name: str, whole: bool) -> Description:
         kind,
         name,
         said["title"],
+        whole,
         text=said["description"],
         source=said["paper"],
         place=str(path),

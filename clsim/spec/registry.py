@@ -290,7 +290,11 @@ def _find(kind: str, name: str) -> Any:
         return load("clsim.interop.avalanche:strategy", kind)(name.partition(":")[2])
     if ":" in name:
         return load(name, kind)
-    return _entry_point(kind, name).load()
+    entry = _entry_point(kind, name)
+    try:
+        return entry.load()
+    except Exception as error:  # another package's code may raise anything; its error is shown in one line
+        raise InputError(f"{kind}: {name!r}, installed by {entry.module}: cannot be imported: {error}") from error
 
 
 def _entry_point(kind: str, name: str) -> EntryPoint:

@@ -219,6 +219,28 @@ def test_names_and_texts_that_look_like_markup_are_shown_as_they_are(
             assert "\x07" not in out
 
 
+def test_what_cannot_be_read_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("scenarios").mkdir()
+    Path("scenarios/broken.toml").write_text("title = \n")
+    Path("reports").mkdir()
+    Path("reports/broken.toml").write_text("title = \n")
+    (tmp_path / "lab_broken.py").write_text("1 / 0\npick = None\n")
+    (tmp_path / "lab-1.0.dist-info").mkdir()
+    (tmp_path / "lab-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (tmp_path / "lab-1.0.dist-info" / "entry_points.txt").write_text("[clsim.selectors]\nodd = lab_broken:pick\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for words in (["list"], ["list", "--long"], ["list", "--json"]):
+        assert clsim(*words) == 0
+        out = capsys.readouterr().out
+        assert "cannot be read: " in " ".join(out.split())
+        assert "kcenter" in out
+    assert clsim("show", "mnist") == clsim("show", "aubc") == 0
+    assert "odd', installed by lab_broken: cannot be imported: division by zero" in refused(capsys, "show", "odd")
+    assert "broken.toml: " in refused(capsys, "show", "scenario", "broken")
+
+
 def test_every_selector_is_marked_by_whether_it_can_label(capsys: pytest.CaptureFixture[str]) -> None:
     assert clsim("list", "selectors") == 0
     lines = capsys.readouterr().out.splitlines()
