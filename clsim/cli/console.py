@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
+
+from clsim.reporting.names import printable
 
 out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
 err = Console(stderr=True, soft_wrap=True, emoji=False)
@@ -15,17 +19,44 @@ err = Console(stderr=True, soft_wrap=True, emoji=False)
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
 
 
+def in_lines(rows: Iterable[Sequence[tuple[str, str]]], width: int) -> Text:
+    """Put rows of cells into columns: a line for each row, cut with … where it does not fit.
+
+    Args:
+        rows: for each cell its text, of which control characters become spaces, and its style.
+        width: the columns of the console.
+
+    >>> print(in_lines([[("er", ""), ("Experience replay", "")], [("joint", ""), ("All at once", "")]], 20))
+    er     Experience r…
+    joint  All at once
+    """
+    cells = [[(printable(text), style) for text, style in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*([text for text, _ in row] for row in cells), strict=True)]
+    lines = []
+    for row in cells:
+        line = Text()
+        for (text, style), wide in zip(row, widths, strict=True):
+            line.append(text, style)
+            line.append(" " * (wide - cell_len(text) + 2 * (wide > 0)))
+        line.rstrip()
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return Text("\n").join(lines)
+
+
 def names_of(*kinds: str, several: bool = False) -> Callable[[str], list[str]]:
     """Make the function that typer calls to complete a name.
 
     Args:
-        kinds: kinds of names, as ``clsim list`` takes them, or ``metrics``.
+        kinds: kinds of names, as ``clsim list`` takes them.
         several: whether names are separated by commas; the last one is completed then.
     """
 
     def complete(incomplete: str) -> list[str]:
+        from clsim.spec.described import names  # for completion only
+
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-        known = dict.fromkeys(name for kind in kinds for name in _names(kind))
+        known = dict.fromkeys(name for kind in kinds for name in names(kind))
         return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
 
     return complete
@@ -39,20 +70,6 @@ def words_of(words: Iterable[str]) -> Callable[[str], list[str]]:
         return [word for word in known if word.startswith(incomplete)]
 
     return complete
-
-
-def _names(kind: str) -> list[str]:
-    from clsim.spec import registry
-
-    if kind == "datasets":
-        from clsim.spec.sources import DATASETS
-
-        return list(DATASETS)
-    if kind == "metrics":
-        from clsim.records.metrics import ALL
-
-        return [*ALL, *registry.component_names(kind)]
-    return registry.file_names(kind) if kind in registry.FILES else registry.component_names(kind)
 
 
 Metrics = Annotated[

@@ -103,12 +103,13 @@ class Ccic(Around[SemiSgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples, by names as in ``data.augment``.
         mix: see :class:`~clsim.learners.semi.mixing.MixUp`.
         weight: The weight λ of L_U.
         distant: see :class:`Apart`.
         neighbours: The number k of exemplars that vote.
-        labelled, freeze_norm: see :class:`SemiOptions`.
+        labelled: Labelled samples of the experience in each step; 0 means as many as unlabelled ones, at most all.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them.
 
     Cost: one more pass of labelled samples and one view of the others in each step; one of the memory after each
         experience.
