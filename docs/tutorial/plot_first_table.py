@@ -1,0 +1,6 @@
+"""
+From nothing to a paper's table
+===============================
+
+To come.
+"""
