@@ -2,20 +2,22 @@
 From nothing to a paper's table
 ===============================
 
-A net learns ten digits, two at a time, and forgets the first ones while it learns the last ones. It may keep 50 images. Which?
+A net learns ten digits, two at a time, and forgets the first ones while it learns the last ones. It may keep 50 images.
+Which?
 
-On this page you make a first run and look at its accuracy matrix, compare several ways to choose the 50 images over five seeds, write
-the table of the comparison as Markdown and LaTeX, add a selector of your own, and then ask for labels instead of having them all.
-Everything runs in under two minutes on two cores, with the digits that come with scikit-learn: nothing is downloaded.
+On this page you make a first run and look at its accuracy matrix, compare several ways to choose the 50 images over
+five seeds, write the table of the comparison as Markdown and LaTeX, add a selector of your own, and then ask for labels
+instead of having them all. Everything runs in under two minutes on two cores, with the digits that come with
+scikit-learn: nothing is downloaded.
 """
 
 # %%
 # A first run
 # -----------
 #
-# A *scenario* says which data there are and how they become a stream of *experiences*: ``split-digits`` has five, with two digits
-# each. The *strategy* is how a net is trained: ``er``, experience replay, mixes each batch of new images with a batch from a memory.
-# The *buffer* is the selector that fills the memory.
+# A *scenario* says which data there are and how they become a stream of *experiences*: ``split-digits`` has five, with
+# two digits each. The *strategy* is how a net is trained: ``er``, experience replay, mixes each batch of new images
+# with a batch from a memory. The *buffer* is the selector that fills the memory.
 
 import tempfile
 from pathlib import Path
@@ -30,8 +32,8 @@ record = clsim.run("split-digits", "er", buffer="random", memory=50, runs=runs)
 record.accuracy.round(3)
 
 # %%
-# Row *i* is the net after experience *i*, column *j* the test images of experience *j*. The diagonal says how well an experience was
-# learnt when it came, the last row what is left at the end.
+# Row *i* is the net after experience *i*, column *j* the test images of experience *j*. The diagonal says how well an
+# experience was learnt when it came, the last row what is left at the end.
 
 figure, axes = plt.subplots(figsize=(4.6, 3.8))
 image = axes.imshow(100 * record.accuracy, vmin=0, vmax=100, cmap="viridis")
@@ -48,17 +50,19 @@ for name in ("accuracy", "learning_accuracy", "forgetting"):
     print(f"{name:18} {100 * record.metrics[name]:5.1f} %")
 
 # %%
-# The same call again does not run again: the record is read. A run that was stopped goes on from its last experience, with the same
-# numbers, bit for bit.
+# The same call again does not run again: the record is read. A run that was stopped goes on from its last experience,
+# with the same numbers, bit for bit.
 
-clsim.run("split-digits", "er", buffer="random", memory=50, runs=runs).read
+again = clsim.run("split-digits", "er", buffer="random", memory=50, runs=runs)
+print("read, not run:", again.read)
 
 # %%
 # A study
 # -------
 #
-# One run answers nothing: another seed gives another number. A *study* is a grid of runs. Here: three buffers, and fine-tuning, which
-# keeps no memory and marks the bottom; five seeds each. The runs are carried out in as many processes as there are cores.
+# One run answers nothing: another seed gives another number. A *study* is a grid of runs. Here: three buffers, and
+# fine-tuning, which keeps no memory and marks the bottom; five seeds each. The runs are carried out in as many
+# processes as there are cores.
 
 study = clsim.study(
     scenario="split-digits",
@@ -74,9 +78,9 @@ study.frame()[["strategy", "buffer", "seed", "accuracy", "forgetting"]].head(8)
 # The table
 # ---------
 #
-# A *report* is a small TOML file: what labels the rows and columns, and which metrics. It pools runs over seeds: the mean, and half of
-# its 95 % interval. ``*`` marks the best mean, ``~`` what a paired t test over the common seeds cannot tell from it, with Holm's
-# correction. ``arms`` is what is compared.
+# A *report* is a small TOML file: what labels the rows and columns, and which metrics. It pools runs over seeds: the
+# mean, and half of its 95 % interval. ``*`` marks the best mean, ``~`` what a paired t test over the common seeds
+# cannot tell from it, with Holm's correction. ``arms`` is what is compared.
 
 table = Path(runs, "table.toml")
 table.write_text("""
@@ -85,18 +89,18 @@ columns = ["scenario"]
 arms = ["strategy", "buffer"]
 metrics = ["accuracy", "forgetting"]
 """)
-report = clsim.report(str(table), study.records)
-report
+clsim.report(str(table), study.records)
 
 # %%
-# With ``tests=True`` it also shows each pair: the difference with its interval, the p value with and without correction, and how many
-# seeds such a difference needs.
+# With ``tests=True`` it also shows each pair: the difference with its interval, the p value with and without
+# correction, and how many seeds such a difference needs.
 
 clsim.report(str(table), study.records, tests=True)
 
 # %%
 # For a paper or an issue, the same tables are text:
 
+report = clsim.report(str(table), study.records)
 print(report.to_markdown())
 
 # %%
@@ -116,16 +120,16 @@ axes.legend()
 figure.tight_layout()
 
 # %%
-# On these digits, k-center is a good memory. On photographs of clothes and of CIFAR-100 it loses to random: digits have few outliers,
-# and outliers are what k-center keeps first. One small data set is not enough to judge a selector by. See *Why k-center loses* under
-# *Explanation*.
+# On these digits, k-center is a good memory. On Fashion-MNIST and CIFAR-100 it loses to random, since it keeps outliers
+# first. One small data set is not enough to judge a selector by. See *Why k-center loses* under *Explanation*.
 
 # %%
 # A selector of your own
 # ----------------------
 #
-# A selector is a function: out of a pool, row numbers, best first. This one keeps, of each class in turn, the sample that the net is
-# surest of. ``check_selector`` runs the contract on it, on many small pools, and raises with one sentence if it breaks a promise.
+# A selector is a function: out of a pool, row numbers, best first. This one keeps, of each class in turn, the sample
+# that the net is surest of. ``check_selector`` runs the contract on it, on many small pools, and raises with one
+# sentence if it breaks a promise.
 
 
 def surest(pool: clsim.Pool, budget: int, *, rng: torch.Generator) -> clsim.Selection:
@@ -141,9 +145,9 @@ def surest(pool: clsim.Pool, budget: int, *, rng: torch.Generator) -> clsim.Sele
 clsim.check_selector(surest)
 
 # %%
-# Now it stands beside the others. What was run above is read, so that only five runs are made. They are carried out in this process
-# (``workers=1``), since a function that is defined here cannot be found by another one; in a file, it is named ``./mine.py:surest`` and
-# needs nothing of the kind.
+# Now it stands beside the others. What was run above is read, so that only five runs are made. They are carried out in
+# this process (``workers=1``), since a function that is defined here cannot be found by another one; in a file, it is
+# named ``./mine.py:surest`` and needs nothing of the kind.
 
 mine = clsim.study(
     buffer=["random", "herding", "kcenter", surest],
@@ -158,8 +162,9 @@ clsim.report(str(table), mine.records)
 # Asking for labels
 # -----------------
 #
-# The same selectors can choose which images are *labelled*. ``active-digits`` has one experience: one label of each class to begin with,
-# then five rounds in which 20 labels are asked for; in each round, a fresh net is trained on what is labelled.
+# The same selectors can choose which images are *labelled*. ``active-digits`` has one experience: one label of each
+# class to begin with, then five rounds in which 20 labels are asked for; in each round, a fresh net is trained on what
+# is labelled.
 
 asked = clsim.study(
     scenario="active-digits",
@@ -189,7 +194,7 @@ active.tables["area under the budget curve (AUBC), %"]
 # Where to go from here
 # ---------------------
 #
-# - Another data set: ``clsim.run("split-fashion-mnist", …)`` downloads it at its first use. ``clsim list scenarios`` on the command line
-#   has all, ``clsim list selectors`` what each selector keeps, needs and costs.
+# - Another data set: ``clsim.run("split-fashion-mnist", …)`` downloads it at its first use. ``clsim list scenarios`` on
+#   the command line has all; ``clsim list selectors`` has the selectors.
 # - Parts of your own, data of your own, a cluster, a GPU, a person who labels: the how-to guides, a page each.
 # - What is held equal in a comparison, how seeds work, why k-center loses: the explanations.
