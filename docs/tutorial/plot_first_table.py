@@ -60,7 +60,7 @@ print("read, not run:", again.read)
 # A study
 # -------
 #
-# One run answers nothing: another seed gives another number. A *study* is a grid of runs. Here: three buffers, and
+# One run is not enough: another seed gives another number. A *study* is a grid of runs. Here: three buffers, and
 # fine-tuning, which keeps no memory and marks the bottom; five seeds each. The runs are carried out in as many
 # processes as there are cores.
 
