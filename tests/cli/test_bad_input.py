@@ -83,7 +83,7 @@ def test_a_wrong_argument(words: list[str], expected: str, capsys: pytest.Captur
         (["report", "forgeting"], "reports: unknown name 'forgeting'; did you mean 'forgetting'?"),
         (["report"], "runs: no finished runs; make some with `clsim run`"),
         (["report", "--format", "html5"], "--format: found 'html5'"),
-        (["list", "buffer"], "list: unknown kind 'buffer'; did you mean 'buffers'?"),
+        (["list", "bufers"], "list: unknown kind 'bufers'; did you mean 'buffers'?"),
         (["show", "kcentre"], "show: unknown name 'kcentre'; did you mean 'kcenter'?"),
         (["check", "./none.py:f"], "no such file"),
         (["run", "--strategy", "avalanche:EWX"], "Avalanche has no strategy 'EWX'; did you mean 'EWC'?"),
