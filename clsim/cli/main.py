@@ -18,8 +18,8 @@ COMMANDS = {
     "select": "select:select",
     "condense": "condense:condense",
     "report": "report:report",
-    "list": "inspect:list_",
-    "show": "inspect:show",
+    "list": "list:list_",
+    "show": "show:show",
     "check": "check:check",
     "doctor": "doctor:doctor",
 }

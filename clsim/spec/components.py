@@ -179,6 +179,27 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
 }
 
+OPTIMIZERS: dict[str, tuple[str, str]] = {
+    "sgd": ("Stochastic gradient descent, with momentum and Nesterov's momentum where they are set", ""),
+    "adam": ("Steps scaled by running moments of the gradient", "Kingma & Ba, Adam (ICLR 2015)"),
+    "adamw": (
+        "Adam whose weight decay is apart from the gradient",
+        "Loshchilov & Hutter, Decoupled Weight Decay Regularization (ICLR 2019)",
+    ),
+    "nadam": ("Adam with Nesterov's momentum", "Dozat, Incorporating Nesterov Momentum into Adam (ICLR workshop 2016)"),
+    "lars": (
+        "SGD with momentum, each weight tensor's gradient scaled to the size of the weights",
+        "You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1",
+    ),
+}
+"""Name of an optimizer → a description in one line, and the source."""
+
+OF_SOME = {
+    **{key: ("sgd", "lars") for key in ("momentum", "nesterov")},
+    **{key: ("lars",) for key in ("trust", "head_lr")},
+}
+"""Key of ``[optimizer]`` → the optimizers that read it; all read the other keys."""
+
 COMBINATORS = {
     "per_class": "clsim.selectors.combinators:per_class",
     "prefilter": "clsim.selectors.combinators:prefilter",

@@ -23,7 +23,7 @@ MODULES = {
     "commands": "cli.console",
     "commands.condense": "cli.condense",
     "commands.live": "cli.live",
-    "commands.look": "cli.inspect",
+    "commands.look": "cli.list",
     "commands.report": "cli.report",
     "commands.run": "cli.run",
     "commands.select": "cli.select",

@@ -73,7 +73,7 @@ def bind(component: Callable[..., Any], options: Mapping[str, Any], where: str =
             raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
         kind = known[option].annotation
         if not _fits(kind, value):
-            raise InputError(f"{where}: option {option!r} of {name}: found {value!r}, allowed: {_named(kind)}")
+            raise InputError(f"{where}: option {option!r} of {name}: found {value!r}, allowed: {in_words(kind)}")
     left, bound = dict(options), {}
     for parameter, group in groups_of(component).items():
         own = {field.name: left.pop(field.name) for field in dataclasses.fields(group) if field.name in left}
@@ -127,10 +127,18 @@ def _fits(kind: Any, value: Any) -> bool:
     return isinstance(value, _SIMPLE[kind][0]) and (kind is bool or not isinstance(value, bool))
 
 
-def _named(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """Describe the values of a type: those that a spec can hold, as people type them.
+
+    >>> in_words(int | None), in_words(Sequence[float]), in_words(Literal["l1", "l2"]), in_words(Any)
+    ('a whole number or none', 'a list, each a number', 'l1 or l2', 'an object of Python')
+    """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_named(part) for part in inner)
+        return " or ".join(dict.fromkeys(map(in_words, inner)))
+    if origin is Literal:
+        *first, last = map(str, inner)
+        return f"{', '.join(first)} or {last}" if first else last
     if origin is Sequence:
-        return f"a list, each {_named(inner[0])}"
-    return _SIMPLE[kind][1] if kind in _SIMPLE else "text"
+        return f"a list, each {in_words(inner[0])}"
+    return _SIMPLE[kind][1] if kind in _SIMPLE else "an object of Python"

@@ -7,13 +7,12 @@ A component's module is imported only when the component itself is needed.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import moved
 from clsim.spec.components import ALIASES, BOUNDS, COMBINATORS, COMPONENTS, OVER_ALL
+from clsim.spec.definitions import definition
 from clsim.spec.followed import Code, of_entry_point, of_file, of_module
 from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
@@ -62,31 +62,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def entries(kind: str) -> list[Entry]:
-    """List what ``clsim list KIND`` shows, without importing it; ``buffers`` are selectors and condensers."""
-    if kind == "buffers":
-        return entries("selectors") + entries("condensers")
-    if kind in FILES:
-        found = []
-        for name in file_names(kind):
-            path = find_file(kind, name)
-            tables = read_toml(path)
-            found.append(Entry(name, str(tables.get("title", "")), str(tables.get("paper", "")), str(path)))
-        return found
-    if kind == "datasets":
-        from clsim.spec.sources import DATASETS  # needed for this kind only
-
-        return [Entry(name, title, paper, "clsim.data") for name, (title, paper) in DATASETS.items()]
-    known = [described(name, target) for name, target in COMPONENTS[kind].items()]
-    installed = [Entry(e.name, f"installed by {e.module}", "", e.value) for e in _installed(kind)]
-    return known + installed
-
-
-def combinators() -> list[Entry]:
-    """List the selectors that are made of selectors, as entries of `clsim list`."""
-    return [described(name, target) for name, target in COMBINATORS.items()]
 
 
 def component(kind: str, name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
@@ -150,21 +125,21 @@ def is_condenser(name: str) -> bool:
     combinator, inner = taken_apart(name)
     if inner:
         return combinator == "condensed" and len(inner) == 1
-    return name in COMPONENTS["condensers"] or name in {entry.name for entry in _installed("condensers")}
+    return name in COMPONENTS["condensers"] or name in {entry.name for entry in installed("condensers")}
 
 
 def _of_labeller(name: str) -> str:
     """Tell the kind of who asks for labels: an acquisition or a bound by its name, else a selector."""
     if name in BOUNDS:
         return "bounds"
-    known = {*COMPONENTS["acquisitions"], *(entry.name for entry in _installed("acquisitions"))}
+    known = {*COMPONENTS["acquisitions"], *(entry.name for entry in installed("acquisitions"))}
     return "acquisitions" if name in known else "selectors"
 
 
 def is_selector(name: str) -> bool:
     """Whether a name can be that of a selector: a shipped or installed one, or a combinator with its arguments."""
     combinator, inner = taken_apart(canonical(name))
-    known = {*COMPONENTS["selectors"], *(entry.name for entry in _installed("selectors"))}
+    known = {*COMPONENTS["selectors"], *(entry.name for entry in installed("selectors"))}
     return bool(inner) or combinator in known
 
 
@@ -235,7 +210,7 @@ def _code(kind: str, name: str) -> Code | None:
         return None
     if colon:
         return of_module(target) if all(part.isidentifier() for part in target.split(".")) else None
-    entry = next((entry for entry in _installed(kind) if entry.name == name), None)
+    entry = next((entry for entry in installed(kind) if entry.name == name), None)
     return None if entry is None else of_entry_point(entry)
 
 
@@ -247,7 +222,7 @@ def needs(name: str) -> dict[str, str]:
     """
     combinator, inner = taken_apart(canonical(name))
     shipped = COMBINATORS if inner else COMPONENTS["selectors"]
-    said = described(combinator, shipped[combinator]).needs if combinator in shipped else ""
+    said = definition(shipped[combinator]).docstring.needs if combinator in shipped else ""
     found = {combinator: said} if said else {}
     return found | {part: what for one in inner for part, what in needs(one).items()}
 
@@ -296,12 +271,6 @@ def _unmet(name: str) -> dict[str, str]:
     return {part: LACKING[one] for part, what in parts.items() for one in reversed(what) if one in LACKING}
 
 
-def place(kind: str, name: str) -> str:
-    """Return ``file:line`` of the code behind a component's name, for ``clsim show``."""
-    found = component(kind, _innermost(name)[0])
-    return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
-
-
 def _innermost(name: str) -> list[str]:
     """List the names inside all combinators; a name without a combinator gives itself.
 
@@ -324,16 +293,25 @@ def _find(kind: str, name: str) -> Any:
 
 
 def _entry_point(kind: str, name: str) -> EntryPoint:
-    installed = {entry.name: entry for entry in _installed(kind)}
+    installed = {entry.name: entry for entry in installed(kind)}
     if name in installed:
         return installed[name]
     known = nearest(name, [*COMPONENTS[kind], *installed])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 
-def _installed(kind: str) -> Iterable[EntryPoint]:
+def installed(kind: str) -> EntryPoints:
     """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
-    return entry_points(group=f"clsim.{kind}")
+    return _entry_points(tuple((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).exists())).get(
+        kind, EntryPoints()
+    )
+
+
+@cache
+def _entry_points(path: tuple[tuple[str, int], ...]) -> Mapping[str, EntryPoints]:
+    """Read the entry points of all kinds once for a state of ``sys.path``: each reading opens every package."""
+    found = entry_points()
+    return {group.removeprefix("clsim."): found.select(group=group) for group in found.groups if "clsim." in group}
 
 
 def _folders(kind: str) -> list[Path]:
@@ -355,47 +333,3 @@ def _load(target: str, kind: str) -> Any:
         public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
         raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")
     return vars(module)[attribute]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of ``clsim list``: name, title, paper and place; of a component also family, needs and cost."""
-
-    name: str
-    title: str
-    paper: str
-    place: str
-    family: str = ""
-    needs: str = ""
-    cost: str = ""
-
-
-def described(name: str, target: str) -> Entry:
-    """Make an entry of a docstring (title, ``Needs:``, ``Cost:``, ``Source:``), read without an import."""
-    module_name, _, attribute = target.rpartition(":")
-    path = _PACKAGE.joinpath(*module_name.split(".")[1:]).with_suffix(".py")
-    for name_there, text in _docstrings(path):
-        if name_there == attribute:
-            said = {key: " ".join(value.split()) for key, value in _SAYS.findall(text)}
-            title = " ".join(text.partition("\n\n")[0].split())
-            return Entry(
-                name,
-                title,
-                said.get("Source", ""),
-                target,
-                module_name.rpartition(".")[2],
-                said.get("Needs", "").rstrip("."),
-                said.get("Cost", "").rstrip("."),
-            )
-    return Entry(name, "", "", target)
-
-
-@cache
-def _docstrings(path: Path) -> list[tuple[str, str]]:
-    """List name and docstring of each function and class of a file; kept, since a file holds several components."""
-    nodes = ast.parse(path.read_text(encoding="utf-8")).body
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return [(node.name, ast.get_docstring(node) or "") for node in nodes if isinstance(node, kinds)]
-
-
-_SAYS = re.compile(r"^(Needs|Cost|Source): (.*?)(?=\n\n|\n(?:Needs|Cost|Source): |\Z)", re.DOTALL | re.MULTILINE)
