@@ -34,6 +34,7 @@ class Published:
         source: the paper, and the setting where it differs.
         seeds: number of runs behind the row; 0: not known.
         over_labels: number of labels → accuracy in percent, for reports with ``labelling``.
+        command: the ``clsim run`` command of a run in the paper's setting; empty: none is known to be that.
     """
 
     at: Options
@@ -41,6 +42,7 @@ class Published:
     source: str
     seeds: int = 0
     over_labels: Options = dataclasses.field(default_factory=dict)
+    command: str = ""
 
 
 @dataclass(frozen=True)
