@@ -22,7 +22,6 @@ release = version = __version__.partition("+")[0]
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -40,12 +39,6 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_custom_sections = [("Needs", "params_style"), ("Cost", "params_style"), ("Source", "params_style")]
-napoleon_custom_sections = []
-
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
@@ -79,4 +72,5 @@ html_theme_options = {
 def setup(app: Any) -> None:
     """Generate pages before each build, and answer for references to code that has no page of its own."""
     app.connect("builder-inited", lambda app: pages.write(HERE))
+    app.connect("autodoc-process-docstring", references.docstring)
     app.connect("missing-reference", references.answer)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs.generate import results
+from docs.generate import reference, results
 
 
 def write(docs: Path) -> None:
     """Write the pages of the reference and of results into the folder of the documentation."""
-    results.write(docs.parent / "reports" / "results", docs / "results")
+    rows = docs.parent / "reports" / "results"
+    reference.write(docs / "reference", rows)
+    results.write(rows, docs / "results")
