@@ -7,6 +7,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -54,7 +55,9 @@ def list_(
     except InputError as error:
         raise InputError(f"list: {error}") from None
     kinds = described.KINDS if named is None else ("selectors", "condensers") if named == "buffers" else (named,)
-    found = {one: [described.describe(one, name) for name in described.names(one)] for one in kinds}
+    found = {
+        one: [described.describe(one, name, whole=as_json) for name in described.names(one)] for one in kinds
+    }
     if as_json:
         every = [dataclasses.asdict(entry) for entries in found.values() for entry in entries]
         print(json.dumps(every, indent=1, ensure_ascii=False))
@@ -62,21 +65,23 @@ def list_(
     for one, entries in found.items():
         note = f" · {NOTES[one]}" if one in NOTES else ""
         console.print(Text.assemble((one, "bold"), (note, "dim")))
-        console.print(_long(entries, console) if long else _short(entries), "", sep="", end="\n")
+        console.print(_long(entries, console) if long else _short(entries, console.width))
+        console.print()
 
 
-def _short(entries: list[Description]) -> RenderableType:
+def _short(entries: list[Description], width: int) -> Text:
     """Make a line for each name, cut where it does not fit."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="cyan", no_wrap=True)
+    names = [printable(entry.name) for entry in entries]
+    widest = max(map(cell_len, names), default=0)
     marks = any(entry.kind == "selectors" for entry in entries)
-    if marks:
-        table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for entry in entries:
-        label = [Text("label" if entry.can_label else "")] if marks else []
-        table.add_row(Text(printable(entry.name)), *label, Text(printable(entry.title)))
-    return table
+    lines = []
+    for name, entry in zip(names, entries, strict=True):
+        mark = ("label  " if entry.can_label else " " * 7) if marks else ""
+        between = " " * (widest - cell_len(name) + 2)
+        line = Text.assemble((name, "cyan"), between, (mark, "dim"), printable(entry.title))
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def _long(entries: list[Description], console: Console) -> RenderableType:

@@ -7,8 +7,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from clsim.reporting.cells import Key
+if TYPE_CHECKING:
+    from clsim.reporting.cells import Key
 
 IN_FIGURES, IN_TABLES = 28, 40
 """Largest width of a name in a figure and in a table, in characters."""

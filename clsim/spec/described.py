@@ -138,19 +138,20 @@ def kind_named(text: str) -> str:
     raise InputError(f"unknown kind {text!r}; {nearest(word, [*KINDS, 'buffers'])}")
 
 
-def describe(kind: str, name: str) -> Description:
+def describe(kind: str, name: str, *, whole: bool = True) -> Description:
     """Describe what a name of a kind stands for.
 
     Args:
         kind: one of :data:`KINDS`.
         name: one of :func:`names`, or another name of a selector; or a TOML file's path, ``module:attr`` or
             ``./file.py:attr``.
+        whole: whether to read the options, and the components that a file names, which takes longer.
 
     Raises:
         InputError: if there is none, with the nearest name.
     """
     if kind in registry.FILES:
-        return _of_file(kind, name)
+        return _of_file(kind, name, whole)
     name = ALIASES.get(name, name) if kind == "selectors" else name
     if name not in names(kind) and ":" not in name:
         raise InputError(f"{kind}: unknown name {name!r}; {nearest(name, names(kind))}")
@@ -167,15 +168,15 @@ def describe(kind: str, name: str) -> Description:
         table = _table(name)
         said, options = table.docstring, tuple(map(_option, table.fields))
         return Description(kind, name, said.title, (), said.text, options, place=table.place, example=_example(kind, name))
-    return _of_code(kind, name)
+    return _of_code(kind, name, whole)
 
 
-def _of_code(kind: str, name: str) -> Description:
+def _of_code(kind: str, name: str, whole: bool) -> Description:
     """Describe a component by its source; or, where that does not show it, by what its module makes when it runs."""
     target = _target(kind, name)
     try:
         found = definition(target)
-        said, options, place = found.docstring, found.options, found.place
+        said, options, place = found.docstring, found.options if whole else [], found.place
     except Unread:
         component = registry.component(kind, name)
         said, place = parsed(inspect.getdoc(component)), _place_of(component)
@@ -273,7 +274,7 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) and value else repr(value)
 
 
-def _of_file(kind: str, name: str) -> Description:
+def _of_file(kind: str, name: str, whole: bool) -> Description:
     """Describe a TOML file."""
     path = registry.find_file(kind, name)
     tables, text = registry.read_toml(path), path.read_text(encoding="utf-8")
@@ -287,7 +288,7 @@ def _of_file(kind: str, name: str) -> Description:
         place=str(path),
         example=_example(kind, name),
         tables=text,
-        parts=tuple(_parts(tables)),
+        parts=tuple(_parts(tables)) if whole else (),
     )
 
 

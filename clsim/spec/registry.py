@@ -8,6 +8,7 @@ A component's module is imported only when the component itself is needed.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -302,9 +303,8 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
 
 def installed(kind: str) -> EntryPoints:
     """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
-    return _entry_points(tuple((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).exists())).get(
-        kind, EntryPoints()
-    )
+    state = tuple((path, os.stat(path).st_mtime_ns) for path in sys.path if os.path.exists(path))
+    return _entry_points(state).get(kind, EntryPoints())
 
 
 @cache
