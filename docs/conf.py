@@ -29,6 +29,7 @@ extensions = [
 exclude_patterns = ["_build", "generate", "results/notes", "tutorial"]
 nitpicky = True
 default_role = "code"
+smartquotes = False  # two hyphens are a flag
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -13,7 +13,7 @@ import typer
 import clsim
 from clsim.cli.main import app
 from clsim.spec.described import KINDS, Description, Option, describe, names
-from docs.generate.text import anchor, fenced, inline, prose, sentence, table
+from docs.generate.text import anchor, fenced, inline, prose, sentence, table, wide_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,7 +137,7 @@ def _summary(kind: str, every: tuple[Description, ...]) -> str:
     for one in every:
         row = [f"[`{one.name}`](#{anchor(kind, one.name)})", inline(one.title)]
         rows.append(row + ([inline(one.needs) or "–"] if needs else []) + (["yes" if one.can_label else "no"] if labels else []))
-    return table(heads, rows)
+    return wide_table(heads, rows)
 
 
 def entry(one: Description, results: set[str]) -> str:
@@ -170,7 +170,7 @@ def _facts(one: Description, results: set[str]) -> str:
         "Paper": inline(one.source),
         "Uses": ", ".join(f"[`{name}`](#{anchor(kind, name)})" for kind, name in one.parts),
         "Results": _results(one, results),
-        "Code": "" if one.tables or ":" not in one.place else f"`{_place(one.place)}`",
+        "Code": "" if one.tables or one.kind == "tables" or ":" not in one.place else f"`{_place(one.place)}`",
     }
     lines = [f"| {name} | {value} |" for name, value in facts.items() if value]
     return ":::{div} facts\n| | |\n| --- | --- |\n" + "\n".join(lines) + "\n:::" if lines else ""
@@ -242,7 +242,7 @@ def _flag(parameter: Any) -> str:
     shown = [name] if _is_argument(parameter) else [f"{o}{takes}" for o in (*parameter.opts, *parameter.secondary_opts)]
     default = parameter.default
     known = isinstance(default, (str, int, float, Path)) and not isinstance(default, bool) and str(default) != ""
-    ending = (" May be given several times." if about.get("multiple") else "") + (f" Default: `{default}`." if known else "")
+    ending = f" Default: `{default}`." if known else ""
     said = inline(sentence(about.get("help") or "")) or "–"
     return f"{', '.join(f'`{one}`' for one in shown)}\n: {said}{ending}"
 

@@ -20,9 +20,14 @@ from clsim.reporting.runs import commands as merged
 from clsim.reporting.statistics import FEWEST
 from clsim.spec import registry
 from docs.generate.studies import Study, read_studies, without_seed
+from docs.generate.text import table, wide_table
 from docs.generate.verified import Runs, Verdict, judge, methods
 
 EARLY = "These runs were made before commits were recorded: which state of the code made them is not known."
+
+VERIFIED = (
+    "Verified: the paper's setting, at least three seeds, the published number inside our 95 % interval or exceeded."
+)
 
 UNITS = {"steps_per_second": "steps a second", "replayed_per_second": "steps a second, recorded and replayed"}
 UNITS |= {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}
@@ -151,7 +156,7 @@ def _tables(study: Study) -> list[Listing]:
     options = _told_apart([key for key, _ in groups_])
     lines = []
     for (key, command), rows in groups_:
-        entries = [str(Cell(tuple(_scaled(name, rows[name].dropna().astype(float))))) for name in study.numbers]
+        entries = [_entry(_scaled(name, rows[name].dropna().astype(float))) for name in study.numbers]
         lines.append(Line([*key, *options[key, command]], entries))
     several = any(len(rows) >= FEWEST for _, rows in groups_)
     note = "Mean ± half of the 95 % t interval over seeds; the values themselves below three." if several else ""
@@ -191,6 +196,11 @@ def _scaled(name: str, values: Iterable[float]) -> list[float]:
     return [100 * value if name in ALL else value for value in values]
 
 
+def _entry(values: Sequence[float]) -> str:
+    """Write the mean of values with its interval; a value that does not vary stands alone."""
+    return str(Cell(tuple(values) if len({*values}) > 1 else tuple(values[:1])))
+
+
 def _heading(name: str) -> str:
     return title(name) if name in ALL or name in COSTS else UNITS.get(name, name.replace("_", " "))
 
@@ -202,7 +212,7 @@ def _published(study: Study, judged: Sequence[Verdict]) -> list[str]:
         return []
     parts = ["## Beside what was published"]
     if judged:
-        parts.append(to_markdown(_beside([(v, None) for v in judged], own=True)))
+        parts += [_beside([(v, None) for v in judged]), VERIFIED]
     left = len([p for p in spec.published if not any(v.published == p for v in judged)])
     if left:
         words = "row" if left == 1 else "rows"
@@ -214,23 +224,20 @@ def _published(study: Study, judged: Sequence[Verdict]) -> list[str]:
     return parts
 
 
-def _beside(rows: Sequence[tuple[Verdict, Study | None]], *, own: bool = False) -> Listing:
-    """List published numbers beside ours."""
-    lines, sources = [], list(dict.fromkeys(v.published.source for v, _ in rows))
+def _beside(rows: Sequence[tuple[Verdict, Study | None]]) -> str:
+    """Write published numbers beside ours, and their sources; the study is linked where it is given."""
+    sources = list(dict.fromkeys(v.published.source for v, _ in rows))
+    ours, studies = any(v.cell.values for v, _ in rows), any(study for _, study in rows)
+    heads = ["row", "metric, %", "published"] + (["ours", "the published number is", "verified"] if ours else [])
+    lines = []
     for verdict, study in rows:
-        number = sources.index(verdict.published.source) + 1
         at = " · ".join(str(value) for value in verdict.published.at.values())
-        entries = [_metric(verdict), f"{_paper(verdict)} [{number}]", str(verdict.cell)]
-        entries += [verdict.agreement or "–", _said(verdict)]
-        lines.append(Line([at], entries if own else [*entries, study.name if study else "–"]))
-    heads = ["metric, %", "published", "ours", "the published number is", "verified"]
-    notes = [f"[{i}] {source}." for i, source in enumerate(sources, 1)]
-    notes.append(
-        "Verified: the paper's setting, at least three seeds, the published number inside our 95 % interval or exceeded."
-    )
-    return Listing(
-        "Published and ours", ["row"], [(head,) for head in (heads if own else [*heads, "study"])], lines, notes
-    )
+        number = sources.index(verdict.published.source) + 1
+        line = [escaped(at), _metric(verdict), f"{_paper(verdict)} \\[{number}\\]"]
+        line += [str(verdict.cell), verdict.agreement, escaped(_said(verdict))] if ours else []
+        lines.append(line + ([f"[{study.name}]({study.name}.md)" if study else "–"] if studies else []))
+    notes = "\n".join(f"- \\[{i}\\] {escaped(source)}" for i, source in enumerate(sources, 1))
+    return f":::{{div}} beside\n{table(heads + (['study'] if studies else []), lines)}\n:::\n\n{notes}"
 
 
 def _metric(verdict: Verdict) -> str:
@@ -315,13 +322,24 @@ def index(
         f"exceeded. That is so for {number} of the {every} methods of which the reports hold a published row; runs of ours "
         f"stand beside {beside} of them. Where a machine cannot tell whether a setting is the paper's, nothing is "
         "verified. [All published rows](published.md).",
-        "| study | runs | seeds | last changed | code recorded | verified |\n| --- | ---: | ---: | --- | --- | --- |\n"
-        + "\n".join(
-            f"| [{escaped(study.title)}]({study.name}.md) | {len(study.rows)} | {study.seeds or '–'} | {study.date or '–'} "
-            f"| {_recorded(study)} | {_short(found[study.name])} |"
-            for study in studies
+        wide_table(
+            ["study", "what was run", "runs", "seeds", "verified", "code recorded", "last changed"],
+            (
+                [
+                    f"[{study.name}]({study.name}.md)",
+                    escaped(study.title),
+                    str(len(study.rows)),
+                    str(study.seeds or "–"),
+                    _short(found[study.name]),
+                    _recorded(study),
+                    study.date or "–",
+                ]
+                for study in studies
+            ),
         ),
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\npublished\n" + "\n".join(study.name for study in studies) + "\n```",
+        "```{toctree}\n:hidden:\n:maxdepth: 1\n\nAll published rows <published>\n"
+        + "\n".join(f"{study.name} <{study.name}>" for study in studies)
+        + "\n```",
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -339,12 +357,12 @@ def _short(judged: Sequence[Verdict]) -> str:
 
 def published_page(rows: Sequence[tuple[Verdict, Study | None]]) -> str:
     """Write the page of all published rows, those with runs of ours first."""
-    ordered = sorted(rows, key=lambda row: row[1] is None)
-    text = (
-        "Every row of a paper that a shipped report holds. Most are of a size that takes a GPU, and have no run of ours "
-        "beside them yet."
-    )
-    return f"# All published rows\n\n{text}\n\n{to_markdown(_beside(ordered))}"
+    ran, others = ([row for row in rows if (row[1] is None) == without] for without in (False, True))
+    parts = ["# All published rows", "Every row of a paper that a shipped report holds.", VERIFIED]
+    parts += ["## With runs of ours", _beside(ran)] if ran else []
+    none = "Most are of a size that takes a GPU."
+    parts += ["## Without a run of ours", none, _beside(others)] if others else []
+    return "\n\n".join(parts) + "\n"
 
 
 def badge(number: int, every: int) -> str:

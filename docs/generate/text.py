@@ -43,9 +43,13 @@ def _no_block(line: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital letter, and end with a full stop."""
+    """Begin with a capital letter, unless the first word may be a name, and end with a full stop.
+
+    >>> sentence("share of each class"), sentence("auto, cpu or cuda"), sentence("table.key=value: set any key.")
+    ('Share of each class.', 'auto, cpu or cuda.', 'table.key=value: set any key.')
+    """
     text = text.strip()
-    text = text[:1].upper() + text[1:] if text[:1].isalpha() and not text[:2].isupper() else text
+    text = text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text
     return text if not text or text[-1] in ".:!?" else f"{text}."
 
 
@@ -61,6 +65,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table of markdown; the texts are escaped already."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def wide_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table of names and what they are, whose second column keeps its width and whose others do not break."""
+    return f":::{{div}} names\n{table(heads, rows)}\n:::"
 
 
 def anchor(kind: str, name: str) -> str:
