@@ -1,4 +1,4 @@
-"""Sphinx's settings. The reference and the results are generated before each build; nothing is fetched from a network."""
+"""Sphinx's settings. Reference and results are generated before each build; nothing is fetched from a network."""
 
 from __future__ import annotations
 

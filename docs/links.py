@@ -1,6 +1,6 @@
 """Check the built pages: every internal link leads to a file and an anchor, and nothing is asked of another host.
 
-    python -m docs.links docs/_build/html
+python -m docs.links docs/_build/html
 """
 
 from __future__ import annotations

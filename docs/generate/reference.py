@@ -13,7 +13,7 @@ import typer
 import clsim
 from clsim.cli.main import app
 from clsim.spec.described import KINDS, Description, Option, describe, names
-from docs.generate.text import anchor, fenced, inline, prose, sentence, table, wide_table
+from docs.generate.text import anchor, fenced, inline, prose, save, sentence, table, wide_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,14 +49,14 @@ SAYS = {
     "(`--label NAME`), what to replay (`--set memory.retrieval=NAME`), or only the indices "
     "(`clsim select --selector NAME`). Options are set by `--set memory.options.NAME=VALUE`.",
     "combinators": "A combinator makes a selector of selectors, as in `--buffer 'prefilter(entropy,kcenter,5)'`.",
-    "acquisitions": "An acquisition asks for labels and has a state of its own. Use one with `--label NAME`; options are "
-    "set by `--set labelling.options.NAME=VALUE`.",
+    "acquisitions": "An acquisition asks for labels and has a state of its own. Use one with `--label NAME`; options "
+    "are set by `--set labelling.options.NAME=VALUE`.",
     "bounds": "A bound chooses labels by reading hidden ones. Every table of its runs says so.",
-    "condensers": "A condenser fills a memory with samples that it makes. Use one with `--buffer NAME`, or make a set by "
-    "`clsim condense --method NAME`.",
+    "condensers": "A condenser fills a memory with samples that it makes. Use one with `--buffer NAME`, or make a set "
+    "by `clsim condense --method NAME`.",
     "objectives": "An objective is what a learner minimises. Use one with `--set learner.options.objective=NAME`.",
-    "learners": "A learner trains on a stream. Strategies name one; `--set learner.name=NAME` takes another. Options are "
-    "set by `--set learner.options.NAME=VALUE`.",
+    "learners": "A learner trains on a stream. Strategies name one; `--set learner.name=NAME` takes another. Options "
+    "are set by `--set learner.options.NAME=VALUE`.",
     "models": "Use a model with `--set model.name=NAME`; options are set by `--set model.options.NAME=VALUE`.",
     "optimizers": "Use an optimizer with `--set optimizer.name=NAME`.",
     "metrics": "Metrics are computed from a run's accuracy matrix: R[i, j] is the accuracy on experience j after "
@@ -70,18 +70,12 @@ def write(target: Path, results: Path) -> None:
     """Write all pages of the reference.
 
     Args:
-        target: the folder of the pages; what was generated there before is removed.
+        target: the folder of the pages; pages that are no longer made are removed.
         results: the folder of the CSVs, to which entries of studies link.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    for old in [*target.glob("*.md"), *target.glob("*.rst")]:
-        old.unlink()
     shown = {path.stem for path in results.glob("*.csv")}
-    for kind in KINDS:
-        (target / f"{kind}.md").write_text(page(kind, shown), encoding="utf-8")
-    (target / "commands.md").write_text(commands(), encoding="utf-8")
-    (target / "api.rst").write_text(api(), encoding="utf-8")
-    (target / "index.md").write_text(index(), encoding="utf-8")
+    pages = {f"{kind}.md": page(kind, shown) for kind in KINDS}
+    save(target, pages | {"commands.md": commands(), "api.rst": api(), "index.md": index()})
 
 
 @cache
@@ -94,7 +88,11 @@ def entries(kind: str) -> tuple[Description, ...]:
 def index() -> str:
     """Write the index of the reference."""
     rows = [
-        [f"[{TITLES[kind]}]({kind}.md)", str(len(entries(kind))), inline(SAYS[kind].partition(". ")[0].rstrip(".") + ".")]
+        [
+            f"[{TITLES[kind]}]({kind}.md)",
+            str(len(entries(kind))),
+            inline(sentence(SAYS[kind].partition(". ")[0])),
+        ]
         for kind in KINDS
     ]
     pages = ["commands", "api", *KINDS]
@@ -136,7 +134,9 @@ def _summary(kind: str, every: tuple[Description, ...]) -> str:
     rows = []
     for one in every:
         row = [f"[`{one.name}`](#{anchor(kind, one.name)})", inline(one.title)]
-        rows.append(row + ([inline(one.needs) or "–"] if needs else []) + (["yes" if one.can_label else "no"] if labels else []))
+        rows.append(
+            row + ([inline(one.needs) or "–"] if needs else []) + (["yes" if one.can_label else "no"] if labels else [])
+        )
     return wide_table(heads, rows)
 
 
@@ -210,7 +210,9 @@ def commands() -> str:
         shown = [parameter for parameter in command.params if not vars(parameter).get("hidden")]
         options = ["[OPTIONS]"] if any(p.param_type_name == "option" for p in shown) else []
         below = ["COMMAND …"] if isinstance(command, typer.core.TyperGroup) else []
-        parts.append(fenced(" ".join([path, *options, *(_argument(p) for p in shown if _is_argument(p)), *below]), "text"))
+        parts.append(
+            fenced(" ".join([path, *options, *(_argument(p) for p in shown if _is_argument(p)), *below]), "text")
+        )
         parts += [_flag(parameter) for parameter in shown]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -266,5 +268,3 @@ def api() -> str:
 
 def _titled(text: str, mark: str) -> str:
     return f"{text}\n{mark * len(text)}"
-
-

@@ -15,12 +15,12 @@ from clsim.reporting.formats import escaped, to_markdown
 from clsim.reporting.grids import tables
 from clsim.reporting.listing import Line, Listing, of_table
 from clsim.reporting.names import printable
-from clsim.reporting.report import Published, ReportSpec, find_report, groups
+from clsim.reporting.report import Published, find_report, groups
 from clsim.reporting.runs import commands as merged
 from clsim.reporting.statistics import FEWEST
 from clsim.spec import registry
 from docs.generate.studies import Study, read_studies, without_seed
-from docs.generate.text import table, wide_table
+from docs.generate.text import save, table, wide_table
 from docs.generate.verified import Runs, Verdict, judge, methods
 
 EARLY = "These runs were made before commits were recorded: which state of the code made them is not known."
@@ -38,19 +38,14 @@ def write(results: Path, target: Path) -> list[Verdict]:
 
     Args:
         results: the folder of the CSVs.
-        target: the folder of the pages; what was generated there before is removed.
+        target: the folder of the pages; pages that are no longer made are removed.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    for old in [*target.glob("*.md"), *target.glob("*.svg")]:
-        old.unlink()
     studies = read_studies(results)
     found = {study.name: verdicts(study) for study in studies}
     rows = every_published(studies, found)
-    for study in studies:
-        (target / f"{study.name}.md").write_text(page(study, found[study.name], target), encoding="utf-8")
-    (target / "index.md").write_text(index(studies, found, rows), encoding="utf-8")
-    (target / "published.md").write_text(published_page(rows), encoding="utf-8")
-    (target / "badge.svg").write_text(badge(*methods([v for v, _ in rows])), encoding="utf-8")
+    pages = {f"{study.name}.md": page(study, found[study.name], target) for study in studies}
+    pages |= {"index.md": index(studies, found, rows), "published.md": published_page(rows)}
+    save(target, pages | {"badge.svg": badge(*methods([verdict for verdict, _ in rows]))})
     return [verdict for verdict, _ in rows]
 
 
@@ -71,7 +66,8 @@ def verdicts(study: Study) -> list[Verdict]:
             for key, of in ours.items():
                 cell = of.get(column, Cell())
                 if cell.values and all(text in ("–", key[i]) for i, text in enumerate(wanted)):
-                    made.append(judge(published, metric, (*key, *column), cell, _behind(study, cell)))
+                    verdict = judge(published, metric, (*key, *column), cell, _behind(study, cell))
+                    made.append(replace(verdict, study=study.name))
     return made
 
 
@@ -109,12 +105,12 @@ def page(study: Study, judged: Sequence[Verdict], target: Path) -> str:
         parts.append(f"## Setting, and how it deviates from the paper\n\n{_prose(said)}")
     if study.report is not None and study.report.description:
         parts.append(("" if said else "## Setting\n\n") + f"Of the report: {_prose(study.report.description)}")
+    parts += _published(study, judged)
+    parts += _claims(study)
     parts.append("## Results\n\n" + "\n\n".join(to_markdown(listing) for listing in _tables(study)))
     for figure in study.figures:
         words = figure.stem.removeprefix(study.name).strip("-").replace("-", " ") or "figure"
         parts.append(f"![{escaped(study.title)}: {escaped(words)}](../../reports/results/{figure.name})")
-    parts += _published(study, judged)
-    parts += _claims(study)
     parts.append("## How to make it again\n\n" + _commands(study))
     return "\n\n".join(parts) + "\n"
 
@@ -218,8 +214,8 @@ def _published(study: Study, judged: Sequence[Verdict]) -> list[str]:
         words = "row" if left == 1 else "rows"
         none = "No" if not judged else "No further"
         parts.append(
-            f"{none} run of ours stands in the setting of the {'other ' if judged else ''}{left} published {words} that "
-            f"the report `{study.report_name}` holds; they are among [all published rows](published.md)."
+            f"{none} run of ours stands in the setting of the {'other ' if judged else ''}{left} published {words} "
+            f"that the report `{study.report_name}` holds; they are among [all published rows](published.md)."
         )
     return parts
 
@@ -316,11 +312,12 @@ def index(
     lines = [
         "# Results",
         f"```{{image}} badge.svg\n:alt: methods verified: {number} of {every}\n:class: badge\n```",
-        "Each page is generated from the rows in `reports/results`, with the report that the CSV names: our mean with the "
-        "95 % interval over seeds, the published numbers that are known, the commands, and how the setting deviates.",
-        f"**Verified** means: the paper's setting, at least three seeds, and the published number inside our interval or "
-        f"exceeded. That is so for {number} of the {every} methods of which the reports hold a published row; runs of ours "
-        f"stand beside {beside} of them. Where a machine cannot tell whether a setting is the paper's, nothing is "
+        "Each page is generated from the rows in `reports/results`, with the report that the CSV names: our mean "
+        "with the 95 % interval over seeds, the published numbers that are known, the commands, and how the setting "
+        "deviates.",
+        f"**Verified** means: the paper's setting, at least three seeds, and the published number inside our interval "
+        f"or exceeded. That is so for {number} of the {every} methods of which the reports hold a published row; runs "
+        f"of ours stand beside {beside} of them. Where a machine cannot tell whether a setting is the paper's, nothing is "
         "verified. [All published rows](published.md).",
         wide_table(
             ["study", "what was run", "runs", "seeds", "verified", "code recorded", "last changed"],

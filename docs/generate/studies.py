@@ -1,8 +1,9 @@
-"""The CSVs of reports/results, read: what stands on top of each, its runs, and the report and the study that it is of."""
+"""The CSVs of reports/results: what stands on top of each, its runs, and the report and the study that it is of."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shlex
 import subprocess
@@ -183,9 +184,9 @@ def read_study(path: Path) -> Study:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     top = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     comments = tuple(line.lstrip("#").strip() for line in lines[:top])
-    rows = pd.read_csv(io.StringIO("".join(lines[top:])), keep_default_na=False, na_values=[""]) if lines[top:] else None
-    if rows is None or rows.empty:
+    if len(lines) < top + 2:
         raise InputError(f"{path}: found no row, allowed: one or more")
+    rows = pd.read_csv(io.StringIO("".join(lines[top:])), keep_default_na=False, na_values=[""])
     return Study(path, comments, rows)
 
 
@@ -202,7 +203,7 @@ def without_seed(command: str) -> str:
 def _settings(command: str) -> dict[str, str]:
     """Return the ``--set`` settings of a command."""
     words = shlex.split(command)
-    given: Sequence[str] = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
+    given: Sequence[str] = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
     return {key: value for key, _, value in (text.partition("=") for text in given)}
 
 

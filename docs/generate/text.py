@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from clsim.reporting.formats import escaped
 from clsim.reporting.names import printable
@@ -70,6 +71,21 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def wide_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table of names and what they are, whose second column keeps its width and whose others do not break."""
     return f":::{{div}} names\n{table(heads, rows)}\n:::"
+
+
+def save(folder: Path, pages: Mapping[str, str]) -> None:
+    """Write the generated pages of a folder: those that changed alone, so that sphinx reads no other.
+
+    Pages that are no longer made are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in (".md", ".rst", ".svg") and old.name not in pages:
+            old.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def anchor(kind: str, name: str) -> str:

@@ -1,7 +1,7 @@
-"""What is verified: runs in the paper's setting, three seeds or more, the published number in our interval or exceeded.
+"""What is verified: the paper's setting, three seeds or more, the published number inside our interval or exceeded.
 
-A setting is the paper's only where the published row names a command for it (``command`` in the report's TOML file), and
-our runs have that command's spec. Where a machine cannot tell, nothing is verified.
+A setting is the paper's only where the published row names a command for it (``command`` in the report's TOML file),
+and our runs have that command's spec. Where a machine cannot tell, nothing is verified.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Verdict:
         agreement: how the published number lies to our interval; empty without a run.
         against: why the number is not verified, one reason each; empty: it is verified.
         code: states of the code of our runs.
+        study: name of the CSV that our runs are from; empty without a run.
     """
 
     published: Published
@@ -67,6 +68,7 @@ class Verdict:
     agreement: Agreement | Literal[""] = ""
     against: tuple[str, ...] = ("not run",)
     code: tuple[str, ...] = ()
+    study: str = ""
 
     @property
     def verified(self) -> bool:
@@ -76,7 +78,9 @@ class Verdict:
     @property
     def method(self) -> Key:
         """What the paper's row compares: strategy, selector of labels, buffer."""
-        return tuple(str(self.published.at[name]) for name in ("strategy", "label", "buffer") if name in self.published.at)
+        return tuple(
+            str(self.published.at[name]) for name in ("strategy", "label", "buffer") if name in self.published.at
+        )
 
 
 def agreement(cell: Cell, paper: float, *, higher: bool) -> Agreement:
@@ -160,9 +164,9 @@ def _values(spec: RunSpec) -> dict[str, Any]:
 def methods(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     """Count the methods of which a published row is verified in all of its numbers, and all that have such a row."""
     every = {verdict.method for verdict in verdicts}
-    rows: dict[tuple[int, Key], list[Verdict]] = {}
+    rows: dict[tuple[int, str, Key], list[Verdict]] = {}
     for verdict in verdicts:
-        rows.setdefault((id(verdict.published), verdict.label), []).append(verdict)
+        rows.setdefault((id(verdict.published), verdict.study, verdict.label), []).append(verdict)
     whole = {
         of[0].method
         for of in rows.values()
