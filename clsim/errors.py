@@ -46,8 +46,13 @@ def at_least(least: float, where: str = "", **values: float) -> None:
             raise InputError(f"{where}{name}: found {value:g}, allowed: {least:g} or more")
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
+def nearest(name: str, allowed: Iterable[str], of: str = "") -> str:
     """Suggest the allowed name nearest to the unknown ``name``, and list the allowed names (24 of them at most).
+
+    Args:
+        name: what was found.
+        allowed: the allowed names.
+        of: what the allowed names are, to be said in place of a list that would help nobody.
 
     >>> nearest("kcentre", ["random", "herding", "kcenter"])
     "did you mean 'kcenter'? (allowed: herding, kcenter, random)"
@@ -56,5 +61,5 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     names = sorted(set(allowed))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = ", ".join(names) if len(names) <= 24 else f"{', '.join(names[:24])}, … ({len(names)} in all)"
+    listed = of or ", ".join(names) if of or len(names) <= 24 else f"{', '.join(names[:24])}, … ({len(names)} in all)"
     return f"did you mean {close[0]!r}? (allowed: {listed})" if close else f"allowed: {listed}"

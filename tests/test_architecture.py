@@ -149,13 +149,16 @@ def test_avalanche_is_imported_for_streams_and_to_work_with_it() -> None:
 
 
 LIGHT = (
+    "spec.described",
     "spec.registry",
     "spec.resolve",
     "records.metrics",
     "records.store",
     "execution.plan",
     "execution.study",
+    "cli.list",
     "cli.main",
+    "cli.show",
 )
 
 

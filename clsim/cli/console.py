@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
+
+from clsim.reporting.names import printable
 
 out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
 err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
+
+
+def in_lines(rows: Iterable[Sequence[tuple[str, str]]], width: int) -> Text:
+    """Put rows of cells into columns: a line for each row, cut with … where it does not fit.
+
+    Args:
+        rows: for each cell its text, of which control characters become spaces, and its style.
+        width: the columns of the console.
+
+    >>> print(in_lines([[("er", ""), ("Experience replay", "")], [("joint", ""), ("All at once", "")]], 20))
+    er     Experience r…
+    joint  All at once
+    """
+    cells = [[(printable(text), style) for text, style in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*([text for text, _ in row] for row in cells), strict=True)]
+    lines = []
+    for row in cells:
+        line = Text()
+        for (text, style), wide in zip(row, widths, strict=True):
+            line.append(text, style)
+            line.append(" " * (wide - cell_len(text) + 2 * (wide > 0)))
+        line.rstrip()
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def count(runs: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Annotated
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clsim.cli.console import in_lines
 from clsim.errors import InputError
 from clsim.reporting.names import printable
 from clsim.spec import described
@@ -24,7 +25,7 @@ WIDE = 120
 NOTES = {
     "bounds": "they read hidden labels, to show what there is to gain",
     "combinators": "selectors of selectors, as in per_class(kcenter)",
-    "selectors": "label: can choose what to label",
+    "selectors": "* can choose what to label, too (--label)",
     "tables": "of a spec: --set TABLE.KEY=VALUE",
 }
 """What stands beside the heading of a kind."""
@@ -42,8 +43,6 @@ def list_(
 ) -> None:
     """List all that has a name: a line for each; `clsim show NAME` says more."""
     console = Console(emoji=False, highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width to fit into
-        console = Console(file=console.file, emoji=False, highlight=False, width=1000)
     if taxonomy:
         if kind is not None or long or as_json:
             found = kind if kind is not None else "--long" if long else "--json"
@@ -55,38 +54,32 @@ def list_(
     except InputError as error:
         raise InputError(f"list: {error}") from None
     kinds = described.KINDS if named is None else ("selectors", "condensers") if named == "buffers" else (named,)
-    found = {
-        one: [described.describe(one, name, whole=as_json) for name in described.names(one)] for one in kinds
-    }
+    every = [described.describe(one, name, whole=as_json) for one in kinds for name in described.names(one)]
     if as_json:
-        every = [dataclasses.asdict(entry) for entries in found.values() for entry in entries]
-        print(json.dumps(every, indent=1, ensure_ascii=False))
+        print(json.dumps(list(map(dataclasses.asdict, every)), indent=1, ensure_ascii=False))
         return
-    for one, entries in found.items():
-        note = f" · {NOTES[one]}" if one in NOTES else ""
-        console.print(Text.assemble((one, "bold"), (note, "dim")))
-        console.print(_long(entries, console) if long else _short(entries, console.width))
+    room = console.width if console.is_terminal else sys.maxsize  # a file or a pipe has no width to fit into
+    for one in kinds:
+        entries = [entry for entry in every if entry.kind == one]
+        note = f"· {NOTES[one]}" if one in NOTES else ""
+        console.print(in_lines([[(one, "bold"), (note, "dim")]], room), soft_wrap=True)
+        console.print(_long(entries, console.width) if long else _short(entries, room), soft_wrap=not long)
         console.print()
 
 
 def _short(entries: list[Description], width: int) -> Text:
-    """Make a line for each name, cut where it does not fit."""
-    names = [printable(entry.name) for entry in entries]
-    widest = max(map(cell_len, names), default=0)
-    marks = any(entry.kind == "selectors" for entry in entries)
-    lines = []
-    for name, entry in zip(names, entries, strict=True):
-        mark = ("label  " if entry.can_label else " " * 7) if marks else ""
-        between = " " * (widest - cell_len(name) + 2)
-        line = Text.assemble((name, "cyan"), between, (mark, "dim"), printable(entry.title))
-        line.truncate(width, overflow="ellipsis")
-        lines.append(line)
-    return Text("\n").join(lines)
+    """Make a line for each name."""
+    marked = any(entry.kind == "selectors" for entry in entries)
+    rows = []
+    for entry in entries:
+        mark = [("*" if entry.can_label else "", "")] if marked else []
+        rows.append([(entry.name, "cyan"), *mark, (entry.title, "")])
+    return in_lines(rows, width)
 
 
-def _long(entries: list[Description], console: Console) -> RenderableType:
+def _long(entries: list[Description], width: int) -> RenderableType:
     """Make a row for each name, by family: what it is, needs and costs, and its paper; columns if there is room."""
-    wide = console.width >= WIDE
+    wide = width >= WIDE
     table = Table(box=None, pad_edge=False, show_header=wide, header_style="dim")
     table.add_column("", style="cyan", min_width=12, max_width=26)
     table.add_column("", ratio=5)

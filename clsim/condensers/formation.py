@@ -105,6 +105,7 @@ def acc_dd(
     Args:
         making: how the images are made. A learning rate of 0 stands for that of :func:`idc`, with 1e-2 in the place of
             5e-3.
+        augment: operations to draw from, of which each step takes all in turn; leave ``flip`` out for digits.
         early: the early-stage nets. The paper takes 5, and 20 for its fastest variant. On a small part of the data
             they need more than 2 epochs, since nets of a few dozen steps have learnt too little to help.
 

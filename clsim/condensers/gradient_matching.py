@@ -119,6 +119,7 @@ def dsa(
 
     Args:
         augment: operations to draw from; leave ``flip`` out for digits.
+        clip: whether to keep pixels in the range that can be stored after each step; else they are cut off at the end.
 
     The other arguments are those of :func:`dc`.
 
@@ -151,6 +152,7 @@ def dcc(
         matching: how gradients are compared. The authors' (steps, epochs) are (10, 5) for 1 image per class, and those
             of :func:`dc` from 10 on. The net has no momentum.
         warm: length of the warm-up.
+        clip: whether to keep pixels in the range that can be stored after each step; else they are cut off at the end.
 
     The other arguments are those of :func:`dc`.
 
@@ -180,6 +182,7 @@ def dsac(
 
     Args:
         augment: operations to draw from; leave ``flip`` out for digits.
+        clip: whether to keep pixels in the range that can be stored after each step; else they are cut off at the end.
 
     The other arguments are those of :func:`dcc`.
 

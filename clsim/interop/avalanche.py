@@ -62,9 +62,10 @@ def strategy(name: str) -> Callable[..., Learner]:
         return AvalancheLearner(setup, known[name], options)
 
     taken = (*OURS, "self", "evaluator", "eval_every", "base_kwargs", "kwargs", "args")
-    names = [p for p in inspect.signature(known[name].__init__).parameters if p not in taken]
-    options = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names]
+    own = [p for p in inspect.signature(known[name].__init__).parameters.values() if p.name not in taken]
+    options = [inspect.Parameter(p.name, p.KEYWORD_ONLY, default=p.default) for p in own]
     setup = inspect.Parameter("setup", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    make.__doc__ = inspect.getdoc(known[name])
     make.__signature__ = inspect.Signature([setup, *options])  # type: ignore[attr-defined]
     return make
 

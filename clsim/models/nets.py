@@ -213,6 +213,10 @@ def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch
 
     Images of 28 × 28 pixels are padded to 32 × 32 by the first convolution, as in the source.
 
+    Args:
+        width: number of channels of each block.
+        norm: the norm of each block: ``instance``, of each channel of an image on its own, or ``batch``.
+
     Source: the ConvNet of Zhao, Mopuri & Bilen, Dataset Condensation with Gradient Matching (ICLR 2021).
     """
     channels = channels_of(shape, "convnet3")

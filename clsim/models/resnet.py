@@ -11,6 +11,9 @@ from clsim.models.nets import Shape, channels_of
 def slim_resnet18(shape: Shape, *, width: int = 20) -> nn.Module:
     """ResNet-18 with a 3 × 3 stem, no max-pool, and 20 instead of 64 filters: 160 features.
 
+    Args:
+        width: number of filters of the stem; the last of the four stages has 8 times as many, which are the features.
+
     Source: Lopez-Paz & Ranzato, Gradient Episodic Memory (NeurIPS 2017); the usual net of online replay.
     """
     return _resnet18(channels_of(shape, "slim-resnet18"), width)
@@ -18,6 +21,9 @@ def slim_resnet18(shape: Shape, *, width: int = 20) -> nn.Module:
 
 def resnet18(shape: Shape, *, width: int = 64) -> nn.Module:
     """ResNet-18 for small images: 3 × 3 stem, no max-pool, 512 features.
+
+    Args:
+        width: number of filters of the stem; the last of the four stages has 8 times as many, which are the features.
 
     Source: He et al., Deep Residual Learning (CVPR 2016), with the stem that small images need.
     """

@@ -195,8 +195,8 @@ OPTIMIZERS: dict[str, tuple[str, str]] = {
 """Name of an optimizer → a description in one line, and the source."""
 
 OF_SOME = {
-    **{key: ("sgd", "lars") for key in ("momentum", "nesterov")},
-    **{key: ("lars",) for key in ("trust", "head_lr")},
+    **dict.fromkeys(("momentum", "nesterov"), ("sgd", "lars")),
+    **dict.fromkeys(("trust", "head_lr"), ("lars",)),
 }
 """Key of ``[optimizer]`` → the optimizers that read it; all read the other keys."""
 

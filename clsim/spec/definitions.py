@@ -80,6 +80,18 @@ class Definition:
         return [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if a.arg != "self"]
 
     @property
+    def groups(self) -> list[str]:
+        """What the docstring says of each group of options as a whole, where it says anything."""
+        try:
+            function = self._function()
+        except Unread:
+            return []
+        arguments, says = function.node.args, self._says() | function.docstring.args  # type: ignore[union-attr]
+        pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        grouped = [a.arg for a, default in pairs if default is not None and self._group(function.file, default)]
+        return [says[name] for name in grouped if not says.get(name, "see ").startswith("see ")]
+
+    @property
     def options(self) -> list[Parameter]:
         """The keyword-only parameters but ``rng``; a group of options gives its fields.
 
@@ -256,14 +268,32 @@ def _computed(file: File, node: ast.expr) -> Any:
         return tuple(values)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_computed(file, node.operand)
-    if isinstance(node, ast.Attribute) and ast.unparse(node) == "math.inf":
-        return math.inf
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return _attribute(file, node.value.id, node.attr)
     if isinstance(node, ast.Call) and ast.unparse(node) == "field(default_factory=dict)":
         return {}
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "tuple" and len(node.args) == 1:
+        return tuple(_computed(file, node.args[0]))
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return [_computed(file, key) for key in node.keys if key is not None]  # of a table of functions, the names
     found = _named(file, node.id) if isinstance(node, ast.Name) else None
     if isinstance(found, tuple):
         return _computed(*found)
     raise Unread(ast.unparse(node))
+
+
+def _attribute(file: File, module: str, name: str) -> Any:
+    """Compute the constant of a module that the file imports."""
+    if (module, name) == ("math", "inf"):
+        return math.inf
+    node = file.made.get(module)
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        original = next(alias.name for alias in node.names if (alias.asname or alias.name) == module)
+        other = _module(f"{node.module}.{original}", [str(file.path.parent), str(Path.cwd())])
+        found = None if other is None else _named(other, name)
+        if isinstance(found, tuple):
+            return _computed(*found)
+    raise Unread(f"{module}.{name}")
 
 
 def _kind(file: File, node: ast.expr | None) -> Any:
@@ -282,10 +312,13 @@ def _kind(file: File, node: ast.expr | None) -> Any:
         inner = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
         if name == "Literal":
             return Literal[tuple(_computed(file, one) for one in inner)]
+        if name in ("dict", "Mapping"):
+            return dict
         if name in ("Sequence", "list", "tuple"):
             return Sequence[_kind(file, inner[0])]  # type: ignore[misc]
         if name in ("Optional", "Union"):
-            return Union[(*(_kind(file, one) for one in inner), *([None] if name == "Optional" else []))]  # noqa: UP007
+            kinds = [_kind(file, one) for one in inner] + [type(None)] * (name == "Optional")
+            return Union[tuple(kinds)]  # noqa: UP007 - a tuple of values
     return Any
 
 

@@ -1,26 +1,26 @@
-"""What can be found by name: every kind of thing, its names, and the description of each, made without an import."""
+"""What can be found by name: every kind of thing, its names, and a description of each, made without an import."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import math
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import registry
+from clsim.spec import components, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
 from clsim.spec.definitions import Definition, Parameter, Source, Unread, assigned, definition
-from clsim.spec.docstrings import Docstring, parsed
-from clsim.spec.flags import as_text
+from clsim.spec.docstrings import parsed
+from clsim.spec.examples import example
+from clsim.spec.flags import as_text, leaves
 from clsim.spec.options import in_words, options_of
 from clsim.spec.run import TABLES
-from clsim.spec.sources import DATASETS
+from clsim.spec.sources import DATASETS, OWN_DATA
 
 KINDS = (
     *registry.FILES,
@@ -29,6 +29,16 @@ KINDS = (
     *("optimizers", "metrics", "tables"),
 )
 """Every kind, in the order of ``clsim list``."""
+
+OPTIONS_IN = {
+    **dict.fromkeys(("selectors", "condensers"), "memory.options"),
+    **dict.fromkeys(("acquisitions", "bounds"), "labelling.options"),
+    **dict.fromkeys(("learners", "objectives"), "learner.options"),
+    "models": "model.options",
+    "optimizers": "optimizer",
+    "datasets": "data",
+}
+"""Kind → the table of a spec that holds the options of its components; of a table, its own name."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +62,20 @@ class Description:
     """What ``clsim show`` prints of a name.
 
     Attributes:
-        aliases: its other names, in the literature.
         title: what it is, in a line without marks.
+        aliases: its other names, in the literature.
         text: prose; paragraphs with an empty line between them, code in single backticks.
+        options_in: the table of a spec that holds the options; empty for what has none.
+        implies: what choosing it by name sets besides, as ``key=value``.
         needs: what it asks of the pool, or of the learner.
         cost: its time and memory.
         source: the paper.
-        place: its file, with the line for code.
+        place: its file, with the line for code; empty if it has none of its own.
         example: a command that uses it.
         tables: the text of a TOML file; empty for all else.
         can_label: whether it can choose what to label.
-        parts: kind and name of each component that a file names.
-        family: the file that its code is in, which holds alike components; empty for what is installed.
+        parts: kind and name of each thing that a file names.
+        family: the file that its code is in, which holds alike components; empty for what is not shipped.
     """
 
     kind: str
@@ -72,6 +84,8 @@ class Description:
     aliases: tuple[str, ...] = ()
     text: str = ""
     options: tuple[Option, ...] = ()
+    options_in: str = ""
+    implies: tuple[str, ...] = ()
     needs: str = ""
     cost: str = ""
     source: str = ""
@@ -93,14 +107,7 @@ def names(kind: str) -> list[str]:
         return names("selectors") + names("condensers")
     if kind in registry.FILES:
         return registry.file_names(kind)
-    known: dict[str, Mapping[str, Any]] = {
-        **COMPONENTS,
-        "combinators": COMBINATORS,
-        "datasets": DATASETS,
-        "optimizers": OPTIMIZERS,
-        "tables": TABLES,
-    }
-    shipped = list(known[kind]) if kind in known else list(_metrics())
+    shipped = list(_shipped(kind))
     return shipped + [entry.name for entry in registry.installed(kind) if entry.name not in shipped]
 
 
@@ -114,12 +121,11 @@ def kinds_of(name: str) -> list[str]:
     """
     if name.endswith(".toml"):
         return [_kind_of_file(registry.find_file("scenarios", name))]
+    if name.startswith("avalanche:"):
+        return ["learners"]
     if ":" in name:
         return _kinds_of_code(name)
-    combinator, inner = registry.taken_apart(name)
-    if inner:
-        return ["selectors"] if combinator in COMBINATORS else []
-    return [kind for kind in KINDS if name in names(kind) or (kind == "selectors" and name in ALIASES)]
+    return [kind for kind in KINDS if _known(kind, name)]
 
 
 def kind_named(text: str) -> str:
@@ -128,12 +134,12 @@ def kind_named(text: str) -> str:
     Raises:
         InputError: if there is none, with the nearest.
 
-    >>> kind_named("selector"), kind_named("study"), kind_named("data sets")
+    >>> kind_named("selector"), kind_named("study"), kind_named("data set")
     ('selectors', 'studies', 'datasets')
     """
-    word = text.lower().replace("-", "").replace(" ", "").replace("_", "")
+    word = "".join(c for c in text.lower() if c.isalnum())
     for kind in (*KINDS, "buffers"):
-        if word in (kind, kind.removesuffix("s"), kind.removesuffix("ies") + "y", "strategy" * (kind == "strategies")):
+        if word in (kind, kind.removesuffix("s"), kind.removesuffix("ies") + "y"):
             return kind
     raise InputError(f"unknown kind {text!r}; {nearest(word, [*KINDS, 'buffers'])}")
 
@@ -142,85 +148,104 @@ def describe(kind: str, name: str, *, whole: bool = True) -> Description:
     """Describe what a name of a kind stands for.
 
     Args:
-        kind: one of :data:`KINDS`.
-        name: one of :func:`names`, or another name of a selector; or a TOML file's path, ``module:attr`` or
+        kind: one of :data:`KINDS`; or ``buffers``: a selector or a condenser.
+        name: one of :func:`names`, or another name of a selector; or the path of a TOML file, ``module:attr`` or
             ``./file.py:attr``.
-        whole: whether to read the options, and the components that a file names, which takes longer.
+        whole: whether to read the options, and the things that a file names, which takes longer.
 
     Raises:
         InputError: if there is none, with the nearest name.
     """
+    if kind == "buffers":
+        kind = "condensers" if registry.is_condenser(name) else "selectors"
     if kind in registry.FILES:
         return _of_file(kind, name, whole)
-    name = ALIASES.get(name, name) if kind == "selectors" else name
-    if name not in names(kind) and ":" not in name:
+    if not _known(kind, name) and (":" not in name or kind not in (*COMPONENTS, "metrics")):
         raise InputError(f"{kind}: unknown name {name!r}; {nearest(name, names(kind))}")
     if kind == "datasets":
-        title, paper = DATASETS[name]
-        return Description(kind, name, title, source=paper, place="clsim.data", example=_example(kind, name))
+        return _of_data(name)
     if kind == "optimizers":
         title, paper = OPTIMIZERS[name]
-        table = _table("optimizer")
-        keys = [p for p in table.fields if p.name != "name" and name in OF_SOME.get(p.name, (name,))]
-        options, example = tuple(map(_option, keys)), _example(kind, name)
-        return Description(kind, name, title, (), "", options, "", "", paper, table.place, example)
+        keys = [p for p in _table("optimizer").fields if p.name != "name" and name in OF_SOME.get(p.name, (name,))]
+        return _made(kind, name, title, options=_options(keys), source=paper, place=_table("optimizer").place)
     if kind == "tables":
         table = _table(name)
-        said, options = table.docstring, tuple(map(_option, table.fields))
-        return Description(kind, name, said.title, (), said.text, options, place=table.place, example=_example(kind, name))
-    return _of_code(kind, name, whole)
+        said = table.docstring
+        return _made(kind, name, said.title, text=said.text, options=_options(table.fields), place=table.place)
+    return _of_code(kind, ALIASES.get(name, name) if kind == "selectors" else name, whole)
+
+
+def _made(kind: str, name: str, title: str, **rest: Any) -> Description:
+    within = name if kind == "tables" else OPTIONS_IN.get(kind, "") if rest.get("options") else ""
+    return Description(kind, name, title, options_in=within, example=example(kind, name), **rest)
+
+
+def _shipped(kind: str) -> Mapping[str, Any]:
+    if kind == "metrics":
+        return _metrics()
+    others: dict[str, Mapping[str, Any]] = {"combinators": COMBINATORS, "datasets": DATASETS}
+    others |= {"optimizers": OPTIMIZERS, "tables": TABLES}
+    return COMPONENTS[kind] if kind in COMPONENTS else others[kind]
+
+
+def _known(kind: str, name: str) -> bool:
+    if kind in registry.FILES:
+        return name in registry.file_names(kind)
+    if name in _shipped(kind) or (kind == "selectors" and name in ALIASES):
+        return True
+    return any(entry.name == name for entry in registry.installed(kind))
 
 
 def _of_code(kind: str, name: str, whole: bool) -> Description:
     """Describe a component by its source; or, where that does not show it, by what its module makes when it runs."""
-    target = _target(kind, name)
+    shipped = _shipped(kind).get(name, "")
+    metric = shipped if kind == "metrics" and shipped else None
+    entry = next((entry for entry in registry.installed(kind) if entry.name == name), None)
+    target = metric.target if metric else shipped or (entry.value if entry and ":" not in name else name)
     try:
         found = definition(target)
-        said, options, place = found.docstring, found.options if whole else [], found.place
+        said, place = found.docstring, found.place
+        options = found.options if whole and kind != "metrics" else []
+        text = "\n\n".join(filter(None, [said.text, *(f"{one[0].upper()}{one[1:]}" for one in found.groups)]))
     except Unread:
         component = registry.component(kind, name)
         said, place = parsed(inspect.getdoc(component)), _place_of(component)
+        text = said.text
         options = [
             Parameter(p.name, p.annotation, p.default, said.args.get(p.name, ""), p.default is p.empty)
             for p in options_of(component).values()
         ]
-    aliases = tuple(alias for alias, of in ALIASES.items() if of == name) if kind == "selectors" else ()
-    label = kind in ("acquisitions", "bounds") or (kind == "selectors" and registry.acquires(name))
-    family = target.partition(":")[0].rpartition(".")[2] if name in COMPONENTS.get(kind, ()) else ""
-    if kind == "metrics" and name in _metrics():
-        options = []
-    return Description(
+    title = said.title or (f"installed by {entry.module}" if entry else "")
+    if metric:
+        title = f"{metric.label[0].upper()}{metric.label[1:]} · {title}"
+        text = "\n\n".join(filter(None, [text, "Higher is better." if metric.higher else "Lower is better."]))
+    return _made(
         kind,
         name,
-        said.title or _titled(kind, name),
-        aliases,
-        said.text,
-        tuple(map(_option, options)),
-        said.needs,
-        said.cost,
-        said.source,
-        place,
-        _example(kind, name),
-        can_label=label,
-        family=family,
+        title,
+        aliases=tuple(alias for alias, of in ALIASES.items() if of == name) if kind == "selectors" else (),
+        text=text,
+        options=_options(options),
+        implies=_implied(kind, name),
+        needs=said.needs,
+        cost=said.cost,
+        source=said.source,
+        place=place,
+        can_label=kind in ("acquisitions", "bounds") or (kind == "selectors" and registry.acquires(name)),
+        family=target.partition(":")[0].rpartition(".")[2] if shipped else "",
     )
 
 
-def _titled(kind: str, name: str) -> str:
-    """Say where an installed component without a docstring is from."""
-    entry = next((entry for entry in registry.installed(kind) if entry.name == name), None)
-    return "" if entry is None else f"installed by {entry.module}"
-
-
-def _target(kind: str, name: str) -> str:
-    if ":" in name:
-        return name
-    known = {**COMPONENTS, "combinators": COMBINATORS}.get(kind, {})
-    if kind == "metrics" and name in _metrics():
-        return _metrics()[name]
-    if name in known:
-        return known[name]
-    return next(entry.value for entry in registry.installed(kind) if entry.name == name)
+def _implied(kind: str, name: str) -> tuple[str, ...]:
+    """List what a name sets besides, as a buffer or as what asks for labels."""
+    if kind in ("selectors", "condensers"):
+        table, said, digits = "memory", components.BUFFER_DEFAULTS, components.DIGITS_DEFAULTS.get(name, {})
+    elif kind in ("acquisitions", "bounds"):
+        table, said, digits = "labelling", components.LABEL_DEFAULTS, {}
+    else:
+        return ()
+    found = [f"{key}={as_text(value)}" for key, value in leaves(said.get(name, {}), table).items()]
+    return (*found, *(f"{key}={as_text(value)} on images of digits" for key, value in leaves(digits, table).items()))
 
 
 def _place_of(component: Any) -> str:
@@ -230,16 +255,25 @@ def _place_of(component: Any) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class _Metric:
+    """A row of the tables of :mod:`clsim.records.metrics`, as its source has it."""
+
+    target: str
+    label: str
+    higher: bool
+
+
 @cache
-def _metrics() -> dict[str, str]:
-    """Return the shipped metrics by name, with the place of the function: the tables of :mod:`clsim.records.metrics`."""
-    module, found = "clsim.records.metrics", dict[str, str]()
+def _metrics() -> dict[str, _Metric]:
+    module, found = "clsim.records.metrics", dict[str, _Metric]()
     for table in ("METRICS", "FURTHER"):
         _, value = assigned(module, table)
-        if isinstance(value, ast.Dict):
-            for key, metric in zip(value.keys, value.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(metric, ast.Call):
-                    found[str(key.value)] = f"{module}:{ast.unparse(metric.args[1])}"
+        for key, metric in zip(value.keys, value.values, strict=True) if isinstance(value, ast.Dict) else ():
+            if isinstance(key, ast.Constant) and isinstance(metric, ast.Call):
+                label, function = metric.args
+                lower = any(k.arg == "higher_is_better" and ast.unparse(k.value) == "False" for k in metric.keywords)
+                found[str(key.value)] = _Metric(f"{module}:{ast.unparse(function)}", ast.literal_eval(label), not lower)
     return found
 
 
@@ -248,63 +282,101 @@ def _table(name: str) -> Definition:
     return definition(f"{table.__module__}:{table.__name__}")
 
 
-def _option(parameter: Parameter) -> Option:
-    return Option(
-        parameter.name,
-        in_words(parameter.kind),
-        "" if parameter.required else _as_text(parameter.default),
-        parameter.says,
+def _options(parameters: Iterable[Parameter]) -> tuple[Option, ...]:
+    return tuple(
+        Option(p.name, in_words(p.kind), "" if p.required else _as_text(p.default), p.says) for p in parameters
     )
 
 
 def _as_text(value: Any) -> str:
     """Write a default as ``--set`` takes it.
 
-    >>> _as_text(("crop", 1.0)), _as_text(None), _as_text(math.inf), _as_text(Source("WIDTH * 2"))
-    ('["crop", 1.0]', 'none', 'inf', 'WIDTH * 2')
+    >>> _as_text(("crop", 1.0)), _as_text(None), _as_text(math.inf), _as_text(""), _as_text(Source("WIDTH * 2"))
+    ('["crop", 1.0]', 'none', 'inf', '""', 'WIDTH * 2')
     """
     if isinstance(value, Source):
         return value.text
-    if value is None or value == {}:
+    if value is None:
         return "none"
     if isinstance(value, float) and math.isinf(value):
         return "inf"
-    if isinstance(value, (bool, int, float, list, tuple)):
-        return as_text(value)
-    return value if isinstance(value, str) and value else repr(value)
+    if isinstance(value, (bool, int, float, str, list, tuple)):
+        return as_text(value) or '""'
+    return repr(value)
+
+
+def _of_data(name: str) -> Description:
+    """Describe a data set, with the keys of ``[data]`` that it reads."""
+    title, paper = DATASETS[name]
+    own = {"path": OWN_DATA, "sequence": ("sequence",)}
+    keys = [p for p in _table("data").fields if p.name != "dataset" and name in own.get(p.name, (name,))]
+    users = []
+    for scenario in registry.file_names("scenarios"):
+        data = registry.read_toml(registry.find_file("scenarios", scenario)).get("data", {})
+        users += [f"`{scenario}`"] * (isinstance(data, dict) and data.get("dataset") == name)
+    fetched = "" if name in ("digits", "sequence", *OWN_DATA) else _FETCHED
+    used = f"Scenarios with it: {', '.join(users)}." if users else ""
+    text = "\n\n".join(filter(None, [fetched, used]))
+    return _made("datasets", name, title, text=text, options=_options(keys), source=paper)
+
+
+_FETCHED = (
+    "It is downloaded when it is first used, into `--data-root` (`$CLSIM_DATA`, else `~/.cache/clsim`), unless it lies "
+    "there already."
+)
 
 
 def _of_file(kind: str, name: str, whole: bool) -> Description:
     """Describe a TOML file."""
     path = registry.find_file(kind, name)
-    tables, text = registry.read_toml(path), path.read_text(encoding="utf-8")
+    tables = registry.read_toml(path)
     said = {key: " ".join(str(tables.get(key, "")).split()) for key in ("title", "paper", "description")}
-    return Description(
+    return _made(
         kind,
         name,
         said["title"],
         text=said["description"],
         source=said["paper"],
         place=str(path),
-        example=_example(kind, name),
-        tables=text,
+        tables=path.read_text(encoding="utf-8") if whole else "",
         parts=tuple(_parts(tables)) if whole else (),
     )
 
 
 def _parts(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the components that the tables of a file name."""
-    said = [("datasets", "data", "dataset"), ("learners", "learner", "name"), ("models", "model", "name")]
-    said += [("optimizers", "optimizer", "name"), ("selectors", "memory", "buffer"), ("selectors", "memory", "retrieval")]
-    said += [("selectors", "labelling", "selector")]
-    found = list[tuple[str, str]]()
-    for kind, table, key in said:
+    """List the things that the tables of a file name, each once.
+
+    >>> _parts({"scenario": "split-mnist", "buffer": ["random", "dm"], "model": {"name": "mlp"}})
+    [('scenarios', 'split-mnist'), ('selectors', 'random'), ('condensers', 'dm'), ('models', 'mlp')]
+    """
+    found = dict[tuple[str, str], None]()
+    for key, kinds in _NAMED.items():
+        table, _, inner = key.partition(".")
         value = tables.get(table)
-        named = value.get(key) if isinstance(value, dict) else None
-        if isinstance(named, str):
-            kinds = [kind, "condensers", "acquisitions", "bounds"] if kind == "selectors" else [kind]
-            found += [(one, named) for one in kinds if named in names(one)][:1]
-    return found
+        value = value.get(inner) if inner and isinstance(value, dict) else None if inner else value
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str):
+                found |= dict.fromkeys([(kind, name) for kind in kinds if _known(kind, name)][:1])
+    return list(found)
+
+
+_BUFFERS, _LABELLERS = ("selectors", "condensers"), ("bounds", "acquisitions", "selectors")
+_NAMED = {
+    "scenario": ("scenarios",),
+    "strategy": ("strategies",),
+    "buffer": _BUFFERS,
+    "label": _LABELLERS,
+    "metrics": ("metrics",),
+    "data.dataset": ("datasets",),
+    "data.sequence": ("datasets",),
+    "learner.name": ("learners",),
+    "model.name": ("models",),
+    "optimizer.name": ("optimizers",),
+    "memory.buffer": _BUFFERS,
+    "memory.retrieval": ("selectors",),
+    "labelling.selector": _LABELLERS,
+}
+"""Key of a file → the kinds that its value may be of, the one that is meant first."""
 
 
 def _kind_of_file(path: Path) -> str:
@@ -312,26 +384,24 @@ def _kind_of_file(path: Path) -> str:
     if path.resolve().parent.name in registry.FILES:
         return path.resolve().parent.name
     tables = registry.read_toml(path)
-    if {"data", "stream"} & {*tables}:
-        return "scenarios"
-    if {"scenario", "strategy", "seeds", "set"} & {*tables}:
+    keys = {*tables}
+    if {"scenario", "strategy", "seeds", "set"} & keys:
         return "studies"
-    return "strategies" if {*tables} & {*TABLES, "on"} else "reports"
+    if "data" in keys or "experiences" in tables.get("stream", ()):
+        return "scenarios"
+    return "strategies" if any(isinstance(tables.get(key), dict) for key in (*TABLES, "on")) else "reports"
 
 
 def _kinds_of_code(target: str) -> list[str]:
     """Tell the kind of one's own code by its parameters; none if they are of no kind, or the code cannot be read."""
     try:
         found = definition(target)
-        first = tuple(found.parameters[:2])
+        first = tuple(found.parameters)
     except Unread:
         return []
-    for kind, wanted in _FIRST.items():
-        if first[: len(wanted)] == wanted:
-            condenses = kind == "selectors" and getattr(found.node, "returns", None) is not None
-            makes = condenses and "Exemplars" in ast.unparse(found.node.returns)  # type: ignore[union-attr,arg-type]
-            return ["condensers" if makes else kind]
-    return []
+    if first[:1] == ("pool",) and isinstance(found.node, ast.FunctionDef) and found.node.returns is not None:
+        return ["condensers" if "Exemplars" in ast.unparse(found.node.returns) else "selectors"]
+    return [kind for kind, wanted in _FIRST.items() if first[: len(wanted)] == wanted][:1]
 
 
 _FIRST: dict[str, tuple[str, ...]] = {
@@ -343,30 +413,3 @@ _FIRST: dict[str, tuple[str, ...]] = {
     "metrics": ("R",),
 }
 """Kind → the first parameters of its components."""
-
-
-def _example(kind: str, name: str) -> str:
-    """Return a command that uses a name."""
-    return _EXAMPLES[kind](shlex.quote(name))
-
-
-_RUN = "clsim run --scenario"
-
-_EXAMPLES: dict[str, Callable[[str], str]] = {
-    "scenarios": lambda name: f"{_RUN} {name}",
-    "strategies": lambda name: f"{_RUN} split-digits --strategy {name}",
-    "studies": lambda name: f"clsim study {name}",
-    "reports": lambda name: f"clsim report {name}",
-    "datasets": lambda name: f"{_RUN} split-digits --set data.dataset={name}",
-    "selectors": lambda name: f"{_RUN} split-digits --buffer {name}",
-    "combinators": lambda name: f"{_RUN} split-digits --buffer '{name}(kcenter)'",
-    "acquisitions": lambda name: f"{_RUN} active-digits --strategy finetune --label {name}",
-    "bounds": lambda name: f"{_RUN} active-digits --strategy finetune --label {name}",
-    "condensers": lambda name: f"{_RUN} split-digits --buffer {name}",
-    "objectives": lambda name: f"{_RUN} split-digits --set learner.options.objective={name}",
-    "learners": lambda name: f"{_RUN} split-digits --set learner.name={name}",
-    "models": lambda name: f"{_RUN} split-digits --set model.name={name}",
-    "optimizers": lambda name: f"{_RUN} split-digits --set optimizer.name={name} --set optimizer.lr=0.001",
-    "metrics": lambda name: f"clsim report --metric {name}",
-    "tables": lambda name: f"{_RUN} split-digits --set {name}.KEY=VALUE",
-}

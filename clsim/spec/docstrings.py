@@ -31,12 +31,13 @@ class Docstring:
 def parsed(text: str | None) -> Docstring:
     r"""Take a docstring apart.
 
-    >>> said = parsed("Keep the ``b`` first.\n\nIn order.\n\nArgs:\n    last: whether the\n        last.\n\nNeeds: labels.")
+    >>> said = parsed("Keep ``b``.\n\nIn order.\n\nArgs:\n    last: whether\n        the last.\n\nNeeds: labels.")
     >>> said.title, said.text, said.args, said.needs
-    ('Keep the b first', 'In order.', {'last': 'whether the last.'}, 'labels')
+    ('Keep b', 'In order.', {'last': 'whether the last.'}, 'labels')
     """
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text or ""))
-    title, prose, args, said = _line(paragraphs[0]).replace("`", "").rstrip("."), [], dict[str, str](), {}
+    title = _line(paragraphs[0]).replace("`", "").rstrip(".")
+    prose, args, said = list[str](), dict[str, str](), dict[str, str]()
     for paragraph in paragraphs[1:]:
         first = paragraph.partition("\n")[0]
         if first in _LISTS:
@@ -69,9 +70,7 @@ _ROLE = re.compile(r":\w+:`[~.]?([^`]+)`")
 
 def _args(paragraph: str) -> dict[str, str]:
     """Read the lines of parameters; two that share a line have it both."""
-    return {
-        name: _line(says) for names, says in _ENTRY.findall(paragraph) for name in re.split(r",\s*", names.strip())
-    }
+    return {name: _line(says) for names, says in _ENTRY.findall(paragraph) for name in re.split(r",\s*", names.strip())}
 
 
 def _line(text: str) -> str:

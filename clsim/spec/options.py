@@ -141,4 +141,6 @@ def in_words(kind: Any) -> str:
         return f"{', '.join(first)} or {last}" if first else last
     if origin is Sequence:
         return f"a list, each {in_words(inner[0])}"
+    if dict in (kind, origin):
+        return "a table"
     return _SIMPLE[kind][1] if kind in _SIMPLE else "an object of Python"

@@ -92,7 +92,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     if inner:
         if kind != "selectors" or combinator not in COMBINATORS:
             raise InputError(f"{kind}: unknown combinator {combinator!r}; {nearest(combinator, COMBINATORS)}")
-        combine = _load(COMBINATORS[combinator], kind)
+        combine = load(COMBINATORS[combinator], kind)
         parameters = inspect.signature(combine).parameters
         needed = sum(p.default is p.empty for p in parameters.values())
         if not needed <= len(inner) <= len(parameters):
@@ -284,20 +284,20 @@ def _innermost(name: str) -> list[str]:
 
 def _find(kind: str, name: str) -> Any:
     name = ALIASES.get(name, name) if kind == "selectors" else name
-    if name in COMPONENTS[kind]:
-        return _load(COMPONENTS[kind][name], kind)
+    if target := COMPONENTS.get(kind, {}).get(name):
+        return load(target, kind)
     if kind == "learners" and name.startswith("avalanche:"):
-        return _load("clsim.interop.avalanche:strategy", kind)(name.partition(":")[2])
+        return load("clsim.interop.avalanche:strategy", kind)(name.partition(":")[2])
     if ":" in name:
-        return _load(name, kind)
+        return load(name, kind)
     return _entry_point(kind, name).load()
 
 
 def _entry_point(kind: str, name: str) -> EntryPoint:
-    installed = {entry.name: entry for entry in installed(kind)}
-    if name in installed:
-        return installed[name]
-    known = nearest(name, [*COMPONENTS[kind], *installed])
+    found = {entry.name: entry for entry in installed(kind)}
+    if name in found:
+        return found[name]
+    known = nearest(name, [*COMPONENTS.get(kind, ()), *found])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 
@@ -320,7 +320,15 @@ def _folders(kind: str) -> list[Path]:
     return [Path.cwd() / kind, package / kind, package.parent / kind]
 
 
-def _load(target: str, kind: str) -> Any:
+def load(target: str, kind: str) -> Any:
+    """Import what stands behind ``module:attr`` or ``./file.py:attr``.
+
+    Args:
+        kind: what it should be, for messages.
+
+    Raises:
+        InputError: if there is no such module, file or attribute, or its code raises an error.
+    """
     module_name, _, attribute = target.rpartition(":")
     try:
         module = load_file(module_name) if module_name.endswith(".py") else load_module(module_name)

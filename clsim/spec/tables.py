@@ -126,7 +126,12 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The network: a name of ``clsim list models`` or ``module:attr``, and its keyword arguments."""
+    """The network.
+
+    Attributes:
+        name: a name of ``clsim list models``, ``module:attr`` or ``./file.py:attr``.
+        options: keyword arguments of the model, as ``clsim show models NAME`` lists them.
+    """
 
     name: str = "mlp"
     options: Options = field(default_factory=dict)
@@ -207,12 +212,17 @@ class OptimizerSpec:
             ``nadam`` (Adam with Nesterov's momentum; Dozat, 2016); ``lars`` (You, Gitman & Ginsburg, 2017). All but
             ``sgd`` and ``lars`` have PyTorch's β₁ 0.9 and β₂ 0.999, and ``nadam`` its momentum decay of 0.004.
         lr: learning rate at the start of an experience, or at the end of its warm-up.
+        momentum: share of the last step that each step keeps, under SGD and LARS.
+        weight_decay: factor of the weights that is added to their gradient; under ``adamw``, each step
+            multiplies the weights by 1 − lr · weight_decay instead.
+        nesterov: whether the gradient is taken ahead of the momentum's step, under SGD and LARS.
         schedule: ``constant``; ``cosine`` (to ``lr_end`` over the experience); ``step`` (× gamma at each milestone);
             ``plateau`` (× gamma after every ``patience`` epochs in a row without a gain in validation accuracy);
             ``restarts`` (cosines to ``lr_end``, one after the other, each begun at ``lr``; the rate changes with each
             epoch). With ``lr_start`` above 0 the first epoch of ``restarts`` has that rate, before the first cosine.
         milestones: shares of the experience's steps, for ``step``.
         patience: epochs in a row without a gain, for ``plateau``.
+        gamma: factor of the learning rate at each fall, for ``step`` and ``plateau``.
         cycle: epochs of the first cosine, for ``restarts``.
         cycle_growth: how many times as long each further cosine is as the one before.
         warmup: share of the experience's steps over which the rate grows linearly from ``lr_start``.
@@ -261,7 +271,12 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class LearnerSpec:
-    """Who learns: a name of ``clsim list learners``, ``module:attr`` or ``avalanche:Strategy``."""
+    """Who learns.
+
+    Attributes:
+        name: a name of ``clsim list learners``, ``module:attr``, ``./file.py:attr`` or ``avalanche:Strategy``.
+        options: keyword arguments of the learner, as ``clsim show learners NAME`` lists them.
+    """
 
     name: str = "sgd"
     options: Options = field(default_factory=dict)
@@ -389,6 +404,10 @@ class ProxySpec:
     Attributes:
         source: whose features and scores selectors see: the ``learner``'s, or a ``proxy``'s.
         epochs: training epochs of each proxy.
+        batch_size: samples in each step of a proxy.
+        lr: learning rate at the start of a proxy's training, from which a cosine falls to 0.
+        momentum: Nesterov momentum of a proxy's SGD.
+        weight_decay: factor of a proxy's weights that is added to their gradient.
     """
 
     source: Literal["learner", "proxy"] = "learner"

@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.cells import cell_len
 
 import clsim as package
 from clsim.cli import main
 from clsim.errors import InputError
 from clsim.records import atomic, store
 from clsim.records.store import Store
-from clsim.spec import components, registry
 from clsim.spec.taxonomy import leaves
 from tests.commands import clsim, refused
 
@@ -135,17 +133,6 @@ def test_a_selector_that_raises_is_one_line_with_its_own_words(capsys: pytest.Ca
     assert "raised KeyError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "kind", [None, "scenarios", "strategies", "reports", "datasets", "buffers", "learners", "models"]
-)
-def test_list_shows_every_name(kind: str | None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert clsim("list", *([kind] if kind else [])) == 0
-    out = capsys.readouterr().out
-    for one in [kind] if kind else [*registry.FILES, "datasets", *components.COMPONENTS]:
-        for entry in registry.entries(one):
-            assert entry.name in out
-
-
 def test_the_taxonomy_lists_every_acquisition_under_its_leaf(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,34 +145,6 @@ def test_the_taxonomy_lists_every_acquisition_under_its_leaf(
         assert all(name in out for name in names)
     assert "Our grouping" in out
     assert "allowed: one of them" in refused(capsys, "list", "selectors", "--taxonomy")
-
-
-@pytest.mark.parametrize("name", ["split-digits", "er", "kcenter", "mlp", "summary"])
-def test_show_prints_the_file_or_the_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert clsim("show", name) == 0
-    out = capsys.readouterr().out
-    assert ".toml" in out or ".py:" in out
-
-
-@pytest.mark.parametrize("columns", ["80", "160"])
-def test_selectors_are_listed_with_what_they_need(
-    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
-    assert clsim("list", "selectors") == 0
-    out = capsys.readouterr().out
-    assert max(map(cell_len, out.splitlines())) <= int(columns)
-    words = " ".join(out.split())
-    for said in ("random, uniform", "kcenter, k-center", "O(n log n) time", "Vitter", "per_class", "labels"):
-        assert said in words
-    for entry in registry.entries("selectors"):
-        assert entry.name in words
-
-
-def test_show_knows_the_other_names(capsys: pytest.CaptureFixture[str]) -> None:
-    assert clsim("show", "uniform") == 0
-    assert "selectors uniform: " in (out := capsys.readouterr().out)
-    assert "random.py:" in out
 
 
 def test_a_selector_may_promise_to_read_no_labels(capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,14 +190,6 @@ def test_a_memory_holds_no_sample_twice_however_many_epochs(buffer: str) -> None
     kept = state["memory"]["columns"]["index"]
     assert len(kept) == len(kept.unique()) == 20
     assert state["memory"]["seen"] == 200
-
-
-def test_a_title_that_looks_like_markup_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("scenarios").mkdir()
-    Path("scenarios/odd.toml").write_text('title = "[red]x[/nope] \\u001b[31m"\n[stream]\nexperiences = 2\n')
-    assert clsim("list", "scenarios") == 0
-    assert "[red]x[/nope]" in capsys.readouterr().out
-    assert clsim("show", "odd") == 0
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

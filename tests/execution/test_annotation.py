@@ -17,7 +17,7 @@ from PIL import Image
 import clsim
 from clsim.errors import InputError
 from clsim.pool.pool import Cost, Pool, Selection
-from clsim.spec import registry
+from clsim.spec.components import COMPONENTS
 from clsim.training import classifier
 from tests.killing import exit_code_of
 
@@ -400,7 +400,7 @@ def test_candidates_have_no_label_and_what_is_labelled_stands_beside_them() -> N
 REFUSED = {"class-balanced", "task-balanced", "balanced-random", "forgetting", "grand", "el2n", "glister", "ring"}
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("selectors")])
+@pytest.mark.parametrize("name", COMPONENTS["selectors"])
 def test_every_selector_asks_or_is_refused_by_name(name: str) -> None:
     if name in REFUSED:
         words = "found without labels, allowed: selectors that read no label of a candidate"

@@ -15,7 +15,7 @@ from clsim.execution import given
 from clsim.selectors.combinators import per_class
 from clsim.selectors.herding import herding
 from clsim.selectors.kcenter import k_center
-from clsim.spec import components, registry, run
+from clsim.spec import components, described, registry, run
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.reader import merge
 from clsim.spec.resolve import resolve
@@ -88,19 +88,9 @@ def test_every_shipped_scenario_goes_with_every_strategy() -> None:
     assert not offenders
 
 
-def test_every_shipped_file_and_component_says_what_it_is() -> None:
-    kinds = [*registry.FILES, *components.COMPONENTS, "datasets"]
-    assert not [f"{kind}: {entry}" for kind in kinds for entry in registry.entries(kind) if not entry.title]
-
-
 def test_every_component_is_found() -> None:
-    offenders = []
-    for kind in components.COMPONENTS:
-        for entry in registry.entries(kind):
-            file = registry.place(kind, entry.name).rpartition(":")[0]
-            if not (callable(registry.component(kind, entry.name)) and Path(file).is_file()):
-                offenders.append(f"{kind}: {entry.name} in {file}")
-    assert not offenders
+    every = [(kind, name) for kind in components.COMPONENTS for name in described.names(kind)]
+    assert not [found for found in every if not callable(registry.component(*found))]
 
 
 def write(path: Path, text: str) -> str:
@@ -262,4 +252,4 @@ def test_an_installed_package_publishes_selectors(tmp_path: Path, monkeypatch: p
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert callable(registry.component("buffers", "lab-pick"))
-    assert "lab-pick" in [entry.name for entry in registry.entries("buffers")]
+    assert "lab-pick" in described.names("buffers")

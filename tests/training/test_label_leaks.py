@@ -11,7 +11,7 @@ import torch
 
 import clsim
 from clsim.spec import registry
-from clsim.spec.components import STREAM_POLICIES
+from clsim.spec.components import COMPONENTS, STREAM_POLICIES
 from tests.helpers import assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:without an initial set")
@@ -50,10 +50,10 @@ def made(path: Path, y: np.ndarray) -> str:
 
 
 ASKERS = [
-    entry.name
+    name
     for kind in ("selectors", "acquisitions")
-    for entry in registry.entries(kind)
-    if kind == "acquisitions" or registry.acquires(entry.name)
+    for name in COMPONENTS[kind]
+    if kind == "acquisitions" or registry.acquires(name)
 ]
 CASES |= {f"asks: {name}": ("er", name, ["proxy.epochs=1"]) for name in ASKERS if name not in CASES}
 

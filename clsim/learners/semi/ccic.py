@@ -108,7 +108,8 @@ class Ccic(Around[SemiSgd]):
         weight: The weight λ of L_U.
         distant: see :class:`Apart`.
         neighbours: The number k of exemplars that vote.
-        labelled, freeze_norm: see :class:`SemiOptions`.
+        labelled: Labelled samples of the experience in each step; 0 means as many as unlabelled ones, at most all.
+        freeze_norm: Whether the statistics of batch norm stay as the first experience left them.
 
     Cost: one more pass of labelled samples and one view of the others in each step; one of the memory after each
         experience.
