@@ -19,7 +19,8 @@ from typing import NamedTuple
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<fence>```+)(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=fence)$", re.M | re.S
 )
-LANGUAGES = ("sh", "python", "bash", "shell", "py")
+LANGUAGES = ("sh", "python", "bash", "shell", "console", "py")
+"""What could be run; the first two are."""
 
 
 class Block(NamedTuple):
@@ -52,6 +53,8 @@ def run(page: Path, folder: Path) -> tuple[int, str]:
     folder.mkdir(parents=True)
     begun, said, marked = time.monotonic(), [], [block for block in blocks(page) if block.runs]
     for block in marked:
+        if block.language not in LANGUAGES[:2]:
+            return 1, f"{page}: a block in {block.language!r} is marked to run, allowed: sh, python"
         command = ["bash", "-euc", block.code] if block.language == "sh" else [sys.executable, "-c", block.code]
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said.append(f"$ {block.code}\n{done.stdout}")

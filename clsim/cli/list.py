@@ -62,6 +62,7 @@ def list_(
     for one in kinds:
         entries = [entry for entry in every if entry.kind == one]
         note = f"· {NOTES[one]}" if one in NOTES else ""
+        note = note.replace("*", "label:") if long else note
         console.print(in_lines([[(one, "bold"), (note, "dim")]], room), soft_wrap=True)
         console.print(_long(entries, console.width) if long else _short(entries, room), soft_wrap=not long)
         console.print()

@@ -90,7 +90,7 @@ def _why_not(name: str) -> str:
 def _print(found: Description, console: Console) -> None:
     """Print what it is, prose, options and facts; what people copy is not wrapped."""
     width = min(console.width, WIDEST)
-    console.print(Text.assemble((printable(found.name), "bold cyan"), (f"  {found.kind}", "dim")))
+    console.print(Text.assemble((printable(found.name), "bold cyan"), (f"  {_singular(found.kind)}", "dim")))
     console.print(Text(printable(found.title), style="bold"), width=width)
     for paragraph in filter(None, found.text.split("\n\n")):
         console.print()
@@ -113,6 +113,14 @@ def _print(found: Description, console: Console) -> None:
     if found.tables:
         console.print()
         _print_file(found.tables, console)
+
+
+def _singular(kind: str) -> str:
+    """
+    >>> _singular("selectors"), _singular("studies")
+    ('selector', 'study')
+    """
+    return kind.removesuffix("ies") + "y" if kind.endswith("ies") else kind.removesuffix("s")
 
 
 def _grid(rows: list[tuple[Text, Text]], least: int = INDENT - 2) -> Table:
@@ -144,7 +152,7 @@ def _named(found: Description, width: int) -> Text:
     rows = []
     for kind, name in found.parts:
         title = described.describe(kind, name, whole=False).title
-        rows.append([(name, "cyan"), (kind, "dim"), (title, "")])
+        rows.append([(name, "cyan"), (_singular(kind), "dim"), (title, "")])
     return Text("\n").join([Text("It names", style="bold"), in_lines(rows, width)])
 
 

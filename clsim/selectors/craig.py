@@ -28,7 +28,11 @@ def craig(
     allows.
 
     Args:
-        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
+        optimiser: how each pick is found: ``naive``; ``lazy``, which makes the same picks with fewer gains computed;
+            ``stochastic`` and ``approximate-lazy``, which make others sooner; ``auto``: lazy where that saves time. See
+            :func:`clsim.selectors.greedy.maximise`.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1: the larger, the sooner and the farther
+            from the best pick.
 
     Needs: gradients.
     Cost: O(Σ_c n_c²·d) time, O(max n_c²) memory up to half a gigabyte.

@@ -50,7 +50,11 @@ def facility_location(
             number of samples that a pick serves, at least 64, within half a gigabyte.
         clients: number of drawn samples that are served instead of all, when sparse or in blocks; any set's f over n
             moves by less than √(ln(2/δ) / (2·clients)) with probability 1 − δ. None: all up to 100,000, else 10,000.
-        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
+        optimiser: how each pick is found: ``naive``; ``lazy``, which makes the same picks with fewer gains computed;
+            ``stochastic`` and ``approximate-lazy``, which make others sooner; ``auto``: lazy where that saves time. See
+            :func:`clsim.selectors.greedy.maximise`.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1: the larger, the sooner and the farther
+            from the best pick.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
@@ -81,7 +85,11 @@ def graph_cut(
     Args:
         penalty: λ, from 0; above ½ the choice is more spread and the greedy bound is lost.
         representation: the vectors that the cosine compares; see ``facility-location``.
-        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
+        optimiser: how each pick is found: ``naive``; ``lazy``, which makes the same picks with fewer gains computed;
+            ``stochastic`` and ``approximate-lazy``, which make others sooner; ``auto``: lazy where that saves time. See
+            :func:`clsim.selectors.greedy.maximise`.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1: the larger, the sooner and the farther
+            from the best pick.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time, O(n) memory.
@@ -121,7 +129,11 @@ def log_det(
     Args:
         ridge: λ, above 0; the smaller it is, the more exact duplicates repel each other.
         representation: the vectors that the cosine compares; see ``facility-location``.
-        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
+        optimiser: how each pick is found: ``naive``; ``lazy``, which makes the same picks with fewer gains computed;
+            ``stochastic`` and ``approximate-lazy``, which make others sooner; ``auto``: lazy where that saves time. See
+            :func:`clsim.selectors.greedy.maximise`.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1: the larger, the sooner and the farther
+            from the best pick.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·(d + b)) time, O(n·b) memory.
@@ -200,7 +212,11 @@ def feature_based(
     Args:
         psi: ψ, ``sqrt``, ``log`` (log(1 + x)) or ``inverse`` (x/(1 + x)), which saturates most.
         normalise: whether each sample's features are scaled to length 1 first, so that large features do not decide.
-        optimiser, epsilon: the greedy optimiser and its ε; see :func:`clsim.selectors.greedy.maximise`.
+        optimiser: how each pick is found: ``naive``; ``lazy``, which makes the same picks with fewer gains computed;
+            ``stochastic`` and ``approximate-lazy``, which make others sooner; ``auto``: lazy where that saves time. See
+            :func:`clsim.selectors.greedy.maximise`.
+        epsilon: ε of ``stochastic`` and ``approximate-lazy``, between 0 and 1: the larger, the sooner and the farther
+            from the best pick.
 
     Needs: features; labelled samples if there are any.
     Cost: O(n·b·d) time at most, lazily far less, O(n·d) memory.

@@ -33,7 +33,7 @@ def example(kind: str, name: str) -> str:
     if kind in ("acquisitions", "bounds"):
         asked = ("--strategy", "finetune", "--label", name)
         if name in STREAM_POLICIES:
-            return _run(*asked, "--label-budget", "10%", "--set", "training.epochs=1")
+            return _run(*asked, "--label-budget", "10%", "--labels", "2", "--set", "training.epochs=1")
         return _run(*asked, scenario="active-digits")
     if kind in ("learners", "strategies"):
         labels = ("--labels", "10%") if name in _PARTLY_LABELLED else ()

@@ -27,7 +27,9 @@ class DataSpec:
         shares: share of each class's training images that is kept, one number a class, in the order of their labels;
             empty: all are kept. An image is kept where a random number lies below the share of its class. The numbers,
             one for each image in their order, are always the same (see :func:`clsim.data.datasets.thinned`).
-        augment: batched augmentations, applied in this order; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``; for views of self- and
+            semi-supervised learners ``large-crop``, ``small-crop``, ``jitter``, ``solarize``, ``equalize``,
+            ``rand-augment``, ``cutout``; of siamese augmentation ``dsa``, ``dsa-digits``.
     """
 
     dataset: str = "digits"

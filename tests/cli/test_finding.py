@@ -14,6 +14,8 @@ from clsim.spec.components import COMPONENTS
 from clsim.spec.described import KINDS, describe, names
 from tests.commands import clsim, refused
 
+SINGULAR = {"strategies": "strategy", "studies": "study"}
+
 pytestmark = pytest.mark.usefixtures("workplace")
 
 
@@ -93,7 +95,7 @@ def test_show_works_for_every_name_that_list_prints(kind: str, capsys: pytest.Ca
     for name in names(kind):
         assert clsim("show", kind, name) == 0
         found, out = describe(kind, name), capsys.readouterr().out
-        assert out.startswith(f"{name}  {kind}\n")
+        assert out.startswith(f"{name}  {SINGULAR.get(kind, kind[:-1])}\n")
         words = " ".join(out.split())
         for said in (found.title, found.needs, found.cost, found.source, found.example, found.place):
             assert " ".join(said.replace("`", "").split()) in words
@@ -119,26 +121,26 @@ def test_a_name_of_several_kinds_shows_all_and_a_kind_shows_one(capsys: pytest.C
     assert clsim("show", "forgetting") == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if re.fullmatch(r"forgetting  \w+", line)] == [
-        *("forgetting  reports", "forgetting  selectors", "forgetting  metrics"),
+        *("forgetting  report", "forgetting  selector", "forgetting  metric"),
     ]
-    for word, kind in (("metric", "metrics"), ("selectors", "selectors"), ("report", "reports")):
+    for word, kind in (("metric", "metric"), ("selectors", "selector"), ("reports", "report")):
         assert clsim("show", word, "forgetting") == 0
         out = capsys.readouterr().out
         assert out.startswith(f"forgetting  {kind}\n")
         assert "─" not in out
     assert clsim("show", "optimizer") == 0
-    assert capsys.readouterr().out.startswith("optimizer  tables\n")
+    assert capsys.readouterr().out.startswith("optimizer  table\n")
     assert clsim("show", "optimizer", "nadam") == 0
-    assert capsys.readouterr().out.startswith("nadam  optimizers\n")
+    assert capsys.readouterr().out.startswith("nadam  optimizer\n")
 
 
 def test_show_takes_the_other_names_and_combinations(capsys: pytest.CaptureFixture[str]) -> None:
     assert clsim("show", "uniform") == 0
-    assert capsys.readouterr().out.startswith("random  selectors\n")
+    assert capsys.readouterr().out.startswith("random  selector\n")
     for words in (["per_class(prefilter(density,uniform,5))"], ["selector", "per_class(prefilter(density,uniform,5))"]):
         assert clsim("show", *words) == 0
         shown = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\S+  (sel|comb)", line)]
-        assert shown == ["per_class  combinators", "prefilter  combinators", "density  selectors", "random  selectors"]
+        assert shown == ["per_class  combinator", "prefilter  combinator", "density  selector", "random  selector"]
 
 
 def test_a_file_is_shown_with_what_it_sets_and_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,12 +148,12 @@ def test_a_file_is_shown_with_what_it_sets_and_names(capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert clsim("show", "scenario", "split-cifar100") == 0
     out = capsys.readouterr().out
-    assert "\nslim-resnet18  models    ResNet-18 with" in out
+    assert "\nslim-resnet18  model    ResNet-18 with" in out
     assert '[data]\ndataset = "cifar100"\n' in out
     assert out.count("Split CIFAR-100: 20 tasks of 5 classes") == 1
     Path("mine.toml").write_text('title = "Mine"\n[stream]\nexperiences = 2\n')
     assert clsim("show", "mine.toml") == 0
-    assert capsys.readouterr().out.startswith("mine.toml  scenarios\nMine\n")
+    assert capsys.readouterr().out.startswith("mine.toml  scenario\nMine\n")
 
 
 def test_ones_own_code_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +163,7 @@ def test_ones_own_code_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert clsim("show", "./mine.py:pick") == 0
     out = capsys.readouterr().out
-    assert out.startswith("./mine.py:pick  selectors\nPick well\n")
+    assert out.startswith("./mine.py:pick  selector\nPick well\n")
     assert "how many." in out
     assert "mine.py:1" in out
     assert "no 'pik'; did you mean 'pick'?" in refused(capsys, "show", "./mine.py:pik")

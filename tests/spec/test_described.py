@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clsim.data.augmentation import AUGMENTATIONS
 from clsim.errors import InputError
 from clsim.execution.plan import find_study
 from clsim.records.metrics import ALL
@@ -78,6 +79,11 @@ def test_tables_of_other_rooms_are_what_they_are_there() -> None:
         assert list(keys) == [field.name for field in dataclasses.fields(table)]
     assert [option.name for option in describe("optimizers", "lars").options].count("trust") == 1
     assert "trust" not in [option.name for option in describe("optimizers", "nadam").options]
+
+
+def test_names_that_an_option_takes_are_in_its_line() -> None:
+    augment = next(option for option in describe("tables", "data").options if option.name == "augment")
+    assert all(f"`{name}`" in augment.says for name in AUGMENTATIONS)
 
 
 def test_groups_give_their_fields_as_the_method_sets_them() -> None:

@@ -103,7 +103,7 @@ class Ccic(Around[SemiSgd]):
 
     Args:
         setup: net, memory, transform, generators.
-        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples, by names as in ``data.augment``.
         mix: see :class:`~clsim.learners.semi.mixing.MixUp`.
         weight: The weight λ of L_U.
         distant: see :class:`Apart`.

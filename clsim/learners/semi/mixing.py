@@ -210,7 +210,7 @@ def mixmatch(
     L = mean H(p', f(x')) over what was labelled + λ_u · mean over the rest and over classes of (softmax f(x') − q')².
 
     Args:
-        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples, by names as in ``data.augment``.
         mix: see :class:`MixUp`.
         weight: The weight λ_u of the unlabelled samples. The paper has 75 under Adam; steps of SGD depend on the scale
             of a loss.

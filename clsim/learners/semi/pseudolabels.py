@@ -22,8 +22,8 @@ class Augmentations:
     """The augmentations of two kinds of views; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
 
     Attributes:
-        weak: Augmentations of the view that is guessed from.
-        strong: Augmentations of the view that learns from the guess.
+        weak: Augmentations of the view that is guessed from, by names as in ``data.augment``.
+        strong: Augmentations of the view that learns from the guess, by names as in ``data.augment``.
     """
 
     weak: Sequence[str] = WEAK
@@ -112,7 +112,7 @@ def pseudo_label(
     grows from 0 to its end within each experience, since a net that has not learnt its classes yet guesses at random.
 
     Args:
-        weak: Augmentations of unlabelled samples; see :data:`clsim.data.augmentation.AUGMENTATIONS`.
+        weak: Augmentations of unlabelled samples, by names as in ``data.augment``.
         weight: The final α, 3 in the paper: the weight of unlabelled against labelled samples of the experience.
         begin, end: Begin and end of the growth of α, as shares of an experience (in the paper 100 and 600 passes).
         semi: see :class:`SemiOptions`.
