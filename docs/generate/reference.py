@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,7 +13,10 @@ import typer
 
 import clsim
 from clsim.cli.main import app
+from clsim.execution.plan import StudySpec
+from clsim.reporting.report import Claim, Published, ReportSpec
 from clsim.spec.described import KINDS, Description, Option, describe, names
+from clsim.spec.docstrings import parsed
 from docs.generate.text import anchor, fenced, inline, prose, save, sentence, table, wide_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +68,17 @@ SAYS = {
     "tables": "Every key of a run's spec, by table, with its default. A scenario or a strategy sets some of them, and "
     "`--set TABLE.KEY=VALUE` any.",
 }
+
+
+KEYS: dict[str, dict[str, type]] = {
+    "studies": {"The keys of a study's file": StudySpec},
+    "reports": {
+        "The keys of a report's file": ReportSpec,
+        "The keys of a published row": Published,
+        "The keys of a claim": Claim,
+    },
+}
+"""Kind → title → the dataclass whose attributes are the keys of its files."""
 
 
 def write(target: Path, results: Path) -> None:
@@ -123,8 +138,21 @@ def page(kind: str, results: set[str]) -> str:
         parts.append("Not in a table: `scenario`, `strategy` and `seed`.")
     else:
         parts.append(_summary(kind, every))
+    parts += [keys(title, of) for title, of in KEYS.get(kind, {}).items()]
     parts += [entry(one, results) for one in every]
     return "\n\n".join(parts) + "\n"
+
+
+def keys(title: str, of: type) -> str:
+    """Write the keys of a file, from the attributes of its dataclass: what each says, and its default."""
+    says = parsed(inspect.getdoc(of)).args
+    lines = []
+    for field in dataclasses.fields(of):
+        plain = isinstance(field.default, (str, bool, int, float, tuple)) and field.default not in ("", ())
+        value = ", ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+        ending = f" Default: `{value.lower() if isinstance(field.default, bool) else value}`." if plain else ""
+        lines.append(f"`{field.name}`\n: {inline(sentence(says.get(field.name, ''))) or '–'}{ending}")
+    return f"## {title}\n\n" + "\n\n".join(lines)
 
 
 def _summary(kind: str, every: tuple[Description, ...]) -> str:

@@ -26,7 +26,8 @@ from docs.generate.verified import Runs, Verdict, judge, methods
 EARLY = "These runs were made before commits were recorded: which state of the code made them is not known."
 
 VERIFIED = (
-    "Verified: the paper's setting, at least three seeds, the published number inside our 95 % interval or exceeded."
+    "[Verified](../explanation/verified.md): the paper's setting, at least three seeds, the published number inside our "
+    "95 % interval or exceeded, and the state of the code known."
 )
 
 UNITS = {"steps_per_second": "steps a second", "replayed_per_second": "steps a second, recorded and replayed"}
@@ -224,7 +225,7 @@ def _beside(rows: Sequence[tuple[Verdict, Study | None]]) -> str:
     """Write published numbers beside ours, and their sources; the study is linked where it is given."""
     sources = list(dict.fromkeys(v.published.source for v, _ in rows))
     ours, studies = any(v.cell.values for v, _ in rows), any(study for _, study in rows)
-    heads = ["row", "metric, %", "published"] + (["ours", "the published number is", "verified"] if ours else [])
+    heads = ["row", "metric, %", "published"] + (["ours", "the paper's is", "verified"] if ours else [])
     lines = []
     for verdict, study in rows:
         at = " · ".join(str(value) for value in verdict.published.at.values())
@@ -315,8 +316,8 @@ def index(
         "Each page is generated from the rows in `reports/results`, with the report that the CSV names: our mean "
         "with the 95 % interval over seeds, the published numbers that are known, the commands, and how the setting "
         "deviates.",
-        f"**Verified** means: the paper's setting, at least three seeds, and the published number inside our interval "
-        f"or exceeded. That is so for {number} of the {every} methods of which the reports hold a published row; runs "
+        f"**[Verified](../explanation/verified.md)** means: the paper's setting, at least three seeds, the published "
+        f"number inside our interval or exceeded, and the state of the code known. That is so for {number} of the {every} methods of which the reports hold a published row; runs "
         f"of ours stand beside {beside} of them. Where a machine cannot tell whether a setting is the paper's, nothing is "
         "verified. [All published rows](published.md).",
         wide_table(

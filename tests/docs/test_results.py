@@ -17,7 +17,9 @@ from docs.generate.verified import Runs, judge
 RESULTS = Path(results.__file__).parents[2] / "reports" / "results"
 
 COMMAND = "clsim run --scenario split-digits --strategy er"
-PAPER = Published({"scenario": "split-digits", "strategy": "er"}, {"accuracy": [80.0], "forgetting": [10.0]}, "A paper", 5)
+PAPER = Published(
+    {"scenario": "split-digits", "strategy": "er"}, {"accuracy": [80.0], "forgetting": [10.0]}, "A paper", 5
+)
 PAPER = dataclasses.replace(PAPER, command=COMMAND)
 
 
