@@ -83,6 +83,8 @@ class ReportSpec:
 
     Attributes:
         base: another report, whose values hold for missing keys; ``filter`` and ``exclude`` are extended key by key.
+        title: heading of the report.
+        description: text for people, shown on the page.
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.

@@ -26,8 +26,8 @@ from docs.generate.verified import Runs, Verdict, judge, methods
 EARLY = "These runs were made before commits were recorded: which state of the code made them is not known."
 
 VERIFIED = (
-    "[Verified](../explanation/verified.md): the paper's setting, at least three seeds, the published number inside our "
-    "95 % interval or exceeded, and the state of the code known."
+    "[Verified](../explanation/verified.md): the paper's setting, at least three seeds, the published number inside "
+    "our 95 % interval or exceeded, and the state of the code known."
 )
 
 UNITS = {"steps_per_second": "steps a second", "replayed_per_second": "steps a second, recorded and replayed"}
@@ -317,9 +317,9 @@ def index(
         "with the 95 % interval over seeds, the published numbers that are known, the commands, and how the setting "
         "deviates.",
         f"**[Verified](../explanation/verified.md)** means: the paper's setting, at least three seeds, the published "
-        f"number inside our interval or exceeded, and the state of the code known. That is so for {number} of the {every} methods of which the reports hold a published row; runs "
-        f"of ours stand beside {beside} of them. Where a machine cannot tell whether a setting is the paper's, nothing is "
-        "verified. [All published rows](published.md).",
+        "number inside our interval or exceeded, and the state of the code known. Where a machine cannot tell whether "
+        f"a setting is the paper's, nothing is verified. Of {every} methods the reports hold a published row; runs of "
+        f"ours stand beside {beside} of them, and {number} are verified. [All published rows](published.md).",
         wide_table(
             ["study", "what was run", "runs", "seeds", "verified", "code recorded", "last changed"],
             (

@@ -1,4 +1,4 @@
-"""The built pages: no warning, every internal link holds, nothing on a browser's console, none wider than its window."""
+"""The built pages: no warning, every internal link holds, no word on the console, none wider than its window."""
 
 from __future__ import annotations
 

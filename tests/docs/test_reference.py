@@ -54,6 +54,14 @@ def test_all_of_the_api_is_there(pages: Path) -> None:
     assert sorted(found) == sorted(clsim.__all__)
 
 
+def test_the_keys_of_files_are_explained(pages: Path) -> None:
+    reports, studies = ((pages / f"{kind}.md").read_text(encoding="utf-8") for kind in ("reports", "studies"))
+    assert "`metrics`\n: metrics, with a table for each" in reports
+    assert "`command`\n: The `clsim run` command of a run in the paper's setting" in reports
+    assert re.search(r"^`seeds`\n: \w", studies, re.MULTILINE)
+    assert "\n: –" not in reports.partition("(reports-")[0] + studies.partition("(studies-")[0]
+
+
 def test_the_index_leads_to_each_page(pages: Path) -> None:
     index = (pages / "index.md").read_text(encoding="utf-8")
     assert all(f"]({path.name})" in index for path in pages.iterdir() if path.name != "index.md")
@@ -90,7 +98,8 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "b" / "index.html").write_text('<p id="here">', encoding="utf-8")
     (tmp_path / "a.html").write_text(
         '<a href="b/#here"></a><a href="b/index.html#there"></a><a href="c.html"></a><a href="#top" name="top"></a>'
-        '<a href="https://example.org/x"></a><img src="https://example.org/i.png"><script src="//cdn.org/x.js"></script>',
+        '<a href="https://example.org/x"></a><img src="https://example.org/i.png">'
+        '<script src="//cdn.org/x.js"></script>',
         encoding="utf-8",
     )
     assert links.problems(tmp_path) == [

@@ -18,9 +18,12 @@ RESULTS = Path(results.__file__).parents[2] / "reports" / "results"
 
 COMMAND = "clsim run --scenario split-digits --strategy er"
 PAPER = Published(
-    {"scenario": "split-digits", "strategy": "er"}, {"accuracy": [80.0], "forgetting": [10.0]}, "A paper", 5
+    {"scenario": "split-digits", "strategy": "er"},
+    {"accuracy": [80.0], "forgetting": [10.0]},
+    "A paper",
+    5,
+    command=COMMAND,
 )
-PAPER = dataclasses.replace(PAPER, command=COMMAND)
 
 
 def cell(*values: float) -> Cell:
