@@ -279,18 +279,23 @@ def _flag(parameter: Any) -> str:
 
 def api() -> str:
     """Write the page of the API: everything of ``clsim.__all__``, by what it is."""
-    functions, classes, others = list[str](), list[str](), list[str]()
-    for name in sorted(clsim.__all__, key=str.lower):
-        found = inspect.getattr_static(clsim, name, None) or clsim.__getattr__(name)
-        (classes if inspect.isclass(found) else functions if inspect.isroutine(found) else others).append(name)
+    every = {name: vars(clsim).get(name) or clsim.__getattr__(name) for name in sorted(clsim.__all__, key=str.lower)}
+    functions = [name for name, found in every.items() if inspect.isroutine(found)]
+    classes = [name for name, found in every.items() if inspect.isclass(found)]
+    modules = [name for name, found in every.items() if inspect.ismodule(found)]
     parts = [_titled("API", "="), "Everything here is imported by ``import clsim``; nothing else is public."]
     parts.append(".. currentmodule:: clsim")
     for title, these, directive in (("Functions", functions, "autofunction"), ("Classes", classes, "autoclass")):
         more = "\n   :members:" if these is classes else ""
         parts += [_titled(title, "-"), *(f".. {directive}:: clsim.{name}{more}" for name in these)]
-    if others:  # a type's name has no docstring of its own but that below its definition
-        parts.append(_titled("Types", "-"))
+    if others := [name for name in every if name not in {*functions, *classes, *modules}]:
+        parts.append(_titled("Types", "-"))  # a type's name has no docstring of its own but that below its definition
         parts += [f".. autodata:: {clsim._PLACES[name]}.{name}\n   :no-value:" for name in others]
+    for name in modules:
+        inside = [each for each, found in vars(every[name]).items() if inspect.getmodule(found) is every[name]]
+        public = [each for each in inside if not each.startswith("_") and inspect.isfunction(vars(every[name])[each])]
+        parts += [_titled(f"clsim.{name}", "-"), (inspect.getdoc(every[name]) or "").partition("\n\n")[0]]
+        parts += [f".. autofunction:: clsim.{name}.{each}" for each in public]
     return "\n\n".join(parts) + "\n"
 
 

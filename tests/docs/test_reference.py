@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
@@ -50,8 +51,12 @@ def test_each_command_has_its_flags(pages: Path) -> None:
 
 def test_all_of_the_api_is_there(pages: Path) -> None:
     page = (pages / "api.rst").read_text(encoding="utf-8")
-    found = re.findall(r"^\.\. auto\w+:: clsim\.(?:[\w.]+\.)?(\w+)$", page, re.MULTILINE)
-    assert sorted(found) == sorted(clsim.__all__)
+    found = re.findall(r"^\.\. auto\w+:: clsim\.([\w.]+)$", page, re.MULTILINE)
+    for name in clsim.__all__:
+        if inspect.ismodule(getattr(clsim, name)):
+            assert any(one.startswith(f"{name}.") for one in found)
+        else:
+            assert [one for one in found if one.rpartition(".")[2] == name and not one.startswith("metrics.")]
 
 
 def test_the_keys_of_files_are_explained(pages: Path) -> None:
