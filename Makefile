@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # a process for each core, of one thread each
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check bench condensed clean
+.PHONY: demo test check bench condensed docs docs-look clean
 
 # three seeds of a real stream that needs no download, and its report
 demo: $(INSTALLED)
@@ -42,6 +42,20 @@ bench: $(INSTALLED)
 condensed: $(INSTALLED)
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/condensed.sh condensed
 
+# docs/_build/html, where a warning is an error and every internal link is checked; make docs ARGS="-D plot_gallery=0" does
+# not run the tutorial
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -n -q $(ARGS) docs docs/_build/html
+	$(BIN)/python -m docs.links docs/_build/html
+
+# the same, and pages in a browser, wide and narrow, light and dark: docs/_build/screenshots
+docs-look: docs
+	$(BIN)/python -m docs.look docs/_build/html docs/_build/screenshots
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
+	touch $@
+
 # torch first and alone: with it in place, nothing that is installed after it asks for gigabytes of CUDA
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,4 +64,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info docs/_build docs/reference docs/tutorials

@@ -35,6 +35,7 @@ class Published:
         source: the paper, and the setting where it differs.
         seeds: number of runs behind the row; 0: not known.
         over_labels: number of labels → accuracy in percent, for reports with ``labelling``.
+        command: the ``clsim run`` command of a run in the paper's setting; empty: none is known to be that.
     """
 
     at: Options
@@ -42,6 +43,7 @@ class Published:
     source: str
     seeds: int = 0
     over_labels: Options = dataclasses.field(default_factory=dict)
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class ReportSpec:
 
     Attributes:
         base: another report, whose values hold for missing keys; ``filter`` and ``exclude`` are extended key by key.
+        title: heading of the report.
+        description: text for people, shown on the page.
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.

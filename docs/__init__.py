@@ -1,0 +1,1 @@
+"""The documentation: pages by task, and what makes the generated ones."""
