@@ -33,7 +33,7 @@ NOTES = {
 
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="What to list: scenarios, selectors, metrics … (default: all).")
+        str | None, typer.Argument(help=f"What to list (default: all): {', '.join(described.KINDS)}.")
     ] = None,
     long: Annotated[bool, typer.Option("--long", help="Also show what each needs, its cost and its paper.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all that is known of each, as JSON.")] = False,

@@ -27,7 +27,7 @@ INDENT = 8
 
 def show(
     name: Annotated[str, typer.Argument(help="A name of `clsim list`, or its kind, or the folder of a run.")],
-    further: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The name, where its kind is given.")] = None,
+    further: Annotated[str | None, typer.Argument(metavar="NAME", help="The name, where its kind is given.")] = None,
 ) -> None:
     """Show what a name means, with options, needs, cost, paper and an example; or the results of a run.
 
