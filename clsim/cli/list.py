@@ -35,7 +35,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="What to list: scenarios, selectors, metrics … (default: all).",
+            help=f"What to list (default: all): {', '.join(described.KINDS)}.",
             autocompletion=words_of(described.KINDS),
         ),
     ] = None,

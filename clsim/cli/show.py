@@ -36,7 +36,7 @@ def show(
     further: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="The name, where its kind is given.",
             autocompletion=names_of(*described.KINDS),
         ),

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,9 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
         if not whole:
             return Description(kind, name, f"installed by {entry.module}" if entry else "")
         component = registry.component(kind, name)
-        said, place = parsed(inspect.getdoc(component)), _place_of(component)
+        code = component.func if isinstance(component, partial) else component
+        own = inspect.isroutine(code) or inspect.isclass(code)  # an object has its class' docstring
+        said, place = parsed(inspect.getdoc(code) if own else str(vars(code).get("label", ""))), _place_of(code)
         text = said.text
         options = [
             Parameter(p.name, p.annotation, p.default, said.args.get(p.name, ""), p.default is p.empty)

@@ -260,6 +260,10 @@ def test_code_that_is_made_at_run_time_is_imported(tmp_path: Path, monkeypatch: 
     )
     found = describe("selectors", "./made.py:pick")
     assert (found.title, found.options[0].says, found.options[0].default) == ("Pick", "how many.", "3")
+    Path("partly.py").write_text("from functools import partial\nfrom made import pick\nfive = partial(pick, k=5)\n")
+    found = describe("selectors", "./partly.py:five")
+    assert (found.title, found.options[0].says, found.options[0].default) == ("Pick", "how many.", "5")
+    assert found.place.endswith("made.py:2")
 
 
 def test_what_is_installed_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
