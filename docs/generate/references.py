@@ -26,7 +26,9 @@ def docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
 
     A property is read as a function is: napoleon takes the words before a colon in its first line for a type.
     """
-    kept = [MARKS.sub("", SAYS.sub(r"| **\1:** ", line)) for line in lines]
+    kept = list[str]()
+    for line in lines:  # each of needs, cost and source is a paragraph
+        kept += ["", SAYS.sub(r"**\1:** ", line)] if SAYS.match(line) else [MARKS.sub("", line)]
     kind = "method" if what in ("property", "attribute", "data") else what
     lines[:] = GoogleDocstring(kept, STYLE, None, kind, name, obj, options).lines()
 
