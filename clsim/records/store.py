@@ -31,9 +31,9 @@ from filelock import FileLock, Timeout
 
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
-from clsim.records.label_record import label_words, problem
+from clsim.records.label_record import problem
 from clsim.records.search import read_search
-from clsim.spec.naming import scenario_name
+from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class RunRecord:
     def line(self) -> str:
         """A line for people about a record that was read: which run it is of, and when that was made."""
         spec, made = self.data["spec"], str(self.data.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
-        words = [*(str(spec.get(key, "?")) for key in ("scenario", "strategy")), *label_words(spec)]
-        title = " · ".join([*words, f"seed {spec.get('seed')}"])
-        return f"read, not run: {title}, made {made or 'at an unknown time'}; --fresh runs it again"
+        return f"read, not run: {run_name(spec)}, made {made or 'at an unknown time'}; --fresh runs it again"
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -114,10 +112,7 @@ class RunFailure:
     @property
     def title(self) -> str:
         """The run in a few words, whatever its spec holds."""
-        words = [scenario_name(self.spec), str(self.spec.get("strategy", "")), *label_words(self.spec)]
-        memory = self.spec.get("memory")
-        words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
-        return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)
+        return f"{run_name(self.spec)} · {self.fingerprint}".removeprefix(" · ")
 
 
 class Store:

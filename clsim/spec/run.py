@@ -17,7 +17,7 @@ from typing import Any
 
 from clsim.errors import InputError
 from clsim.spec.labelling import LabellingSpec
-from clsim.spec.naming import scenario_name
+from clsim.spec import naming
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
@@ -155,11 +155,7 @@ class RunSpec:
     @property
     def title(self) -> str:
         """Title of the run, without its seed: scenario, strategy, who asks for labels, buffer and controller."""
-        memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
-        controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
-        named = scenario_name({"scenario": self.scenario, "data": dataclasses.asdict(self.data)})
-        labels = f" · {self.labelling.selector} {self.labelling.size} labels" if self.labelling.asks else ""
-        return f"{named} · {self.strategy}{labels}{memory}{controller}"
+        return naming.title(dataclasses.asdict(self))
 
     @property
     def fingerprint(self) -> str:
