@@ -18,6 +18,7 @@ COMMANDS = {
     "select": "select:select",
     "condense": "condense:condense",
     "report": "report:report",
+    "runs": "runs:app",
     "list": "inspect:list_",
     "show": "inspect:show",
     "check": "check:check",
@@ -40,8 +41,11 @@ class Commands(TyperGroup):
                 self.add_command(self.get_command(ctx, name), name)
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
+        found = vars(importlib.import_module(f"clsim.cli.{module}"))[function]
+        if isinstance(found, typer.Typer):  # a command with commands of its own
+            return typer.main.get_command(found)
         alone = typer.Typer(add_completion=False)
-        alone.command(cmd_name)(vars(importlib.import_module(f"clsim.cli.{module}"))[function])
+        alone.command(cmd_name)(found)
         return typer.main.get_command(alone)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.records.overview import seconds_of
 from clsim.records.store import Store
 from clsim.spec import registry
 from clsim.spec.flags import as_text, command, tables_of
@@ -185,11 +186,6 @@ def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned
             run = dataclasses.replace(run, seconds=statistics.median(like) * (1 - run.done / run.total))
         known.append(run)
     return known
-
-
-def seconds_of(record: Mapping[str, Any]) -> float:
-    """Return the seconds that a run has worked so far."""
-    return sum(c.get(f"{part}_seconds") or 0 for c in record["cost"] for part in ("train", "select", "evaluate"))
 
 
 def experiences(spec: RunSpec) -> int:

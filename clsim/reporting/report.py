@@ -250,23 +250,32 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
 
 def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]:
     """The failed runs that the filter of a report allows; one whose spec cannot be read is not hidden."""
-    kept = []
-    for failure in failures:
-        try:
-            row = settings(failure.spec)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            row = {}
-        allowed, left_out = (
-            [
-                any(_allows(v if isinstance(v, list) else [v], row[name]) for name in _alike(column))
-                for column, v in of.items()
-                if column in row
-            ]
-            for of in (spec.filter, spec.exclude)
-        )
-        if all(allowed) and not any(left_out):
-            kept.append(failure)
-    return kept
+    rows = [(failure, row_of(failure.spec)) for failure in failures]
+    return [f for f, row in rows if all(_admitted(spec.filter, row)) and not any(_admitted(spec.exclude, row))]
+
+
+def row_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a run's spec decides, as a filter sees them; empty if it cannot be read."""
+    try:
+        return settings(spec)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return {}
+
+
+def admits(wanted: Options, row: Mapping[str, Any]) -> bool:
+    """Whether a run has one of the wanted values in every column.
+
+    Args:
+        wanted: column → the allowed value, or a list of them.
+        row: the run, as :func:`row_of` describes it.
+    """
+    return all(column in row for column in wanted) and all(_admitted(wanted, row))
+
+
+def _admitted(wanted: Options, row: Mapping[str, Any]) -> list[bool]:
+    """Tell for each column that the run has whether it has one of the wanted values there."""
+    listed = {column: v if isinstance(v, list) else [v] for column, v in wanted.items() if column in row}
+    return [any(_allows(allowed, row[name]) for name in _alike(column)) for column, allowed in listed.items()]
 
 
 def having(wanted: Options, runs: pd.DataFrame, where: str) -> pd.DataFrame:

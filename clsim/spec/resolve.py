@@ -19,7 +19,7 @@ from clsim.spec.flags import as_text, command, leaves, setting
 from clsim.spec.followed import Code, fingerprint
 from clsim.spec.precision import settled
 from clsim.spec.reader import merge
-from clsim.spec.run import RunSpec
+from clsim.spec.run import USUAL, RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
 from clsim.spec.tables import DataSpec, LearnerSpec, MemorySpec, ModelSpec
 
@@ -142,6 +142,27 @@ def _with_prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any]) -> Run
         changed = replace(getattr(spec, table), **{key: first.named or first.spec.fingerprint})
         spec = replace(spec, **{table: changed})
     return spec
+
+
+def departures(spec: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Find the settings of a run that are not its scenario's and its strategy's own.
+
+    Args:
+        spec: the spec as it stands in records.
+
+    Returns:
+        ``table.key`` → the value of the run, and their own; None where one of them has no such key.
+
+    Raises:
+        InputError: if the scenario or the strategy is not found by its name.
+    """
+    own = resolve(spec["scenario"], spec["strategy"], seed=spec["seed"]).as_dict()
+    theirs, ours = (
+        USUAL | leaves({name: table for name, table in tables.items() if isinstance(table, Mapping)})
+        for tables in (own, spec)
+    )
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key != "stream.difficulty"]  # names another run
+    return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:
