@@ -14,6 +14,8 @@ from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clsim.acquisitions.acquisition import Acquisition as Acquisition
+    from clsim.api import load as load
+    from clsim.api import report as report
     from clsim.api import run as run
     from clsim.api import study as study
     from clsim.checks.acquisitions import check_acquisition as check_acquisition
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
     from clsim.pool.pool import Selector as Selector
+    from clsim.records import metrics as metrics
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
     from clsim.spec.run import RunSpec as RunSpec
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 _PLACES = {
     "run": "clsim.api",
     "study": "clsim.api",
+    "load": "clsim.api",
+    "report": "clsim.api",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "Labelling": "clsim.execution.annotation",
@@ -78,11 +83,22 @@ _PLACES = {
     "Sgd": "clsim.learners.sgd",
     "replay": "clsim.objectives.replay",
 }
-__all__ = list(_PLACES)
+"""Public name → the module that defines it."""
+
+_MODULES = {"metrics": "clsim.records.metrics"}
+"""Public name → the module that it stands for."""
+
+__all__ = [*_PLACES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: torch takes seconds, and most commands need none."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _PLACES:
         raise AttributeError(f"module 'clsim' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

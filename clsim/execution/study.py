@@ -108,7 +108,7 @@ def carry_out(
     if todo:
         place, root = str(Path.cwd()), str(store.root.absolute())
         sets = str(datasets.data_root(data_root).absolute())
-        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario) for run in todo]
+        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario, run.given) for run in todo]
         engine = create(engine_spec, Path(root))
         try:
             given_up = Supervisor(planned, jobs, store, engine).run(watch)

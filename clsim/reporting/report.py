@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clsim.errors import InputError, nearest
 from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
 from clsim.records.metrics import ALL
-from clsim.records.store import RunFailure
+from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.spec import registry
 from clsim.spec.reader import Options, arguments, merge
 
@@ -215,6 +215,24 @@ def problem(record: Mapping[str, Any]) -> str:
         if lacking := [name for name in (*SUMS, "peak_bytes", "memory_bytes") if cost.get(name) is None]:
             return f"cost.{lacking[0]}: found nothing, allowed: a number"
     return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
+
+
+def readable(store: Store) -> tuple[list[RunRecord], list[str]]:
+    """Read the finished runs of a store; also return a line for each folder whose run no table can hold."""
+    found, problems = store.records()
+    wrong = {str(record.folder): text for record in found if (text := problem(record.data))}
+    kept = [record for record in found if str(record.folder) not in wrong]
+    return kept, [*problems, *(f"{folder}: {text}" for folder, text in wrong.items())]
+
+
+def some(records: Sequence[RunRecord], where: str) -> None:
+    """Refuse to go on without runs.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if not records:
+        raise InputError(f"{where}: no finished runs; make some with `clsim run`, or name another folder with --runs")
 
 
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:

@@ -193,6 +193,25 @@ def setting(text: str) -> dict[str, Any]:
     return nested
 
 
+def as_settings(given: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Write settings as ``--set`` takes them, whichever of both spellings they have.
+
+    Raises:
+        InputError: for a value that no TOML file could hold.
+
+    >>> as_settings({"optimizer.lr": 0.1}), as_settings(["optimizer.lr=0.1"])
+    (['optimizer.lr=0.1'], ['optimizer.lr=0.1'])
+    """
+    if isinstance(given, str):
+        raise InputError(f"settings: found {given!r}, allowed: a list, as in [{given!r}]")
+    if not isinstance(given, Mapping):
+        return list(given)
+    try:
+        return [f"{key}={as_text(value)}" for key, value in leaves(given).items()]
+    except TypeError as error:
+        raise InputError(f"settings: found a value of another kind ({error}); allowed: numbers, text, lists") from None
+
+
 def parsed(text: str) -> Any:
     """Read the value of a ``--set``: as TOML if it is valid TOML, else as plain text.
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsim.errors import InputError
-from clsim.spec.labelling import LabellingSpec
 from clsim.spec import naming
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
@@ -172,6 +172,26 @@ class RunSpec:
         plain = self.as_dict()
         names = plain.pop("revisions", [])
         return [_digest(plain | ({"revisions": names[:n]} if n else {})) for n in range(len(names))]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects in place of the components that a spec names; None: the named one.
+
+    Attributes:
+        buffer: the selector of the memory.
+        label: the selector, or the class of acquisitions, that asks for labels.
+    """
+
+    buffer: Any = None
+    label: Any = None
+
+    def __bool__(self) -> bool:
+        return self.buffer is not None or self.label is not None
+
+
+NAMED = Given()
+"""Every component is the one that the spec names."""
 
 
 def _digest(plain: Mapping[str, Any]) -> str:
