@@ -14,8 +14,6 @@ from clsim.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clsim.acquisitions.acquisition import Acquisition as Acquisition
-    from clsim.api import load as load
-    from clsim.api import report as report
     from clsim.api import run as run
     from clsim.api import study as study
     from clsim.checks.acquisitions import check_acquisition as check_acquisition
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from clsim.records import metrics as metrics
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
+    from clsim.reporting.report import load as load
+    from clsim.reporting.results import report as report
     from clsim.spec.run import RunSpec as RunSpec
     from clsim.streams.stream import Experience as Experience
     from clsim.training.contract import Batch as Batch
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 _PLACES = {
     "run": "clsim.api",
     "study": "clsim.api",
-    "load": "clsim.api",
-    "report": "clsim.api",
+    "load": "clsim.reporting.report",
+    "report": "clsim.reporting.results",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "Labelling": "clsim.execution.annotation",

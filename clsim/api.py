@@ -5,38 +5,32 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from clsim.errors import InputError
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.execute import execute
-from clsim.execution.given import named
+from clsim.execution.given import named, of_run
 from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
-from clsim.spec.flags import as_settings, command, tables_of
-from clsim.spec.reader import merge
-from clsim.spec.resolve import name_of, remarks, resolve
-from clsim.spec.run import Given
+from clsim.spec.flags import as_settings, command, seeds_of, tables_of
+from clsim.spec.resolve import remarks, resolve
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from clsim.pool.pool import Selector
-    from clsim.reporting.results import Report
-    from clsim.training.progress import Progress
+Component = Callable[..., Any]
+"""A selector, or a class of acquisitions, itself."""
 
 Settings = Mapping[str, Any] | Sequence[str]
+"""``table.key`` → value, or texts ``table.key=value``."""
 
 
 def run(
     scenario: Any = "split-digits",
     strategy: str = "er",
     *,
-    buffer: str | Selector | None = None,
+    buffer: str | Component | None = None,
     memory: int | str | None = None,
     labels: int | str | None = None,
-    label: str | Callable[..., Any] | None = None,
+    label: str | Component | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
     controller: str | None = None,
@@ -47,7 +41,7 @@ def run(
     runs: str | Path = "runs",
     data_root: str | Path | None = None,
     fresh: bool = False,
-    progress: Progress | bool | Literal["auto"] | None = "auto",
+    progress: Any = "auto",
 ) -> RunRecord | Any:
     """Run a scenario, or read its record if it was run before (:attr:`~clsim.records.store.RunRecord.read` says which).
 
@@ -72,7 +66,7 @@ def run(
         data_root: folder of the data sets; by default ``$CLSIM_DATA``, else ``~/.cache/clsim``.
         fresh: whether to run anew even if there is a record.
         progress: ``"auto"`` shows a bar in a notebook and at a prompt, and nothing in a script; True always shows the
-            progress, False or None never; or a display of your own.
+            progress, False or None never; or a display of your own, a :class:`~clsim.training.progress.Progress`.
 
     Returns:
         The record; with ``seeds`` a :class:`~clsim.reporting.over_seeds.Records`, the sequence of the records.
@@ -92,21 +86,18 @@ def run(
     from clsim.reporting.terminal import shown
 
     file = str(scenario) if isinstance(scenario, (str, Path)) else None
-    given = Given(*(None if one is None or isinstance(one, str) else one for one in (buffer, label)))
-    flags = merge(
-        tables or {},
-        tables_of(
-            buffer=buffer if given.buffer is None else name_of(given.buffer),
-            memory=memory,
-            labels=labels,
-            label=label if given.label is None else name_of(given.label),
-            label_budget=label_budget,
-            label_rounds=label_rounds,
-            controller=controller,
-        ),
+    given, names = of_run(buffer=buffer, label=label)
+    flags = tables_of(
+        tables=tables,
+        memory=memory,
+        labels=labels,
+        label_budget=label_budget,
+        label_rounds=label_rounds,
+        controller=controller,
+        **names,
     )
     texts, watch = as_settings(settings), shown(progress)
-    wanted = _seeds(seed, seeds)
+    wanted = seeds_of(seed, seeds)
     specs = [resolve({} if file is None else file, strategy, flags=flags, settings=texts, seed=s) for s in wanted]
     for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
         warnings.warn(line, stacklevel=2)
@@ -134,9 +125,9 @@ def study(
     *,
     scenario: str | Sequence[str] | None = None,
     strategy: str | Sequence[str] | None = None,
-    buffer: str | Selector | Sequence[str | Selector] | None = None,
+    buffer: str | Component | Sequence[str | Component] | None = None,
     memory: int | str | Sequence[int | str] | None = None,
-    label: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] | None = None,
+    label: str | Component | Sequence[str | Component] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Settings | None = None,
     training: Mapping[str, Any] | None = None,
@@ -193,85 +184,5 @@ def study(
     return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
 
 
-def load(runs: str | Path = "runs") -> pd.DataFrame:
-    """Read all finished runs of a folder as a table, a row for each run.
-
-    Args:
-        runs: the folder of all runs. A run in it that cannot be read is left out, with one warning for all of them.
-
-    Returns:
-        Labels, every value of the runs' specs as ``table.key``, metrics (shares of 1), costs, and ``folder``.
-
-    Raises:
-        InputError: if there is no such folder.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> record = run("split-digits", memory=50, seed=3, runs=folder)
-    >>> load(folder)[["strategy", "buffer", "memory", "seed"]].values.tolist()
-    [['er', 'random', 50, 3]]
-    """
-    from clsim.records.frame import frame
-    from clsim.reporting.report import readable
-
-    if not Path(runs).is_dir():
-        raise InputError(f"runs: no folder {str(runs)!r}, allowed: a folder of runs")
-    records, problems = readable(Store(Path(runs)))
-    _warn_skipped(problems)
-    return frame([record.data for record in records]).assign(folder=[str(record.folder) for record in records])
-
-
-def report(name: str = "summary", runs: str | Path | Sequence[RunRecord] = "runs", *, tests: bool = False) -> Report:
-    """Make a report over finished runs, as ``clsim report`` prints it.
-
-    Args:
-        name: a name of ``clsim list reports``, or a path to a TOML file.
-        runs: the folder of all runs, or records, as :attr:`StudyResult.records` has them.
-        tests: whether to show paired tests and ranks, too.
-
-    Returns:
-        An object with ``tables`` (title → DataFrame), ``to_markdown()``, ``to_latex()``, ``to_csv()``, ``to_html()``
-        and ``figures(folder)``.
-
-    Raises:
-        InputError: if there is no such report, or no finished run for it.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> record = run("split-digits", memory=50, runs=folder)
-    >>> report("summary", folder).name
-    'summary'
-    """
-    from clsim.reporting.report import some
-    from clsim.reporting.results import make
-
-    made, problems = make(name, runs, tests=tests)
-    _warn_skipped(problems)
-    some(made.records, made.where or "runs")
-    return made
-
-
-def _seeds(seed: int, seeds: int | Sequence[int] | None) -> list[int]:
-    """List the seeds of the runs.
-
-    >>> _seeds(3, None), _seeds(0, 2), _seeds(0, [5])
-    ([3], [0, 1], [5])
-    """
-    if seeds is None:
-        return [seed]
-    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if seed or not found:
-        what = f"seed={seed} as well" if seed else repr(seeds)
-        raise InputError(f"seeds: found {what}, allowed: a number from 1, or a list of seeds, without seed")
-    return found
-
-
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
-
-
-def _warn_skipped(problems: Sequence[str]) -> None:
-    """Warn once of the runs that cannot be read."""
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        warnings.warn(f"skipped {problems[0]}{more}", stacklevel=3)

@@ -16,7 +16,7 @@ PACKAGE = Path(clsim.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"errors", "version", "compat", "randomness"},
+    {"errors", "version", "compat", "randomness", "notebook"},
     {"spec"},
     {"records", "models"},
     {"data"},

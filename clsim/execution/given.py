@@ -37,6 +37,13 @@ def with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
     return spec if source in spec.sources else dataclasses.replace(spec, sources=(*spec.sources, source))
 
 
+def of_run(*, buffer: Any, label: Any) -> tuple[Given, dict[str, str | None]]:
+    """Tell the objects among the arguments of a run from the names; return both, an object also by its name."""
+    parts = {"buffer": buffer, "label": label}
+    objects = {key: one for key, one in parts.items() if one is not None and not isinstance(one, str)}
+    return Given(**objects), {key: name_of(one) if key in objects else one for key, one in parts.items()}
+
+
 def named(given: Any, axis: str) -> dict[str, Any]:
     """Name what stands on an axis of a study: name → the object behind it; None where every process finds it.
 

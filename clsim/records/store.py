@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from clsim import notebook
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
 from clsim.records.label_record import problem
@@ -67,6 +68,24 @@ class RunRecord:
     data: Mapping[str, Any]
     folder: Path | None = None
     read: bool = False
+
+    def __repr__(self) -> str:
+        numbers = [f"{name} {value} %" for name, value in self._shown.items() if name in ("accuracy", "forgetting")]
+        state = [] if self.data["finished"] else ["not finished"]
+        return f"<RunRecord {run_name(self.data['spec'])}: {', '.join([*numbers, *state])}>"
+
+    def _repr_html_(self) -> str:
+        size = len(self.data["accuracy"])
+        rows = [[i + 1, *map(_percent, row)] for i, row in enumerate(self.data["accuracy"])]
+        header = ["accuracy, %: after ↓, tested on →", *range(1, size + 1)]
+        facts: dict[str, object] = {f"{name.replace('_', ' ')}, %": value for name, value in self._shown.items()}
+        facts |= {"ended": self.data.get("ended"), "folder": self.folder}
+        return notebook.facts(run_name(self.data["spec"]), facts) + notebook.grid("", header, rows)
+
+    @property
+    def _shown(self) -> dict[str, str]:
+        """The metrics that the run has, in percent."""
+        return {name: _percent(value) for name, value in self.data["metrics"].items() if value is not None}
 
     @property
     def accuracy(self) -> pd.DataFrame:
@@ -456,6 +475,10 @@ def _foreign(spec: Any, claimed: str, fingerprint: str) -> bool:
 
 def _number(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and abs(value) < float("inf"))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _line(error: BaseException) -> str:

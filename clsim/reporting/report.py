@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clsim.errors import InputError, nearest
-from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
+from clsim.records.frame import COSTS, NAMES, SUMS, comparable, frame, settings
 from clsim.records.metrics import ALL
 from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.spec import registry
@@ -215,6 +216,38 @@ def problem(record: Mapping[str, Any]) -> str:
         if lacking := [name for name in (*SUMS, "peak_bytes", "memory_bytes") if cost.get(name) is None]:
             return f"cost.{lacking[0]}: found nothing, allowed: a number"
     return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
+
+
+def load(runs: str | Path = "runs") -> pd.DataFrame:
+    """Read all finished runs of a folder as a table, a row for each run.
+
+    Args:
+        runs: the folder of all runs. A run in it that cannot be read is left out, with one warning for all of them.
+
+    Returns:
+        Labels, every value of the runs' specs as ``table.key``, metrics (shares of 1), costs, and ``folder``.
+
+    Raises:
+        InputError: if there is no such folder.
+
+    >>> import clsim, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> record = clsim.run("split-digits", memory=50, seed=3, runs=folder)
+    >>> load(folder)[["strategy", "buffer", "memory", "seed"]].values.tolist()
+    [['er', 'random', 50, 3]]
+    """
+    if not Path(runs).is_dir():
+        raise InputError(f"runs: no folder {str(runs)!r}, allowed: a folder of runs")
+    records, problems = readable(Store(Path(runs)))
+    warn_skipped(problems)
+    return frame([record.data for record in records]).assign(folder=[str(record.folder) for record in records])
+
+
+def warn_skipped(problems: Sequence[str]) -> None:
+    """Warn once of the runs that cannot be read."""
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        warnings.warn(f"skipped {problems[0]}{more}", stacklevel=3)
 
 
 def readable(store: Store) -> tuple[list[RunRecord], list[str]]:

@@ -16,7 +16,7 @@ from clsim.reporting import page, show
 from clsim.reporting.cells import Cell, Table
 from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing
-from clsim.reporting.report import ReportSpec, failed, find_report, groups, readable
+from clsim.reporting.report import ReportSpec, failed, find_report, groups, readable, some, warn_skipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +103,33 @@ class Report:
 
     def _text(self, form: str) -> str:
         return show.text(self.spec, self._frame, self.data, form, self.name, self.failures, tests=False)
+
+
+def report(name: str = "summary", runs: str | Path | Sequence[RunRecord] = "runs", *, tests: bool = False) -> Report:
+    """Make a report over finished runs, as ``clsim report`` prints it.
+
+    Args:
+        name: a name of ``clsim list reports``, or a path to a TOML file.
+        runs: the folder of all runs, or records, as :attr:`StudyResult.records` has them.
+        tests: whether to show paired tests and ranks, too.
+
+    Returns:
+        An object with ``tables`` (title → DataFrame), ``to_markdown()``, ``to_latex()``, ``to_csv()``, ``to_html()``
+        and ``figures(folder)``.
+
+    Raises:
+        InputError: if there is no such report, or no finished run for it.
+
+    >>> import clsim, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> record = clsim.run("split-digits", memory=50, runs=folder)
+    >>> list(report("accuracy", folder).tables)
+    ['final accuracy, %']
+    """
+    made, problems = make(name, runs, tests=tests)
+    warn_skipped(problems)
+    some(made.records, made.where or "runs")
+    return made
 
 
 def make(name: str, runs: str | Path | Sequence[RunRecord], *, tests: bool = False) -> tuple[Report, list[str]]:

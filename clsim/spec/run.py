@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clsim import notebook
 from clsim.errors import InputError
 from clsim.spec import naming
+from clsim.spec.flags import as_text, leaves
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
@@ -132,6 +134,14 @@ class RunSpec:
             raise InputError(f"optimizer.schedule: found 'plateau' {where}; allowed: a schedule without validation")
         if labelling.initial_count and labelling.initial not in ("random", "class"):
             raise InputError(f"labelling.initial: found {labelling.initial!r} {where}; allowed: random, class")
+
+    def __repr__(self) -> str:
+        return f"<RunSpec {naming.run_name(dataclasses.asdict(self))}, {self.fingerprint}>"
+
+    def _repr_html_(self) -> str:
+        usual = leaves(RunSpec().as_dict())
+        changed = {key: as_text(value) for key, value in leaves(self.as_dict()).items() if usual.get(key) != value}
+        return notebook.facts(naming.run_name(dataclasses.asdict(self)), {"fingerprint": self.fingerprint, **changed})
 
     @property
     def partly_labelled(self) -> bool:
