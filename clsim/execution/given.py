@@ -38,7 +38,12 @@ def with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
 
 
 def of_run(*, buffer: Any, label: Any) -> tuple[Given, dict[str, str | None]]:
-    """Tell the objects among the arguments of a run from the names; return both, an object also by its name."""
+    """Tell the objects among the arguments of a run from the names; return both, an object also by its name.
+
+    Who asks for labels goes by name alone where every process finds it. A buffer that was given as an object stays one,
+    whose source counts beside that of its file, as in the records that there are.
+    """
+    label = label if label is None or isinstance(label, str) else importable(label, _KINDS["label"]) or label
     parts = {"buffer": buffer, "label": label}
     objects = {key: one for key, one in parts.items() if one is not None and not isinstance(one, str)}
     return Given(**objects), {key: name_of(one) if key in objects else one for key, one in parts.items()}
