@@ -94,7 +94,8 @@ def run(
         label_budget=label_budget,
         label_rounds=label_rounds,
         controller=controller,
-        **names,
+        buffer=names["buffer"],
+        label=names["label"],
     )
     texts, watch = as_settings(settings), shown(progress)
     wanted = seeds_of(seed, seeds)

@@ -363,5 +363,5 @@ def test_a_package_that_is_missing_is_named(
 
 
 def test_an_engine_that_is_not_there() -> None:
-    with pytest.raises(InputError, match="--engine: found 'dask'; allowed: local, ray, slurm"):
+    with pytest.raises(InputError, match="--engine: found 'dask'; allowed: here, local, ray, slurm"):
         EngineSpec("dask")
