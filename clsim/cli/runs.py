@@ -29,7 +29,7 @@ class _ListFirst(TyperGroup):
         return super().parse_args(ctx, ["list", *args] if given else args)
 
 
-app = typer.Typer(cls=_ListFirst, add_completion=False, help="List, show and remove the runs of a folder.")
+app = typer.Typer(name="runs", cls=_ListFirst, add_completion=False, help="List, show and remove the runs of a folder.")
 
 
 @app.command("list")
