@@ -184,7 +184,7 @@ def _print(runs: Sequence[StoredRun]) -> None:
     console = Console(emoji=False)
     if not console.is_terminal:  # a file or a pipe has no width to fit into
         console = Console(width=1000, emoji=False)
-    console.print(table(runs))
+    console.print(table(runs, console.width))
 
 
 def _say(line: str) -> None:

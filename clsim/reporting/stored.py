@@ -22,6 +22,9 @@ from clsim.spec.reader import Options
 from clsim.spec.resolve import departures
 
 _STYLES = {"finished": "green", "half done": "yellow", "failed": "red", "busy": "bold", "broken": "red"}
+WIDE = 100
+"""Columns of a console that the whole list needs."""
+
 _SHORT = 7
 """Digits of a fingerprint that a list shows, where they tell its runs apart."""
 
@@ -44,16 +47,22 @@ def chosen(runs: Sequence[StoredRun], wanted: Options) -> list[StoredRun]:
     return [run for run in runs if admits(wanted, rows[run.fingerprint])]
 
 
-def table(runs: Sequence[StoredRun]) -> Table:
-    """Make a table with a row for each run; what failed or cannot be read says why."""
+def table(runs: Sequence[StoredRun], width: int) -> Table:
+    """Make a table with a row for each run; what failed or cannot be read says why.
+
+    Args:
+        width: columns of the console; a narrow one gets shorter headings and no seconds.
+    """
+    wide = width >= WIDE
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("id", style="dim", no_wrap=True)
     made.add_column("run", overflow="fold", min_width=16)
     made.add_column("state", no_wrap=True)
-    for heading in ("accuracy", "forgetting"):
-        made.add_column(f"{heading}, %", justify="right")
+    for heading in ("accuracy, %", "forgetting, %") if wide else ("acc., %", "forg., %"):
+        made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("when", no_wrap=True)
-    made.add_column("seconds", justify="right")
+    if wide:
+        made.add_column("seconds", justify="right", no_wrap=True)
     digits = _digits([run.fingerprint for run in runs])
     for run in runs:
         name = Text(printable(run.name))
@@ -66,7 +75,7 @@ def table(runs: Sequence[StoredRun]) -> Table:
             _percent(run.metric("accuracy")),
             _percent(run.metric("forgetting")),
             _when(run.ended),
-            "–" if run.seconds is None else f"{run.seconds:.1f}",
+            *(["–" if run.seconds is None else f"{run.seconds:.1f}"] if wide else []),
         )
     return made
 

@@ -15,6 +15,7 @@ import clsim as package
 from clsim.errors import InputError, RunBusy
 from clsim.records.overview import matching, overview
 from clsim.records.store import Store
+from clsim.reporting.stored import table
 from clsim.spec.naming import run_names
 from tests.commands import clsim, refused
 
@@ -79,6 +80,12 @@ def test_the_list_says_how_far_each_run_is(store: Store, capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert "raised [red]OSError : no" in printed
     assert "half done 1/2" in printed
+
+
+def test_a_narrow_console_shows_less_beside_the_name(store: Store) -> None:
+    headings = [[column.header for column in table(overview(store), width).columns] for width in (80, 160)]
+    assert headings[0] == ["id", "run", "state", "acc., %", "forg., %", "when"]
+    assert headings[1] == ["id", "run", "state", "accuracy, %", "forgetting, %", "when", "seconds"]
 
 
 def test_the_latest_run_is_last(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
