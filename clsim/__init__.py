@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from clsim.pool.pool import Pool as Pool
     from clsim.pool.pool import Selection as Selection
     from clsim.pool.pool import Selector as Selector
+    from clsim.records import metrics as metrics
     from clsim.records.metrics import Metric as Metric
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
+    from clsim.reporting.report import load as load
+    from clsim.reporting.results import report as report
     from clsim.spec.run import RunSpec as RunSpec
     from clsim.streams.stream import Experience as Experience
     from clsim.training.contract import Batch as Batch
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 _PLACES = {
     "run": "clsim.api",
     "study": "clsim.api",
+    "load": "clsim.reporting.report",
+    "report": "clsim.reporting.results",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "Labelling": "clsim.execution.annotation",
@@ -82,11 +87,22 @@ _PLACES = {
     "Sgd": "clsim.learners.sgd",
     "replay": "clsim.objectives.replay",
 }
-__all__ = list(_PLACES)
+"""Public name → the module that defines it."""
+
+_MODULES = {"metrics": "clsim.records.metrics"}
+"""Public name → the module that it stands for."""
+
+__all__ = [*_PLACES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: torch takes seconds, and most commands need none."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _PLACES:
         raise AttributeError(f"module 'clsim' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

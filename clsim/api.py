@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.execute import execute
+from clsim.execution.given import named, of_run
 from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
-from clsim.spec.flags import command, tables_of
-from clsim.spec.reader import merge
-from clsim.spec.resolve import name_of, remarks, resolve
+from clsim.spec.flags import as_settings, command, seeds_of, tables_of
+from clsim.spec.resolve import remarks, resolve
 
-if TYPE_CHECKING:
-    from clsim.pool.pool import Selector
-    from clsim.training.progress import Progress
+Component = Callable[..., Any]
+"""A selector, or a class of acquisitions, itself."""
+
+Settings = Mapping[str, Any] | Sequence[str]
+"""``table.key`` → value, or texts ``table.key=value``."""
 
 
 def run(
     scenario: Any = "split-digits",
     strategy: str = "er",
     *,
-    buffer: str | Selector | None = None,
+    buffer: str | Component | None = None,
     memory: int | str | None = None,
     labels: int | str | None = None,
-    label: str | None = None,
+    label: str | Component | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
     controller: str | None = None,
     seed: int = 0,
-    settings: Sequence[str] = (),
+    seeds: int | Sequence[int] | None = None,
+    settings: Settings = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     runs: str | Path = "runs",
     data_root: str | Path | None = None,
     fresh: bool = False,
-    progress: Progress | None = None,
-) -> RunRecord:
+    progress: Any = "auto",
+) -> RunRecord | Any:
     """Run a scenario, or read its record if it was run before (:attr:`~clsim.records.store.RunRecord.read` says which).
 
     Args:
@@ -49,17 +51,25 @@ def run(
         buffer: a name of ``clsim list buffers``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         memory: exemplars in all, or a share of the samples seen (``"1%"``); the strategy's own if None.
         labels: labelled samples a class, or a share of each class (``"5%"``); the scenario's own if None.
-        label: who asks for labels: a name of ``clsim list selectors`` or ``clsim list acquisitions``, ``module:attr``
-            or ``./file.py:attr``; ``labels`` is what is labelled before anybody asks.
+        label: who asks for labels: a name of ``clsim list selectors`` or ``clsim list acquisitions``, ``module:attr``,
+            ``./file.py:attr``, or a selector or a class of acquisitions itself; ``labels`` is what is labelled before
+            anybody asks.
         label_budget: labels asked for in an experience, or a share of its samples (``"5%"``).
         label_rounds: rounds in which they are asked for.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
-        settings: ``table.key=value``, as ``--set`` takes them.
+        seed: the seed of a single run.
+        seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
+        settings: ``table.key`` → value, or a list of ``"table.key=value"`` as ``--set`` takes them. A value that is a
+            list is one value here; in :func:`study` it is an axis of values.
         tables: the same as nested dictionaries.
         runs: the folder of all runs.
         data_root: folder of the data sets; by default ``$CLSIM_DATA``, else ``~/.cache/clsim``.
         fresh: whether to run anew even if there is a record.
-        progress: display of the progress; None: none.
+        progress: ``"auto"`` shows a bar in a notebook and at a prompt, and nothing in a script; True always shows the
+            progress, False or None never; or a display of your own, a :class:`~clsim.training.progress.Progress`.
+
+    Returns:
+        The record; with ``seeds`` a :class:`~clsim.reporting.over_seeds.Records`, the sequence of the records.
 
     Raises:
         InputError: if an argument is wrong.
@@ -69,37 +79,46 @@ def run(
     >>> record = run("split-digits", buffer="kcenter", memory=50, runs=folder)
     >>> record.accuracy.shape
     (5, 5)
+    >>> run("split-digits", buffer="kcenter", memory=50, seeds=1, runs=folder).frame()["seed"].tolist()
+    [0]
     """
-    named = str(scenario) if isinstance(scenario, (str, Path)) else None
-    selector = None if buffer is None or isinstance(buffer, str) else buffer
-    name = buffer if isinstance(buffer, str) else None if selector is None else name_of(selector)
-    given = tables_of(
-        buffer=name,
+    from clsim.reporting.over_seeds import Records
+    from clsim.reporting.terminal import shown
+
+    file = str(scenario) if isinstance(scenario, (str, Path)) else None
+    given, names = of_run(buffer=buffer, label=label)
+    flags = tables_of(
+        tables=tables,
         memory=memory,
         labels=labels,
-        label=label,
         label_budget=label_budget,
         label_rounds=label_rounds,
         controller=controller,
+        buffer=names["buffer"],
+        label=names["label"],
     )
-    flags = merge(tables or {}, given)
-    spec = resolve({} if named is None else named, strategy, flags=flags, settings=settings, seed=seed)
-    for line in remarks(spec):
+    texts, watch = as_settings(settings), shown(progress)
+    wanted = seeds_of(seed, seeds)
+    specs = [resolve({} if file is None else file, strategy, flags=flags, settings=texts, seed=s) for s in wanted]
+    for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
         warnings.warn(line, stacklevel=2)
-    words = ""  # what is handed over as an object has no name on a command line
-    if named is not None and selector is None:
-        words = command(named, strategy, flags, settings, seed)
-    return execute(
-        spec,
-        Store(Path(runs)),
-        scenario=named or "",
-        data_root=data_root,
-        benchmark=scenario if named is None else None,
-        selector=selector,
-        fresh=fresh,
-        watch=None if progress is None else lambda spec: nullcontext(progress),
-        command=words,
-    )
+    # what is handed over as an object has no name on a command line
+    words = [command(file, strategy, flags, texts, s) if file is not None and not given else "" for s in wanted]
+    records = [
+        execute(
+            spec,
+            Store(Path(runs)),
+            scenario=file or "",
+            data_root=data_root,
+            benchmark=scenario if file is None else None,
+            given=given,
+            fresh=fresh,
+            watch=watch,
+            command=line,
+        )
+        for spec, line in zip(specs, words, strict=True)
+    ]
+    return records[0] if seeds is None else Records(records)
 
 
 def study(
@@ -107,11 +126,11 @@ def study(
     *,
     scenario: str | Sequence[str] | None = None,
     strategy: str | Sequence[str] | None = None,
-    buffer: str | Sequence[str] | None = None,
+    buffer: str | Component | Sequence[str | Component] | None = None,
     memory: int | str | Sequence[int | str] | None = None,
-    label: str | Sequence[str] | None = None,
+    label: str | Component | Sequence[str | Component] | None = None,
     seeds: int | Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     training: Mapping[str, Any] | None = None,
     engine: str | EngineSpec = "local",
     workers: int | None = None,
@@ -124,13 +143,17 @@ def study(
 
     Args:
         name: of a study in ``./studies``, or the path of a TOML file; what else is given stands above it.
-        scenario, strategy, buffer: names or paths, as for :func:`clsim.run`; one, or several.
+        scenario, strategy: names or paths, as for :func:`clsim.run`; one, or several.
+        buffer: names, paths or selectors themselves, one or several. A function that no other process can import, as
+            a lambda or one of a notebook, is carried out in this process, with ``workers=1``.
         memory: exemplars in all, one number or several.
-        label: who asks for labels, one name or several.
+        label: who asks for labels, one or several, as ``buffer``.
         seeds: how many (0, 1, 2 …), or which.
-        settings: ``table.key`` → a value or a list of values, each an axis; a value that is a list: in a list.
+        settings: ``table.key`` → a value or a list of values, each an axis of the grid; a value that is a list: in a
+            list. Or texts ``"table.key=VALUE,VALUE"``, as ``--set`` of ``clsim study`` takes them.
         training: ``device``, ``precision`` and ``threads`` of every run.
-        engine: ``local``, ``ray`` or ``slurm``; or an :class:`~clsim.execution.engines.engine.EngineSpec`.
+        engine: ``local``, ``here`` (this process, one run after the other), ``ray`` or ``slurm``; or an
+            :class:`~clsim.execution.engines.engine.EngineSpec`.
         workers: runs at a time.
 
     Raises:
@@ -141,21 +164,26 @@ def study(
     >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
     ([['random', 20, 0], ['kcenter', 20, 0]], ())
     """
-    axes = {"scenario": scenario, "strategy": strategy, "buffer": buffer, "memory": memory, "label": label}
-    axes["seeds"] = seeds
-    tables: dict[str, Any] = {key: value for key, value in axes.items() if value is not None}
-    for key in ("scenario", "strategy", "buffer", "memory", "label", "seeds"):
-        if isinstance(tables.get(key), Iterable) and not isinstance(tables[key], str):
-            tables[key] = list(tables[key])
-    if settings is not None:
+    buffers, labellers = named(buffer, "buffer"), named(label, "label")
+    axes = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds}
+    tables: dict[str, Any] = {key: _listed(value) for key, value in axes.items() if value is not None}
+    tables |= {key: list(of) for key, of in (("buffer", buffers), ("label", labellers)) if of}
+    if isinstance(settings, Mapping):
         tables["set"] = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
+    elif settings is not None:
+        tables["set"] = plan.axes(as_settings(settings))
     spec = plan.read(tables, "study", None if name is None else plan.find_study(name))
+    objects = plan.Objects(*({n: one for n, one in of.items() if one is not None} for of in (buffers, labellers)))
     training = dict(training or {})
     if isinstance(engine, str):
         machine = {key: training[key] for key in ("threads", "device") if key in training}
-        engine = EngineSpec(engine, workers, **machine)
+        engine = EngineSpec(objects.engine(engine, workers), workers, **machine)
     store = Store(Path(runs))
-    planned = plan.plan(spec, store, training)
+    planned = plan.plan(spec, store, training, objects)
     for line in plan.remarks_on(planned):
         warnings.warn(line, stacklevel=2)
     return carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -21,6 +21,7 @@ COMMANDS = {
     "select": "select:select",
     "condense": "condense:condense",
     "report": "report:report",
+    "runs": "runs:app",
     "list": "list:list_",
     "show": "show:show",
     "new": "new:new",
@@ -44,8 +45,11 @@ class Commands(TyperGroup):
                 self.add_command(self.get_command(ctx, name), name)
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
+        found = vars(importlib.import_module(f"clsim.cli.{module}"))[function]
+        if isinstance(found, typer.Typer):  # a command with commands of its own
+            return typer.main.get_command(found)
         alone = typer.Typer(add_completion=False)
-        alone.command(cmd_name)(vars(importlib.import_module(f"clsim.cli.{module}"))[function])
+        alone.command(cmd_name)(found)
         return typer.main.get_command(alone)
 
 

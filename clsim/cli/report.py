@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +34,8 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
-    from clsim.records.store import Store
-    from clsim.reporting.report import failed, find_report, problem, with_metrics
+    from clsim.reporting.report import some
+    from clsim.reporting.results import make
     from clsim.reporting.show import FORMS
     from clsim.reporting.show import show as show_report
 
@@ -46,37 +45,26 @@ def report(
         raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
-    spec = with_metrics(find_report(name), metric or ())
-    store = Store(runs)
-    found, problems = store.records()
-    records = [record for record in found if not problem(record.data)]
-    problems += [f"{record.folder}: {text}" for record in found if (text := problem(record.data))]
-    failures = failed(spec, store.failures())
+    made, problems = make(name, runs, tests=tests, metrics=metric or ())
     for line in problems:
         _say(f"skipped {line}")
-    if format_ not in ("console", "markdown", "html") or not records:  # those show them in the report
-        for failure in failures:
+    if format_ not in ("console", "markdown", "html") or not made.records:  # those show them in the report
+        for failure in made.failures:
             _say(f"failed {failure.title}: {failure.error}")
-    if not records:
-        raise InputError(f"{runs}: no finished runs; make some with `clsim run`, or name another folder with --runs")
-    data = [record.data for record in records]
+    some(made.records, str(runs))
     if format_ == "html":
         from clsim.reporting.page import write as write_page
 
-        file = file or Path(f"{Path(name).stem}.html")
+        file = file or Path(f"{made.name}.html")
         words = ["clsim", "report", name, "--format", "html", "--runs", str(runs)]
         words += [word for one in metric or () for word in ("--metric", one)]
-        write_page(replace(spec, tests=tests or spec.tests), records, failures, file, shlex.join(words))
+        write_page(made.spec, made.records, made.failures, file, shlex.join(words))
     else:
-        show_report(spec, data, format_, out, name=Path(name).stem, failures=failures, tests=tests, path=file)
+        show_report(made.spec, made.data, format_, out, name=made.name, failures=made.failures, tests=tests, path=file)
     if file is not None:
         _say(f"wrote {file}")
-    if figures is not None:
-        from clsim.reporting import label_plots, plots
-
-        made = plots.draw(spec, data, figures) + (label_plots.draw(spec, data, figures) if spec.labelling else [])
-        for drawn in made:
-            _say(f"drew {drawn}")
+    for drawn in made.figures(figures) if figures is not None else ():
+        _say(f"drew {drawn}")
 
 
 def _say(line: str) -> None:

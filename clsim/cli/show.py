@@ -221,15 +221,10 @@ _SAID = re.compile(r'^(?:title|paper|description) = (?:"""(?:.|\n)*?"""|".*")\n'
 
 
 def _show_run(folder: Path) -> None:
-    from clsim.records.store import RunFolder
-    from clsim.reporting import searches
-    from clsim.reporting.finished import show_runs
+    from clsim.records.overview import stored
+    from clsim.reporting.stored import show_run
 
-    record = RunFolder(folder.resolve()).record()
-    if record is None:
+    run = stored(folder.resolve())
+    if run.record is None and run.state == "half done":
         raise InputError(f"{folder}: holds no record so far; run it to the end of its first experience")
-    show_runs([record.data], out)
-    if record.data.get("searches"):
-        out.print(searches.trace(record.data))
-    if record.data["command"]:
-        out.print(record.data["command"], markup=False, highlight=False)
+    show_run(run, out)

@@ -63,7 +63,7 @@ def study(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="Where the runs are executed: local, ray or slurm.", rich_help_panel=_ENGINE)
+        str, typer.Option(help="Where the runs are executed: local, here, ray or slurm.", rich_help_panel=_ENGINE)
     ] = "local",
     workers: Annotated[
         int | None, typer.Option(help="Runs at a time (default: as the machine allows).", rich_help_panel=_ENGINE)
@@ -117,7 +117,7 @@ def study(
     if seed or seeds is not None:
         tables["seeds"] = _numbers(seed, "--seed") if seed else seeds
     if set_:
-        tables["set"] = _settings(set_)
+        tables["set"] = plan.axes(set_)
     spec = plan.read(tables, "command line", plan.find_study(name) if name else None)
     training = {k: v for k, v in (("device", device), ("precision", precision), ("threads", threads)) if v is not None}
     options = {"address": address, "partition": partition, "minutes": minutes, "cluster": cluster}
@@ -168,22 +168,6 @@ def _numbers(given: Sequence[str], flag: str) -> list[int]:
         return [int(value) for value in _values(given, flag)]
     except ValueError:
         raise InputError(f"{flag}: found {','.join(given)!r}, allowed: whole numbers, as in 20,50") from None
-
-
-def _settings(given: Sequence[str]) -> dict[str, list[Any]]:
-    """Read ``table.key=VALUE,VALUE`` texts into axes of values."""
-    from clsim.execution.plan import split
-    from clsim.spec.flags import parsed
-
-    axes: dict[str, list[Any]] = {}
-    for text in given:
-        key, equals, values = text.partition("=")
-        if not equals or "." not in key:
-            raise InputError(f"--set: found {text!r}, allowed: table.key=VALUE,VALUE …, as in optimizer.lr=0.01,0.1")
-        if key.strip() in axes:
-            raise InputError(f"--set {key}: found twice, allowed: once, as in {key}=VALUE,VALUE")
-        axes[key.strip()] = [parsed(value) for value in split(values, f"--set {key}")]
-    return axes
 
 
 def _check_engine(engine: str, given: dict[str, Any]) -> None:

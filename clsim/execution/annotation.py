@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from clsim import notebook
 from clsim.data import pictures
 from clsim.data.cache import Dataset
 from clsim.data.datasets import data_root as root_of
@@ -135,6 +136,22 @@ class Labelling:
         self._state = replace(self._state, files=files_now)
         self._known = dict(zip(self._names, range(len(self._names)), strict=True))
         self._read()
+
+    def __repr__(self) -> str:
+        return f"<Labelling {self._ledger}: {self._counted()}>"
+
+    def _repr_html_(self) -> str:
+        asked = self._state.questions[-1].files[:10] if self._state.questions else ()
+        facts = {"labels": self._ledger, "samples": self._counted(), "selector": self._chooser.name}
+        return notebook.facts("Labelling", facts | {"asked last": ", ".join(asked) or None})
+
+    def _counted(self) -> str:
+        """Count what is labelled and skipped, for people."""
+        try:
+            labels, skipped = self._read()
+        except InputError as error:
+            return str(error)
+        return f"{len(labels)} of {len(self._names)} labelled, {len(skipped)} skipped"
 
     @property
     def labels(self) -> dict[str, str]:

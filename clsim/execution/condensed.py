@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clsim import notebook
 from clsim.data.cache import Dataset
 from clsim.pool.contracts import decoded
 from clsim.pool.exemplars import Exemplars
@@ -34,6 +35,24 @@ class Condensed:
     losses: tuple[float, float] | None
     accuracies: tuple[float, ...]
     seconds: tuple[float, float]
+
+    def __repr__(self) -> str:
+        made = f"{len(self.exemplars)} images of {self.source.name} for {len(self.source.classes)} classes"
+        return f"<Condensed: {made}{f', accuracy {self._accuracy}' if self.accuracies else ''}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "images": len(self.exemplars),
+            "small ones in each": self.factor**2,
+            "accuracy of nets trained on them": self._accuracy if self.accuracies else None,
+            "loss, as floats and as stored": None if self.losses is None else "{:.4g}, {:.4g}".format(*self.losses),
+            "seconds to make, to evaluate": "{:.1f}, {:.1f}".format(*self.seconds),
+        }
+        return notebook.facts(f"condensed {self.source.name}", facts)
+
+    @property
+    def _accuracy(self) -> str:
+        return ", ".join(f"{100 * share:.1f} %" for share in self.accuracies)
 
     def write(self, path: Path) -> None:
         """Write the set as an ``.npz`` file that is a data set ``npz``, with the test part of its source.

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
-from clsim.execution.given import source_of
+from clsim.execution.given import with_source, with_sources
 from clsim.records.store import RunFolder, RunRecord, Store
 from clsim.spec.resolve import prerequisites
-from clsim.spec.run import RunSpec
+from clsim.spec.run import NAMED, Given, RunSpec
 
 if TYPE_CHECKING:
-    from clsim.pool.pool import Selector
     from clsim.training.progress import Progress
 
     Watch = Callable[[RunSpec], AbstractContextManager[Progress]]
@@ -30,7 +28,7 @@ def execute(
     scenario: str = "",
     data_root: str | Path | None = None,
     benchmark: Any = None,
-    selector: Selector | None = None,
+    given: Given = NAMED,
     fresh: bool = False,
     watch: Watch | None = None,
     say: Say | None = None,
@@ -47,7 +45,7 @@ def execute(
         scenario: path of the spec's scenario, if it is not found by its name.
         data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
         benchmark: a benchmark made with Avalanche, in place of the data and the stream of the spec.
-        selector: a selector in place of the one that ``memory.buffer`` names.
+        given: objects in place of those that the spec names.
         fresh: whether to run it anew even if there is a record; the runs that it needs first are still read.
         watch: makes the progress display of a run, this one or one that it needs first; None: no display.
         say: takes a line for the user about each record that is read in place of a run; None: nobody is told.
@@ -56,14 +54,13 @@ def execute(
     Raises:
         InputError: if something in the spec is wrong that only shows when it is run.
     """
-    if selector is not None:
-        spec = _with_source(spec, spec.memory.buffer, source_of(selector).encode())
+    spec = with_sources(spec, given)
     record = None if fresh or benchmark is not None else _finished(store.folder(spec))
     needed = {}
     if record is None and benchmark is None:
         needed = _needed(spec, store, scenario, data_root, watch, say)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        record = record or _trained(spec, store, data_root, benchmark, selector, fresh, needed, progress, command)
+        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command)
     if say is not None and record.read:
         say(record.line)
     return record
@@ -101,7 +98,7 @@ def _trained(
     store: Store,
     data_root: str | Path | None,
     benchmark: Any,
-    selector: Selector | None,
+    given: Given,
     fresh: bool,
     needed: dict[str, RunRecord],
     progress: Progress | None,
@@ -132,20 +129,13 @@ def _trained(
             stream, found = benchmarks.from_benchmark(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )
-            spec = _with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
+            spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
-                spec, stream, folder, progress or Quiet(), selector=selector, command=command
+                spec, stream, folder, progress or Quiet(), given=given, command=command
             )
 
 
 def _finished(folder: RunFolder) -> RunRecord | None:
     record = folder.record()
     return dataclasses.replace(record, read=True) if record is not None and record.data["finished"] else None
-
-
-def _with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
-    digest = hashlib.sha256()
-    for part in content:
-        digest.update(part)
-    return dataclasses.replace(spec, sources=(*spec.sources, (name, digest.hexdigest()[:16])))

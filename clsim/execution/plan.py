@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.execution.given import with_sources
+from clsim.records.overview import seconds_of
 from clsim.records.store import Store
 from clsim.spec import registry
-from clsim.spec.flags import as_text, command, tables_of
+from clsim.spec.flags import as_text, command, parsed, tables_of
+from clsim.spec.naming import run_name
 from clsim.spec.reader import Options, arguments
 from clsim.spec.resolve import keeps_memory, prerequisites, remarks, resolve
-from clsim.spec.run import RunSpec
+from clsim.spec.run import NAMED, Given, RunSpec
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Planned:
         done, total: number of experiences that are finished, and in all.
         seconds: expected seconds from here on, by what finished runs of the same work took; None: not known.
         scenario: name or path of the spec's scenario.
+        given: objects in place of those that the spec names.
     """
 
     spec: RunSpec
@@ -72,6 +76,31 @@ class Planned:
     total: int = 1
     seconds: float | None = None
     scenario: str = ""
+    given: Given = NAMED
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects in the grid of a study, by the name that stands for each on its axis."""
+
+    buffer: Mapping[str, Any] = field(default_factory=dict)
+    label: Mapping[str, Any] = field(default_factory=dict)
+
+    def engine(self, name: str, workers: int | None) -> str:
+        """Return the engine that can carry out these objects, which no other process can find.
+
+        Raises:
+            InputError: if another engine or several workers are asked for.
+        """
+        found = [*self.buffer, *self.label]
+        if not found or name == "here":
+            return name
+        if name != "local" or workers != 1:
+            raise InputError(
+                f"study: {found[0]} is in this process alone, where no worker finds it; allowed: workers=1, which "
+                "carries out the study here, or a function in a file, by its name: ./file.py:attr"
+            )
+        return "here"
 
 
 def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -> StudySpec:
@@ -138,27 +167,48 @@ def split(text: str, where: str) -> list[str]:
     return values
 
 
-def plan(study: StudySpec, store: Store, training: Mapping[str, Any] | None = None) -> list[Planned]:
+def axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Read ``table.key=VALUE,VALUE`` texts into axes of values.
+
+    >>> axes(["optimizer.lr=0.1,0.2", "model.options.hidden=[10, 20]"])
+    {'optimizer.lr': [0.1, 0.2], 'model.options.hidden': [[10, 20]]}
+    """
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or "." not in key:
+            raise InputError(f"--set: found {text!r}, allowed: table.key=VALUE,VALUE …, as in optimizer.lr=0.01,0.1")
+        if key.strip() in found:
+            raise InputError(f"--set {key}: found twice, allowed: once, as in {key}=VALUE,VALUE")
+        found[key.strip()] = [parsed(value) for value in split(values, f"--set {key}")]
+    return found
+
+
+def plan(
+    study: StudySpec, store: Store, training: Mapping[str, Any] | None = None, objects: Objects = Objects()
+) -> list[Planned]:
     """List every run of a study once: all combinations with the first seed, then those with the next.
 
     Args:
         study: the study.
         store: the store, which says how far each run is.
         training: device, precision and threads, where the command line names them.
+        objects: what stands behind names that no other process can find.
 
     Raises:
         InputError: if something is wrong that can be seen before a run begins.
     """
-    cells = {spec.fingerprint: (spec, title, words) for spec, title, words in _cells(study, training or {})}
+    cells = {cell[0].fingerprint: cell for cell in _cells(study, training or {}, objects)}
     planned: dict[str, Planned] = {}
     for seed in study.seeds:
-        for cell, title, words in cells.values():
+        for cell, shown, words, given in cells.values():
             spec = dataclasses.replace(cell, seed=seed)
             scenario, strategy, flags, settings = words
             if prerequisites(cell, scenario):  # each seed has its own
-                spec = resolve(scenario, strategy, flags=flags, settings=settings, seed=seed)
-            again = command(*words, seed)
-            run = Planned(spec, f"{title} · seed {seed}", again, total=experiences(spec), scenario=scenario)
+                spec = with_sources(resolve(scenario, strategy, flags=flags, settings=settings, seed=seed), given)
+            again = "" if given else command(*words, seed)
+            title = run_name(spec.as_dict(), *shown)
+            run = Planned(spec, title, again, total=experiences(spec), scenario=scenario, given=given)
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
     return list(planned.values())
 
@@ -187,11 +237,6 @@ def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned
     return known
 
 
-def seconds_of(record: Mapping[str, Any]) -> float:
-    """Return the seconds that a run has worked so far."""
-    return sum(c.get(f"{part}_seconds") or 0 for c in record["cost"] for part in ("train", "select", "evaluate"))
-
-
 def experiences(spec: RunSpec) -> int:
     """Return how many experiences a run trains on."""
     return 1 if spec.stream.presentation == "joint" else spec.stream.experiences
@@ -200,8 +245,13 @@ def experiences(spec: RunSpec) -> int:
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]
 
 
-def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunSpec, str, Words]]:
-    """Yield every combination apart from the seed: its spec, its title, and the arguments of :func:`command`."""
+def _cells(
+    study: StudySpec, training: Mapping[str, Any], objects: Objects
+) -> Iterator[tuple[RunSpec, list[str], Words, Given]]:
+    """Yield every combination apart from the seed.
+
+    Each comes with its spec, the settings of its title, the arguments of :func:`command`, and its objects.
+    """
     pairs = list(itertools.product(study.scenario, study.strategy))
     keeping = {pair for pair in pairs if keeps_memory(*pair)}
     if (study.buffer or study.memory) and not keeping:
@@ -215,14 +265,15 @@ def _cells(study: StudySpec, training: Mapping[str, Any]) -> Iterator[tuple[RunS
             study.memory if keeps and study.memory else (None,),
         ):
             remembers = keeps and buffer != "none"
+            given = Given(objects.buffer.get(buffer or ""), objects.label.get(label or ""))
             flags = tables_of(label=label, buffer=buffer, memory=size if remembers else None, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
-                spec = resolve(scenario, strategy, flags=flags, settings=settings)
+                spec = with_sources(resolve(scenario, strategy, flags=flags, settings=settings), given)
                 check_names(spec)
                 shown = [s for s, several in zip(settings, axes.values(), strict=True) if len(several) > 1]
-                yield spec, " · ".join([spec.title, *shown]), (scenario, strategy, flags, settings)
+                yield spec, shown, (scenario, strategy, flags, settings), given
 
 
 def check_names(spec: RunSpec) -> None:

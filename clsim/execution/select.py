@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import time
@@ -55,6 +56,12 @@ class Picks:
     source: str
     scorer: str
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Picks: {len(self.index)} of {len(self.pool)}, {self.source}>"
+
+    def _repr_html_(self) -> str:
+        return f"<div><strong>{html.escape(repr(self)[1:-1])}</strong>{self.frame.to_html(max_rows=10)}</div>"
 
     @property
     def places(self) -> np.ndarray:

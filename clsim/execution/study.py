@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from clsim import notebook
 from clsim.data import datasets
 from clsim.errors import InputError
 from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
 from clsim.execution.plan import Planned
 from clsim.records.store import RunFailure, RunRecord, Store
+from clsim.spec.naming import run_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +74,23 @@ class StudyResult:
     records: tuple[RunRecord, ...]
     failures: tuple[RunFailure, ...]
 
+    def __repr__(self) -> str:
+        return f"<StudyResult: {len(self.records)} finished, {len(self.failures)} failed>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                run_name(record.data["spec"]),
+                *(
+                    f"{100 * v:.1f} %" if (v := record.metrics.get(m)) is not None else "–"
+                    for m in ("accuracy", "forgetting")
+                ),
+            ]
+            for record in self.records
+        ]
+        notes = [f"failed: {failure.title}: {failure.error}" for failure in self.failures]
+        return notebook.grid(repr(self)[1:-1], ("run", "accuracy", "forgetting"), rows, notes)
+
     def frame(self) -> pd.DataFrame:
         """Return a table with a row for each finished run: labels, spec values as ``table.key``, metrics, costs."""
         from clsim.records.frame import frame
@@ -108,7 +127,7 @@ def carry_out(
     if todo:
         place, root = str(Path.cwd()), str(store.root.absolute())
         sets = str(datasets.data_root(data_root).absolute())
-        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario) for run in todo]
+        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario, run.given) for run in todo]
         engine = create(engine_spec, Path(root))
         try:
             given_up = Supervisor(planned, jobs, store, engine).run(watch)

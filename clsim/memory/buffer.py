@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clsim import notebook
 from clsim.errors import InputError
 from clsim.pool.contracts import Condenser, chosen, decoded, factor_of, from_samples, invalid, made
 from clsim.pool.exemplars import Exemplars, concatenate, groups, of_each_class
@@ -107,6 +108,14 @@ class Buffer:
             found = f"{len(exemplars)} exemplars with a memory of {self.spec.size}"
             raise InputError(f"memory.start: found {found}, allowed: {budget} at most")
         self._fill(_told_apart(exemplars))
+
+    def __repr__(self) -> str:
+        return f"<Buffer {self.spec.buffer}: {len(self)} exemplars, capacity {self.spec.size}>"
+
+    def _repr_html_(self) -> str:
+        held = None if self.stored is None else self.stored.words
+        facts = {"buffer": self.spec.buffer, "capacity": self.spec.size, "holds": held or "nothing"}
+        return notebook.facts("Buffer", facts | {"updated after each": self.spec.update})
 
     def __len__(self) -> int:
         return len(self._kept)

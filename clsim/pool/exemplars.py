@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from clsim import notebook
+
 
 @dataclass(frozen=True)
 class Exemplars:
@@ -44,6 +46,20 @@ class Exemplars:
 
     def __len__(self) -> int:
         return self.x.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<Exemplars: {self.words} on {self.device}>"
+
+    def _repr_html_(self) -> str:
+        columns = {name: f"{str(c.dtype)[6:]} {tuple(c.shape)}" for name, c in self.columns().items()}
+        return notebook.facts(f"Exemplars: {self.words} on {self.device}", columns)
+
+    @property
+    def words(self) -> str:
+        """How many samples there are, of which shape, with how many labels, for people; waits for the device."""
+        known = self.y[self.y >= 0]
+        shape = " × ".join(map(str, self.x.shape[1:]))
+        return f"{len(self)} samples of {shape}, {len(known)} labelled, {len(known.unique())} classes"
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
         """Take these rows: a slice shares memory, a tensor (int64, or a bool mask) copies."""

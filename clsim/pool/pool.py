@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from clsim import notebook
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.draft import DraftWatch
@@ -40,6 +41,14 @@ class Selection:
     index: Int[Tensor, " m"]
     weight: Shaped[Tensor, " m"] | None = None
     score: Shaped[Tensor, " m"] | None = None
+
+    def __repr__(self) -> str:
+        notes = [name for name, column in (("weights", self.weight), ("scores", self.score)) if column is not None]
+        return f"<Selection: {' with '.join([f'{len(self.index)} rows', *([' and '.join(notes)] if notes else [])])}>"
+
+    def _repr_html_(self) -> str:
+        first = ", ".join(map(str, self.index[:10].tolist())) + (" …" if len(self.index) > 10 else "")
+        return notebook.facts(repr(self)[1:-1], {"rows, best first": first})
 
 
 Features = Callable[[Tensor, Tensor], Tensor]
@@ -126,6 +135,14 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __repr__(self) -> str:
+        beside = "".join(f", {len(data)} {name}" for name, data in self._beside.items() if data is not None)
+        return f"<Pool: {self.data.words}{beside}>"
+
+    def _repr_html_(self) -> str:
+        beside = {name: None if data is None else data.words for name, data in self._beside.items()}
+        return notebook.facts("Pool", {"candidates": self.data.words, **beside})
 
     def __getitem__(self, rows: Int[Tensor, " m"]) -> Pool:
         """Take a part of the pool; values computed already are sliced, not computed again."""

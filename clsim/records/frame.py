@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import aubc
-from clsim.records.label_record import COUNTS, counted, selector_of
+from clsim.records.label_record import COUNTS, counted
 from clsim.records.metrics import Metric, by_samples, further, summary, weights
 from clsim.records.own_metrics import of_record
-from clsim.spec.naming import data_identity, data_name, data_sources, scenario_name
+from clsim.spec.naming import data_identity, data_name, data_sources, memory_size, scenario_name, selector_of
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -140,12 +140,6 @@ def _relative(record: Mapping[str, Any], tuned: Sequence[Mapping[str, Any]]) -> 
         return sum(c["train_seconds"] + c["select_seconds"] for c in cost)
 
     return {"relative_passes": ratio(_train_passes), "relative_seconds": ratio(seconds)}
-
-
-def memory_size(spec: Mapping[str, Any]) -> int | str:
-    """The memory size of a run: a number of exemplars, or a share of the samples seen, as in ``1 %``."""
-    fraction = spec["memory"].get("fraction")
-    return f"{100 * fraction:.4g} %" if isinstance(fraction, float) and fraction else spec["memory"]["capacity"]
 
 
 def settings(spec: Mapping[str, Any]) -> dict[str, Any]:

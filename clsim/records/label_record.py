@@ -12,26 +12,6 @@ INITIAL = "initial"
 """Who asked for the labels of an initial set."""
 
 
-def selector_of(spec: Mapping[str, Any]) -> str:
-    """Name the selector that chose what was labelled, from a spec as it stands in files; empty if nobody chose."""
-    table = spec.get("labelling")
-    name = table.get("selector", "none") if isinstance(table, Mapping) else "none"
-    return "" if name == "none" else str(name)
-
-
-def label_words(spec: Mapping[str, Any]) -> list[str]:
-    """Say for a title who asked for how many labels an experience; nothing if nobody did.
-
-    >>> label_words({"labelling": {"selector": "badge", "budget": 100}}), label_words({})
-    (['badge 100 labels'], [])
-    """
-    if not (name := selector_of(spec)):
-        return []
-    share, budget = spec["labelling"].get("fraction"), spec["labelling"].get("budget", "")
-    size = f"{100 * share:.4g} %" if isinstance(share, float) and share else str(budget)
-    return [" ".join([name, *([size] if size else []), "labels"])]
-
-
 def trainings(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List the trainings of a record, in order; none if nobody asked for labels."""
     return list(record.get("labelling", {}).get("rounds", ()))

@@ -1,7 +1,8 @@
 """Metrics: pure functions of the accuracy matrix.
 
-``R`` is a float array (T, T): R[i, j] is the accuracy in [0, 1] on the test samples of experience j after training on
-experience i; NaN = not tested. A metric that needs an entry that was not tested is NaN. Indices count from 0.
+``R`` is the accuracy matrix (T, T), an array, a DataFrame or nested lists: R[i, j] is the accuracy in [0, 1] on the
+test samples of experience j after training on experience i; NaN = not tested. A metric that needs an entry that was not
+tested is NaN. Indices count from 0. ``clsim.metrics`` is this module.
 
 Average accuracy has two definitions, which differ where experiences have unequal numbers of test samples. Where the
 task (or the domain) of a sample is a question of its own, every experience counts the same. In class-incremental
@@ -10,15 +11,29 @@ streams there is one question, about all classes seen so far, and every test sam
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Matrix = np.ndarray
+P = ParamSpec("P")
 
 
+def of_matrix(metric: Callable[Concatenate[Matrix, P], float]) -> Callable[Concatenate[ArrayLike, P], float]:
+    """Let a metric take its accuracies as whatever becomes an array: a DataFrame, or lists with None = not tested."""
+
+    @functools.wraps(metric)
+    def taken(R: ArrayLike, /, *args: P.args, **kwargs: P.kwargs) -> float:
+        return metric(np.asarray(R, dtype=float), *args, **kwargs)
+
+    return taken
+
+
+@of_matrix
 def final_average_accuracy(R: Matrix, sizes: Sequence[int] | None = None) -> float:
     """Accuracy at the end: (1/T) Σ_j R[T−1, j]; with test sizes n, on all test samples: Σ_j n_j R[T−1, j] / Σ_j n_j.
 
@@ -36,6 +51,7 @@ def final_average_accuracy(R: Matrix, sizes: Sequence[int] | None = None) -> flo
     return average(R[-1], sizes)
 
 
+@of_matrix
 def average_incremental_accuracy(R: Matrix, sizes: Sequence[int] | None = None) -> float:
     """Mean over time of the accuracy on what was seen so far: (1/T) Σ_i (1/(i+1)) Σ_{j≤i} R[i, j].
 
@@ -72,18 +88,20 @@ def by_samples(record: Mapping[str, Any]) -> bool:
     return record.get("spec", {}).get("stream", {}).get("setting") == "class"
 
 
+@of_matrix
 def forgetting(R: Matrix) -> float:
     """How far each earlier experience fell from its best: (1/(T−1)) Σ_{j<T−1} max_{j≤i<T−1} R[i, j] − R[T−1, j].
 
     Source: Chaudhry et al., Riemannian Walk (ECCV 2018), with the maximum over rows that have seen j.
 
-    >>> round(forgetting(np.array([[0.9, 0.0], [0.5, 0.7]])), 3)
+    >>> round(forgetting([[0.9, 0.0], [0.5, 0.7]]), 3)
     0.4
     """
     last = len(R) - 1
     return _mean([np.max(R[j:last, j]) - R[last, j] for j in range(last)])
 
 
+@of_matrix
 def forgetting_survey(R: Matrix) -> float:
     """Accuracy just after learning minus accuracy at the end, over all T: (1/T) Σ_j R[j, j] − R[T−1, j].
 
@@ -92,6 +110,7 @@ def forgetting_survey(R: Matrix) -> float:
     return float(np.mean(np.diag(R) - R[-1]))
 
 
+@of_matrix
 def backward_transfer(R: Matrix) -> float:
     """What later learning did to earlier experiences: (1/(T−1)) Σ_{j<T−1} R[T−1, j] − R[j, j]. Negative = forgotten.
 
@@ -101,6 +120,7 @@ def backward_transfer(R: Matrix) -> float:
     return _mean([R[last, j] - R[j, j] for j in range(last)])
 
 
+@of_matrix
 def forward_transfer(R: Matrix, initial: np.ndarray) -> float:
     """What earlier learning did for an experience not yet seen: (1/(T−1)) Σ_{j≥1} R[j−1, j] − b_j.
 
@@ -112,6 +132,7 @@ def forward_transfer(R: Matrix, initial: np.ndarray) -> float:
     return _mean([R[j - 1, j] - initial[j] for j in range(1, len(R))])
 
 
+@of_matrix
 def intransigence(R: Matrix, joint: np.ndarray) -> float:
     """How much less than joint training an experience was learnt when it came: (1/T) Σ_j joint_j − R[j, j].
 
@@ -123,6 +144,7 @@ def intransigence(R: Matrix, joint: np.ndarray) -> float:
     return float(np.mean(joint - np.diag(R)))
 
 
+@of_matrix
 def learning_accuracy(R: Matrix) -> float:
     """Accuracy on each experience just after it was learnt: (1/T) Σ_j R[j, j].
 
@@ -131,6 +153,7 @@ def learning_accuracy(R: Matrix) -> float:
     return float(np.mean(np.diag(R)))
 
 
+@of_matrix
 def minimum_accuracy(R: Matrix) -> float:
     """Mean over earlier experiences of the lowest accuracy that they fell to: (1/(T−1)) Σ_{j<T−1} min_{i>j} R[i, j].
 
@@ -141,6 +164,7 @@ def minimum_accuracy(R: Matrix) -> float:
     return _mean([np.min(R[j + 1 :, j]) for j in range(last)])
 
 
+@of_matrix
 def worst_case_accuracy(R: Matrix) -> float:
     """(1/T) · R[T−1, T−1] + (1 − 1/T) · minimum accuracy: what one can count on, at any time.
 
@@ -151,6 +175,7 @@ def worst_case_accuracy(R: Matrix) -> float:
     return float(R[-1, -1] if size == 1 else R[-1, -1] / size + (1 - 1 / size) * minimum_accuracy(R))
 
 
+@of_matrix
 def accuracy_unlabelled(shares: np.ndarray) -> float:
     """How well an experience's unlabelled samples are predicted at its end: (1/T) Σ_i u_i, where there are any.
 

@@ -19,6 +19,8 @@ import io
 import json
 import os
 import re
+import shutil
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,11 +31,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from clsim import notebook
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
-from clsim.records.label_record import label_words, problem
+from clsim.records.label_record import problem
 from clsim.records.search import read_search
-from clsim.spec.naming import scenario_name
+from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -41,6 +44,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Format number of records and errors."""
+
+NAME = "[0-9a-f]{16}"
+"""Pattern of the name of a run's folder, which is its fingerprint."""
+
+FILES = ("spec.json", "record.json", "error.json", "record.previous.json", "checkpoint.pt", "losses.npz", "lock")
+"""Files that tell a run's folder from another one."""
 
 CHECKPOINT = 1
 """Format number of checkpoints, in any version of clsim. Those of clsim 0.1.0 that hold no number have format 1."""
@@ -60,6 +69,24 @@ class RunRecord:
     folder: Path | None = None
     read: bool = False
 
+    def __repr__(self) -> str:
+        numbers = [f"{name} {value} %" for name, value in self._shown.items() if name in ("accuracy", "forgetting")]
+        state = [] if self.data["finished"] else ["not finished"]
+        return f"<RunRecord {run_name(self.data['spec'])}: {', '.join([*numbers, *state])}>"
+
+    def _repr_html_(self) -> str:
+        size = len(self.data["accuracy"])
+        rows = [[i + 1, *map(_percent, row)] for i, row in enumerate(self.data["accuracy"])]
+        header = ["accuracy, %: after ↓, tested on →", *range(1, size + 1)]
+        facts: dict[str, object] = {f"{name.replace('_', ' ')}, %": value for name, value in self._shown.items()}
+        facts |= {"ended": self.data.get("ended"), "folder": self.folder}
+        return notebook.facts(run_name(self.data["spec"]), facts) + notebook.grid("", header, rows)
+
+    @property
+    def _shown(self) -> dict[str, str]:
+        """The metrics that the run has, in percent."""
+        return {name: _percent(value) for name, value in self.data["metrics"].items() if value is not None}
+
     @property
     def accuracy(self) -> pd.DataFrame:
         """The accuracy matrix R: row i = after experience i, column j = tested on experience j; NaN = not tested."""
@@ -73,9 +100,7 @@ class RunRecord:
     def line(self) -> str:
         """A line for people about a record that was read: which run it is of, and when that was made."""
         spec, made = self.data["spec"], str(self.data.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
-        words = [*(str(spec.get(key, "?")) for key in ("scenario", "strategy")), *label_words(spec)]
-        title = " · ".join([*words, f"seed {spec.get('seed')}"])
-        return f"read, not run: {title}, made {made or 'at an unknown time'}; --fresh runs it again"
+        return f"read, not run: {run_name(spec)}, made {made or 'at an unknown time'}; --fresh runs it again"
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -114,10 +139,7 @@ class RunFailure:
     @property
     def title(self) -> str:
         """The run in a few words, whatever its spec holds."""
-        words = [scenario_name(self.spec), str(self.spec.get("strategy", "")), *label_words(self.spec)]
-        memory = self.spec.get("memory")
-        words += [str(memory.get("buffer", "")), str(memory.get("capacity", ""))] if isinstance(memory, dict) else []
-        return " · ".join(word for word in [*words, f"seed {self.spec.get('seed', '?')}", self.fingerprint] if word)
+        return f"{run_name(self.spec)} · {self.fingerprint}".removeprefix(" · ")
 
 
 class Store:
@@ -172,7 +194,7 @@ class Store:
     def records(self) -> tuple[list[RunRecord], list[str]]:
         """All finished records, and a line for each folder that holds none that can be read."""
         found, problems = [], []
-        for folder in self._folders():
+        for folder in self.folders():
             try:
                 record = RunFolder(folder).record()
             except InputError as error:
@@ -184,11 +206,39 @@ class Store:
 
     def failures(self) -> list[RunFailure]:
         """The runs that were given up and have not been finished since."""
-        found = (RunFolder(folder).failure() for folder in self._folders())
+        found = (RunFolder(folder).failure() for folder in self.folders())
         return [failure for failure in found if failure is not None]
 
-    def _folders(self) -> list[Path]:
-        return sorted(p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name))
+    def folders(self) -> list[Path]:
+        """Everything that has the name of a run's folder, whatever it holds."""
+        return sorted(p for p in self.root.glob("*") if re.fullmatch(NAME, p.name))
+
+    def remove(self, folder: Path) -> None:
+        """Remove a run, its logs included. What a link in it points to stays.
+
+        Raises:
+            RunBusy: if another process runs it now.
+            InputError: if the folder is a link, lies elsewhere, or holds no run.
+        """
+        refusal = self.keeps(folder)
+        if refusal:
+            raise InputError(f"{folder}: {refusal}")
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                shutil.rmtree(folder)
+        except Timeout:
+            raise RunBusy(f"{folder}: another process is running this; wait for it, or stop it") from None
+
+    def keeps(self, folder: Path) -> str:
+        """Why a folder is never removed; empty if it is a run of this store."""
+        if folder.is_symlink():
+            return "is a link, which is not followed; allowed: a folder of runs itself"
+        inside = folder.parent.resolve() == self.root.resolve()
+        if not inside or not re.fullmatch(NAME, folder.name) or not folder.is_dir():
+            return f"is no folder of a run in {self.root}; allowed: a name of `clsim runs`"
+        if not any((folder / name).is_file() for name in FILES):
+            return f"holds no run; allowed: a folder with {', '.join(FILES[:2])} or the like"
+        return ""
 
 
 class RunFolder:
@@ -205,7 +255,7 @@ class RunFolder:
         """
         path = self.path / "record.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = _json(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -214,6 +264,26 @@ class RunFolder:
         if problem:
             raise InputError(f"{path}: {problem}; run it again with --fresh")
         return RunRecord(data, self.path)
+
+    def spec(self) -> dict[str, Any]:
+        """The spec of a run that has no record so far.
+
+        Raises:
+            InputError: if there is none, it is damaged, or it is not that of this folder.
+        """
+        path = self.path / "spec.json"
+        try:
+            data = _json(path)
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: cannot be read ({_line(error)})") from None
+        if not isinstance(data, dict) or _foreign(data, self.path.name, self.path.name):
+            raise InputError(f"{path}: it is not the spec of this folder's run")
+        return data
+
+    def bytes(self) -> int:
+        """The bytes of all files of the run; those that a link points to do not count."""
+        found = (os.lstat(Path(place, name)) for place, _, names in os.walk(self.path) for name in names)
+        return sum(file.st_size for file in found)
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The state after the last finished experience, or None.
@@ -300,9 +370,13 @@ class RunFolder:
     def failure(self) -> RunFailure | None:
         """Read why the run was given up; None if it was not, was finished since, or the file cannot be read."""
         try:
-            data = json.loads((self.path / "error.json").read_text(encoding="utf-8"))
+            data = _json(self.path / "error.json")
             finished = (record := self.record()) is not None and record.data["finished"]
-        except (OSError, ValueError, RecursionError):  # the next study tries it again, whatever it was
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ):  # among them InputError; the next study tries it again, whatever it was
             return None
         names = [field.name for field in dataclasses.fields(RunFailure)]
         if finished or not isinstance(data, dict) or data.get("format") != FORMAT or {*names} - {*data}:
@@ -314,6 +388,8 @@ class RunFolder:
 
     def busy(self) -> bool:
         """Whether a process holds the lock now."""
+        if not (self.path / "lock").exists():  # looking makes no file
+            return False
         try:
             with FileLock(self.path / "lock", timeout=0):
                 return False
@@ -328,6 +404,12 @@ class RunFolder:
             os.replace(self.path / "record.json", self.path / "record.previous.json")
         for name in ("checkpoint.pt", "search.json", "rounds.pt"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def _json(path: Path) -> Any:
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+        raise OSError("it is no regular file")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def checkpoint_format(state: Any) -> Any:
@@ -395,6 +477,11 @@ def _number(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and abs(value) < float("inf"))
 
 
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
 def _line(error: BaseException) -> str:
     """The first line of an error, for a message of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]

@@ -51,7 +51,7 @@ class Size:
 
     @staticmethod
     def of(text: object) -> Size:
-        """Read a size as :func:`clsim.records.frame.memory_size` writes it."""
+        """Read a size as :func:`clsim.spec.naming.memory_size` writes it."""
         number, _, unit = str(text).partition(" ")
         return Size(float(number), unit)
 

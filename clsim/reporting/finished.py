@@ -9,14 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clsim.records.frame import memory_size
-from clsim.records.label_record import label_words
 from clsim.records.metrics import METRICS, UNSIZED, Metric, by_samples, summary, weights
 from clsim.records.own_metrics import of_record
 from clsim.records.store import RunRecord
 from clsim.reporting.cells import Cell, decimals
 from clsim.reporting.names import printable
-from clsim.spec.naming import scenario_name
+from clsim.spec.naming import label_words, memory_size, scenario_name
 from clsim.version import __version__
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
+from clsim.reporting import plots
 from clsim.reporting.budget_figures import highest, over_labels
 from clsim.reporting.names import shortened
 from clsim.reporting.picture import sheet
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draw the figures on labels of a report into a folder; return the files. Without label rounds there are none."""
     return saved(lambda: drawn(spec, records), folder)
+
+
+def draw_all(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Draw all figures of a report into a folder, those on labels if it asks for them; return the files."""
+    return plots.draw(spec, records, folder) + (draw(spec, records, folder) if spec.labelling else [])
 
 
 def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:

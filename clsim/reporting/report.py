@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clsim.errors import InputError, nearest
-from clsim.records.frame import COSTS, NAMES, SUMS, comparable, settings
+from clsim.records.frame import COSTS, NAMES, SUMS, comparable, frame, settings
 from clsim.records.metrics import ALL, Metric
 from clsim.records.own_metrics import own_metric
-from clsim.records.store import RunFailure
+from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.spec import registry
 from clsim.spec.reader import NO_KEY, Options, arguments, merge
 
@@ -244,6 +245,56 @@ def problem(record: Mapping[str, Any]) -> str:
     return "" if record["accuracy"] else "accuracy: found no experience, allowed: one or more"
 
 
+def load(runs: str | Path = "runs") -> pd.DataFrame:
+    """Read all finished runs of a folder as a table, a row for each run.
+
+    Args:
+        runs: the folder of all runs. A run in it that cannot be read is left out, with one warning for all of them.
+
+    Returns:
+        Labels, every value of the runs' specs as ``table.key``, metrics (shares of 1), costs, and ``folder``.
+
+    Raises:
+        InputError: if there is no such folder.
+
+    >>> import clsim, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> record = clsim.run("split-digits", memory=50, seed=3, runs=folder)
+    >>> load(folder)[["strategy", "buffer", "memory", "seed"]].values.tolist()
+    [['er', 'random', 50, 3]]
+    """
+    if not Path(runs).is_dir():
+        raise InputError(f"runs: no folder {str(runs)!r}, allowed: a folder of runs")
+    records, problems = readable(Store(Path(runs)))
+    warn_skipped(problems)
+    return frame([record.data for record in records]).assign(folder=[str(record.folder) for record in records])
+
+
+def warn_skipped(problems: Sequence[str]) -> None:
+    """Warn once of the runs that cannot be read."""
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        warnings.warn(f"skipped {problems[0]}{more}", stacklevel=3)
+
+
+def readable(store: Store) -> tuple[list[RunRecord], list[str]]:
+    """Read the finished runs of a store; also return a line for each folder whose run no table can hold."""
+    found, problems = store.records()
+    wrong = {str(record.folder): text for record in found if (text := problem(record.data))}
+    kept = [record for record in found if str(record.folder) not in wrong]
+    return kept, [*problems, *(f"{folder}: {text}" for folder, text in wrong.items())]
+
+
+def some(records: Sequence[RunRecord], where: str) -> None:
+    """Refuse to go on without runs.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if not records:
+        raise InputError(f"{where}: no finished runs; make some with `clsim run`, or name another folder with --runs")
+
+
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The row labels (those of the spec, and what else tells runs of one cell apart), and the runs of the filter.
 
@@ -277,23 +328,32 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
 
 def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]:
     """The failed runs that the filter of a report allows; one whose spec cannot be read is not hidden."""
-    kept = []
-    for failure in failures:
-        try:
-            row = settings(failure.spec)
-        except (AttributeError, IndexError, KeyError, TypeError):
-            row = {}
-        allowed, left_out = (
-            [
-                any(_allows(v if isinstance(v, list) else [v], row[name]) for name in _alike(column))
-                for column, v in of.items()
-                if column in row
-            ]
-            for of in (spec.filter, spec.exclude)
-        )
-        if all(allowed) and not any(left_out):
-            kept.append(failure)
-    return kept
+    rows = [(failure, row_of(failure.spec)) for failure in failures]
+    return [f for f, row in rows if all(_admitted(spec.filter, row)) and not any(_admitted(spec.exclude, row))]
+
+
+def row_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a run's spec decides, as a filter sees them; empty if it cannot be read."""
+    try:
+        return settings(spec)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return {}
+
+
+def admits(wanted: Options, row: Mapping[str, Any]) -> bool:
+    """Whether a run has one of the wanted values in every column.
+
+    Args:
+        wanted: column → the allowed value, or a list of them.
+        row: the run, as :func:`row_of` describes it.
+    """
+    return all(column in row for column in wanted) and all(_admitted(wanted, row))
+
+
+def _admitted(wanted: Options, row: Mapping[str, Any]) -> list[bool]:
+    """Tell for each column that the run has whether it has one of the wanted values there."""
+    listed = {column: v if isinstance(v, list) else [v] for column, v in wanted.items() if column in row}
+    return [any(_allows(allowed, row[name]) for name in _alike(column)) for column, allowed in listed.items()]
 
 
 def having(wanted: Options, runs: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clsim.records.frame import COSTS, memory_size
-from clsim.records.label_record import label_words
+from clsim.records.frame import COSTS
 from clsim.records.metrics import ALL, METRICS, Metric
 from clsim.reporting import searches
-from clsim.spec.naming import scenario_name
+from clsim.spec.naming import run_name
 
 
 def packed(
@@ -46,7 +45,7 @@ def packed(
         runs.append(
             {
                 "id": record["fingerprint"],
-                "name": title(record),
+                "name": run_name(record["spec"]),
                 "seed": record["spec"]["seed"],
                 "metrics": [_rounded(row[name], 6) for name in metrics],
                 "cost": [_rounded(row[name], 4) for name in COSTS],
@@ -67,14 +66,6 @@ def packed(
         "percent": [known[name].percent for name in metrics],
         "costs": list(COSTS.values()),
     }
-
-
-def title(record: Mapping[str, Any]) -> str:
-    """Name a run in one line."""
-    spec = record["spec"]
-    memory = spec["memory"]
-    kept = [] if memory["buffer"] == "none" else [f"{memory['buffer']} {memory_size(spec)}"]
-    return " · ".join([scenario_name(spec), spec["strategy"], *label_words(spec), *kept, f"seed {spec['seed']}"])
 
 
 def commands(lines: Iterable[str]) -> list[str]:

@@ -49,14 +49,14 @@ def show(
     """
     runs = frame.frame(records, spec.own)
     if form == "console":
-        _to_console(spec, _listings(spec, runs, records, tests or spec.tests), failures, out)
+        _to_console(spec, listings(spec, runs, records, tests or spec.tests), failures, out)
         return
-    text = _text(spec, runs, records, form, name, failures, tests)
+    written = text(spec, runs, records, form, name, failures, tests)
     if path is None:
-        print(text, end="")
+        print(written, end="")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, text.encode())
+        write(path, written.encode())
 
 
 def show_summary(records: Sequence[Mapping[str, Any]], title: str, out: Console, metrics: Sequence[str] = ()) -> None:
@@ -65,7 +65,7 @@ def show_summary(records: Sequence[Mapping[str, Any]], title: str, out: Console,
     show(dataclasses.replace(spec, title=title), records, "console", out)
 
 
-def _text(
+def text(
     spec: ReportSpec,
     runs: pd.DataFrame,
     records: Sequence[Mapping[str, Any]],
@@ -74,6 +74,11 @@ def _text(
     failures: Sequence[RunFailure],
     tests: bool,
 ) -> str:
+    """Write a report as text, in one of :data:`FORMS` but console; the arguments are those of :func:`show`.
+
+    Args:
+        runs: the :func:`clsim.records.frame.frame` of the records.
+    """
     if form == "runs":
         return formats.to_runs(spec, runs)
     if form == "csv":
@@ -83,7 +88,7 @@ def _text(
             if tests
             else formats.to_csv([*parts.tables, *parts.further, *parts.judged])
         )
-    made = _listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
+    made = listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
         labels = [f"{name}-{listing.title}" for listing in made]
         lines = [latex.PREAMBLE]
@@ -95,7 +100,7 @@ def _text(
     return "\n".join([*map(formats.to_markdown, made), *further])
 
 
-def _listings(
+def listings(
     spec: ReportSpec,
     runs: pd.DataFrame,
     records: Sequence[Mapping[str, Any]],

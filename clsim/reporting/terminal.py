@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clsim.errors import InputError
 from clsim.records.search import Search, Trial
 from clsim.records.store import Store
 from clsim.reporting.bar import bar
@@ -48,25 +51,48 @@ def check_logs(names: Sequence[str]) -> None:
     logs.check(names)
 
 
+def shown(given: Any) -> Callable[[RunSpec], AbstractContextManager[progress.Progress]] | None:
+    """Make what shows the progress of runs from Python; None: nothing is shown.
+
+    Args:
+        given: ``progress`` of :func:`clsim.run`.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    if isinstance(given, str) and given != "auto":
+        raise InputError(f"progress: found {given!r}, allowed: 'auto', True, False or a Progress")
+    if given is None or given is False:
+        return None
+    if given is not True and given != "auto":
+        return lambda spec: nullcontext(given)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    at_hand = console.is_jupyter or (console.is_terminal and "ps1" in vars(sys))  # a prompt, no script
+    if given == "auto" and not at_hand:
+        return None
+    return lambda spec: Terminal(f"{spec.title} · seed {spec.seed}", console)
+
+
 class Terminal:
     """Progress of one run on a console. Final. A context manager; see :class:`clsim.training.progress.Progress`.
 
     Args:
         title: title of the run.
-        console: console to write to: a bar if it is a terminal, else a line for each experience.
+        console: console to write to: a bar on a terminal or in a notebook, else a line for each experience.
     """
 
     def __init__(self, title: str, console: Console) -> None:
         self._title = title
         self._console = console
         self._bar = bar(console, "speed", "accuracy")
+        self._live = not self._bar.disable
         self._task = self._bar.add_task("", total=None, speed="", accuracy="")
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
         self._length = self._position = self._span = 0
 
     def __enter__(self) -> Terminal:
-        if self._console.is_terminal:
+        if self._live:
             self._console.print(self._title, markup=False, highlight=False)
         self._bar.start()
         return self
@@ -115,7 +141,7 @@ class Terminal:
         from clsim.reporting import searches
 
         glance = searches.glance(search, f"experience {self._position + 1}/{self._length}")
-        if self._console.is_terminal:
+        if self._live:
             grid = Table.grid(padding=(0, 2))
             for _ in range(3):
                 grid.add_column()
@@ -132,7 +158,7 @@ class Terminal:
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
         mean = f"mean accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
         self._bar.update(self._task, accuracy=mean)
-        if not self._console.is_terminal:
+        if not self._live:
             seconds = time.perf_counter() - self._started
             self._console.print(
                 f"{self._title} · experience {self._position + 1}/{self._length} · {self._images:,} images "

@@ -9,6 +9,7 @@ from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError
+from clsim.spec.reader import merge
 
 FLAGS = {
     "memory.buffer": "--buffer",
@@ -53,7 +54,8 @@ def tables_of(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-) -> dict[str, dict[str, Any]]:
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Return the tables that flags set; a flag that is None sets nothing.
 
     Args:
@@ -69,13 +71,14 @@ def tables_of(
         device: device of the training.
         precision: precision of the training.
         threads: number of CPU threads of the training.
+        tables: tables below the flags, which hold where no flag says otherwise.
 
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
     {'memory': {'buffer': 'kcenter', 'fraction': 0.01}, 'training': {'threads': 2}}
     """
     if label in (None, "none") and labels is not None and not any(label_share(labels).values()):
         raise InputError("labels: found 0, allowed: 1 or more of each class, or 0 with --label, which asks for them")
-    tables = {
+    said = {
         "labels": {} if labels is None else label_share(labels),
         "labelling": {"selector": None if label is None else _selector(label), "rounds": label_rounds}
         | ({} if label_budget is None else label_budget_of(label_budget)),
@@ -83,8 +86,8 @@ def tables_of(
         "training": {"device": device, "precision": precision, "threads": threads},
         "controller": {"name": controller},
     }
-    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in tables.items()}
-    return {table: values for table, values in given.items() if values}
+    given = {table: {k: v for k, v in values.items() if v is not None} for table, values in said.items()}
+    return merge(tables or {}, {table: values for table, values in given.items() if values})
 
 
 def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:
@@ -208,6 +211,43 @@ def setting(text: str) -> dict[str, Any]:
     for key in reversed(name.strip().split(".")):
         nested = {key: nested}
     return nested
+
+
+def seeds_of(seed: int, seeds: int | Sequence[int] | None) -> list[int]:
+    """List the seeds of runs: the one, or how many (0, 1, 2 …), or which.
+
+    Raises:
+        InputError: if both are given, or none is left.
+
+    >>> seeds_of(3, None), seeds_of(0, 2), seeds_of(0, [5])
+    ([3], [0, 1], [5])
+    """
+    if seeds is None:
+        return [seed]
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if seed or not found:
+        what = f"seed={seed} as well" if seed else repr(seeds)
+        raise InputError(f"seeds: found {what}, allowed: a number from 1, or a list of seeds, without seed")
+    return found
+
+
+def as_settings(given: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Write settings as ``--set`` takes them, whichever of both spellings they have.
+
+    Raises:
+        InputError: for a value that no TOML file could hold.
+
+    >>> as_settings({"optimizer.lr": 0.1}), as_settings(["optimizer.lr=0.1"])
+    (['optimizer.lr=0.1'], ['optimizer.lr=0.1'])
+    """
+    if isinstance(given, str):
+        raise InputError(f"settings: found {given!r}, allowed: a list, as in [{given!r}]")
+    if not isinstance(given, Mapping):
+        return list(given)
+    try:
+        return [f"{key}={as_text(value)}" for key, value in leaves(given).items()]
+    except TypeError as error:
+        raise InputError(f"settings: found a value of another kind ({error}); allowed: numbers, text, lists") from None
 
 
 def parsed(text: str) -> Any:

@@ -141,7 +141,7 @@ NAMES = {
     "reporting.report.COSTS": "records.frame",
     "reporting.report.NAMES": "records.frame",
     "reporting.report.frame": "records.frame",
-    "reporting.report.memory_size": "records.frame",
+    "reporting.report.memory_size": "spec.naming",
     "reporting.report.settings": "records.frame",
     "models.slim_resnet18": "models.resnet",
     "models.resnet18": "models.resnet",

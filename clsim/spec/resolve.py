@@ -12,7 +12,7 @@ from clsim.spec.flags import as_text, command, leaves
 from clsim.spec.followed import Code, fingerprint
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.precision import settled
-from clsim.spec.run import RunSpec
+from clsim.spec.run import USUAL, RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
 from clsim.spec.tables import DataSpec
 
@@ -122,6 +122,27 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
     changed = [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
     words = command(scenario, "joint", {}, changed, spec.seed) if isinstance(scenario, str) else ""
     return [Prerequisite("stream.difficulty", spec.stream.difficulty, joint, words)]
+
+
+def departures(spec: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Find the settings of a run that are not its scenario's and its strategy's own.
+
+    Args:
+        spec: the spec as it stands in records.
+
+    Returns:
+        ``table.key`` → the value of the run, and their own; None where one of them has no such key.
+
+    Raises:
+        InputError: if the scenario or the strategy is not found by its name.
+    """
+    own = resolve(spec["scenario"], spec["strategy"], seed=spec["seed"]).as_dict()
+    theirs, ours = (
+        USUAL | leaves({name: table for name, table in tables.items() if isinstance(table, Mapping)})
+        for tables in (own, spec)
+    )
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key != "stream.difficulty"]  # names another run
+    return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
 
 def keeps_memory(scenario: str, strategy: str) -> bool:

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clsim import notebook
 from clsim.errors import InputError
+from clsim.spec import naming
+from clsim.spec.flags import as_text, leaves
 from clsim.spec.labelling import LabellingSpec
-from clsim.spec.naming import scenario_name
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
@@ -133,6 +135,14 @@ class RunSpec:
         if labelling.initial_count and labelling.initial not in ("random", "class"):
             raise InputError(f"labelling.initial: found {labelling.initial!r} {where}; allowed: random, class")
 
+    def __repr__(self) -> str:
+        return f"<RunSpec {naming.run_name(dataclasses.asdict(self))}, {self.fingerprint}>"
+
+    def _repr_html_(self) -> str:
+        usual = leaves(RunSpec().as_dict())
+        changed = {key: as_text(value) for key, value in leaves(self.as_dict()).items() if usual.get(key) != value}
+        return notebook.facts(naming.run_name(dataclasses.asdict(self)), {"fingerprint": self.fingerprint, **changed})
+
     @property
     def partly_labelled(self) -> bool:
         """Whether experiences have an unlabelled part: labels are hidden, or must be asked for."""
@@ -155,11 +165,7 @@ class RunSpec:
     @property
     def title(self) -> str:
         """Title of the run, without its seed: scenario, strategy, who asks for labels, buffer and controller."""
-        memory = f" · {self.memory.buffer} {self.memory.size}" if self.memory.buffer != "none" else ""
-        controller = f" · {self.controller.name}" if self.controller.name != "none" else ""
-        named = scenario_name({"scenario": self.scenario, "data": dataclasses.asdict(self.data)})
-        labels = f" · {self.labelling.selector} {self.labelling.size} labels" if self.labelling.asks else ""
-        return f"{named} · {self.strategy}{labels}{memory}{controller}"
+        return naming.title(dataclasses.asdict(self))
 
     @property
     def fingerprint(self) -> str:
@@ -176,6 +182,26 @@ class RunSpec:
         plain = self.as_dict()
         names = plain.pop("revisions", [])
         return [_digest(plain | ({"revisions": names[:n]} if n else {})) for n in range(len(names))]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects in place of the components that a spec names; None: the named one.
+
+    Attributes:
+        buffer: the selector of the memory.
+        label: the selector, or the class of acquisitions, that asks for labels.
+    """
+
+    buffer: Any = None
+    label: Any = None
+
+    def __bool__(self) -> bool:
+        return self.buffer is not None or self.label is not None
+
+
+NAMED = Given()
+"""Every component is the one that the spec names."""
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

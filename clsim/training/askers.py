@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from clsim.acquisitions.acquisition import Acquisition
 from clsim.acquisitions.stream_policies import StreamPolicy
@@ -11,15 +12,17 @@ from clsim.models.nets import Net
 from clsim.pool.pool import Selector
 from clsim.randomness import generator
 from clsim.spec import registry
+from clsim.spec.options import bind
 from clsim.spec.run import RunSpec
 
 
-def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisition | None]:
+def askers(spec: RunSpec, net: Net, labeller: Any = None) -> tuple[Selector, Selector | None, Acquisition | None]:
     """Build the selector of label rounds, that of the initial set, and the former as an acquisition if it is one.
 
     Args:
         spec: the run's spec.
         net: the net that is trained.
+        labeller: a selector, or a class of acquisitions, in place of the one that the spec names.
 
     Raises:
         InputError: if a selector is not known, or needs the labels that it is to ask for.
@@ -32,7 +35,10 @@ def askers(spec: RunSpec, net: Net) -> tuple[Selector, Selector | None, Acquisit
                 f"labelling.initial: found {labelling.initial!r}, which keeps a state from round to round; allowed: "
                 "random, class, or a selector"
             )
-    found = registry.component("labellers", labelling.selector, labelling.options, "[labelling.options]")
+    if labeller is None:
+        found = registry.component("labellers", labelling.selector, labelling.options, "[labelling.options]")
+    else:
+        found = bind(labeller, labelling.options, "[labelling.options]", labelling.selector)
     kind = found.func if isinstance(found, partial) else found
     if isinstance(kind, type) and issubclass(kind, Acquisition):
         found = found(net, generator(spec.seed, "acquisition"))

@@ -6,23 +6,23 @@ from dataclasses import replace
 
 from clsim.memory.buffer import Buffer
 from clsim.memory.initial import start_of
-from clsim.pool.pool import Cost, Selector
+from clsim.pool.pool import Cost
 from clsim.spec import registry
-from clsim.spec.run import RunSpec
+from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.contract import Learner, Setup, plateau_of
 from clsim.training.offered import learner_of, refuse_unfit, refuse_untrained
 from clsim.training.workshop import workshop
 
 
-def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | None = None) -> tuple[Setup, Learner]:
+def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) -> tuple[Setup, Learner]:
     """Assemble the net, the memory and the learner of a spec, as they are before the first experience.
 
     Args:
         spec: the resolved spec.
         stream: the stream that the learner will be trained on.
         cost: the counters that all parts add to.
-        selector: a selector in place of the one that the spec's buffer names; without effect for the buffer ``none``.
+        given: objects in place of those that the spec names; without effect for the buffer ``none``.
     """
     refuse_unfit(spec)
     shop = workshop(
@@ -39,7 +39,7 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
         cost=cost,
     )
     net = shop.net()
-    condense = None
+    condense, selector = None, given.buffer
     if spec.memory.buffer == "none":
         selector = None
     elif selector is None:
@@ -65,7 +65,7 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, selector: Selector | Non
     if spec.labelling.asks:
         from clsim.training.askers import askers  # with the acquisitions
 
-        asks, first, acquisition = askers(spec, net)
+        asks, first, acquisition = askers(spec, net, given.label)
         setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
     made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
     learner = learner_of(made, spec.learner.name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from clsim.pool.pool import Cost, Selector
-from clsim.spec.run import RunSpec
+from clsim.pool.pool import Cost
+from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training import experience as one
 from clsim.training.assemble import assemble
@@ -21,19 +21,19 @@ class Experiment:
         spec: the resolved spec.
         stream: the stream of the spec.
         progress: display of the progress.
-        selector: a selector in place of the one that ``memory.buffer`` names.
+        given: objects in place of those that the spec names.
 
     Attributes:
         cost: the counters that all parts of the run share.
     """
 
-    def __init__(self, spec: RunSpec, stream: Stream, progress: Progress, selector: Selector | None = None) -> None:
+    def __init__(self, spec: RunSpec, stream: Stream, progress: Progress, given: Given = NAMED) -> None:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
-        self._selector = selector
+        self._given = given
 
     def assemble(self, spec: RunSpec | None = None) -> tuple[Setup, Learner]:
         """Make a fresh setup and learner of the spec, or of another one."""
-        return assemble(spec or self.spec, self.stream, self.cost, self._selector)
+        return assemble(spec or self.spec, self.stream, self.cost, self._given)
 
     def learn(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """Train on an experience and end it; return the losses of the steps."""

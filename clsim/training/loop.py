@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.errors import InputError
-from clsim.pool.pool import Cost, Selector
+from clsim.pool.pool import Cost
 from clsim.records.store import RunFolder, RunRecord
-from clsim.spec.run import RunSpec
+from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.checkpoint import UNFIT, restore, snapshot, state_bytes
 from clsim.training.contract import Learner, Setup
@@ -38,7 +38,7 @@ def train(
     folder: RunFolder,
     progress: Progress,
     *,
-    selector: Selector | None = None,
+    given: Given = NAMED,
     command: str = "",
 ) -> RunRecord:
     """Run one spec to its end, from its checkpoint if there is one.
@@ -51,10 +51,10 @@ def train(
         stream: the stream of the spec.
         folder: the run's folder.
         progress: display of the progress.
-        selector: a selector in place of the one that ``memory.buffer`` names.
+        given: objects in place of those that the spec names.
         command: the command that makes this run, which is kept in its record.
     """
-    experiment = Experiment(spec, stream, progress, selector)
+    experiment = Experiment(spec, stream, progress, given)
     cost = experiment.cost
     setup, learner = experiment.assemble()
     controller = _controller(experiment, folder)

@@ -42,7 +42,8 @@ def test_a_run_that_was_read_says_so_each_time_and_when_it_was_made() -> None:
     assert made.read
     ended = made.data["ended"].replace("T", " ").replace("+00:00", " UTC")
     for _ in range(2):
-        assert f"read, not run: split-digits · er · seed 0, made {ended}; --fresh runs it again" in command("run")
+        title = "split-digits · er · ./mine.py:pick 10 · seed 0"
+        assert f"read, not run: {title}, made {ended}; --fresh runs it again" in command("run")
     Path("helper.py").write_text("SHIFT = 1\n")
     assert "read, not run" not in command("run")
     assert len(list(Path("runs").glob("*/record.json"))) == 2

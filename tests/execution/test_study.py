@@ -19,6 +19,7 @@ from clsim.execution import plan
 from clsim.execution.engines import local
 from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
 from clsim.execution.study import RunState, running_accuracy, time_left
+from clsim.records.overview import seconds_of
 from clsim.records.store import Store
 from clsim.spec.flags import as_text, parsed
 from clsim.spec.resolve import keeps_memory, resolve
@@ -222,7 +223,7 @@ def test_a_plan_tells_what_is_done_and_what_it_will_take(capsys: pytest.CaptureF
     runs = planned({"buffer": ["random", "kcenter"], "memory": 20, "seeds": 2, "set": SMALL})
     assert [run.finished for run in runs] == [True, False, False, False]
     known = plan.with_expected_seconds(runs, Store(Path("runs")))
-    took = plan.seconds_of(record.data)
+    took = seconds_of(record.data)
     assert [run.seconds for run in known] == [None, *[pytest.approx(took)] * 3]
     assert clsim(*words, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -362,5 +363,5 @@ def test_a_package_that_is_missing_is_named(
 
 
 def test_an_engine_that_is_not_there() -> None:
-    with pytest.raises(InputError, match="--engine: found 'dask'; allowed: local, ray, slurm"):
+    with pytest.raises(InputError, match="--engine: found 'dask'; allowed: here, local, ray, slurm"):
         EngineSpec("dask")

@@ -27,8 +27,8 @@ from clsim.reporting.comparisons import comparisons, ranks
 from clsim.reporting.listing import Listing
 from clsim.reporting.names import arms as short_names
 from clsim.reporting.report import Published, ReportSpec, find_report, read_report
-from clsim.reporting.runs import title
 from clsim.reporting.statistics import half_width, variance_components
+from clsim.spec.naming import run_name
 from tests.labels import labelled, study
 
 SPEC = dataclasses.replace(find_report("active"), published=())
@@ -385,8 +385,8 @@ def test_csv_has_every_budget_and_every_round(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_says_who_chose_its_labels() -> None:
-    assert title(labelled("badge", 3)) == "active-digits · finetune · badge 30 labels · seed 3"
-    assert title(labelled("none", 3)) == "active-digits · finetune · seed 3"
+    assert run_name(labelled("badge", 3)["spec"]) == "active-digits · finetune · badge 30 labels · seed 3"
+    assert run_name(labelled("none", 3)["spec"]) == "active-digits · finetune · seed 3"
     records = [labelled(name, s) for name in ("badge", "none") for s in range(3)]
     table = grids.tables(find_report("accuracy"), frame(records))[0]
     assert table.row_names == ("strategy", "buffer", "label")

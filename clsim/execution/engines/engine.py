@@ -1,4 +1,4 @@
-"""Where the runs of a study execute: in processes of this machine, on a Ray cluster, or as Slurm jobs.
+"""Where the runs of a study execute: in processes of this machine or in this one, on a Ray cluster, or as Slurm jobs.
 
 An engine takes jobs and reports, one by one, how they ended. All engines call :func:`work`, so that the records do not
 depend on the engine. The progress of a run is read from its folder, not from the engine.
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim.errors import InputError, RunBusy, nearest, raised
 from clsim.execution.execute import execute
+from clsim.execution.given import with_sources
 from clsim.records.store import Store
 from clsim.spec.resolve import sources
-from clsim.spec.run import RunSpec
+from clsim.spec.run import NAMED, Given, RunSpec
 
 if TYPE_CHECKING:
     from clsim.training.progress import Progress
@@ -35,6 +36,7 @@ class Job:
         data_root: absolute path of the data folder; None = the default folder of the machine that carries out the run.
         place: the working directory; paths in the spec are relative to it.
         scenario: name or path of the spec's scenario; empty = the name in the spec.
+        given: objects in place of those that the spec names, which only the engine ``here`` can carry out.
     """
 
     spec: RunSpec
@@ -43,6 +45,7 @@ class Job:
     data_root: str | None
     place: str
     scenario: str = ""
+    given: Given = NAMED
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,15 @@ class EngineSpec:
         share = self.gpus_per_run
         if share is not None and not (0 <= share <= 1 or (share < 1024 and share == int(share))):
             raise InputError(f"--gpus-per-run: found {share}, allowed: a share of one GPU, or a whole number of them")
+        if self.name == "here" and self.workers not in (None, 1):
+            raise InputError(f"--workers: found {self.workers} with --engine here, allowed: 1; other engines take more")
         if self.cluster not in ("slurm", "local"):
             raise InputError(f"--cluster: found {self.cluster!r}; {nearest(self.cluster, ('slurm', 'local'))}")
         if self.minutes < 1:
             raise InputError(f"--minutes: found {self.minutes}, allowed: 1 or more")
 
 
-ENGINES = {"local": "", "ray": "ray", "slurm": "submitit"}
+ENGINES = {"local": "", "here": "", "ray": "ray", "slurm": "submitit"}
 """Name of an engine → the package that it needs, which clsim's extra of the engine's name installs."""
 
 
@@ -147,8 +152,9 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
     store, spec = Store(Path(job.runs)), job.spec
     watch = None if progress is None else lambda spec: contextlib.nullcontext(progress)
     try:
-        _check_sources(spec)
-        execute(spec, store, scenario=job.scenario, data_root=job.data_root, watch=watch, command=job.command)
+        _check_sources(spec, job.given)
+        how: dict[str, Any] = {"scenario": job.scenario, "data_root": job.data_root, "given": job.given}
+        execute(spec, store, watch=watch, command=job.command, **how)
     except RunBusy as error:
         return Outcome(spec.fingerprint, "busy", str(error))
     except (Exception, SystemExit) as error:  # a user's selector may raise anything, and the other runs go on
@@ -172,9 +178,9 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def _check_sources(spec: RunSpec) -> None:
+def _check_sources(spec: RunSpec, given: Given) -> None:
     """Refuse a run whose user files changed since the study was planned: its fingerprint stands for the old ones."""
-    now = sources(spec.as_dict())
+    now = [*sources(spec.as_dict()), *with_sources(spec, given).sources] if given else sources(spec.as_dict())
     for name, digest in spec.sources:
         if (name, digest) not in now:
             change = "it or a file that it imports has changed" if name in dict(now) else "cannot be found here"
