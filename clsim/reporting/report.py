@@ -259,7 +259,7 @@ def load(runs: str | Path = "runs") -> pd.DataFrame:
 
     >>> import clsim, tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> record = clsim.run("split-digits", memory=50, seed=3, runs=folder)
+    >>> record = clsim.run("split-digits", buffer="random", memory=50, seed=3, runs=folder)
     >>> load(folder)[["strategy", "buffer", "memory", "seed"]].values.tolist()
     [['er', 'random', 50, 3]]
     """

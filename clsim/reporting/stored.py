@@ -119,6 +119,8 @@ def show_run(run: StoredRun, out: Console) -> None:
         else:
             _show_numbers(record, out)
         if record.get("searches"):
+            controller = printable(str(record["spec"]["controller"]["name"]))
+            out.print(Text(f"{controller}: what was chosen, task by task", style="bold"))
             out.print(searches.summary(searches.searches(record)))
             out.print(searches.trace(record))
     _show_settings(run.spec, out)

@@ -199,7 +199,8 @@ def advice_on(error: Exception) -> str:
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         return advice(error.obj.__name__, [error.name or ""])
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
-    frames = [f for f in frames if Path(f.filename).parent != Path(__file__).parent]  # not those of the import itself
+    ours = (Path(__file__).parent, Path(clsim.__file__).parent)  # what carries out the import
+    frames = [f for f in frames if Path(f.filename).parent not in ours]
     if not isinstance(error, ImportError) or not frames:
         return ""
     at, text = frames[-1].lineno or 0, Path(frames[-1].filename).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from clsim.records.frame import COSTS
 from clsim.records.metrics import ALL
 from clsim.reporting import claims
-from clsim.reporting.cells import Cell, Key, cells, natural, title
+from clsim.reporting.cells import Cell, Key, cells, natural
 from clsim.reporting.formats import escaped, to_markdown
 from clsim.reporting.grids import tables
 from clsim.reporting.listing import Line, Listing, of_table
@@ -199,7 +199,9 @@ def _entry(values: Sequence[float]) -> str:
 
 
 def _heading(name: str) -> str:
-    return title(name) if name in ALL or name in COSTS else UNITS.get(name, name.replace("_", " "))
+    if name in ALL:
+        return ALL[name].heading
+    return COSTS.get(name) or UNITS.get(name, name.replace("_", " "))
 
 
 def _published(study: Study, judged: Sequence[Verdict]) -> list[str]:

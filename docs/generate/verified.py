@@ -17,7 +17,8 @@ import typer
 
 from clsim.cli.run import run as run_command
 from clsim.errors import InputError
-from clsim.reporting.cells import Cell, Key, higher_is_better
+from clsim.records.metrics import ALL
+from clsim.reporting.cells import Cell, Key
 from clsim.reporting.report import Published
 from clsim.reporting.statistics import FEWEST
 from clsim.spec.flags import leaves, tables_of
@@ -99,7 +100,7 @@ def agreement(cell: Cell, paper: float, *, higher: bool) -> Agreement:
 
 def judge(published: Published, metric: str, label: Key, cell: Cell, runs: Runs) -> Verdict:
     """Judge one number of a published row by the runs of one cell."""
-    found = agreement(cell, float(published.percent[metric][0]), higher=higher_is_better(metric))
+    found = agreement(cell, float(published.percent[metric][0]), higher=metric in ALL and ALL[metric].higher_is_better)
     against = [*setting(published, runs)]
     if len(cell.sample) < FEWEST:
         against.append(f"{len(cell.sample)} seed{'s' * (len(cell.sample) != 1)}, {FEWEST} needed")

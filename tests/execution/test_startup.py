@@ -18,7 +18,7 @@ from clsim.training.progress import Quiet
 
 UNUSED = {
     *("avalanche", "wandb", "torchvision", "pandas", "seaborn", "matplotlib", "sklearn", "scipy", "PIL"),
-    *("torch._dynamo", "torch._inductor", "clsim.reporting.cells", "clsim.acquisitions.stream_policies"),
+    *("torch._dynamo", "torch._inductor", "clsim.acquisitions.stream_policies"),
     *("clsim.training.controller", "clsim.training.label_rounds", "clsim.reporting.searches"),
 }
 """Packages and modules that a run of Split Digits with a memory has no use for."""

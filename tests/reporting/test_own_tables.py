@@ -48,7 +48,10 @@ def matrices(folder: Path) -> list[list[list[float]]]:
     return [json.loads(path.read_text())["accuracy"] for path in sorted(folder.glob("*/record.json"))]
 
 
-def test_a_run_shows_it_and_stays_the_same_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_shows_it_and_stays_the_same_run(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that no heading is broken into lines
     before = {path: path.read_bytes() for path in made.glob("*/record.json")}
     words = ("run", *SMALL, "--buffer", "random", "--runs", str(made), "--metric", "./mine.py:last")
     assert clsim(*words, "--metric", "./mine.py:points", "--metric", "forward_transfer") == 0
