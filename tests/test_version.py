@@ -77,3 +77,8 @@ def test_every_record_has_code_and_processor(tmp_path: Path) -> None:
     assert data["environment"]["processor"]
     (row,) = csv.DictReader(io.StringIO(to_runs(ReportSpec(), frame([data]))))
     assert (row["code"], row["processor"]) == (code_state(), data["environment"]["processor"])
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = Path(version.__file__).parents[1] / "CITATION.cff"
+    assert f"\nversion: {__version__}\n" in citation.read_text(encoding="utf-8")
