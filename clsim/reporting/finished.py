@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +48,12 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
 
 
 def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mapping[str, Metric] | None = None) -> None:
-    """Print a row a seed, and the mean over seeds; see :func:`show_finished`."""
+    """Print a row a seed, and the mean over seeds; a column a seed where the metrics are too many for the terminal.
+
+    See :func:`show_finished`.
+    """
+    if not out.is_terminal:  # a file or a pipe has no width to fit into
+        out = Console(file=out.file, width=1000, soft_wrap=True, emoji=False)
     metrics = metrics or {}
     spec = records[0]["spec"]
     memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"
@@ -56,8 +62,7 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
     elif spec["memory"]["per"] != "total":
         memory += f" a {spec['memory']['per']}"
     chosen = "".join(f", {words}" for words in label_words(spec))
-    rich = Table(title=Text(f"{scenario_name(spec)}: {spec['strategy']}{chosen}{memory}"), title_justify="left")
-    rich.add_column("seed", justify="right")
+    title = f"{scenario_name(spec)}: {spec['strategy']}{chosen}{memory}"
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
     headings = {name: METRICS[name].heading for name in shown}
@@ -71,19 +76,26 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
             values[name] = values[name] if name in METRICS else of_record(name, metric, record)
         headings[name] = metric.heading
     shown = list(dict.fromkeys([*shown, *metrics]))
-    for name in shown:
-        rich.add_column(Text(printable(headings[name])), justify="right")
     factors = {name: 1 if name in metrics and not metrics[name].percent else 100 for name in shown}
     columns = {name: [factors[name] * v for values in found if (v := values[name]) is not None] for name in shown}
     digits = {name: 1 if factors[name] == 100 or not columns[name] else decimals(*columns[name]) for name in shown}
+    lines = []
     for record, values in zip(records, found, strict=True):
         numbers = {name: None if (v := values[name]) is None else factors[name] * v for name in shown}
         words = ["–" if v is None else f"{v:,.{digits[name]}f}" for name, v in numbers.items()]
-        rich.add_row(str(record["spec"]["seed"]), *words)
-    if len(records) >= 3:
-        rich.add_section()
-        rich.add_row("mean", *(str(Cell(columns[name])) for name in shown), style="bold")
-    out.print(rich)
+        lines.append([str(record["spec"]["seed"]), *words])
+    mean = ["mean", *(str(Cell(columns[name])) for name in shown)] if len(records) >= 3 else []
+    names = [printable(headings[name]) for name in shown]
+    rows = Table(title=Text(title), title_justify="left")
+    for heading in ("seed", *names):
+        rows.add_column(Text(heading), justify="right")
+    for line in lines:
+        rows.add_row(*line)
+    if mean:
+        rows.add_section()
+        rows.add_row(*mean, style="bold")
+    needed = Measurement.get(out, out.options.update(max_width=1000), rows).minimum
+    out.print(rows if needed <= out.width else _upright(title, names, lines, mean))
     if len(records) >= 3:
         out.print(Text(f"mean ± half of the 95 % t interval over {len(records)} seeds", style="dim"))
     if any(by_samples(record) and weights(record) is None for record in records):
@@ -97,3 +109,16 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
             controller = record["spec"]["controller"]["name"]
             out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
             out.print(searches.summary(searched))
+
+
+def _upright(title: str, names: Sequence[str], lines: Sequence[Sequence[str]], mean: Sequence[str]) -> Table:
+    """Make a table with a row a metric and a column a seed."""
+    made = Table(title=Text(title), title_justify="left")
+    made.add_column("")
+    for seed, *_ in lines:
+        made.add_column(f"seed {seed}", justify="right")
+    if mean:
+        made.add_column("mean", justify="right", style="bold")
+    for i, name in enumerate(names, 1):
+        made.add_row(Text(name), *(line[i] for line in lines), *mean[i : i + 1])
+    return made

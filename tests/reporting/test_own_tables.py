@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from clsim.errors import InputError
+from clsim.reporting.finished import show_runs
 from clsim.reporting.report import find_report, with_metrics
 from tests.commands import clsim, refused
 
@@ -48,10 +51,7 @@ def matrices(folder: Path) -> list[list[list[float]]]:
     return [json.loads(path.read_text())["accuracy"] for path in sorted(folder.glob("*/record.json"))]
 
 
-def test_a_run_shows_it_and_stays_the_same_run(
-    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # so that no heading is broken into lines
+def test_a_run_shows_it_and_stays_the_same_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in made.glob("*/record.json")}
     words = ("run", *SMALL, "--buffer", "random", "--runs", str(made), "--metric", "./mine.py:last")
     assert clsim(*words, "--metric", "./mine.py:points", "--metric", "forward_transfer") == 0
@@ -145,3 +145,14 @@ def test_a_metric_is_added_once() -> None:
     assert [*spec.own] == ["./mine.py:last"]
     with pytest.raises(InputError, match="unknown name 'nonsense'"):
         with_metrics(spec, ["nonsense"])
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_heading_is_cut_in_a_narrow_terminal(made: Path, width: int) -> None:
+    """Where a column for each metric does not fit, each metric has a row."""
+    records = [json.loads(path.read_text()) for path in sorted(made.glob("*/record.json"))][:3]
+    said = StringIO()
+    show_runs(records, Console(file=said, width=width, force_terminal=True, color_system=None))
+    assert "…" not in said.getvalue()
+    assert ("┃ seed ┃" in said.getvalue()) == (width >= 80)
+    assert {"accuracy,", "forgetting,", "mean"} <= {*said.getvalue().replace("┃", " ").replace("│", " ").split()}
