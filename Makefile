@@ -25,6 +25,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,bench]"
+	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.semi
