@@ -23,6 +23,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "kcenter-pca": "clsim.selectors.kcenter:k_center_pca",
         "kcenter-robust": "clsim.selectors.kcenter:k_center_robust",
         "prob-cover": "clsim.selectors.probcover:prob_cover",
+        "max-herding": "clsim.selectors.max_herding:max_herding",
+        "uncertainty-herding": "clsim.selectors.max_herding:uncertainty_herding",
         "dacs": "clsim.selectors.dacs:dacs",
         "density": "clsim.selectors.typicality:density",
         "centre-of-gravity": "clsim.selectors.typicality:centre_of_gravity",
@@ -230,6 +232,8 @@ ALIASES: dict[str, str] = {
     "gradmatch": "grad-match",
     "gss": "gss-greedy",
     "mof": "mean-of-features",
+    "maxherding": "max-herding",
+    "uherding": "uncertainty-herding",
 }
 """Another name of a selector, used in the literature → its name in clsim."""
 

@@ -26,7 +26,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "their disagreement": ("vote-entropy", "ensemble-bald"),
     },
     "representative and diverse samples": {
-        "coverage": ("kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "dacs"),
+        "coverage": ("kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "max-herding", "dacs"),
         "clusters": ("k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
         "density, and distance from the mean": ("density", "herding", "mean-of-features", "centre-of-gravity"),
         "submodular and dispersion functions": (
@@ -38,7 +38,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "loss on labelled samples": ("glister-active",),
     },
     "hybrid: uncertain and diverse": {
-        "gradient embeddings": ("badge",),
+        "diverse samples, each by the weight of its uncertainty": ("badge", "uncertainty-herding"),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),
