@@ -13,6 +13,7 @@ from torch import Tensor
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.distances import Metric, blocks, measured, nearest_of
 from clsim.selectors.random import in_turn
+from clsim.selectors.scores import uncertainties
 
 
 def k_means(
@@ -36,6 +37,40 @@ def k_means(
     features = measured(pool.features, metric)
     cluster = k_means_clusters(features, budget, rng, iterations=iterations)
     return Selection(representatives(features, cluster)[:budget])
+
+
+def clue(
+    pool: Pool,
+    budget: int,
+    *,
+    rng: torch.Generator,
+    metric: Metric = "euclidean",
+    iterations: int = 100,
+    temperature: float = 1.0,
+) -> Selection:
+    """Query the sample nearest the centre of each of ``budget`` clusters of k-means, weighted by entropy.
+
+    Lloyd's iterations minimise Σ_i H(p_i)·‖φ_i − μ_{c(i)}‖² from a k-means++ start, which draws by these weights too;
+    μ is the weighted mean. Each cluster gives its member nearest μ, the cluster of the largest total weight first, then
+    its second nearest where duplicates leave fewer clusters than the budget. Equal entropies make the picks of
+    ``k-means``. A weight is at least 10⁻⁶ of the largest, so that certain samples belong to a cluster; where all
+    entropies are 0, all samples weigh the same. The order of the clusters is ours. What is labelled is not looked at.
+
+    Args:
+        metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
+        iterations: number of Lloyd's iterations at most.
+        temperature: what the logits are divided by before the softmax, above 0: the lower it is, the more the choice
+            goes by uncertainty.
+
+    Needs: features, probabilities.
+    Cost: O(n·b·d) time an iteration, O(n·d) memory.
+    Source: Prabhu, Chandrasekaran, Saenko & Hoffman, Active Domain Adaptation via Clustering Uncertainty-weighted
+        Embeddings (ICCV 2021).
+    """
+    features = measured(pool.features, metric)
+    weight = uncertainties(pool.logits, temperature=temperature).clamp_min(1e-6)
+    cluster = k_means_clusters(features, budget, rng, iterations=iterations, weight=weight)
+    return Selection(representatives(features, cluster, weight)[:budget])
 
 
 def agglomerative(
@@ -69,12 +104,25 @@ def agglomerative(
 
 
 def k_means_clusters(
-    features: Float[Tensor, "n width"], k: int, rng: torch.Generator, *, iterations: int = 100, starts: int = 1
+    features: Float[Tensor, "n width"],
+    k: int,
+    rng: torch.Generator,
+    *,
+    iterations: int = 100,
+    starts: int = 1,
+    weight: Float[Tensor, " n"] | None = None,
 ) -> Int[Tensor, " n"]:
     """Find the k-means cluster of each row, int64 (n,): min(k, n) clusters, fewer where rows are alike.
 
     The best of ``starts`` runs counts. It runs on one thread: with more, scikit-learn adds up centres in the order in
     which threads end, and the same seed would not give the same clusters.
+
+    Args:
+        features: (n, d).
+        k: number of clusters.
+        iterations: number of Lloyd's iterations at most.
+        starts: number of runs from different first centres.
+        weight: what each row counts for in the sum of squares and in the means, above 0; None: 1.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -86,7 +134,8 @@ def k_means_clusters(
     method = KMeans(k, n_init=starts, max_iter=iterations, random_state=seed)
     with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates: fewer clusters than asked for
-        labels = method.fit(np.asarray(features.cpu())).labels_
+        mass = None if weight is None else np.asarray(weight.cpu())
+        labels = method.fit(np.asarray(features.cpu()), sample_weight=mass).labels_
     return torch.from_numpy(labels).to(features.device, torch.int64)
 
 
@@ -113,20 +162,39 @@ def agglomerative_clusters(
     return torch.from_numpy(labels).to(features.device, torch.int64)
 
 
-def means(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Float[Tensor, "clusters width"]:
-    """Compute the mean of each cluster, (clusters, d); clusters count from 0, and empty ones have a mean of 0."""
+def means(
+    features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"], weight: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, "clusters width"]:
+    """Compute the weighted mean of each cluster, (clusters, d); clusters count from 0, and empty ones have a mean of 0.
+
+    Args:
+        weight: the weight of each row, above 0; None: 1.
+    """
+    mass = sums(cluster, weight)
+    worth = features if weight is None else features * weight[:, None]
+    total = features.new_zeros(len(mass), features.shape[1]).index_add_(0, cluster, worth)
+    return total / torch.where(mass > 0, mass, 1)[:, None]
+
+
+def sums(cluster: Int[Tensor, " n"], weight: Float[Tensor, " n"] | None) -> Shaped[Tensor, " clusters"]:
+    """Add up the weights of each cluster, or count its rows: (clusters,)."""
     count = cluster.bincount()
-    total = features.new_zeros(len(count), features.shape[1]).index_add_(0, cluster, features)
-    return total / count.clamp_min(1)[:, None]
+    return count if weight is None else weight.new_zeros(len(count)).index_add_(0, cluster, weight)
 
 
-def representatives(features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Order all rows: each cluster's member nearest its mean, the largest cluster first, then the second nearest, …"""
-    centre = means(features, cluster)
+def representatives(
+    features: Float[Tensor, "n width"], cluster: Int[Tensor, " n"], weight: Float[Tensor, " n"] | None = None
+) -> Int[Tensor, " n"]:
+    """Order all rows: each cluster's member nearest its mean, the largest cluster first, then the second nearest, …
+
+    Args:
+        weight: the weight of each row in its cluster's mean and size, above 0; None: 1.
+    """
+    centre = means(features, cluster, weight)
     distance = features.new_empty(len(features))
     for rows in blocks(len(features), features.shape[1]):
         distance[rows] = torch.linalg.vector_norm(features[rows] - centre[cluster[rows]], dim=1)
-    return by_turns(cluster, distance, cluster.bincount())
+    return by_turns(cluster, distance, sums(cluster, weight))
 
 
 def by_turns(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from clsim.errors import InputError
+from clsim.errors import nearest as nearest_name
+
+Uncertainty = Literal["margin", "least-confidence", "entropy"]
+"""1 − (p₍₁₎ − p₍₂₎), 1 − max p, or −Σ p log p."""
 
 
 def highest(score: Float[Tensor, " n"], budget: int, ties: Float[Tensor, " n"] | None = None) -> Int[Tensor, " m"]:
@@ -42,6 +50,27 @@ def margins(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
     """Compute p₍₁₎ − p₍₂₎ of (…, C): small is uncertain; 1 where there is a single class."""
     top = F.pad(p, (0, 1)).topk(2, -1).values
     return top[..., 0] - top[..., 1]
+
+
+def uncertainties(
+    logits: Float[Tensor, "n classes"], measure: Uncertainty = "entropy", temperature: float = 1.0
+) -> Float[Tensor, " n"]:
+    """Compute how uncertain the softmax of logits / temperature is, as weights: (n,), from 0 to 1.
+
+    They are in parts of the largest, so that equal ones are all 1; where all are 0, all are 1.
+
+    Raises:
+        InputError: if there is no such measure, or the temperature is not a positive number.
+    """
+    if not 0 < temperature < torch.inf:
+        raise InputError(f"temperature: found {temperature}, allowed: above 0, finite")
+    if measure not in get_args(Uncertainty):
+        raise InputError(f"uncertainty: found {measure!r}; {nearest_name(str(measure), get_args(Uncertainty))}")
+    p = (logits / temperature).softmax(1)
+    of = {"margin": lambda p: 1 - margins(p), "least-confidence": least_confidences, "entropy": entropies}
+    found = of[measure](p).clamp_min(0)
+    most = found.amax() if len(found) else 0.0
+    return found / most if most > 0 else torch.ones_like(found)
 
 
 def vote_shares(p: Float[Tensor, "nets n classes"]) -> Float[Tensor, "n classes"]:

@@ -31,6 +31,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # clusters
         "k-means": "clsim.selectors.clusters:k_means",
         "k-medoids": "clsim.selectors.medoids:k_medoids",
+        "clue": "clsim.selectors.clusters:clue",
         "agglomerative": "clsim.selectors.clusters:agglomerative",
         "typiclust": "clsim.selectors.typicality:typiclust",
         "usl": "clsim.selectors.typicality:usl",

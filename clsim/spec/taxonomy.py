@@ -38,7 +38,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "loss on labelled samples": ("glister-active",),
     },
     "hybrid: uncertain and diverse": {
-        "diverse samples, each by the weight of its uncertainty": ("badge", "uncertainty-herding"),
+        "diverse samples, each by the weight of its uncertainty": ("badge", "uncertainty-herding", "clue"),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),

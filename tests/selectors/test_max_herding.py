@@ -74,15 +74,23 @@ def test_the_picks_are_those_of_a_dense_greedy_and_near_the_optimum(seed: int, l
             assert best + 1e-9 >= ours >= (best - 2e-5 if b == 1 else (1 - 1 / torch.e) * best)
 
 
-@pytest.mark.parametrize("labelled", LABELLED, ids=["nothing-labelled", "three-labelled"])
 @pytest.mark.parametrize("select", [max_herding, uncertainty_herding])
-def test_blocks_and_lazy_picks_are_those_of_the_matrix(
-    select, labelled: Tensor | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = beside(points(300, seed=3), labelled)
-    dense = select(pool, 60, rng=generator(), lengthscale=0.5).index
-    monkeypatch.setattr(module, "DENSE", 0)
-    assert torch.equal(select(pool, 60, rng=generator(), lengthscale=0.5).index, dense)
+def test_drawn_clients_stand_for_all(select, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3,000 samples 600 cover almost as well as all; as many clients as samples change nothing."""
+    pool, options = beside(points(3000, seed=3), points(3, seed=50)), {"metric": "euclidean", "lengthscale": 1.5}
+    exact = select(pool, 20, rng=generator(), **options).index
+    assert torch.equal(select(pool, 20, rng=generator(), clients=3000, **options).index, exact)
+    monkeypatch.setattr(module, "DENSE", 600 * 3000)
+    monkeypatch.setattr(module, "LEAST", 1)
+    drawn = select(pool, 20, rng=generator(), **options).index
+    assert torch.equal(select(pool, 20, rng=generator(), clients=600, **options).index, drawn)
+    u = torch.ones(3000) if select is max_herding else margins(pool)
+    best, near, chance = (
+        coverage(pool.features, rows, points(3, seed=50), 1.5, u)
+        for rows in (exact, drawn, torch.randperm(3000, generator=generator())[:20])
+    )
+    assert 0.97 * best < near < best
+    assert chance < 0.9 * best
 
 
 def test_directions_are_compared_by_default_with_a_lengthscale_of_one() -> None:
@@ -176,7 +184,8 @@ def test_settings_without_sense_are_refused() -> None:
     for options, words in (
         ({"lengthscale": -1.0}, "lengthscale: found -1.0"),
         ({"temperature": 0.0}, "temperature: found 0.0"),
-        ({"uncertainty": "margins"}, "uncertainty: found 'margins'"),
+        ({"uncertainty": "margins"}, "uncertainty: found 'margins'; did you mean 'margin'"),
+        ({"clients": 0}, "clients"),
     ):
         with pytest.raises(InputError, match=words):
             uncertainty_herding(pool, 2, rng=generator(), **options)
