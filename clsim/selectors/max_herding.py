@@ -43,8 +43,8 @@ def max_herding(
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
-        lengthscale: σ, in units of the distance; the paper's 1 is meant for features of length 1. 0: the smallest
-            distance between two different labelled samples, as in ``uncertainty-herding``.
+        lengthscale: σ, in units of the distance; 1, read in public code, is meant for features of length 1. 0: the
+            smallest distance between two different labelled samples, as in ``uncertainty-herding``.
         clients: number of drawn samples x that are to be covered instead of all, from 1; None: all up to 11,585, and of
             more candidates as many as half a gigabyte of kernels allows (2,684 of 50,000), at least 1,000.
 
@@ -73,8 +73,8 @@ def uncertainty_herding(
     counts by its uncertainty U_x. With equal uncertainties it is ``max-herding``, and as σ → 0 it takes the most
     uncertain samples, one by one. Where all uncertainties are 0, all samples count alike.
 
-    The paper sets both constants by what is labelled. Its σ, the smallest distance between two labelled samples, is
-    the default here: it falls with more labels. Its temperature, the best calibrated one on a part of the labelled
+    The method sets both constants by what is labelled, as read in public code. Its σ, the smallest distance between two
+    labelled samples, is the default here: it falls with more labels. Its temperature, the best calibrated one on a part of the labelled
     samples that a second net was not trained on, is left to the option ``temperature``; no second net is trained.
     Before the first label, public code lets all samples count alike; here the untrained net's uncertainties count,
     which are nearly equal.

@@ -90,6 +90,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "balanced-random": "clsim.selectors.balanced:balanced_random",
         "fass": "clsim.selectors.fass:fass",
         "poal": "clsim.selectors.pareto:poal",
+        # samples whose label flips, one of each cluster
+        "dropquery": "clsim.selectors.flips:dropquery",
+        "alfa-mix": "clsim.selectors.flips:alfa_mix",
         # boundary
         "boundary-margin": "clsim.selectors.boundary:boundary_margin",
         "base": "clsim.selectors.boundary:base",
@@ -233,6 +236,7 @@ ALIASES: dict[str, str] = {
     "gradmatch": "grad-match",
     "gss": "gss-greedy",
     "mof": "mean-of-features",
+    "alfamix": "alfa-mix",
     "maxherding": "max-herding",
     "uherding": "uncertainty-herding",
 }

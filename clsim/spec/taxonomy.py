@@ -39,7 +39,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "hybrid: uncertain and diverse": {
         "diverse samples, each by the weight of its uncertainty": ("badge", "uncertainty-herding", "clue"),
-        "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin"),
+        "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin", "dropquery", "alfa-mix"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),
     },

@@ -29,7 +29,7 @@ def radius(x: Tensor, chosen: Tensor | tuple[int, ...]) -> float:
 ACQUISITIONS = {
     # uniform, coverage, clusters
     *("random", "herding", "kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "dacs", "density"),
-    *("max-herding", "uncertainty-herding", "clue"),
+    *("max-herding", "uncertainty-herding", "clue", "dropquery", "alfa-mix"),
     *("centre-of-gravity", "k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
     # gradients
     *("glister-active", "badge", "acs-fw", "sparse-approximation"),
