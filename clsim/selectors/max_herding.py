@@ -35,9 +35,9 @@ def max_herding(
     """Choose the samples whose Gaussian kernels cover the pool, greedily: dense regions first.
 
     Each pick is u = argmax_c Σ_x max(0, k(x, c) − max_{j∈S} k(x, j)) over the candidates x, k(x, c) =
-    exp(−‖φ_x − φ_c‖² / σ²), where S begins with ``pool.labelled`` (an empty maximum is 0): at least 1 − 1/e of the
-    largest coverage Σ_x max_{j∈S} k(x, j) possible. Labelled samples cover themselves, so that to sum over them too
-    would change nothing. Up to 11,585 candidates nothing is drawn: of gains that differ by less than about 10⁻⁵, as
+    exp(−‖φ_x − φ_c‖² / σ²), where S begins with ``pool.labelled`` (an empty maximum is 0). The coverage
+    Σ_x max_{j∈S} k(x, j) then grows by at least 1 − 1/e of what is possible. Labelled samples cover themselves, so that
+    to sum over them too would change nothing. Up to 11,585 candidates nothing is drawn: of gains that differ by less than about 10⁻⁵, as
     those of two samples that are alone with each other do, the sample with the larger key comes first. ``prob-cover``
     is the same with k = 1 up to a radius, else 0.
 
@@ -74,10 +74,10 @@ def uncertainty_herding(
     uncertain samples, one by one. Where all uncertainties are 0, all samples count alike.
 
     The method sets both constants by what is labelled, as read in public code. Its σ, the smallest distance between two
-    labelled samples, is the default here: it falls with more labels. Its temperature, the best calibrated one on a part of the labelled
-    samples that a second net was not trained on, is left to the option ``temperature``; no second net is trained.
-    Before the first label, public code lets all samples count alike; here the untrained net's uncertainties count,
-    which are nearly equal.
+    labelled samples, is the default here: it falls with more labels. Its temperature, the best calibrated one on
+    labelled samples that a second net was not trained on, is left to the option ``temperature``; no second net is
+    trained. Before the first label, public code lets all samples count alike; here the untrained net's uncertainties
+    count, which are nearly equal.
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
