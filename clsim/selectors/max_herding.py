@@ -37,9 +37,9 @@ def max_herding(
     Each pick is u = argmax_c Σ_x max(0, k(x, c) − max_{j∈S} k(x, j)) over the candidates x, k(x, c) =
     exp(−‖φ_x − φ_c‖² / σ²), where S begins with ``pool.labelled`` (an empty maximum is 0). The coverage
     Σ_x max_{j∈S} k(x, j) then grows by at least 1 − 1/e of what is possible. Labelled samples cover themselves, so that
-    to sum over them too would change nothing. Up to 11,585 candidates nothing is drawn: of gains that differ by less than about 10⁻⁵, as
-    those of two samples that are alone with each other do, the sample with the larger key comes first. ``prob-cover``
-    is the same with k = 1 up to a radius, else 0.
+    to sum over them too would change nothing. Up to 11,585 candidates nothing is drawn: of gains that differ by less
+    than about 10⁻⁵, as those of two samples that are alone with each other do, the sample with the larger key comes
+    first. ``prob-cover`` is the same with k = 1 up to a radius, else 0.
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
