@@ -80,6 +80,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
         "mc-vote-entropy": "clsim.selectors.disagreement:mc_vote_entropy",
         "mean-std": "clsim.selectors.disagreement:mean_std",
+        "power-bald": "clsim.selectors.disagreement:power_bald",
         # batches
         "batch-bald": "clsim.selectors.disagreement:batch_bald",
         "cluster-margin": "clsim.selectors.balanced:cluster_margin",
