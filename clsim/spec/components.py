@@ -81,6 +81,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mc-vote-entropy": "clsim.selectors.disagreement:mc_vote_entropy",
         "mean-std": "clsim.selectors.disagreement:mean_std",
         "power-bald": "clsim.selectors.disagreement:power_bald",
+        "epig": "clsim.selectors.prospects:epig",
+        "core-mse": "clsim.selectors.prospects:core_mse",
         # batches
         "batch-bald": "clsim.selectors.disagreement:batch_bald",
         "cluster-margin": "clsim.selectors.balanced:cluster_margin",

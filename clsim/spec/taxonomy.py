@@ -16,7 +16,9 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Bayesian: nets drawn by dropout": {
         "uncertainty of their mean": ("mc-least-confidence", "mc-margin", "mc-entropy", "mc-variation-ratio"),
-        "their disagreement": ("bald", "batch-bald", "power-bald", "mean-std", "mc-vote-entropy"),
+        "their disagreement": (
+            *("bald", "batch-bald", "power-bald", "epig", "core-mse", "mean-std", "mc-vote-entropy"),
+        ),
         "approximation of the posterior": ("acs-fw", "sparse-approximation"),
     },
     "committee: nets trained apart": {

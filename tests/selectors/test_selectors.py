@@ -35,7 +35,7 @@ ACQUISITIONS = {
     # uncertainty; a committee is trained on labels, and tested by itself
     *("least-confidence", "entropy", "margin", "variation-ratio"),
     *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "mc-vote-entropy", "bald", "mean-std"),
-    "power-bald",
+    *("power-bald", "epig", "core-mse"),
     # batches
     *("batch-bald", "cluster-margin", "balancing", "fass", "poal"),
     # submodular, information measures
@@ -66,9 +66,13 @@ SHORT: dict[str, dict[str, Any]] = {
     "acs-fw": {"projections": 4},
     "batch-bald": {"passes": 4, "configurations": 40},
     **{
-        name: {"passes": 4} if name.startswith(("mc-", "bald", "power-bald", "mean-std")) else {"nets": 2}
+        name: {"passes": 4}
+        if name.startswith(("mc-", "bald", "power-bald", "epig", "core-mse", "mean-std"))
+        else {"nets": 2}
         for name in components.COMPONENTS["selectors"]
-        if name.startswith(("mc-", "ensemble-", "bald", "power-bald", "mean-std", "vote-entropy", "grand", "el2n"))
+        if name.startswith(
+            ("mc-", "ensemble-", "bald", "power-bald", "epig", "core-mse", "mean-std", "vote-entropy", "grand", "el2n")
+        )
     },
 }
 """Options with which a selector takes less time, and promises the same."""
