@@ -56,6 +56,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "glister": "clsim.selectors.bilevel:glister",
         "glister-active": "clsim.selectors.bilevel:glister_active",
         "badge": "clsim.selectors.badge:badge",
+        "bait": "clsim.selectors.bait:bait",
         "acs-fw": "clsim.selectors.bayesian:acs_fw",
         "sparse-approximation": "clsim.selectors.bayesian:sparse_approximation",
         # dynamics

@@ -40,7 +40,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "loss on labelled samples": ("glister-active",),
     },
     "hybrid: uncertain and diverse": {
-        "gradient embeddings": ("badge",),
+        "gradient embeddings": ("badge", "bait"),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),

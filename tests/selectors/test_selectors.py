@@ -31,7 +31,7 @@ ACQUISITIONS = {
     *("random", "herding", "kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "dacs", "density"),
     *("centre-of-gravity", "k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
     # gradients
-    *("glister-active", "badge", "acs-fw", "sparse-approximation"),
+    *("glister-active", "badge", "bait", "acs-fw", "sparse-approximation"),
     # uncertainty; a committee is trained on labels, and tested by itself
     *("least-confidence", "entropy", "margin", "variation-ratio"),
     *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "mc-vote-entropy", "bald", "mean-std"),
