@@ -49,7 +49,8 @@ def bait(
 
     Needs: features, probabilities; labelled samples if there are any.
     Cost: O(D³ + n·D²) time at first, D = (C − 1)·(d + 1), and O(r·(D² + n·D)) for each of the 3·b steps, r the rank;
-        O(D² + n·C·r) memory. With D = 4,617, n = 10,000 and b = 100, minutes.
+        O(D² + n·(C·r + d)) memory. With D = 4,617, n = 10,000 and b = 100 that is minutes; ``width``, or
+        ``subsample(bait,2000)``, makes it less than one.
     Source: Ash et al., Gone Fishing: Neural Active Learning with Fisher Embeddings (NeurIPS 2021), algorithm 1.
     """
     at_least(1, oversampling=oversampling, rank=rank)
@@ -199,7 +200,7 @@ class Traces:
         return out
 
     def _within(self, matrix: Tensor) -> Tensor:
-        """Compute Vᵀ·matrix·V of each candidate: (n, r, r)."""
+        """Compute Vᵀ·matrix·V of each candidate, for a symmetric matrix: (n, r, r)."""
         n, c, r = self._factor.shape
         d = self._h.shape[1]
         out = matrix.new_empty(n, r, r)
@@ -207,8 +208,8 @@ class Traces:
             h, factor = self._h[rows], self._factor[rows]
             of_classes = matrix.new_empty(len(h), c, c)
             for a in range(c):
-                strip = (h @ matrix[a * d : (a + 1) * d]).view(len(h), c, d)
-                of_classes[:, a] = torch.einsum("ncd,nd->nc", strip, h)
+                strip = (h @ matrix[a * d : (a + 1) * d, a * d :]).view(len(h), c - a, d)
+                of_classes[:, a, a:] = of_classes[:, a:, a] = (strip @ h[:, :, None])[:, :, 0]
             out[rows] = factor.mT @ of_classes @ factor
         return out
 
