@@ -59,6 +59,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "glister": "clsim.selectors.bilevel:glister",
         "glister-active": "clsim.selectors.bilevel:glister_active",
         "badge": "clsim.selectors.badge:badge",
+        "bait": "clsim.selectors.bait:bait",
         "acs-fw": "clsim.selectors.bayesian:acs_fw",
         "sparse-approximation": "clsim.selectors.bayesian:sparse_approximation",
         # dynamics
@@ -83,6 +84,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "vote-entropy": "clsim.selectors.disagreement:vote_entropy",
         "mc-vote-entropy": "clsim.selectors.disagreement:mc_vote_entropy",
         "mean-std": "clsim.selectors.disagreement:mean_std",
+        "power-bald": "clsim.selectors.disagreement:power_bald",
+        "epig": "clsim.selectors.prospects:epig",
+        "core-mse": "clsim.selectors.prospects:core_mse",
         # batches
         "batch-bald": "clsim.selectors.disagreement:batch_bald",
         "cluster-margin": "clsim.selectors.balanced:cluster_margin",

@@ -16,7 +16,9 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Bayesian: nets drawn by dropout": {
         "uncertainty of their mean": ("mc-least-confidence", "mc-margin", "mc-entropy", "mc-variation-ratio"),
-        "their disagreement": ("bald", "batch-bald", "mean-std", "mc-vote-entropy"),
+        "their disagreement": (
+            *("bald", "batch-bald", "power-bald", "epig", "core-mse", "mean-std", "mc-vote-entropy"),
+        ),
         "approximation of the posterior": ("acs-fw", "sparse-approximation"),
     },
     "committee: nets trained apart": {
@@ -38,7 +40,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "loss on labelled samples": ("glister-active",),
     },
     "hybrid: uncertain and diverse": {
-        "diverse samples, each by the weight of its uncertainty": ("badge", "uncertainty-herding", "clue"),
+        "diverse samples, weighted by uncertainty or by gradients": ("badge", "bait", "uncertainty-herding", "clue"),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin", "dropquery", "alfa-mix"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),

@@ -7,14 +7,16 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
 from clsim.checks.samples import clusters
 from clsim.checks.samples import pool_of as trained_pool
+from clsim.errors import InputError
 from clsim.pool.pool import Pool
 from clsim.selectors import disagreement
-from clsim.selectors.disagreement import batch_bald, greedy_joint
+from clsim.selectors.disagreement import bald, batch_bald, greedy_joint, power_bald, powered
 from clsim.selectors.scores import highest, informations
 from clsim.spec import registry
 from tests.helpers import generator
@@ -171,3 +173,55 @@ def test_together_they_tell_more_than_those_of_bald_and_of_chance() -> None:
     alone = joint_information(p, tuple(disagreement.bald(pool, 4, rng=generator()).index.tolist()))
     drawn = [joint_information(p, tuple(torch.randperm(110, generator=generator(s))[:4].tolist())) for s in range(20)]
     assert together > alone > sum(drawn) / 20
+
+
+# draws by a power of the score
+
+
+@pytest.mark.parametrize("coldness", [math.inf, 1e7])
+def test_power_bald_becomes_bald_as_it_cools(coldness: float) -> None:
+    pool = saying(passes(6, 60, 4, seed=5))
+    for budget in (1, 13, 60):
+        cold = power_bald(pool, budget, rng=generator(3), coldness=coldness).index
+        assert torch.equal(cold, bald(pool, budget, rng=generator(3)).index)
+
+
+def test_power_bald_differs_by_rng_and_follows_the_score() -> None:
+    pool = saying(passes(6, 60, 4, seed=5))
+    first, second = (power_bald(pool, 15, rng=generator(seed)).index for seed in range(2))
+    assert set(first.tolist()) != set(second.tolist())
+    assert torch.equal(first, power_bald(pool, 15, rng=generator(0)).index)
+    score = informations(pool.stochastic(6, generator()))
+
+    def mean(coldness: float) -> float:
+        picks = [power_bald(pool, 15, rng=generator(seed), coldness=coldness).index for seed in range(40)]
+        return float(score[torch.stack(picks)].mean())
+
+    warm, drawn, cold = (mean(coldness) for coldness in (0.0, 1.0, 8.0))
+    assert warm == pytest.approx(float(score.mean()), rel=0.1)  # as if drawn uniformly
+    assert warm < drawn < cold < float(score.topk(15).values.mean())
+
+
+@pytest.mark.parametrize("coldness", [0.5, 1.0, 3.0])
+def test_inclusion_follows_the_power_of_the_score(coldness: float) -> None:
+    """Against every order of two draws without replacement, P(i, j) = w_i · w_j / (1 − w_i)."""
+    score = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.0])
+    w = score.double().pow(coldness)
+    w = (w / w.sum()).tolist()
+    expected = {(i, j): w[i] * w[j] / (1 - w[i]) for i, j in itertools.permutations(range(4), 2)}
+    rng, draws, counts = generator(1), 6000, dict.fromkeys(expected, 0)
+    for _ in range(draws):
+        first, second = powered(score, 2, coldness, rng).tolist()
+        counts[first, second] += 1  # the sample of score 0 is never among them
+    assert stats.chisquare([*counts.values()], [draws * p for p in expected.values()]).pvalue > 0.001
+
+
+def test_scores_of_zero_come_last_and_by_chance() -> None:
+    score = torch.tensor([0.0, 2.0, 0.0, torch.nan, 1.0, 0.0])
+    orders = {tuple(powered(score, 6, 1.0, generator(seed)).tolist()) for seed in range(20)}
+    assert all(set(order[:2]) == {1, 4} for order in orders)
+    assert len({order[2:] for order in orders}) > 5
+    assert len({tuple(powered(score, 6, 0.0, generator(seed)).tolist()[:2]) for seed in range(20)}) > 5
+    for coldness in (-1.0, math.nan):
+        with pytest.raises(InputError, match=r"coldness: found .*, allowed: from 0 to inf"):
+            power_bald(saying(passes(4, 5, 3)), 2, rng=generator(), coldness=coldness)

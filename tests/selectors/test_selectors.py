@@ -32,10 +32,11 @@ ACQUISITIONS = {
     *("max-herding", "uncertainty-herding", "clue", "dropquery", "alfa-mix"),
     *("centre-of-gravity", "k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
     # gradients
-    *("glister-active", "badge", "acs-fw", "sparse-approximation"),
+    *("glister-active", "badge", "bait", "acs-fw", "sparse-approximation"),
     # uncertainty; a committee is trained on labels, and tested by itself
     *("least-confidence", "entropy", "margin", "variation-ratio"),
     *("mc-least-confidence", "mc-entropy", "mc-margin", "mc-variation-ratio", "mc-vote-entropy", "bald", "mean-std"),
+    *("power-bald", "epig", "core-mse"),
     # batches
     *("batch-bald", "cluster-margin", "balancing", "fass", "poal"),
     # submodular, information measures
@@ -66,9 +67,13 @@ SHORT: dict[str, dict[str, Any]] = {
     "acs-fw": {"projections": 4},
     "batch-bald": {"passes": 4, "configurations": 40},
     **{
-        name: {"passes": 4} if name.startswith(("mc-", "bald", "mean-std")) else {"nets": 2}
+        name: {"passes": 4}
+        if name.startswith(("mc-", "bald", "power-bald", "epig", "core-mse", "mean-std"))
+        else {"nets": 2}
         for name in components.COMPONENTS["selectors"]
-        if name.startswith(("mc-", "ensemble-", "bald", "mean-std", "vote-entropy", "grand", "el2n"))
+        if name.startswith(
+            ("mc-", "ensemble-", "bald", "power-bald", "epig", "core-mse", "mean-std", "vote-entropy", "grand", "el2n")
+        )
     },
 }
 """Options with which a selector takes less time, and promises the same."""

@@ -128,7 +128,19 @@ def test_what_a_pool_computes_is_not_augmented() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mc-entropy", "bald", "mean-std", "mc-vote-entropy", "batch-bald", "acs-fw", "rainbow"]
+    "name",
+    [
+        "mc-entropy",
+        "bald",
+        "power-bald",
+        "epig",
+        "core-mse",
+        "mean-std",
+        "mc-vote-entropy",
+        "batch-bald",
+        "acs-fw",
+        "rainbow",
+    ],
 )
 def test_stochastic_passes_leave_batch_norm_as_it_is(name: str) -> None:
     pool = label_pools()["some labelled"]
