@@ -79,9 +79,15 @@ def test_epig_asks_for_what_tells_about_the_query_not_for_what_bald_does() -> No
     assert informations(p)[:5].min() > informations(p)[5:].max()
     pool = saying(p)
     assert bald(pool, 5, rng=generator()).index.tolist() == [0, 1, 2, 3, 4]
-    asked = saying(by[1].expand(-1, 3, -1))
-    pool._pools["query"] = asked
-    assert epig(pool, 5, rng=generator()).index.tolist() == [5, 6, 7, 8, 9]
+
+    class Asked(Pool):
+        query = saying(by[1].expand(-1, 3, -1))
+
+        def stochastic(self, passes: int, rng: torch.Generator) -> Tensor:
+            return p
+
+    asked = Asked(pool.data, pool.net, pool.prepare)
+    assert epig(asked, 5, rng=generator()).index.tolist() == [5, 6, 7, 8, 9]
 
 
 def with_query(query: Exemplars | None) -> Pool:
