@@ -110,7 +110,7 @@ def power_bald(pool: Pool, budget: int, *, rng: torch.Generator, passes: int = 1
 
     Args:
         passes: number of nets drawn by dropout.
-        coldness: β, from 0 to inf; the larger it is, the nearer is the batch to the largest scores.
+        coldness: β, from 0; the larger it is, the nearer is the batch to the largest scores, which 1e9 gives.
 
     Needs: passes with dropout.
     Cost: ``passes`` forward passes, O(T·n·C) memory.

@@ -6,8 +6,6 @@ tells about the net; these ask what it tells about the labels of X*, which the n
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,19 +29,19 @@ def epig(
     rng: torch.Generator,
     passes: int = 10,
     targets: int = 100,
-    coldness: float = math.inf,
+    coldness: float = 1.0,
 ) -> Selection:
     """Query the samples whose label says most about the labels of target samples: the highest E_x* I(y; y*).
 
     I(y; y*) = KL(p(y, y*) ‖ p(y) p(y*)) with p(y, y*) = mean_t p_t(y|x) p_t(y*|x*), over T nets drawn by dropout, the
     same for both. The targets x* are drawn uniformly from ``pool.query``, or from the pool itself where there is none.
-    A target is a further sample even where it is the candidate. The paper asks for one label at a time; the b best are
-    ours, and so is ``coldness``, which draws the batch as ``power-bald`` does.
+    A target is a further sample even where it is the candidate. The paper asks for one label at a time, the highest.
+    The b highest are much alike, so a batch is drawn as ``power-bald`` draws it, which is a choice of ours.
 
     Args:
         passes: T, the number of nets drawn by dropout.
         targets: number of targets, at most as many as there are to draw from.
-        coldness: β, from 0 to inf: a batch is drawn with probability ∝ score^β; ``inf``: the largest scores.
+        coldness: β, from 0: a batch is drawn with probability ∝ score^β; 1e9 gives the largest scores.
 
     Needs: passes with dropout, query if there is one.
     Cost: ``passes`` forward passes, O(n·m·C²·T) time for m targets, O(T·n·C) memory and a block of 32 MiB.
