@@ -136,17 +136,17 @@ def test_odd_sizes(tmp_path: Path, settings: list[str], budget: int | str, asked
     assert labelling["asked"] == asked
     assert [len(entry["rows"]) for entry in labelling["rounds"]] == rounds * len(asked)
     if "labelling.noise=1.0" in settings:
-        truth = np.asarray(build_digits_labels())
+        truth = np.asarray(build_digits_labels(tmp_path))
         assert all((truth[entry["rows"]] != np.asarray(entry["labels"])).all() for entry in labelling["rounds"])
 
 
-def build_digits_labels() -> list[int]:
-    return load(resolve("split-digits", "er", settings=TINY).data, Path()).train_y.tolist()
+def build_digits_labels(root: Path) -> list[int]:
+    return load(resolve("split-digits", "er", settings=TINY).data, root).train_y.tolist()
 
 
-def test_unlabelled_samples_of_the_stream_are_dealt_once() -> None:
+def test_unlabelled_samples_of_the_stream_are_dealt_once(tmp_path: Path) -> None:
     """What is told in a round takes samples out of the shares of the experiences, and moves no other."""
-    data = load(resolve("split-digits", "er", settings=["data.per_class=20"]).data, Path())
+    data = load(resolve("split-digits", "er", settings=["data.per_class=20"]).data, tmp_path)
     labels = LabelsSpec(unlabelled="stream", include_labelled=False)
     stream = build.build(
         data,
