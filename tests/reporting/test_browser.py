@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,45 +16,27 @@ from PIL import Image
 
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import page
+from docs.look import NoBrowser
+from docs.look import browser as started
 from tests.reporting.test_page import renamed
 from tests.studies import SPEC, study
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install 'clsim[test]')")
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (  # a browser of its own, that talks to nobody
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1280,900",
-)
 EVIL = "</script><script>window.entered=1</script><img src=x onerror=window.entered=2>"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    binary = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium with its chromedriver is installed (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+def browser() -> Iterator[Any]:
+    try:
+        with started() as opened:
+            opened.set_window_size(1280, 900)
+            yield opened
+    except NoBrowser as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")
