@@ -16,7 +16,7 @@ from clsim.spec import components, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
 from clsim.spec.definitions import Definition, Parameter, Source, Unread, assigned, definition
 from clsim.spec.docstrings import parsed
-from clsim.spec.examples import example, tables_of_file
+from clsim.spec.examples import example
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.options import in_words, options_of
 from clsim.spec.run import TABLES
@@ -318,12 +318,20 @@ def _of_data(name: str, whole: bool) -> Description:
     keys = [p for p in _table("data").fields if p.name != "dataset" and name in own.get(p.name, (name,))]
     users = []
     for scenario in registry.file_names("scenarios") if whole else ():
-        data = tables_of_file("scenarios", scenario).get("data")
+        data = _tables_of(scenario).get("data")
         users += [f"`{scenario}`"] * (isinstance(data, dict) and data.get("dataset") == name)
     fetched = "" if name in ("digits", "sequence", *OWN_DATA) else _FETCHED
     used = f"Scenarios with it: {', '.join(users)}." if users else ""
     text = "\n\n".join(filter(None, [fetched, used]))
     return _made("datasets", name, title, whole, text=text, options=_options(keys), source=paper)
+
+
+def _tables_of(scenario: str) -> dict[str, Any]:
+    """Read the tables of a scenario's file; none if it cannot be read, which is said where the file itself is used."""
+    try:
+        return registry.read_toml(registry.find_file("scenarios", scenario))
+    except InputError:
+        return {}
 
 
 _FETCHED = (

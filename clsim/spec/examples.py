@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
-from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.flags import as_text
@@ -45,7 +43,7 @@ def example(kind: str, name: str) -> str:
     if kind == "datasets":
         return _of_data(name)
     if kind == "metrics":
-        return _of_metric(name)
+        return shlex.join(["clsim", "report", "--metric", name])
     if kind == "tables":
         return _of_table(name)
     words = {
@@ -81,22 +79,6 @@ def _of_data(name: str) -> str:
         size, path = (("--set", "data.size=32"), "./images") if name == "image-folder" else ((), "./mine.npz")
         return _run("--set", f"data.dataset={name}", "--set", f"data.path={path}", *size)
     return _run("--set", f"data.dataset={name}")
-
-
-def _of_metric(name: str) -> str:
-    """Name a report that shows a metric; where none does, a report of one's own."""
-    for report in registry.file_names("reports"):
-        if name in tables_of_file("reports", report).get("metrics", ()):
-            return f"clsim report {report}"
-    return f"echo 'metrics = [\"{name}\"]' > mine.toml && clsim report mine.toml"
-
-
-def tables_of_file(kind: str, name: str) -> dict[str, Any]:
-    """Read the tables of a file among others; none if it cannot be read, which is said where it is used itself."""
-    try:
-        return registry.read_toml(registry.find_file(kind, name))
-    except InputError:
-        return {}
 
 
 def _of_table(name: str) -> str:

@@ -119,6 +119,8 @@ def test_epig_draws_its_batch_by_its_score() -> None:
     assert drawn_[0] != drawn_[1]
     by_chance = torch.stack([torch.randperm(60, generator=generator(seed))[:10] for seed in range(40)])
     assert score[best].mean() > 1.2 * score[by_chance].mean()
+    usual = torch.stack([epig(pool, 10, rng=generator(seed)).index for seed in range(40)])
+    assert score[by_chance].mean() < score[usual].mean() < score[best].mean()
 
 
 # CoreMSE

@@ -16,7 +16,7 @@ from clsim.data.augmentation import AUGMENTATIONS
 from clsim.errors import InputError
 from clsim.execution.plan import find_study
 from clsim.records.metrics import ALL
-from clsim.reporting.report import find_report
+from clsim.reporting.report import find_report, with_metrics
 from clsim.spec import described, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
 from clsim.spec.definitions import Source, definition
@@ -127,11 +127,11 @@ def test_every_example_is_a_command_that_works(tmp_path: Path, monkeypatch: pyte
             assert name in str(dataclasses.asdict(spec)) or kind == "tables", (kind, name)
         elif words[:2] == ["clsim", "study"]:
             find_study(words[2])
+        elif words[:3] == ["clsim", "report", "--metric"]:
+            assert words[3:] == [name]
+            assert name in with_metrics(find_report("summary"), words[3:]).metrics
         elif words[:2] == ["clsim", "report"]:
-            assert kind == "reports" or name in find_report(words[2]).metrics
-        elif words[0] == "echo":
-            Path(words[3]).write_text(words[1])
-            assert name in find_report(words[-1]).metrics
+            find_report(words[2])
         else:
             assert words[:2] == ["python", "-c"]
             compile(words[2], name, "exec")
