@@ -38,8 +38,8 @@ def bait(
     classes; that of the labelled samples and of all is never. Classes that no sample can have do not count. Where
     (C − 1)·(d + 1) would be above 6,000, it refuses; ``width`` makes d smaller.
 
-    The paper leaves λ open for a net; 1 is a choice of ours. In the authors' code each pick counts b times as much as
-    a labelled sample, and no bias is in the last layer.
+    The equation is recalled, and was held against the authors' code, in which each pick counts b times as much as a
+    labelled sample, and the last layer has no bias. The paper leaves λ open for a net; 1 is a choice of ours.
 
     Args:
         ridge: λ, what is added to the diagonal of the Fisher matrix, above 0.

@@ -72,7 +72,8 @@ def core_mse(
     vectors v_x, scaled to length 1, are divided into b clusters by k-means; the sample nearest each centre is chosen,
     that of the largest cluster first, and of equally near ones that with the largest change.
 
-    The paper's nets are an ensemble; those of dropout are as in ``bald``. v_x of a pair is the inner product of two
+    The equation is recalled, and was held against the authors' code. The paper's nets are an ensemble; those of dropout
+    are as in ``bald``. v_x of a pair is the inner product of two
     T × T matrices, one of the candidate and one of the target. The code of the authors adds to each v_x(x*) the spread
     of the nets at x*, which is the same for all candidates: the same ranking, but vectors that differ less once scaled.
 
