@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
 
@@ -28,6 +29,12 @@ class Step:
         features: (n, width), the input of the net's head, with its gradient.
         losses: float32 (n,), the cross-entropy of each sample, without gradient.
         progress: share of the round's steps that have been taken, from 0 to below 1.
+        net: the learner's net, in training mode; a term may pass further inputs through it.
+        task: int64 (n,), the task of each sample.
+        views: the augmented, normalised inputs of ``training.batch_size`` samples without a label, float32
+            (b, \\*shape), drawn anew for each step; as many views of them as :attr:`Acquisition.views` asks for. Empty
+            where it asks for none, or all samples of the experience are labelled.
+        view_task: int64 (b,), the task of each sample of the views.
     """
 
     x: Tensor
@@ -38,6 +45,10 @@ class Step:
     features: Tensor
     losses: Tensor
     progress: float
+    net: Net
+    task: Tensor
+    views: tuple[Tensor, ...]
+    view_task: Tensor
 
 
 class Acquisition(ABC):
@@ -65,6 +76,9 @@ class Acquisition(ABC):
     """
 
     bound: ClassVar[bool] = False
+
+    views: int = 0
+    """Number of augmented views of a batch of samples without a label that :attr:`Step.views` shall hold."""
 
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""

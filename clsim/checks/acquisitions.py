@@ -70,14 +70,15 @@ class _Run:
         x, y = clusters(104, seed=4)
         labelled = exemplars(x[y < 2], y[y < 2])
         others, _ = clusters(40, seed=5 + number)
+        unlabelled = exemplars(others, torch.full((40,), -1))
         try:
             self.acquisition.begin(number, 2)
-            self.learner.begin(Experience(0, (0, 1), labelled))
+            self.learner.begin(Experience(0, (0, 1), labelled, unlabelled=unlabelled))
             for start in range(0, len(labelled), 10):
                 state = torch.get_rng_state()
                 terms = self.learner.observe(labelled[start : start + 10])
                 _check_terms(terms, state)
-            pool = self.setup.pool(exemplars(others, torch.full((40,), -1)))
+            pool = self.setup.pool(unlabelled, labelled=labelled)
             self.acquisition.fit(pool, _generator(number))
             return self.acquisition(pool, 9, rng=_generator(number)).index
         except CheckFailed:

@@ -66,12 +66,14 @@ class Sgd(Learner):
         self._parameters = [p for m in (self.net, self._beside, self._joined) for p in m.parameters()]
         self.optimizer = self._fresh_optimizer()
         self._classes = Classes(setup, among)
+        self._unlabelled: Exemplars | None = None
         self.objective = _built(objective, setup)
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
+        self._unlabelled = experience.unlabelled
         steps = self.setup.steps(experience)
         self.schedule(steps, self.setup.epoch(experience))
         if self.setup.spec.training.capturable:
@@ -130,11 +132,29 @@ class Sgd(Learner):
         with torch.no_grad():
             each = losses(self.net.logits(whole.features, batch.task), batch)
         progress = self.setup.pace.step / max(self.setup.pace.steps, 1)
-        seen = Step(batch.x, batch.y, batch.new, batch.weight, whole.maps, whole.features, each, progress)
+        views, view_task = self._views(self._acquisition.views)
+        maps, features, weight = whole.maps, whole.features, batch.weight
+        seen = Step(
+            batch.x, batch.y, batch.new, weight, maps, features, each, progress, self.net, batch.task, views, view_task
+        )
         own = self._acquisition.terms(seen)
         if twice := terms.keys() & own.keys():
             raise InputError(f"labelling.selector: its term {min(twice)!r} has the name of one of the learner's terms")
         return {**terms, **own}
+
+    def _views(self, count: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Draw samples without a label for the acquisition's terms: ``count`` augmented views of them, their tasks."""
+        if not count or self._unlabelled is None:
+            return (), torch.empty(0, dtype=torch.int64, device=self.setup.device)
+        size, draws, augment = (
+            self.setup.spec.training.batch_size,
+            self.setup.randomness.order,
+            self.setup.transform.train,
+        )
+        rows = torch.randperm(len(self._unlabelled), generator=draws)[:size].to(self.setup.device)
+        x = self._unlabelled.x[rows]
+        self._count(0, count * len(rows))
+        return tuple(augment(x, self.setup.randomness.augment) for _ in range(count)), self._unlabelled.task[rows]
 
     def descend(self, terms: Terms, passed: int) -> Terms:
         """Take one step on terms that the learner computed itself.

@@ -46,6 +46,7 @@ class Net(nn.Module):
         width: number of features.
         visible: bool (tasks, classes): which logits a task may use. Where the task is unknown, all are true.
         shapes: the shape of one sample before the body's first layer and after each; empty: the body has no taps.
+        shape: the shape of one sample; empty: not known.
 
     Attributes:
         taps: the layers of the body, counted from 0, whose outputs can be read (:meth:`tapped`): the last layer of each
@@ -56,13 +57,15 @@ class Net(nn.Module):
 
     visible: Tensor
 
-    def __init__(self, body: nn.Module, width: int, visible: Tensor, shapes: Sequence[Shape] = ()) -> None:
+    def __init__(
+        self, body: nn.Module, width: int, visible: Tensor, shapes: Sequence[Shape] = (), shape: Shape = ()
+    ) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Linear(width, visible.shape[1])
         self.register_buffer("visible", visible, persistent=False)
         self.masked = not bool(visible.all())
-        self.shapes = tuple(shapes)
+        self.shapes, self.shape = tuple(shapes), shape
         self.taps = _ends(_layers(body), self.shapes) if shapes else ()
         self._passes: list[Pass] | None = None
 
@@ -148,7 +151,7 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
             raise InputError(f"model: with inputs of shape {shape} it {raised(error)}") from error
         if out.ndim != 2 or len(out) != 2:
             raise InputError(f"model: features of 2 samples have shape {tuple(out.shape)}, allowed: (2, width)")
-        return Net(body, out.shape[1], visible.cpu(), shapes).to(device)
+        return Net(body, out.shape[1], visible.cpu(), shapes, tuple(shape)).to(device)
 
 
 def _traced(body: nn.Module, x: Tensor) -> tuple[Tensor, list[Shape]]:

@@ -162,6 +162,10 @@ class Pool:
         other._nets = ScoringNets(data, None, None, self._nets)
         return other
 
+    def under(self, net: Net) -> Pool:
+        """Put the same candidates under another net, such as the last round's or an average."""
+        return self._with(self.data, self._nets.restricted(net))
+
     def of(self, label: int, rows: Int[Tensor, " m"]) -> Pool:
         """Take the candidates of one class, at ``rows``, with the held-out samples of that class as reference."""
         part = self[rows]

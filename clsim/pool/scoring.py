@@ -65,7 +65,7 @@ class ScoringNets:
         among: Sequence[int] | None = None,
     ) -> None:
         self._data, self._trainer, self._candidates, self._among = data, trainer, candidates, among
-        self._net = None if net is None else self._restricted(net)
+        self._net = None if net is None else self.restricted(net)
         self._proxies: list[tuple[Net, History]] = []
 
     @property
@@ -103,8 +103,11 @@ class ScoringNets:
             raise InputError("pool: the selector asks for a net trained on the pool, but the pool has no trainer")
         while len(self._proxies) <= i:
             net, history = self._trainer.train(self._data)
-            self._proxies.append((self._restricted(net), history))
+            self._proxies.append((self.restricted(net), history))
         return self._proxies[i]
 
-    def _restricted(self, net: Net) -> Net:
+    def restricted(self, net: Net) -> Net:
+        """Return a net whose tasks see the known classes alone, where the pool is closed; else the net itself."""
+        if self._candidates is not None:
+            return self._candidates.restricted(net)
         return net if self._among is None else net.among(self._among)

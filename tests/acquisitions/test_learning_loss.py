@@ -59,7 +59,8 @@ def step_of(acquisition: LearningLoss, net: nets.Net, n: int, new: int, **change
     with net.tapped() as passes:
         net.features(x)
     y, losses = torch.zeros(n, dtype=torch.int64), torch.rand(n, generator=generator(5))
-    step = Step(x, y, new, None, passes[0].maps, passes[0].features, losses, 0.0)
+    none = torch.empty(0, dtype=torch.int64)
+    step = Step(x, y, new, None, passes[0].maps, passes[0].features, losses, 0.0, net, torch.zeros_like(y), (), none)
     return dataclasses.replace(step, **changed)
 
 

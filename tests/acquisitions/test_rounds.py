@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 import clsim
+from clsim.acquisitions.acquisition import Acquisition, Step
 from clsim.errors import InputError
+from clsim.models.nets import Net
+from clsim.pool.pool import Pool, Selection
+from clsim.selectors.random import random
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.resolve import resolve
 from clsim.training.progress import Quiet
@@ -21,6 +25,16 @@ SMALL = [
     *("data.per_class=20", "training.epochs=2", "stream.experiences=2", "evaluation.rows=seen", "memory.capacity=20"),
     "model.options.hidden=[16]",
 ]
+
+
+class RandomAcquisition(Acquisition):
+    """The selector random, as an acquisition."""
+
+    def __init__(self, net: Net, rng: torch.Generator) -> None:
+        pass
+
+    def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        return random(pool, budget, rng=rng)
 
 
 def given(folder: Path, *settings: str, **changed: Any) -> dict[str, Any]:
@@ -176,3 +190,37 @@ def test_a_net_without_taps_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"learning-loss: model.name: found a net without hidden layers"):
         clsim.run(**given(tmp_path) | {"settings": settings}, progress=watch)
     assert watch.batches == 0
+
+
+class TwoViews(RandomAcquisition):
+    """Notes what a step shows it."""
+
+    views = 2
+    seen: ClassVar[list[Step]] = []
+
+    def terms(self, step: Step) -> dict[str, torch.Tensor]:
+        self.seen.append(step)
+        own = [step.net.features(view).square().mean() for view in step.views]
+        return {"two-views": 0.0 * torch.stack(own).sum()} if own else {}
+
+
+def test_an_acquisition_is_shown_views_of_samples_without_a_label(tmp_path: Path) -> None:
+    TwoViews.seen.clear()
+    clsim.run(**given(tmp_path, "data.augment=['crop']", label=TwoViews))
+    for step in TwoViews.seen:
+        first, second = step.views
+        assert first.shape == second.shape
+        assert first.shape[1:] == step.x.shape[1:]
+        assert len(first) == len(step.view_task) > 0
+        assert not torch.equal(first, second)
+        assert step.task.shape == step.y.shape
+    assert {int(step.view_task[0]) for step in TwoViews.seen} == {0, 1}
+    draws = [step.views[0] for step in TwoViews.seen[:2]]
+    assert not torch.equal(*draws)
+
+
+def test_views_that_nobody_asks_for_draw_nothing(tmp_path: Path) -> None:
+    records = [
+        clsim.run(**given(tmp_path / str(i), label=which)) for i, which in enumerate((RandomAcquisition, "random"))
+    ]
+    assert records[0].data["accuracy"] == records[1].data["accuracy"]
