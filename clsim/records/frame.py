@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import aubc
-from clsim.records.label_record import COUNTS, counted
+from clsim.records.label_record import COUNTS, counted, labels_known
 from clsim.records.metrics import Metric, by_samples, further, summary, weights
 from clsim.records.own_metrics import of_record
 from clsim.spec.naming import data_identity, data_name, data_sources, memory_size, scenario_name, selector_of
@@ -77,6 +77,7 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
+        row |= {"labels_known": labels_known(record)}
         row |= {"unsized": by_samples(record) and sizes is None}
         for name, metric in (own or {}).items():
             row[name] = of_record(name, metric, record, joint.get(_stream(record)))

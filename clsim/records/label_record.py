@@ -23,6 +23,23 @@ def counted(record: Mapping[str, Any], kind: str) -> int | None:
     return None if counts is None else sum(counts)
 
 
+def labels_known(record: Mapping[str, Any]) -> str:
+    """Say how many labels a run may know, in words that are equal where the numbers are: ``all``, ``100``, ``5 %``.
+
+    What a selector may ask for counts, whether it asks for it or not; what is held out does not.
+    """
+    spec, classes = record["spec"], record["classes"]
+    asks, given = spec.get("labelling", {}), spec.get("labels", {})
+    if asks.get("selector", "none") != "none":
+        first = counted(record, "initial") or 0
+        if share := asks.get("fraction", 0):
+            return f"{first} and {100 * share:g} %"
+        return str(first + asks.get("budget", 0) * len(classes))
+    if share := given.get("fraction", 0):
+        return f"{100 * share:g} %" if share < 1 else "all"
+    return str(given.get("per_class", 0) * sum(map(len, classes)) or given.get("count", 0) or "all")
+
+
 def problem(labelling: Any, experiences: int, *, finished: bool) -> str:
     """Why this cannot be the part of a record on labels; empty if it can.
 

@@ -45,6 +45,7 @@ class Cell:
             hidden ones: such a cell is shown, not compared.
         interval: which interval is shown: ``t``, or ``bootstrap``.
         splits: seeds of the runs' initial sets, −1 where it is that of the run; empty if they are not known.
+        labels: how many labels the runs may know, in words; empty if it is not known.
     """
 
     values: Sequence[float] = ()
@@ -56,6 +57,7 @@ class Cell:
     bound: bool = False
     interval: Literal["t", "bootstrap"] = "t"
     splits: tuple[int, ...] = ()
+    labels: str = ""
 
     @cached_property
     def units(self) -> dict[str, float]:
@@ -141,16 +143,19 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
     names = [*row_names, *spec.columns]
     ordered = chosen.sort_values("seed", kind="stable")
     found: dict[Key, list[tuple[float, str, int, bool, int]]] = {}
-    for labels, value, run, seed, bound, split in zip(
+    known: dict[Key, set[str]] = {}
+    for labels, value, run, seed, bound, split, may_know in zip(
         zip(*(ordered[name].map(label_of) for name in names), strict=True) if names else [()] * len(ordered),
         ordered[metric].astype(float),
         ordered["fingerprint"],
         ordered["seed"],
         bounds(ordered),
         splits(ordered),
+        labels_known(ordered),
         strict=True,
     ):
         part = found.setdefault(labels, [])
+        known.setdefault(labels, set()).add(may_know)
         if math.isfinite(value):
             part.append((scale * value, run, int(seed), bool(bound), split))
     rows: Rows = {}
@@ -163,6 +168,7 @@ def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.Da
             bound=any(bound for *_, bound, _ in part),
             interval=spec.interval,
             splits=tuple(split for *_, split in part),
+            labels=" or ".join(sorted(known[labels])),
         )
         rows.setdefault(labels[: len(row_names)], {})[labels[len(row_names) :]] = cell
     return rows
@@ -187,21 +193,31 @@ def splits(runs: pd.DataFrame) -> list[int]:
     return [int(value) if type(value) is int or value == value else -1 for value in found]
 
 
+def labels_known(runs: pd.DataFrame) -> list[str]:
+    """Say how many labels each run may know, in words that are equal where the numbers are; empty if it is not told."""
+    return [str(value) for value in runs["labels_known"]] if "labels_known" in runs else [""] * len(runs)
+
+
 def contests(
     spec: ReportSpec, row_names: Sequence[str], rows: Rows
 ) -> Iterator[tuple[Key, dict[Key, tuple[Key, Key]]]]:
-    """Yield each condition with the arms compared in it: arm → (row, column) of its cell. Bounds are left out."""
+    """Yield each condition with the arms compared in it: arm → (row, column) of its cell.
+
+    Bounds are left out. Arms that may know different numbers of labels are not compared: a condition comes once for
+    each number.
+    """
     names = [*row_names, *spec.columns]
     arm = [i for i, name in enumerate(names) if name in arm_names(spec, row_names)]
     rest = [i for i in range(len(names)) if i not in arm]
-    found: dict[Key, dict[Key, tuple[Key, Key]]] = {}
+    found: dict[tuple[Key, str], dict[Key, tuple[Key, Key]]] = {}
     for row, columns in rows.items():
         for column, cell in columns.items():
             if cell.values and not cell.bound and cell.published is None:
                 labels = (*row, *column)
-                place = found.setdefault(tuple(labels[i] for i in rest), {})
+                place = found.setdefault((tuple(labels[i] for i in rest), cell.labels), {})
                 place[tuple(labels[i] for i in arm)] = (row, column)
-    yield from sorted(found.items(), key=lambda item: natural(item[0]))
+    for (condition, _), arms in sorted(found.items(), key=lambda item: (natural(item[0][0]), natural([item[0][1]]))):
+        yield condition, arms
 
 
 def arm_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:

@@ -172,6 +172,8 @@ def _notes(rows: Rows, chosen: pd.DataFrame, spec: ReportSpec) -> list[str]:
     notes += bounds_note(chosen)
     if (chosen["stream.presentation"] != "separate").any():
         notes.append("Runs that see several experiences at once (joint, cumulative) are bounds: shown, not compared.")
+    if len({cell.labels for cell in every if not cell.bound}) > 1:
+        notes.append("Runs that may know different numbers of labels are not compared with each other.")
     return notes
 
 

@@ -15,7 +15,7 @@ import pytest
 from clsim.errors import InputError
 from clsim.records import budget
 from clsim.records.frame import frame
-from clsim.records.label_record import problem
+from clsim.records.label_record import labels_known, problem
 from clsim.records.metrics import area_under_budget
 from clsim.records.store import Store
 from tests.labels import labelled
@@ -158,3 +158,21 @@ def test_a_whole_record_is_read(tmp_path: Path) -> None:
     (found,), problems = Store(tmp_path).records()
     assert problems == []
     assert found.line.startswith("read, not run: active-digits · finetune · badge 30 labels · seed 0, made 2026")
+
+
+@pytest.mark.parametrize(
+    ("tables", "known"),
+    [
+        ({}, "all"),
+        ({"labels": {"per_class": 4}}, "16"),
+        ({"labels": {"fraction": 0.05}}, "5 %"),
+        ({"labels": {"fraction": 1.0}}, "all"),
+        ({"labels": {"count": 30}}, "30"),
+        ({"labelling": {"selector": "none"}}, "all"),
+        ({"labelling": {"selector": "badge", "budget": 20}}, "46"),
+        ({"labelling": {"selector": "badge", "fraction": 0.1}}, "6 and 10 %"),
+    ],
+)
+def test_how_many_labels_a_run_may_know(tables: dict[str, Any], known: str) -> None:
+    record = {"spec": tables, "classes": [[0, 1], [2, 3]], "labelling": {"initial": [2, 4], "asked": [20, 20]}}
+    assert labels_known(record) == known

@@ -385,6 +385,22 @@ def test_a_bound_and_a_paper_are_never_best_and_in_no_test(made: dict[str, Any])
     assert [arm[1] for arm in tested.arms] == ["b", "a"]
 
 
+def test_a_run_that_may_know_more_labels_is_compared_with_none_that_may_know_fewer(made: dict[str, Any]) -> None:
+    few = {"labels__per_class": 4}
+    records = [varied(made, s, 0.5 + s / 100, strategy="er", **few) for s in range(3)]
+    records += [varied(made, s, 0.6 + s / 100, strategy="fixmatch", **few) for s in range(3)]
+    records += [varied(made, s, 0.9 + s / 100, strategy="icarl") for s in range(3)]
+    spec = ReportSpec(metrics=("accuracy",), rows=("strategy",))
+    found = table(records, spec)
+    marks = {key[0]: next(iter(row.values())).best for key, row in found.rows.items()}
+    assert marks == {"er": False, "fixmatch": True, "icarl": False}
+    assert any("numbers of labels" in note for note in found.notes)
+    (contest,) = comparisons(spec, frame.frame(records))
+    assert {arm[0] for arm in contest.arms} == {"er", "fixmatch"}
+    same = table([varied(made, 0, v, strategy=name) for name, v in (("er", 0.5), ("icarl", 0.9))], spec)
+    assert not any("numbers of labels" in note for note in same.notes)
+
+
 def test_arms_are_compared_under_each_condition(made: dict[str, Any]) -> None:
     records = [
         record
