@@ -12,7 +12,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     "uncertainty of one net": {
         "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio", "ceal"),
         "distance to its decision boundary": ("boundary-margin", "deepfool", "adversarial-bim"),
-        "its loss, estimated without a label": ("learning-loss", "tod"),
+        "its loss, estimated without a label": ("learning-loss", "cod", "tod"),
     },
     "Bayesian: nets drawn by dropout": {
         "uncertainty of their mean": ("mc-least-confidence", "mc-margin", "mc-entropy", "mc-variation-ratio"),

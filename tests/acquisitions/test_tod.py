@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import clsim
 from clsim.acquisitions.acquisition import Step
-from clsim.acquisitions.tod import Averaged, TemporalDiscrepancy
+from clsim.acquisitions.tod import Averaged, OutputDiscrepancy, TemporalDiscrepancy
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.pool import Pool
@@ -39,9 +39,9 @@ def pool_under(net: nets.Net, n: int = 30, seed: int = 0) -> Pool:
     return Pool(vectors(points(n, 6, seed)), net, lambda x: x)
 
 
-def compared(net: nets.Net, before: nets.Net, **options: Any) -> TemporalDiscrepancy:
+def compared(net: nets.Net, before: nets.Net, **options: Any) -> OutputDiscrepancy:
     """An acquisition whose net was trained from ``before`` on."""
-    acquisition = TemporalDiscrepancy(net, generator(), **options)
+    acquisition = OutputDiscrepancy(net, generator(), **options)
     acquisition.begin(0, 2)
     acquisition(pool_under(before), 1, rng=generator())
     acquisition.begin(1, 2)
@@ -95,7 +95,7 @@ def test_it_queries_the_largest_changes_best_first(variant: str) -> None:
 def test_the_first_choice_is_random_or_in_code_the_smallest_change_from_the_untrained_net() -> None:
     net = net_of(0)
     for variant in ("paper", "code"):
-        acquisition = TemporalDiscrepancy(net_of(0), generator(), variant=variant)  # type: ignore[arg-type]
+        acquisition = OutputDiscrepancy(net_of(0), generator(), variant=variant)  # type: ignore[arg-type]
         acquisition.begin(0, 2)
         trained = net_of(1)
         pool = pool_under(trained)
@@ -107,7 +107,7 @@ def test_the_first_choice_is_random_or_in_code_the_smallest_change_from_the_untr
 
 def test_an_untrained_net_is_compared_with_nothing() -> None:
     """Where no set is labelled to begin with, the net chooses before its first training."""
-    acquisition = TemporalDiscrepancy(net_of(0), generator(), variant="code")
+    acquisition = OutputDiscrepancy(net_of(0), generator(), variant="code")
     pool = pool_under(net_of(0))
     assert acquisition(pool, 5, rng=generator()).index.tolist() == pool.data.key.argsort(descending=True)[:5].tolist()
     assert "before" not in acquisition.state_dict()
@@ -126,7 +126,7 @@ def test_an_experience_begins_with_the_net_that_the_one_before_left() -> None:
 def test_classes_that_were_not_known_then_are_compared_too() -> None:
     """A choice of labels is among known classes; the copy of the net is not restricted to those of its own time."""
     net = net_of(0)
-    acquisition = TemporalDiscrepancy(net, generator())
+    acquisition = OutputDiscrepancy(net, generator())
     acquisition.begin(0, 2)
     data = vectors(points(10, 6))
     acquisition(Pool(data, net, lambda x: x, classes=[0, 1], closed=True), 1, rng=generator())
@@ -221,7 +221,7 @@ def test_the_contract_holds_with_other_options(options: dict[str, Any]) -> None:
     [
         ({"strength": -1.0}, "tod: strength: found -1"),
         ({"decay": 1.0}, "tod: decay: found 1, allowed: from 0 to below 1"),
-        ({"variant": "codes"}, "tod: variant: found 'codes'; .*code"),
+        ({"variant": "codes"}, "cod: variant: found 'codes'; .*code"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], found: str) -> None:
@@ -230,9 +230,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], found: str) -
 
 
 def test_nets_of_another_architecture_are_refused() -> None:
-    acquisition = TemporalDiscrepancy(net_of(), generator())
+    acquisition = OutputDiscrepancy(net_of(), generator())
     other = nets.build(partial(nets.mlp, hidden=(3,)), (6,), ONE, 0, CPU)
-    with pytest.raises(InputError, match="tod: proxy.source: found a net of another architecture"):
+    with pytest.raises(InputError, match="cod: proxy.source: found a net of another architecture"):
         acquisition(pool_under(other), 1, rng=generator())
 
 
@@ -254,9 +254,16 @@ def test_a_run_that_is_stopped_within_a_round_ends_bit_for_bit_the_same(tmp_path
     assert steps == 20 * (6 if start == "warm" else 2)  # in a round from scratch it goes back with the net
 
 
-def test_its_name_alone_goes_on_from_round_to_round(tmp_path: Path) -> None:
-    record = clsim.run(**given(tmp_path, label="tod"))
-    assert record.data["spec"]["labelling"]["start"] == "warm"
+def test_without_the_loss_it_is_the_choice_alone(tmp_path: Path) -> None:
+    """And the name alone lets one net go on from round to round."""
+    records = [
+        clsim.run(**given(tmp_path, *more, label=label))
+        for label, more in (("cod", []), ("tod", ["labelling.options.strength=0"]))
+    ]
+    assert records[0].data["spec"]["labelling"]["start"] == "warm"
+    assert records[0].data["accuracy"] == records[1].data["accuracy"]
+    rows = [[entry["rows"] for entry in record.data["labelling"]["rounds"]] for record in records]
+    assert rows[0] == rows[1]
 
 
 # digits: what the discrepancy orders
