@@ -76,7 +76,9 @@ def test_the_discrepancy_is_symmetric_and_that_of_a_slow_loop() -> None:
     found = there.discrepancies(pool_under(one))
     assert torch.equal(found, back.discrepancies(pool_under(other)))
     p, q = (pool_under(net).probabilities for net in (one, other))
-    slow = [sum((float(a) - float(b)) ** 2 for a, b in zip(*rows, strict=True)) ** 0.5 for rows in zip(p, q, strict=True)]
+    slow = [
+        sum((float(a) - float(b)) ** 2 for a, b in zip(*rows, strict=True)) ** 0.5 for rows in zip(p, q, strict=True)
+    ]
     assert found.tolist() == pytest.approx(slow, abs=1e-6)
     assert torch.equal(discrepancies(p, q), found)
 
@@ -142,10 +144,8 @@ def test_the_average_is_the_mean_of_all_weights_until_it_forgets() -> None:
         moved(net, 0.1 * (step + 1))
         weights.append(net.head.weight.detach().clone())
         average.follow(net)
-        if step < 4:  # 1 − 1/(t + 1) ≤ 0.75
-            expected = torch.stack(weights).mean(0)
-        else:
-            expected = 0.75 * expected + 0.25 * weights[-1]
+        # 1 − 1/(t + 1) ≤ 0.75 in the first four
+        expected = torch.stack(weights).mean(0) if step < 4 else 0.75 * expected + 0.25 * weights[-1]
         torch.testing.assert_close(average.net.head.weight, expected)
     assert int(average.steps) == 8
 
@@ -232,7 +232,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], found: str) -
 def test_nets_of_another_architecture_are_refused() -> None:
     acquisition = OutputDiscrepancy(net_of(), generator())
     other = nets.build(partial(nets.mlp, hidden=(3,)), (6,), ONE, 0, CPU)
-    with pytest.raises(InputError, match="cod: proxy.source: found a net of another architecture"):
+    with pytest.raises(InputError, match=r"cod: proxy\.source: found a net of another architecture"):
         acquisition(pool_under(other), 1, rng=generator())
 
 
