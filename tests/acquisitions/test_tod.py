@@ -139,7 +139,7 @@ def test_classes_that_were_not_known_then_are_compared_too() -> None:
 
 def test_the_average_is_the_mean_of_all_weights_until_it_forgets() -> None:
     net = net_of()
-    average, weights = Averaged(net_of(5), generator(), 0.75, second=False), []
+    average, weights, expected = Averaged(net_of(5), generator(), 0.75, second=False), [], torch.empty(0)
     for step in range(8):
         moved(net, 0.1 * (step + 1))
         weights.append(net.head.weight.detach().clone())
