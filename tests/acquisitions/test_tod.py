@@ -1,4 +1,4 @@
-"""Temporal output discrepancy: closed forms of its score, its loss and its average; what it orders, and what it keeps."""
+"""Temporal output discrepancy: closed forms of its score, its loss and its average; what it orders and keeps."""
 
 from __future__ import annotations
 
@@ -132,9 +132,11 @@ def test_classes_that_were_not_known_then_are_compared_too() -> None:
     acquisition.begin(0, 2)
     data = vectors(points(10, 6))
     acquisition(Pool(data, net, lambda x: x, classes=[0, 1], closed=True), 1, rng=generator())
+    before = copy.deepcopy(net)
     moved(net, 0.1)
     later = Pool(data, net, lambda x: x, classes=[0, 1, 2, 3], closed=True)
-    assert later.under(acquisition._before).probabilities.min() > 0
+    expected = discrepancies(later.probabilities, Pool(data, before, lambda x: x).probabilities)
+    assert torch.equal(acquisition.discrepancies(later), expected)
 
 
 def test_the_average_is_the_mean_of_all_weights_until_it_forgets() -> None:
