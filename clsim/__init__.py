@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clsim.execution.annotation import Labelling as Labelling
     from clsim.execution.condense import condense as condense
     from clsim.execution.condensed import Condensed as Condensed
+    from clsim.execution.rank_models import rank_models as rank_models
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
     from clsim.learners.sgd import Sgd as Sgd
@@ -57,6 +58,7 @@ _PLACES = {
     "report": "clsim.reporting.results",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
+    "rank_models": "clsim.execution.rank_models",
     "Labelling": "clsim.execution.annotation",
     "condense": "clsim.execution.condense",
     "Condensed": "clsim.execution.condensed",

@@ -94,6 +94,22 @@ class Acquisition(ABC):
     def fit(self, pool: Pool, rng: torch.Generator) -> None:  # noqa: B027 - many train nothing beside the learner
         """Train what stands beside the learner, before each choice. ``pool`` is that of the choice."""
 
+    def pseudo_labels(self, pool: Pool) -> tuple[Tensor, Tensor]:
+        """Label candidates that the net is sure of, for the next training alone; by default none.
+
+        The run asks after each choice that follows a training of the experience. What was asked for, and what is
+        labelled as a class that nobody has told in the experience, is dropped. The others are trained on once as if
+        they were labelled; they stay candidates, count as no labels, and are never offered to the memory.
+
+        Args:
+            pool: that of the choice.
+
+        Returns:
+            int64 (m,), different rows of ``pool``, and int64 (m,), their labels.
+        """
+        none = torch.empty(0, dtype=torch.int64, device=pool.data.device)
+        return none, none
+
     def reads(self, truth: Tensor, test: Exemplars) -> None:  # noqa: B027 - nobody but a bound is told
         """Learn what is hidden, before each call of a bound; see :class:`clsim.acquisitions.bounds.Bound`."""
 
@@ -113,3 +129,8 @@ class Acquisition(ABC):
     def joins(self) -> bool:
         """Whether the acquisition has terms: whether it overrides :meth:`terms`."""
         return type(self).terms is not Acquisition.terms
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the acquisition labels candidates itself: whether it overrides :meth:`pseudo_labels`."""
+        return type(self).pseudo_labels is not Acquisition.pseudo_labels

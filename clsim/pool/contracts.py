@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from clsim.data import tiles
 from clsim.errors import InputError, raised
@@ -101,6 +102,41 @@ def chosen(
     if found:
         raise invalid(name, found + _why(pool), len(pool), budget)
     return selection
+
+
+def pseudo_labelled(
+    label: Callable[[Pool], tuple[Tensor, Tensor]], pool: Pool, asked: Tensor, classes: Iterable[int], name: str
+) -> tuple[Tensor, Tensor]:
+    """Return the candidates that an acquisition labels itself, checked; an error of its own becomes one line.
+
+    Args:
+        label: the acquisition's method.
+        pool: the candidates.
+        asked: int64, the rows that the oracle is asked for, which are dropped.
+        classes: the classes that are known in the experience; samples labelled otherwise are dropped.
+        name: the acquisition's name, for messages.
+
+    Returns:
+        int64 (m,), different rows of the pool, and int64 (m,), their labels.
+
+    Raises:
+        InputError: if it raises, or returns anything but different rows and a label for each.
+    """
+    with _named(name, lambda: _why(pool)):
+        rows, labels = label(pool)
+    n, whole = len(pool), rows.dtype == labels.dtype == torch.int64
+    if not whole or rows.ndim != 1 or rows.shape != labels.shape:
+        found = f"{rows.dtype} of shape {tuple(rows.shape)} and {labels.dtype} of shape {tuple(labels.shape)}"
+    elif len(rows.unique()) < len(rows) or bool(((rows < 0) | (rows >= n)).any()):
+        found = f"a row twice, or rows outside 0 to {n - 1}"
+    else:
+        known = torch.tensor(list(classes), dtype=torch.int64, device=labels.device)
+        kept = ~torch.isin(rows, asked) & torch.isin(labels, known)
+        return rows[kept], labels[kept]
+    raise InputError(
+        f"{name}: its pseudo-labels are {found}, allowed: different rows from 0 to {n - 1}, int64 (m,), and a label "
+        "for each, int64 (m,)"
+    )
 
 
 @contextmanager

@@ -103,6 +103,9 @@ def _entry_problem(entry: Mapping[str, Any], experiences: int) -> str:
     for key in ("radius", "distance"):
         if entry.get(key) is not None and not _amount(entry.get(key)):
             return f"{key}: found {_brief(entry.get(key))}, allowed: a number from 0, or nothing"
+    guessed, right = entry.get("guessed", 0), entry.get("guessed_right", 0)
+    if not _whole(guessed) or not _whole(right) or right > guessed:
+        return "guessed_right: not a whole number from 0 to that of guessed"
     return "" if _share(entry.get("unique")) else "unique: not a share from 0 to 1, or nothing"
 
 

@@ -52,6 +52,15 @@ def margins(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:
     return top[..., 0] - top[..., 1]
 
 
+def discrepancies(p: Float[Tensor, "n classes"], q: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+    """Compute ‖p − q‖₂ of each row: how far apart two nets' outputs for a sample are.
+
+    >>> discrepancies(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
+    tensor([1.4142, 0.0000])
+    """
+    return torch.linalg.vector_norm(p - q, dim=1)
+
+
 def uncertainties(
     logits: Float[Tensor, "n classes"], measure: Uncertainty = "entropy", temperature: float = 1.0
 ) -> Float[Tensor, " n"]:

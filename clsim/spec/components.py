@@ -121,6 +121,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "cognitive-dual-query": "clsim.acquisitions.stream_policies:CognitiveDualQuery",
         # trained with the learner
         "learning-loss": "clsim.acquisitions.learning_loss:LearningLoss",
+        "cod": "clsim.acquisitions.tod:OutputDiscrepancy",
+        "tod": "clsim.acquisitions.tod:TemporalDiscrepancy",
+        # labels some itself
+        "ceal": "clsim.acquisitions.ceal:CostEffective",
     },
     "bounds": BOUNDS,
     "condensers": {
@@ -264,6 +268,7 @@ STREAM_POLICIES = (
 LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in STREAM_POLICIES},
     "learning-loss": {"start": "warm"},
+    **{name: {"start": "warm"} for name in ("cod", "tod")},
 }
 """Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its source does."""
 

@@ -10,9 +10,9 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "uniform": ("random", "reservoir"),
     },
     "uncertainty of one net": {
-        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio"),
+        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio", "ceal"),
         "distance to its decision boundary": ("boundary-margin", "deepfool", "adversarial-bim"),
-        "loss that a module predicts": ("learning-loss",),
+        "its loss, estimated without a label": ("learning-loss", "cod", "tod"),
     },
     "Bayesian: nets drawn by dropout": {
         "uncertainty of their mean": ("mc-least-confidence", "mc-margin", "mc-entropy", "mc-variation-ratio"),

@@ -164,6 +164,30 @@ class Stream:
         found = self._train[position].of(rows).gather(position, self.device, keys[rows])
         return replace(found, y=torch.full_like(found.y, -1)), rows
 
+    def guessed(self, position: int, places: Sequence[int], labels: Sequence[int]) -> Exemplars:
+        """Return samples of an experience whose label nobody has told, labelled as somebody guessed.
+
+        Args:
+            position: the position of the experience.
+            places: different places of samples whose labels can be asked for.
+            labels: their labels, each of a class that is known in the experience.
+
+        Raises:
+            InputError: if there is no such sample, or no such label.
+        """
+        samples, free = self.candidates(position)
+        wanted, y = np.asarray(places, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+        order = free.argsort()
+        at = np.searchsorted(free, wanted, sorter=order)
+        known = np.isin(wanted, free) & np.isin(y, list(self._known_classes(position)))
+        if len(np.unique(wanted)) < len(wanted) or not known.all():
+            raise InputError(
+                f"labelling: found a pseudo-label in experience {position + 1} for a sample that is labelled or not "
+                "there, or of a class that is not known there; allowed: candidates, each once, and known classes"
+            )
+        found = samples[torch.from_numpy(order[at]).to(samples.device)]
+        return replace(found, y=torch.from_numpy(y).to(samples.device))
+
     def told(self, position: int, places: Sequence[int]) -> dict[str, list[int]]:
         """Return the rows in the data set, and the labels told, of samples at some places of an experience."""
         chosen = np.asarray(places, dtype=np.int64)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars, batch_count, batches
@@ -35,13 +36,21 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
 
 
 def fit(
-    experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress, *, offers: bool = True
+    experience: Experience,
+    setup: Setup,
+    learner: Learner,
+    shares: int,
+    progress: Progress,
+    *,
+    offers: bool = True,
+    guessed: Tensor | None = None,
 ) -> list[Terms]:
     """Train a learner on one experience, but do not end it; return the losses of the steps.
 
     Args:
         experience, setup, learner, shares, progress: as for :func:`learn`.
         offers: whether a memory that every batch updates is offered the batches.
+        guessed: int64, the ``index`` of the samples whose label nobody told, which are offered to no memory.
     """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
@@ -57,7 +66,9 @@ def fit(
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
             if new:
-                memory.after_batch(learner.remember(batch), shares, learner.pool)
+                told = batch if guessed is None else batch[~torch.isin(batch.index, guessed)]
+                if len(told):
+                    memory.after_batch(learner.remember(told), shares, learner.pool)
                 new -= 1
             progress.step(len(batch))
         if plateau.watches:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.pool import Cost
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Experience, Stream
@@ -39,10 +41,28 @@ class Experiment:
         """Train on an experience and end it; return the losses of the steps."""
         return self.fit(experience, setup, learner) + self.end(experience, setup, learner)
 
-    def fit(self, experience: Experience, setup: Setup, learner: Learner, *, offers: bool = True) -> list[Terms]:
-        """Train on an experience, without its end; see :func:`clsim.training.experience.fit`."""
+    def fit(
+        self,
+        experience: Experience,
+        setup: Setup,
+        learner: Learner,
+        *,
+        offers: bool = True,
+        guessed: Exemplars | None = None,
+    ) -> list[Terms]:
+        """Train on an experience, without its end; see :func:`clsim.training.experience.fit`.
+
+        Args:
+            experience, setup, learner, offers: as there.
+            guessed: samples whose label nobody told, which are trained on beside the labelled ones; None: there are
+                none.
+        """
         setup.classes.update(self.stream.labels_seen(experience.position), setup.memory.begun)
-        return one.fit(experience, setup, learner, self._shares(experience, setup), self.progress, offers=offers)
+        shares, index = self._shares(experience, setup), None
+        if guessed is not None:
+            experience = replace(experience, train=concatenate([experience.train, guessed]))
+            index = guessed.index
+        return one.fit(experience, setup, learner, shares, self.progress, offers=offers, guessed=index)
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """End an experience; one of which nobody asked for a label was not begun."""

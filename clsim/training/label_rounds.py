@@ -1,8 +1,9 @@
 """Label rounds: within an experience, a selector asks for labels, the oracle tells them, and the learner is trained.
 
 The learner is trained on what is labelled, the selector chooses by the learner's net what to ask for next, and so on
-until the budget is spent; then the learner is trained once more. Each choice is on disk before it is trained on, so
-that a run that is killed does one round again at most. The memory is updated, and the experience ends, after the last
+until the budget is spent; then the learner is trained once more. A selector may label further samples itself, which
+join the next training alone. Each choice is on disk before it is trained on, so that a run that is killed does one
+round again at most. The memory is updated, and the experience ends, after the last
 round alone; see :mod:`clsim.training.loop`.
 """
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool.contracts import chosen
+from clsim.pool.contracts import chosen, pseudo_labelled
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.records.store import RunFolder
@@ -80,13 +81,14 @@ class LabelRounds:
             if not (first or warm):
                 setup, learner = self._anew(before, setup)
             experience = dataclasses.replace(self._stream.experience(position), again=warm and not first)
+            guessed = self._guessed(position, entry)
             last = entry["round"] == len(sizes)
             self._show(entry["round"], len(sizes), experience, setup)
             if setup.acquisition is not None:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
             seconds = setup.cost.train_seconds
             with self._experiment.training():
-                losses = self._experiment.fit(experience, setup, learner, offers=last or not warm)
+                losses = self._experiment.fit(experience, setup, learner, offers=last or not warm, guessed=guessed)
                 if learner.trains_at_end and not last:  # undone before the next round, as all else
                     self._experiment.end(experience, setup, learner)
             entry["labelled"] = len(experience.train)
@@ -94,7 +96,7 @@ class LabelRounds:
             if last:
                 return setup, learner, experience, losses, entries
             entry["accuracy"] = self._experiment.measure(learner, position)
-            entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner))
+            entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner, True))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
 
     def _show(self, number: int, rounds: int, experience: Experience, setup: Setup) -> None:
@@ -111,7 +113,7 @@ class LabelRounds:
             self._oracle.tell(position, np.asarray(initial), "initial")
             entry = entry_of(position, 0, "initial", [int(place) for place in initial])
         elif sizes := self._spec.asked(samples, samples):
-            entry = self._ask(position, 1, sizes[0], setup, learner)
+            entry = self._ask(position, 1, sizes[0], setup, learner, False)
             if not entry["places"]:
                 raise InputError(
                     f"labelling: nothing of experience {position + 1} is labelled, and {entry['by']!r} asks for no "
@@ -125,14 +127,23 @@ class LabelRounds:
         self._save(position, [entry], setup, None)
         return entry
 
-    def _ask(self, position: int, number: int, size: int, setup: Setup, learner: Learner) -> dict[str, Any]:
-        """Let the selector choose ``size`` samples, and reveal their labels."""
-        entry = self._picked(position, number, size, setup, learner)
+    def _ask(
+        self, position: int, number: int, size: int, setup: Setup, learner: Learner, trained: bool
+    ) -> dict[str, Any]:
+        """Let the selector choose ``size`` samples, and reveal their labels; see :meth:`_picked`."""
+        entry = self._picked(position, number, size, setup, learner, trained)
         self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], number)
         return entry
 
-    def _picked(self, position: int, number: int, size: int, setup: Setup, learner: Learner) -> dict[str, Any]:
-        """Choose among the samples that are not labelled yet; return the entry of the choice."""
+    def _picked(
+        self, position: int, number: int, size: int, setup: Setup, learner: Learner, trained: bool = False
+    ) -> dict[str, Any]:
+        """Choose among the samples that are not labelled yet; return the entry of the choice.
+
+        Args:
+            position, number, size, setup, learner: the experience, the round, the labels asked for, and who learns.
+            trained: whether the learner was trained on the experience; else an acquisition labels nothing itself.
+        """
         started = time.perf_counter()
         setup.classes.update(self._stream.labels_seen(position))
         samples, places = self._stream.candidates(position)
@@ -156,7 +167,8 @@ class LabelRounds:
             truth = torch.from_numpy(self._oracle.truth(position, places)).to(samples.device)
             seen = sum(self._stream.test_sizes[: position + 1])
             setup.acquisition.reads(truth, self._stream.tests[:seen])  # type: ignore[union-attr]
-        rows = chosen(select, pool, size, rng, f"labelling.selector {name!r}").index
+        by = f"labelling.selector {name!r}"
+        rows = chosen(select, pool, size, rng, by).index
         if len(rows) < size and self._spec.shortfall == "random":
             order = torch.randperm(len(samples), generator=rng).to(rows.device)
             rows = torch.cat([rows, order[~torch.isin(order, rows)][: size - len(rows)]])
@@ -164,7 +176,16 @@ class LabelRounds:
         setup.cost.select_seconds += seconds
         entry = entry_of(position, number, name, places[rows.cpu().numpy()].tolist())
         entry |= {"bound": bound, "select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
-        return entry | spread(samples, rows, concatenate(labelled), learner)
+        entry |= spread(samples, rows, concatenate(labelled), learner)
+        if trained and setup.acquisition is not None and setup.acquisition.guesses:
+            rows, labels = pseudo_labelled(setup.acquisition.pseudo_labels, pool, rows, experience.classes, by)
+            entry["guesses"] = {"places": places[rows.cpu().numpy()].tolist(), "labels": labels.tolist()}
+        return entry
+
+    def _guessed(self, position: int, entry: dict[str, Any]) -> Exemplars | None:
+        """Return the samples that join the training of an entry with labels that the acquisition gave them."""
+        guesses = entry.get("guesses")
+        return None if not guesses or not guesses["places"] else self._stream.guessed(position, **guesses)
 
     def _anew(self, before: State, last: Setup) -> tuple[Setup, Learner]:
         """Make a setup and a learner in the state in which the experience began; the acquisition keeps its own state.
@@ -191,6 +212,7 @@ class LabelRounds:
                 raise ValueError(wrong)
             for entry in saved["entries"]:
                 self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
+            self._guessed(position, saved["entries"][-1])
             vars(setup.cost).update(saved["cost"])
             if setup.acquisition is not None:
                 setup.acquisition.load_state_dict(saved["acquisition"])

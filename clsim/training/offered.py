@@ -79,14 +79,21 @@ def pseudo_labelled(samples: Exemplars, setup: Setup, learner: Learner) -> Exemp
 
 
 def refuse_untrained(spec: RunSpec, learner: Learner) -> None:
-    """Refuse choices by a net that is not trained yet.
+    """Refuse choices by a net that is not trained yet, and pseudo-labels that it would not be trained on.
 
     Raises:
-        InputError: if the learner trains at the end of an experience alone, and choices are made before it.
+        InputError: if the learner trains at the end of an experience alone, and choices are made before it, or samples
+            get pseudo-labels, which join the batches of a training alone.
     """
-    labelling = spec.labelling
+    labelling, acquisition = spec.labelling, learner.setup.acquisition
     if not labelling.asks or not learner.trains_at_end:
         return
+    if acquisition is not None and acquisition.guesses:
+        raise InputError(
+            f"labelling.selector: found {labelling.selector!r} with learner {spec.learner.name!r}, which is trained at "
+            "the end of an experience alone, on what its memory keeps: no sample with a pseudo-label is; allowed: a "
+            "selector without pseudo-labels, or a learner that is trained on each batch"
+        )
     for key, found, allowed in (("update", labelling.update, "round"), ("start", labelling.start, "scratch")):
         if found != allowed:
             raise InputError(

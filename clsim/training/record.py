@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from clsim.records import metrics
@@ -157,9 +158,12 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
         position, places = entry["experience"], entry["places"]
         counts["asked" if entry["round"] else "initial"][position] += len(places)
         told = stream.told(position, places)
-        rounds.append(
-            {**{k: v for k, v in entry.items() if k != "places"}, **told, "accuracy": _nullable(entry["accuracy"])}
-        )
+        kept = {k: v for k, v in entry.items() if k not in ("places", "guesses")}
+        if guesses := entry.get("guesses"):
+            truth = stream.oracle.truth(position, np.asarray(guesses["places"], dtype=np.int64)).tolist()
+            right = sum(label == true for label, true in zip(guesses["labels"], truth, strict=True))
+            kept |= {"guessed": len(truth), "guessed_right": right}
+        rounds.append({**kept, **told, "accuracy": _nullable(entry["accuracy"])})
     counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
     sizes = zip(stream.train_sizes, stream.held_out_sizes, counts["initial"], strict=True)
     counts["candidates"] = [samples - held_out - initial for samples, held_out, initial in sizes]

@@ -35,6 +35,8 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "nncsl, warm": ("nncsl", "margin", [WARM]),
     "ccic, warm": ("ccic", "margin", [WARM]),
     "er, learning loss": ("er", "learning-loss", []),
+    "er, discrepancy": ("er", "tod", []),
+    "er, pseudo-labels": ("er", "ceal", ["labelling.options.delta=5"]),
     "er, until": ("er", "margin", [WARM, "training.until=0.5", "training.epochs=3"]),
 }
 
