@@ -14,6 +14,7 @@ from clsim.errors import InputError, at_least, nearest
 from clsim.models.nets import Net
 from clsim.pool.pool import Pool, Selection
 from clsim.randomness import own_draws
+from clsim.selectors.combinators import subsample
 from clsim.selectors.random import random
 from clsim.selectors.scores import discrepancies, highest
 
@@ -34,12 +35,15 @@ class OutputDiscrepancy(Acquisition):
     The paper leaves the first round open, when there is no training before: its choice is random here. A net before
     its first training gives about the same output to all samples, so that the largest change would be that of the
     samples that the net is surest of. The code does compare with an untrained net there, and takes the smallest; in
-    ``variant = "code"`` that is the net as it was before its first training. Its ½‖·‖² ranks as the norm does. It
-    chooses from 25,000 candidates drawn at random (``labelling.candidates``).
+    ``variant = "code"`` that is the net as it was before its first training. Its ½‖·‖² ranks as the norm does.
+
+    The largest changes are often those of samples that are like what has just been labelled, and lie in few classes. So
+    the choice is among ten candidates a label, drawn at random: the 25,000 for 2,500 labels of the code.
 
     One net goes on through all rounds in the code: ``labelling.start`` is ``warm``, unless the spec says otherwise.
 
     Args:
+        candidates_per_label: number of candidates, drawn at random in each round, for each label asked for. 0: all.
         variant: ``paper``, or what the public code does in the first round: ``code``.
 
     Needs: a learner that takes the terms of acquisitions, since its net alone must be what predicts; labelled samples
@@ -49,13 +53,17 @@ class OutputDiscrepancy(Acquisition):
         2021): its cyclic output discrepancy, without the unsupervised loss.
 
     Raises:
-        InputError: if there is no such variant.
+        InputError: if an option is out of its range.
     """
 
-    def __init__(self, net: Net, rng: torch.Generator, *, variant: Variant = "paper") -> None:
+    def __init__(
+        self, net: Net, rng: torch.Generator, *, candidates_per_label: int = 10, variant: Variant = "paper"
+    ) -> None:
+        at_least(0, "cod: ", candidates_per_label=candidates_per_label)
         if variant not in get_args(Variant):
             raise InputError(f"cod: variant: found {variant!r}; {nearest(variant, get_args(Variant))}")
         self._net, self._code = net, variant == "code"
+        self._candidates_per_label = candidates_per_label
         self._before = copy.deepcopy(net).requires_grad_(False)
         self._trained = False  # whether the net was trained at all
         self._compares: Kind = "nothing"
@@ -72,18 +80,21 @@ class OutputDiscrepancy(Acquisition):
 
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         """Select the largest discrepancies, best first; the net is what the next choice compares with."""
-        first = self._compares == "untrained"
-        if self._compares == "nothing" or (first and not self._code):
+        if self._compares == "nothing" or (self._compares == "untrained" and not self._code):
             picks = random(pool, budget, rng=rng)
         else:
-            found = self.discrepancies(pool)
-            picks = Selection(highest(-found if first else found, budget))
+            drawn = self._candidates_per_label * budget or len(pool)
+            picks = subsample(self._extreme, max(drawn, 1))(pool, budget, rng=rng)
         self._keep(pool.net, "trained" if self._trained else "nothing")
         return picks
 
     def discrepancies(self, pool: Pool) -> Float[Tensor, " n"]:
         """Compute ‖p(x; w) − p(x; w′)‖₂ of a pool's candidates in eval mode: float32 (n,)."""
         return discrepancies(pool.probabilities, pool.under(self._before).probabilities)
+
+    def _extreme(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
+        found = self.discrepancies(pool)
+        return Selection(highest(-found if self._compares == "untrained" else found, budget))
 
     def state_dict(self) -> dict[str, Any]:
         before = {} if self._compares == "nothing" else {"before": self._before.state_dict()}
@@ -127,6 +138,7 @@ class TemporalDiscrepancy(Acquisition):
             CIFAR-10, 0.05 for CIFAR-100, 0.005 for SVHN and 0.1 for Caltech-101; the default is that for CIFAR-10, of
             ten classes as most streams here.
         decay: the largest α of the average.
+        candidates_per_label: number of candidates, drawn at random in each round, for each label asked for. 0: all.
         variant: ``paper``, or what the public code does: ``code``.
 
     Needs: a learner that takes its terms; labelled samples to begin with.
@@ -146,12 +158,13 @@ class TemporalDiscrepancy(Acquisition):
         *,
         strength: float = 0.02,
         decay: float = 0.999,
+        candidates_per_label: int = 10,
         variant: Variant = "paper",
     ) -> None:
         at_least(0, "tod: ", strength=strength)
         if not 0 <= decay < 1:
             raise InputError(f"tod: decay: found {decay:g}, allowed: from 0 to below 1")
-        self._choice = OutputDiscrepancy(net, rng, variant=variant)
+        self._choice = OutputDiscrepancy(net, rng, candidates_per_label=candidates_per_label, variant=variant)
         self._strength, self._code = strength, variant == "code"
         self.views = 1 if strength else 0
         self._average = Averaged(net, rng, decay, second=self._code) if strength else None
