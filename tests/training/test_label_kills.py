@@ -35,6 +35,8 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "nncsl, warm": ("nncsl", "margin", [WARM]),
     "ccic, warm": ("ccic", "margin", [WARM]),
     "er, learning loss": ("er", "learning-loss", []),
+    "er, average, batch norm": ("er", "margin", ["optimizer.average=0.5", "model.options.norm=batch"]),
+    "er, average, warm": ("er", "badge", [WARM, "optimizer.average=0.5", "model.options.norm=batch"]),
     "er, until": ("er", "margin", [WARM, "training.until=0.5", "training.epochs=3"]),
 }
 
