@@ -203,6 +203,7 @@ def train_on(
         _epochs(learner, experience, beyond, evaluate)
         learner.load_state_dict(state["learner"])
         setup.randomness.load_state_dict(state["randomness"])
+    learner.settle(experience)
     setup.memory.after_experience(experience.train, 2 * experience.position + 2, learner.pool)
     learner.finish(experience)
 

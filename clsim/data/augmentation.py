@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from clsim.data import siamese
 from clsim.data.pixels import blend, grey
-from clsim.data.strong import cutout, rand_augment
+from clsim.data.strong import cutout, rand_augment, rand_augment_of
 from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize
 from clsim.errors import InputError, nearest
 
@@ -77,8 +78,8 @@ class Transform:
             InputError: for an unknown augmentation.
         """
         _check(names, where)
-        before = [AUGMENTATIONS[name] for name in names if name not in NORMALISED]
-        after = [AUGMENTATIONS[name] for name in names if name in NORMALISED]
+        before = [_named(name) for name in names if name not in NORMALISED]
+        after = [_named(name) for name in names if name in NORMALISED]
 
         def view(x: Tensor, rng: torch.Generator) -> Tensor:
             if names and x.ndim == 2:
@@ -175,13 +176,29 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "dsa": dsa,
     "dsa-digits": dsa_digits,
 }
-"""Names that ``data.augment`` takes."""
+"""Names that ``data.augment`` takes, beside ``rand-augment:N:M`` (:func:`clsim.data.strong.rand_augment_of`)."""
 
 NORMALISED = ("dsa", "dsa-digits")
 """Names of the augmentations that change normalised images, not raw ones."""
 
 
+_RAND_AUGMENT = re.compile(r"rand-augment:([1-9]\d?):(\d|[12]\d|30)")
+"""RandAugment with the number of its operations and their magnitude."""
+
+
+def _named(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+    found = _RAND_AUGMENT.fullmatch(name)
+    return rand_augment_of(int(found[1]), int(found[2])) if found else AUGMENTATIONS[name]
+
+
 def _check(names: Sequence[str], where: str) -> None:
     for name in names:
+        if _RAND_AUGMENT.fullmatch(name):
+            continue
+        if name.startswith("rand-augment:"):
+            raise InputError(
+                f"{where}: found {name!r}, allowed: rand-augment:N:M with N operations, from 1, of magnitude M, from 0 "
+                "to 30, as in rand-augment:1:10"
+            )
         if name not in AUGMENTATIONS:
             raise InputError(f"{where}: unknown name {name!r}; {nearest(name, AUGMENTATIONS)}")

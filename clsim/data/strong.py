@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,6 +33,39 @@ def rand_augment(x: Tensor, rng: torch.Generator) -> Tensor:
     return x
 
 
+def rand_augment_of(operations: int, magnitude: int) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Make RandAugment with N operations of one magnitude M, out of 30.
+
+    N operations are drawn for each image, one after the other. With s = M / 30: rotation by ±30° · s, shear by
+    ±0.3 · s, translation by ±0.3 · s of the side, blends by 1 ± 0.9 · s, 8 − round(4 · s) bits, solarisation from
+    256 · (1 − s); signs are drawn for each image. That M = 30 is the whole range is recalled of re-implementations.
+    Operations and ranges are those of :func:`rand_augment`, whose magnitudes are drawn.
+
+    Args:
+        operations: the number N of operations.
+        magnitude: the magnitude M, from 0 to 30.
+
+    Source: Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space (NeurIPS 2020).
+    """
+
+    def changed(x: Tensor, rng: torch.Generator) -> Tensor:
+        for _ in range(operations if len(x) else 0):
+            drawn = torch.randint(len(OPERATIONS), (len(x),), generator=rng, device=x.device)
+            sign = torch.randint(2, (len(x),), generator=rng, device=x.device) * 2 - 1
+            x = apply(x, drawn, _share(drawn, magnitude / 30, sign))
+        return x
+
+    return changed
+
+
+def _share(operation: Tensor, strength: float, sign: Tensor) -> Tensor:
+    """Find the magnitude at which :func:`apply` changes each image by a strength in [0, 1], up or down by its sign."""
+    share = (1 + strength * sign) / 2
+    share = torch.where(_among(operation, *OPERATIONS[5:9]), (0.95 + 0.9 * strength * sign) / 0.9, share)
+    share = torch.where(_among(operation, "posterize"), (4.5 - round(4 * strength)) / 5, share)
+    return torch.where(_among(operation, "solarize"), 1 - strength, share)
+
+
 def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     """Apply one operation to each image.
 
@@ -41,7 +75,7 @@ def apply(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
     Args:
         x: uint8 (n, c, h, w).
         operation: int64 (n,), positions in :data:`OPERATIONS`.
-        magnitude: float32 (n,) in [0, 1].
+        magnitude: float32 (n,) in [0, 1]; for blends above 1, too, which go beyond the image itself.
     """
     x = only(_among(operation, *OPERATIONS[1:5]), _looked_up, x, operation, magnitude)
     x = only(_among(operation, *OPERATIONS[5:9]), _blended, x, operation, magnitude)

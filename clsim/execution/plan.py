@@ -40,6 +40,9 @@ class StudySpec:
         label: selectors of labels; empty: the scenario's own.
         seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
         set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
+        also: further grids, each a table in the form of ``set``: the grid again, with these axes in place of those of
+            the same key. What two grids have in common is run once. One factor at a time is varied so, around a grid
+            of a single cell.
     """
 
     title: str = ""
@@ -51,6 +54,7 @@ class StudySpec:
     label: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
+    also: tuple[Options, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,20 +122,28 @@ def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -
     for key, value in tables.items():
         if key == "seeds" and type(value) is int:
             value = list(range(value))
-        elif key not in ("title", "description", "set") and not isinstance(value, (list, tuple)):
+        elif key not in ("title", "description", "set", "also") and not isinstance(value, (list, tuple)):
             value = [value]
         listed[key] = [str(v) if type(v) is int else v for v in value] if key == "memory" else value
         if value == [] or value == ():
             raise InputError(f"{where}: {key}: found {tables[key]!r}, allowed: one value or more")
     found = arguments(StudySpec, listed, where, "")
     base = base or StudySpec()
+    axes = _axes(found.get("set", {}), f"{where}: [set]")
+    if "also" in found:
+        found["also"] = tuple(_axes(table, f"{where}: [[also]]") for table in found["also"])
+    return dataclasses.replace(base, **(found | {"set": {**base.set, **axes}}))
+
+
+def _axes(table: Options, where: str) -> dict[str, list[Any]]:
+    """Read the axes of a table; a single value need not stand in a list."""
     axes = {}
-    for key, values in found.get("set", {}).items():
+    for key, values in table.items():
         axes[key] = values if isinstance(values, list) else [values]
         if "." not in key or not axes[key]:
             allowed = '"table.key" = [values], as in "optimizer.lr" = [0.01, 0.1]'
-            raise InputError(f"{where}: [set] {key}: found {values!r}, allowed: {allowed}")
-    return dataclasses.replace(base, **(found | {"set": {**base.set, **axes}}))
+            raise InputError(f"{where} {key}: found {values!r}, allowed: {allowed}")
+    return axes
 
 
 def split(text: str, where: str) -> list[str]:
@@ -252,6 +264,16 @@ def _cells(
 
     Each comes with its spec, the settings of its title, the arguments of :func:`command`, and its objects.
     """
+    for grid in (study.set, *study.also):
+        yield from _grid(
+            dataclasses.replace(study, set={**study.set, **grid}), [*grid] if study.also else [], training, objects
+        )
+
+
+def _grid(
+    study: StudySpec, named: Sequence[str], training: Mapping[str, Any], objects: Objects
+) -> Iterator[tuple[RunSpec, list[str], Words, Given]]:
+    """Yield the combinations of one grid, as :func:`_cells` does; ``named`` are keys that stand in every title."""
     pairs = list(itertools.product(study.scenario, study.strategy))
     keeping = {pair for pair in pairs if keeps_memory(*pair)}
     if (study.buffer or study.memory) and not keeping:
@@ -272,7 +294,11 @@ def _cells(
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
                 spec = with_sources(resolve(scenario, strategy, flags=flags, settings=settings), given)
                 check_names(spec)
-                shown = [s for s, several in zip(settings, axes.values(), strict=True) if len(several) > 1]
+                shown = [
+                    s
+                    for s, (key, several) in zip(settings, axes.items(), strict=True)
+                    if len(several) > 1 or key in named
+                ]
                 yield spec, shown, (scenario, strategy, flags, settings), given
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from clsim.acquisitions.acquisition import Step
 from clsim.errors import InputError
 from clsim.models import optimizers
-from clsim.models.nets import Net
+from clsim.models.nets import Net, renew_statistics
 from clsim.objectives.among import Among, Classes, of_seen
 from clsim.objectives.replay import losses
-from clsim.pool.exemplars import Exemplars, joint_weight
+from clsim.pool.exemplars import Exemplars, batches, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
 from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
@@ -47,6 +47,7 @@ class Sgd(Learner):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,6 +66,8 @@ class Sgd(Learner):
         self._joined = nn.Sequential() if self._acquisition is None else self._acquisition.module
         self._parameters = [p for m in (self.net, self._beside, self._joined) for p in m.parameters()]
         self.optimizer = self._fresh_optimizer()
+        table = setup.spec.optimizer
+        self._average = optimizers.Average(table, self._parameters, setup.pace) if table.average else None
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
         self.objective = _built(objective, setup)
@@ -83,6 +86,8 @@ class Sgd(Learner):
         """Start the learning-rate schedule over ``steps`` steps, with ``epoch`` steps in an epoch."""
         pace = self.setup.pace
         pace.step, pace.steps, pace.epoch = 0, steps, max(epoch, 1)
+        if self._average is not None:
+            self._average.begin()
         if self.setup.spec.optimizer.restart:
             self.optimizer = self._fresh_optimizer()
 
@@ -198,6 +203,22 @@ class Sgd(Learner):
         self.setup.pace.step += steps
         self.setup.cost.steps += steps
         self.setup.cost.forward_passes += passed
+        if steps and self._average is not None:
+            self._average.step()
+
+    def settle(self, experience: Experience) -> None:
+        """Put the mean of the last weights in their place, if ``optimizer.average`` says so, of all modules trained.
+
+        Batch norm's statistics in the net are those of one more pass over the samples, in batches as those of training,
+        with their augmentation and with exemplars from memory.
+        """
+        if self._average is None or not self._average.settle():
+            return
+        setup, training = self.setup, self.setup.spec.training
+        parts = batches(self.incoming(experience), training.batch_size, setup.randomness.order, training.last_batch)
+        inputs = (self.prepare(part, setup.memory.sample(part, setup.pool).exemplars).x for part in parts)
+        with setup.precision():
+            self._count(0, renew_statistics(self.net, inputs))
 
     def finish(self, experience: Experience) -> list[Terms]:
         self.objective.finish(experience)

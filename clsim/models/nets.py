@@ -24,6 +24,8 @@ from clsim.randomness import own_draws
 
 Shape = tuple[int, ...]
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -178,6 +180,37 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
+
+
+@torch.no_grad()
+def renew_statistics(net: Net, batches: Iterable[Tensor]) -> int:
+    """Compute batch norm's running statistics anew; return how many samples were passed forward for it.
+
+    They become the means of the batches' own statistics, each weighted by its number of samples. Everything but batch
+    norm is in eval mode, so that dropout leaves nothing out. A net without batch norm passes nothing forward.
+
+    Args:
+        net: the net; its weights stay.
+        batches: normalised inputs (n, \\*shape).
+
+    Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization (UAI 2018), section 3.2.
+    """
+    norms = [m for m in net.modules() if isinstance(m, _NORMS) and m.track_running_stats]
+    if not norms:
+        return 0
+    kept, passed = [norm.momentum for norm in norms], 0
+    with evaluating(net):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.training = True
+        for x in batches:
+            passed += len(x)
+            for norm in norms:
+                norm.momentum = len(x) / passed
+            net.features(x)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    return passed
 
 
 def linear(shape: Shape) -> nn.Module:

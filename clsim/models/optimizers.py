@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -206,6 +206,55 @@ def _restarted(spec: OptimizerSpec, epoch: int) -> float:
 
 def _cosine(spec: OptimizerSpec, progress: float) -> float:
     return spec.lr_end + (spec.lr - spec.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Average:
+    """The running mean of the weights after the last steps of a training. Final.
+
+    w̄ ← (w̄·k + w) / (k + 1) for the k-th weights that enter. With S steps and a share a, these are the weights after the
+    last step, after every ``every`` steps before it, as far back as step S − ⌈a·S⌉ exclusive.
+
+    Args:
+        spec: the optimizer's table, of which ``average`` and ``average_every`` are read.
+        parameters: the weights.
+        pace: the number of steps, taken and in all.
+
+    Cost: a copy of the weights in training; in steps that enter, one pass over them.
+
+    Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization (UAI 2018), algorithm 1;
+    the share, and the distance counted from the end, are ours.
+    """
+
+    def __init__(self, spec: OptimizerSpec, parameters: Sequence[nn.Parameter], pace: Pace) -> None:
+        self._spec, self._parameters, self._pace = spec, parameters, pace
+        self._mean: list[Tensor] = []
+        self._taken = 0
+
+    def begin(self) -> None:
+        """Forget the mean, for another training."""
+        self._mean, self._taken = [], 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Let the weights enter, if the step just taken is one of those whose weights do."""
+        pace, every = self._pace, self._spec.average_every or self._pace.epoch
+        left = pace.steps - pace.step
+        if not 0 <= left < math.ceil(self._spec.average * pace.steps) or left % every:
+            return
+        if not self._taken:
+            self._mean = [p.detach().clone() for p in self._parameters]
+        for mean, p in zip(self._mean, self._parameters, strict=True):
+            mean.lerp_(p, 1 / (self._taken + 1))
+        self._taken += 1
+
+    @torch.no_grad()
+    def settle(self) -> bool:
+        """Put the mean in the place of the weights, and forget it; return whether there was one."""
+        for mean, p in zip(self._mean, self._parameters, strict=bool(self._taken)):
+            p.copy_(mean)
+        found = self._taken > 0
+        self.begin()
+        return found
 
 
 class Plateau:

@@ -273,6 +273,7 @@ FURTHER = {
     "accuracy_neighbours": Metric("final accuracy, nearest neighbours", final_average_accuracy),
     "forgetting_neighbours": Metric("forgetting, nearest neighbours", forgetting, higher_is_better=False),
     "accuracy_unlabelled": Metric("accuracy on unlabelled samples", accuracy_unlabelled),
+    "accuracy_validation": Metric("accuracy on held-out samples", accuracy_unlabelled),
     "weights_held": Metric("weights held fast", weights_held, higher_is_better=False),
     "aubc": Metric("area under the budget curve (AUBC)", area_under_budget),
 }

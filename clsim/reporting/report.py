@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +105,9 @@ class ReportSpec:
         labelling: whether to show what was labelled, too: accuracy over the number of labels, labelling efficiency,
             diagnostics of the picks, with their figures.
         claims: claims of papers, judged on these runs.
+        tuned: settings, as columns, of which the best was searched for every arm with the same trials: of the runs of a
+            cell that differ in them (and in seeds) alone, those of one value of each are shown, with the highest mean
+            accuracy on held-out samples. They may not be labels.
         size: whether these runs have the ``published`` size of the claims' paper, or a ``small`` one.
         own: the metrics of the user's among ``metrics``, by their names there; no key of a file.
     """
@@ -124,6 +128,7 @@ class ReportSpec:
     over: str = ""
     labelling: bool = False
     claims: tuple[Claim, ...] = ()
+    tuned: tuple[str, ...] = ()
     size: Literal["small", "published"] = "small"
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict, metadata=NO_KEY)
 
@@ -173,6 +178,8 @@ def read_report(path: Path) -> ReportSpec:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     if spec.over and spec.over not in labels:
         raise InputError(f"{where}: over: {spec.over!r} is no label of a row or a column; {nearest(spec.over, labels)}")
+    if labelled := [name for name in spec.tuned if name in labels]:
+        raise InputError(f"{where}: tuned: found {labelled[0]!r}, which is a label too, allowed: another setting")
     spec = with_metrics(spec, (), f"{where}: metrics")
     for published in spec.published:
         for metric, values in published.percent.items():
@@ -301,7 +308,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    for column in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns):
+    for column in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns, *spec.tuned):
         if column not in runs:
             raise InputError(f"report: unknown column {column!r}; {nearest(column, runs.columns)}")
     chosen = runs
@@ -317,13 +324,49 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         chosen = chosen[~_are(left_out, chosen, column)]
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
+    if spec.tuned:
+        chosen = _tuned(spec, chosen)
     labels = [*spec.rows, *spec.columns]
     told = [c for c in chosen if ("." in c and c not in spec.own) or c == "revisions"]
-    # another run a seed, and another seed of the initial set: they tell no two cells apart
-    told = [c for c in told if c not in ("stream.difficulty", "labelling.split")]
+    told = [c for c in told if c not in (*_SAME, *spec.tuned)]
     for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
         labels += _varying(chosen, labels, [name for name in names if name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
+
+
+_SAME = ("stream.difficulty", "labelling.split")
+"""Columns that tell no two cells apart: another run a seed, and another seed of the initial set."""
+
+
+def _tuned(spec: ReportSpec, runs: pd.DataFrame) -> pd.DataFrame:
+    """Keep the runs of each cell whose tuned settings have the highest mean accuracy on held-out samples.
+
+    Where two are equally good, the one whose runs come first is kept. Only seeds count that all trials of a cell have,
+    so that none is better for its seeds.
+
+    Raises:
+        InputError: if the runs of some cell have no held-out samples.
+    """
+    import pandas as pd
+
+    units, score = ["seed", "labelling.split"], "accuracy_validation"
+    settings_ = [c for c in runs if ("." in c and c not in spec.own) or c in NAMES]
+    within = [c for c in settings_ if c not in (*_SAME, *spec.tuned) and runs[c].nunique(dropna=False) > 1]
+    kept = []
+    for _, cell in runs.groupby(within, dropna=False, sort=False) if within else [((), runs)]:
+        trials = [trial for _, trial in cell.groupby(list(spec.tuned), dropna=False, sort=False)]
+        common = functools.reduce(operator.and_, ({*zip(*(t[u] for u in units), strict=True)} for t in trials))
+        means = [
+            float(pd.to_numeric(t[score])[[unit in common for unit in zip(*(t[u] for u in units), strict=True)]].mean())
+            for t in trials
+        ]
+        if len(trials) > 1 and any(map(math.isnan, means)):
+            raise InputError(
+                f"report: tuned: found trials of {', '.join(spec.tuned)} without a common seed, or without held-out "
+                "samples; allowed: runs with a stream.validation above 0, the same seeds in each"
+            )
+        kept.append(trials[max(range(len(trials)), key=means.__getitem__)])
+    return pd.concat(kept).sort_index()
 
 
 def failed(spec: ReportSpec, failures: Iterable[RunFailure]) -> list[RunFailure]:

@@ -82,6 +82,7 @@ class RunSpec:
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
                 "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
+        self._check_average()
         self._check_labelling()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
@@ -92,6 +93,23 @@ class RunSpec:
         if self.memory.update == "batch" and (pads or self.training.capturable):
             key = "last_batch: found 'pad'" if pads else "capturable: found true"
             raise InputError(f"training.{key} with memory.update = 'batch', allowed: with 'experience'")
+
+    def _check_average(self) -> None:
+        """Refuse an average of weights where the number of steps, or the weights to go on with, are another matter."""
+        if not self.optimizer.average:
+            return
+        for key, found, why, allowed in (
+            ("training.patience", self.training.patience, "which goes on with the weights of one epoch", 0),
+            ("training.until", self.training.until, "under which nobody knows which steps are the last ones", 0.0),
+            ("training.capturable", self.training.capturable, "whose steps do not know their number", False),
+            ("labelling.update", self.labelling.update, "which is one pass with choices between its steps", "round"),
+        ):
+            if found != allowed:
+                shown, may = (as_text(value) for value in (found, allowed))
+                raise InputError(
+                    f"optimizer.average: found {self.optimizer.average:g} with {key} = {shown}, {why}; "
+                    f"allowed: optimizer.average = 0, or {key} = {may}"
+                )
 
     def _check_labelling(self) -> None:
         """Refuse what cannot be combined with labels that are asked for."""
@@ -225,6 +243,7 @@ EXTRAS: tuple[str, ...] = (
     "stream.difficulty",
     *("training.patience", "training.steps", "training.until"),
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
+    *("optimizer.average", "optimizer.average_every"),
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights", "memory.reserve"),

@@ -29,7 +29,8 @@ class DataSpec:
             one for each image in their order, are always the same (see :func:`clsim.data.datasets.thinned`).
         augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``; for views of self- and
             semi-supervised learners ``large-crop``, ``small-crop``, ``jitter``, ``solarize``, ``equalize``,
-            ``rand-augment``, ``cutout``; of siamese augmentation ``dsa``, ``dsa-digits``.
+            ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations of magnitude M out of 30
+            (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation ``dsa``, ``dsa-digits``.
     """
 
     dataset: str = "digits"
@@ -234,6 +235,12 @@ class OptimizerSpec:
         trust: under LARS, the length of a step relative to the norm of the weights.
         head_lr: under LARS, the classifier's learning rate, which follows the same schedule; 0: that of all others.
         restart: a fresh optimizer state for each experience; false carries momentum over.
+        average: share of a training's steps, the last ones, whose weights are averaged (stochastic weight averaging).
+            At the end of the training, of each round where labels are asked for, the mean takes the place of the
+            weights, and batch norm's statistics are computed anew: it predicts, fills the memory, scores for selectors,
+            and is where the next training begins, if that does not begin from scratch. 0: the last weights.
+        average_every: steps between two weights that enter the mean (the cycle c of its paper, 1 at a constant rate);
+            0: an epoch's, as in its authors' code. The last step's weights always enter.
     """
 
     name: Literal["sgd", "adam", "adamw", "nadam", "lars"] = "sgd"
@@ -254,12 +261,20 @@ class OptimizerSpec:
     clip: float = 0.0
     cycle: int = 1
     cycle_growth: int = 2
+    average: float = 0.0
+    average_every: int = 1
 
     def __post_init__(self) -> None:
         at_least(0, "optimizer.", momentum=self.momentum, weight_decay=self.weight_decay, warmup=self.warmup)
         at_least(1, "optimizer.", patience=self.patience, cycle=self.cycle, cycle_growth=self.cycle_growth)
         at_least(0, "optimizer.", lr_start=self.lr_start, lr_end=self.lr_end, trust=self.trust, head_lr=self.head_lr)
-        at_least(0, "optimizer.", clip=self.clip)
+        at_least(0, "optimizer.", clip=self.clip, average_every=self.average_every)
+        if not 0 <= self.average <= 1:
+            raise InputError(f"optimizer.average: found {self.average}, allowed: a share from 0 to 1")
+        if self.average_every != 1 and not self.average:
+            raise InputError(
+                f"optimizer.average_every: found {self.average_every} with average = 0, allowed: with a share above 0"
+            )
         if not 0 < self.lr < math.inf:
             raise InputError(f"optimizer.lr: found {self.lr}, allowed: a finite number above 0")
         if self.nesterov and not self.momentum:

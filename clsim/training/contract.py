@@ -161,11 +161,15 @@ class Learner(ABC):
         setup: the parts of the run: net, memory, transform, generators; kept as ``self.setup``.
 
     Raises:
-        InputError: if the setup's acquisition has terms, and the learner does not take them.
+        InputError: if the setup's acquisition has terms, and the learner does not take them; or if weights are to be
+            averaged, and the learner does not do that.
     """
 
     takes_terms: ClassVar[bool] = False
     """Whether the terms of an acquisition join the loss of every step, as they do in :class:`clsim.Sgd`."""
+
+    takes_average: ClassVar[bool] = False
+    """Whether :meth:`settle` puts the mean of the last weights in their place if ``optimizer.average`` says so."""
 
     trains_at_end: ClassVar[bool] = False
     """Whether the net is trained at the end of an experience alone, in :meth:`finish`."""
@@ -177,6 +181,12 @@ class Learner(ABC):
                 f"learner.name: found {setup.spec.learner.name!r} with the acquisition {type(acquisition).__name__}, "
                 "whose terms join the loss of every step; allowed: a learner that takes them (sgd, and what descends "
                 "on a loss of the whole batch: der, der++, er-ace, ewc, lwf, ...), or an acquisition without terms"
+            )
+        if setup.spec.optimizer.average and not self.takes_average:
+            raise InputError(
+                f"optimizer.average: found {setup.spec.optimizer.average:g} with learner {setup.spec.learner.name!r}, "
+                "which has nets of its own, or moves or measures weights step by step; allowed: 0, or a learner of "
+                "plain descent (sgd, der, der++, er-ace, ewc, lwf, icarl, ...)"
             )
         self.setup = setup
 
@@ -194,6 +204,9 @@ class Learner(ABC):
 
         Never calls ``.item()``: the terms of the loss are returned detached, on the device, and nothing waits for them.
         """
+
+    def settle(self, experience: Experience) -> None:  # noqa: B027 - most learners go on with the last weights
+        """Settle on the weights to go on with, after the last batch of a training: of each round, with label rounds."""
 
     def finish(self, experience: Experience) -> list[Terms]:
         """End an experience, after the memory was updated; return the terms of the steps taken here, if any."""
@@ -286,6 +299,9 @@ class Around(Learner, Generic[L]):
 
     def observe(self, batch: Exemplars) -> Terms:
         return self.inner.observe(batch)
+
+    def settle(self, experience: Experience) -> None:
+        self.inner.settle(experience)
 
     def finish(self, experience: Experience) -> list[Terms]:
         return self.inner.finish(experience)

@@ -83,6 +83,7 @@ def fit(
         if best is None:
             raise InputError(f"training.patience: learner {setup.spec.learner.name!r} cannot be saved, allowed: 0")
         learner.load_state_dict(best)
+    learner.settle(experience)
     plateau.begin()
     return losses
 

@@ -11,10 +11,11 @@ from scipy import stats
 from torch import Tensor
 
 from clsim.compat import import_torchvision
-from clsim.data.augmentation import AUGMENTATIONS, NORMALISED
+from clsim.data.augmentation import AUGMENTATIONS, NORMALISED, Transform
 from clsim.data.pixels import equalized_table, only, resized_windows, stretched_table, through, turned_hue
 from clsim.data.strong import OPERATIONS, apply, cutout, rand_augment
 from clsim.data.views import equalize, jitter, large_crop, resized_crop, small_crop, solarize
+from clsim.errors import InputError
 from tests.helpers import generator
 
 import_torchvision()
@@ -207,6 +208,41 @@ def test_every_operation_is_drawn_equally_often_and_two_come_one_after_the_other
         magnitudes.append(torch.rand(30, generator=rng))
     by_hand = apply(apply(x, drawn[0], magnitudes[0]), drawn[1], magnitudes[1])
     assert torch.equal(rand_augment(x, generator(6)), by_hand)
+
+
+STRONG = {
+    "identity": [lambda x: x],
+    "posterize": [lambda x: functional.posterize(x, 7)],
+    "solarize": [lambda x: functional.solarize(x, 256 * 2 / 3)],
+    "brightness": [lambda x: functional.adjust_brightness(x, 0.7), lambda x: functional.adjust_brightness(x, 1.3)],
+    "contrast": [lambda x: functional.adjust_contrast(x, 0.7), lambda x: functional.adjust_contrast(x, 1.3)],
+    "rotate": [lambda x: affine(x, -10.0), lambda x: affine(x, 10.0)],
+    "translate-x": [lambda x: affine(x, shift=(-3.2, 0)), lambda x: affine(x, shift=(3.2, 0))],
+}
+"""Operation → what magnitude 10 of 30 makes of an image, with either sign."""
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_an_operation_of_magnitude_10_is_a_third_of_the_way(name: str) -> None:
+    x, rng = images(300), generator(6)
+    drawn = torch.randint(len(OPERATIONS), (300,), generator=rng)
+    found = Transform([0.0], [1.0], [], device=x.device, channels_last=False)
+    out = found.view(["rand-augment:1:10"], "data.augment")(x, generator(6))
+    rows = (drawn == OPERATIONS.index(name)).nonzero().flatten()
+    assert len(rows) > 5
+    which = set()
+    for i in rows.tolist():
+        gaps = [float((255 * out[i] - change(x[i])).abs().mean()) for change in STRONG[name]]
+        which.add(min(range(len(gaps)), key=gaps.__getitem__))
+        assert min(gaps) < (2.0 if name in ("rotate", "translate-x") else 1.0)
+    assert len(which) == len(STRONG[name])  # both signs are drawn
+
+
+def test_rand_augment_with_n_and_m_is_refused_where_it_is_none() -> None:
+    transform = Transform([0.0], [1.0], [], device=torch.device("cpu"), channels_last=False)
+    for name in ("rand-augment:0:10", "rand-augment:1", "rand-augment:1:31"):
+        with pytest.raises(InputError, match=r"allowed: rand-augment:N:M"):
+            transform.view([name], "data.augment")
 
 
 def test_a_hole_is_a_grey_square_of_at_most_half_the_side() -> None:

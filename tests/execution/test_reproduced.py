@@ -15,8 +15,9 @@ from clsim.reporting.report import ReportSpec, find_report, having
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.taxonomy import leaves
 
-PAPERS = ("deepal-plus", "torchal", "distil")
+PAPERS = ("deepal-plus", "torchal", "distil", "base")
 RUNS = {
+    **{"torchal-regularised": 560, "active-factors": 120, "learned-acquisitions": 25, "base": 70, "base-published": 42},
     **{"deepal-plus": 120, "torchal": 140, "distil": 240, "deep-al-survey": 120},
     **{"deepal-plus-published": 320, "torchal-published": 350, "distil-published": 240},
 }
@@ -40,7 +41,7 @@ def test_a_report_shows_every_run_of_its_study(name: str, rows: dict[str, pd.Dat
     assert len(kept(find_report(name), rows[name])) == RUNS[name]
 
 
-@pytest.mark.parametrize("name", [f"{paper}{size}" for paper in PAPERS for size in ("", "-published")])
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "deep-al-survey"])
 def test_what_a_claim_compares_is_in_the_study(name: str, rows: dict[str, pd.DataFrame]) -> None:
     spec = find_report(name)
     assert spec.size == ("published" if name.endswith("published") else "small")
@@ -63,6 +64,20 @@ def test_small_and_published_runs_stay_apart(paper: str, rows: dict[str, pd.Data
     both = pd.concat([rows[paper], rows[f"{paper}-published"]], ignore_index=True)
     assert len(kept(find_report(paper), both)) == RUNS[paper]
     assert len(kept(find_report(f"{paper}-published"), both)) == RUNS[f"{paper}-published"]
+
+
+@pytest.mark.parametrize("name", ["torchal-regularised", "active-factors", "learned-acquisitions", "base"])
+def test_a_report_shows_the_runs_of_no_other_study(name: str, rows: dict[str, pd.DataFrame]) -> None:
+    everything = pd.concat(rows.values(), ignore_index=True)
+    assert len(kept(find_report(name), everything)) == RUNS[name]
+
+
+def test_one_factor_at_a_time_is_varied_around_one_cell(rows: dict[str, pd.DataFrame]) -> None:
+    found = rows["active-factors"]
+    one = found[(found["label"] == "random") & (found["seed"] == 0)]
+    factors = ["labelling.per_round", "training.epochs", "labelling.start", "labelling.initial", "data.augment"]
+    usual = one[factors].astype(str).mode().iloc[0]
+    assert sorted((one[factors].astype(str) != usual).sum(axis=1)) == [0] + [1] * 7
 
 
 @pytest.mark.parametrize("name", [names[0] for _, _, names in leaves()])

@@ -121,6 +121,18 @@ def test_a_setting_is_read_as_it_was_written(value: Any) -> None:
     assert type(parsed(as_text(value))) is type(value)
 
 
+def test_a_further_grid_has_other_axes_and_what_it_shares_is_run_once() -> None:
+    grid = {"optimizer.lr": [0.1, 0.2], "training.epochs": 1}
+    also = [{"training.epochs": [1, 2]}, {"optimizer.lr": 0.3, "training.passes": 2}]
+    found = planned({"strategy": "finetune", "set": grid, "also": also})
+    cells = [(run.spec.optimizer.lr, run.spec.training.epochs, run.spec.training.passes) for run in found]
+    assert cells == [(0.1, 1, 1), (0.2, 1, 1), (0.1, 2, 1), (0.2, 2, 1), (0.3, 1, 2)]
+    assert "training.passes=2" in found[-1].title
+    words = [run.command for run in found]
+    assert len({*words}) == 5
+    assert "--set training.epochs=2" in words[2]
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
@@ -132,6 +144,8 @@ def test_a_setting_is_read_as_it_was_written(value: Any) -> None:
         ({"set": {"lr": [0.1]}}, r"my\.toml: \[set\] lr: found \[0\.1\], allowed: \"table\.key\""),
         ({"set": {"optimizer.lr": []}}, r"my\.toml: \[set\] optimizer\.lr: found \[\]"),
         ({"set": 3}, r"my\.toml: set: found 3"),
+        ({"also": {"optimizer.lr": 1}}, r"my\.toml: also: found"),
+        ({"also": [{"lr": 0.1}]}, r"my\.toml: \[\[also\]\] lr: found 0\.1, allowed: \"table\.key\""),
     ],
 )
 def test_a_wrong_study_file(tables: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ from clsim.records.store import RunRecord
 from clsim.reporting import page, show
 from clsim.reporting.cells import Cell
 from clsim.reporting.claims import Absent, Judged, judge, of_interval, of_ranks
-from clsim.reporting.report import Claim, ReportSpec, read_report
+from clsim.reporting.report import Claim, ReportSpec, groups, read_report
 from tests.labels import labelled
 
 SPEC = ReportSpec(
@@ -62,6 +62,41 @@ def judged(claim: Claim, of: list[dict[str, Any]], **changes: Any) -> Judged:
 def noisy(gain: Callable[[int], float]) -> Level:
     """Badge is better than random by a gain of its epochs, with a common noise by seed and a small one of its own."""
     return lambda name, epochs, seed: 50 + 3 * seed + (gain(epochs) + 0.1 * (seed % 3)) * (name == "badge")
+
+
+def trials(level: Callable[[str, float, int], tuple[float, float]], seeds: int = 4) -> list[dict[str, Any]]:
+    """Runs of three rates: (arm, rate, seed) → accuracy on held-out samples, and on the test part."""
+    found = []
+    for name in ("random", "badge"):
+        for lr in (0.1, 0.2, 0.3):
+            for seed in range(seeds):
+                held_out, tested = level(name, lr, seed)
+                record = labelled(name, seed, accuracy=always(tested), optimizer__lr=lr)
+                found.append(record | {"validation": [held_out]})
+    return found
+
+
+TUNED = ReportSpec(
+    rows=("label",), columns=("scenario",), arms=("label",), metrics=("accuracy",), tuned=("optimizer.lr",)
+)
+
+
+def test_each_arm_is_shown_with_its_best_trial_by_held_out_samples_alone() -> None:
+    """Random's best rate is 0.2, badge's 0.3; on the test part, which decides nothing, the others are better."""
+    best = {"random": 0.2, "badge": 0.3}
+    of = trials(lambda name, lr, seed: (0.8 + 0.01 * seed if lr == best[name] else 0.7, 100 * (1 - lr)))
+    names, chosen = groups(TUNED, frame(of))
+    assert names == ["label"]  # the rate is no label of a row
+    assert len(chosen) == 8
+    assert {*zip(chosen["label"], chosen["optimizer.lr"], strict=True)} == {*best.items()}
+
+
+def test_trials_are_compared_on_the_seeds_that_all_of_them_have() -> None:
+    of = trials(lambda name, lr, seed: (0.5 + 0.1 * seed + 0.01 * lr, 50))
+    short = [r for r in of if not (r["spec"]["optimizer"]["lr"] == 0.1 and r["spec"]["seed"] < 3)]
+    assert {*groups(TUNED, frame(short))[1]["optimizer.lr"]} == {0.3}  # not 0.1, whose only seed is the best one
+    with pytest.raises(InputError, match="without held-out samples"):
+        groups(TUNED, frame([r | {"validation": [None]} for r in of]))
 
 
 def test_a_claim_that_holds_one_that_does_not_and_one_that_cannot_be_told() -> None:

@@ -37,6 +37,8 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "er, learning loss": ("er", "learning-loss", []),
     "er, discrepancy": ("er", "tod", []),
     "er, pseudo-labels": ("er", "ceal", ["labelling.options.delta=5"]),
+    "er, average, batch norm": ("er", "margin", ["optimizer.average=0.5", "model.options.norm=batch"]),
+    "er, average, warm": ("er", "badge", [WARM, "optimizer.average=0.5", "model.options.norm=batch"]),
     "er, until": ("er", "margin", [WARM, "training.until=0.5", "training.epochs=3"]),
 }
 

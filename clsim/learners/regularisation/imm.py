@@ -118,6 +118,7 @@ class Imm(Around[Sgd]):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Bic(Around[Sgd]):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, temperature: float = 2.0, validation: float = 0.1, ridge: float = 1e-3) -> None:
         at_least(0, "bic: ", ridge=ridge)

@@ -42,6 +42,7 @@ class DerPlusPlus(Around[Sgd]):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, alpha: float = 0.1, beta: float = 0.5, among: Among = "all") -> None:
         super().__init__(setup, Sgd(setup, objective=Dark(setup, alpha=alpha, beta=beta), among=among))

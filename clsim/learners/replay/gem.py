@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class Projected(Around[Sgd]):
         by_task: Whether there is one reference for each earlier task, from all its exemplars in memory; otherwise there
             is a single one, from ``memory.batch_size`` exemplars that the retrieval chooses.
     """
+
+    takes_average: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, project: Project, *, by_task: bool) -> None:
         super().__init__(setup, Sgd(setup))

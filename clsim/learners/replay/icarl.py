@@ -51,6 +51,7 @@ class Icarl(Around[Sgd]):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(
         self,

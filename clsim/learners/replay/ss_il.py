@@ -34,6 +34,7 @@ class SsIl(Around[Sgd]):
     """
 
     takes_terms: ClassVar[bool] = True
+    takes_average: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, strength: float = 1.0, temperature: float = 2.0) -> None:
         self._objective = Separated(setup, strength=strength, temperature=temperature)
