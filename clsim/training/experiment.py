@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from torch import Tensor
+
 from clsim.pool.pool import Cost
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Experience, Stream
@@ -39,10 +41,19 @@ class Experiment:
         """Train on an experience and end it; return the losses of the steps."""
         return self.fit(experience, setup, learner) + self.end(experience, setup, learner)
 
-    def fit(self, experience: Experience, setup: Setup, learner: Learner, *, offers: bool = True) -> list[Terms]:
+    def fit(
+        self,
+        experience: Experience,
+        setup: Setup,
+        learner: Learner,
+        *,
+        offers: bool = True,
+        waiting: Tensor | None = None,
+    ) -> list[Terms]:
         """Train on an experience, without its end; see :func:`clsim.training.experience.fit`."""
         setup.classes.update(self.stream.labels_seen(experience.position), setup.memory.begun)
-        return one.fit(experience, setup, learner, self._shares(experience, setup), self.progress, offers=offers)
+        shares = self._shares(experience, setup)
+        return one.fit(experience, setup, learner, shares, self.progress, offers=offers, waiting=waiting)
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """End an experience; one of which nobody asked for a label was not begun."""

@@ -53,6 +53,10 @@ class Labelled:
             self.past = memory if len(memory) else None
         self._groups = {}
 
+    def told(self, experience: Experience) -> None:
+        """Take the labelled part of ``experience`` anew, which labels have come to."""
+        self.current, self._groups = experience.train, {}
+
     @property
     def now(self) -> int:
         """The number of labelled samples in the current experience."""
