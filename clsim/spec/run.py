@@ -82,6 +82,11 @@ class RunSpec:
                 f"training.last_batch: found 'pad' with learner {self.learner.name!r}, "
                 "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
+        if self.labels.foreign and not self.partly_labelled:
+            raise InputError(
+                f"labels.foreign: found {self.labels.foreign!r} where all samples are labelled; "
+                "allowed: with fraction, per_class or count, or --labels 5%, or --label"
+            )
         self._check_labelling()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
