@@ -15,10 +15,11 @@ from clsim.reporting.report import ReportSpec, find_report, having
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.taxonomy import leaves
 
-PAPERS = ("deepal-plus", "torchal", "distil")
+PAPERS = ("deepal-plus", "torchal", "distil", "labelled-set")
 RUNS = {
     **{"deepal-plus": 120, "torchal": 140, "distil": 240, "deep-al-survey": 120},
     **{"deepal-plus-published": 320, "torchal-published": 350, "distil-published": 240},
+    **{"labelled-set": 80, "labelled-set-injection": 60, "labelled-set-published": 144},
 }
 
 
