@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars, LastBatch, batch_count, batches
-from clsim.pool.pool import Cost
 from clsim.spec.tables import TrainingSpec
 from clsim.streams.stream import Experience
 from clsim.training.checkpoint import copied
@@ -165,11 +162,3 @@ def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
     epoch = {"short": n, "drop": min(n, one * size), "pad": one * size}[training.last_batch]
     whole, rest = divmod(training.steps or training.epochs * (count or one), one)
     return epoch * whole + rest * size
-
-
-@contextmanager
-def training_seconds(cost: Cost) -> Iterator[None]:
-    """Add the time that is spent in the context to the training seconds, without that of selection."""
-    started, selected = time.perf_counter(), cost.select_seconds
-    yield
-    cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)

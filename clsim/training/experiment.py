@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -72,9 +74,12 @@ class Experiment:
         """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""
         return one.images_of(samples, self.spec.training, setup.batches(experience))
 
-    def training(self) -> AbstractContextManager[None]:
-        """Count the time in the context as training; see :func:`clsim.training.experience.training_seconds`."""
-        return one.training_seconds(self.cost)
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Add the time that is spent in the context to the training seconds, without that of selection."""
+        started, selected = time.perf_counter(), self.cost.select_seconds
+        yield
+        self.cost.train_seconds += time.perf_counter() - started - (self.cost.select_seconds - selected)
 
     def _shares(self, experience: Experience, setup: Setup) -> int:
         return self.stream.shares(experience.position, self.spec.memory.counted, setup.memory.known)
