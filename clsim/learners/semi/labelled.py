@@ -35,7 +35,7 @@ class Labelled:
         if not setup.spec.partly_labelled:
             raise InputError(
                 f"learner: {name} learns from unlabelled samples, but all of this stream are labelled; "
-                "allowed: a scenario with a table [labels], or --labels 5%"
+                "allowed: a scenario with a table [labels], or --labels 5%, or --label NAME"
             )
         self._setup = setup
         self.classes = Classes(setup, among)
