@@ -13,6 +13,7 @@ import torch
 
 import clsim
 from clsim.errors import InputError
+from clsim.spec.flags import tables_of
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
@@ -80,12 +81,12 @@ def test_labels_that_come_later_change_what_is_learnt(tmp_path: Path, strategy: 
 
 
 def test_at_once_is_as_if_there_were_no_such_key(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"label": "typiclust", "label_budget": 8, "labels": 0}
-    plain = resolve("split-digits", "fixmatch", settings=SMALL, **asked)
-    once = resolve("split-digits", "fixmatch", settings=[*SMALL, "labelling.inject=once"], **asked)
+    asked = tables_of(label="typiclust", label_budget=8, labels=0)
+    plain = resolve("split-digits", "fixmatch", settings=SMALL, flags=asked)
+    once = resolve("split-digits", "fixmatch", settings=[*SMALL, "labelling.inject=once"], flags=asked)
     assert once.fingerprint == plain.fingerprint
     assert "inject" not in json.dumps(plain.as_dict())
-    linear = resolve("split-digits", "fixmatch", settings=[*SMALL, "labelling.inject=linear"], **asked)
+    linear = resolve("split-digits", "fixmatch", settings=[*SMALL, "labelling.inject=linear"], flags=asked)
     assert linear.fingerprint != plain.fingerprint
     # all labels at the first step, by each policy: the same numbers
     found = [
@@ -166,14 +167,12 @@ def test_a_label_that_waits_is_not_there(include: bool) -> None:
     assert injection.samples is whole.train
 
 
-def test_foreign_images_join_what_a_selector_left(tmp_path: Path) -> None:
+def test_foreign_images_join_what_a_selector_left() -> None:
     spec = resolve(
         "split-fashion-mnist-semi",
         "fixmatch",
-        label="random",
-        label_budget=4,
-        labels=0,
         settings=["labels.foreign=mnist"],
+        flags=tables_of(label="random", label_budget=4, labels=0),
     )
     assert spec.partly_labelled
     with pytest.raises(InputError, match="all samples are labelled"):
