@@ -48,6 +48,7 @@ class Sgd(Learner):
 
     takes_terms: ClassVar[bool] = True
     takes_average: ClassVar[bool] = True
+    takes_late_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -81,6 +82,11 @@ class Sgd(Learner):
         self.schedule(steps, self.setup.epoch(experience))
         if self.setup.spec.training.capturable:
             self.setup.memory.draw_ahead(steps)
+
+    def told(self, experience: Experience) -> None:
+        """Pass on to the objective that labels have come."""
+        self.objective.told(experience)
+        self._unlabelled = experience.unlabelled
 
     def schedule(self, steps: int, epoch: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps, with ``epoch`` steps in an epoch."""

@@ -53,6 +53,10 @@ class Dark(Objective):
         """Note the samples of the experience, so that :meth:`remember` can tell them from a batch."""
         self._whole, self._logits = experience.train, None
 
+    def told(self, experience: Experience) -> None:
+        """Note the samples of the experience anew."""
+        self._whole = experience.train
+
     def __call__(self, net: Net, batch: Batch) -> Terms:
         """Return the term ``new``; with exemplars also ``logits`` and, if β > 0, ``memory``."""
         n, new = len(batch.y), batch.new

@@ -88,6 +88,10 @@ class Alignment:
         self._recent = marginal.new_zeros(window, len(marginal))
         self._seen = 0
 
+    def aim(self, marginal: Tensor) -> None:
+        """Want other frequencies from here on."""
+        self._marginal = marginal
+
     def __call__(self, guess: Tensor) -> Tensor:
         """Return the aligned guesses, after adding this batch to the mean."""
         self._recent[self._seen % len(self._recent)] = guess.mean(0)

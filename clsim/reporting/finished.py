@@ -38,6 +38,12 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
             highlight=False,
         )
     for record in records:
+        missing = record.data.get("labelling", {}).get("without_label", [])
+        if any(missing):
+            where = ", ".join(f"{n} in experience {i}" for i, n in enumerate(missing, 1) if n)
+            line = f"seed {record.data['spec']['seed']}: classes without a label: {where}"
+            out.print(Text(line, style="yellow"))
+    for record in records:
         for name, line in record.data.get("crowded", {}).items():
             out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))
     other = {record.data["versions"]["clsim"] for record in records} - {__version__}

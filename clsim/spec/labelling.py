@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +46,13 @@ class LabellingSpec:
             selector decides on each batch when it comes; the learner takes ``training.passes`` steps on what was asked
             for. More than one epoch is refused, and ``start`` has no effect. It is the default of stream policies,
             which decide in no other way.
+        inject: when the labels of a choice, which are all told before its training begins, are there for the learner.
+            ``once``: from the first step. ``linear``: ``inject_first`` of them from the first step, the others one
+            after the other until the last step, evenly. ``milestones``: the others in equal parts, one at each of
+            ``inject_milestones``. The selector's first picks come first; until its label is there, a sample is
+            unlabelled. The number of steps stays the same. The names are those of the field; the schedules are ours.
+        inject_first: share of the labels that is there from the first step, rounded up; at least one label.
+        inject_milestones: shares of the steps, ascending, at which parts of the labels come, for ``milestones``.
     """
 
     selector: str = "none"
@@ -61,6 +70,9 @@ class LabellingSpec:
     noise: float = 0.0
     split: int = -1
     update: Literal["round", "batch"] = "round"
+    inject: Literal["once", "linear", "milestones"] = "once"
+    inject_first: float = 0.25
+    inject_milestones: tuple[float, ...] = (0.25, 0.5, 0.75)
 
     def __post_init__(self) -> None:
         at_least(0, "labelling.", budget=self.budget, per_round=self.per_round, initial_count=self.initial_count)
@@ -76,6 +88,32 @@ class LabellingSpec:
             raise InputError("labelling: found rounds and per_round, allowed: one of them")
         if self.update == "batch" and (self.rounds > 1 or self.per_round):
             raise InputError("labelling.update: found 'batch' with rounds, allowed: rounds = 1 and per_round = 0")
+        self._check_injection()
+
+    def _check_injection(self) -> None:
+        """Refuse labels that cannot come bit by bit."""
+        if not 0 < self.inject_first <= 1:
+            raise InputError(
+                f"labelling.inject_first: found {self.inject_first:g}, allowed: a share above 0, at most 1"
+            )
+        steps = [0.0, *self.inject_milestones, 1.0]
+        if len(steps) < 3 or any(early >= late for early, late in itertools.pairwise(steps)):
+            raise InputError(
+                f"labelling.inject_milestones: found {list(self.inject_milestones)}, allowed: shares between 0 and 1, "
+                "ascending, at least one"
+            )
+        if self.inject == "once":
+            return
+        for key, found, allowed in (
+            ("update", self.update, "round"),
+            ("rounds", self.rounds, 1),
+            ("per_round", self.per_round, 0),
+        ):
+            if found != allowed:
+                raise InputError(
+                    f"labelling.{key}: found {found!r} with labelling.inject {self.inject!r}, which is for one choice "
+                    f"before one training; allowed: {allowed!r}"
+                )
 
     @property
     def asks(self) -> bool:
@@ -86,6 +124,34 @@ class LabellingSpec:
     def size(self) -> str:
         """The budget in words: ``100``, ``5 %``."""
         return f"{100 * self.fraction:.4g} %" if self.fraction else f"{self.budget}"
+
+    def there(self, labels: int, step: int, steps: int) -> int:
+        """Count the labels of a choice that are there for the learner at a step of its training.
+
+        Of n labels, ⌈f·n⌉ are there from step 0, with f = ``inject_first``. The other r come, for ``linear``, one after
+        the other: ⌈r·t/(T − 1)⌉ of them are there at step t of T; for ``milestones``, ⌈r·i/m⌉ once i of the m
+        milestones are passed.
+
+        Args:
+            labels: number of labels of the choice.
+            step: the step, from 0.
+            steps: number of steps of the training.
+
+        >>> gradual = LabellingSpec("random", budget=8, inject="linear")
+        >>> [gradual.there(8, step, 13) for step in (0, 1, 2, 3, 11, 12)]
+        [2, 3, 3, 4, 8, 8]
+        >>> gradual = LabellingSpec("random", budget=8, inject="milestones")
+        >>> [gradual.there(8, step, 100) for step in (0, 24, 25, 50, 75)]
+        [2, 2, 4, 6, 8]
+        """
+        if self.inject == "once":
+            return labels
+        first = min(math.ceil(self.inject_first * labels - 1e-9), labels)
+        rest, last = labels - first, max(steps - 1, 0)
+        if self.inject == "linear":
+            return labels if step >= last else first - -rest * step // last
+        passed = sum(step >= int(share * steps + 1e-9) for share in self.inject_milestones)
+        return first - -rest * passed // len(self.inject_milestones)
 
     def asked(self, samples: int, free: int) -> list[int]:
         """Divide the labels that may be asked for over the rounds, the larger ones first; none is empty.

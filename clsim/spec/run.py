@@ -83,6 +83,11 @@ class RunSpec:
                 "allowed: with learner 'sgd' without options, whose loss uses weights; 'drop' is allowed with all"
             )
         self._check_average()
+        if self.labels.foreign and not self.partly_labelled:
+            raise InputError(
+                f"labels.foreign: found {self.labels.foreign!r} where all samples are labelled; "
+                "allowed: with fraction, per_class or count, or --labels 5%, or --label"
+            )
         self._check_labelling()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
@@ -123,6 +128,17 @@ class RunSpec:
             raise InputError(f"stream.presentation: found {self.stream.presentation!r} with {who}, allowed: 'separate'")
         if labelling.update == "batch":
             self._check_one_pass()
+        training, usual = self.training, TrainingSpec()
+        for key, found, allowed in (
+            ("training.until", training.until, usual.until),
+            ("training.patience", training.patience, usual.patience),
+            ("training.capturable", training.capturable, usual.capturable),
+        ):
+            if labelling.inject != "once" and found != allowed:
+                raise InputError(
+                    f"{key}: found {found!r} with labelling.inject {labelling.inject!r}, whose labels come until the "
+                    f"last steps, in batches that grow; allowed: {allowed!r}"
+                )
         if self.controller.name != "none":
             raise InputError(
                 f"controller.name: found {self.controller.name!r} with {who}, whose rounds would each be a search; "
@@ -246,6 +262,7 @@ EXTRAS: tuple[str, ...] = (
     *("optimizer.average", "optimizer.average_every"),
     *("training.last_batch", "training.capturable"),
     *("labels.foreign", "labels.foreign_share"),
+    *("labelling.inject", "labelling.inject_first", "labelling.inject_milestones"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights", "memory.reserve"),
 )
 """Tables, and keys as ``table.key``, that are left out of a spec where they have their default values.

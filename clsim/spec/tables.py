@@ -481,11 +481,6 @@ class LabelsSpec:
             raise InputError("labels: found several of fraction, per_class and count, allowed: one of them")
         if not 0 < self.foreign_share < math.inf:
             raise InputError(f"labels.foreign_share: found {self.foreign_share}, allowed: a finite number above 0")
-        if self.foreign and not self.partial:
-            raise InputError(
-                f"labels.foreign: found {self.foreign!r} where all samples are labelled; "
-                "allowed: with fraction, per_class or count, or --labels 5%"
-            )
         if not self.foreign and self.foreign_share != 1:
             raise InputError(f"labels.foreign_share: found {self.foreign_share} without labels.foreign, allowed: 1")
 

@@ -36,6 +36,8 @@ class Experience:
         unlabelled: the unlabelled part, y = −1; None where all samples are labelled.
         again: whether the learner goes on from an earlier round of labels on the same experience: its weights are not
             those that the experience before left.
+        extent: the numbers of labelled and of unlabelled samples when all labels are there, where some come during
+            training; None: those of its parts.
     """
 
     position: int
@@ -44,6 +46,7 @@ class Experience:
     validation: Exemplars | None = None
     unlabelled: Exemplars | None = None
     again: bool = False
+    extent: tuple[int, int] | None = None
 
 
 class Stream:
@@ -193,6 +196,12 @@ class Stream:
         chosen = np.asarray(places, dtype=np.int64)
         rows, labels = self._train[position].rows[chosen], self.oracle.labels(position)[chosen]
         return {"rows": rows.tolist(), "labels": labels.tolist()}
+
+    def rows(self, position: int, places: Sequence[int]) -> Tensor:
+        """Return the rows of the labelled part of an experience, int64, at which samples at some of its places are."""
+        known = self.oracle.revealed(position)
+        known[self._drawn(position)[0]] = False
+        return torch.from_numpy(known.cumsum()[np.asarray(places, dtype=np.int64)] - 1).to(self.device)
 
     @property
     def train_sizes(self) -> list[int]:

@@ -11,7 +11,7 @@ from clsim.spec import registry
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.contract import Learner, Setup, plateau_of
-from clsim.training.offered import learner_of, refuse_unfit, refuse_untrained
+from clsim.training.offered import learner_of, refuse_early, refuse_unfit, refuse_untrained
 from clsim.training.workshop import workshop
 
 
@@ -70,4 +70,5 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) ->
     made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
     learner = learner_of(made, spec.learner.name)
     refuse_untrained(spec, learner)
+    refuse_early(spec, learner)
     return setup, learner

@@ -80,12 +80,12 @@ class Setup:
 
         It is the same number for all learners, so that one that learns from labelled samples alone takes as many steps
         as its rivals that learn from all: its epoch is several passes over the labelled part. With ``labelling.epoch``
-        ``labelled``, an epoch is a pass over that part, for all learners too.
+        ``labelled``, an epoch is a pass over that part, for all learners too. Labels that come during training do not
+        change it.
         """
         training, unlabelled = self.spec.training, experience.unlabelled
-        if unlabelled is None or self.spec.labelling.epoch == "labelled":
-            return batch_count(len(experience.train), training.batch_size, training.last_batch)
-        larger = max(len(experience.train), len(unlabelled))
+        labelled, others = experience.extent or (len(experience.train), 0 if unlabelled is None else len(unlabelled))
+        larger = labelled if self.spec.labelling.epoch == "labelled" else max(labelled, others)
         return batch_count(larger, training.batch_size, training.last_batch)
 
     def steps(self, experience: Experience) -> int:
@@ -174,6 +174,9 @@ class Learner(ABC):
     trains_at_end: ClassVar[bool] = False
     """Whether the net is trained at the end of an experience alone, in :meth:`finish`."""
 
+    takes_late_labels: ClassVar[bool] = False
+    """Whether it can learn an experience whose labels come during training (``labelling.inject``); :meth:`told`."""
+
     def __init__(self, setup: Setup) -> None:
         acquisition = setup.acquisition
         if acquisition is not None and acquisition.joins and not self.takes_terms:
@@ -197,6 +200,9 @@ class Learner(ABC):
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most learners have nothing to prepare
         """Prepare for an experience, before its first batch."""
+
+    def told(self, experience: Experience) -> None:  # noqa: B027 - the batches of most learners have the labels
+        """Take note that labels have come since the last step, which ``experience`` has; its classes are as before."""
 
     @abstractmethod
     def observe(self, batch: Exemplars) -> Terms:
@@ -297,6 +303,9 @@ class Around(Learner, Generic[L]):
     def begin(self, experience: Experience) -> None:
         self.inner.begin(experience)
 
+    def told(self, experience: Experience) -> None:
+        self.inner.told(experience)
+
     def observe(self, batch: Exemplars) -> Terms:
         return self.inner.observe(batch)
 
@@ -369,6 +378,9 @@ class Objective(ABC):
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """Prepare for an experience, before its first batch."""
+
+    def told(self, experience: Experience) -> None:  # noqa: B027 - most objectives go by the batches
+        """Take note that labels have come during training; see :meth:`Learner.told`."""
 
     @abstractmethod
     def __call__(self, net: Net, batch: Batch) -> Terms:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool.exemplars import Exemplars, batch_count, batches
-from clsim.pool.pool import Cost
+from clsim.pool.exemplars import Exemplars, LastBatch, batch_count, batches
 from clsim.spec.tables import TrainingSpec
 from clsim.streams.stream import Experience
 from clsim.training.checkpoint import copied
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.evaluation import held_out, share_correct
+from clsim.training.injection import Injection
 from clsim.training.offered import offered
 from clsim.training.progress import Progress
 
@@ -44,6 +42,7 @@ def fit(
     *,
     offers: bool = True,
     guessed: Tensor | None = None,
+    waiting: Tensor | None = None,
 ) -> list[Terms]:
     """Train a learner on one experience, but do not end it; return the losses of the steps.
 
@@ -51,25 +50,38 @@ def fit(
         experience, setup, learner, shares, progress: as for :func:`learn`.
         offers: whether a memory that every batch updates is offered the batches.
         guessed: int64, the ``index`` of the samples whose label nobody told, which are offered to no memory.
+        waiting: int64 (n,), rows of the labelled part whose labels come during training, in their order; see
+            :class:`clsim.training.injection.Injection`.
     """
     training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
     losses: list[Terms] = []
-    samples = learner.incoming(experience)
+    count, done = setup.batches(experience), 0
+    injection = Injection(experience, waiting, setup.spec, training.steps or training.epochs * count, learner.incoming)
+    samples = injection.samples
     plateau.begin()
-    learner.begin(experience)
+    learner.begin(injection.now)
     # the memory is offered each sample once, in the first pass
-    own = samples is experience.train
+    own = samples is injection.now.train
     new = batch_count(len(samples), training.batch_size, training.last_batch) if own and offers else 0
-    for part in epochs_of(samples, training, setup.randomness.order, setup.batches(experience)):
+    late = _Offers() if new and injection.gradual else None
+    for part in epochs_of(injection.given, training, setup.randomness.order, count):
         for batch in part:
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
             if new:
-                told = batch if guessed is None else batch[~torch.isin(batch.index, guessed)]
+                told = learner.remember(batch)
+                if guessed is not None:
+                    told = told[~torch.isin(told.index, guessed)]
+                if late is not None:
+                    told = late.unseen(told)
+                else:
+                    new -= 1
                 if len(told):
-                    memory.after_batch(learner.remember(told), shares, learner.pool)
-                new -= 1
+                    memory.after_batch(told, shares, learner.pool)
+            done += 1
+            if injection.advance(done):
+                learner.told(injection.now)
             progress.step(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
@@ -103,25 +115,52 @@ def conclude(experience: Experience, setup: Setup, learner: Learner, shares: int
     return learner.finish(experience)
 
 
+class _Offers:
+    """What a memory is offered while labels come: each sample with the first batch that it is in. Final."""
+
+    def __init__(self) -> None:
+        self._offered: Tensor | None = None
+
+    def unseen(self, batch: Exemplars) -> Exemplars:
+        """Return the samples of a batch that were in none before."""
+        if self._offered is None:
+            self._offered = batch.index
+            return batch
+        found = batch[~torch.isin(batch.index, self._offered)]
+        self._offered = torch.cat([self._offered, found.index])
+        return found
+
+
 def epochs_of(
-    samples: Exemplars, training: TrainingSpec, rng: torch.Generator, count: int = 0
+    samples: Exemplars | Callable[[], Exemplars], training: TrainingSpec, rng: torch.Generator, count: int = 0
 ) -> Iterator[Iterator[Exemplars]]:
     """Yield the batches of each epoch: ``training.epochs`` epochs, or ``training.steps`` batches, a pass an epoch.
 
     Args:
-        samples: the samples, which are newly ordered for each pass.
+        samples: the samples, which are newly ordered for each pass; or a function that returns them, and begins a new
+            pass when it returns others.
         training: number of epochs or steps, and the batches.
         rng: generator of the order.
         count: number of batches in an epoch, in as many passes as they take, where ``training.epochs`` counts; 0: those
             of one pass.
     """
     size, last = training.batch_size, training.last_batch
-    passes = itertools.chain.from_iterable(batches(samples, size, rng, last) for _ in itertools.count())
-    each = batch_count(len(samples), size, last) if training.steps or not count else count
+    given = samples if callable(samples) else lambda: samples
+    passes = itertools.chain.from_iterable(_passes(given, size, rng, last) for _ in itertools.count())
+    each = batch_count(len(given()), size, last) if training.steps or not count else count
     left = training.steps or training.epochs * each
     while left > 0:
         yield itertools.islice(passes, min(each, left))
         left -= each
+
+
+def _passes(given: Callable[[], Exemplars], size: int, rng: torch.Generator, last: LastBatch) -> Iterator[Exemplars]:
+    """Yield the batches of one pass, up to where other samples are given."""
+    samples = given()
+    for batch in batches(samples, size, rng, last):
+        yield batch
+        if given() is not samples:
+            return
 
 
 def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
@@ -130,11 +169,3 @@ def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
     epoch = {"short": n, "drop": min(n, one * size), "pad": one * size}[training.last_batch]
     whole, rest = divmod(training.steps or training.epochs * (count or one), one)
     return epoch * whole + rest * size
-
-
-@contextmanager
-def training_seconds(cost: Cost) -> Iterator[None]:
-    """Add the time that is spent in the context to the training seconds, without that of selection."""
-    started, selected = time.perf_counter(), cost.select_seconds
-    yield
-    cost.train_seconds += time.perf_counter() - started - (cost.select_seconds - selected)

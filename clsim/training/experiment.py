@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+
+from torch import Tensor
 
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.pool import Cost
@@ -49,11 +53,12 @@ class Experiment:
         *,
         offers: bool = True,
         guessed: Exemplars | None = None,
+        waiting: Tensor | None = None,
     ) -> list[Terms]:
         """Train on an experience, without its end; see :func:`clsim.training.experience.fit`.
 
         Args:
-            experience, setup, learner, offers: as there.
+            experience, setup, learner, offers, waiting: as there.
             guessed: samples whose label nobody told, which are trained on beside the labelled ones; None: there are
                 none.
         """
@@ -62,7 +67,9 @@ class Experiment:
         if guessed is not None:
             experience = replace(experience, train=concatenate([experience.train, guessed]))
             index = guessed.index
-        return one.fit(experience, setup, learner, shares, self.progress, offers=offers, guessed=index)
+        return one.fit(
+            experience, setup, learner, shares, self.progress, offers=offers, guessed=index, waiting=waiting
+        )
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """End an experience; one of which nobody asked for a label was not begun."""
@@ -81,9 +88,12 @@ class Experiment:
         """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""
         return one.images_of(samples, self.spec.training, setup.batches(experience))
 
-    def training(self) -> AbstractContextManager[None]:
-        """Count the time in the context as training; see :func:`clsim.training.experience.training_seconds`."""
-        return one.training_seconds(self.cost)
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Add the time that is spent in the context to the training seconds, without that of selection."""
+        started, selected = time.perf_counter(), self.cost.select_seconds
+        yield
+        self.cost.train_seconds += time.perf_counter() - started - (self.cost.select_seconds - selected)
 
     def _shares(self, experience: Experience, setup: Setup) -> int:
         return self.stream.shares(experience.position, self.spec.memory.counted, setup.memory.known)

@@ -88,7 +88,10 @@ class LabelRounds:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
             seconds = setup.cost.train_seconds
             with self._experiment.training():
-                losses = self._experiment.fit(experience, setup, learner, offers=last or not warm, guessed=guessed)
+                waiting = self._stream.rows(position, entry["places"]) if entry["round"] else None
+                losses = self._experiment.fit(
+                    experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
+                )
                 if learner.trains_at_end and not last:  # undone before the next round, as all else
                     self._experiment.end(experience, setup, learner)
             entry["labelled"] = len(experience.train)

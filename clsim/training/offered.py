@@ -78,6 +78,20 @@ def pseudo_labelled(samples: Exemplars, setup: Setup, learner: Learner) -> Exemp
     return dataclasses.replace(samples, y=y)[confidence >= setup.spec.memory.confidence]
 
 
+def refuse_early(spec: RunSpec, learner: Learner) -> None:
+    """Refuse labels that come during training with a learner that needs them before it.
+
+    Raises:
+        InputError: if labels come gradually, and the learner does not take them so.
+    """
+    if spec.labelling.asks and spec.labelling.inject != "once" and not learner.takes_late_labels:
+        raise InputError(
+            f"labelling.inject: found {spec.labelling.inject!r} with learner {spec.learner.name!r}, which needs all "
+            "labels before its first step; allowed: 'once', or a learner that takes them during training (sgd, as in "
+            "er and finetune; fixmatch, mixmatch, remixmatch, comatch, nncsl, csl, paws, ccic, pseudo-label)"
+        )
+
+
 def refuse_untrained(spec: RunSpec, learner: Learner) -> None:
     """Refuse choices by a net that is not trained yet, and pseudo-labels that it would not be trained on.
 

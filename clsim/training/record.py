@@ -166,6 +166,8 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
         rounds.append({**kept, **told, "accuracy": _nullable(entry["accuracy"])})
     counts["validation"][: results.done] = stream.held_out_sizes[: results.done]
     sizes = zip(stream.train_sizes, stream.held_out_sizes, counts["initial"], strict=True)
+    trained, named = {entry["experience"] for entry in results.rounds}, stream.oracle.classes
+    counts["without_label"] = [len(set(own) - named(i)) if i in trained else 0 for i, own in enumerate(stream.classes)]
     counts["candidates"] = [samples - held_out - initial for samples, held_out, initial in sizes]
     return {**counts, "bound": any(entry["bound"] for entry in results.rounds), "rounds": rounds}
 

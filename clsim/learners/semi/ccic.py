@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -117,6 +117,8 @@ class Ccic(Around[SemiSgd]):
     Source: Boschini et al., Continual semi-supervised learning through contrastive interpolation consistency (Pattern
     Recognition Letters 2022).
     """
+
+    takes_late_labels: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -85,6 +85,11 @@ class CoMatching(Loss):
         self._bank.clear()
         self._align = Alignment(marginal(self._setup, experience), 32)
 
+    def told(self, experience: Experience) -> None:
+        """Take the experience's class frequencies anew."""
+        if self._align is not None:
+            self._align.aim(marginal(self._setup, experience))
+
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Pass labelled samples and three views through the net together."""
         graph, setup, rng, known, unlabelled = (

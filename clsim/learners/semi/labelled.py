@@ -35,7 +35,7 @@ class Labelled:
         if not setup.spec.partly_labelled:
             raise InputError(
                 f"learner: {name} learns from unlabelled samples, but all of this stream are labelled; "
-                "allowed: a scenario with a table [labels], or --labels 5%"
+                "allowed: a scenario with a table [labels], or --labels 5%, or --label NAME"
             )
         self._setup = setup
         self.classes = Classes(setup, among)
@@ -52,6 +52,10 @@ class Labelled:
             memory = dataclasses.replace(memory[memory.y >= 0], weight=None, soft=None, score=None)
             self.past = memory if len(memory) else None
         self._groups = {}
+
+    def told(self, experience: Experience) -> None:
+        """Take the labelled part of ``experience`` anew, which labels have come to."""
+        self.current, self._groups = experience.train, {}
 
     @property
     def now(self) -> int:

@@ -131,6 +131,11 @@ class Anchoring(Loss):
             )
         self._align = Alignment(marginal(self._setup, experience), 128)
 
+    def told(self, experience: Experience) -> None:
+        """Take the class frequencies anew."""
+        if self._align is not None:
+            self._align.aim(marginal(self._setup, experience))
+
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Guess from the anchor, then pass mixed samples, first strong views and rotated ones together."""
         net, rng, n, m = self._setup.net, self._setup.randomness.augment, len(step.unlabelled), len(step.labelled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,8 @@ class SoftNeighbours(Learner):
         distillation: The weight λ_NND of the distillation.
     """
 
+    takes_late_labels: ClassVar[bool] = True
+
     def __init__(
         self,
         setup: Setup,
@@ -118,11 +120,7 @@ class SoftNeighbours(Learner):
         """Copy the net for the distillation, and start the learning-rate schedule."""
         setup = self.setup
         self._labelled.begin(experience)
-        self._classes = {
-            "current": experience.train.y.unique(),
-            "past": experience.train.y[:0] if self._labelled.past is None else self._labelled.past.y.unique(),
-            "all": self._labelled.everything().y.unique(),
-        }
+        self._note_classes(experience)
         self.old = None
         if self._distillation and self._labelled.past is not None:
             self.old = copy.deepcopy(setup.net).eval(), copy.deepcopy(self._projection).eval()
@@ -131,6 +129,11 @@ class SoftNeighbours(Learner):
             module.train()
             if self._views.freeze_norm and self._experiences:
                 freeze_norm(module)
+
+    def told(self, experience: Experience) -> None:
+        """Draw the support from the labelled samples that are there now."""
+        self._labelled.told(experience)
+        self._note_classes(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """Take one step on views of unlabelled samples and of labelled ones, current and past."""
@@ -200,6 +203,14 @@ class SoftNeighbours(Learner):
         self._sgd.load_state_dict(state["sgd"])
         self._labelled.classes.seen.copy_(state["seen"])
         self._experiences = state["experiences"]
+
+    def _note_classes(self, experience: Experience) -> None:
+        """Note the classes of each support: those that have a labelled sample."""
+        self._classes = {
+            "current": experience.train.y.unique(),
+            "past": experience.train.y[:0] if self._labelled.past is None else self._labelled.past.y.unique(),
+            "all": self._labelled.everything().y.unique(),
+        }
 
     def _posteriors(
         self, queries: Sequence[Tensor], support: Tensor, y: Tensor, rows: dict[str, Tensor], of: str

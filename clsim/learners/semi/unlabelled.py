@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,9 @@ class Loss(ABC):
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most losses have nothing to prepare
         """Prepare for an experience, before its first step."""
 
+    def told(self, experience: Experience) -> None:  # noqa: B027 - most losses go by the samples of a step
+        """Take note that labels have come during training; see :meth:`clsim.training.contract.Learner.told`."""
+
     @abstractmethod
     def __call__(self, step: SemiStep) -> tuple[Terms, int]:
         """Return the terms, and the number of samples that went forward through the net for them."""
@@ -113,6 +116,8 @@ class SemiSgd(Learner):
 
     Source: Tarvainen & Valpola, Mean teachers are better role models (NeurIPS 2017), for the average.
     """
+
+    takes_late_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -158,6 +163,11 @@ class SemiSgd(Learner):
             if self._options.freeze_norm and self._experiences:
                 freeze_norm(module)
         self.loss.begin(experience)
+
+    def told(self, experience: Experience) -> None:
+        """Draw labelled samples from those that are there now."""
+        self._labelled.told(experience)
+        self.loss.told(experience)
 
     def observe(self, batch: Exemplars) -> Terms:
         """Take one step on unlabelled samples, labelled ones and exemplars."""
@@ -208,7 +218,8 @@ class SemiSgd(Learner):
 def marginal(setup: Setup, experience: Experience) -> Tensor:
     """Return the expected frequencies of classes among the unlabelled samples, float32 (classes,).
 
-    They are those of the experience's labelled part, or equal where unlabelled samples come from the whole stream.
+    They are those of the experience's labelled part, or equal where unlabelled samples come from the whole stream. A
+    class without a label has frequency 0, and a selector's labels need not be as frequent as the classes.
     """
     classes = setup.net.visible.shape[1]
     if setup.spec.labels.unlabelled == "stream":
