@@ -121,6 +121,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "cognitive-dual-query": "clsim.acquisitions.stream_policies:CognitiveDualQuery",
         # trained with the learner
         "learning-loss": "clsim.acquisitions.learning_loss:LearningLoss",
+        # against a critic that tells labelled samples from the others
+        "vaal": "clsim.acquisitions.vaal:Vaal",
+        "waal": "clsim.acquisitions.waal:Waal",
     },
     "bounds": BOUNDS,
     "condensers": {
