@@ -256,9 +256,7 @@ def _halved(shape: Shape) -> list[tuple[int, int]]:
     return sizes
 
 
-def _convolutions(
-    channels: Sequence[int], sizes: Sequence[tuple[int, int]]
-) -> tuple[list[nn.Module], list[nn.Module]]:
+def _convolutions(channels: Sequence[int], sizes: Sequence[tuple[int, int]]) -> tuple[list[nn.Module], list[nn.Module]]:
     """Make the layers that halve an image, and those that double it again to the size that it had."""
     into: list[nn.Module] = []
     out: list[nn.Module] = []

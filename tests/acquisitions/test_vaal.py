@@ -1,4 +1,4 @@
-"""VAAL: what it prefers on a pool of blobs, broken discriminators, the shapes that it rebuilds, its losses, its state."""
+"""VAAL: its choice among blobs, broken discriminators, the shapes it rebuilds, its losses, its state."""
 
 from __future__ import annotations
 

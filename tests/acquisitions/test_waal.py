@@ -1,4 +1,4 @@
-"""WAAL: what it prefers on a pool of blobs, the critic's slope, the score of a hand-made critic, its terms and state."""
+"""WAAL: its choice among blobs, the critic's slope, the score of a hand-made critic, its terms and state."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_state_between_two_rounds_goes_on_bit_for_bit() -> None:
 
 
 def test_the_learners_optimizer_leaves_the_critic_alone() -> None:
-    """It has the critic's weights too, with weight decay: they move by the critic's own steps, and not at a rate of 0."""
+    """It has the critic's weights too, with weight decay: at a rate of 0 they do not move."""
     setup = VECTORS.setup(lr=0.05, momentum=0.9, weight_decay=0.1)
     acquisition = Waal(setup.net, generator(), rate=0.0)
     learner = Sgd(dataclasses.replace(setup, acquisition=acquisition))

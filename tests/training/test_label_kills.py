@@ -35,6 +35,9 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "nncsl, warm": ("nncsl", "margin", [WARM]),
     "ccic, warm": ("ccic", "margin", [WARM]),
     "er, learning loss": ("er", "learning-loss", []),
+    "er, vaal": ("er", "vaal", ["labelling.options.steps=2"]),
+    "er, waal": ("er", "waal", []),
+    "er, waal, warm": ("er", "waal", [WARM]),
     "er, until": ("er", "margin", [WARM, "training.until=0.5", "training.epochs=3"]),
 }
 

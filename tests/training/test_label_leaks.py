@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "shares of classes": ("er", "entropy", ["memory.buffer=herding", "memory.per=class", "memory.capacity=3"]),
     "committee": ("er", "qbc", ["proxy.epochs=2", "labelling.options.nets=2"]),
     "learning loss": ("er", "learning-loss", []),
+    "vaal": ("er", "vaal", ["labelling.options.steps=5"]),
     "policy": ("er", "variable-uncertainty", []),
     "one pass": ("er", "margin", ["labelling.update=batch"]),
     "warm": ("er-ace", "margin", ["labelling.start=warm"]),
