@@ -37,17 +37,18 @@ class Waal(Acquisition):
     samples of the batch, not those from memory: a critic that read those would learn to tell experiences apart. Where
     all samples are labelled, or none, there are no terms. Where rounds start from scratch, so does the critic.
 
-    The critic's steps are taken before the net's, by an optimizer of its own that begins anew with each training. The
-    paper leaves open λ, the optimizer and its rate: here Adam. The authors' code is ``variant = "code"``: D ends in a
-    sigmoid, its loss has γ too, and adds 2·E (‖∇D‖ − 1)² with the wrong sign, over the lines and both their ends. There
-    the critic is trained with the net's settings, SGD with momentum 0.3, on a loss that is multiplied by α; so it
-    hardly moves. Its dropout is left out.
+    The critic's steps are taken before the net's, by an optimizer of its own that begins anew with each training. λ, w,
+    the optimizer (Adam) and its rate are our choice: the authors' w of 10 weighs a D between 0 and 1, and would let an
+    unbounded one decide alone. Their code is ``variant = "code"``: D ends in a sigmoid, its loss has γ too, and the
+    penalty, of weight 2 and over the lines and both their ends, has the wrong sign. There the critic is trained with
+    the net's settings, SGD with momentum 0.3, on a loss that is multiplied by α, so that it hardly moves. The dropout
+    in it is left out.
 
     Args:
         net: the net that is trained.
         rng: generator of the first weights, and of the points on the lines.
         strength: the weight α of the critic in the net's loss.
-        diversity: the weight w of the critic in the choice.
+        diversity: the weight w of the critic in the choice (default None: 1 for ``paper``, 10 for ``code``).
         penalty: the weight λ of the gradient penalty; without effect on ``code``.
         critic_steps: number of steps of the critic for each of the net.
         rate: learning rate of the critic (default None: 0.001 for ``paper``, 0.01 for ``code``).
@@ -72,20 +73,21 @@ class Waal(Acquisition):
         rng: torch.Generator,
         *,
         strength: float = 2e-3,
-        diversity: float = 10.0,
+        diversity: float | None = None,
         penalty: float = 10.0,
-        critic_steps: int = 5,
+        critic_steps: int = 1,
         rate: float | None = None,
         width: int = 50,
         variant: Variant = "paper",
     ) -> None:
-        at_least(0, "waal: ", strength=strength, diversity=diversity, penalty=penalty, rate=rate or 0.0)
+        at_least(0, "waal: ", strength=strength, diversity=diversity or 0.0, penalty=penalty, rate=rate or 0.0)
         at_least(1, "waal: ", critic_steps=critic_steps, width=width)
         if variant not in get_args(Variant):
             raise InputError(f"waal: variant: found {variant!r}; {nearest(str(variant), get_args(Variant))}")
-        self._strength, self._diversity, self._penalty = strength, diversity, penalty
+        weight, usual = (1.0, 0.001) if variant == "paper" else (10.0, 0.01)
+        self._diversity, self._rate = weight if diversity is None else diversity, usual if rate is None else rate
+        self._strength, self._penalty = strength, penalty
         self._critic_steps, self._variant = critic_steps, variant
-        self._rate = (0.001 if variant == "paper" else 0.01) if rate is None else rate
         device = net.head.weight.device
         with own_draws(int(torch.randint(2**62, (), generator=rng))):
             self.module = Critic(net.head.in_features, width, bounded=variant == "code")
