@@ -178,14 +178,7 @@ class Critic(nn.Module):
 
 
 def gradient_penalty(critic: nn.Module, points: Float[Tensor, "n d"], counts: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Compute the mean of (‖∇D‖ − 1)² over the points that count, 0 where none does; for further differentiation.
-
-    >>> flat = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)).requires_grad_(False)
-    >>> flat[0].weight.copy_(torch.tensor([[3.0, 4.0]]))
-    tensor([[3., 4.]])
-    >>> gradient_penalty(flat, torch.zeros(1, 2), torch.ones(1, dtype=torch.bool)).item()
-    16.0
-    """
+    """Compute the mean of (‖∇D‖ − 1)² over the points that count, 0 where none does; for further differentiation."""
     points = points.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     return ((gradient.norm(dim=1) - 1).square() * counts).sum() / counts.sum().clamp_min(1)
