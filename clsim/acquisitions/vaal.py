@@ -66,6 +66,9 @@ class Vaal(Acquisition):
         through its encoder.
     Source: Sinha, Ebrahimi & Darrell, Variational Adversarial Active Learning (ICCV 2019), recalled but for the code.
 
+    Attributes:
+        vae: the autoencoder of the last choice.
+
     Raises:
         InputError: if an option is out of its range, or the net does not tell the shape of its input.
     """
@@ -101,7 +104,7 @@ class Vaal(Acquisition):
         self._beta, self._adversary, self._variant = beta, adversary, variant
         self._steps, self._vae_steps, self._rate, self._batch_size = steps, vae_steps, rate, batch_size
         self._fitted = False
-        self._vae, self._discriminator = self._anew(rng)
+        self.vae, self._discriminator = self._anew(rng)
 
     def fit(self, pool: Pool, rng: torch.Generator) -> None:
         """Train autoencoder and discriminator from new weights, on ``pool.labelled`` and the candidates."""
@@ -109,7 +112,7 @@ class Vaal(Acquisition):
         self._fitted = labelled is not None and len(pool) > 0
         if labelled is None or not self._fitted:
             return
-        self._vae, self._discriminator = vae, judge = self._anew(rng)
+        self.vae, self._discriminator = vae, judge = self._anew(rng)
         noise = torch.Generator(self._device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
         optimizers = [torch.optim.Adam(nets.parameters(), self._rate) for nets in (vae, judge)]
 
@@ -123,7 +126,9 @@ class Vaal(Acquisition):
                 x = batch()
                 mean, log_variance = vae.encode(x)
                 rebuilt = vae.decode(mean + (log_variance / 2).exp() * drawn(mean, noise))
-                loss = self._elbo(x, rebuilt, mean, log_variance) + self._adversary * deception(*judge(mean).chunk(2))
+                loss = self.bound_loss(x, rebuilt, mean, log_variance) + self._adversary * deception(
+                    *judge(mean).chunk(2)
+                )
                 _descend(loss, optimizers[0], vae)
             with torch.no_grad():
                 mean = vae.encode(x)[0]
@@ -138,20 +143,20 @@ class Vaal(Acquisition):
     def judged(self, pool: Pool) -> Float[Tensor, " n"]:
         """Compute the logits of D(μ) of a pool's candidates, in eval mode: float32 (n,)."""
         rows = range(0, max(len(pool), 1), pool.batch_size)
-        with evaluating(self._vae), torch.no_grad():
+        with evaluating(self.vae), torch.no_grad():
             inputs = (pool.inputs(slice(start, start + pool.batch_size)) for start in rows)
-            return torch.cat([self._discriminator(self._vae.encode(x)[0]) for x in inputs])
+            return torch.cat([self._discriminator(self.vae.encode(x)[0]) for x in inputs])
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "fitted": self._fitted,
-            "vae": self._vae.state_dict(),
+            "vae": self.vae.state_dict(),
             "discriminator": self._discriminator.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._fitted = state["fitted"]
-        self._vae.load_state_dict(state["vae"])
+        self.vae.load_state_dict(state["vae"])
         self._discriminator.load_state_dict(state["discriminator"])
 
     def _anew(self, rng: torch.Generator) -> tuple[Vae, Discriminator]:
@@ -159,7 +164,7 @@ class Vaal(Acquisition):
             vae, judge = Vae(self._shape, self._latent, self._width), Discriminator(self._latent, self._units)
         return vae.to(self._device), judge.to(self._device)
 
-    def _elbo(self, x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    def bound_loss(self, x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Compute the negative evidence bound of a labelled and an unlabelled batch, which are added."""
         squares, kl = (x - rebuilt).square(), divergence(mean, log_variance)
         if self._variant == "code":

@@ -59,7 +59,7 @@ def test_the_weights_of_the_code_leave_nothing_of_a_sample_in_its_place() -> Non
         acquisition = Vaal(net, generator(), variant=variant, **{**SMALL, "steps": 60})  # type: ignore[arg-type]
         acquisition.fit(blobs(net), generator())
         with torch.no_grad():
-            spread[variant] = float(acquisition._vae.encode(blobs(net).data.x)[0].std(0).max())
+            spread[variant] = float(acquisition.vae.encode(blobs(net).data.x)[0].std(0).max())
     assert spread["code"] < 0.1 < 0.5 < spread["paper"]
 
 
@@ -160,7 +160,7 @@ def test_it_learns_to_rebuild_images() -> None:
     pool = Pool(vectors(x, torch.full((64,), -1)), net, lambda x: x, labelled=vectors(x[:20], first=100))
     acquisition = Vaal(net, generator(), **{**SMALL, "steps": 60})
     acquisition.fit(pool, generator())
-    model = acquisition._vae.eval()
+    model = acquisition.vae.eval()
     with torch.no_grad():
         rebuilt = model.decode(model.encode(x)[0])
     assert (rebuilt - x).square().mean() < 0.3 * x.var()
@@ -183,7 +183,7 @@ def test_the_bound_of_paper_and_code() -> None:
     code = sum(squares[r].mean() + 2.0 * kl[r].sum() for r in parts)
     for variant, expected in (("paper", paper), ("code", code)):
         acquisition = Vaal(net_for(4), generator(), beta=2.0, variant=variant)  # type: ignore[arg-type]
-        torch.testing.assert_close(acquisition._elbo(x, rebuilt, mean, log_variance), expected)
+        torch.testing.assert_close(acquisition.bound_loss(x, rebuilt, mean, log_variance), expected)
 
 
 @pytest.mark.parametrize(
