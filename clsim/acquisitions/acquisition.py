@@ -35,6 +35,8 @@ class Step:
             (b, \\*shape), drawn anew for each step; as many views of them as :attr:`Acquisition.views` asks for. Empty
             where it asks for none, or all samples of the experience are labelled.
         view_task: int64 (b,), the task of each sample of the views.
+        labelled, unlabelled: the numbers of samples of the experience that this training has a label of, and that it
+            has none of.
     """
 
     x: Tensor
@@ -49,6 +51,8 @@ class Step:
     task: Tensor
     views: tuple[Tensor, ...]
     view_task: Tensor
+    labelled: int = 0
+    unlabelled: int = 0
 
 
 class Acquisition(ABC):

@@ -71,13 +71,15 @@ class Sgd(Learner):
         self._average = optimizers.Average(table, self._parameters, setup.pace) if table.average else None
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
+        self._labelled = 0
         self.objective = _built(objective, setup)
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
-        self._unlabelled = experience.unlabelled
+        self._labelled = len(experience.train)
+        self._unlabelled = None if self._acquisition is None else _without_labels(experience)
         steps = self.setup.steps(experience)
         self.schedule(steps, self.setup.epoch(experience))
         if self.setup.spec.training.capturable:
@@ -144,9 +146,21 @@ class Sgd(Learner):
             each = losses(self.net.logits(whole.features, batch.task), batch)
         progress = self.setup.pace.step / max(self.setup.pace.steps, 1)
         views, view_task = self._views(self._acquisition.views)
-        maps, features, weight = whole.maps, whole.features, batch.weight
         seen = Step(
-            batch.x, batch.y, batch.new, weight, maps, features, each, progress, self.net, batch.task, views, view_task
+            x=batch.x,
+            y=batch.y,
+            new=batch.new,
+            weight=batch.weight,
+            maps=whole.maps,
+            features=whole.features,
+            losses=each,
+            progress=progress,
+            net=self.net,
+            task=batch.task,
+            views=views,
+            view_task=view_task,
+            labelled=self._labelled,
+            unlabelled=0 if self._unlabelled is None else len(self._unlabelled),
         )
         own = self._acquisition.terms(seen)
         if twice := terms.keys() & own.keys():
@@ -275,6 +289,14 @@ class Sgd(Learner):
                 soft = torch.cat([old.soft.new_full((len(new), old.soft.shape[1]), torch.nan), old.soft])
         x = self.setup.transform.train(x, self.setup.randomness.augment)
         return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)))
+
+
+def _without_labels(experience: Experience) -> Exemplars | None:
+    """Return the unlabelled part without the labelled samples that it may hold too; None where nothing is left."""
+    part = experience.unlabelled
+    if part is not None:
+        part = part[~torch.isin(part.index, experience.train.index)]
+    return part if part is not None and len(part) else None
 
 
 def _built(objective: str | AnyObjective, setup: Setup) -> Objective:

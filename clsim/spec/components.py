@@ -125,6 +125,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "tod": "clsim.acquisitions.tod:TemporalDiscrepancy",
         # labels some itself
         "ceal": "clsim.acquisitions.ceal:CostEffective",
+        # against a critic that tells labelled samples from the others
+        "vaal": "clsim.acquisitions.vaal:Vaal",
+        "waal": "clsim.acquisitions.waal:Waal",
     },
     "bounds": BOUNDS,
     "condensers": {

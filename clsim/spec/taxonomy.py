@@ -28,7 +28,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "their disagreement": ("vote-entropy", "ensemble-bald"),
     },
     "representative and diverse samples": {
-        "coverage": ("kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "max-herding", "dacs"),
+        "coverage": ("kcenter", "kcenter-pca", "kcenter-robust", "prob-cover", "max-herding", "dacs", "vaal"),
         "clusters": ("k-means", "k-medoids", "agglomerative", "typiclust", "usl"),
         "density, and distance from the mean": ("density", "herding", "mean-of-features", "centre-of-gravity"),
         "submodular and dispersion functions": (
@@ -40,7 +40,9 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "loss on labelled samples": ("glister-active",),
     },
     "hybrid: uncertain and diverse": {
-        "diverse samples, weighted by uncertainty or by gradients": ("badge", "bait", "uncertainty-herding", "clue"),
+        "diverse samples, weighted by uncertainty or by gradients": (
+            *("badge", "bait", "uncertainty-herding", "clue", "waal"),
+        ),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin", "dropquery", "alfa-mix"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
         "strata of uncertainty": ("rainbow",),

@@ -215,6 +215,9 @@ def test_an_acquisition_is_shown_views_of_samples_without_a_label(tmp_path: Path
         assert not torch.equal(first, second)
         assert step.task.shape == step.y.shape
     assert {int(step.view_task[0]) for step in TwoViews.seen} == {0, 1}
+    parts = [(step.labelled, step.unlabelled) for step in TwoViews.seen]
+    assert sorted({known for known, _ in parts}) == [10, 20, 30]  # the initial set, then ten labels a round
+    assert {known + hidden for known, hidden in parts} == {parts[0][0] + parts[0][1]}
     draws = [step.views[0] for step in TwoViews.seen[:2]]
     assert not torch.equal(*draws)
 

@@ -76,9 +76,13 @@ class Shy(Linear):
         return super().__call__(pool, budget // 2, rng=rng)
 
 
+FEWER: dict[str, dict[str, Any]] = {"vaal": {"steps": 2, "width": 2, "units": 8}}
+"""Options under which an acquisition trains what stands beside the learner for less time."""
+
+
 @pytest.mark.parametrize("name", components.COMPONENTS["acquisitions"])
 def test_every_shipped_acquisition_keeps_the_contract(name: str) -> None:
-    clsim.check_acquisition(registry.component("acquisitions", name))
+    clsim.check_acquisition(registry.component("acquisitions", name, FEWER.get(name, {})))
 
 
 @pytest.mark.parametrize("kind", [Counted, Linear, InOrder, Shy, LearningLoss])

@@ -39,6 +39,9 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "er, pseudo-labels": ("er", "ceal", ["labelling.options.delta=5"]),
     "er, average, batch norm": ("er", "margin", ["optimizer.average=0.5", "model.options.norm=batch"]),
     "er, average, warm": ("er", "badge", [WARM, "optimizer.average=0.5", "model.options.norm=batch"]),
+    "er, vaal": ("er", "vaal", ["labelling.options.steps=2"]),
+    "er, waal": ("er", "waal", []),
+    "er, waal, warm": ("er", "waal", [WARM]),
     "er, until": ("er", "margin", [WARM, "training.until=0.5", "training.epochs=3"]),
 }
 

@@ -25,6 +25,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "committee": ("er", "qbc", ["proxy.epochs=2", "labelling.options.nets=2"]),
     "learning loss": ("er", "learning-loss", []),
     "pseudo-labels": ("er", "ceal", ["labelling.options.delta=5"]),
+    "vaal": ("er", "vaal", ["labelling.options.steps=5"]),
     "policy": ("er", "variable-uncertainty", []),
     "one pass": ("er", "margin", ["labelling.update=batch"]),
     "warm": ("er-ace", "margin", ["labelling.start=warm"]),
