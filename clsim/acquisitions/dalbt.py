@@ -43,8 +43,8 @@ class Dalbt(Acquisition):
 
     Needs: a learner that takes its terms; images; what ``score`` needs.
     Cost: in training, 2 · batch_size more images through the net each step; that of ``score``.
-    Source: Mandivarapu et al., Deep Active Learning via Barlow Twins (DALBT); Zbontar et al., Barlow Twins (ICML 2021),
-    eqs. 1 and 2.
+    Source: Mandivarapu, Camp & Estrada, Deep Active Learning Using Barlow Twins (2022), of which the abstract alone was
+    read; Zbontar et al., Barlow Twins (ICML 2021), eqs. 1 and 2.
 
     Raises:
         InputError: if samples are vectors, ``score`` cannot choose labels without a state, or an option is out of its
@@ -71,10 +71,11 @@ class Dalbt(Acquisition):
             raise InputError(f"dalbt: data.dataset: found samples of shape {found}, allowed: images, to be augmented")
         if not augment:
             raise InputError("dalbt: augment: found none, by which both views are one image, allowed: one name or more")
-        found = registry.component("labellers", score)
-        if isinstance(found, type) and issubclass(found, Acquisition):
+        select = registry.component("labellers", score)
+        if isinstance(select, type) and issubclass(select, Acquisition):
             raise InputError(f"dalbt: score: found {score!r}, which keeps a state; allowed: a selector")
-        self._select, self._strength, self._redundancy = found, strength, redundancy
+        registry.check_acquires(score, "dalbt: score")
+        self._select, self._strength, self._redundancy = select, strength, redundancy
         self.views, self.view_batch, self.augment = (2 if strength else 0), batch_size, tuple(augment)
         with own_draws(int(torch.randint(2**62, (), generator=rng))):
             self.module = nn.Sequential(

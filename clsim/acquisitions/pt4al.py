@@ -110,16 +110,11 @@ class Pt4al(Acquisition):
 
     def __call__(self, pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         """Select up to ``budget`` rows of the batch whose turn it is, then of those beside it."""
-        if not self._weights:
-            raise InputError("pt4al: found no pretext losses to choose by, allowed: a choice after fit")
-        self._see(pool)
+        losses = self.pretext_losses(pool)
         count = self._batches or self._choices
-        turn, places = min(self._number, count - 1), torch.searchsorted(self._index, pool.data.index)
-        batch = loss_batches(self._losses, count)[places]
-        if self._number:
-            order = highest(self._doubts(pool), len(pool))
-        else:
-            order = highest(self._losses[places], len(pool))
+        turn = min(self._number, count - 1)
+        batch = loss_batches(self._losses, count)[torch.searchsorted(self._index, pool.data.index)]
+        order = highest(self._doubts(pool) if self._number else losses, len(pool))
         picks, left = [order[:0]], min(budget, len(pool))
         for other in sorted(range(count), key=lambda other: (abs(other - turn), other)):
             rows = order[batch[order] == other]
@@ -129,6 +124,17 @@ class Pt4al(Acquisition):
             if not left:
                 break
         return Selection(torch.cat(picks))
+
+    def pretext_losses(self, pool: Pool) -> Float[Tensor, " n"]:
+        """Return the pretext losses of a pool's candidates: float32 (n,).
+
+        Raises:
+            InputError: if no pretext net was trained.
+        """
+        if not self._weights:
+            raise InputError("pt4al: found no pretext losses to choose by, allowed: a choice after fit")
+        self._see(pool)
+        return self._losses[torch.searchsorted(self._index, pool.data.index)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return which choice it is, the pretext net, and the images seen with their losses."""
