@@ -56,9 +56,10 @@ class Acquisition(ABC):
 
     An acquisition is built as ``acquisition(net, rng, **options)``; its options are the keyword arguments. Only the
     call must be written. An experience is trained on several times. For each training the run calls :meth:`begin`, and
-    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`next_choice`, :meth:`fit` and the
-    acquisition itself, which chooses what is labelled before the next training. Where an experience has no initial set,
-    there is also a choice before its first training. In one pass (``labelling.update = "batch"``) there are terms and choices alone.
+    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`next_choice`, :meth:`fit` and
+    the acquisition itself, which chooses what is labelled before the next training. Where an experience has no initial
+    set, there is also a choice before its first training. In one pass (``labelling.update = "batch"``) there are terms
+    and choices alone.
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
@@ -90,7 +91,7 @@ class Acquisition(ABC):
         """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""
 
     def next_choice(self, number: int, choices: int) -> None:  # noqa: B027 - most choose alike in all rounds
-        """Learn that choice ``number`` of ``choices`` of an experience comes, counted from 0; then ``fit`` is called."""
+        """Learn that choice ``number`` of ``choices`` of an experience comes, counted from 0, before ``fit``."""
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """Compute terms that join the learner's loss of a step, each a scalar; by default none.

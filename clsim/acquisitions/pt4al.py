@@ -37,8 +37,8 @@ class Pt4al(Acquisition):
 
     The paper, as it is known to us, leaves open where the even stride runs: over the first batch, as in its code. Its
     learner goes on from round to round in its code, so that ``labelling.start`` is ``warm``, unless the spec says
-    otherwise. Its code sorts the losses as strings, so that 1.9e-05 counts as 1.9, and keeps the pretext net of the best
-    epoch by its training images: here, neither. A batch of images and all its turns are one forward pass, so that
+    otherwise. Its code sorts the losses as strings, so that 1.9e-05 counts as 1.9, and keeps the pretext net of the
+    best epoch by its training images: here, neither. A batch of images and all its turns are one forward pass, so that
     batch norm sees all turns alike. A perceptron makes a pretext perceptron, whose features know no neighbouring
     pixels.
 
@@ -86,7 +86,9 @@ class Pt4al(Acquisition):
         if len(net.shape) != 3 or net.shape[1] != net.shape[2]:
             found = " × ".join(map(str, net.shape)) or "unknown"
             kind = "vectors" if len(net.shape) == 1 else "samples"
-            raise InputError(f"pt4al: data.dataset: found {kind} of shape {found}, allowed: square images, to be turned")
+            raise InputError(
+                f"pt4al: data.dataset: found {kind} of shape {found}, allowed: square images, to be turned"
+            )
         self._epochs, self._steps, self._batch_size, self._batches = epochs, steps, batch_size, batches
         self._rates = OptimizerSpec(lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._variant = variant
@@ -114,7 +116,7 @@ class Pt4al(Acquisition):
         count = self._batches or self._choices
         turn = min(self._number, count - 1)
         batch = loss_batches(self._losses, count)[torch.searchsorted(self._index, pool.data.index)]
-        order = highest(self._doubts(pool) if self._number else losses, len(pool))
+        order = highest(self.doubts(pool) if self._number else losses, len(pool))
         picks, left = [order[:0]], min(budget, len(pool))
         for other in sorted(range(count), key=lambda other: (abs(other - turn), other)):
             rows = order[batch[order] == other]
@@ -145,7 +147,7 @@ class Pt4al(Acquisition):
         self._number, self._choices, self._weights = state["number"], state["choices"], dict(state["weights"])
         self._index, self._losses = state["index"].to(self._index.device), state["losses"].to(self._index.device)
 
-    def _doubts(self, pool: Pool) -> Float[Tensor, " n"]:
+    def doubts(self, pool: Pool) -> Float[Tensor, " n"]:
         """Compute 1 − the confidence of each candidate."""
         if self._variant == "paper":
             return least_confidences(pool.probabilities)
@@ -159,7 +161,7 @@ class Pt4al(Acquisition):
         new = images[(~torch.isin(images.index, self._index)).nonzero().flatten()]
         if not len(new):
             return
-        net = _pretext(pool, 0)
+        net = pretext_net(pool, 0)
         net.load_state_dict(self._weights)
         index, losses = torch.cat([self._index, new.index]), torch.cat([self._losses, self._scored(pool, net, new)])
         order = index.argsort(stable=True)
@@ -170,7 +172,7 @@ class Pt4al(Acquisition):
     def _trained(self, pool: Pool, images: Exemplars, rng: torch.Generator) -> dict[str, Tensor]:
         """Train a pretext net; layers that draw, draw from a seed of its own."""
         weights, layers = torch.randint(2**62, (2,), generator=rng).tolist()
-        net = _pretext(pool, weights)
+        net = pretext_net(pool, weights)
         optimizer, taken, epoch = optimizers.build(self._rates, net.parameters()), 0, 0
         with own_draws(layers, images.device):
             net.train()
@@ -178,7 +180,7 @@ class Pt4al(Acquisition):
                 order = torch.randperm(len(images), generator=rng).to(images.device)
                 for rows in order.split(self._batch_size):
                     with pool.precision():
-                        losses = _losses(net, pool.prepare(images.x[rows]))
+                        losses = turn_losses(net, pool.prepare(images.x[rows]))
                     optimizer.zero_grad()
                     losses.mean().backward()
                     optimizer.step()
@@ -195,7 +197,7 @@ class Pt4al(Acquisition):
             InputError: if they are not finite.
         """
         with evaluating(net), torch.no_grad(), pool.precision():
-            found = torch.cat([_losses(net, pool.prepare(x)) for x in images.x.split(self._batch_size)])
+            found = torch.cat([turn_losses(net, pool.prepare(x)) for x in images.x.split(self._batch_size)])
         pool.cost.forward_passes += 4 * len(images)
         if not found.isfinite().all():
             raise InputError(
@@ -237,7 +239,7 @@ def _images(pool: Pool) -> Exemplars:
     return concatenate([data, others[own.nonzero().flatten()]])
 
 
-def _pretext(pool: Pool, seed: int) -> Net:
+def pretext_net(pool: Pool, seed: int) -> Net:
     """Make an untrained net of the run's architecture with a head of four classes."""
     fresh = pool.fresh(seed)
     with own_draws(derive(seed, "pretext head")):
@@ -245,7 +247,7 @@ def _pretext(pool: Pool, seed: int) -> Net:
     return net.to(fresh.head.weight.device)
 
 
-def _losses(net: Net, x: Tensor) -> Float[Tensor, " n"]:
+def turn_losses(net: Net, x: Tensor) -> Float[Tensor, " n"]:
     """Compute the pretext losses of normalised images by one forward pass of all their turns."""
     turned, _ = rotations(x)
     return rotation_losses(net(turned, torch.zeros(len(turned), dtype=torch.int64, device=x.device)))

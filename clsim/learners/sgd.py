@@ -63,11 +63,10 @@ class Sgd(Learner):
         if joins and setup.spec.training.capturable:
             raise InputError("training.capturable: found true with an acquisition that has terms, allowed: false")
         self._joined = nn.Sequential() if self._acquisition is None else self._acquisition.module
-        self._view, self._view_batch = setup.transform.train, setup.spec.training.batch_size
-        if self._acquisition is not None:
-            self._view_batch = self._acquisition.view_batch or self._view_batch
-            if self._acquisition.augment:
-                self._view = setup.transform.view(self._acquisition.augment, "labelling.options.augment")
+        asks = self._acquisition
+        names, self._view_batch = (asks.augment, asks.view_batch) if asks is not None else ((), 0)
+        view = setup.transform.view
+        self._view = view(names, "labelling.options.augment") if names else setup.transform.train
         self._parameters = [p for m in (self.net, self._beside, self._joined) for p in m.parameters()]
         self.optimizer = self._fresh_optimizer()
         self._classes = Classes(setup, among)
@@ -152,7 +151,8 @@ class Sgd(Learner):
         if not count or self._unlabelled is None:
             return (), torch.empty(0, dtype=torch.int64, device=self.setup.device)
         draws, augment = self.setup.randomness.order, self._view
-        rows = torch.randperm(len(self._unlabelled), generator=draws)[: self._view_batch].to(self.setup.device)
+        size = self._view_batch or self.setup.spec.training.batch_size
+        rows = torch.randperm(len(self._unlabelled), generator=draws)[:size].to(self.setup.device)
         x = self._unlabelled.x[rows]
         self._count(0, count * len(rows))
         return tuple(augment(x, self.setup.randomness.augment) for _ in range(count)), self._unlabelled.task[rows]

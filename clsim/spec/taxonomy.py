@@ -10,7 +10,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "uniform": ("random", "reservoir"),
     },
     "uncertainty of one net": {
-        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio"),
+        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio", "dalbt"),
         "distance to its decision boundary": ("boundary-margin", "deepfool", "adversarial-bim"),
         "loss that a module predicts": ("learning-loss",),
     },
@@ -43,7 +43,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "diverse samples, weighted by uncertainty or by gradients": ("badge", "bait", "uncertainty-herding", "clue"),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin", "dropquery", "alfa-mix"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
-        "strata of uncertainty": ("rainbow",),
+        "strata of uncertainty, or uncertain ones of a stratum": ("rainbow", "pt4al"),
     },
     "balance and targets": {
         "classes alike": ("base", "balancing"),

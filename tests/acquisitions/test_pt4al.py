@@ -107,7 +107,7 @@ def by_hand(
     parts: list[list[int]] = [[] for _ in range(choices)]
     for position, index in enumerate(falling):
         parts[position * choices // len(falling)].append(index)
-    assert sorted(sum(parts, [])) == sorted(losses)
+    assert sorted(index for part in parts for index in part) == sorted(losses)
     picks: list[int] = []
     near = [number]
     for step in range(1, choices):
@@ -155,7 +155,7 @@ def test_the_confidence_of_the_code_ranks_otherwise() -> None:
 def test_hidden_classes_have_no_part_in_the_confidence_of_the_code() -> None:
     made = pool(taken=[0, 1, 4])
     made = pool_of(made.data.x, made.data.y, model=convolutional, classes=(0, 1), hidden=True)
-    found = asked(made, 1, 2, variant="code")._doubts(made)
+    found = asked(made, 1, 2, variant="code").doubts(made)
     shown = F.normalize(made.logits[:, :2]).softmax(1)
     torch.testing.assert_close(found, 1 - shown.amax(1))
     assert float(found.max()) <= 0.5
@@ -228,7 +228,7 @@ def test_images_that_look_alike_when_turned_are_the_hardest() -> None:
 def test_losses_are_those_of_a_loop_over_images_and_turns() -> None:
     made = pool(n=6)
     acquisition = asked(made, 0, 2)
-    net = pt4al._pretext(made, 0)
+    net = pt4al.pretext_net(made, 0)
     net.load_state_dict(acquisition.state_dict()["weights"])
     net.eval()
     for index, loss in losses_of(acquisition).items():
@@ -303,7 +303,7 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_the_same(
     given: dict[str, Any] = {**RUN, "labels": labels, "settings": SMALL}
     watch = Stopping()
     whole = clsim.run(**given, runs=tmp_path / "whole", progress=watch)
-    losses, calls = pt4al._losses, 0
+    losses, calls = pt4al.turn_losses, 0
 
     def counted(stop: int) -> Callable[[nn.Module, Tensor], Tensor]:
         def passed(net: nn.Module, x: Tensor) -> Tensor:
@@ -318,10 +318,10 @@ def test_a_run_that_is_stopped_ends_bit_for_bit_the_same(
     for name, stop in (("pretext 2", 2), ("pretext 5", 5), ("middle", watch.batches // 2), ("end", watch.batches - 1)):
         folder, calls = tmp_path / name, 0
         pretext = name.startswith("pretext")
-        monkeypatch.setattr(pt4al, "_losses", counted(stop if pretext else 0))
+        monkeypatch.setattr(pt4al, "turn_losses", counted(stop if pretext else 0))
         with pytest.raises(KeyboardInterrupt):
             clsim.run(**given, runs=folder, progress=Stopping(10**9 if pretext else stop))
-        monkeypatch.setattr(pt4al, "_losses", losses)
+        monkeypatch.setattr(pt4al, "turn_losses", losses)
         resumed = clsim.run(**given, runs=folder)
         assert numbers(resumed) == numbers(whole)
         assert_same_end(resumed, whole)
