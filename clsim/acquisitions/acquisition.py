@@ -31,8 +31,8 @@ class Step:
         progress: share of the round's steps that have been taken, from 0 to below 1.
         net: the learner's net, in training mode; a term may pass further inputs through it.
         task: int64 (n,), the task of each sample.
-        views: the augmented, normalised inputs of ``training.batch_size`` samples without a label, float32
-            (b, \\*shape), drawn anew for each step; as many views of them as :attr:`Acquisition.views` asks for. Empty
+        views: the augmented, normalised inputs of samples without a label, float32 (b, \\*shape), drawn anew for each
+            step: of :attr:`Acquisition.view_batch` samples, as many views as :attr:`Acquisition.views` asks for. Empty
             where it asks for none, or all samples of the experience are labelled.
         view_task: int64 (b,), the task of each sample of the views.
         labelled, unlabelled: the numbers of samples of the experience that this training has a label of, and that it
@@ -60,9 +60,10 @@ class Acquisition(ABC):
 
     An acquisition is built as ``acquisition(net, rng, **options)``; its options are the keyword arguments. Only the
     call must be written. An experience is trained on several times. For each training the run calls :meth:`begin`, and
-    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`fit` and the acquisition itself,
-    which chooses what is labelled before the next training. Where an experience has no initial set, there is also a
-    choice before its first training. In one pass (``labelling.update = "batch"``) there are terms and choices alone.
+    :meth:`terms` in every gradient step of the learner; after each but the last :meth:`next_choice`, :meth:`fit` and
+    the acquisition itself, which chooses what is labelled before the next training. Where an experience has no initial
+    set, there is also a choice before its first training. In one pass (``labelling.update = "batch"``) there are terms
+    and choices alone.
 
     Args:
         net: the net that is trained, to be read for shapes, classes and device.
@@ -84,8 +85,17 @@ class Acquisition(ABC):
     views: int = 0
     """Number of augmented views of a batch of samples without a label that :attr:`Step.views` shall hold."""
 
+    view_batch: int = 0
+    """Number of samples without a label of which a step has views; 0: ``training.batch_size``."""
+
+    augment: tuple[str, ...] = ()
+    """Names of the augmentations of the views, in order; empty: those of ``data.augment``."""
+
     def begin(self, number: int, rounds: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Learn that training ``number`` of ``rounds`` of an experience begins, counted from 0."""
+
+    def next_choice(self, number: int, choices: int) -> None:  # noqa: B027 - most choose alike in all rounds
+        """Learn that choice ``number`` of ``choices`` of an experience comes, counted from 0, before ``fit``."""
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """Compute terms that join the learner's loss of a step, each a scalar; by default none.

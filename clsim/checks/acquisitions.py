@@ -40,6 +40,7 @@ def check_acquisition(make: Make) -> None:
     def select(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         acquisition = _made(make, pool.net)
         acquisition.begin(0, 1)
+        acquisition.next_choice(0, 1)
         acquisition.fit(pool, rng)
         return acquisition(pool, budget, rng=rng)
 
@@ -79,6 +80,7 @@ class _Run:
                 terms = self.learner.observe(labelled[start : start + 10])
                 _check_terms(terms, state)
             pool = self.setup.pool(unlabelled, labelled=labelled)
+            self.acquisition.next_choice(number, 2)
             self.acquisition.fit(pool, _generator(number))
             return self.acquisition(pool, 9, rng=_generator(number)).index
         except CheckFailed:

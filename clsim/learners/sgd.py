@@ -65,6 +65,10 @@ class Sgd(Learner):
         if joins and setup.spec.training.capturable:
             raise InputError("training.capturable: found true with an acquisition that has terms, allowed: false")
         self._joined = nn.Sequential() if self._acquisition is None else self._acquisition.module
+        asks = self._acquisition
+        names, self._view_batch = (asks.augment, asks.view_batch) if asks is not None else ((), 0)
+        view = setup.transform.view
+        self._view = view(names, "labelling.options.augment") if names else setup.transform.train
         self._parameters = [p for m in (self.net, self._beside, self._joined) for p in m.parameters()]
         self.optimizer = self._fresh_optimizer()
         table = setup.spec.optimizer
@@ -171,11 +175,8 @@ class Sgd(Learner):
         """Draw samples without a label for the acquisition's terms: ``count`` augmented views of them, their tasks."""
         if not count or self._unlabelled is None:
             return (), torch.empty(0, dtype=torch.int64, device=self.setup.device)
-        size, draws, augment = (
-            self.setup.spec.training.batch_size,
-            self.setup.randomness.order,
-            self.setup.transform.train,
-        )
+        draws, augment = self.setup.randomness.order, self._view
+        size = self._view_batch or self.setup.spec.training.batch_size
         rows = torch.randperm(len(self._unlabelled), generator=draws)[:size].to(self.setup.device)
         x = self._unlabelled.x[rows]
         self._count(0, count * len(rows))

@@ -26,6 +26,9 @@ Units = dict[str, float]
 
 Verdict = Literal["holds", "does not hold", "cannot be told", "not judged"]
 
+OF_CURVES = ("efficiency", "first")
+"""Measures that read the accuracy at each number of labels, which a record holds and a CSV of its metrics does not."""
+
 Side = dict[Key, dict[Key, Any]]
 """Condition → arm → its :class:`Cell`, or its :class:`Arm` where a claim is about curves."""
 
@@ -104,7 +107,7 @@ def measured(claim: Claim, spec: ReportSpec, runs: pd.DataFrame, records: Sequen
     varied = {*claim.a, *claim.b, *claim.than}
     names = [*row_names, *spec.columns]
     kept = [name for name in condition_names(spec, row_names) if name not in varied]
-    curves = claim.measure == "efficiency"
+    curves = claim.measure in OF_CURVES
     every = arms(spec, runs, records) if curves else {}
 
     def side(*wanted: Mapping[str, Any]) -> Side:
@@ -144,6 +147,7 @@ def measured(claim: Claim, spec: ReportSpec, runs: pd.DataFrame, records: Sequen
         "ratio": lambda a, b: _of_means(a, b, lambda x, y: x / y if y else math.nan),
         "wins": lambda a, b: _of_wins(a, b, 1 if higher_is_better(spec, claim.metric) else -1),
         "efficiency": _of_curves,
+        "first": _of_first,
     }[claim.measure]
     here = _over(side(claim.at, claim.a), side(claim.at, claim.b), measure)
     if not claim.than:
@@ -245,6 +249,23 @@ def _of_curves(a: Mapping[Key, Arm], b: Mapping[Key, Arm]) -> Units:
     return {unit: mean([of[unit] for of in found]) for unit in _common(found)}
 
 
+def _of_first(a: Mapping[Key, Arm], b: Mapping[Key, Arm]) -> Units:
+    """Compare the accuracy at the first number of labels that a choice led to, in the last experience, over arms.
+
+    Raises:
+        Absent: if the sides' first choices are of different numbers of labels.
+    """
+    found = []
+    for x, y in itertools.product(a.values(), b.values()):
+        last = max(place[0] for arm in (x, y) for place in arm.chosen)
+        first = [next((place for place in arm.chosen if place[0] == last), None) for arm in (x, y)]
+        if first[0] is None or first[0] != first[1]:
+            raise Absent("the first choices are of different numbers of labels")
+        own, theirs = x.at(first[0]), y.at(first[0])
+        found.append({unit: own[unit] - theirs[unit] for unit in own if unit in theirs})
+    return {unit: mean([of[unit] for of in found]) for unit in _common(found)}
+
+
 def _named(spec: ReportSpec, row_names: Sequence[str], condition: Key, arm: Key) -> dict[str, str]:
     """Give the labels of an arm and of its condition their names."""
     names = condition_names(spec, row_names), arm_names(spec, row_names)
@@ -299,6 +320,7 @@ def compared(claim: Claim) -> str:
             "difference": f"{metric}, {'points' if claim.metric in ALL else 'difference'}: {a} − {b}",
             "ratio": f"{metric}: {a} / {b}",
             "wins": f"{metric}: share of comparisons, in %, in which {a} is better than {b}",
+            "first": f"accuracy after the first choice of labels, points: {a} − {b}",
             "efficiency": f"labels that {b} needs for its last accuracy / labels that {a} needs",
         }[claim.measure]
     return what + (f"; at {at}" if at else "") + (f"; against the same at {than}" if than else "")

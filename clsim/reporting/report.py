@@ -54,10 +54,12 @@ class Claim:
 
     Attributes:
         text: the claim in words.
-        metric: a metric or a cost that :class:`ReportSpec` allows; ``efficiency`` reads accuracies alone.
+        metric: a metric or a cost that :class:`ReportSpec` allows; ``efficiency`` and ``first`` read
+            accuracies alone.
         measure: what is computed for each seed. ``difference``: a − b, in percentage points for metrics. ``ratio``:
             a / b. ``wins``: in how many percent of the comparisons an arm of ``a`` is better than one of ``b``.
             ``efficiency``: how many times as many labels b needs as a, for b's own accuracy at its last budget.
+            ``first``: a − b in accuracy, in percentage points, when the first labels that were asked for are learnt.
             ``ranks``: how much less alike the ranks of the arms of ``a`` are in two settings than between seeds of one
             (:func:`clsim.reporting.claims.of_ranks`).
         a, b: what is compared: column → its value, or a list of them. Several arms are averaged.
@@ -70,7 +72,7 @@ class Claim:
 
     text: str
     metric: str = "accuracy"
-    measure: Literal["difference", "ratio", "wins", "efficiency", "ranks"] = "difference"
+    measure: Literal["difference", "ratio", "wins", "efficiency", "first", "ranks"] = "difference"
     a: Options = dataclasses.field(default_factory=dict)
     b: Options = dataclasses.field(default_factory=dict)
     at: Options = dataclasses.field(default_factory=dict)

@@ -128,6 +128,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         # against a critic that tells labelled samples from the others
         "vaal": "clsim.acquisitions.vaal:Vaal",
         "waal": "clsim.acquisitions.waal:Waal",
+        "dalbt": "clsim.acquisitions.dalbt:Dalbt",
+        # with a net of its own, trained on a pretext task
+        "pt4al": "clsim.acquisitions.pt4al:Pt4al",
     },
     "bounds": BOUNDS,
     "condensers": {
@@ -268,10 +271,14 @@ STREAM_POLICIES = (
 )
 """Acquisitions that decide on each sample of a stream as it comes."""
 
+COLD_STARTS = ("pt4al",)
+"""Acquisitions whose first choice in an experience does not go by the learner's net."""
+
 LABEL_DEFAULTS: dict[str, dict[str, Any]] = {
     **{name: {"update": "batch"} for name in STREAM_POLICIES},
     "learning-loss": {"start": "warm"},
     **{name: {"start": "warm"} for name in ("cod", "tod")},
+    "pt4al": {"start": "warm"},
 }
 """Name of a selector of labels → the keys of ``[labelling]`` that it sets besides itself, as its source does."""
 

@@ -199,6 +199,8 @@ def blind_start(spec: RunSpec) -> str:
     if not labelling.asks or labelling.initial_count or spec.labels.partial or labelling.selector in components.BOUNDS:
         return ""
     said = " ".join(registry.needs(labelling.selector).values())
+    if labelling.selector in components.COLD_STARTS:
+        return ""
     if labelling.selector not in components.COMPONENTS["acquisitions"] and not any(w in said for w in _PREDICTS):
         return ""
     return (

@@ -10,7 +10,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         "uniform": ("random", "reservoir"),
     },
     "uncertainty of one net": {
-        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio", "ceal"),
+        "its softmax": ("least-confidence", "margin", "entropy", "variation-ratio", "ceal", "dalbt"),
         "distance to its decision boundary": ("boundary-margin", "deepfool", "adversarial-bim"),
         "its loss, estimated without a label": ("learning-loss", "cod", "tod"),
     },
@@ -45,7 +45,7 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "a shortlist of uncertain samples, then diverse ones": ("fass", "cluster-margin", "dropquery", "alfa-mix"),
         "unlike their neighbours, or each other, in prediction": ("cal", "contextual-diversity"),
-        "strata of uncertainty": ("rainbow",),
+        "strata of uncertainty, or uncertain ones of a stratum": ("rainbow", "pt4al"),
     },
     "balance and targets": {
         "classes alike": ("base", "balancing"),

@@ -67,9 +67,7 @@ class Experiment:
         if guessed is not None:
             experience = replace(experience, train=concatenate([experience.train, guessed]))
             index = guessed.index
-        return one.fit(
-            experience, setup, learner, shares, self.progress, offers=offers, guessed=index, waiting=waiting
-        )
+        return one.fit(experience, setup, learner, shares, self.progress, offers=offers, guessed=index, waiting=waiting)
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """End an experience; one of which nobody asked for a label was not begun."""

@@ -99,7 +99,7 @@ class LabelRounds:
             if last:
                 return setup, learner, experience, losses, entries
             entry["accuracy"] = self._experiment.measure(learner, position)
-            entries.append(self._ask(position, entry["round"] + 1, sizes[entry["round"]], setup, learner, True))
+            entries.append(self._ask(position, entry["round"] + 1, sizes, setup, learner, trained=True))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
 
     def _show(self, number: int, rounds: int, experience: Experience, setup: Setup) -> None:
@@ -116,7 +116,7 @@ class LabelRounds:
             self._oracle.tell(position, np.asarray(initial), "initial")
             entry = entry_of(position, 0, "initial", [int(place) for place in initial])
         elif sizes := self._spec.asked(samples, samples):
-            entry = self._ask(position, 1, sizes[0], setup, learner, False)
+            entry = self._ask(position, 1, sizes, setup, learner, trained=False)
             if not entry["places"]:
                 raise InputError(
                     f"labelling: nothing of experience {position + 1} is labelled, and {entry['by']!r} asks for no "
@@ -131,10 +131,15 @@ class LabelRounds:
         return entry
 
     def _ask(
-        self, position: int, number: int, size: int, setup: Setup, learner: Learner, trained: bool
+        self, position: int, number: int, sizes: list[int], setup: Setup, learner: Learner, *, trained: bool
     ) -> dict[str, Any]:
-        """Let the selector choose ``size`` samples, and reveal their labels; see :meth:`_picked`."""
-        entry = self._picked(position, number, size, setup, learner, trained)
+        """Let the selector choose the samples of round ``number`` of all rounds' ``sizes``, and reveal their labels.
+
+        ``trained`` is as for :meth:`_picked`.
+        """
+        if setup.acquisition is not None:
+            setup.acquisition.next_choice(number - 1, len(sizes))
+        entry = self._picked(position, number, sizes[number - 1], setup, learner, trained)
         self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], number)
         return entry
 

@@ -262,11 +262,11 @@ def _claims(study: Study) -> list[str]:
     spec = study.report
     if spec is None or not spec.claims:
         return []
-    here = replace(spec, claims=tuple(c for c in spec.claims if c.measure != "efficiency"))
+    here = replace(spec, claims=tuple(c for c in spec.claims if c.measure not in claims.OF_CURVES))
     parts = ["## Claims of the paper, judged"]
     if here.claims:
         parts += [to_markdown(one) for one in claims.listed(claims.judge(here, study.runs, []), spec.size)]
-    if left := [claim.text for claim in spec.claims if claim.measure == "efficiency"]:
+    if left := [claim.text for claim in spec.claims if claim.measure in claims.OF_CURVES]:
         points = "\n".join(f"- {escaped(text)}" for text in left)
         parts.append(f"Judged by `clsim report {study.report_name}` on the runs alone, since the CSV has no curves:")
         parts.append(points)

@@ -222,6 +222,39 @@ def test_an_acquisition_is_shown_views_of_samples_without_a_label(tmp_path: Path
     assert not torch.equal(*draws)
 
 
+class TwoLargeViews(TwoViews):
+    """Asks for more samples than a batch has, and for augmentations of its own."""
+
+    view_batch = 33
+    augment = ("large-crop",)
+    seen: ClassVar[list[Step]] = []
+
+
+def test_an_acquisition_says_of_how_many_samples_and_how_augmented_the_views_are(tmp_path: Path) -> None:
+    TwoLargeViews.seen.clear()
+    clsim.run(**given(tmp_path, label=TwoLargeViews))  # without data.augment, by which both views would be equal
+    for step in TwoLargeViews.seen:
+        first, second = step.views
+        assert len(first) == len(second) == 33 > len(step.y[: step.new])
+        assert not torch.equal(first, second)
+
+
+class Told(RandomAcquisition):
+    """Notes which choices were announced."""
+
+    seen: ClassVar[list[tuple[int, int]]] = []
+
+    def next_choice(self, number: int, choices: int) -> None:
+        self.seen.append((number, choices))
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_every_choice_is_announced_also_that_before_the_first_training(tmp_path: Path, labels: int) -> None:
+    Told.seen.clear()
+    clsim.run(**given(tmp_path, label=Told, labels=labels, label_rounds=3))
+    assert Told.seen == [(0, 3), (1, 3), (2, 3)] * 2
+
+
 def test_views_that_nobody_asks_for_draw_nothing(tmp_path: Path) -> None:
     records = [
         clsim.run(**given(tmp_path / str(i), label=which)) for i, which in enumerate((RandomAcquisition, "random"))

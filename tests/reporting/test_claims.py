@@ -218,6 +218,26 @@ def test_efficiency_is_the_ratio_of_slopes_seed_by_seed() -> None:
     assert judged(never, of).verdict == "does not hold"
 
 
+def test_the_first_choice_is_compared_where_its_labels_are_learnt() -> None:
+    """By hand: random has 0.2 + 0.001 n, badge 0.3; the first choice is of 90 labels, after an initial set of 10."""
+
+    def straight(name: str, first: float, slope: float, *sizes: int) -> list[dict[str, Any]]:
+        return [
+            labelled(name, seed, sizes=sizes, accuracy=lambda p, n, s=seed: first + 0.01 * s + slope * n)
+            for seed in range(4)
+        ]
+
+    of = straight("random", 0.2, 0.001, 90, 300) + straight("badge", 0.3, 0.0, 90, 300)
+    of += straight("other", 0.3, 0.0, 50, 340)
+    claim = dataclasses.replace(BADGE, measure="first")
+    assert judged(claim, of).values == pytest.approx([30 - (20 + 0.1 * 100)] * 4)
+    of += straight("better", 0.35, 0.0, 90, 300)
+    assert judged(dataclasses.replace(claim, a={"label": "better"}), of).values == pytest.approx([5.0] * 4)
+    assert judged(dataclasses.replace(claim, a={"label": "better"}), of).verdict == "holds"
+    other = judged(dataclasses.replace(claim, a={"label": "other"}), of)
+    assert (other.verdict, other.why) == ("not judged", "the first choices are of different numbers of labels")
+
+
 def of_setting(values: np.ndarray) -> dict[tuple[str, ...], Cell]:
     """Arms (columns) by seeds (rows)."""
     return {(f"arm {i}",): Cell(tuple(column), seeds=tuple(range(len(column)))) for i, column in enumerate(values.T)}
