@@ -82,8 +82,7 @@ class Sgd(Learner):
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
         self.objective.begin(experience)
         self._classes.begin(experience)
-        self._labelled = len(experience.train)
-        self._unlabelled = None if self._acquisition is None else _without_labels(experience)
+        self._divide(experience)
         steps = self.setup.steps(experience)
         self.schedule(steps, self.setup.epoch(experience))
         if self.setup.spec.training.capturable:
@@ -92,7 +91,12 @@ class Sgd(Learner):
     def told(self, experience: Experience) -> None:
         """Pass on to the objective that labels have come."""
         self.objective.told(experience)
-        self._unlabelled = experience.unlabelled
+        self._divide(experience)
+
+    def _divide(self, experience: Experience) -> None:
+        """Keep what an acquisition's terms read: how much is labelled, and what is not."""
+        self._labelled = len(experience.train)
+        self._unlabelled = None if self._acquisition is None else _without_labels(experience)
 
     def schedule(self, steps: int, epoch: int) -> None:
         """Start the learning-rate schedule over ``steps`` steps, with ``epoch`` steps in an epoch."""
