@@ -38,6 +38,14 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
             highlight=False,
         )
     for record in records:
+        for one in record.data.get("pretraining", ()):
+            out.print(
+                f"[dim]seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
+                f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
+                f"{one['seconds']:.1f} s, kept for other runs",
+                highlight=False,
+            )
+    for record in records:
         for name, line in record.data.get("crowded", {}).items():
             out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))
     other = {record.data["versions"]["clsim"] for record in records} - {__version__}

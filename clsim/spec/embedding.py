@@ -7,14 +7,7 @@ from dataclasses import dataclass, field
 
 from clsim.errors import InputError, at_least, nearest
 from clsim.spec.reader import Options
-from clsim.spec.tables import OptimizerSpec
-
-METHODS = {
-    "rotation": "tells by which of four quarter turns an image is turned",
-    "simclr": "brings two views of an image together, and apart from those of other images",
-    "barlow": "makes two views of an image agree, by dimensions that are not correlated",
-}
-"""Name of a way to learn without labels → what it learns, in words."""
+from clsim.spec.tables import STARTS, OptimizerSpec
 
 AUTO = ("auto",)
 """Augmentations that depend on the method and on the images."""
@@ -75,8 +68,8 @@ class EmbeddingSpec:
         for key, value in (("lr", self.lr), ("temperature", self.temperature)):
             if not 0 < value < math.inf:
                 raise InputError(f"embedding.{key}: found {value:g}, allowed: a finite number above 0")
-        if self.name not in ("none", *METHODS) and not self.from_file:
-            allowed = nearest(self.name, ("none", *METHODS, "FILE.npz"))
+        if self.name not in ("none", *STARTS) and not self.from_file:
+            allowed = nearest(self.name, ("none", *STARTS, "FILE.npz"))
             raise InputError(f"embedding.name: found {self.name!r}; {allowed}")
 
     @property
