@@ -79,8 +79,8 @@ def test_the_head_of_the_net_stays_as_it_is_where_no_turns_are_told(method: str)
 
 
 def test_neighbours_in_the_embedding_are_of_one_class_more_often_than_in_pixels_or_in_an_untrained_net() -> None:
-    x, y = shapes(160, ground=170)
-    net, course = fresh(), dataclasses.replace(SHORT, epochs=10, batch_size=40, temperature=0.2)
+    x, y = shapes(160, ground=90)
+    net, course = fresh(), dataclasses.replace(SHORT, epochs=15, batch_size=40, temperature=0.2)
 
     def share(features: Tensor) -> float:
         near = torch.cdist(*[torch.nn.functional.normalize(features)] * 2).fill_diagonal_(torch.inf).argmin(1)
@@ -93,8 +93,7 @@ def test_neighbours_in_the_embedding_are_of_one_class_more_often_than_in_pixels_
     pixels, untrained = share(x.flatten(1).float()), share(features())
     pretrain(x, "simclr", net, TRANSFORM, generator(), options=course, augment=("crop",))
     learnt = share(features())
-    print(pixels, untrained, learnt)
-    assert learnt > max(pixels, untrained) + 0.05
+    assert learnt > max(pixels, untrained) + 0.1
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:
