@@ -36,11 +36,13 @@ class EmbeddingSpec:
         batch_size: images in a step, of which each is shown in two views, or in four turns.
         lr: learning rate of Adam at the beginning, from which a cosine falls to 0.
         weight_decay: factor of the weights that is added to their gradient.
-        augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``resized-crop``,
-            ``flip`` (unless the images are digits or characters) and ``jitter``; for rotations ``crop`` alone.
+        augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``crop``, ``flip``
+            (unless the images are digits or characters) and ``jitter``; for rotations ``crop`` alone. The papers take
+            photographs and crop far more, as ``resized-crop`` does; on small images of centred things, and in a short
+            training, that takes away what tells classes apart.
         projection: width of what the loss of ``simclr`` and ``barlow`` sees, two layers above the features; these
             layers are thrown away.
-        temperature: τ of ``simclr``.
+        temperature: τ of ``simclr``; at a high one, a short training soon has nothing left to learn.
         strength: λ of ``barlow``, the weight of its correlations between different dimensions.
         seed: seed of the weights and of all draws; −1: the seed of the run. With one seed, the runs of a study share
             one embedding, as long as their images are the same.
@@ -56,7 +58,7 @@ class EmbeddingSpec:
     weight_decay: float = 0.0
     augment: tuple[str, ...] = AUTO
     projection: int = 64
-    temperature: float = 0.5
+    temperature: float = 0.1
     strength: float = 0.005
     seed: int = -1
 

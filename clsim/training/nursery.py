@@ -137,7 +137,7 @@ def views_of(spec: RunSpec, method: str) -> tuple[str, ...]:
     if method == "rotation":
         return ("crop",)
     digits = components.are_digits(spec.data.dataset, spec.data.sequence)
-    return ("resized-crop", "jitter") if digits else ("resized-crop", "flip", "jitter")
+    return ("crop", "jitter") if digits else ("crop", "flip", "jitter")
 
 
 def read(path: Path) -> tuple[State, dict[str, Any]] | None:
