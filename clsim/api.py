@@ -33,6 +33,7 @@ def run(
     label: str | Component | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
+    embedding: str | None = None,
     controller: str | None = None,
     seed: int = 0,
     seeds: int | Sequence[int] | None = None,
@@ -56,6 +57,8 @@ def run(
             anybody asks.
         label_budget: labels asked for in an experience, or a share of its samples (``"5%"``).
         label_rounds: rounds in which they are asked for.
+        embedding: features for selectors that choose by an embedding: ``rotation``, ``simclr``, ``barlow``, or a file
+            ``./NAME.npz``.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         seed: the seed of a single run.
         seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
@@ -93,6 +96,7 @@ def run(
         labels=labels,
         label_budget=label_budget,
         label_rounds=label_rounds,
+        embedding=embedding,
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],

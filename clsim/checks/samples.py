@@ -13,7 +13,7 @@ from torch import Tensor
 from clsim.data.augmentation import Transform
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost, Pool
+from clsim.pool.pool import Cost, Embed, Pool
 from clsim.pool.proxy import Trainer
 from clsim.spec.tables import ProxySpec
 
@@ -133,6 +133,7 @@ def pool_of(
     reference: Exemplars | None = None,
     labelled: Exemplars | None = None,
     hidden: bool = False,
+    embed: Embed | None = None,
 ) -> Pool:
     """A pool under a small net with dropout, and with a trainer.
 
@@ -147,6 +148,7 @@ def pool_of(
         reference: held-out samples, in place of those that ``beside`` gives.
         labelled: labelled samples, in place of those that ``beside`` gives.
         hidden: whether no candidate has a label, and classes that are not known have no logits.
+        embed: computes the embedding; None: it is the features.
     """
     visible = torch.tensor([[label in task for label in range(CLASSES)] for task in tasks])
 
@@ -180,6 +182,7 @@ def pool_of(
         private=others[3],
         incoming=others[4],
         closed=hidden,
+        embed=embed,
     )
 
 

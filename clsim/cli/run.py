@@ -54,6 +54,13 @@ def run(
         str | None, typer.Option(help="Labels asked for in an experience: a number, or a share of its samples.")
     ] = None,
     label_rounds: Annotated[int | None, typer.Option(help="Rounds in which they are asked for.")] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            help="Features for selectors that choose by an embedding: rotation, simclr, barlow, or ./FILE.npz.",
+            autocompletion=words_of(["rotation", "simclr", "barlow", "none"]),
+        ),
+    ] = None,
     controller: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +110,7 @@ def run(
     from clsim.records.own_metrics import metrics_named, of_record
     from clsim.records.store import Store
     from clsim.spec.flags import command, tables_of
-    from clsim.spec.resolve import remarks, resolved
+    from clsim.spec.resolve import announcements, resolved
 
     if log:
         from clsim.reporting.terminal import check_logs
@@ -113,6 +120,7 @@ def run(
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
+    asking["embedding"] = embedding
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
@@ -129,7 +137,7 @@ def run(
 
     specs = [one.spec for one in found]
     if not quiet:
-        for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
+        for line in dict.fromkeys(line for spec in specs for line in announcements(spec)):
             _say(line)
     watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
     records = [

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from clsim.data import siamese
 from clsim.data.pixels import blend, grey
 from clsim.data.strong import cutout, rand_augment, rand_augment_of
-from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize
+from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize, wide_crop
 from clsim.errors import InputError, nearest
 
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -168,6 +168,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     # for the views of self- and semi-supervised learners
     "large-crop": large_crop,
     "small-crop": small_crop,
+    "resized-crop": wide_crop,
     "jitter": jitter,
     "solarize": solarize,
     "equalize": equalize,

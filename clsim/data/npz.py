@@ -62,6 +62,34 @@ def part(x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str]) -> tu
     return x, y
 
 
+def embedding(path: Path, rows: int | None) -> np.ndarray:
+    """Read an embedding: float32 (n, d), a row for each training image of a data set, in its order.
+
+    Args:
+        path: the file, with one array, or with one that is called ``embedding``.
+        rows: the number of training images; None: not known, so that no file is allowed.
+
+    Raises:
+        InputError: if the file cannot be read, or holds anything else.
+    """
+    where, wanted = str(path), "embedding"
+    try:
+        with np.load(path.expanduser(), allow_pickle=False) as opened:
+            wanted = opened.files[0] if len(opened.files) == 1 else wanted
+    except Exception as error:  # a broken file fails in many ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"embedding.name: {where}: cannot be read as .npz ({reason})") from None
+    found = arrays(path.expanduser(), where, [wanted])[wanted]
+    if not np.issubdtype(found.dtype, np.floating) or found.ndim != 2 or not found.shape[1]:
+        raise InputError(
+            f"embedding.name: {where}: {wanted} has type {found.dtype} and shape {found.shape}, allowed: float (n, d)"
+        )
+    if rows is None or len(found) != rows:
+        allowed = "a data set, whose rows are known" if rows is None else f"{rows}, one for each training image"
+        raise InputError(f"embedding.name: {where}: {wanted} has {len(found)} rows, allowed: {allowed}")
+    return samples(found, where, wanted)
+
+
 def samples(x: np.ndarray, where: str, name: str) -> np.ndarray:
     """Check samples: uint8 images, returned as (n, c, h, w) whatever their layout, or finite float32 (n, d)."""
     if np.issubdtype(x.dtype, np.floating) and x.ndim == 2 and x.shape[1]:

@@ -18,6 +18,11 @@ def large_crop(x: Tensor, rng: torch.Generator) -> Tensor:
     return resized_crop(x, rng, size=(x.shape[2], x.shape[3]), scale=(0.75, 1.0))
 
 
+def wide_crop(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Crop a random window of 20 to 100 % of the area, resized to the image's size: a view of self-supervised nets."""
+    return resized_crop(x, rng, size=(x.shape[2], x.shape[3]), scale=(0.2, 1.0))
+
+
 def small_crop(x: Tensor, rng: torch.Generator) -> Tensor:
     """Crop a random window of 30 to 75 % of the area, resized to 18/32 of the sides: the small views of NNCSL."""
     return resized_crop(x, rng, size=(small_side(x.shape[2]), small_side(x.shape[3])), scale=(0.3, 0.75))

@@ -110,6 +110,7 @@ def _trained(
     from clsim.training.progress import Quiet
 
     device = machine.device_of(spec.training.device)
+    nets = datasets.data_root(data_root) / "clsim-cache" / "embeddings"
     with machine.isolated(spec, device):
         if benchmark is None:
             root, shown = datasets.data_root(data_root), progress is not None
@@ -132,7 +133,7 @@ def _trained(
             spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
-                spec, stream, folder, progress or Quiet(), given=given, command=command
+                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets
             )
 
 

@@ -51,6 +51,7 @@ class Net(nn.Module):
         shape: the shape of one sample; empty: not known.
 
     Attributes:
+        frozen: whether the body is kept as it is; see :meth:`freeze`.
         taps: the layers of the body, counted from 0, whose outputs can be read (:meth:`tapped`): the last layer of each
             block that has weights. A block begins at each layer that changes the shape of its input, and at each fully
             connected one: a tap is a stage of a ResNet, a block of a convolutional net before its pooling, or a hidden
@@ -67,9 +68,23 @@ class Net(nn.Module):
         self.head = nn.Linear(width, visible.shape[1])
         self.register_buffer("visible", visible, persistent=False)
         self.masked = not bool(visible.all())
+        self.frozen = False
         self.shapes, self.shape = tuple(shapes), shape
         self.taps = _ends(_layers(body), self.shapes) if shapes else ()
         self._passes: list[Pass] | None = None
+
+    def freeze(self) -> None:
+        """Keep the body as it is: no gradient reaches its weights, and it stays in eval mode."""
+        self.frozen = True
+        self.body.requires_grad_(False)
+        self.body.eval()
+
+    def train(self, mode: bool = True) -> Net:
+        """Switch between training and eval mode; a frozen body stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.body.eval()
+        return self
 
     @contextmanager
     def tapped(self) -> Iterator[list[Pass]]:

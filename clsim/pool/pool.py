@@ -55,6 +55,10 @@ Features = Callable[[Tensor, Tensor], Tensor]
 """Raw samples and their tasks → features, float32 (n, width), in eval mode and without augmentation."""
 
 
+Embed = Callable[[Exemplars], Tensor]
+"""Samples → their features under a net apart from the learner's, float32 (n, width)."""
+
+
 @runtime_checkable
 class Selector(Protocol):
     """A function that chooses ``min(budget, len(pool))`` rows; all randomness comes from ``rng`` (a CPU generator)."""
@@ -85,6 +89,7 @@ class Pool:
         incoming: the new batch, when the selector chooses what to replay with it.
         rate: the learning rate of the learner's next step; None: there is no learner.
         watch: the watch of a condenser.
+        embed: computes :attr:`embedding`; None: it is :attr:`features`.
         closed: whether only classes that are known, or that occur beside the candidates, have logits. A choice of what
             to label asks for it: which further classes the head has room for, nobody has told. Where a task has none of
             them yet, all of its classes have logits.
@@ -113,6 +118,7 @@ class Pool:
         rate: float | None = None,
         watch: DraftWatch | None = None,
         closed: bool = False,
+        embed: Embed | None = None,
     ) -> None:
         self.data = data
         self.prepare, self.precision, self.watch = prepare, precision, watch
@@ -122,6 +128,7 @@ class Pool:
         self._features = features
         self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
+        self._embed, self._embedded = embed, dict[str, Tensor]()
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
         self._beside["incoming"] = incoming
@@ -154,6 +161,7 @@ class Pool:
         if self._outputs is not None:
             features, logits = self._outputs
             part._outputs = features[rows], logits[rows]
+        part._embedded = {name: values[rows] for name, values in self._embedded.items()}
         return part
 
     def scored(self, data: Exemplars) -> Pool:
@@ -164,7 +172,9 @@ class Pool:
 
     def under(self, net: Net) -> Pool:
         """Put the same candidates under another net, such as the last round's or an average."""
-        return self._with(self.data, self._nets.restricted(net))
+        other = self._with(self.data, self._nets.restricted(net))
+        other._embedded = self._embedded  # it depends on no net of the learner's
+        return other
 
     def of(self, label: int, rows: Int[Tensor, " m"]) -> Pool:
         """Take the candidates of one class, at ``rows``, with the held-out samples of that class as reference."""
@@ -218,6 +228,24 @@ class Pool:
     def features(self) -> Float[Tensor, "n width"]:
         """float32 (n, width), the penultimate layer in eval mode."""
         return self.data.x if self._nets.none else self._forward()[0]
+
+    @property
+    def embedding(self) -> Float[Tensor, "n width"]:
+        """float32 (n, width), features of a frozen or self-supervised net, apart from the learner's.
+
+        Where there is no such net, these are :attr:`features`.
+
+        Raises:
+            InputError: if they are not finite.
+        """
+        if self._embed is None:
+            return self.features
+        if not self._embedded:
+            found = self._embed(self.data)
+            if not found.isfinite().all():
+                raise InputError("embedding: found values that are not finite, allowed: finite ones")
+            self._embedded["embedding"] = found
+        return self._embedded["embedding"]
 
     @property
     def logits(self) -> Float[Tensor, "n classes"]:
@@ -366,6 +394,7 @@ class Pool:
             cost=self.cost,
             incoming=self._beside["incoming"],
             rate=self.rate,
+            embed=self._embed,
         )
         other._above = self
         return other

@@ -460,6 +460,9 @@ def _problem(data: Any, fingerprint: str) -> str:
             read_search(search, "searches")
     except (InputError, TypeError) as error:
         return _line(error)
+    nets = data.get("pretraining", [])
+    if not isinstance(nets, list) or not all(isinstance(one, dict) and _net(one) for one in nets):
+        return "pretraining: not what nets took that learnt without labels"
     if "labelling" in data and (wrong := problem(data["labelling"], size, finished=data["finished"])):
         return wrong
     if _foreign(data["spec"], data["fingerprint"], fingerprint):
@@ -471,6 +474,14 @@ def _foreign(spec: Any, claimed: str, fingerprint: str) -> bool:
     """Whether a spec belongs to another run than ``fingerprint``."""
     text = json.dumps(spec, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16] != fingerprint or claimed != fingerprint
+
+
+def _net(entry: dict[str, Any]) -> bool:
+    """Whether an entry says what a net took that learnt without labels."""
+    numbers, words = ("experience", "images", "steps", "seconds", "loss"), ("use", "method", "model", "file")
+    return all(type(entry.get(key)) in (int, float) for key in numbers) and all(
+        isinstance(entry.get(key), str) for key in words
+    )
 
 
 def _number(value: Any) -> bool:

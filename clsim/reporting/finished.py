@@ -43,6 +43,13 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
             where = ", ".join(f"{n} in experience {i}" for i, n in enumerate(missing, 1) if n)
             line = f"seed {record.data['spec']['seed']}: classes without a label: {where}"
             out.print(Text(line, style="yellow"))
+        for one in record.data.get("pretraining", ()):
+            out.print(
+                f"[dim]seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
+                f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
+                f"{one['seconds']:.1f} s, kept for other runs",
+                highlight=False,
+            )
     for record in records:
         for name, line in record.data.get("crowded", {}).items():
             out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))

@@ -29,12 +29,12 @@ def k_means(
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
         iterations: number of Lloyd's iterations at most.
 
-    Needs: features.
+    Needs: embedding, else features.
     Cost: O(n·b·d) time an iteration, O(n·d) memory.
     Source: MacQueen, Some Methods for Classification and Analysis of Multivariate Observations (1967), by scikit-learn;
         as an acquisition, DeepAL's k-means sampling.
     """
-    features = measured(pool.features, metric)
+    features = measured(pool.embedding, metric)
     cluster = k_means_clusters(features, budget, rng, iterations=iterations)
     return Selection(representatives(features, cluster)[:budget])
 
@@ -94,11 +94,11 @@ def agglomerative(
         largest: number of samples that are clustered at most (or the budget, if that is more). From a larger pool
             they are drawn uniformly, and each other sample joins the cluster with the nearest mean.
 
-    Needs: features.
+    Needs: embedding, else features.
     Cost: O(m²·d) time and O(m²) memory, m = min(n, largest).
     Source: Ward, Hierarchical Grouping to Optimize an Objective Function (1963), by scikit-learn.
     """
-    features = measured(pool.features, metric)
+    features = measured(pool.embedding, metric)
     cluster = agglomerative_clusters(features, budget, rng, linkage=linkage, largest=largest)
     return Selection(representatives(features, cluster)[:budget])
 

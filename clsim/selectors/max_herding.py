@@ -48,7 +48,7 @@ def max_herding(
         clients: number of drawn samples x that are to be covered instead of all, from 1; None: all up to 11,585, and of
             more candidates as many as half a gigabyte of kernels allows (2,684 of 50,000), at least 1,000.
 
-    Needs: features; labelled samples if there are any.
+    Needs: embedding, else features; labelled samples if there are any.
     Cost: O(n·m·d) time and O(n·m) memory, m the number of samples that are covered: half a gigabyte up to 134,000
         candidates.
     Source: Bae, Noh & Sutherland, Generalized Coverage for More Robust Low-Budget Active Learning (ECCV 2024).
@@ -88,7 +88,7 @@ def uncertainty_herding(
         clients: number of drawn samples x that are to be covered instead of all, from 1; None: all up to 11,585, and of
             more candidates as many as half a gigabyte of kernels allows (2,684 of 50,000), at least 1,000.
 
-    Needs: features; probabilities; labelled samples if there are any.
+    Needs: embedding, else features; probabilities; labelled samples if there are any.
     Cost: O(n·m·d) time and O(n·m) memory, m the number of samples that are covered: half a gigabyte up to 134,000
         candidates.
     Source: Bae, Oliveira & Sutherland, Uncertainty Herding: One Active Learning Method for All Label Budgets (ICLR
@@ -128,9 +128,9 @@ def _herded(
     if not 0 <= lengthscale < torch.inf:
         raise InputError(f"lengthscale: found {lengthscale}, allowed: from 0, finite")
     at_least(1, clients=1 if clients is None else clients)
-    features, n = measured(pool.features, metric), len(pool)
+    features, n = measured(pool.embedding, metric), len(pool)
     mean = features.mean(0) if n else 0
-    there = features[:0] if pool.labelled is None else measured(pool.labelled.features, metric)
+    there = features[:0] if pool.labelled is None else measured(pool.labelled.embedding, metric)
     sigma = lengthscale or smallest_distance(there)
     features, there = features - mean, there - mean
     drawn = torch.arange(n, device=features.device)

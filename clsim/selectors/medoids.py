@@ -27,7 +27,7 @@ def k_medoids(
         metric: ``euclidean`` on the features, or on features scaled to length 1 (``cosine``).
         passes: number of times each sample is tried at most.
 
-    Needs: features.
+    Needs: embedding, else features.
     Cost: O(n²·(d + b′)) time a pass, b′ the swaps in a block; O(n) memory beside the features.
     Source: Schubert & Rousseeuw, Fast and Eager k-Medoids Clustering (Information Systems 2021), equations of
         FastPAM1 with eager swaps by block; the bound: Arya et al., Local Search Heuristics (SIAM J. Comput. 2004).
@@ -35,7 +35,7 @@ def k_medoids(
     n, budget = len(pool), min(budget, len(pool))
     if not budget:
         return Selection(torch.empty(0, dtype=torch.int64, device=pool.data.device))
-    features = measured(pool.features, metric)
+    features = measured(pool.embedding, metric)
     features = features - features.mean(0)
     medoids = _drawn(features, budget, rng)
     near = _Nearest(features, medoids)

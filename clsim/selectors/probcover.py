@@ -39,7 +39,7 @@ def prob_cover(
         purity: α, the share of balls that must be pure, above 0 up to 1.
         clusters: number of k-means clusters that stand for the classes; 0: the number of known classes, at least 2.
 
-    Needs: features; labelled samples if there are any.
+    Needs: embedding, else features; labelled samples if there are any.
     Cost: O(n²·d) time for each δ, O(n·d) memory and a block.
     Source: Yehuda, Dekel, Hacohen & Weinshall, Active Learning Through a Covering Lens (NeurIPS 2022): greedy, and
         the radius by purity; the steps after a full cover are ours.
@@ -49,10 +49,10 @@ def prob_cover(
             f"prob-cover: found radius {radius} and purity {purity}; allowed: a radius from 0, a purity above 0 up to 1"
         )
     n, budget = len(pool), min(budget, len(pool))
-    features = measured(pool.features, metric)
+    features = measured(pool.embedding, metric)
     mean = features.mean(0)
     features = features - mean
-    labelled = features[:0] if pool.labelled is None else measured(pool.labelled.features, metric) - mean
+    labelled = features[:0] if pool.labelled is None else measured(pool.labelled.embedding, metric) - mean
     if not radius and budget:
         classes = clusters or max(len(pool.classes), 2)
         radius = pure_radius(features, k_means_clusters(features, classes, rng, starts=10), purity)

@@ -27,11 +27,11 @@ def density(
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
         neighbours: number of neighbours that the mean distance is taken over.
 
-    Needs: features.
+    Needs: embedding, else features.
     Cost: O(n²·d) time, O(n) memory.
     Source: the typicality of Hacohen, Dekel & Weinshall, Active Learning on a Budget (ICML 2022).
     """
-    typical = typicality(measured(pool.features, metric), neighbours)
+    typical = typicality(measured(pool.embedding, metric), neighbours)
     return Selection(typical.argsort(descending=True, stable=True)[:budget])
 
 
@@ -76,16 +76,16 @@ def typiclust(
         neighbours: number of neighbours that the mean distance is taken over, at most; a small cluster has fewer.
         smallest: number of samples up to which a cluster is small; small clusters come after all others.
 
-    Needs: features; labelled samples if there are any.
+    Needs: embedding, else features; labelled samples if there are any.
     Cost: O(n·b·d) time an iteration of k-means, and O(n²·d / b) for the neighbours; O(n·d) memory.
     Source: Hacohen, Dekel & Weinshall, Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets (ICML
         2022), algorithm 1; neighbours at their distances, not squared ones as in its code.
     """
-    n, features = len(pool), measured(pool.features, metric)
+    n, features = len(pool), measured(pool.embedding, metric)
     labelled = 0
     if pool.labelled is not None:
         labelled = len(pool.labelled)
-        features = torch.cat([features, measured(pool.labelled.features, metric)])
+        features = torch.cat([features, measured(pool.labelled.embedding, metric)])
     cluster = k_means_clusters(features, min(labelled + budget, clusters), rng)
     size = cluster.bincount()
     count = cluster[n:].bincount(minlength=len(size))
@@ -128,17 +128,17 @@ def usl(
         horizon: distance from which chosen samples do not repel.
         rounds: number of rounds of choosing; 1: without repulsion.
 
-    Needs: features; labelled samples if there are any.
+    Needs: embedding, else features; labelled samples if there are any.
     Cost: O(n²·d) time for the neighbours, O(n·b·d) a round; O(n·neighbours) memory.
     Source: Wang, Lian & Yu, Unsupervised Selective Labeling for More Effective Semi-Supervised Learning (ECCV 2022);
         distances as in the paper, not squared as in its code; the number of rounds as in its code.
     """
-    features = measured(pool.features, metric)
+    features = measured(pool.embedding, metric)
     cluster = k_means_clusters(features, budget, rng)
     priority, dense = cluster.bincount(), typicality(features, neighbours)
     repulsion = asked_before = torch.zeros_like(dense)
     if pool.labelled is not None:
-        centres = measured(pool.labelled.features, metric)
+        centres = measured(pool.labelled.embedding, metric)
         asked_before = _repulsion(features, cluster, centres, cluster.new_full((len(centres),), -1), power, horizon)
     rows = by_turns(cluster, -dense, priority)
     for _ in range(1, rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 BOUNDS = {
@@ -312,6 +313,16 @@ with, for DC too. DM, the fastest condenser, condenses old classes again when th
 
 DIGITS = ("digits", "mnist", "kmnist", "svhn", "usps")
 """Data sets whose images must not be mirrored, since a mirrored digit or character has another meaning."""
+
+
+def are_digits(dataset: str, sequence: Sequence[str] = ()) -> bool:
+    """Tell whether all data sets of a run are :data:`DIGITS`; ``sequence`` names those of the data set of that name.
+
+    >>> are_digits("mnist"), are_digits("sequence", ["mnist", "fashion-mnist"])
+    (True, False)
+    """
+    return {*sequence, dataset} - {"sequence"} <= {*DIGITS}
+
 
 DIGITS_DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"options": {"augment": ["color", "crop", "cutout", "scale", "rotate"]}} for name in ("dm", "dsa", "dsac")

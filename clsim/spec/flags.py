@@ -21,6 +21,7 @@ FLAGS = {
     "training.precision": "--precision",
     "training.threads": "--threads",
     "controller.name": "--controller",
+    "embedding.name": "--embedding",
 }
 """``table.key`` → the flag of ``clsim run`` that sets it; all other keys are set by ``--set``."""
 
@@ -50,6 +51,7 @@ def tables_of(
     label: str | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
+    embedding: str | None = None,
     controller: str | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -67,6 +69,7 @@ def tables_of(
         label_budget: labels asked for in an experience: a number, or a share of its samples; see
             :func:`label_budget_of`.
         label_rounds: number of rounds in which they are asked for.
+        embedding: name of the embedding that selectors of samples see.
         controller: name of the controller.
         device: device of the training.
         precision: precision of the training.
@@ -85,6 +88,7 @@ def tables_of(
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
         "training": {"device": device, "precision": precision, "threads": threads},
         "controller": {"name": controller},
+        "embedding": {"name": embedding},
     }
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in said.items()}
     return merge(tables or {}, {table: values for table, values in given.items() if values})

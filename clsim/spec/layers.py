@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError, nearest
 from clsim.spec import components, registry, run
-from clsim.spec.components import DIGITS, DIGITS_DEFAULTS
+from clsim.spec.components import DIGITS_DEFAULTS
 from clsim.spec.flags import flag_of, leaves, setting
 from clsim.spec.reader import merge
-from clsim.spec.tables import DataSpec, LearnerSpec, MemorySpec, ModelSpec
+from clsim.spec.tables import STARTS, DataSpec, LearnerSpec, MemorySpec, ModelSpec
 
 if TYPE_CHECKING:
     from clsim.spec.run import RunSpec
@@ -132,7 +132,7 @@ def layers_of(
         below = _without({("memory", "update"), ("memory", "options")}, below)
     implied = Layer(f"implied by buffer {wished}", {"memory": _implied(wished, merged([*below, *above]))})
     layers = _labelled(below, above, planned_label)
-    layers = _controlled([implied, *layers], command_line)
+    layers = _embedded(_controlled([implied, *layers], command_line))
     return scenario_name, strategy_name, _canonical(layers, "memory", "buffer")
 
 
@@ -268,7 +268,7 @@ def _implied(buffer: str, tables: Mapping[str, Any]) -> dict[str, Any]:
         buffer = inner[0]
         combinator, inner = registry.taken_apart(buffer)
     data, usual = tables.get("data", {}), components.BUFFER_DEFAULTS.get(buffer, {})
-    digits = {*data.get("sequence", ()), data.get("dataset", DataSpec().dataset)} - {"sequence"} <= {*DIGITS}
+    digits = components.are_digits(data.get("dataset", DataSpec().dataset), data.get("sequence", ()))
     implied = merge(usual, DIGITS_DEFAULTS.get(buffer, {}) if digits else {})
     if tables.get("memory", {}).get("per") == "class":  # shares never shrink: the key would change only the fingerprint
         implied.pop("shrink", None)
@@ -302,6 +302,13 @@ def _labelled(below: list[Layer], above: list[Layer], planned: str) -> list[Laye
         below = _without({("labelling", "options")}, below)
     implied = Layer(f"implied by label {wished}", {"labelling": components.LABEL_DEFAULTS.get(wished, {})})
     return _canonical([implied, *below, *above], "labelling", "selector")
+
+
+def _embedded(layers: list[Layer]) -> list[Layer]:
+    """Drop the table of the embedding where no net learns without labels: it would change only the fingerprint."""
+    names = (_table(layers, "embedding").get("name", "none"), _table(layers, "model").get("start", "none"))
+    used = names[0] != "none" or names[1] in STARTS
+    return layers if used else _without_table("embedding", layers)
 
 
 def _controlled(layers: list[Layer], command_line: Mapping[str, Any]) -> list[Layer]:

@@ -233,6 +233,21 @@ def needs(name: str) -> dict[str, str]:
     return found | {part: what for one in inner for part, what in needs(one).items()}
 
 
+def reads_embedding(name: str) -> bool:
+    """Tell whether a selector chooses by the pool's embedding where there is one; code of one's own may.
+
+    >>> reads_embedding("typiclust"), reads_embedding("prefilter(entropy,kcenter,5)"), reads_embedding("./mine.py:pick")
+    (True, False, True)
+    """
+    said = needs(name)
+    for part in _innermost(canonical(name)):
+        if target := COMPONENTS["acquisitions"].get(part):
+            said[part] = definition(target).docstring.needs
+        elif ":" in part or not any(part in COMPONENTS[kind] for kind in ("selectors", "bounds", "condensers")):
+            return True
+    return any("embedding" in what for what in said.values())
+
+
 LACKING = {
     "labels": "its candidates' labels",
     "the memory's own notes": "the memory's own notes on its candidates",

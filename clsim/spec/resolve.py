@@ -12,6 +12,7 @@ from clsim.spec.flags import as_text, command, leaves
 from clsim.spec.followed import Code, fingerprint
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.precision import settled
+from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
 from clsim.spec.sources import OWN_DATA, data_digest, file_digest
 from clsim.spec.tables import DataSpec
@@ -157,6 +158,7 @@ NAMED = {
     ("memory", "retrieval"): "selectors",
     ("learner", "name"): "learners",
     ("model", "name"): "models",
+    ("embedding", "model"): "models",
 }
 """Keys that name a component → its kind."""
 
@@ -176,6 +178,10 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((own.path, data_digest(own)))
     if start := tables.get("memory", {}).get("start", ""):
         found.append((start, file_digest(start, "memory.start")))
+    if (name := tables.get("embedding", {}).get("name", "")).endswith(".npz"):
+        found.append((name, file_digest(name, "embedding.name", "an .npz with a row for each training image")))
+    if (weights := tables.get("model", {}).get("start", "")).endswith(".pt"):
+        found.append((weights, file_digest(weights, "model.start", "a .pt that clsim keeps of a net")))
     return [(name, digest) for name, digest in found if digest]
 
 
@@ -188,6 +194,11 @@ def user_files(spec: RunSpec) -> list[Path]:
 def remarks(spec: RunSpec) -> list[str]:
     """List the lines that a user should read before a run: :func:`open_ends`, and :func:`blind_start`."""
     return [line for line in (open_ends(spec), blind_start(spec)) if line]
+
+
+def announcements(spec: RunSpec) -> list[str]:
+    """List the lines that ``clsim run`` prints first: :func:`remarks`, and who chooses by the embedding."""
+    return [*remarks(spec), *about_embedding(spec)]
 
 
 def blind_start(spec: RunSpec) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from clsim import notebook
 from clsim.errors import InputError
 from clsim.spec import naming
+from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.reader import arguments
@@ -58,6 +59,7 @@ class RunSpec:
     learner: LearnerSpec = field(default_factory=LearnerSpec)
     memory: MemorySpec = field(default_factory=MemorySpec)
     proxy: ProxySpec = field(default_factory=ProxySpec)
+    embedding: EmbeddingSpec = field(default_factory=EmbeddingSpec)
     controller: ControllerSpec = field(default_factory=ControllerSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     sources: tuple[tuple[str, str], ...] = ()
@@ -89,6 +91,7 @@ class RunSpec:
                 "allowed: with fraction, per_class or count, or --labels 5%, or --label"
             )
         self._check_labelling()
+        self._check_embedding()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
             raise InputError(
@@ -144,6 +147,22 @@ class RunSpec:
                 f"controller.name: found {self.controller.name!r} with {who}, whose rounds would each be a search; "
                 "allowed: none"
             )
+
+    def _check_embedding(self) -> None:
+        """Refuse an embedding by file of samples that have no row in it, and a frozen net that would not be frozen."""
+        if self.embedding.from_file:
+            for key, found, allowed in (
+                ("stream.kind", self.stream.kind, ("split", "sequence")),
+                ("labels.foreign", self.labels.foreign, ("",)),
+                ("memory.start", self.memory.start, ("",)),
+            ):
+                if found not in allowed:
+                    raise InputError(
+                        f"{key}: found {found!r} with embedding.name = {self.embedding.name!r}, whose rows are those "
+                        f"of the data set's own images; allowed: {' or '.join(map(repr, allowed))}"
+                    )
+        if self.model.frozen and self.learner.name != "sgd":
+            raise InputError(f"model.frozen: found true with learner {self.learner.name!r}, allowed: with 'sgd'")
 
     def _check_one_pass(self) -> None:
         """Refuse what needs more than one pass over an experience, or batches of one size."""
@@ -250,6 +269,8 @@ TABLES: dict[str, Any] = {
 
 EXTRAS: tuple[str, ...] = (
     "proxy",
+    "embedding",
+    *("model.start", "model.frozen"),
     *("labels", "labelling"),
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clsim.errors import InputError, at_least
+from clsim.errors import InputError, at_least, nearest
 from clsim.spec.reader import Options
 
 
@@ -28,8 +28,8 @@ class DataSpec:
             empty: all are kept. An image is kept where a random number lies below the share of its class. The numbers,
             one for each image in their order, are always the same (see :func:`clsim.data.datasets.thinned`).
         augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``; for views of self- and
-            semi-supervised learners ``large-crop``, ``small-crop``, ``jitter``, ``solarize``, ``equalize``,
-            ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations of magnitude M out of 30
+            semi-supervised learners ``large-crop``, ``small-crop``, ``resized-crop``, ``jitter``, ``solarize``,
+            ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations of magnitude M out of 30
             (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation ``dsa``, ``dsa-digits``.
     """
 
@@ -127,6 +127,10 @@ class StreamSpec:
         return self.tasks in ("easy-first", "hard-first")
 
 
+STARTS = ("rotation", "simclr", "barlow")
+"""Ways to learn a net's first weights without labels."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """The network.
@@ -134,10 +138,31 @@ class ModelSpec:
     Attributes:
         name: a name of ``clsim list models``, ``module:attr`` or ``./file.py:attr``.
         options: keyword arguments of the model, as ``clsim show models NAME`` lists them.
+        start: the first weights of the net's body. ``none``: they are drawn. ``rotation``, ``simclr`` or ``barlow``: it
+            is trained without labels as the table ``embedding`` says, on the training images of the first experience
+            alone, since later ones have not been seen. Or a file ``./NAME.pt`` that clsim keeps of a net trained so,
+            of the same model. Every net of the run's architecture starts from them: those of all label rounds, and
+            proxies. The head is drawn in any case.
+        frozen: whether the body keeps its first weights, so that a linear head is trained alone; with learner ``sgd``.
     """
 
     name: str = "mlp"
     options: Options = field(default_factory=dict)
+    start: str = "none"
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frozen and self.start == "none":
+            raise InputError(
+                "model.frozen: found true with start = 'none', allowed: with first weights that were learnt"
+            )
+        if self.start not in ("none", *STARTS) and not self.start.endswith(".pt"):
+            raise InputError(f"model.start: found {self.start!r}; {nearest(self.start, ('none', *STARTS, 'FILE.pt'))}")
+
+    @property
+    def learns_start(self) -> bool:
+        """Whether the first weights are trained in the run."""
+        return self.start in STARTS
 
 
 @dataclass(frozen=True)

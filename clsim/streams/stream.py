@@ -140,6 +140,19 @@ class Stream:
             None if unlabelled is None else replace(unlabelled, y=torch.full_like(unlabelled.y, -1)),
         )
 
+    def images(self, position: int) -> Tensor:
+        """Gather the training samples of an experience, labelled or not, without those that are held out.
+
+        They stand in the order of the data set, so that no label shows in it.
+        """
+        found = []
+        for i in self._included(position):
+            held_out, keys = self._drawn(i)
+            rows = np.flatnonzero(~held_out)
+            rows = rows[self._train[i].rows[rows].argsort(kind="stable")]
+            found.append(self._train[i].of(rows).gather(i, self.device, keys[rows]).x)
+        return torch.cat(found)
+
     @property
     def asks(self) -> bool:
         """Whether labels are asked for."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from clsim.memory.buffer import Buffer
 from clsim.memory.initial import start_of
-from clsim.pool.pool import Cost
+from clsim.pool.pool import Cost, Embed
 from clsim.spec import registry
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.contract import Learner, Setup, plateau_of
 from clsim.training.offered import learner_of, refuse_early, refuse_unfit, refuse_untrained
-from clsim.training.workshop import workshop
+from clsim.training.workshop import Fresh, workshop
 
 
-def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) -> tuple[Setup, Learner]:
+def assemble(
+    spec: RunSpec,
+    stream: Stream,
+    cost: Cost,
+    given: Given = NAMED,
+    *,
+    started: Callable[[Fresh], Fresh] | None = None,
+    embed: Embed | None = None,
+) -> tuple[Setup, Learner]:
     """Assemble the net, the memory and the learner of a spec, as they are before the first experience.
 
     Args:
@@ -23,6 +32,9 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) ->
         stream: the stream that the learner will be trained on.
         cost: the counters that all parts add to.
         given: objects in place of those that the spec names; without effect for the buffer ``none``.
+        started: makes a maker of nets one that also gives them the first weights which the spec names; None: weights
+            are drawn.
+        embed: computes the embedding of samples; None: there is none.
     """
     refuse_unfit(spec)
     shop = workshop(
@@ -38,6 +50,8 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) ->
         device=stream.device,
         cost=cost,
     )
+    if started is not None:
+        shop = replace(shop, fresh=started(shop.fresh))
     net = shop.net()
     condense, selector = None, given.buffer
     if spec.memory.buffer == "none":
@@ -62,6 +76,7 @@ def assemble(spec: RunSpec, stream: Stream, cost: Cost, given: Given = NAMED) ->
     if spec.memory.start:
         memory.begin(start_of(spec, stream, memory.factor))
     setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
+    setup = replace(setup, embed=embed)
     if spec.labelling.asks:
         from clsim.training.askers import askers  # with the acquisitions
 

@@ -22,7 +22,7 @@ from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Pace, Plateau
 from clsim.pool.exemplars import Exemplars, batch_count
-from clsim.pool.pool import Cost, Pool, Selector
+from clsim.pool.pool import Cost, Embed, Pool, Selector
 from clsim.randomness import Randomness
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
@@ -48,6 +48,7 @@ class Setup:
         asks_first: the selector of the initial set, where one chooses it.
         acquisition: the selector of labels, if it keeps a state of its own; its terms join the learner's loss, and its
             module is trained with the net.
+        embed: computes the embedding of samples, apart from the learner's features; None: there is none.
     """
 
     spec: RunSpec
@@ -63,6 +64,7 @@ class Setup:
     asks: Selector | None = None
     asks_first: Selector | None = None
     acquisition: Acquisition | None = None
+    embed: Embed | None = None
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +133,7 @@ class Setup:
             incoming=incoming,
             rate=rate,
             closed=labelled is not None,
+            embed=self.embed,
         )
 
     def precision(self) -> AbstractContextManager:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from clsim.streams.stream import Experience, Stream
 from clsim.training import experience as one
 from clsim.training.assemble import assemble
 from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.embeddings import Embeddings
 from clsim.training.evaluation import evaluate
 from clsim.training.progress import Progress
 
@@ -28,18 +31,28 @@ class Experiment:
         stream: the stream of the spec.
         progress: display of the progress.
         given: objects in place of those that the spec names.
+        kept: folder of nets that learnt without labels; None: none is kept.
 
     Attributes:
         cost: the counters that all parts of the run share.
     """
 
-    def __init__(self, spec: RunSpec, stream: Stream, progress: Progress, given: Given = NAMED) -> None:
+    def __init__(
+        self, spec: RunSpec, stream: Stream, progress: Progress, given: Given = NAMED, kept: Path | None = None
+    ) -> None:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
         self._given = given
+        self._embeddings = Embeddings(spec, stream, kept, True if given else None)
 
     def assemble(self, spec: RunSpec | None = None) -> tuple[Setup, Learner]:
         """Make a fresh setup and learner of the spec, or of another one."""
-        return assemble(spec or self.spec, self.stream, self.cost, self._given)
+        made = self._embeddings
+        started = None if self.spec.model.start == "none" else made.starting
+        return assemble(spec or self.spec, self.stream, self.cost, self._given, started=started, embed=made.embed)
+
+    def embed(self, position: int) -> list[dict[str, Any]]:
+        """Learn without labels what an experience needs; see :meth:`clsim.training.embeddings.Embeddings.begin`."""
+        return self._embeddings.begin(position)
 
     def learn(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """Train on an experience and end it; return the losses of the steps."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def train(
     *,
     given: Given = NAMED,
     command: str = "",
+    kept: Path | None = None,
 ) -> RunRecord:
     """Run one spec to its end, from its checkpoint if there is one.
 
@@ -53,8 +55,9 @@ def train(
         progress: display of the progress.
         given: objects in place of those that the spec names.
         command: the command that makes this run, which is kept in its record.
+        kept: folder of nets that learnt without labels, which the runs of a study share; None: none is kept.
     """
-    experiment = Experiment(spec, stream, progress, given)
+    experiment = Experiment(spec, stream, progress, given, kept)
     cost = experiment.cost
     setup, learner = experiment.assemble()
     controller = _controller(experiment, folder)
@@ -69,6 +72,7 @@ def train(
         cost.evaluate_passes = cost.forward_passes
 
     for position in stream.schedule[results.done :]:
+        results.pretraining += experiment.embed(position)
         experience = stream.experience(position)
         images = experiment.images(len(learner.incoming(experience)), experience, setup)
         progress.experience(results.done, len(stream.schedule), images)

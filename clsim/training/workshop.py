@@ -20,12 +20,15 @@ from clsim.data.augmentation import Transform
 from clsim.data.cache import Dataset
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost, Features, Pool
+from clsim.pool.pool import Cost, Embed, Features, Pool
 from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness, derive, generator
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import DataSpec, ProxySpec, TrainingSpec
+
+Fresh = Callable[[int], nets.Net]
+"""Makes a net with weights drawn from a seed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Workshop:
     """
 
     spec: RunSpec
-    fresh: Callable[[int], nets.Net]
+    fresh: Fresh
     transform: Transform
     precision: Callable[[], AbstractContextManager]
     randomness: Randomness
@@ -71,6 +74,7 @@ class Workshop:
         incoming: Exemplars | None = None,
         rate: float | None = None,
         closed: bool = False,
+        embed: Embed | None = None,
     ) -> Pool:
         """Make a pool of samples, with features and scores of a net.
 
@@ -85,6 +89,7 @@ class Workshop:
             incoming: the new batch, when the selection is what to replay with it.
             rate: the learning rate of the learner's next step; None: there is no learner.
             closed: whether only classes that are known have logits, as in a choice of labels.
+            embed: computes the embedding of samples; None: their features.
         """
         trainer = self.trainer()
         return Pool(
@@ -101,6 +106,7 @@ class Workshop:
             incoming=incoming,
             rate=rate,
             closed=closed,
+            embed=embed,
         )
 
 

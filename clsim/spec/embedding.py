@@ -1,0 +1,85 @@
+"""The table ``[embedding]`` of a spec: features apart from the learner's, and how a net learns without labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from clsim.errors import InputError, at_least, nearest
+from clsim.spec.reader import Options
+from clsim.spec.tables import STARTS, OptimizerSpec
+
+AUTO = ("auto",)
+"""Augmentations that depend on the method and on the images."""
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """Features for selectors that choose by an embedding, from a net that learns an experience's images without labels.
+
+    The net is fresh in each experience, and trained on its training images before the first choice; no label is read,
+    and what is held out is not trained on. Its features are ``pool.embedding``. Selectors whose papers choose by a
+    self-supervised embedding read it (``clsim show NAME`` says so), all others read the learner's net; where no
+    selector of the run reads it, nothing is trained. What was trained is kept in the cache beside the data sets, so
+    that runs on the same images with the same settings train once.
+
+    All keys but ``name`` also say how ``model.start`` is trained, whose net is the learner's.
+
+    Attributes:
+        name: ``none``; ``rotation`` (Gidaris, Singh & Komodakis, 2018), ``simclr`` (Chen et al., 2020), ``barlow``
+            (Barlow Twins; Zbontar et al., 2021); or your own file ``./NAME.npz``, whose one array (or ``embedding``)
+            has a row for each training image of the data set, in its order.
+        model: the net, a name of ``clsim list models``, whatever the learner's is.
+        options: keyword arguments of the model.
+        epochs: passes over the images.
+        images: number of images that are trained on, drawn at random; 0: all. Features are computed of all.
+        batch_size: images in a step, of which each is shown in two views, or in four turns.
+        lr: learning rate of Adam at the beginning, from which a cosine falls to 0.
+        weight_decay: factor of the weights that is added to their gradient.
+        augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``crop``, ``flip``
+            (unless the images are digits or characters) and ``jitter``; for rotations ``crop`` alone. The papers take
+            photographs and crop far more, as ``resized-crop`` does; on small images of centred things, and in a short
+            training, that takes away what tells classes apart.
+        projection: width of what the loss of ``simclr`` and ``barlow`` sees, two layers above the features; these
+            layers are thrown away.
+        temperature: τ of ``simclr``; at a high one, a short training soon has nothing left to learn.
+        strength: λ of ``barlow``, the weight of its correlations between different dimensions.
+        seed: seed of the weights and of all draws; −1: the seed of the run. With one seed, the runs of a study share
+            one embedding, as long as their images are the same.
+    """
+
+    name: str = "none"
+    model: str = "pooled-convnet3"
+    options: Options = field(default_factory=dict)
+    epochs: int = 20
+    images: int = 10000
+    batch_size: int = 256
+    lr: float = 0.003
+    weight_decay: float = 0.0
+    augment: tuple[str, ...] = AUTO
+    projection: int = 64
+    temperature: float = 0.1
+    strength: float = 0.005
+    seed: int = -1
+
+    def __post_init__(self) -> None:
+        at_least(1, "embedding.", epochs=self.epochs, projection=self.projection)
+        at_least(2, "embedding.", batch_size=self.batch_size)
+        at_least(0, "embedding.", images=self.images, weight_decay=self.weight_decay, strength=self.strength)
+        at_least(-1, "embedding.", seed=self.seed)
+        for key, value in (("lr", self.lr), ("temperature", self.temperature)):
+            if not 0 < value < math.inf:
+                raise InputError(f"embedding.{key}: found {value:g}, allowed: a finite number above 0")
+        if self.name not in ("none", *STARTS) and not self.from_file:
+            allowed = nearest(self.name, ("none", *STARTS, "FILE.npz"))
+            raise InputError(f"embedding.name: found {self.name!r}; {allowed}")
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the embedding is a file of the user's."""
+        return self.name.endswith(".npz")
+
+    @property
+    def optimizer(self) -> OptimizerSpec:
+        """The optimizer as a table of a spec."""
+        return OptimizerSpec("adam", lr=self.lr, weight_decay=self.weight_decay, schedule="cosine")

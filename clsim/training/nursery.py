@@ -1,0 +1,170 @@
+"""Nets that learn the images of an experience without labels, each trained once and kept.
+
+A net is kept in a folder, under a name that is a hash of all that decides its weights: so a run that is killed trains
+no net twice, and the runs of a study share a net where images and settings are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from clsim.data.augmentation import Transform
+from clsim.models import nets
+from clsim.pool.pretraining import pretrain
+from clsim.randomness import derive
+from clsim.records import atomic
+from clsim.spec import components, registry
+from clsim.spec.run import RunSpec
+from clsim.streams.stream import Stream
+from clsim.training.workshop import autocast
+
+FORMAT = 1
+"""Goes up with each change of what a training computes, so that nets which were kept before are not read."""
+
+State = dict[str, Tensor]
+
+
+class Nursery:
+    """Trains nets on the images of a stream's experiences, or reads those that were trained before. Final.
+
+    Args:
+        spec: the resolved spec, whose table ``embedding`` says how.
+        stream: the stream.
+        kept: folder of the nets; None: none is kept.
+
+    Attributes:
+        transform: converts images to the input of these nets.
+
+    Raises:
+        InputError: for an unknown augmentation.
+    """
+
+    def __init__(self, spec: RunSpec, stream: Stream, kept: Path | None) -> None:
+        self._spec, self._stream, self._kept = spec, stream, kept
+        self._last = spec.training.channels_last and len(stream.shape) == 3
+        self.transform = Transform(stream.mean, stream.std, (), device=stream.device, channels_last=self._last)
+        self.transform.view(views_of(spec, "simclr"), "embedding.augment")
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of forward passes."""
+        return autocast(self._spec.training.precision, self._stream.device)
+
+    def net(self, model: str, options: Mapping[str, Any], where: str, seed: int = 0) -> nets.Net:
+        """Build a net with a head of four outputs, for the quarter turns.
+
+        Args:
+            model: the name of the model.
+            options: its options.
+            where: the table that holds the options, for messages.
+            seed: the seed of its weights.
+        """
+        body, stream = registry.component("models", model, options, where), self._stream
+        net = nets.build(body, stream.shape, torch.ones(1, 4, dtype=torch.bool), seed, stream.device)
+        return net.to(memory_format=torch.channels_last) if self._last else net  # type: ignore[call-overload]
+
+    def learnt(
+        self, method: str, model: str, options: Mapping[str, Any], where: str, position: int
+    ) -> tuple[State, dict[str, Any]]:
+        """Train a body on the images of an experience, or read it.
+
+        Args:
+            method: the way to learn.
+            model, options, where: as for :meth:`net`.
+            position: the position of the experience.
+
+        Returns:
+            The weights, and what they took: images, steps, seconds, the mean loss of the last epoch, and the name of
+            the file that keeps them.
+        """
+        spec, stream = self._spec, self._stream
+        course, images = spec.embedding, stream.images(position)
+        seed = derive(spec.seed if course.seed < 0 else course.seed, f"embedding {method}")
+        rng = torch.Generator().manual_seed(seed)
+        if 0 < course.images < len(images):
+            images = images[torch.randperm(len(images), generator=rng)[: course.images].sort().values.to(images.device)]
+        augment = views_of(spec, method)
+        own = {"name": method, "model": model, "options": dict(options), "augment": augment, "seed": seed}
+        about = {
+            "format": FORMAT,
+            "course": dataclasses.asdict(course) | own,
+            "code": [digest for name, digest in spec.sources if name == model],
+            "images": [list(images.shape), hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()],
+            "moments": [stream.mean, stream.std],
+            "training": [spec.training.precision, self._last],
+            "machine": [stream.device.type, platform.machine(), torch.__version__, torch.get_num_threads()],
+        }
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        with _locked(self._kept, key):
+            found = None if self._kept is None else read(self._kept / f"{key}.pt")
+            if found is None:
+                started = time.perf_counter()
+                net = self.net(model, options, where, derive(seed, "weights"))
+                losses = pretrain(
+                    images,
+                    method,
+                    net,
+                    self.transform,
+                    rng,
+                    options=course,
+                    augment=augment,
+                    precision=self.precision,
+                )
+                each = len(images) // min(course.batch_size, len(images))
+                cost = {"method": method, "model": model, "images": len(images), "steps": course.epochs * each}
+                cost |= {"seconds": time.perf_counter() - started, "loss": losses[-1], "file": f"{key}.pt"}
+                found = {name: value.cpu() for name, value in net.body.state_dict().items()}, cost
+                _keep(self._kept, *found)
+        return found
+
+
+def views_of(spec: RunSpec, method: str) -> tuple[str, ...]:
+    """Name the augmentations of the views of a run's images; ``auto`` goes by the method and by the data."""
+    if spec.embedding.augment != ("auto",):
+        return spec.embedding.augment
+    if method == "rotation":
+        return ("crop",)
+    digits = components.are_digits(spec.data.dataset, spec.data.sequence)
+    return ("crop", "jitter") if digits else ("crop", "flip", "jitter")
+
+
+def read(path: Path) -> tuple[State, dict[str, Any]] | None:
+    """Read a net that was kept, and what it took; None if the file is absent, damaged, or another one."""
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+        body, cost = dict(found["body"]), dict(found["cost"])
+    except Exception:  # a broken file fails in many ways; whatever it is, the net is trained again
+        return None
+    return (body, cost) if all(isinstance(value, Tensor) for value in body.values()) else None
+
+
+def _keep(folder: Path | None, body: State, cost: dict[str, Any]) -> None:
+    if folder is None:
+        return
+    file = io.BytesIO()
+    torch.save({"body": body, "cost": cost}, file)
+    with contextlib.suppress(OSError):  # a folder that cannot be written: the next run trains anew
+        atomic.write(folder / cost["file"], file.getvalue())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path | None, key: str) -> Iterator[None]:
+    """Let one process at a time train a net; the others wait, and then read it."""
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            with contextlib.suppress(OSError, NotImplementedError):  # no folder, or one without locks: all train
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(folder / f".{key}.lock"))
+        yield
