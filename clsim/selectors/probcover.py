@@ -37,7 +37,8 @@ def prob_cover(
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
         radius: δ; 0: found by ``purity``.
         purity: α, the share of balls that must be pure, above 0 up to 1.
-        clusters: number of k-means clusters that stand for the classes; 0: the number of known classes, at least 2.
+        clusters: number of k-means clusters that stand for the classes; 0: the number of known classes, at least 2, or,
+            before any is known, as many as samples are chosen (as TypiClust has it; the paper knows the classes).
 
     Needs: embedding, else features; labelled samples if there are any.
     Cost: O(n²·d) time for each δ, O(n·d) memory and a block.
@@ -54,7 +55,7 @@ def prob_cover(
     features = features - mean
     labelled = features[:0] if pool.labelled is None else measured(pool.labelled.embedding, metric) - mean
     if not radius and budget:
-        classes = clusters or max(len(pool.classes), 2)
+        classes = clusters or max(len(pool.classes) or budget, 2)
         radius = pure_radius(features, k_means_clusters(features, classes, rng, starts=10), purity)
     near = torch.full((n,), torch.inf, device=features.device)  # distance to what is chosen or labelled
     if len(labelled):

@@ -193,6 +193,14 @@ def _seen(spec: Tables) -> bool:
     return choice != "all" and several and stream["setting"] == "class"
 
 
+def _candidates(spec: Tables) -> bool:
+    """Learning loss chooses among ten candidates a label; ProbCover counts clusters where no class is known yet."""
+    asks = spec.get("labelling", {})
+    option = {"learning-loss": "candidates_per_label", "prob-cover": "clusters"}
+    names = [name for name, _ in _selectors(str(asks.get("selector", "none")))]
+    return any(name in option and option[name] not in asks.get("options", {}) for name in names)
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -210,6 +218,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "start": _start,
     "rate": _rate,
     "seen": _seen,
+    "candidates": _candidates,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

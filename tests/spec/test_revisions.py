@@ -10,6 +10,7 @@ import clsim
 from clsim.errors import InputError
 from clsim.records.store import Store
 from clsim.spec import registry
+from clsim.spec.labelling import LabellingSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.revisions import revisions
 from clsim.spec.run import RunSpec
@@ -49,6 +50,21 @@ def test_selectors_that_count_classes_count_the_known_ones() -> None:
         assert of("base", setting=setting) == of("boundary-margin", setting=setting) == ["classes"] * concerned
     assert of("probcover", setting="task") == of(retrieval="prob-cover") == ["classes"]
     assert of("prob-cover", setting="class", experiences=1) == of("base", presentation="joint") == []
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "concerned"),
+    [
+        ("learning-loss", {}, True),
+        ("per_class(probcover)", {}, True),
+        ("learning-loss", {"candidates_per_label": 0}, False),
+        ("prob-cover", {"clusters": 10}, False),
+        ("typiclust", {}, False),
+    ],
+)
+def test_defaults_of_choices_of_labels_that_changed(label: str, options: dict[str, int], concerned: bool) -> None:
+    spec = RunSpec(labelling=LabellingSpec(selector=label, options=options, budget=5))
+    assert revisions(spec.as_dict()) == ["candidates"] * concerned
 
 
 @pytest.mark.parametrize("buffer", ["glister", "glister-active", "flqmi", "prefilter(com,kcenter)", "whole(logdetcmi)"])
