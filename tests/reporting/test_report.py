@@ -228,10 +228,11 @@ def test_every_shipped_report_reads_and_shows(
     spec = report.read_report(registry.find_file("reports", name))
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
+    places = {"label": "labelling.selector", "strategy": "strategy"}
     asked = {
-        key.replace(".", "__"): value[0] if isinstance(value, list) else value
+        places.get(key, key).replace(".", "__"): value[0] if isinstance(value, list) else value
         for key, value in spec.filter.items()
-        if "." in key
+        if "." in key or key in places
     }
     asked |= {key.replace(".", "__"): "another" for key in spec.exclude if "." in key}
     records = [varied(made, s, 0.5 + s / 100, scenario=scenario, **asked) for scenario in scenarios for s in range(3)]
