@@ -98,9 +98,10 @@ def _loss(
 
 
 def _projector(width: int, out: int) -> nn.Sequential:
+    hidden = min(width, 4 * out)  # wide features would make these layers dearer than the net
     return nn.Sequential(
-        nn.Linear(width, width, bias=False),
-        nn.BatchNorm1d(width),
+        nn.Linear(width, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(width, out, bias=False),
+        nn.Linear(hidden, out, bias=False),
     )
