@@ -54,7 +54,7 @@ def pretrain(
     if images.ndim != 4 or len(images) < 2:
         raise InputError(f"{method}: found samples of shape {tuple(images.shape)}, allowed: two images or more")
     device, n = images.device, len(images)
-    size, seeds = min(options.batch_size, n), torch.randint(2**62, (2,), generator=rng).tolist()
+    size, seeds = options.batch(n), torch.randint(2**62, (2,), generator=rng).tolist()
     draws = torch.Generator(device).manual_seed(seeds[0])
     view, count = transform.view(augment, "embedding.augment"), n // size
     with own_draws(seeds[1], device):

@@ -34,7 +34,8 @@ class EmbeddingSpec:
         options: keyword arguments of the model.
         epochs: passes over the images.
         images: number of images that are trained on, drawn at random; 0: all. Features are computed of all.
-        batch_size: images in a step, of which each is shown in two views, or in four turns.
+        batch_size: images in a step, of which each is shown in two views, or in four turns. 0: a twentieth of the
+            images, but from 32 to 256, so that few images make many steps, too.
         lr: learning rate of Adam at the beginning, from which a cosine falls to 0.
         weight_decay: factor of the weights that is added to their gradient.
         augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``affine``,
@@ -55,7 +56,7 @@ class EmbeddingSpec:
     options: Options = field(default_factory=dict)
     epochs: int = 20
     images: int = 10000
-    batch_size: int = 256
+    batch_size: int = 0
     lr: float = 0.003
     weight_decay: float = 0.0
     augment: tuple[str, ...] = AUTO
@@ -66,7 +67,8 @@ class EmbeddingSpec:
 
     def __post_init__(self) -> None:
         at_least(1, "embedding.", epochs=self.epochs, projection=self.projection)
-        at_least(2, "embedding.", batch_size=self.batch_size)
+        if self.batch_size:
+            at_least(2, "embedding.", batch_size=self.batch_size)
         at_least(0, "embedding.", images=self.images, weight_decay=self.weight_decay, strength=self.strength)
         at_least(-1, "embedding.", seed=self.seed)
         for key, value in (("lr", self.lr), ("temperature", self.temperature)):
@@ -80,6 +82,10 @@ class EmbeddingSpec:
     def from_file(self) -> bool:
         """Whether the embedding is a file of the user's."""
         return self.name.endswith(".npz")
+
+    def batch(self, images: int) -> int:
+        """Compute the size of a batch of so many images."""
+        return min(self.batch_size or min(max(images // 20, 32), 256), images)
 
     @property
     def optimizer(self) -> OptimizerSpec:

@@ -97,6 +97,7 @@ class Nursery:
             images = images[torch.randperm(len(images), generator=rng)[: course.images].sort().values.to(images.device)]
         augment = views_of(spec, method, stream.shape[0])
         own = {"name": method, "model": model, "options": dict(options), "augment": augment, "seed": seed}
+        own["batch_size"] = course.batch(len(images))
         about = {
             "format": FORMAT,
             "course": dataclasses.asdict(course) | own,
@@ -122,7 +123,7 @@ class Nursery:
                     augment=augment,
                     precision=self.precision,
                 )
-                each = len(images) // min(course.batch_size, len(images))
+                each = len(images) // course.batch(len(images))
                 cost = {"method": method, "model": model, "images": len(images), "steps": course.epochs * each}
                 cost |= {"seconds": time.perf_counter() - started, "loss": losses[-1], "file": f"{key}.pt"}
                 found = {name: value.cpu() for name, value in net.body.state_dict().items()}, cost
