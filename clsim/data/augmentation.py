@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from clsim.data import siamese
 from clsim.data.pixels import blend, grey
 from clsim.data.strong import cutout, rand_augment, rand_augment_of
-from clsim.data.views import equalize, jitter, large_crop, small_crop, solarize, wide_crop
+from clsim.data.views import affine, equalize, gamma, jitter, large_crop, small_crop, solarize, wide_crop
 from clsim.errors import InputError, nearest
 
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -169,7 +169,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "large-crop": large_crop,
     "small-crop": small_crop,
     "resized-crop": wide_crop,
+    "affine": affine,
     "jitter": jitter,
+    "gamma": gamma,
     "solarize": solarize,
     "equalize": equalize,
     "rand-augment": rand_augment,

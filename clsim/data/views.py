@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clsim.data.pixels import blend, equalized_table, grey, only, resized_windows, through, turned_hue
 
@@ -74,6 +75,33 @@ def _jittered(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tenso
         out = blend(grey(out), out, saturation)
         out = turned_hue(out, turn)
     return out.round_().to(x.dtype)
+
+
+def affine(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Turn by up to 15°, scale by up to 20 %, shear by up to 0.15 and shift by up to 15 % of the side; black outside.
+
+    All four are uniform, drawn for each image, and of the map from the new pixels to the old ones, about the centre;
+    bilinear. The place, the size and the outline of a centred thing change, and no large part of it is cut off.
+    """
+    if not len(x):
+        return x
+    h, w = x.shape[2:]
+    u = 2 * torch.rand(5, len(x), generator=rng, device=x.device) - 1
+    angle, scale = math.radians(15) * u[0], 1 + 0.2 * u[1]
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    # from target coordinates in [−1, 1] to those of the source, in which pixels need not be square
+    first = torch.stack([cos, (0.15 * u[2] - sin) * (h / w), 0.3 * u[3]], 1)
+    second = torch.stack([sin * (w / h), cos, 0.3 * u[4]], 1)
+    grid = F.affine_grid(torch.stack([first, second], 1), [len(x), 1, h, w], align_corners=False)
+    out = F.grid_sample(x.to(torch.float32), grid, mode="bilinear", align_corners=False)
+    return out.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def gamma(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Replace each level v of an image by 255·c·(v / 255)^γ, log γ ~ U(−0.7, 0.7) and c ~ U(0.4, 1)."""
+    u = torch.rand(2, len(x), 1, 1, 1, generator=rng, device=x.device)
+    out = (x.to(torch.float32) / 255).pow_((1.4 * u[0] - 0.7).exp())
+    return out.mul_(255 * (0.4 + 0.6 * u[1])).round_().to(x.dtype)
 
 
 def solarize(x: Tensor, rng: torch.Generator) -> Tensor:

@@ -304,6 +304,32 @@ def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def strided_convnet3(shape: Shape, *, width: int = 24, grid: int = 4) -> nn.Module:
+    """Three blocks of 3 × 3 convolution in steps of two pixels, batch norm, ReLU; the features keep their places.
+
+    The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels. What comes out of 28 or 32 pixels is 4 × 4
+    pixels; larger maps are averaged down to ``grid`` × ``grid``. So distances tell images apart by what is where, even
+    before the net has learnt anything, and a step costs a fraction of one of a net that pools.
+
+    Args:
+        width: channels of the first block.
+        grid: side of the last map at most.
+    """
+    before = channels_of(shape, "strided-convnet3")
+    blocks: list[nn.Module] = []
+    for channels in (width, 2 * width, 4 * width):
+        blocks += [
+            nn.Conv2d(before, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+        before = channels
+    size = tuple(min(-(-side // 8), grid) for side in shape[1:])
+    if any(-(-side // 8) > grid for side in shape[1:]):
+        blocks.append(nn.AdaptiveAvgPool2d(size))
+    return nn.Sequential(*blocks, nn.Flatten())
+
+
 class VectorNorm(nn.BatchNorm1d):
     """Batch norm of vectors (n, width); a batch of one, which has no deviation, uses the running statistics. Final."""
 

@@ -54,7 +54,7 @@ def pretrain(
     if images.ndim != 4 or len(images) < 2:
         raise InputError(f"{method}: found samples of shape {tuple(images.shape)}, allowed: two images or more")
     device, n = images.device, len(images)
-    size, seeds = min(options.batch_size, n), torch.randint(2**62, (2,), generator=rng).tolist()
+    size, seeds = options.batch(n), torch.randint(2**62, (2,), generator=rng).tolist()
     draws = torch.Generator(device).manual_seed(seeds[0])
     view, count = transform.view(augment, "embedding.augment"), n // size
     with own_draws(seeds[1], device):
@@ -98,9 +98,10 @@ def _loss(
 
 
 def _projector(width: int, out: int) -> nn.Sequential:
+    hidden = min(width, 4 * out)  # wide features would make these layers dearer than the net
     return nn.Sequential(
-        nn.Linear(width, width, bias=False),
-        nn.BatchNorm1d(width),
+        nn.Linear(width, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(width, out, bias=False),
+        nn.Linear(hidden, out, bias=False),
     )

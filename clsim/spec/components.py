@@ -188,6 +188,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "mlp": "clsim.models.nets:mlp",
         "convnet3": "clsim.models.nets:convnet3",
         "pooled-convnet3": "clsim.models.nets:pooled_convnet3",
+        "strided-convnet3": "clsim.models.nets:strided_convnet3",
         "slim-resnet18": "clsim.models.resnet:slim_resnet18",
         "resnet18": "clsim.models.resnet:resnet18",
         "vgg-small": "clsim.models.vgg:vgg_small",

@@ -29,42 +29,46 @@ class EmbeddingSpec:
         name: ``none``; ``rotation`` (Gidaris, Singh & Komodakis, 2018), ``simclr`` (Chen et al., 2020), ``barlow``
             (Barlow Twins; Zbontar et al., 2021); or your own file ``./NAME.npz``, whose one array (or ``embedding``)
             has a row for each training image of the data set, in its order.
-        model: the net, a name of ``clsim list models``, whatever the learner's is.
+        model: the net, a name of ``clsim list models``, whatever the learner's is. That of the default keeps what is
+            where in small images; one that ends in a mean over all pixels does not.
         options: keyword arguments of the model.
         epochs: passes over the images.
         images: number of images that are trained on, drawn at random; 0: all. Features are computed of all.
-        batch_size: images in a step, of which each is shown in two views, or in four turns.
+        batch_size: images in a step, of which each is shown in two views, or in four turns. 0: a twentieth of the
+            images, but from 32 to 256, so that few images make many steps, too.
         lr: learning rate of Adam at the beginning, from which a cosine falls to 0.
         weight_decay: factor of the weights that is added to their gradient.
-        augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``crop``, ``flip``
-            (unless the images are digits or characters) and ``jitter``; for rotations ``crop`` alone. The papers take
-            photographs and crop far more, as ``resized-crop`` does; on small images of centred things, and in a short
-            training, that takes away what tells classes apart.
-        projection: width of what the loss of ``simclr`` and ``barlow`` sees, two layers above the features; these
-            layers are thrown away.
-        temperature: τ of ``simclr``; at a high one, a short training soon has nothing left to learn.
+        augment: augmentations of the views, by names as in ``data.augment``. ``auto``: for two views ``affine``,
+            ``flip`` (unless the images are digits or characters), and ``gamma`` of grey images or ``jitter`` of
+            coloured ones; for rotations ``crop`` alone. The papers take photographs and crop far more, as
+            ``resized-crop`` does; on small images of centred things that takes away what tells classes apart.
+        projection: width of what the loss of ``simclr`` and ``barlow`` sees, two layers above the features, of which
+            the first has up to four times this width; these layers are thrown away.
+        temperature: τ of ``simclr``; a low one pushes apart the nearest of other images above all, which may be of the
+            same class.
         strength: λ of ``barlow``, the weight of its correlations between different dimensions.
         seed: seed of the weights and of all draws; −1: the seed of the run. With one seed, the runs of a study share
             one embedding, as long as their images are the same.
     """
 
     name: str = "none"
-    model: str = "pooled-convnet3"
+    model: str = "strided-convnet3"
     options: Options = field(default_factory=dict)
     epochs: int = 20
     images: int = 10000
-    batch_size: int = 256
+    batch_size: int = 0
     lr: float = 0.003
     weight_decay: float = 0.0
     augment: tuple[str, ...] = AUTO
     projection: int = 64
-    temperature: float = 0.1
+    temperature: float = 0.5
     strength: float = 0.005
     seed: int = -1
 
     def __post_init__(self) -> None:
         at_least(1, "embedding.", epochs=self.epochs, projection=self.projection)
-        at_least(2, "embedding.", batch_size=self.batch_size)
+        if self.batch_size:
+            at_least(2, "embedding.", batch_size=self.batch_size)
         at_least(0, "embedding.", images=self.images, weight_decay=self.weight_decay, strength=self.strength)
         at_least(-1, "embedding.", seed=self.seed)
         for key, value in (("lr", self.lr), ("temperature", self.temperature)):
@@ -78,6 +82,10 @@ class EmbeddingSpec:
     def from_file(self) -> bool:
         """Whether the embedding is a file of the user's."""
         return self.name.endswith(".npz")
+
+    def batch(self, images: int) -> int:
+        """Compute the size of a batch of so many images."""
+        return min(self.batch_size or min(max(images // 20, 32), 256), images)
 
     @property
     def optimizer(self) -> OptimizerSpec:

@@ -28,9 +28,10 @@ class DataSpec:
             empty: all are kept. An image is kept where a random number lies below the share of its class. The numbers,
             one for each image in their order, are always the same (see :func:`clsim.data.datasets.thinned`).
         augment: batched augmentations, applied in this order: ``crop``, ``flip``, ``color``; for views of self- and
-            semi-supervised learners ``large-crop``, ``small-crop``, ``resized-crop``, ``jitter``, ``solarize``,
-            ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations of magnitude M out of 30
-            (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation ``dsa``, ``dsa-digits``.
+            semi-supervised learners ``large-crop``, ``small-crop``, ``resized-crop``, ``affine``, ``jitter``,
+            ``gamma``, ``solarize``, ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations
+            of magnitude M out of 30 (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation
+            ``dsa``, ``dsa-digits``.
     """
 
     dataset: str = "digits"

@@ -31,7 +31,7 @@ from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.workshop import autocast
 
-FORMAT = 1
+FORMAT = 2
 """Goes up with each change of what a training computes, so that nets which were kept before are not read."""
 
 State = dict[str, Tensor]
@@ -56,7 +56,7 @@ class Nursery:
         self._spec, self._stream, self._kept = spec, stream, kept
         self._last = spec.training.channels_last and len(stream.shape) == 3
         self.transform = Transform(stream.mean, stream.std, (), device=stream.device, channels_last=self._last)
-        self.transform.view(views_of(spec, "simclr"), "embedding.augment")
+        self.transform.view(views_of(spec, "simclr", stream.shape[0]), "embedding.augment")
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of forward passes."""
@@ -95,8 +95,9 @@ class Nursery:
         rng = torch.Generator().manual_seed(seed)
         if 0 < course.images < len(images):
             images = images[torch.randperm(len(images), generator=rng)[: course.images].sort().values.to(images.device)]
-        augment = views_of(spec, method)
+        augment = views_of(spec, method, stream.shape[0])
         own = {"name": method, "model": model, "options": dict(options), "augment": augment, "seed": seed}
+        own["batch_size"] = course.batch(len(images))
         about = {
             "format": FORMAT,
             "course": dataclasses.asdict(course) | own,
@@ -122,7 +123,7 @@ class Nursery:
                     augment=augment,
                     precision=self.precision,
                 )
-                each = len(images) // min(course.batch_size, len(images))
+                each = len(images) // course.batch(len(images))
                 cost = {"method": method, "model": model, "images": len(images), "steps": course.epochs * each}
                 cost |= {"seconds": time.perf_counter() - started, "loss": losses[-1], "file": f"{key}.pt"}
                 found = {name: value.cpu() for name, value in net.body.state_dict().items()}, cost
@@ -130,14 +131,14 @@ class Nursery:
         return found
 
 
-def views_of(spec: RunSpec, method: str) -> tuple[str, ...]:
+def views_of(spec: RunSpec, method: str, channels: int) -> tuple[str, ...]:
     """Name the augmentations of the views of a run's images; ``auto`` goes by the method and by the data."""
     if spec.embedding.augment != ("auto",):
         return spec.embedding.augment
     if method == "rotation":
         return ("crop",)
     digits = components.are_digits(spec.data.dataset, spec.data.sequence)
-    return ("crop", "jitter") if digits else ("crop", "flip", "jitter")
+    return ("affine", *(() if digits else ("flip",)), "gamma" if channels == 1 else "jitter")
 
 
 def read(path: Path) -> tuple[State, dict[str, Any]] | None:

@@ -14,7 +14,7 @@ from clsim.compat import import_torchvision
 from clsim.data.augmentation import AUGMENTATIONS, NORMALISED, Transform
 from clsim.data.pixels import equalized_table, only, resized_windows, stretched_table, through, turned_hue
 from clsim.data.strong import OPERATIONS, apply, cutout, rand_augment
-from clsim.data.views import equalize, jitter, large_crop, resized_crop, small_crop, solarize
+from clsim.data.views import equalize, gamma, jitter, large_crop, resized_crop, small_crop, solarize
 from clsim.errors import InputError
 from tests.helpers import generator
 
@@ -284,6 +284,35 @@ def test_no_image_changes_with_those_that_are_computed_beside_it(
         monkeypatch.setattr(f"clsim.data.{module}.only", all_rows)
     assert torch.equal(few, AUGMENTATIONS[name](x, generator(7)))
     assert not torch.equal(few, x)
+
+
+def test_an_affine_view_keeps_most_of_a_centred_thing_and_nothing_is_outside() -> None:
+    x = torch.zeros(400, 1, 32, 32, dtype=torch.uint8)
+    x[:, :, 10:22, 10:22] = 200
+    out = AUGMENTATIONS["affine"](x, generator()).double()
+    share = out.sum((1, 2, 3)) / x.double().sum((1, 2, 3))
+    assert share.min() > 0.6
+    assert share.max() < 1.7
+    place = torch.arange(32.0).double() + 0.5
+    weight = out[:, 0] / out.sum((1, 2, 3))[:, None, None]
+    for side in (1, 2):
+        centre = (weight.sum(3 - side) * place).sum(1) / 32 - 0.5
+        assert 0.12 < centre.abs().max() < 0.25
+        assert abs(centre.mean()) < 0.02
+    white = AUGMENTATIONS["affine"](torch.full_like(x, 255), generator())
+    assert (white[:, :, 12:20, 12:20] == 255).all()
+
+
+def test_gamma_keeps_the_order_of_levels() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(50, 1, 16, 16)
+    out = gamma(x, generator()).flatten(1).int()
+    assert (out[:, 1:] >= out[:, :-1]).all()
+    assert (out[:, 0] == 0).all()
+    assert 100 <= out[:, -1].min() < 125
+    assert out[:, -1].max() > 240
+    curved = out[:, 128] / out[:, -1]
+    assert 0.2 < curved.min() < 0.35
+    assert 0.65 < curved.max() < 0.75
 
 
 def test_only_the_chosen_rows_are_computed() -> None:

@@ -116,6 +116,18 @@ def test_the_models_that_an_error_names_have_gates(name: str) -> None:
     assert Gated(body_of(name, (3, 16, 16)), name).units
 
 
+@pytest.mark.parametrize(("side", "width"), [(8, 96), (28, 1536), (32, 1536), (64, 1536)])
+def test_strided_features_keep_a_grid_of_places(side: int, width: int) -> None:
+    body = body_of("strided-convnet3", (1, side, side))
+    net = nets.build(lambda shape: body, (1, side, side), ONE, 0, CPU)
+    assert net.head.in_features == width
+    x = torch.zeros(2, 1, side, side)
+    x[0, :, : side // 4], x[1, :, -side // 4 :] = 1, 1  # one bar, above and below
+    with torch.no_grad(), nets.evaluating(net):
+        up, down = net.features(x)
+    assert side == 8 or torch.nn.functional.cosine_similarity(up, down, dim=0) < 0.9
+
+
 @pytest.mark.parametrize("options", ["{}", "{dropout = 0.5}"])
 def test_vgg_learns(options: str, runs: Path) -> None:
     settings = ["model.name=vgg-small", f"model.options={options}", "data.per_class=60", "stream.setting=task"]
@@ -127,6 +139,7 @@ TAPS = {
     "mlp": ((1, 8, 8), {}, [(400,), (400,)]),
     "convnet3": ((1, 28, 28), {}, [(128, 32, 32), (128, 16, 16), (128, 8, 8)]),
     "pooled-convnet3": ((3, 16, 16), {}, [(16, 16, 16), (32, 8, 8), (64, 4, 4)]),
+    "strided-convnet3": ((1, 28, 28), {}, [(24, 14, 14), (48, 7, 7), (96, 4, 4)]),
     "slim-resnet18": ((3, 32, 32), {}, [(20, 32, 32), (40, 16, 16), (80, 8, 8), (160, 4, 4)]),
     "resnet18": ((3, 16, 16), {"width": 4}, [(4, 16, 16), (8, 8, 8), (16, 4, 4), (32, 2, 2)]),
     "vgg-small": ((3, 32, 32), {}, [(64, 32, 32), (64, 16, 16), (64, 8, 8), (128, 4, 4), (128,), (128,)]),

@@ -126,7 +126,7 @@ def test_what_nobody_reads_is_not_trained_and_said(workplace: Path) -> None:
         return about_embedding(resolve("active-digits", strategy, flags=tables))
 
     assert "it is not made" in said("margin")[1]
-    assert said("typiclust")[0].startswith("typiclust chooses by the embedding simclr (pooled-convnet3")
+    assert said("typiclust")[0].startswith("typiclust chooses by the embedding simclr (strided-convnet3")
     assert said("margin", "k-means")[1] == "margin chooses by the learner's net"
     assert said("random") == ["no selector of this run reads the embedding simclr: it is not made"]
 
