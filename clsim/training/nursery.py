@@ -110,9 +110,9 @@ class Nursery:
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         with _locked(self._kept, key):
             found = None if self._kept is None else read(self._kept / f"{key}.pt")
-            if found is None:
+            net = self.net(model, options, where, derive(seed, "weights"))
+            if found is None or not fits(net, found[0]):
                 started = time.perf_counter()
-                net = self.net(model, options, where, derive(seed, "weights"))
                 losses = pretrain(
                     images,
                     method,
@@ -149,6 +149,12 @@ def read(path: Path) -> tuple[State, dict[str, Any]] | None:
     except Exception:  # a broken file fails in many ways; whatever it is, the net is trained again
         return None
     return (body, cost) if all(isinstance(value, Tensor) for value in body.values()) else None
+
+
+def fits(net: nets.Net, body: State) -> bool:
+    """Tell whether weights are those of a net's body, each of its shape and finite."""
+    own = {name: value.shape for name, value in net.body.state_dict().items()}
+    return own == {n: value.shape for n, value in body.items()} and all(bool(v.isfinite().all()) for v in body.values())
 
 
 def _keep(folder: Path | None, body: State, cost: dict[str, Any]) -> None:

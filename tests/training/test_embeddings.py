@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,15 @@ def test_a_run_that_is_killed_ends_as_if_it_was_not(workplace: Path, monkeypatch
         assert numbers(resumed) == numbers(whole)
         assert_same_end(resumed, whole)
         assert [entry["loss"] for entry in trained(resumed)] == [entry["loss"] for entry in trained(whole)]
-    for path in nets_kept(workplace):
-        path.write_bytes(b"damaged")
-    assert numbers(run(workplace / "damaged", "typiclust", *more)) == numbers(whole)
+    damaged: list[Callable[[Path, dict[str, Any]], object]] = [
+        lambda path, _: path.write_bytes(b"damaged"),
+        lambda path, net: torch.save(net | {"body": {n: w[:1] for n, w in net["body"].items()}}, path),
+        lambda path, net: torch.save(net | {"body": {n: w * torch.nan for n, w in net["body"].items()}}, path),
+    ]
+    for number, damage in enumerate(damaged):
+        for path in nets_kept(workplace):
+            damage(path, torch.load(path, weights_only=True))
+        assert numbers(run(workplace / f"damaged {number}", "typiclust", *more)) == numbers(whole)
 
 
 @pytest.mark.parametrize("method", STARTS)
