@@ -243,7 +243,7 @@ def reads_embedding(name: str) -> bool:
     for part in _innermost(canonical(name)):
         if target := COMPONENTS["acquisitions"].get(part):
             said[part] = definition(target).docstring.needs
-        elif ":" in part or not any(part in COMPONENTS[kind] for kind in ("selectors", "bounds", "condensers")):
+        elif not part.isdecimal() and not any(part in COMPONENTS[k] for k in ("selectors", "bounds", "condensers")):
             return True
     return any("embedding" in what for what in said.values())
 

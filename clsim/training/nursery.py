@@ -21,7 +21,6 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from clsim.data.augmentation import Transform
 from clsim.models import nets
 from clsim.pool.pretraining import pretrain
 from clsim.randomness import derive
@@ -29,7 +28,7 @@ from clsim.records import atomic
 from clsim.spec import components, registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training.workshop import autocast
+from clsim.training.workshop import autocast, transform_of
 
 FORMAT = 2
 """Goes up with each change of what a training computes, so that nets which were kept before are not read."""
@@ -55,7 +54,7 @@ class Nursery:
     def __init__(self, spec: RunSpec, stream: Stream, kept: Path | None) -> None:
         self._spec, self._stream, self._kept = spec, stream, kept
         self._last = spec.training.channels_last and len(stream.shape) == 3
-        self.transform = Transform(stream.mean, stream.std, (), device=stream.device, channels_last=self._last)
+        self.transform = transform_of(stream.mean, stream.std, (), device=stream.device, channels_last=self._last)
         self.transform.view(views_of(spec, "simclr", stream.shape[0]), "embedding.augment")
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:

@@ -144,8 +144,15 @@ def workshop(
         net = nets.build(body, shape, visible, seed, device)
         return net.to(memory_format=torch.channels_last) if last else net  # type: ignore[call-overload]
 
-    transform = Transform(mean, std, augment, device=device, channels_last=last)
+    transform = transform_of(mean, std, augment, device=device, channels_last=last)
     return Workshop(spec, fresh, transform, partial(autocast, precision, device), Randomness(spec.seed, device), cost)
+
+
+def transform_of(
+    mean: Sequence[float], std: Sequence[float], augment: Sequence[str], *, device: torch.device, channels_last: bool
+) -> Transform:
+    """Make what converts uint8 samples to normalised inputs, with or without augmentation; see :class:`Transform`."""
+    return Transform(mean, std, augment, device=device, channels_last=channels_last)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
