@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import clsim
@@ -19,6 +20,34 @@ from tests.helpers import assert_same
 # children of a server that has imported all of it (Avalanche takes seconds), in place of fresh interpreters
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["clsim.training.loop", "clsim.interop.avalanche"])
+
+
+class Killed(BaseException):
+    """What ends a run at a write, in place of a signal."""
+
+
+class Writes:
+    """Counts the files that are put in their place, and ends the run at one of them.
+
+    Attributes:
+        moves: number of files so far.
+        limit: the one that ends the run; 0: none does.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.moves = self.limit = 0
+        self._replace = os.replace
+        monkeypatch.setattr(os, "replace", self._counted)
+
+    def stop_at(self, limit: int) -> None:
+        """Count anew, and end the run at file ``limit``."""
+        self.moves, self.limit = 0, limit
+
+    def _counted(self, source: Any, target: Any) -> None:
+        self.moves += 1
+        if self.moves == self.limit:
+            raise Killed
+        self._replace(source, target)
 
 
 def interruptible() -> None:

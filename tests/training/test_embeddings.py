@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import STARTS, ModelSpec
 from tests.helpers import assert_same
-from tests.killing import assert_same_end
+from tests.killing import Killed, Writes, assert_same_end
 from tests.training.test_label_leaks import made
 from tests.training.test_label_rounds import numbers
 
@@ -67,29 +66,17 @@ def test_it_decides_and_one_net_serves_all_runs_of_a_study(workplace: Path) -> N
     assert len(nets_kept(workplace)) == 2
 
 
-class Killed(BaseException):
-    """What ends a run at a write, in place of a signal."""
-
-
 def test_a_run_that_is_killed_ends_as_if_it_was_not(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the net is gone and trained again, and where nothing can be kept."""
-    replace, moves, limit = os.replace, 0, 0
-
-    def counted(source: Any, target: Any) -> None:
-        nonlocal moves
-        moves += 1
-        if moves == limit:
-            raise Killed
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", counted)
+    writes = Writes(monkeypatch)
     more = ["stream.experiences=2", "embedding.model=mlp", "embedding.options.hidden=[16]"]
     whole = run(workplace / "whole", "typiclust", *more)
     assert [entry["experience"] for entry in trained(whole)] == [0, 1]
     for limit in (2, 5, 8):  # as the first net is kept, in the rounds after it, as the second one is kept
         for path in nets_kept(workplace):
             path.unlink()
-        moves, folder = 0, workplace / f"{limit}"
+        folder = workplace / f"{limit}"
+        writes.stop_at(limit)
         with pytest.raises(Killed):
             run(folder, "typiclust", *more)
         resumed = run(folder, "typiclust", *more)

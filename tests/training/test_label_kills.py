@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 import clsim
 from clsim.errors import InputError
 from tests.commands import refused
-from tests.killing import assert_same_end, killed
+from tests.killing import Killed, Writes, assert_same_end, killed
 from tests.training.test_label_rounds import Stopping, numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore:without an initial set")
@@ -46,10 +45,6 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
 }
 
 
-class Killed(BaseException):
-    """What ends a run at a write, in place of a signal."""
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_is_killed_at_any_write_ends_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
@@ -57,20 +52,12 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_was_not(
     """Bit for bit; of the writes, the first is of the spec, and the last one follows the finished record."""
     strategy, label, settings = CASES[case]
     given: dict[str, Any] = {"label": label, "label_budget": 20, "label_rounds": 2, "settings": [*TINY, *settings]}
-    replace, moves, limit = os.replace, 0, 0
-
-    def counted(source: Any, target: Any) -> None:
-        nonlocal moves
-        moves += 1
-        if moves == limit:
-            raise Killed
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", counted)
+    writes = Writes(monkeypatch)
     whole = clsim.run("split-digits", strategy, runs=tmp_path / "whole", **given)
-    assert moves == 11  # the spec; two choices and losses, record, checkpoint of each experience
+    assert writes.moves == 11  # the spec; two choices and losses, record, checkpoint of each experience
     for limit in range(2, 11):
-        moves, folder = 0, tmp_path / f"{limit}"
+        folder = tmp_path / f"{limit}"
+        writes.stop_at(limit)
         with pytest.raises(Killed):
             clsim.run("split-digits", strategy, runs=folder, **given)
         resumed = clsim.run("split-digits", strategy, runs=folder, **given)
