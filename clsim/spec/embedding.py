@@ -23,7 +23,7 @@ class EmbeddingSpec:
     selector of the run reads it, nothing is trained. What was trained is kept in the cache beside the data sets, so
     that runs on the same images with the same settings train once.
 
-    All keys but ``name`` also say how ``model.start`` is trained, whose net is the learner's.
+    All keys but ``name`` and ``components`` also say how ``model.start`` is trained, whose net is the learner's.
 
     Attributes:
         name: ``none``; ``rotation`` (Gidaris, Singh & Komodakis, 2018), ``simclr`` (Chen et al., 2020), ``barlow``
@@ -42,6 +42,8 @@ class EmbeddingSpec:
             ``flip`` (unless the images are digits or characters), and ``gamma`` of grey images or ``jitter`` of
             coloured ones; for rotations ``crop`` alone. The papers take photographs and crop far more, as
             ``resized-crop`` does; on small images of centred things that takes away what tells classes apart.
+        components: number of principal components of the features that are the embedding, taken of up to 10,000 of the
+            images; 0: the features themselves. Distances of many samples cost as much as they are wide.
         projection: width of what the loss of ``simclr`` and ``barlow`` sees, two layers above the features, of which
             the first has up to four times this width; these layers are thrown away.
         temperature: τ of ``simclr``; a low one pushes apart the nearest of other images above all, which may be of the
@@ -60,6 +62,7 @@ class EmbeddingSpec:
     lr: float = 0.003
     weight_decay: float = 0.0
     augment: tuple[str, ...] = AUTO
+    components: int = 128
     projection: int = 64
     temperature: float = 0.5
     strength: float = 0.005
@@ -69,7 +72,8 @@ class EmbeddingSpec:
         at_least(1, "embedding.", epochs=self.epochs, projection=self.projection)
         if self.batch_size:
             at_least(2, "embedding.", batch_size=self.batch_size)
-        at_least(0, "embedding.", images=self.images, weight_decay=self.weight_decay, strength=self.strength)
+        at_least(0, "embedding.", components=self.components, images=self.images)
+        at_least(0, "embedding.", weight_decay=self.weight_decay, strength=self.strength)
         at_least(-1, "embedding.", seed=self.seed)
         for key, value in (("lr", self.lr), ("temperature", self.temperature)):
             if not 0 < value < math.inf:

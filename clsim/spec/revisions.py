@@ -201,6 +201,13 @@ def _candidates(spec: Tables) -> bool:
     return any(name in option and option[name] not in asks.get("options", {}) for name in names)
 
 
+def _components(spec: Tables) -> bool:
+    """An embedding that is trained has 128 principal components; those of ``embedding.components`` = 0 are all."""
+    embedding = spec.get("embedding", {})
+    name = str(embedding.get("name", "none"))
+    return name != "none" and not name.endswith(".npz") and embedding.get("components", 128) == 128
+
+
 REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "mass": _mass,
     "notes": _notes,
@@ -219,6 +226,7 @@ REVISIONS: dict[str, Callable[[Tables], bool]] = {
     "rate": _rate,
     "seen": _seen,
     "candidates": _candidates,
+    "components": _components,
 }
 """Name → whether it concerns a run, the oldest first; the first line of a function's docstring says what changed."""
 

@@ -12,11 +12,15 @@ from clsim.data import npz
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
+from clsim.selectors.distances import principal
 from clsim.spec.readers import readers
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training import nursery
 from clsim.training.workshop import Fresh
+
+PRINCIPAL = 10000
+"""Number of images, at most, of which principal components are taken."""
 
 
 class Embeddings:
@@ -38,6 +42,7 @@ class Embeddings:
         self._trains = asked and not embedding.from_file
         self._starts = spec.model.learns_start
         self._net: nets.Net | None = None
+        self._axes: tuple[Tensor, Tensor] | None = None
         self._rows: Tensor | None = None
         self._first: tuple[nursery.State, dict[str, Any] | None] | None = None
         for key, name, used in (
@@ -69,6 +74,7 @@ class Embeddings:
             state, cost = self._nursery.learnt(one.name, one.model, one.options, where, position)
             self._net = self._nursery.net(one.model, one.options, where)
             self._net.body.load_state_dict(state)
+            self._axes = self._principal(self._stream.images(position))
             found.append({"experience": position, "use": "embedding", **cost})
         return found
 
@@ -76,11 +82,23 @@ class Embeddings:
         """Compute the embedding of samples, float32 (n, width), in eval mode and without augmentation."""
         if self._rows is not None:
             return self._rows[samples.index]
+        return torch.cat([self._features(x) for x in samples.x.split(500)])
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Compute the embedding of raw images (n, c, h, w)."""
         if self._net is None or self._nursery is None:
             raise InputError("embedding: found no net, allowed: within an experience")
         with nets.evaluating(self._net), torch.no_grad(), self._nursery.precision():
-            found = [self._net.features(self._nursery.transform.plain(x)).float() for x in samples.x.split(500)]
-        return torch.cat(found)
+            found = self._net.features(self._nursery.transform.plain(x)).float()
+        return found if self._axes is None else (found - self._axes[0]) @ self._axes[1]
+
+    def _principal(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Find the principal components of an experience's features; None where all of them are kept."""
+        self._axes, width = None, self._spec.embedding.components
+        some = images[:: -(-len(images) // PRINCIPAL)]
+        if not 0 < width < self._features(some[:1]).shape[1]:
+            return None
+        return principal(torch.cat([self._features(x) for x in some.split(500)]), width)
 
     def started(self, net: nets.Net) -> nets.Net:
         """Give a net of the run's architecture the first weights that the spec names, if it names any; return it."""

@@ -96,7 +96,7 @@ class Nursery:
             images = images[torch.randperm(len(images), generator=rng)[: course.images].sort().values.to(images.device)]
         augment = views_of(spec, method, stream.shape[0])
         own = {"name": method, "model": model, "options": dict(options), "augment": augment, "seed": seed}
-        own["batch_size"] = course.batch(len(images))
+        own |= {"batch_size": course.batch(len(images)), "components": 0}  # which no weight depends on
         about = {
             "format": FORMAT,
             "course": dataclasses.asdict(course) | own,

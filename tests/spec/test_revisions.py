@@ -10,6 +10,7 @@ import clsim
 from clsim.errors import InputError
 from clsim.records.store import Store
 from clsim.spec import registry
+from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.revisions import revisions
@@ -65,6 +66,20 @@ def test_selectors_that_count_classes_count_the_known_ones() -> None:
 def test_defaults_of_choices_of_labels_that_changed(label: str, options: dict[str, int], concerned: bool) -> None:
     spec = RunSpec(labelling=LabellingSpec(selector=label, options=options, budget=5))
     assert revisions(spec.as_dict()) == ["candidates"] * concerned
+
+
+@pytest.mark.parametrize(
+    ("embedding", "concerned"),
+    [
+        (EmbeddingSpec(), False),
+        (EmbeddingSpec("simclr"), True),
+        (EmbeddingSpec("rotation", components=0), False),
+        (EmbeddingSpec("./own.npz"), False),
+    ],
+)
+def test_an_embedding_that_is_trained_has_few_components(embedding: EmbeddingSpec, concerned: bool) -> None:
+    spec = RunSpec(labelling=LabellingSpec(selector="typiclust", budget=5), embedding=embedding)
+    assert revisions(spec.as_dict()) == ["components"] * concerned
 
 
 @pytest.mark.parametrize("buffer", ["glister", "glister-active", "flqmi", "prefilter(com,kcenter)", "whole(logdetcmi)"])

@@ -12,12 +12,14 @@ import torch
 
 import clsim
 from clsim.errors import InputError
+from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
 from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.readers import about_embedding
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import STARTS, ModelSpec
+from clsim.training.embeddings import Embeddings
 from tests.helpers import assert_same
 from tests.killing import Killed, Writes, assert_same_end
 from tests.training.test_label_leaks import made
@@ -64,6 +66,35 @@ def test_it_decides_and_one_net_serves_all_runs_of_a_study(workplace: Path) -> N
     fixed = [run(workplace / "runs", "typiclust", "embedding.seed=5", seed=seed) for seed in (0, 1)]
     assert trained(fixed[0]) == trained(fixed[1])
     assert len(nets_kept(workplace)) == 2
+
+
+def test_its_principal_components_keep_the_distances(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the images, as a singular value decomposition finds them; one net serves every width."""
+    seen: list[torch.Tensor] = []
+    plain = Embeddings.__call__
+
+    def watched(self: Embeddings, samples: Exemplars) -> torch.Tensor:
+        seen.append(plain(self, samples))
+        return seen[-1]
+
+    monkeypatch.setattr(Embeddings, "__call__", watched)
+
+    def embedding(*settings: str) -> torch.Tensor:
+        seen.clear()
+        run(workplace / "runs", "typiclust", *settings)
+        return seen[0]
+
+    whole, narrow, one = (embedding(f"embedding.components={width}") for width in (0, 20, 1))
+    assert whole.shape[1] == 96
+    assert narrow.shape[1] == 20
+    assert len(nets_kept(workplace)) == 1
+    centred = whole - whole.mean(0)
+    values = torch.linalg.svdvals(centred.double())
+    for found, width in ((narrow, 20), (one, 1)):
+        about_mean = (found - found.mean(0)).double()
+        kept = float(about_mean.square().sum()) / float(values.square().sum())
+        assert kept == pytest.approx(float(values[:width].square().sum() / values.square().sum()), rel=0.02)
+        assert bool((torch.cdist(found, found) <= torch.cdist(whole, whole) + 1e-3).all())
 
 
 def test_a_run_that_is_killed_ends_as_if_it_was_not(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
