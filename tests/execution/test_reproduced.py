@@ -17,7 +17,7 @@ from clsim.spec.taxonomy import leaves
 
 PAPERS = ("deepal-plus", "torchal", "distil", "base", "labelled-set")
 RUNS = {
-    **{"torchal-regularised": 560, "active-factors": 120, "learned-acquisitions": 45, "low-budget": 35},
+    **{"torchal-regularised": 280, "active-factors": 120, "learned-acquisitions": 45, "low-budget": 35},
     **{"base": 140, "base-published": 84},
     **{"deepal-plus": 120, "torchal": 140, "distil": 240, "deep-al-survey": 120},
     **{"deepal-plus-published": 320, "torchal-published": 350, "distil-published": 240},
