@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
@@ -76,7 +76,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     Args:
         kind: a kind of :data:`COMPONENTS`; or ``buffers``: the condensers, and the selectors as ``--buffer`` means
             them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator; or
-            ``labellers``: the acquisitions, and the selectors as they are.
+            ``labellers``: the acquisitions, and the selectors as they are; or ``batches``: the pruners, and the selectors.
         name: the name as users type it; a selector may be inside combinators, as in ``per_class(./mine.py:pick)``.
         options: flat options by name; the component's signature is their schema, see :mod:`clsim.spec.options`. With
             combinators, they are the options of the first selector inside.
@@ -89,7 +89,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
         kind, name = "condensers", _innermost(name)[0]
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
@@ -142,6 +142,15 @@ def _of_labeller(name: str) -> str:
     return "acquisitions" if name in known else "selectors"
 
 
+def _of_batch(name: str) -> str:
+    """Tell the kind of who chooses batches: a pruner by its name, else a selector."""
+    return "pruners" if name in COMPONENTS["pruners"] else "selectors"
+
+
+_OF_SOME: dict[str, Callable[[str], str]] = {"labellers": _of_labeller, "batches": _of_batch}
+"""Kinds that stand for several → what tells the kind of a name."""
+
+
 def is_selector(name: str) -> bool:
     """Whether a name can be that of a selector: a shipped or installed one, or a combinator with its arguments."""
     combinator, inner = taken_apart(canonical(name))
@@ -189,7 +198,7 @@ def check_name(kind: str, name: str) -> None:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     for inner in _innermost(canonical(name) if kind == "selectors" else name):
         if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
             _entry_point(kind, inner)
@@ -203,7 +212,7 @@ def codes(kind: str, name: str) -> list[Code]:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     found = [_code(kind, part) for part in _innermost(canonical(name) if kind == "selectors" else name)]
     return [code for code in found if code is not None]
 
