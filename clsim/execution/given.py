@@ -45,8 +45,8 @@ def with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
 def of_run(*, buffer: Any, label: Any, batch: Any = None) -> tuple[Given, dict[str, str | None]]:
     """Tell the objects among the arguments of a run from the names; return both, an object also by its name.
 
-    Who asks for labels or chooses batches goes by name alone where every process finds it. A buffer that was given as an object stays one,
-    whose source counts beside that of its file, as in the records that there are.
+    Who asks for labels or chooses batches goes by name alone where every process finds it. A buffer that was given as
+    an object stays one, whose source counts beside that of its file, as in the records that there are.
     """
     parts = {"buffer": buffer, "label": label, "batch": batch}
     for key in ("label", "batch"):
@@ -79,7 +79,11 @@ def named(given: Any, axis: str) -> dict[str, Any]:
     return found
 
 
-_KINDS = {"buffer": ("selectors", "condensers"), "label": ("selectors", "acquisitions", "bounds"), "batch": ("selectors",)}
+_KINDS = {
+    "buffer": ("selectors", "condensers"),
+    "label": ("selectors", "acquisitions", "bounds"),
+    "batch": ("selectors",),
+}
 """Axis of a study → the kinds of components on it."""
 
 

@@ -291,7 +291,9 @@ def _grid(
             study.memory if keeps and study.memory else (None,),
         ):
             remembers = keeps and buffer != "none"
-            given = Given(objects.buffer.get(buffer or ""), objects.label.get(label or ""), objects.batch.get(batch or ""))
+            given = Given(
+                objects.buffer.get(buffer or ""), objects.label.get(label or ""), objects.batch.get(batch or "")
+            )
             flags = tables_of(label=label, batch=batch, buffer=buffer, memory=size if remembers else None, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):

@@ -1,4 +1,4 @@
-"""The tables ``[batch]`` and ``[irreducible]`` of a spec: who chooses the samples of a gradient step, and by which net."""
+"""The tables ``[batch]`` and ``[irreducible]`` of a spec: who chooses the samples of a step, and by which net."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ BEYOND: dict[str, str] = {
     "the memory's own notes": "the memory's own notes on its candidates",
     "the new batch": "a new batch to replay with",
 }
-"""What takes more than one forward pass of the candidates of a step, or is not there, as docstrings and messages say it."""
+"""What takes more than one forward pass of the candidates of a step, or is not there, for docstrings and messages."""
 
 
 def chooses_batch(name: str) -> bool:

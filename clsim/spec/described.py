@@ -25,7 +25,17 @@ from clsim.spec.sources import DATASETS, OWN_DATA
 KINDS = (
     *registry.FILES,
     "datasets",
-    *("selectors", "combinators", "acquisitions", "bounds", "pruners", "condensers", "objectives", "learners", "models"),
+    *(
+        "selectors",
+        "combinators",
+        "acquisitions",
+        "bounds",
+        "pruners",
+        "condensers",
+        "objectives",
+        "learners",
+        "models",
+    ),
     *("optimizers", "metrics", "tables"),
 )
 """Every kind, in the order of ``clsim list``."""

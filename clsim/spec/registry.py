@@ -76,7 +76,8 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     Args:
         kind: a kind of :data:`COMPONENTS`; or ``buffers``: the condensers, and the selectors as ``--buffer`` means
             them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator; or
-            ``labellers``: the acquisitions, and the selectors as they are; or ``batches``: the pruners, and the selectors.
+            ``labellers``: the acquisitions, and the selectors as they are; or ``batches``: the pruners, and the
+            selectors as they are.
         name: the name as users type it; a selector may be inside combinators, as in ``per_class(./mine.py:pick)``.
         options: flat options by name; the component's signature is their schema, see :mod:`clsim.spec.options`. With
             combinators, they are the options of the first selector inside.
