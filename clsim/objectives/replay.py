@@ -14,7 +14,8 @@ def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
     """Return the weighted mean of the cross-entropy over new ∪ memory, as two terms.
 
     L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i, each over the classes ``batch.among``; divided by n where weights are
-    absolute. New and replayed samples pass through the net together, so that batch norm sees both. Without a memory it is plain cross-entropy.
+    absolute. New and replayed samples pass through the net together, so that batch norm sees both. Without a memory it
+    is plain cross-entropy.
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """

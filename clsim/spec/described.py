@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import choosers, components, registry
+from clsim.spec import components, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
 from clsim.spec.definitions import Definition, Parameter, Source, Unread, assigned, definition
 from clsim.spec.docstrings import parsed
@@ -251,7 +251,7 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
         source=said.source,
         place=place,
         can_label=kind in ("acquisitions", "bounds") or (kind == "selectors" and registry.acquires(name)),
-        can_batch=kind == "pruners" or (kind == "selectors" and choosers.chooses_batch(name)),
+        can_batch=kind == "pruners" or (kind == "selectors" and registry.chooses_batch(name)),
         family=target.partition(":")[0].rpartition(".")[2] if shipped else "",
     )
 

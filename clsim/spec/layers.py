@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import choosers, components, registry, run
+from clsim.spec import components, registry, run
 from clsim.spec.components import DIGITS_DEFAULTS
 from clsim.spec.flags import flag_of, leaves, setting
 from clsim.spec.reader import merge
@@ -328,7 +328,7 @@ def _batched(layers: list[Layer], command_line: Mapping[str, Any]) -> list[Layer
             if key != "selector":
                 raise InputError(f"batch.{key}: found {value!r}, but nobody chooses the batch; allowed: with --batch")
         return _without_table("batch", layers)
-    choosers.check_chooses_batch(wished)
+    registry.check_chooses_batch(wished)
     return _canonical(layers, "batch", "selector")
 
 
@@ -336,7 +336,7 @@ def _irreducible(layers: list[Layer], buffer: str) -> list[Layer]:
     """Drop the table of the irreducible-loss net where no selector reads its losses."""
     memory = _table(layers, "memory")
     names = [_table(layers, "batch").get("selector", "none"), memory.get("retrieval", "random"), buffer]
-    used = any(map(choosers.reads_irreducible, names))
+    used = any(map(registry.reads_irreducible, names))
     return layers if used else _without_table("irreducible", layers)
 
 

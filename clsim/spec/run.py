@@ -354,9 +354,9 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
         InputError: for what is refused, naming ``where``, the table, the key, what was found, what is allowed and the
             nearest match.
 
-    >>> read({"evaluation": {"row": "seen"}}, "mine")
+    >>> read({"evaluation": {"row": ""}}, "my")
     Traceback (most recent call last):
-    clsim.errors.InputError: mine: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows, steps)
+    clsim.errors.InputError: my: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows, steps)
     """
     found = arguments(RunSpec, tables, where, "")
     try:

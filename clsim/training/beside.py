@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError
-from clsim.spec.choosers import irreducible_readers
+from clsim.spec.readers import irreducible_readers
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training.contract import Setup
