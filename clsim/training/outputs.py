@@ -54,6 +54,11 @@ class Taken:
         if logits is not None:
             self._right.append((logits.argmax(1) == samples.y).sum())
 
+    @property
+    def index(self) -> Tensor:
+        """int64, the ``index`` of each of them, in their order."""
+        return torch.cat(self._index) if self._index else torch.empty(0, dtype=torch.int64)
+
     def counts(self) -> dict[str, Any]:
         """Count them; waits for the device.
 
@@ -61,7 +66,7 @@ class Taken:
             ``trained``: how many there are; ``different``: how many different ones; ``learnt``: the share that the net
             predicted right before it learnt them, None where nobody knows.
         """
-        index = torch.cat(self._index) if self._index else torch.empty(0)
+        index = self.index
         known = len(self._right) == len(self._index) and len(index) > 0
         learnt = int(torch.stack(self._right).sum()) / len(index) if known else None
         return {"trained": len(index), "different": len(index.unique()), "learnt": learnt}
