@@ -1,8 +1,9 @@
 """A step that chooses 32 of 320 candidates, against a forward pass over the 320 and a step on 32.
 
 The contestants take turns in one process, and the median over the rounds of their ratio is printed; the goal is 1.05 at
-most. On a CPU, the time is that of the process, which other processes change less than that of the clock. The forward pass is that of augmented candidates, in eval mode and without gradient. An irreducible-loss net is
-trained before the first step, so that its time is in neither.
+most. On a CPU, the time is that of the process, which other processes change less than that of the clock. The forward
+pass is that of augmented candidates, in eval mode and without gradient. An irreducible-loss net is trained before the
+first step, so that its time is in neither.
 
     python -m benchmarks.batch_choice [--rounds 15] [--model slim-resnet18] [--device cpu]
 """

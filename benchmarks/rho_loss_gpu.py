@@ -70,7 +70,6 @@ def full(given: argparse.Namespace, folder: str) -> dict[str, Any]:
         "irreducible.epochs": given.irreducible_epochs,
         "irreducible.patience": 10,
         "training.device": "cuda",
-        "training.precision": "bf16",
     }
     if given.noise:
         data = load(DataSpec("cifar10"), data_root(None), download=False)
@@ -85,11 +84,12 @@ def small(folder: str) -> dict[str, Any]:
     """Blobs, a small net, and batches of 8 out of 80."""
     rng, y = np.random.default_rng(0), np.arange(1500) % 10
     centres = rng.integers(40, 216, (10, 3, 8, 8))
-    x = np.clip(centres[y] + rng.integers(-90, 91, (len(y), 3, 8, 8)), 0, 255).astype(np.uint8)
+    x = np.clip(centres[y] + rng.integers(-60, 61, (len(y), 3, 8, 8)), 0, 255).astype(np.uint8)
     wrong = (np.arange(1000) % 10 == 3) | (np.arange(1000) % 17 == 0)
     labels = np.where(wrong, rng.integers(0, 10, 1000), y[:1000])
-    sizes: dict[str, Any] = {"training.batch_size": 8, "training.epochs": 6, "evaluation.steps": 4}
-    sizes |= {"model.name": "convnet3", "model.options.width": 8, "irreducible.epochs": 5}
+    sizes: dict[str, Any] = {"training.batch_size": 8, "training.epochs": 20, "evaluation.steps": 4}
+    sizes |= {"model.name": "mlp", "model.options.hidden": [64], "irreducible.epochs": 20}
+    sizes |= {"optimizer.lr": 0.01}
     return sizes | written(folder, x[:1000], labels, x[1000:], y[1000:])
 
 
@@ -111,7 +111,7 @@ def line(name: str, found: dict[str, Any], random: dict[str, Any]) -> str:
     net = found.get("irreducible", {}).get("seconds", 0.0)
     learnt = "–" if found["learnt"] is None else f"{100 * found['learnt']:.0f} %"
     return (
-        f"{name:<14} best {100 * max(own):5.1f} %   random's best {100 * goal:.1f} %: {speed:<22} already learnt {learnt}   "
+        f"{name:<14} best {100 * max(own):5.1f} %   random's best {100 * goal:.1f} %: {speed:<22} already learnt {learnt} "
         f"training {found['train_seconds']:.1f} s, choosing {found['seconds']:.1f} s, irreducible net {net:.1f} s"
     )
 

@@ -28,7 +28,7 @@ class Dark(Objective):
     end of the experience, in eval mode and without augmentation; so it does after each step whose samples were chosen
     out of candidates (table ``batch``), since the memory is offered all of these. A sample is offered to the memory
     once; with several epochs, ``"batch"`` therefore stores logits of the first epoch. Logits that a task does not have
-    are stored as 0 and never read. New and replayed samples pass through the net together, so that batch norm sees both.
+    are stored as 0 and never read. New and replayed samples pass through the net together: batch norm sees both.
 
     Args:
         setup: net, memory, transform.
