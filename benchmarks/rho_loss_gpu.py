@@ -111,7 +111,7 @@ def line(name: str, found: dict[str, Any], random: dict[str, Any]) -> str:
     net = found.get("irreducible", {}).get("seconds", 0.0)
     learnt = "–" if found["learnt"] is None else f"{100 * found['learnt']:.0f} %"
     return (
-        f"{name:<14} best {100 * max(own):5.1f} %   random's best {100 * goal:.1f} %: {speed:<22} already learnt {learnt} "
+        f"{name:<14} best {100 * max(own):5.1f} %   random's {100 * goal:.1f} %: {speed:<22} already learnt {learnt} "
         f"training {found['train_seconds']:.1f} s, choosing {found['seconds']:.1f} s, irreducible net {net:.1f} s"
     )
 
