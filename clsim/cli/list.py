@@ -26,7 +26,7 @@ NOTES = {
     "bounds": "they read hidden labels, to show what there is to gain",
     "combinators": "selectors of selectors, as in per_class(kcenter)",
     "pruners": "they leave samples out of whole epochs (--batch)",
-    "selectors": "* can choose what to label, too (--label), + the samples of a step (--batch)",
+    "selectors": "* can choose what to label (--label), + a batch (--batch)",
     "tables": "of a spec: --set TABLE.KEY=VALUE",
 }
 """What stands beside the heading of a kind."""
