@@ -29,6 +29,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.semi
+	$(BIN)/python -m benchmarks.batch_choice
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.study

@@ -33,6 +33,8 @@ def run(
     label: str | Component | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
+    batch: str | Component | None = None,
+    batch_share: float | None = None,
     embedding: str | None = None,
     controller: str | None = None,
     seed: int = 0,
@@ -57,6 +59,9 @@ def run(
             anybody asks.
         label_budget: labels asked for in an experience, or a share of its samples (``"5%"``).
         label_rounds: rounds in which they are asked for.
+        batch: who chooses the samples of each gradient step: a name of ``clsim list selectors`` or ``info-batch``,
+            ``module:attr``, ``./file.py:attr``, or a selector itself.
+        batch_share: share of the candidates of a step that is chosen.
         embedding: features for selectors that choose by an embedding: ``rotation``, ``simclr``, ``barlow``, or a file
             ``./NAME.npz``.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
@@ -89,17 +94,19 @@ def run(
     from clsim.reporting.terminal import shown
 
     file = str(scenario) if isinstance(scenario, (str, Path)) else None
-    given, names = of_run(buffer=buffer, label=label)
+    given, names = of_run(buffer=buffer, label=label, batch=batch)
     flags = tables_of(
         tables=tables,
         memory=memory,
         labels=labels,
         label_budget=label_budget,
         label_rounds=label_rounds,
+        batch_share=batch_share,
         embedding=embedding,
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],
+        batch=names["batch"],
     )
     texts, watch = as_settings(settings), shown(progress)
     wanted = seeds_of(seed, seeds)
@@ -133,6 +140,7 @@ def study(
     buffer: str | Component | Sequence[str | Component] | None = None,
     memory: int | str | Sequence[int | str] | None = None,
     label: str | Component | Sequence[str | Component] | None = None,
+    batch: str | Component | Sequence[str | Component] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Settings | None = None,
     training: Mapping[str, Any] | None = None,
@@ -152,6 +160,7 @@ def study(
             a lambda or one of a notebook, is carried out in this process, with ``workers=1``.
         memory: exemplars in all, one number or several.
         label: who asks for labels, one or several, as ``buffer``.
+        batch: who chooses the samples of each step, one or several, as ``buffer``.
         seeds: how many (0, 1, 2 …), or which.
         settings: ``table.key`` → a value or a list of values, each an axis of the grid; a value that is a list: in a
             list. Or texts ``"table.key=VALUE,VALUE"``, as ``--set`` of ``clsim study`` takes them.
@@ -168,16 +177,17 @@ def study(
     >>> found.frame()[["buffer", "memory", "seed"]].values.tolist(), found.failures
     ([['random', 20, 0], ['kcenter', 20, 0]], ())
     """
-    buffers, labellers = named(buffer, "buffer"), named(label, "label")
-    axes = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds}
-    tables: dict[str, Any] = {key: _listed(value) for key, value in axes.items() if value is not None}
-    tables |= {key: list(of) for key, of in (("buffer", buffers), ("label", labellers)) if of}
+    buffers, labellers, choosers = named(buffer, "buffer"), named(label, "label"), named(batch, "batch")
+    plain = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds}
+    tables: dict[str, Any] = {key: _listed(value) for key, value in plain.items() if value is not None}
+    axes = (("buffer", buffers), ("label", labellers), ("batch", choosers))
+    tables |= {key: list(of) for key, of in axes if of}
     if isinstance(settings, Mapping):
         tables["set"] = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
     elif settings is not None:
         tables["set"] = plan.axes(as_settings(settings))
     spec = plan.read(tables, "study", None if name is None else plan.find_study(name))
-    objects = plan.Objects(*({n: one for n, one in of.items() if one is not None} for of in (buffers, labellers)))
+    objects = plan.Objects(*({n: one for n, one in of.items() if one is not None} for _, of in axes))
     training = dict(training or {})
     if isinstance(engine, str):
         machine = {key: training[key] for key in ("threads", "device") if key in training}

@@ -58,6 +58,7 @@ class Randomness:
         augment: draws augmentation (on the device of the images).
         proxy: draws weights and order of samples of proxy nets (CPU).
         proxy_augment: draws augmentation for proxy nets (on the device of the images).
+        batch: draws for the choice of the samples of each step (CPU).
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -66,6 +67,7 @@ class Randomness:
         self.augment = generator(seed, "augment", device)
         self.proxy = generator(seed, "proxy")
         self.proxy_augment = generator(seed, "proxy augment", device)
+        self.batch = generator(seed, "batch")
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every generator's state, and that of torch's own, which only layers such as dropout draw from."""
@@ -78,7 +80,8 @@ class Randomness:
     def load_state_dict(self, states: dict[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` returned."""
         for name, g in vars(self).items():
-            g.set_state(states[name])
+            if name in states:  # earlier versions had no choice of batches
+                g.set_state(states[name])
         torch.set_rng_state(states["torch"])
         if self.augment.device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"], self.augment.device)

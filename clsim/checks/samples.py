@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clsim.data.augmentation import Transform
 from clsim.models import nets
-from clsim.pool.exemplars import Exemplars
+from clsim.pool.exemplars import Columns, Exemplars
 from clsim.pool.pool import Cost, Embed, Pool
 from clsim.pool.proxy import Trainer
 from clsim.spec.tables import ProxySpec
@@ -167,6 +167,8 @@ def pool_of(
     data = exemplars(x, y)
     data = dataclasses.replace(data, task=visible[:, y.clamp_min(0)].int().argmax(0))
     data = dataclasses.replace(data, y=torch.full_like(y, -1)) if hidden else data
+    columns = Columns()  # every seventh sample has no irreducible loss
+    columns.put("irreducible", (known := data[data.index % 7 > 0]), (known.key - 0.2).clamp_min(0))
     others = [exemplars(*clusters(8, seed=10 + i)) if beside else None for i in range(5)]
     return Pool(
         data,
@@ -183,6 +185,7 @@ def pool_of(
         incoming=others[4],
         closed=hidden,
         embed=embed,
+        columns=columns,
     )
 
 

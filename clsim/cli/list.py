@@ -25,7 +25,8 @@ WIDE = 120
 NOTES = {
     "bounds": "they read hidden labels, to show what there is to gain",
     "combinators": "selectors of selectors, as in per_class(kcenter)",
-    "selectors": "* can choose what to label, too (--label)",
+    "pruners": "they leave samples out of whole epochs (--batch)",
+    "selectors": "* can choose what to label (--label), + a batch (--batch)",
     "tables": "of a spec: --set TABLE.KEY=VALUE",
 }
 """What stands beside the heading of a kind."""
@@ -66,7 +67,7 @@ def list_(
     for one in kinds:
         entries = [entry for entry in every if entry.kind == one]
         note = f"· {NOTES[one]}" if one in NOTES else ""
-        note = note.replace("*", "label:") if long else note
+        note = note.replace("*", "label:").replace("+", "batch:") if long else note
         console.print(in_lines([[(one, "bold"), (note, "dim")]], room), soft_wrap=True)
         console.print(_long(entries, console.width) if long else _short(entries, room), soft_wrap=not long)
         console.print()
@@ -85,7 +86,7 @@ def _short(entries: list[Description], width: int) -> Text:
     marked = any(entry.kind == "selectors" for entry in entries)
     rows = []
     for entry in entries:
-        mark = [("*" if entry.can_label else "", "")] if marked else []
+        mark = [("*" * entry.can_label + "+" * entry.can_batch, "")] if marked else []
         rows.append([(entry.name, "cyan"), *mark, (entry.title, "")])
     return in_lines(rows, width)
 
@@ -104,7 +105,7 @@ def _long(entries: list[Description], width: int) -> RenderableType:
             family = entry.family
             table.add_row(Text(printable(family or "installed"), style="bold white"))
         name = Text(printable(", ".join([entry.name, *entry.aliases])))
-        label = "label" if entry.can_label else ""
+        label = " ".join(["label"] * entry.can_label + ["batch"] * entry.can_batch)
         further = [label, entry.needs, entry.cost, entry.source]
         if wide:
             table.add_row(name, *(Text(printable(text)) for text in (entry.title, *further)))

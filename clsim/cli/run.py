@@ -54,6 +54,15 @@ def run(
         str | None, typer.Option(help="Labels asked for in an experience: a number, or a share of its samples.")
     ] = None,
     label_rounds: Annotated[int | None, typer.Option(help="Rounds in which they are asked for.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Who chooses the samples of each step out of candidates: a selector that `clsim list selectors` marks "
+            "with +, or info-batch.",
+            autocompletion=names_of("selectors", "pruners"),
+        ),
+    ] = None,
+    batch_share: Annotated[float | None, typer.Option(help="Share of the candidates that it chooses.")] = None,
     embedding: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +129,7 @@ def run(
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
-    asking["embedding"] = embedding
+    asking |= {"batch": batch, "batch_share": batch_share, "embedding": embedding}
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err

@@ -149,7 +149,7 @@ def _grid(rows: list[tuple[Text, Text]], least: int = INDENT - 2) -> Table:
 def _options(found: Description) -> Group:
     """List the options: values and default, and what each means."""
     rows, implied = [], dict(text.split("=", 1) for text in found.implies)
-    flag = "--label" if found.options_in.startswith("labelling") else "--buffer"
+    flag = {"labelling": "--label", "batch": "--batch"}.get(found.options_in.partition(".")[0], "--buffer")
     for option in found.options:
         default = f"default {option.default}" if option.default else "no default: it must be given"
         if other := implied.get(f"{found.options_in}.{option.name}"):
@@ -172,9 +172,10 @@ def _named(found: Description, width: int) -> Text:
 def _facts(found: Description) -> list[tuple[str, str]]:
     """List what is known besides."""
     label = f"it can choose what to label: --label {found.name}" if found.can_label else ""
+    batch = f"it can choose the samples of a step: --batch {found.name}" if found.can_batch else ""
     sets = [text for text in found.implies if not text.startswith(f"{found.options_in}.")]
     facts = [("Also", ", ".join(found.aliases)), ("Needs", found.needs), ("Cost", found.cost)]
-    facts += [("Sets", ", ".join(sets)), ("Label", label), ("Paper", found.source)]
+    facts += [("Sets", ", ".join(sets)), ("Label", label), ("Batch", batch), ("Paper", found.source)]
     return [(word, text) for word, text in facts if text]
 
 

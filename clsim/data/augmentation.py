@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -49,15 +50,27 @@ class Transform:
         self._images = scale.view(-1, 1, 1) / 255, (-centre * scale).view(-1, 1, 1)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._train = self.view(augment, "data.augment")
+        self._done = False
 
     def plain(self, x: Tensor) -> Tensor:
         """Normalise, for evaluation and selection: (x / 255 − mean) / std; vectors without the division by 255."""
+        if self._done:
+            return x
         if x.ndim == 2:
             scale, shift = self._vectors
             return torch.addcmul(shift, x, scale)
         scale, shift = self._images
         # channels-last only at the end: arithmetic on whole planes is faster
         return torch.addcmul(shift, x.to(torch.float32), scale).contiguous(memory_format=self._format)
+
+    @contextmanager
+    def done(self) -> Iterator[None]:
+        """Take samples as prepared already inside: :meth:`plain` returns them unchanged."""
+        self._done = True
+        try:
+            yield
+        finally:
+            self._done = False
 
     def train(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Augment, then normalise as :meth:`plain` does.

@@ -22,7 +22,12 @@ from clsim.spec.run import Given, RunSpec
 
 def with_sources(spec: RunSpec, given: Given) -> RunSpec:
     """Return the same spec, with the source of each given object among its sources."""
-    for name, component in ((spec.memory.buffer, given.buffer), (spec.labelling.selector, given.label)):
+    named = (
+        (spec.memory.buffer, given.buffer),
+        (spec.labelling.selector, given.label),
+        (spec.batch.selector, given.batch),
+    )
+    for name, component in named:
         if component is not None:
             spec = with_source(spec, name, source_of(component).encode())
     return spec
@@ -37,14 +42,16 @@ def with_source(spec: RunSpec, name: str, *content: bytes) -> RunSpec:
     return spec if source in spec.sources else dataclasses.replace(spec, sources=(*spec.sources, source))
 
 
-def of_run(*, buffer: Any, label: Any) -> tuple[Given, dict[str, str | None]]:
+def of_run(*, buffer: Any, label: Any, batch: Any = None) -> tuple[Given, dict[str, str | None]]:
     """Tell the objects among the arguments of a run from the names; return both, an object also by its name.
 
-    Who asks for labels goes by name alone where every process finds it. A buffer that was given as an object stays one,
-    whose source counts beside that of its file, as in the records that there are.
+    Who asks for labels or chooses batches goes by name alone where every process finds it. A buffer that was given as
+    an object stays one, whose source counts beside that of its file, as in the records that there are.
     """
-    label = label if label is None or isinstance(label, str) else importable(label, _KINDS["label"]) or label
-    parts = {"buffer": buffer, "label": label}
+    parts = {"buffer": buffer, "label": label, "batch": batch}
+    for key in ("label", "batch"):
+        if parts[key] is not None and not isinstance(parts[key], str):
+            parts[key] = importable(parts[key], _KINDS[key]) or parts[key]
     objects = {key: one for key, one in parts.items() if one is not None and not isinstance(one, str)}
     return Given(**objects), {key: name_of(one) if key in objects else one for key, one in parts.items()}
 
@@ -54,7 +61,7 @@ def named(given: Any, axis: str) -> dict[str, Any]:
 
     Args:
         given: a name, an object, or several of them; None: nothing.
-        axis: ``buffer`` or ``label``.
+        axis: ``buffer``, ``label`` or ``batch``.
 
     Raises:
         InputError: if something else is given, or two objects have one name.
@@ -72,7 +79,11 @@ def named(given: Any, axis: str) -> dict[str, Any]:
     return found
 
 
-_KINDS = {"buffer": ("selectors", "condensers"), "label": ("selectors", "acquisitions", "bounds")}
+_KINDS = {
+    "buffer": ("selectors", "condensers"),
+    "label": ("selectors", "acquisitions", "bounds"),
+    "batch": ("selectors",),
+}
 """Axis of a study → the kinds of components on it."""
 
 

@@ -38,6 +38,7 @@ class StudySpec:
             runs once per seed.
         memory: sizes of these memories, each a number of exemplars or a share as in ``1%``; empty: the strategy's own.
         label: selectors of labels; empty: the scenario's own.
+        batch: selectors of the samples of each step; empty: the scenario's own.
         seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
         set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
         also: further grids, each a table in the form of ``set``: the grid again, with these axes in place of those of
@@ -52,6 +53,7 @@ class StudySpec:
     buffer: tuple[str, ...] = ()
     memory: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
+    batch: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
     also: tuple[Options, ...] = ()
@@ -89,6 +91,7 @@ class Objects:
 
     buffer: Mapping[str, Any] = field(default_factory=dict)
     label: Mapping[str, Any] = field(default_factory=dict)
+    batch: Mapping[str, Any] = field(default_factory=dict)
 
     def engine(self, name: str, workers: int | None) -> str:
         """Return the engine that can carry out these objects, which no other process can find.
@@ -96,7 +99,7 @@ class Objects:
         Raises:
             InputError: if another engine or several workers are asked for.
         """
-        found = [*self.buffer, *self.label]
+        found = [*self.buffer, *self.label, *self.batch]
         if not found or name == "here":
             return name
         if name != "local" or workers != 1:
@@ -281,14 +284,17 @@ def _grid(
         raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
     for scenario, strategy in pairs:
         keeps = (scenario, strategy) in keeping
-        for label, buffer, size in itertools.product(
+        for label, batch, buffer, size in itertools.product(
             study.label or (None,),
+            study.batch or (None,),
             study.buffer if keeps and study.buffer else (None,),
             study.memory if keeps and study.memory else (None,),
         ):
             remembers = keeps and buffer != "none"
-            given = Given(objects.buffer.get(buffer or ""), objects.label.get(label or ""))
-            flags = tables_of(label=label, buffer=buffer, memory=size if remembers else None, **training)
+            given = Given(
+                objects.buffer.get(buffer or ""), objects.label.get(label or ""), objects.batch.get(batch or "")
+            )
+            flags = tables_of(label=label, batch=batch, buffer=buffer, memory=size if remembers else None, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
@@ -308,6 +314,8 @@ def check_names(spec: RunSpec) -> None:
         registry.check_name("buffers", spec.memory.buffer)
     if spec.labelling.asks:
         registry.check_name("labellers", spec.labelling.selector)
+    if spec.batch.selector != "none":
+        registry.check_name("batches", spec.batch.selector)
     registry.check_name("models", spec.model.name)
     registry.check_name("learners", spec.learner.name)
 

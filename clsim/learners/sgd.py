@@ -285,15 +285,16 @@ class Sgd(Learner):
             self._classes.seen.copy_(state["seen"])
 
     def prepare(self, new: Exemplars, old: Exemplars | None) -> Batch:
-        """Make a batch of new and replayed samples, augmented together."""
-        x, y, task, weight, soft = new.x, new.y, new.task, new.weight, None
+        """Make a batch of new and replayed samples, augmented together unless the new ones are augmented already."""
+        y, task, weight, soft = new.y, new.task, new.weight, None
         if old is not None:
-            x, y, task = torch.cat([x, old.x]), torch.cat([y, old.y]), torch.cat([task, old.task])
+            y, task = torch.cat([y, old.y]), torch.cat([task, old.task])
             weight = joint_weight([new, old])
             if old.soft is not None:
                 soft = torch.cat([old.soft.new_full((len(new), old.soft.shape[1]), torch.nan), old.soft])
-        x = self.setup.transform.train(x, self.setup.randomness.augment)
-        return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)))
+        setup, replayed = self.setup, None if old is None else old.x
+        x = setup.prepared.train(new.x, replayed, setup.transform, setup.randomness.augment)
+        return Batch(x, y, task, len(new), weight, soft, self._classes.rows(y, len(new)), setup.spec.batch.prunes)
 
 
 def _without_labels(experience: Experience) -> Exemplars | None:

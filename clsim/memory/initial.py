@@ -1,16 +1,20 @@
-"""The exemplars of a memory before the first experience: a set in a file, as ``clsim condense`` makes one."""
+"""The memory before the first experience: empty, or with a set in a file, as ``clsim condense`` makes one."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from clsim.data import npz
 from clsim.errors import InputError
+from clsim.memory.buffer import Buffer
 from clsim.pool.exemplars import Exemplars
+from clsim.pool.pool import Cost
 from clsim.randomness import generator
+from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 
@@ -57,3 +61,28 @@ def start_of(spec: RunSpec, stream: Stream, factor: int) -> Exemplars:
         key=torch.rand(n, generator=generator(spec.seed, "start")).to(stream.device),
         index=torch.full((n,), -1, device=stream.device),
     )
+
+
+def memory_of(spec: RunSpec, stream: Stream, select: Any, *, rng: torch.Generator, cost: Cost) -> Buffer:
+    """Make the memory of a run as it is before the first experience.
+
+    Args:
+        spec: the resolved spec.
+        stream: the stream.
+        select: a selector in place of the one that the spec names; None: the latter. Without effect for ``none``.
+        rng: draws the replayed batches, and is passed to the selector.
+        cost: the counters to which the time of selection is added.
+    """
+    memory, condense, retrieve = spec.memory, None, None
+    if memory.buffer == "none":
+        select = None
+    elif select is None:
+        found = registry.component("buffers", memory.buffer, memory.options, "[memory.options]")
+        condense, select = (found, None) if registry.is_condenser(memory.buffer) else (None, found)
+    if memory.retrieval != "random":
+        options, where = memory.retrieval_options, "[memory.retrieval_options]"
+        retrieve = registry.component("selectors", memory.retrieval, options, where)
+    made = Buffer(memory, select, rng=rng, cost=cost, retrieve=retrieve, condense=condense, tasks=len(stream))
+    if memory.start:
+        made.begin(start_of(spec, stream, made.factor))
+    return made

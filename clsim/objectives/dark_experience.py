@@ -25,9 +25,10 @@ class Dark(Objective):
 
     With ``memory.update = "batch"`` the memory stores the logits of the step itself (of its last pass; augmented, in
     train mode, before the weights moved), as in the paper. With ``"experience"`` it stores the logits of the net at the
-    end of the experience, in eval mode and without augmentation. A sample is offered to the memory once; with several
-    epochs, ``"batch"`` therefore stores logits of the first epoch. Logits that a task does not have are stored as 0 and
-    never read. New and replayed samples pass through the net together, so that batch norm sees both.
+    end of the experience, in eval mode and without augmentation; so it does after each step whose samples were chosen
+    out of candidates (table ``batch``), since the memory is offered all of these. A sample is offered to the memory
+    once; with several epochs, ``"batch"`` therefore stores logits of the first epoch. Logits that a task does not have
+    are stored as 0 and never read. New and replayed samples pass through the net together: batch norm sees both.
 
     Args:
         setup: net, memory, transform.
@@ -89,7 +90,8 @@ class Dark(Objective):
         whole = samples is self._whole
         if whole != (self._setup.spec.memory.update == "experience") or self._setup.spec.memory.buffer == "none":
             return samples
-        soft = self._of_the_net(samples) if whole else self._logits
+        chosen = self._setup.spec.batch.chooses  # then the step was taken on some of the samples alone
+        soft = self._of_the_net(samples) if whole or chosen else self._logits
         return dataclasses.replace(samples, soft=soft)
 
     def _of_the_net(self, samples: Exemplars) -> Tensor:

@@ -13,8 +13,9 @@ from clsim.training.contract import Batch
 def replay(net: Net, batch: Batch) -> dict[str, Tensor]:
     """Return the weighted mean of the cross-entropy over new ∪ memory, as two terms.
 
-    L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i, each over the classes ``batch.among``. New and replayed samples pass
-    through the net together, so that batch norm sees both. Without a memory it is plain cross-entropy.
+    L = Σ_i w_i · CE(f(x_i), y_i) / Σ_i w_i, each over the classes ``batch.among``; divided by n where weights are
+    absolute. New and replayed samples pass through the net together, so that batch norm sees both. Without a memory it
+    is plain cross-entropy.
 
     Source: Chaudhry et al., On Tiny Episodic Memories in Continual Learning (2019), algorithm 1 (ER).
     """
@@ -35,7 +36,9 @@ def by_origin(losses: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Split the weighted mean of the losses (n,) of a batch into the parts of new samples and of exemplars."""
     n = len(batch.y)
     # a selection may give weight 0; the loss of a batch with only such samples is 0 and not 0 / 0
-    share = 1 / n if batch.weight is None else batch.weight / batch.weight.sum().clamp_min(1e-12)
+    share: float | Tensor = 1 / n
+    if batch.weight is not None:
+        share = batch.weight / (n if batch.absolute else batch.weight.sum().clamp_min(1e-12))
     losses = losses * share
     if batch.new == n:
         return {"new": losses.sum()}

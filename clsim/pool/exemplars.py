@@ -251,3 +251,56 @@ def batch_count(n: int, size: int, last_batch: LastBatch = "short") -> int:
     whole, rest = divmod(n, size)
     further = {"short": rest > (whole > 0 and size > 1), "drop": False, "pad": rest > 0}[last_batch]
     return max(whole + further, 1)
+
+
+_APART = 1 << 40
+"""More than the number of samples of an experience: an index may come back in another experience."""
+
+
+class Columns:
+    """Columns of values, each with a name, that are looked up for any samples. Final."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, tuple[Tensor, Tensor]] = {}  # name -> sorted places, and the value of each
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._columns
+
+    def put(self, name: str, samples: Exemplars, values: Float[Tensor, " n"]) -> None:
+        """Keep a value of each of these samples, in place of an earlier one of the same sample."""
+        places = places_of(samples)
+        if name in self._columns:
+            old, kept = self._columns[name]
+            others = ~torch.isin(old, places)
+            places, values = torch.cat([old[others], places]), torch.cat([kept[others], values])
+        places, order = places.sort()
+        self._columns[name] = places, values[order]
+
+    def of(self, name: str, samples: Exemplars) -> Float[Tensor, " n"]:
+        """Look up the values of samples, float32 (n,); NaN where a sample has none."""
+        places, values = self._columns[name]
+        wanted = places_of(samples)
+        if not len(places):
+            return torch.full_like(samples.key, torch.nan)
+        at = torch.searchsorted(places, wanted).clamp_max(len(places) - 1)
+        return values[at].where(places[at] == wanted, torch.nan)
+
+    def state_dict(self, kept: Exemplars | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what there is of these samples, which is all that the next experience needs; None: of none."""
+        found = {}
+        for name, (places, values) in self._columns.items():
+            among = torch.isin(places, places[:0] if kept is None else places_of(kept))
+            found[name] = places[among], values[among]
+        return found
+
+    def load_state_dict(self, state: dict[str, tuple[Tensor, Tensor]], device: torch.device) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self._columns = {name: (places.to(device), values.to(device)) for name, (places, values) in state.items()}
+
+
+def places_of(samples: Exemplars) -> Tensor:
+    """Return a whole number for each sample, int64 (n,), which no other sample of the stream has."""
+    return samples.task * _APART + samples.index

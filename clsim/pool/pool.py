@@ -21,7 +21,7 @@ from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
 from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
-from clsim.pool.exemplars import Exemplars, concatenate
+from clsim.pool.exemplars import Columns, Exemplars, concatenate
 from clsim.pool.gradients import Gradients
 from clsim.pool.scoring import History, ScoringNets, Trains
 
@@ -93,6 +93,8 @@ class Pool:
         closed: whether only classes that are known, or that occur beside the candidates, have logits. A choice of what
             to label asks for it: which further classes the head has room for, nobody has told. Where a task has none of
             them yet, all of its classes have logits.
+        columns: values that samples got once and keep, by name, which :attr:`columns` looks up.
+        waits: whether a check may wait for the device; not in a training step.
 
     Attributes:
         label: the class of all candidates, where a selector is applied to each class apart; else None.
@@ -119,8 +121,11 @@ class Pool:
         watch: DraftWatch | None = None,
         closed: bool = False,
         embed: Embed | None = None,
+        columns: Columns | None = None,
+        waits: bool = True,
     ) -> None:
         self.data = data
+        self._columns, self._waits = columns, waits and incoming is None
         self.prepare, self.precision, self.watch = prepare, precision, watch
         self.rate = rate
         self.cost = Cost() if cost is None else cost
@@ -218,6 +223,14 @@ class Pool:
     def diverged(self) -> bool:
         """Whether a weight of the pool's nets is not finite, to explain a failed choice; waits for the device."""
         return self._nets.diverged()
+
+    @property
+    def columns(self) -> dict[str, Float[Tensor, " n"]]:
+        """Name → float32 (n,), a value that each candidate got once and keeps; NaN where one has none.
+
+        ``irreducible``: the cross-entropy under the irreducible-loss net, where one is trained.
+        """
+        return {} if self._columns is None else {name: self._columns.of(name, self.data) for name in self._columns}
 
     @property
     def mass(self) -> Float[Tensor, " n"]:
@@ -395,6 +408,8 @@ class Pool:
             incoming=self._beside["incoming"],
             rate=self.rate,
             embed=self._embed,
+            columns=self._columns,
+            waits=self._waits,
         )
         other._above = self
         return other
@@ -410,7 +425,7 @@ class Pool:
         """
         if self._outputs is None:
             features, logits = self._pass(self.net, self._features)
-            if self._beside["incoming"] is None and not (features.isfinite().all() and not logits.isnan().any()):
+            if self._waits and not (features.isfinite().all() and not logits.isnan().any()):
                 raise InputError(
                     "the selector asks for features, and those of the net are not finite, since its training has "
                     "diverged; allowed: finite ones (try a smaller optimizer.lr)"
@@ -439,7 +454,9 @@ class Cost:
         steps: optimizer steps.
         proxy_steps: optimizer steps of the proxies that a selector asked for.
         forward_passes: samples passed forward through the net (training, selection and evaluation together).
-        evaluate_passes: those of them in the evaluation before the first experience and at the end of each.
+        evaluate_passes: those of them in evaluation: before the first experience, at the end of each, between rounds
+            of labels, and after every ``evaluation.steps``.
+        candidate_passes: those of them in the choice of the samples of gradient steps.
         train_seconds: time in the learner.
         select_seconds, evaluate_seconds: time of selection and of evaluation, not part of ``train_seconds``.
         peak_bytes: largest memory in use, of the device or of the process.
@@ -452,6 +469,7 @@ class Cost:
     proxy_steps: int = 0
     forward_passes: int = 0
     evaluate_passes: int = 0
+    candidate_passes: int = 0
     train_seconds: float = 0.0
     select_seconds: float = 0.0
     evaluate_seconds: float = 0.0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COSTS = {
     "steps": "optimizer steps",
     "forward_passes": "samples passed forward, evaluation included",
+    "candidate_passes": "candidates passed forward to choose batches",
     "train_passes": "samples passed forward in training",
     "train_seconds": "training, s",
     "select_seconds": "selection, s",
@@ -115,6 +116,7 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     cost = record["cost"]
     last = cost[-1] if cost else {}
     spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
+    spent["candidate_passes"] = sum(c.get("candidate_passes", 0) for c in cost)  # earlier versions chose none
     spent["train_passes"] = _train_passes(cost)
     spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
     spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}

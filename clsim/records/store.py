@@ -463,6 +463,8 @@ def _problem(data: Any, fingerprint: str) -> str:
     nets = data.get("pretraining", [])
     if not isinstance(nets, list) or not all(isinstance(one, dict) and _net(one) for one in nets):
         return "pretraining: not what nets took that learnt without labels"
+    if wrong := _batches_problem(data.get("batches", []), size):
+        return wrong
     if "labelling" in data and (wrong := problem(data["labelling"], size, finished=data["finished"])):
         return wrong
     if _foreign(data["spec"], data["fingerprint"], fingerprint):
@@ -482,6 +484,27 @@ def _net(entry: dict[str, Any]) -> bool:
     return all(type(entry.get(key)) in (int, float) for key in numbers) and all(
         isinstance(entry.get(key), str) for key in words
     )
+
+
+def _batches_problem(entries: Any, experiences: int) -> str:
+    """Why this is not what a record says of batches; empty if it is."""
+    whole, maybe = ("experience", "steps", "candidates", "trained", "passes"), ("different", "learnt", "seconds")
+    for entry in entries if isinstance(entries, list) else [None]:
+        if not isinstance(entry, dict) or not all(type(entry.get(key)) is int and entry[key] >= 0 for key in whole):
+            return f"batches: not whole numbers from 0: {', '.join(whole)}"
+        if entry["experience"] >= experiences or not all(key in entry and _number(entry[key]) for key in maybe):
+            return f"batches: not an experience of the run with numbers: {', '.join(maybe)}"
+        curve = entry.get("curve", {"steps": [], "candidates": [], "seconds": [], "accuracy": []})
+        if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
+            return "batches.curve: not lists of equal length"
+        if {*curve} != {"steps", "candidates", "seconds", "accuracy"} or len({*map(len, curve.values())}) > 1:
+            return "batches.curve: not lists of equal length: steps, candidates, seconds, accuracy"
+        rows = [value for row in curve["accuracy"] for value in (row if isinstance(row, list) else ["no list"])]
+        if not all(map(_number, [*curve["steps"], *curve["candidates"], *curve["seconds"], *rows])):
+            return "batches.curve: found something that is no number"
+        if not isinstance(entry.get("irreducible", {}), dict):
+            return "batches.irreducible: not what an irreducible-loss net took"
+    return ""
 
 
 def _number(value: Any) -> bool:

@@ -67,6 +67,11 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "forgetting": "clsim.selectors.dynamics:forgetting",
         "grand": "clsim.selectors.dynamics:grand",
         "el2n": "clsim.selectors.dynamics:el2n",
+        # losses of one net, and of an irreducible-loss net beside it
+        "rho-loss": "clsim.selectors.losses:rho_loss",
+        "loss": "clsim.selectors.losses:loss",
+        "gradient-norm": "clsim.selectors.losses:gradient_norm",
+        "low-irreducible-loss": "clsim.selectors.losses:low_irreducible_loss",
         # uncertainty
         "least-confidence": "clsim.selectors.uncertainty:least_confidence",
         "entropy": "clsim.selectors.uncertainty:entropy",
@@ -134,6 +139,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "pt4al": "clsim.acquisitions.pt4al:Pt4al",
     },
     "bounds": BOUNDS,
+    "pruners": {
+        "info-batch": "clsim.training.info_batch:InfoBatch",
+    },
     "condensers": {
         "dm": "clsim.condensers.distribution:dm",
         "dc": "clsim.condensers.gradient_matching:dc",
@@ -237,6 +245,8 @@ PLAIN = {"per_class", "topped_up", "whole"}
 ALIASES: dict[str, str] = {
     "uniform": "random",
     "k-center": "kcenter",
+    "rholoss": "rho-loss",
+    "grad-norm": "gradient-norm",
     "qbc": "vote-entropy",
     "mc-qbc": "mc-vote-entropy",
     "dbal": "mc-entropy",

@@ -25,7 +25,17 @@ from clsim.spec.sources import DATASETS, OWN_DATA
 KINDS = (
     *registry.FILES,
     "datasets",
-    *("selectors", "combinators", "acquisitions", "bounds", "condensers", "objectives", "learners", "models"),
+    *(
+        "selectors",
+        "combinators",
+        "acquisitions",
+        "bounds",
+        "pruners",
+        "condensers",
+        "objectives",
+        "learners",
+        "models",
+    ),
     *("optimizers", "metrics", "tables"),
 )
 """Every kind, in the order of ``clsim list``."""
@@ -33,6 +43,7 @@ KINDS = (
 OPTIONS_IN = {
     **dict.fromkeys(("selectors", "condensers"), "memory.options"),
     **dict.fromkeys(("acquisitions", "bounds"), "labelling.options"),
+    "pruners": "batch.options",
     **dict.fromkeys(("learners", "objectives"), "learner.options"),
     "models": "model.options",
     "optimizers": "optimizer",
@@ -74,6 +85,7 @@ class Description:
         example: a command that uses it.
         tables: the text of a TOML file; empty for all else.
         can_label: whether it can choose what to label.
+        can_batch: whether it can choose the samples of a gradient step.
         parts: kind and name of each thing that a file names.
         family: the file that its code is in, which holds alike components; empty for what is not shipped.
     """
@@ -93,6 +105,7 @@ class Description:
     example: str = ""
     tables: str = ""
     can_label: bool = False
+    can_batch: bool = False
     parts: tuple[tuple[str, str], ...] = ()
     family: str = ""
 
@@ -238,6 +251,7 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
         source=said.source,
         place=place,
         can_label=kind in ("acquisitions", "bounds") or (kind == "selectors" and registry.acquires(name)),
+        can_batch=kind == "pruners" or (kind == "selectors" and registry.chooses_batch(name)),
         family=target.partition(":")[0].rpartition(".")[2] if shipped else "",
     )
 
@@ -381,6 +395,7 @@ _NAMED = {
     "strategy": ("strategies",),
     "buffer": _BUFFERS,
     "label": _LABELLERS,
+    "batch": ("pruners", "selectors"),
     "metrics": ("metrics",),
     "data.dataset": ("datasets",),
     "data.sequence": ("datasets",),
@@ -390,6 +405,7 @@ _NAMED = {
     "memory.buffer": _BUFFERS,
     "memory.retrieval": ("selectors",),
     "labelling.selector": _LABELLERS,
+    "batch.selector": ("pruners", "selectors"),
 }
 """Key of a file → the kinds that its value may be of, the one that is meant first."""
 

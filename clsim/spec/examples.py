@@ -30,6 +30,8 @@ def example(kind: str, name: str) -> str:
         return _run("--buffer", _COMBINED.get(name, f"{name}(kcenter)"))
     if kind in ("selectors", "condensers"):
         return _of_selector(name)
+    if kind == "pruners":
+        return _run("--batch", name)
     if kind in ("acquisitions", "bounds"):
         asked = ("--strategy", "finetune", "--label", name)
         if name in STREAM_POLICIES:
@@ -66,6 +68,8 @@ def _of_selector(name: str) -> str:
     needs = registry.needs(name).get(name, "")
     if "the new batch" in needs:
         return _run("--strategy", "er", "--set", f"memory.retrieval={name}")
+    if "irreducible losses" in needs and "probabilities" in needs:
+        return _run("--batch", name)
     if "query" in needs or "private" in needs:  # roles that only the call from Python fills
         roles = "".join(f", {role}=range({i}, {i + 9})" for i, role in ((0, "query"), (9, "private")) if role in needs)
         return f"python -c \"import clsim; print(clsim.select('{name}', dataset='digits', budget=10{roles}).index)\""

@@ -17,6 +17,8 @@ FLAGS = {
     "labelling.selector": "--label",
     "labelling.budget": "--label-budget",
     "labelling.rounds": "--label-rounds",
+    "batch.selector": "--batch",
+    "batch.share": "--batch-share",
     "training.device": "--device",
     "training.precision": "--precision",
     "training.threads": "--threads",
@@ -51,6 +53,8 @@ def tables_of(
     label: str | None = None,
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
+    batch: str | None = None,
+    batch_share: float | None = None,
     embedding: str | None = None,
     controller: str | None = None,
     device: str | None = None,
@@ -69,6 +73,8 @@ def tables_of(
         label_budget: labels asked for in an experience: a number, or a share of its samples; see
             :func:`label_budget_of`.
         label_rounds: number of rounds in which they are asked for.
+        batch: name of the selector of the samples of each step.
+        batch_share: share of the candidates of a step that it chooses.
         embedding: name of the embedding that selectors of samples see.
         controller: name of the controller.
         device: device of the training.
@@ -85,6 +91,7 @@ def tables_of(
         "labels": {} if labels is None else label_share(labels),
         "labelling": {"selector": None if label is None else _selector(label), "rounds": label_rounds}
         | ({} if label_budget is None else label_budget_of(label_budget)),
+        "batch": {"selector": batch, "share": batch_share},
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
         "training": {"device": device, "precision": precision, "threads": threads},
         "controller": {"name": controller},

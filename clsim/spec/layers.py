@@ -130,9 +130,13 @@ def layers_of(
     planned_label = _table(below, "labelling").get("selector", "none")
     if wished != planned:  # what the strategy says of its own buffer does not hold for another
         below = _without({("memory", "update"), ("memory", "options")}, below)
+    chosen = [registry.canonical(_table(part, "batch").get("selector", "none")) for part in (below, [*below, *above])]
+    if chosen[0] != chosen[1]:
+        below = _without({("batch", "options")}, below)
     implied = Layer(f"implied by buffer {wished}", {"memory": _implied(wished, merged([*below, *above]))})
     layers = _labelled(below, above, planned_label)
-    layers = _embedded(_controlled([implied, *layers], command_line))
+    layers = _embedded(_controlled(_batched([implied, *layers], command_line), command_line))
+    layers = _irreducible(layers, wished)
     return scenario_name, strategy_name, _canonical(layers, "memory", "buffer")
 
 
@@ -309,6 +313,31 @@ def _embedded(layers: list[Layer]) -> list[Layer]:
     names = (_table(layers, "embedding").get("name", "none"), _table(layers, "model").get("start", "none"))
     used = names[0] != "none" or names[1] in STARTS
     return layers if used else _without_table("embedding", layers)
+
+
+def _batched(layers: list[Layer], command_line: Mapping[str, Any]) -> list[Layer]:
+    """Check who chooses the samples of a step; without such a selector, drop its table.
+
+    Raises:
+        InputError: if the command line says how batches are chosen, and nobody chooses; or if the selector needs more
+            than a forward pass.
+    """
+    wished = registry.canonical(_table(layers, "batch").get("selector", "none"))
+    if wished == "none":
+        for key, value in command_line.get("batch", {}).items():
+            if key != "selector":
+                raise InputError(f"batch.{key}: found {value!r}, but nobody chooses the batch; allowed: with --batch")
+        return _without_table("batch", layers)
+    registry.check_chooses_batch(wished)
+    return _canonical(layers, "batch", "selector")
+
+
+def _irreducible(layers: list[Layer], buffer: str) -> list[Layer]:
+    """Drop the table of the irreducible-loss net where no selector reads its losses."""
+    memory = _table(layers, "memory")
+    names = [_table(layers, "batch").get("selector", "none"), memory.get("retrieval", "random"), buffer]
+    used = any(map(registry.reads_irreducible, names))
+    return layers if used else _without_table("irreducible", layers)
 
 
 def _controlled(layers: list[Layer], command_line: Mapping[str, Any]) -> list[Layer]:

@@ -10,12 +10,13 @@ from typing import Any
 
 from clsim.errors import InputError
 from clsim.spec import registry
+from clsim.spec.batch import PRUNERS
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.sources import OWN_DATA
 
 
 def title(spec: Mapping[str, Any]) -> str:
-    """Name a run without its seed: scenario, strategy, who asks for labels, buffer and controller.
+    """Name a run without its seed: scenario, strategy, who asks for labels, who chooses batches, buffer, controller.
 
     Args:
         spec: the spec as it stands in records, or a part of it.
@@ -23,7 +24,7 @@ def title(spec: Mapping[str, Any]) -> str:
     >>> title({"scenario": "split-digits", "strategy": "er", "memory": {"buffer": "kcenter", "capacity": 50}})
     'split-digits · er · kcenter 50'
     """
-    words = [scenario_name(spec), str(spec.get("strategy", "")), *label_words(spec)]
+    words = [scenario_name(spec), str(spec.get("strategy", "")), *label_words(spec), *batch_words(spec)]
     memory, controller = spec.get("memory"), spec.get("controller")
     if isinstance(memory, Mapping) and memory.get("buffer", "none") != "none":
         per = "" if memory.get("per", "total") == "total" or memory.get("fraction") else f" a {memory['per']}"
@@ -85,6 +86,7 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 _TOLD = {
     *("memory.buffer", "memory.capacity", "memory.fraction", "memory.per", "controller.name"),
     *("labelling.selector", "labelling.budget", "labelling.fraction", "stream.difficulty"),
+    *("batch.selector", "batch.share"),
 }
 """Keys that :func:`title` shows, or that name another run."""
 
@@ -132,6 +134,20 @@ def label_words(spec: Mapping[str, Any]) -> list[str]:
     share, budget = spec["labelling"].get("fraction"), spec["labelling"].get("budget", "")
     size = f"{100 * share:.4g} %" if isinstance(share, float) and share else str(budget)
     return [" ".join([name, *([size] if size else []), "labels"])]
+
+
+def batch_words(spec: Mapping[str, Any]) -> list[str]:
+    """Say for a title who chose the samples of each step, and which share of the candidates; nothing if nobody did.
+
+    >>> batch_words({"batch": {"selector": "rho-loss", "share": 0.1}}), batch_words({})
+    (['rho-loss 10 % of a batch'], [])
+    """
+    table = spec.get("batch")
+    name = table.get("selector", "none") if isinstance(table, Mapping) else "none"
+    if name == "none" or not isinstance(table, Mapping):
+        return []
+    share = table.get("share")
+    return [f"{name} {100 * share:.4g} % of a batch" if type(share) is float and name not in PRUNERS else str(name)]
 
 
 def scenario_name(spec: Mapping[str, Any]) -> str:

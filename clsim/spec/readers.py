@@ -1,4 +1,4 @@
-"""Which selectors of a run read the pool's embedding, and what to say of it before the run."""
+"""Which selectors of a run read the pool's embedding, or irreducible losses, and what to say of it before the run."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def about_embedding(spec: RunSpec) -> list[str]:
     if not found:
         lines.append(f"no selector of this run reads {what}: it is not made")
     return lines
+
+
+def irreducible_readers(spec: RunSpec) -> list[str]:
+    """List the selectors of a run that need irreducible losses: of batches, of the memory, of what is replayed."""
+    memory = (spec.memory.buffer, spec.memory.retrieval) if spec.memory.buffer != "none" else ()
+    return [name for name in dict.fromkeys((spec.batch.selector, *memory)) if registry.reads_irreducible(name)]
 
 
 def _choosers(spec: RunSpec) -> list[str]:

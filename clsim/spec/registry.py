@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
@@ -20,8 +20,9 @@ from typing import Any
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import moved
+from clsim.spec.batch import PRUNERS
 from clsim.spec.components import ALIASES, BOUNDS, COMBINATORS, COMPONENTS, OVER_ALL
-from clsim.spec.definitions import definition
+from clsim.spec.definitions import Unread, definition
 from clsim.spec.followed import Code, of_entry_point, of_file, of_module
 from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
@@ -76,7 +77,8 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     Args:
         kind: a kind of :data:`COMPONENTS`; or ``buffers``: the condensers, and the selectors as ``--buffer`` means
             them, applied to each class separately unless they are in :data:`OVER_ALL` or inside a combinator; or
-            ``labellers``: the acquisitions, and the selectors as they are.
+            ``labellers``: the acquisitions, and the selectors as they are; or ``batches``: the pruners, and the
+            selectors as they are.
         name: the name as users type it; a selector may be inside combinators, as in ``per_class(./mine.py:pick)``.
         options: flat options by name; the component's signature is their schema, see :mod:`clsim.spec.options`. With
             combinators, they are the options of the first selector inside.
@@ -89,7 +91,7 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
         kind, name = "condensers", _innermost(name)[0]
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
         name = f"per_class({name})" if name in COMPONENTS[kind] and name not in OVER_ALL else name
@@ -142,6 +144,15 @@ def _of_labeller(name: str) -> str:
     return "acquisitions" if name in known else "selectors"
 
 
+def _of_batch(name: str) -> str:
+    """Tell the kind of who chooses batches: a pruner by its name, else a selector."""
+    return "pruners" if name in COMPONENTS["pruners"] else "selectors"
+
+
+_OF_SOME: dict[str, Callable[[str], str]] = {"labellers": _of_labeller, "batches": _of_batch}
+"""Kinds that stand for several → what tells the kind of a name."""
+
+
 def is_selector(name: str) -> bool:
     """Whether a name can be that of a selector: a shipped or installed one, or a combinator with its arguments."""
     combinator, inner = taken_apart(canonical(name))
@@ -189,7 +200,7 @@ def check_name(kind: str, name: str) -> None:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     for inner in _innermost(canonical(name) if kind == "selectors" else name):
         if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
             _entry_point(kind, inner)
@@ -203,7 +214,7 @@ def codes(kind: str, name: str) -> list[Code]:
     """
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
-    kind = _of_labeller(name) if kind == "labellers" else kind
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     found = [_code(kind, part) for part in _innermost(canonical(name) if kind == "selectors" else name)]
     return [code for code in found if code is not None]
 
@@ -262,7 +273,7 @@ def acquires(name: str) -> bool:
     >>> acquires("prefilter(entropy,kcenter,5)"), acquires("per_class(kcenter)"), acquires("el2n")
     (True, False, False)
     """
-    return not is_condenser(name) and not _unmet(name)
+    return not is_condenser(name) and not _unmet(name, LACKING)
 
 
 def check_acquires(name: str, where: str = "labelling.selector") -> None:
@@ -277,7 +288,7 @@ def check_acquires(name: str, where: str = "labelling.selector") -> None:
     """
     if (where == "labelling.selector" and name in BOUNDS) or acquires(name):
         return
-    part, why = next(iter(_unmet(name).items()), (name, ""))
+    part, why = next(iter(_unmet(name, LACKING).items()), (name, ""))
     found = f"{part!r}, which needs {why}" if why else f"the condenser {part!r}"
     instead = f" (did you mean {part}-active?)" if f"{part}-active" in COMPONENTS["selectors"] else ""
     raise InputError(
@@ -286,10 +297,72 @@ def check_acquires(name: str, where: str = "labelling.selector") -> None:
     )
 
 
-def _unmet(name: str) -> dict[str, str]:
-    """Return the parts of a name that need what a choice of labels lacks, and what that is."""
+IRREDUCIBLE = "irreducible losses"
+"""What a selector that reads the irreducible losses of its candidates needs, as its docstring says it."""
+
+BEYOND: dict[str, str] = {
+    **dict.fromkeys(("a committee", "a committee of proxies"), "nets that are trained apart"),
+    "training dynamics of a proxy": "a net that is trained apart",
+    **dict.fromkeys(("passes with dropout", "dropout passes"), "several forward passes"),
+    **dict.fromkeys(("input gradients", "perturbed inputs"), "further passes on changed inputs"),
+    "held-out samples": "a forward pass of held-out samples",
+    **dict.fromkeys(("query", "private"), "a set of samples beside the candidates"),
+    "the memory's own notes": "the memory's own notes on its candidates",
+    "the new batch": "a new batch to replay with",
+}
+"""What takes more than one forward pass of the candidates of a step, or is not there, for docstrings and messages."""
+
+
+def chooses_batch(name: str) -> bool:
+    """Tell whether a selector can choose the samples of a gradient step: one that needs one forward pass at most.
+
+    >>> chooses_batch("margin"), chooses_batch("per_class(rho-loss)"), chooses_batch("bald"), chooses_batch("dm")
+    (True, True, False, False)
+    """
+    if name in PRUNERS:
+        return True
+    taken = is_condenser(name) or name in COMPONENTS["acquisitions"] or name in COMPONENTS["bounds"]
+    return not taken and not _unmet(name, BEYOND)
+
+
+def check_chooses_batch(name: str) -> None:
+    """Refuse a shipped component that cannot choose the samples of a step; selectors of your own pass.
+
+    Raises:
+        InputError: naming the part that cannot, what it needs, and what is allowed.
+    """
+    if name == "none" or chooses_batch(name):
+        return
+    part, why = next(iter(_unmet(name, BEYOND).items()), (name, "a state of its own"))
+    usual = "rho-loss, loss, gradient-norm, margin, entropy, random, ..."
+    raise InputError(
+        f"batch.selector: found {part!r}, which needs {why}; allowed: a selector that needs one forward pass of the "
+        f"candidates ({usual}), marked in `clsim list selectors`; or {', '.join(PRUNERS)}"
+    )
+
+
+def reads_irreducible(name: str) -> bool:
+    """Tell whether a selector needs irreducible losses, by the docstrings of its parts, one's own code included.
+
+    >>> reads_irreducible("per_class(low-irreducible-loss)"), reads_irreducible("margin")
+    (True, False)
+    """
+    said = list(needs(name).values())
+    combinator, inner = taken_apart(name)
+    if any(reads_irreducible(part) for part in inner):
+        return True
+    if not inner and ":" in combinator:
+        try:
+            said.append(definition(combinator).docstring.needs)
+        except (Unread, InputError, OSError):
+            return False
+    return any(IRREDUCIBLE in what for what in said)
+
+
+def _unmet(name: str, lacking: Mapping[str, str]) -> dict[str, str]:
+    """Return the parts of a name that need what is lacking, and what that is."""
     parts = {part: re.split(r"[;,] ", what) for part, what in needs(name).items()}
-    return {part: LACKING[one] for part, what in parts.items() for one in reversed(what) if one in LACKING}
+    return {part: lacking[one] for part, what in parts.items() for one in reversed(what) if one in lacking}
 
 
 def _innermost(name: str) -> list[str]:

@@ -154,6 +154,8 @@ def keeps_memory(scenario: str, strategy: str) -> bool:
 NAMED = {
     ("labelling", "selector"): "labellers",
     ("labelling", "initial"): "labellers",
+    ("batch", "selector"): "batches",
+    ("irreducible", "model"): "models",
     ("memory", "buffer"): "buffers",
     ("memory", "retrieval"): "selectors",
     ("learner", "name"): "learners",

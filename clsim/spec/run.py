@@ -12,12 +12,13 @@ import hashlib
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clsim import notebook
 from clsim.errors import InputError
 from clsim.spec import naming
+from clsim.spec.batch import BatchSpec, IrreducibleSpec
 from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.labelling import LabellingSpec
@@ -60,6 +61,8 @@ class RunSpec:
     memory: MemorySpec = field(default_factory=MemorySpec)
     proxy: ProxySpec = field(default_factory=ProxySpec)
     embedding: EmbeddingSpec = field(default_factory=EmbeddingSpec)
+    batch: BatchSpec = field(default_factory=BatchSpec)
+    irreducible: IrreducibleSpec = field(default_factory=IrreducibleSpec)
     controller: ControllerSpec = field(default_factory=ControllerSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     sources: tuple[tuple[str, str], ...] = ()
@@ -92,6 +95,7 @@ class RunSpec:
             )
         self._check_labelling()
         self._check_embedding()
+        self._check_batch()
         tasks, memory = self.stream.experiences, self.memory
         if memory.counted == "task" and memory.per == "total" and not memory.fraction and memory.capacity < tasks:
             raise InputError(
@@ -164,6 +168,36 @@ class RunSpec:
         if self.model.frozen and self.learner.name != "sgd":
             raise InputError(f"model.frozen: found true with learner {self.learner.name!r}, allowed: with 'sgd'")
 
+    def _check_batch(self) -> None:
+        """Refuse what cannot be combined with a choice of the samples of a step, or with epochs that leave some out."""
+        batch, training, usual = self.batch, self.training, TrainingSpec()
+        if self.irreducible.source == "held-out" and not self.stream.validation:
+            raise InputError(
+                "stream.validation: found 0 with irreducible.source = 'held-out', allowed: a share above 0, as in "
+                "--set stream.validation=0.2, or irreducible.source = 'halves'"
+            )
+        if batch.selector == "none":
+            return
+        who = f"batch.selector {batch.selector!r}"
+        refused: list[tuple[str, Any, Any, str]] = [
+            ("training.capturable", training.capturable, usual.capturable, "whose steps are no fixed draws"),
+            ("labelling.update", self.labelling.update, "round", "which chooses among labels that are all there"),
+        ]
+        if training.last_batch == "pad":
+            refused.append(("training.last_batch", "pad", "short", "which would choose padding"))
+        if batch.prunes:
+            refused += [
+                ("learner.name", self.learner.name, LearnerSpec().name, "whose loss must go by weights"),
+                ("learner.options", dict(self.learner.options), {}, "whose loss must go by weights"),
+                ("optimizer.average", self.optimizer.average, 0.0, "under which the number of steps is open"),
+                ("labelling.inject", self.labelling.inject, "once", "which leaves out by losses that it has seen"),
+                ("batch.share", batch.share, BatchSpec().share, "which has no share"),
+                ("batch.mode", batch.mode, BatchSpec().mode, "which takes the losses of the steps themselves"),
+            ]
+        for key, found, allowed, why in refused:
+            if found != allowed:
+                raise InputError(f"{key}: found {found!r} with {who}, {why}; allowed: {allowed!r}")
+
     def _check_one_pass(self) -> None:
         """Refuse what needs more than one pass over an experience, or batches of one size."""
         training, labelling = self.training, self.labelling
@@ -195,6 +229,12 @@ class RunSpec:
         usual = leaves(RunSpec().as_dict())
         changed = {key: as_text(value) for key, value in leaves(self.as_dict()).items() if usual.get(key) != value}
         return notebook.facts(naming.run_name(dataclasses.asdict(self)), {"fingerprint": self.fingerprint, **changed})
+
+    @property
+    def drawing(self) -> TrainingSpec:
+        """The table of training with the number of samples that a step draws, candidates included, as its batch."""
+        size = self.batch.drawn(self.training.batch_size)
+        return self.training if size == self.training.batch_size else replace(self.training, batch_size=size)
 
     @property
     def partly_labelled(self) -> bool:
@@ -244,13 +284,15 @@ class Given:
     Attributes:
         buffer: the selector of the memory.
         label: the selector, or the class of acquisitions, that asks for labels.
+        batch: the selector of the samples of a step.
     """
 
     buffer: Any = None
     label: Any = None
+    batch: Any = None
 
     def __bool__(self) -> bool:
-        return self.buffer is not None or self.label is not None
+        return any(one is not None for one in (self.buffer, self.label, self.batch))
 
 
 NAMED = Given()
@@ -272,6 +314,7 @@ EXTRAS: tuple[str, ...] = (
     "embedding",
     *("model.start", "model.frozen"),
     *("labels", "labelling"),
+    *("batch", "irreducible", "evaluation.steps"),
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
@@ -311,9 +354,9 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
         InputError: for what is refused, naming ``where``, the table, the key, what was found, what is allowed and the
             nearest match.
 
-    >>> read({"evaluation": {"row": "seen"}}, "my.toml")
+    >>> read({"evaluation": {"row": ""}}, "my")
     Traceback (most recent call last):
-    clsim.errors.InputError: my.toml: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows)
+    clsim.errors.InputError: my: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows, steps)
     """
     found = arguments(RunSpec, tables, where, "")
     try:

@@ -333,13 +333,17 @@ class EvaluationSpec:
         rows: ``all`` experiences, or those ``seen`` so far (half the cost; no forward transfer).
         batch_size: test images in each forward pass; changes no result beyond round-off. Small batches stay in the
             cache of a CPU.
+        steps: also test after every so many gradient steps of an experience, on the test samples of those seen so far;
+            the record keeps the curve, and no other number changes. 0: at the end alone.
     """
 
     rows: Literal["all", "seen"] = "all"
     batch_size: int = 100
+    steps: int = 0
 
     def __post_init__(self) -> None:
         at_least(1, "evaluation.", batch_size=self.batch_size)
+        at_least(0, "evaluation.", steps=self.steps)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from clsim.memory.buffer import Buffer
-from clsim.memory.initial import start_of
+from clsim.memory.initial import memory_of
 from clsim.pool.pool import Cost, Embed
 from clsim.spec import registry
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
+from clsim.training.batch_choice import choosing
 from clsim.training.contract import Learner, Setup, plateau_of
 from clsim.training.offered import learner_of, refuse_early, refuse_unfit, refuse_untrained
-from clsim.training.workshop import Fresh, workshop
+from clsim.training.workshop import Fresh, Workshop, workshop
 
 
 def assemble(
@@ -37,9 +38,30 @@ def assemble(
         embed: computes the embedding of samples; None: there is none.
     """
     refuse_unfit(spec)
-    shop = workshop(
+    shop = _shop(spec, spec.model.name, spec.model.options, "[model.options]", stream, cost)
+    if started is not None:
+        shop = replace(shop, fresh=started(shop.fresh))
+    net = shop.net()
+    memory = memory_of(spec, stream, given.buffer, rng=shop.randomness.memory, cost=cost)
+    setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
+    setup = replace(setup, embed=embed, other=_other(spec, stream, cost))
+    if spec.labelling.asks:
+        from clsim.training.askers import askers  # with the acquisitions
+
+        asks, first, acquisition = askers(spec, net, given.label)
+        setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
+    made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
+    learner = learner_of(made, spec.learner.name)
+    refuse_untrained(spec, learner)
+    refuse_early(spec, learner)
+    return setup, choosing(setup, learner, given.batch)
+
+
+def _shop(spec: RunSpec, model: str, options: Mapping[str, Any], where: str, stream: Stream, cost: Cost) -> Workshop:
+    """Set up the workshop of nets of one architecture for the samples of a stream."""
+    return workshop(
         spec,
-        registry.component("models", spec.model.name, spec.model.options, "[model.options]"),
+        registry.component("models", model, options, where),
         shape=stream.shape,
         visible=stream.visible,
         mean=stream.mean,
@@ -50,40 +72,11 @@ def assemble(
         device=stream.device,
         cost=cost,
     )
-    if started is not None:
-        shop = replace(shop, fresh=started(shop.fresh))
-    net = shop.net()
-    condense, selector = None, given.buffer
-    if spec.memory.buffer == "none":
-        selector = None
-    elif selector is None:
-        found = registry.component("buffers", spec.memory.buffer, spec.memory.options, "[memory.options]")
-        condense, selector = (found, None) if registry.is_condenser(spec.memory.buffer) else (None, found)
-    retrieve = None
-    if spec.memory.retrieval != "random":
-        retrieve = registry.component(
-            "selectors", spec.memory.retrieval, spec.memory.retrieval_options, "[memory.retrieval_options]"
-        )
-    memory = Buffer(
-        spec.memory,
-        selector,
-        rng=shop.randomness.memory,
-        cost=cost,
-        retrieve=retrieve,
-        condense=condense,
-        tasks=len(stream),
-    )
-    if spec.memory.start:
-        memory.begin(start_of(spec, stream, memory.factor))
-    setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
-    setup = replace(setup, embed=embed)
-    if spec.labelling.asks:
-        from clsim.training.askers import askers  # with the acquisitions
 
-        asks, first, acquisition = askers(spec, net, given.label)
-        setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
-    made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
-    learner = learner_of(made, spec.learner.name)
-    refuse_untrained(spec, learner)
-    refuse_early(spec, learner)
-    return setup, learner
+
+def _other(spec: RunSpec, stream: Stream, cost: Cost) -> Fresh | None:
+    """Return what makes irreducible-loss nets, if they are of another architecture than the run's."""
+    one = spec.irreducible
+    if one.model == "same":
+        return None
+    return _shop(spec, one.model, one.options, "[irreducible.options]", stream, cost).fresh

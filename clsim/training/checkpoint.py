@@ -25,11 +25,13 @@ def snapshot(setup: Setup, learner: Learner) -> State | None:
     if learned is None:
         return None
     acquisition = {} if setup.acquisition is None else {"acquisition": setup.acquisition.state_dict()}
+    columns = setup.columns.state_dict(setup.memory.stored)
     return {
         "learner": learned,
         "memory": setup.memory.state_dict(),
         "randomness": setup.randomness.state_dict(),
         **acquisition,
+        **({"columns": columns} if columns else {}),
     }
 
 
@@ -40,6 +42,7 @@ def restore(state: State, setup: Setup, learner: Learner) -> None:
     learner.load_state_dict(state["learner"])
     setup.memory.load_state_dict(state["memory"], setup.device)
     setup.randomness.load_state_dict(state["randomness"])
+    setup.columns.load_state_dict(state.get("columns", {}), setup.device)
 
 
 def copied(state: Any) -> Any:
@@ -83,7 +86,10 @@ def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int, 
     if any(len(entry["rows"]) > sizes[entry["round"] - 1] for entry in rounds if entry["round"]):
         return f"more labels in a round than {sizes}"
     cost = saved["cost"]
-    if set(cost) != set(vars(Cost())) or not all(n is None or type(n) in (int, float) for n in cost.values()):
+    counted = set(vars(Cost()))
+    if not counted - {"candidate_passes"} <= set(cost) <= counted or not all(
+        n is None or type(n) in (int, float) for n in cost.values()
+    ):
         return "cost: not the counters of a run"
     continues = labelling.start == "warm" and len(rounds) > 1
     return "" if isinstance(saved["state"], dict) == continues else "state: not what a round begins with"

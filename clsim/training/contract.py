@@ -21,11 +21,13 @@ from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Pace, Plateau
-from clsim.pool.exemplars import Exemplars, batch_count
+from clsim.pool.exemplars import Columns, Exemplars, batch_count
 from clsim.pool.pool import Cost, Embed, Pool, Selector
 from clsim.randomness import Randomness
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
+from clsim.training.epochs import images_of
+from clsim.training.prepared import Prepared
 from clsim.training.workshop import Workshop, autocast
 
 
@@ -49,6 +51,9 @@ class Setup:
         acquisition: the selector of labels, if it keeps a state of its own; its terms join the learner's loss, and its
             module is trained with the net.
         embed: computes the embedding of samples, apart from the learner's features; None: there is none.
+        columns: values that samples got once and keep, such as irreducible losses.
+        prepared: the inputs that were augmented when the samples of a step were chosen.
+        other: makes an irreducible-loss net with weights drawn from a seed; None: none is asked for.
     """
 
     spec: RunSpec
@@ -65,6 +70,9 @@ class Setup:
     asks_first: Selector | None = None
     acquisition: Acquisition | None = None
     embed: Embed | None = None
+    columns: Columns = field(default_factory=Columns)
+    prepared: Prepared = field(default_factory=Prepared)
+    other: Callable[[int], Net] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -85,10 +93,14 @@ class Setup:
         ``labelled``, an epoch is a pass over that part, for all learners too. Labels that come during training do not
         change it.
         """
-        training, unlabelled = self.spec.training, experience.unlabelled
+        training, unlabelled = self.spec.drawing, experience.unlabelled
         labelled, others = experience.extent or (len(experience.train), 0 if unlabelled is None else len(unlabelled))
         larger = labelled if self.spec.labelling.epoch == "labelled" else max(labelled, others)
         return batch_count(larger, training.batch_size, training.last_batch)
+
+    def images(self, samples: int, experience: Experience) -> int:
+        """Count the new samples that are drawn in an experience out of ``samples`` different ones."""
+        return images_of(samples, self.spec.drawing, self.batches(experience))
 
     def steps(self, experience: Experience) -> int:
         """Count the gradient steps of an experience, if training is not stopped early."""
@@ -134,6 +146,7 @@ class Setup:
             rate=rate,
             closed=labelled is not None,
             embed=self.embed,
+            columns=self.columns,
         )
 
     def precision(self) -> AbstractContextManager:
@@ -213,6 +226,15 @@ class Learner(ABC):
 
         Never calls ``.item()``: the terms of the loss are returned detached, on the device, and nothing waits for them.
         """
+
+    def kept(self, samples: Exemplars, progress: float) -> Exemplars:
+        """Return those of the samples that the next epoch passes over, with their weights; by default all of them.
+
+        Args:
+            samples: the samples that the batches of an experience are made from.
+            progress: the share of the training that is done.
+        """
+        return samples
 
     def settle(self, experience: Experience) -> None:  # noqa: B027 - most learners go on with the last weights
         """Settle on the weights to go on with, after the last batch of a training: of each round, with label rounds."""
@@ -312,6 +334,9 @@ class Around(Learner, Generic[L]):
     def observe(self, batch: Exemplars) -> Terms:
         return self.inner.observe(batch)
 
+    def kept(self, samples: Exemplars, progress: float) -> Exemplars:
+        return self.inner.kept(samples, progress)
+
     def settle(self, experience: Experience) -> None:
         self.inner.settle(experience)
 
@@ -361,6 +386,7 @@ class Batch:
             None: no sample has any.
         among: bool (n, classes), the classes that the cross-entropy of each sample ranges over, among those of its
             task; None: all. See :data:`clsim.objectives.among.Among`.
+        absolute: whether the loss is Σ w·l / n; else weights are relative, and it is Σ w·l / Σ w.
     """
 
     x: Tensor
@@ -370,6 +396,7 @@ class Batch:
     weight: Tensor | None = None
     soft: Tensor | None = None
     among: Tensor | None = None
+    absolute: bool = False
 
 
 class Objective(ABC):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.pool.exemplars import Exemplars, LastBatch, batch_count, batches
-from clsim.spec.tables import TrainingSpec
+from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
 from clsim.training.checkpoint import copied
 from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.epochs import epochs_of
 from clsim.training.evaluation import held_out, share_correct
 from clsim.training.injection import Injection
 from clsim.training.offered import offered
@@ -43,6 +42,7 @@ def fit(
     offers: bool = True,
     guessed: Tensor | None = None,
     waiting: Tensor | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> list[Terms]:
     """Train a learner on one experience, but do not end it; return the losses of the steps.
 
@@ -52,8 +52,9 @@ def fit(
         guessed: int64, the ``index`` of the samples whose label nobody told, which are offered to no memory.
         waiting: int64 (n,), rows of the labelled part whose labels come during training, in their order; see
             :class:`clsim.training.injection.Injection`.
+        after: called after the steps on each batch, with the number of new samples that it drew.
     """
-    training, memory, plateau = setup.spec.training, setup.memory, setup.plateau
+    training, memory, plateau = setup.spec.drawing, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
     losses: list[Terms] = []
     count, done = setup.batches(experience), 0
@@ -64,8 +65,9 @@ def fit(
     # the memory is offered each sample once, in the first pass
     own = samples is injection.now.train
     new = batch_count(len(samples), training.batch_size, training.last_batch) if own and offers else 0
+    kept = learner.kept if setup.spec.batch.prunes else None
     late = _Offers() if new and injection.gradual else None
-    for part in epochs_of(injection.given, training, setup.randomness.order, count):
+    for part in epochs_of(injection.given, training, setup.randomness.order, count, kept):
         for batch in part:
             for _ in range(training.passes):
                 losses.append(learner.observe(batch))
@@ -83,6 +85,8 @@ def fit(
             if injection.advance(done):
                 learner.told(injection.now)
             progress.step(len(batch))
+            if after is not None:
+                after(len(batch))
         if plateau.watches:
             gained = plateau.epoch(share_correct(learner, held_out(experience), setup.spec, setup.cost))
             if gained and training.patience:
@@ -129,43 +133,3 @@ class _Offers:
         found = batch[~torch.isin(batch.index, self._offered)]
         self._offered = torch.cat([self._offered, found.index])
         return found
-
-
-def epochs_of(
-    samples: Exemplars | Callable[[], Exemplars], training: TrainingSpec, rng: torch.Generator, count: int = 0
-) -> Iterator[Iterator[Exemplars]]:
-    """Yield the batches of each epoch: ``training.epochs`` epochs, or ``training.steps`` batches, a pass an epoch.
-
-    Args:
-        samples: the samples, which are newly ordered for each pass; or a function that returns them, and begins a new
-            pass when it returns others.
-        training: number of epochs or steps, and the batches.
-        rng: generator of the order.
-        count: number of batches in an epoch, in as many passes as they take, where ``training.epochs`` counts; 0: those
-            of one pass.
-    """
-    size, last = training.batch_size, training.last_batch
-    given = samples if callable(samples) else lambda: samples
-    passes = itertools.chain.from_iterable(_passes(given, size, rng, last) for _ in itertools.count())
-    each = batch_count(len(given()), size, last) if training.steps or not count else count
-    left = training.steps or training.epochs * each
-    while left > 0:
-        yield itertools.islice(passes, min(each, left))
-        left -= each
-
-
-def _passes(given: Callable[[], Exemplars], size: int, rng: torch.Generator, last: LastBatch) -> Iterator[Exemplars]:
-    """Yield the batches of one pass, up to where other samples are given."""
-    samples = given()
-    for batch in batches(samples, size, rng, last):
-        yield batch
-        if given() is not samples:
-            return
-
-
-def images_of(n: int, training: TrainingSpec, count: int = 0) -> int:
-    """Count the samples that :func:`epochs_of` yields from ``n``, each as often as it occurs."""
-    size, one = training.batch_size, batch_count(n, training.batch_size, training.last_batch)
-    epoch = {"short": n, "drop": min(n, one * size), "pad": one * size}[training.last_batch]
-    whole, rest = divmod(training.steps or training.epochs * (count or one), one)
-    return epoch * whole + rest * size

@@ -17,9 +17,9 @@ from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training import experience as one
 from clsim.training.assemble import assemble
+from clsim.training.beside import Beside
 from clsim.training.contract import Learner, Setup, Terms
-from clsim.training.embeddings import Embeddings
-from clsim.training.evaluation import evaluate
+from clsim.training.course import Course, measure
 from clsim.training.progress import Progress
 
 
@@ -42,17 +42,27 @@ class Experiment:
     ) -> None:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
         self._given = given
-        self._embeddings = Embeddings(spec, stream, kept, True if given else None)
+        self._beside = Beside(spec, stream, kept, bool(given))
+        self._courses: dict[int, dict[str, Any]] = {}
 
     def assemble(self, spec: RunSpec | None = None) -> tuple[Setup, Learner]:
         """Make a fresh setup and learner of the spec, or of another one."""
-        made = self._embeddings
+        made = self._beside.embeddings
         started = None if self.spec.model.start == "none" else made.starting
         return assemble(spec or self.spec, self.stream, self.cost, self._given, started=started, embed=made.embed)
 
     def embed(self, position: int) -> list[dict[str, Any]]:
         """Learn without labels what an experience needs; see :meth:`clsim.training.embeddings.Embeddings.begin`."""
-        return self._embeddings.begin(position)
+        return self._beside.embeddings.begin(position)
+
+    def course(self, position: int) -> list[dict[str, Any]]:
+        """Return what the last training of an experience took, see :meth:`clsim.training.course.Course.end`.
+
+        The list is empty where neither batches are chosen, nor irreducible losses read, nor tests made on the way.
+        """
+        spec, found = self.spec, self._courses.pop(position, None)
+        kept = spec.batch.selector != "none" or self._beside.trains_irreducible or spec.evaluation.steps
+        return [found] if kept and found is not None else []
 
     def learn(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """Train on an experience and end it; return the losses of the steps."""
@@ -80,7 +90,21 @@ class Experiment:
         if guessed is not None:
             experience = replace(experience, train=concatenate([experience.train, guessed]))
             index = guessed.index
-        return one.fit(experience, setup, learner, shares, self.progress, offers=offers, guessed=index, waiting=waiting)
+        scored = self._beside.score(experience, setup)
+        course = Course(learner, self.stream, self.spec, self.cost, experience.position)
+        losses = one.fit(
+            experience,
+            setup,
+            learner,
+            shares,
+            self.progress,
+            offers=offers,
+            guessed=index,
+            waiting=waiting,
+            after=course.step,
+        )
+        self._courses[experience.position] = course.end() | scored
+        return losses
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
         """End an experience; one of which nobody asked for a label was not begun."""
@@ -90,21 +114,24 @@ class Experiment:
 
     def measure(self, learner: Learner, position: int) -> list[float]:
         """Measure accuracy on each experience up to ``position``, between two rounds; NaN for the others."""
-        passed = self.cost.forward_passes
-        row = evaluate(learner, self.stream, position + 1, self.spec, self.cost)
-        self.cost.evaluate_passes += self.cost.forward_passes - passed
-        return row
+        return measure(learner, self.stream, position, self.spec, self.cost)
 
     def images(self, samples: int, experience: Experience, setup: Setup) -> int:
         """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""
-        return one.images_of(samples, self.spec.training, setup.batches(experience))
+        return setup.images(samples, experience)
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Add the time that is spent in the context to the training seconds, without that of selection."""
-        started, selected = time.perf_counter(), self.cost.select_seconds
+        """Add the time that is spent in the context to the training seconds, without that of what is counted apart.
+
+        These are selection, evaluation, and irreducible-loss nets.
+        """
+        started, apart = time.perf_counter(), self._apart()
         yield
-        self.cost.train_seconds += time.perf_counter() - started - (self.cost.select_seconds - selected)
+        self.cost.train_seconds += time.perf_counter() - started - (self._apart() - apart)
+
+    def _apart(self) -> float:
+        return self.cost.select_seconds + self.cost.evaluate_seconds + self._beside.seconds
 
     def _shares(self, experience: Experience, setup: Setup) -> int:
         return self.stream.shares(experience.position, self.spec.memory.counted, setup.memory.known)

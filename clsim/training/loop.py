@@ -19,6 +19,7 @@ from clsim.pool.pool import Cost
 from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
+from clsim.training.batch_choice import refuse_unlabelled
 from clsim.training.checkpoint import UNFIT, restore, snapshot, state_bytes
 from clsim.training.contract import Learner, Setup
 from clsim.training.evaluation import evaluate, measured, readouts, share_correct
@@ -60,6 +61,7 @@ def train(
     experiment = Experiment(spec, stream, progress, given, kept)
     cost = experiment.cost
     setup, learner = experiment.assemble()
+    refuse_unlabelled(setup, learner, stream)
     controller = _controller(experiment, folder)
     rounds = _rounds(experiment, folder)
     results = Results.empty(len(stream))
@@ -89,6 +91,7 @@ def train(
             results.add_losses(losses)
             results.searches.append(dataclasses.asdict(search))
 
+        results.batches += experiment.course(position)
         results.add_diagnostics(position, learner.diagnostics())
         trained, seen = cost.forward_passes, position + 1
         extent = len(stream) if spec.evaluation.rows == "all" else seen

@@ -43,6 +43,8 @@ class Results:
         rounds: the label rounds, an entry for each training; see :class:`clsim.training.label_rounds.LabelRounds`.
         searches: the controller's trace of each experience, a :class:`clsim.records.search.Search` as a dictionary.
         pretraining: an entry for each net that learnt without labels: experience, use, images, steps, seconds.
+        batches: an entry for each experience whose batches were chosen, or that was tested on the way; see
+            :meth:`clsim.training.course.Course.end`.
         crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
         code: the states of the code that trained it, in their order: several if it was resumed with another one.
@@ -62,6 +64,7 @@ class Results:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
     pretraining: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
     crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
     code: list[str] = field(default_factory=list)
@@ -119,6 +122,8 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         further["diagnostics"] = {name: _nullable(values) for name, values in results.diagnostics.items()}
     if results.pretraining:
         further["pretraining"] = results.pretraining
+    if results.batches:
+        further["batches"] = results.batches
     if stream.asks:
         further["labelling"] = _labelling(stream, results)
     return {

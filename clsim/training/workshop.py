@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clsim.data.augmentation import Transform
 from clsim.data.cache import Dataset
 from clsim.models import nets
-from clsim.pool.exemplars import Exemplars
+from clsim.pool.exemplars import Columns, Exemplars
 from clsim.pool.pool import Cost, Embed, Features, Pool
 from clsim.pool.proxy import Trainer
 from clsim.randomness import Randomness, derive, generator
@@ -75,6 +75,7 @@ class Workshop:
         rate: float | None = None,
         closed: bool = False,
         embed: Embed | None = None,
+        columns: Columns | None = None,
     ) -> Pool:
         """Make a pool of samples, with features and scores of a net.
 
@@ -90,6 +91,7 @@ class Workshop:
             rate: the learning rate of the learner's next step; None: there is no learner.
             closed: whether only classes that are known have logits, as in a choice of labels.
             embed: computes the embedding of samples; None: their features.
+            columns: values that samples got once and keep.
         """
         trainer = self.trainer()
         return Pool(
@@ -107,6 +109,7 @@ class Workshop:
             rate=rate,
             closed=closed,
             embed=embed,
+            columns=columns,
         )
 
 

@@ -31,6 +31,7 @@ TITLES = {
     "combinators": "Combinators",
     "acquisitions": "Acquisitions",
     "bounds": "Bounds",
+    "pruners": "Pruners",
     "condensers": "Condensers",
     "objectives": "Objectives",
     "learners": "Learners",
@@ -50,12 +51,14 @@ SAYS = {
     "datasets": "Data sets are read from `--data-root`, else `$CLSIM_DATA`, else `~/.cache/clsim`. Use one with "
     "`--set data.dataset=NAME`.",
     "selectors": "A selector chooses a few samples out of many: what to keep (`--buffer NAME`), what to ask labels for "
-    "(`--label NAME`), what to replay (`--set memory.retrieval=NAME`), or only the indices "
-    "(`clsim select --selector NAME`). Options are set by `--set memory.options.NAME=VALUE`.",
+    "(`--label NAME`), what to train on now (`--batch NAME`), what to replay (`--set memory.retrieval=NAME`), or only "
+    "the indices (`clsim select --selector NAME`). Options are set by `--set memory.options.NAME=VALUE`.",
     "combinators": "A combinator makes a selector of selectors, as in `--buffer 'prefilter(entropy,kcenter,5)'`.",
     "acquisitions": "An acquisition asks for labels and has a state of its own. Use one with `--label NAME`; options "
     "are set by `--set labelling.options.NAME=VALUE`.",
     "bounds": "A bound chooses labels by reading hidden ones. Every table of its runs says so.",
+    "pruners": "A pruner leaves samples out of whole epochs. Use one with `--batch NAME`; options are set by "
+    "`--set batch.options.NAME=VALUE`.",
     "condensers": "A condenser fills a memory with samples that it makes. Use one with `--buffer NAME`, or make a set "
     "by `clsim condense --method NAME`.",
     "objectives": "An objective is what a learner minimises. Use one with `--set learner.options.objective=NAME`.",

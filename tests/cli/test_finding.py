@@ -241,9 +241,13 @@ def test_what_cannot_be_read_hides_nothing_else(
     assert "broken.toml: " in refused(capsys, "show", "scenario", "broken")
 
 
-def test_every_selector_is_marked_by_whether_it_can_label(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_selector_is_marked_by_whether_it_can_label_and_choose_a_batch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert clsim("list", "selectors") == 0
     lines = capsys.readouterr().out.splitlines()
     for name in COMPONENTS["selectors"]:
         line = next(line for line in lines if line.startswith(f"{name} "))
-        assert (line.split()[1] == "*") is describe("selectors", name).can_label
+        mark, found = line.split()[1], describe("selectors", name)
+        assert (mark in ("*", "*+")) is found.can_label
+        assert (mark in ("+", "*+")) is found.can_batch

@@ -35,6 +35,13 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "domain": ("er", "badge", ["stream.setting=domain"]),
     "icarl": ("icarl", "margin", []),
     "gdumb": ("gdumb", "margin", []),
+    "all three": ("er", "margin", ["batch.selector=margin", "batch.share=0.5", "memory.buffer=margin"]),
+    "rho-loss": (
+        "er",
+        "margin",
+        ["batch.selector=rho-loss", "memory.buffer=low-irreducible-loss", "irreducible.epochs=2"],
+    ),
+    "info-batch": ("er", "margin", ["batch.selector=info-batch", "training.epochs=3"]),
     "bic": ("bic", "margin", []),
     **{name: (name, "margin", []) for name in ("fixmatch", "nncsl", "ccic", "pseudo-label")},
     "fixmatch on the stream": ("fixmatch", "entropy", ["labels.unlabelled=stream"]),

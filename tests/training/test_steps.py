@@ -15,7 +15,7 @@ from clsim.records.store import RunRecord
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import TrainingSpec
 from clsim.training import loop
-from clsim.training.experience import epochs_of, images_of
+from clsim.training.epochs import epochs_of, images_of
 from tests.helpers import assert_same, generator, vectors
 
 UNEQUAL = ["data.per_class=17", "stream.first=4", "stream.experiences=3", "training.epochs=3"]

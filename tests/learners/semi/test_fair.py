@@ -27,7 +27,8 @@ from clsim.streams import build
 from clsim.streams.stream import Stream
 from clsim.training.assemble import assemble
 from clsim.training.contract import Around, Learner, Setup, Terms
-from clsim.training.experience import epochs_of, images_of, learn
+from clsim.training.epochs import epochs_of, images_of
+from clsim.training.experience import learn
 from clsim.training.progress import Quiet
 
 SMALL = ["data.dataset=digits", "data.size=0", "data.per_class=20", "data.augment=[]", "labels.per_class=4"]
