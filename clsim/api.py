@@ -34,6 +34,7 @@ def run(
     label_budget: int | str | None = None,
     label_rounds: int | None = None,
     embedding: str | None = None,
+    pool: str | Sequence[str] | None = None,
     controller: str | None = None,
     seed: int = 0,
     seeds: int | Sequence[int] | None = None,
@@ -59,6 +60,8 @@ def run(
         label_rounds: rounds in which they are asked for.
         embedding: features for selectors that choose by an embedding: ``rotation``, ``simclr``, ``barlow``, or a file
             ``./NAME.npz``.
+        pool: transforms that make the pool a realistic one, one or several in their order: each a name of
+            ``clsim list pools``, ``NAME:number``, ``module:attr`` or ``./file.py:attr``; ``"none"``: none.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         seed: the seed of a single run.
         seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
@@ -97,6 +100,7 @@ def run(
         label_budget=label_budget,
         label_rounds=label_rounds,
         embedding=embedding,
+        pool=pool,
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],
@@ -133,6 +137,7 @@ def study(
     buffer: str | Component | Sequence[str | Component] | None = None,
     memory: int | str | Sequence[int | str] | None = None,
     label: str | Component | Sequence[str | Component] | None = None,
+    pool: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Settings | None = None,
     training: Mapping[str, Any] | None = None,
@@ -152,6 +157,7 @@ def study(
             a lambda or one of a notebook, is carried out in this process, with ``workers=1``.
         memory: exemplars in all, one number or several.
         label: who asks for labels, one or several, as ``buffer``.
+        pool: pools, one or several, each a transform or several that are joined by ``+``; ``"none"``: the clean one.
         seeds: how many (0, 1, 2 …), or which.
         settings: ``table.key`` → a value or a list of values, each an axis of the grid; a value that is a list: in a
             list. Or texts ``"table.key=VALUE,VALUE"``, as ``--set`` of ``clsim study`` takes them.
@@ -169,7 +175,7 @@ def study(
     ([['random', 20, 0], ['kcenter', 20, 0]], ())
     """
     buffers, labellers = named(buffer, "buffer"), named(label, "label")
-    axes = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds}
+    axes = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds, "pool": pool}
     tables: dict[str, Any] = {key: _listed(value) for key, value in axes.items() if value is not None}
     tables |= {key: list(of) for key, of in (("buffer", buffers), ("label", labellers)) if of}
     if isinstance(settings, Mapping):

@@ -51,6 +51,10 @@ def study(
         list[str] | None,
         _several("Who asks for labels: selectors or acquisitions.", "acquisitions", "selectors", "bounds"),
     ] = None,
+    pool: Annotated[
+        list[str] | None,
+        _several("Pools: transforms, several joined by +, as in none,rare,noise:0.2+redundant.", "pools"),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
@@ -109,6 +113,7 @@ def study(
     from clsim.records.store import Store
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
+    axes["--pool"] = pool
     tables: dict[str, Any] = {key[2:]: _values(given, key) for key, given in axes.items() if given}
     if memory:
         tables["memory"] = _values(memory, "--memory")

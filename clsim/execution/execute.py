@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,11 @@ def _trained(
 ) -> RunRecord:
     from clsim.data import datasets, foreign
     from clsim.streams import build
+    from clsim.streams.pools import apply
     from clsim.training import loop, machine
     from clsim.training.progress import Quiet
 
-    device = machine.device_of(spec.training.device)
+    device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
     nets = datasets.data_root(data_root) / "clsim-cache" / "embeddings"
     with machine.isolated(spec, device):
         if benchmark is None:
@@ -121,11 +123,27 @@ def _trained(
             joint = needed.get("stream.difficulty")
             difficulty = None if joint is None else joint.data["accuracy"][-1]
             kept, seed = root / "clsim-cache" / "divisions", spec.seed
+            load = partial(foreign.fitted, shape=shape, own=spec.data, root=root, progress=shown)
             stream = build.build(
-                dataset, spec.stream, seed, device, difficulty, spec.labels, outside, spec.labelling, kept
+                dataset,
+                spec.stream,
+                seed,
+                device,
+                difficulty,
+                spec.labels,
+                outside,
+                spec.labelling,
+                kept,
+                partial(apply.transformed, transforms=transforms, seed=seed) if transforms else None,
+                load,
             )
         else:
             from clsim.interop import benchmarks  # with Avalanche
+
+            if transforms:
+                raise InputError(
+                    f"pool: found {transforms[0][0]!r} with a benchmark, allowed: with a scenario of clsim's"
+                )
 
             stream, found = benchmarks.from_benchmark(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling

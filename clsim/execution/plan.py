@@ -38,6 +38,8 @@ class StudySpec:
             runs once per seed.
         memory: sizes of these memories, each a number of exemplars or a share as in ``1%``; empty: the strategy's own.
         label: selectors of labels; empty: the scenario's own.
+        pool: pools, each a transform or several that are joined by ``+``, as in ``noise:0.2 + redundant``; ``none``: no
+            transform; empty: the scenario's own.
         seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
         set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
         also: further grids, each a table in the form of ``set``: the grid again, with these axes in place of those of
@@ -52,6 +54,7 @@ class StudySpec:
     buffer: tuple[str, ...] = ()
     memory: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
+    pool: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
     also: tuple[Options, ...] = ()
@@ -281,14 +284,15 @@ def _grid(
         raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
     for scenario, strategy in pairs:
         keeps = (scenario, strategy) in keeping
-        for label, buffer, size in itertools.product(
+        for pool, label, buffer, size in itertools.product(
+            study.pool or (None,),
             study.label or (None,),
             study.buffer if keeps and study.buffer else (None,),
             study.memory if keeps and study.memory else (None,),
         ):
             remembers = keeps and buffer != "none"
             given = Given(objects.buffer.get(buffer or ""), objects.label.get(label or ""))
-            flags = tables_of(label=label, buffer=buffer, memory=size if remembers else None, **training)
+            flags = tables_of(label=label, buffer=buffer, memory=size if remembers else None, pool=pool, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
@@ -310,6 +314,8 @@ def check_names(spec: RunSpec) -> None:
         registry.check_name("labellers", spec.labelling.selector)
     registry.check_name("models", spec.model.name)
     registry.check_name("learners", spec.learner.name)
+    for transform in spec.pool:
+        registry.check_name("pools", transform.name)
 
 
 def _looked_up(run: Planned, store: Store) -> Planned:

@@ -30,6 +30,8 @@ def example(kind: str, name: str) -> str:
         return _run("--buffer", _COMBINED.get(name, f"{name}(kcenter)"))
     if kind in ("selectors", "condensers"):
         return _of_selector(name)
+    if kind == "pools":
+        return _run("--strategy", "finetune", "--label", "margin", "--pool", name, scenario="active-digits")
     if kind in ("acquisitions", "bounds"):
         asked = ("--strategy", "finetune", "--label", name)
         if name in STREAM_POLICIES:

@@ -132,7 +132,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
     Raises:
         InputError: if a class would have no labelled sample, or has fewer samples than are to be labelled.
     """
-    cells = [(i, int(label)) for i, labels in enumerate(y) for label in np.unique(labels)]
+    cells = [(i, int(label)) for i, labels in enumerate(y) for label in np.unique(labels) if label >= 0]
     masks = [np.zeros(len(labels), dtype=bool) for labels in y]
     if spec.count and spec.count < len(cells):
         raise InputError(
@@ -164,7 +164,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
 def stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
     """Draw a boolean mask of held-out rows: ``share`` of each class, rounded; at least one of each is not held out."""
     chosen = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y) if share else ():
+    for label in np.unique(y[y >= 0]) if share else ():  # outsiders, with −1, are not held out
         rows = np.flatnonzero(y == label)
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen[rows[torch.randperm(len(rows), generator=rng)[:count].numpy()]] = True

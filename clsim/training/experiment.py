@@ -19,7 +19,7 @@ from clsim.training import experience as one
 from clsim.training.assemble import assemble
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.embeddings import Embeddings
-from clsim.training.evaluation import evaluate
+from clsim.training.evaluation import Outcome, measured
 from clsim.training.progress import Progress
 
 
@@ -88,12 +88,12 @@ class Experiment:
             return []
         return one.conclude(experience, setup, learner, self._shares(experience, setup))
 
-    def measure(self, learner: Learner, position: int) -> list[float]:
+    def measure(self, learner: Learner, position: int) -> Outcome:
         """Measure accuracy on each experience up to ``position``, between two rounds; NaN for the others."""
-        passed = self.cost.forward_passes
-        row = evaluate(learner, self.stream, position + 1, self.spec, self.cost)
+        passed, seen = self.cost.forward_passes, position + 1
+        found = measured({"": learner.predict}, self.stream, seen, seen, self.spec, self.cost)[""]
         self.cost.evaluate_passes += self.cost.forward_passes - passed
-        return row
+        return found
 
     def images(self, samples: int, experience: Experience, setup: Setup) -> int:
         """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""

@@ -23,7 +23,7 @@ from clsim.pool.contracts import chosen, pseudo_labelled
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.records.store import RunFolder
-from clsim.streams.stream import Experience
+from clsim.streams.stream import Experience, Stream
 from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.experiment import Experiment
@@ -86,19 +86,21 @@ class LabelRounds:
             self._show(entry["round"], len(sizes), experience, setup)
             if setup.acquisition is not None:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
-            seconds = setup.cost.train_seconds
+            seconds, losses = setup.cost.train_seconds, list[Terms]()
             with self._experiment.training():
                 waiting = self._stream.rows(position, entry["places"]) if entry["round"] else None
-                losses = self._experiment.fit(
-                    experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
-                )
+                if len(experience.train) or not self._stream.asked_outsiders(position):
+                    losses = self._experiment.fit(
+                        experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
+                    )
                 if learner.trains_at_end and not last:  # undone before the next round, as all else
                     self._experiment.end(experience, setup, learner)
-            entry["labelled"] = len(experience.train)
+            entry["labelled"] = int(self._oracle.revealed(position).sum())  # an outsider costs as much
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
                 return setup, learner, experience, losses, entries
-            entry["accuracy"] = self._experiment.measure(learner, position)
+            outcome = self._experiment.measure(learner, position)
+            entry |= {"accuracy": outcome.row, "accuracy_rare": outcome.rare}
             entries.append(self._ask(position, entry["round"] + 1, sizes, setup, learner, trained=True))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
 
@@ -163,7 +165,9 @@ class LabelRounds:
         samples = dataclasses.replace(samples, key=torch.rand(len(samples), generator=rng).to(samples.device))
         experience = self._stream.experience(position)
         labelled = [experience.train, *remembered(setup, experience.train)]
-        pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
+        known = concatenate(labelled)
+        roles = roles_of(self._stream, position, known)
+        pool = learner.pool(samples, labelled=known, reference=experience.validation, **roles)
         name = self._spec.selector if number else self._spec.initial
         select = setup.asks if number else setup.asks_first
         if select is None:
@@ -184,7 +188,7 @@ class LabelRounds:
         setup.cost.select_seconds += seconds
         entry = entry_of(position, number, name, places[rows.cpu().numpy()].tolist())
         entry |= {"bound": bound, "select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
-        entry |= spread(samples, rows, concatenate(labelled), learner)
+        entry |= spread(samples, rows, known, learner)
         if trained and setup.acquisition is not None and setup.acquisition.guesses:
             rows, labels = pseudo_labelled(setup.acquisition.pseudo_labels, pool, rows, experience.classes, by)
             entry["guesses"] = {"places": places[rows.cpu().numpy()].tolist(), "labels": labels.tolist()}
@@ -259,6 +263,16 @@ def entry_of(position: int, number: int, by: str, places: list[int]) -> dict[str
     unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
     asked = {"experience": position, "round": number, "by": by, "bound": False, "places": places}
     return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}
+
+
+def roles_of(stream: Stream, position: int, labelled: Exemplars) -> dict[str, Exemplars | None]:
+    """Return what a choice in a realistic pool is to resemble and to avoid, as roles of the pool.
+
+    Args:
+        labelled: what is labelled in the experience and in memory.
+    """
+    private = labelled if stream.roles.private == "labelled" and len(labelled) else stream.private(position)
+    return {"query": stream.query(position), "private": private}
 
 
 def spread(samples: Exemplars, rows: Tensor, labelled: Exemplars, learner: Learner) -> dict[str, float | None]:
