@@ -61,7 +61,7 @@ def execute(
     if record is None and benchmark is None:
         needed = _needed(spec, store, scenario, data_root, watch, say)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command)
+        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command, say)
     if say is not None and record.read:
         say(record.line)
     return record
@@ -104,11 +104,12 @@ def _trained(
     needed: dict[str, RunRecord],
     progress: Progress | None,
     command: str,
+    say: Say | None,
 ) -> RunRecord:
     from clsim.data import datasets, foreign
     from clsim.streams import build
     from clsim.streams.pools import apply
-    from clsim.training import loop, machine
+    from clsim.training import loop, machine, roles
     from clsim.training.progress import Quiet
 
     device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
@@ -149,6 +150,8 @@ def _trained(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )
             spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
+        for line in roles.fallbacks(spec, stream) if say is not None and spec.pool else ():
+            say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
                 spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets

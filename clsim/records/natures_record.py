@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COUNTED = ("all", "rare", "outsider", "copy", "unique", "wrong")
@@ -55,8 +55,8 @@ def wrong_natures(natures: Any, experiences: int) -> str:
             return f"natures.{key}: not a list of whole numbers from 0"
     for key in ("pool", "rounds", "trained", "memory"):
         entries = natures.get(key)
-        further = () if key == "pool" else ("experience",)
-        further += ("round", "unique_so_far") if key == "rounds" else ()
+        further = [] if key == "pool" else ["experience"]
+        further += ["round", "unique_so_far"] if key == "rounds" else []
         if not isinstance(entries, list) or not all(_counts(entry, further) for entry in entries):
             return f"natures.{key}: not a list of counts by nature"
         if key != "pool" and any(entry["experience"] >= experiences for entry in entries):
@@ -67,7 +67,7 @@ def wrong_natures(natures: Any, experiences: int) -> str:
     return ""
 
 
-def _counts(entry: Any, further: tuple[str, ...]) -> bool:
+def _counts(entry: Any, further: Sequence[str]) -> bool:
     return isinstance(entry, Mapping) and all(_whole(entry.get(key)) for key in (*COUNTED, *further))
 
 

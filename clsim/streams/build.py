@@ -23,7 +23,7 @@ from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
 from clsim.streams.division import divide
 from clsim.streams.labels import foreign_parts, known_rows, oracle_of
-from clsim.streams.part import Change, Part, Parts, Roles, numbered
+from clsim.streams.part import Change, Part, Parts, numbered
 from clsim.streams.stream import Stream
 
 
@@ -109,7 +109,7 @@ def build(
         oracle=oracle,
         split=None if split == seed else split,
         query=[query[task] for task in tasks] if pool is not None else None,
-        roles=Roles() if pool is None else pool.roles,
+        roles=None if pool is None else pool.roles,
     )
 
 

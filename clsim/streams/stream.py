@@ -72,7 +72,7 @@ class Stream:
         oracle: tells labels that are asked for, in place of ``labelled``; None: nobody asks.
         split: the seed of the held-out share; None: ``seed``.
         query: samples of each experience that were set aside for choices of labels; None: the pool is a clean one.
-        roles: what choices of labels in a realistic pool are to resemble and to avoid.
+        roles: what choices of labels in a realistic pool are to resemble and to avoid; None: nothing is said.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -99,7 +99,7 @@ class Stream:
         oracle: Oracle | None = None,
         split: int | None = None,
         query: Sequence[Part] | None = None,
-        roles: Roles = Roles(),
+        roles: Roles | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -121,7 +121,7 @@ class Stream:
         self._labelled, self._labels = labelled, labels or LabelsSpec()
         self._oracle = oracle
         self._foreign = foreign
-        self._query, self.roles = query, roles
+        self._query, self.roles = query, roles or Roles()
         self._given = range(len(train)) if given is None else given
 
     def __len__(self) -> int:
@@ -280,8 +280,9 @@ class Stream:
             found[part.index] = part.rows
         if (found >= size).any():
             raise InputError(
-                "embedding.name: found a file, whose rows are those of the data set's own images, with a pool that holds "
-                "others; allowed: exact copies, outsiders that are classes of the stream, or an embedding that is learnt"
+                "embedding.name: found a file, whose rows are those of the data set's own images, with a pool that "
+                "holds others; allowed: exact copies, outsiders that are classes of the stream, or an embedding that is "
+                "learnt"
             )
         return torch.from_numpy(found).to(self.device)
 

@@ -23,11 +23,12 @@ from clsim.pool.contracts import chosen, pseudo_labelled
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.records.store import RunFolder
-from clsim.streams.stream import Experience, Stream
+from clsim.streams.stream import Experience
 from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
+from clsim.training.roles import roles_of
 
 SHOWN = 1000
 """Number of samples at most among which the distances of a choice are measured."""
@@ -263,16 +264,6 @@ def entry_of(position: int, number: int, by: str, places: list[int]) -> dict[str
     unknown = {"select_seconds": 0.0, "peak_bytes": 0, "radius": None, "distance": None, "unique": None}
     asked = {"experience": position, "round": number, "by": by, "bound": False, "places": places}
     return {**asked, "labelled": 0, "accuracy": [], "train_seconds": 0.0, **unknown}
-
-
-def roles_of(stream: Stream, position: int, labelled: Exemplars) -> dict[str, Exemplars | None]:
-    """Return what a choice in a realistic pool is to resemble and to avoid, as roles of the pool.
-
-    Args:
-        labelled: what is labelled in the experience and in memory.
-    """
-    private = labelled if stream.roles.private == "labelled" and len(labelled) else stream.private(position)
-    return {"query": stream.query(position), "private": private}
 
 
 def spread(samples: Exemplars, rows: Tensor, labelled: Exemplars, learner: Learner) -> dict[str, float | None]:

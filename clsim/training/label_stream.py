@@ -22,8 +22,9 @@ from clsim.randomness import generator
 from clsim.streams.stream import Experience, Stream
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.experiment import Experiment
-from clsim.training.label_rounds import entry_of, remembered, roles_of, spread
+from clsim.training.label_rounds import entry_of, remembered, spread
 from clsim.training.machine import peak_bytes
+from clsim.training.roles import roles_of
 
 
 class LabelStream:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from clsim.pool.exemplars import Exemplars
 from clsim.records import metrics
 from clsim.records.store import FORMAT
 from clsim.spec.run import RunSpec
-from clsim.pool.exemplars import Exemplars
 from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.contract import Terms
@@ -204,13 +204,13 @@ def _natures(stream: Stream, results: Results) -> dict[str, Any]:
 
     ``rare_classes``, ``outsider_classes``: labels of the stream. ``pool``: the counts of each experience's training
     part, held-out share included: ``all``, ``rare``, ``outsider``, ``copy`` (samples that are a copy of another one),
-    ``unique`` (different images), ``wrong`` (labels that are not the true ones), and ``query`` (samples set aside, which
-    are in none of the others). ``rounds``: ``experience``, ``round`` (0: the initial set), the same counts of what was
-    asked for, of which ``wrong`` are wrong answers, ``unique_so_far`` (different images among all that was asked for in
-    the experience) and ``accuracy_rare``; one entry for each of ``labelling.rounds``. ``accuracy_rare``: accuracy on
-    the test samples of the rare classes of the experiences so far, after each experience; null where there are none.
-    ``trained``: the counts of the labelled part that each experience was trained on last. ``memory``: those of the
-    memory at its end.
+    ``unique`` (different images), ``wrong`` (labels that are not the true ones), and ``query`` (samples set aside,
+    which are in none of the others). ``rounds``: one entry for each of ``labelling.rounds``, with ``experience``,
+    ``round`` (0: the initial set), the same counts of what was asked for, of which ``wrong`` are wrong answers,
+    ``unique_so_far`` (different images among all that was asked for in the experience) and ``accuracy_rare``.
+    ``accuracy_rare``: accuracy on the test samples of the rare classes of the experiences so far, after each
+    experience; null where there are none. ``trained``: the counts of the labelled part that each experience was trained
+    on last. ``memory``: those of the memory at its end.
 
     Columns of tables: ``rare_found`` is the sum of ``rare`` and ``outsiders_asked`` that of ``outsider`` over rounds
     from 1; ``unique_share`` the sum over experiences of the last ``unique_so_far`` over that of ``all`` in all rounds;

@@ -54,7 +54,7 @@ def _refuse_empty(parts: Parts, name: str) -> None:
             if not count:
                 raise InputError(
                     f"pool: {name!r} leaves experience {i + 1} of {len(parts)} (classes "
-                    f"{', '.join(map(str, parts.classes[i])) or 'none'}) without {side} samples of a class that counts; "
+                    f"{', '.join(map(str, parts.classes[i])) or 'none'}) without {side} samples of a class; "
                     "allowed: at least one (name other classes, or a smaller share)"
                 )
 

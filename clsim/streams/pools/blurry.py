@@ -43,7 +43,7 @@ def blurry(parts: Parts, *, share: float = 0.1, disjoint: float = 0.0, rng: torc
     labels, keys = parts.labels, parts.keys(rng)
     order = torch.randperm(len(labels), generator=rng).tolist()
     fixed = {labels[c] for c in order[: round(disjoint * len(labels))]}
-    leaving, receives = [], [list[Part]() for _ in parts.train]
+    leaving, receives = list[Part](), [list[Part]() for _ in parts.train]
     for i, (own, drawn) in enumerate(zip(parts.train, keys, strict=True)):
         stays, others = np.ones(len(own.rows), dtype=bool), [j for j in range(len(parts)) if j != i]
         for label in sorted({*parts.classes[i]} - fixed):

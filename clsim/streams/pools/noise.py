@@ -75,7 +75,7 @@ def _noisy(i: int, own: Part, share: float, kind: str, among: str, picked: np.nd
     count = round(share * len(free))
     if count and len(classes) < 2 and (kind, among) != ("uniform", "all"):
         raise InputError(
-            f"pool: noise: found experience {i + 1} with the one class {classes[0]}, where no label can be another one; "
+            f"pool: noise: found experience {i + 1} with the one class {classes[0]}, where no label can be wrong; "
             "allowed: experiences of two classes or more, or among = 'all', which leaves it"
         )
     if not count:

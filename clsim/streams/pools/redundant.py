@@ -57,7 +57,7 @@ def redundant(
     ]
     copies = [np.repeat(rows, times - 1) for rows in repeated]
     places = [own.rows[rows] for own, rows in zip(parts.train, copies, strict=True)]
-    if kind == "moved" and sum(map(len, places)):
+    if kind == "moved" and any(len(part) for part in places):
         originals = np.concatenate(places)
         parts, first = parts.extended(moved(parts.train[0].x, originals, shift, rng))
         new = np.arange(first, first + len(originals))
