@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -122,6 +122,7 @@ class Parts:
         load: loads images of another data set, uint8 (n, c, h, w) with h, w and c of the stream's, by its name and the
             key that names it.
         groups: number of different images so far.
+        width: number of labels of the clean stream.
     """
 
     train: tuple[Part, ...]
@@ -134,6 +135,7 @@ class Parts:
     roles: Roles = Roles()
     load: Callable[[str, str], np.ndarray] | None = None
     groups: int = 0
+    width: int = 0
 
     @staticmethod
     def begun(
@@ -150,10 +152,8 @@ class Parts:
             found.append(replace(part, natures=Natures.plain(part.y, part.rows, first)))
             first += len(part.rows)
         empty = tuple(part.of(np.empty(0, dtype=np.int64)) for part in found)
-        source = len(train[0].x)
-        return Parts(
-            tuple(found), tuple(test), tuple(classes), tuple(names), spec, source, empty, load=load, groups=first
-        )
+        named: dict[str, Any] = {"load": load, "groups": first, "width": len(names)}
+        return Parts(tuple(found), tuple(test), tuple(classes), tuple(names), spec, len(train[0].x), empty, **named)
 
     def __len__(self) -> int:
         return len(self.train)
@@ -171,16 +171,29 @@ class Parts:
         """Draw a number from 0 to 1 for each training sample of each experience, float32 (n,).
 
         An image of the data set has the same number in the same experience, whatever other transforms made of the
-        pool; what they added draws after these.
+        pool; what they added draws after these. So the last draws of a transform depend on the others: what it draws
+        in a fixed number comes first.
         """
-        drawn = torch.rand(len(self), self.source, generator=rng).numpy()
+        return self.several_keys(rng, 1)[0]
+
+    def several_keys(self, rng: torch.Generator, count: int) -> list[list[np.ndarray]]:
+        """Draw ``count`` times as :meth:`keys` does, all numbers of images of the data set first."""
+        drawn = torch.rand(count, len(self), self.source, generator=rng).numpy()
         found = []
-        for part, own in zip(self.train, drawn, strict=True):
-            added = (part.rows >= self.source) | (part.known.copy > 0)
-            keys = own[np.where(part.rows < self.source, part.rows, 0)]
-            keys[added] = torch.rand(int(added.sum()), generator=rng).numpy()
+        for each in drawn:
+            keys = []
+            for part, own in zip(self.train, each, strict=True):
+                added = (part.rows >= self.source) | (part.known.copy > 0)
+                numbers = own[np.where(part.rows < self.source, part.rows, 0)]
+                numbers[added] = torch.rand(int(added.sum()), generator=rng).numpy()
+                keys.append(numbers)
             found.append(keys)
         return found
+
+    def in_drawn_order(self, rng: torch.Generator) -> list[int]:
+        """Return the labels that count in an order that is drawn, the same whatever other transforms did to classes."""
+        keys = torch.rand(self.width, generator=rng).tolist()
+        return sorted(self.labels, key=keys.__getitem__)
 
     def extended(self, images: np.ndarray) -> tuple[Parts, int]:
         """Append samples to the array that all training parts share; return the stream, and the first new row."""

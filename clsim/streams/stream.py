@@ -232,7 +232,8 @@ class Stream:
             part = self._query[position]
             found.insert(0, part.gather(position, self.device, torch.zeros(len(part.rows))))
         elif self.roles.query == "insiders":
-            found.append(self._piece(position)[0])
+            labelled = self._piece(position)[0]
+            found.append(labelled[labelled.y != self.roles.own])
         found = [part for part in found if len(part)]
         return concatenate(found) if found else None
 
@@ -281,8 +282,8 @@ class Stream:
         if (found >= size).any():
             raise InputError(
                 "embedding.name: found a file, whose rows are those of the data set's own images, with a pool that "
-                "holds others; allowed: exact copies, outsiders that are classes of the stream, or an embedding that is "
-                "learnt"
+                "holds others; allowed: exact copies, outsiders that are classes of the stream, or an embedding that "
+                "is learnt"
             )
         return torch.from_numpy(found).to(self.device)
 

@@ -1,4 +1,4 @@
-"""What a choice of labels in a realistic pool is to resemble and to avoid, and what it goes by where nothing is said."""
+"""What a choice of labels in a realistic pool is to resemble and to avoid, and what it goes by in place of that."""
 
 from __future__ import annotations
 

@@ -73,8 +73,7 @@ def classes_of(
     Raises:
         InputError: for a label that is not there or is named twice, if no class is left, or if too few can be drawn.
     """
-    labels = parts.labels
-    order = [labels[i] for i in torch.randperm(len(labels), generator=rng).tolist()]
+    labels, order = parts.labels, parts.in_drawn_order(rng)
     if len(given):
         for label in given:
             if label not in labels:

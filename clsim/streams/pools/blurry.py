@@ -40,9 +40,8 @@ def blurry(parts: Parts, *, share: float = 0.1, disjoint: float = 0.0, rng: torc
         raise InputError(
             f"pool: blurry: found {found}, allowed: two or more of kind 'split' or 'sequence', in the setting 'class'"
         )
-    labels, keys = parts.labels, parts.keys(rng)
-    order = torch.randperm(len(labels), generator=rng).tolist()
-    fixed = {labels[c] for c in order[: round(disjoint * len(labels))]}
+    order = parts.in_drawn_order(rng)
+    fixed, keys = {*order[: round(disjoint * len(order))]}, parts.keys(rng)
     leaving, receives = list[Part](), [list[Part]() for _ in parts.train]
     for i, (own, drawn) in enumerate(zip(parts.train, keys, strict=True)):
         stays, others = np.ones(len(own.rows), dtype=bool), [j for j in range(len(parts)) if j != i]
@@ -55,8 +54,8 @@ def blurry(parts: Parts, *, share: float = 0.1, disjoint: float = 0.0, rng: torc
                 receives[j].append(own.of(gone[(place + shift) % len(others) :: len(others)]))
         leaving.append(own.of(stays))
     train, classes = list[Part](), list[tuple[int, ...]]()
-    for own, found, major in zip(leaving, receives, parts.classes, strict=True):
-        for part in found:
+    for own, dealt, major in zip(leaving, receives, parts.classes, strict=True):
+        for part in dealt:
             own = grown(own, part.rows, part.y, part.known)
         train.append(own)
         classes.append(tuple(sorted({*major, *np.unique(own.y[~own.known.outsider]).tolist()})))

@@ -33,11 +33,10 @@ def long_tail(parts: Parts, *, ratio: float = 0.1, permuted: bool = False, rng: 
     """
     _refuse(ratio, "long-tail")
     labels, largest = parts.labels, _largest(parts)
-    order = torch.randperm(len(labels), generator=rng).tolist()
-    if not permuted:
-        order = list(range(len(labels)))
+    drawn = parts.in_drawn_order(rng)
+    order = drawn if permuted else labels
     counts = datasets.long_tail([largest] * len(labels), 1 / ratio)
-    return _thinned(parts, {labels[c]: count for c, count in zip(order, counts, strict=True)}, rng)
+    return _thinned(parts, dict(zip(order, counts, strict=True)), rng)
 
 
 def step(

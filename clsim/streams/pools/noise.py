@@ -60,7 +60,7 @@ def noise(
     ):
         if found not in allowed:
             raise InputError(f"pool: noise: {option}: found {found!r}; {nearest(str(found), allowed)}")
-    picked, drawn = parts.keys(rng), parts.keys(rng)
+    picked, drawn = parts.several_keys(rng, 2)
     train = [
         _noisy(i, own, share, kind, among, keys, labels)
         for i, (own, keys, labels) in enumerate(zip(parts.train, picked, drawn, strict=True))
