@@ -24,7 +24,7 @@ def known_rows(
 ) -> list[np.ndarray] | None:
     """Draw a mask of the labelled rows of each part; None means that all are labelled.
 
-    Rows that are held out for validation are not among them.
+    Rows that are held out for validation are not among them, nor are outsiders, whether or not they form a class.
 
     Raises:
         InputError: see :func:`revealed`.
@@ -35,7 +35,7 @@ def known_rows(
         raise InputError(f"labels.unlabelled: found 'stream' with stream.kind {spec.kind!r}, allowed: 'own'")
     rngs = (generator(seed, f"experience {i}") for i in range(len(parts)))
     free = [~stratified(part.y, spec.validation, rng) for part, rng in zip(parts, rngs, strict=True)]
-    known = revealed([part.y[rows] for part, rows in zip(parts, free, strict=True)], labels, seed)
+    known = revealed([part.counting[rows] for part, rows in zip(parts, free, strict=True)], labels, seed)
     for rows, chosen in zip(free, known, strict=True):
         rows[rows] = chosen
     return free

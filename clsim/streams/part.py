@@ -60,6 +60,11 @@ class Part:
         return (self.rows if self.natures is None else self.natures.origin).astype(np.int64)
 
     @property
+    def counting(self) -> np.ndarray:
+        """The label of each sample, int64 (n,); −1 of an outsider, even if outsiders form a class."""
+        return self.y if self.natures is None else np.where(self.natures.outsider, -1, self.y)
+
+    @property
     def known(self) -> Natures:
         """The natures of the samples; those of a clean pool are made up."""
         return Natures.plain(self.y, self.rows, 0) if self.natures is None else self.natures
