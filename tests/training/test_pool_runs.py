@@ -142,7 +142,7 @@ def test_outsiders_that_are_asked_for_cost_budget(tmp_path: Path, data: str, ask
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any, Any, Any]]:
-    """Note the roles of every pool of a choice: experience, labels of query and private set, and of what is labelled."""
+    """Note the roles of each choice: experience, labels of query and private set, and of what is labelled."""
     from clsim.training import label_rounds
 
     seen, original = list[tuple[int, Any, Any, Any]](), label_rounds.roles_of
