@@ -109,7 +109,7 @@ def _trained(
     from clsim.data import datasets, foreign
     from clsim.streams import build
     from clsim.streams.pools import apply
-    from clsim.training import loop, machine, roles
+    from clsim.training import fallbacks, loop, machine
     from clsim.training.progress import Quiet
 
     device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
@@ -150,7 +150,7 @@ def _trained(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )
             spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
-        for line in roles.fallbacks(spec, stream) if say is not None and spec.pool else ():
+        for line in fallbacks.fallbacks(spec, stream) if say is not None and spec.pool else ():
             say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(

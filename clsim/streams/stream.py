@@ -246,6 +246,16 @@ class Stream:
             return self.query(position) if self.roles.until == "query" else None
         return found
 
+    def roles_at(self, position: int, labelled: Exemplars) -> dict[str, Exemplars | None]:
+        """Return the roles ``query`` and ``private`` of the pool of a choice of labels in an experience.
+
+        Args:
+            position: the position of the experience.
+            labelled: what is labelled in the experience and in memory.
+        """
+        private = labelled if self.roles.private == "labelled" and len(labelled) else self.private(position)
+        return {"query": self.query(position), "private": private}
+
     def asked_outsiders(self, position: int) -> bool:
         """Whether something of an experience turned out to be of no class, so that nobody trains on it."""
         oracle = self.oracle

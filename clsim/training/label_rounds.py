@@ -28,7 +28,6 @@ from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, sna
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
-from clsim.training.roles import roles_of
 
 SHOWN = 1000
 """Number of samples at most among which the distances of a choice are measured."""
@@ -167,7 +166,7 @@ class LabelRounds:
         experience = self._stream.experience(position)
         labelled = [experience.train, *remembered(setup, experience.train)]
         known = concatenate(labelled)
-        roles = roles_of(self._stream, position, known)
+        roles = self._stream.roles_at(position, known)
         pool = learner.pool(samples, labelled=known, reference=experience.validation, **roles)
         name = self._spec.selector if number else self._spec.initial
         select = setup.asks if number else setup.asks_first

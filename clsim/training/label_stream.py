@@ -24,7 +24,6 @@ from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.experiment import Experiment
 from clsim.training.label_rounds import entry_of, remembered, spread
 from clsim.training.machine import peak_bytes
-from clsim.training.roles import roles_of
 
 
 class LabelStream:
@@ -144,7 +143,7 @@ class LabelStream:
         if setup.asks is None or not (size or decides):
             return torch.empty(0, dtype=torch.int64)
         known = learning.known()
-        roles = roles_of(learning.stream, learning.position, batch[:0] if known is None else known)
+        roles = learning.stream.roles_at(learning.position, batch[:0] if known is None else known)
         pool = learning.learner.pool(batch, labelled=known, reference=learning.validation, **roles)
         rows = chosen(setup.asks, pool, size, rng, f"labelling.selector {setup.spec.labelling.selector!r}").index.cpu()
         if not decides and len(rows) < size and setup.spec.labelling.shortfall == "random":

@@ -1,23 +1,10 @@
-"""What a choice of labels in a realistic pool is to resemble and to avoid, and what it goes by in place of that."""
+"""What a choice of labels goes by where a realistic pool names nothing that it is to resemble."""
 
 from __future__ import annotations
 
-from clsim.pool.exemplars import Exemplars
 from clsim.spec import registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-
-
-def roles_of(stream: Stream, position: int, labelled: Exemplars) -> dict[str, Exemplars | None]:
-    """Return the roles ``query`` and ``private`` of the pool of a choice.
-
-    Args:
-        stream: the stream.
-        position: the position of the experience.
-        labelled: what is labelled in the experience and in memory.
-    """
-    private = labelled if stream.roles.private == "labelled" and len(labelled) else stream.private(position)
-    return {"query": stream.query(position), "private": private}
 
 
 def fallbacks(spec: RunSpec, stream: Stream) -> list[str]:
