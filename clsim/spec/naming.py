@@ -11,11 +11,12 @@ from typing import Any
 from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.flags import as_text, leaves
+from clsim.spec.pools import named
 from clsim.spec.sources import OWN_DATA
 
 
 def title(spec: Mapping[str, Any]) -> str:
-    """Name a run without its seed: scenario, strategy, who asks for labels, buffer and controller.
+    """Name a run without its seed: scenario, pool, strategy, who asks for labels, buffer and controller.
 
     Args:
         spec: the spec as it stands in records, or a part of it.
@@ -24,6 +25,8 @@ def title(spec: Mapping[str, Any]) -> str:
     'split-digits · er · kcenter 50'
     """
     words = [scenario_name(spec), str(spec.get("strategy", "")), *label_words(spec)]
+    if (pool := named(spec.get("pool"))) != "–":
+        words.insert(1, pool)
     memory, controller = spec.get("memory"), spec.get("controller")
     if isinstance(memory, Mapping) and memory.get("buffer", "none") != "none":
         per = "" if memory.get("per", "total") == "total" or memory.get("fraction") else f" a {memory['per']}"
