@@ -36,6 +36,7 @@ def run(
     batch: str | Component | None = None,
     batch_share: float | None = None,
     embedding: str | None = None,
+    pool: str | Sequence[str] | None = None,
     controller: str | None = None,
     seed: int = 0,
     seeds: int | Sequence[int] | None = None,
@@ -64,6 +65,8 @@ def run(
         batch_share: share of the candidates of a step that is chosen.
         embedding: features for selectors that choose by an embedding: ``rotation``, ``simclr``, ``barlow``, or a file
             ``./NAME.npz``.
+        pool: transforms that make the pool a realistic one, one or several in their order: each a name of
+            ``clsim list pools``, ``NAME:number``, ``module:attr`` or ``./file.py:attr``; ``"none"``: none.
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         seed: the seed of a single run.
         seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
@@ -103,6 +106,7 @@ def run(
         label_rounds=label_rounds,
         batch_share=batch_share,
         embedding=embedding,
+        pool=pool,
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],
@@ -141,6 +145,7 @@ def study(
     memory: int | str | Sequence[int | str] | None = None,
     label: str | Component | Sequence[str | Component] | None = None,
     batch: str | Component | Sequence[str | Component] | None = None,
+    pool: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
     settings: Settings | None = None,
     training: Mapping[str, Any] | None = None,
@@ -161,6 +166,7 @@ def study(
         memory: exemplars in all, one number or several.
         label: who asks for labels, one or several, as ``buffer``.
         batch: who chooses the samples of each step, one or several, as ``buffer``.
+        pool: pools, one or several, each a transform or several that are joined by ``+``; ``"none"``: the clean one.
         seeds: how many (0, 1, 2 …), or which.
         settings: ``table.key`` → a value or a list of values, each an axis of the grid; a value that is a list: in a
             list. Or texts ``"table.key=VALUE,VALUE"``, as ``--set`` of ``clsim study`` takes them.
@@ -178,7 +184,7 @@ def study(
     ([['random', 20, 0], ['kcenter', 20, 0]], ())
     """
     buffers, labellers, choosers = named(buffer, "buffer"), named(label, "label"), named(batch, "batch")
-    plain = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds}
+    plain = {"scenario": scenario, "strategy": strategy, "memory": memory, "seeds": seeds, "pool": pool}
     tables: dict[str, Any] = {key: _listed(value) for key, value in plain.items() if value is not None}
     axes = (("buffer", buffers), ("label", labellers), ("batch", choosers))
     tables |= {key: list(of) for key, of in axes if of}

@@ -59,6 +59,7 @@ KINDS = {
             "clsim report --metric ./NAME.py:NAME",
         )
     ),
+    "pool": Kind(("clsim run --scenario active-digits --strategy finetune --label margin --pool ./NAME.py:NAME",)),
     "scenario": Kind(("clsim run --scenario NAME --dry-run", "clsim run --scenario NAME"), "scenarios"),
     "strategy": Kind(("clsim run --strategy NAME --dry-run", "clsim run --strategy NAME"), "strategies"),
     "study": Kind(("clsim study NAME --dry-run", "clsim study NAME"), "studies"),

@@ -70,6 +70,14 @@ def run(
             autocompletion=words_of(["rotation", "simclr", "barlow", "none"]),
         ),
     ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A realistic pool: NAME of `clsim list pools` or NAME:number, as in noise:0.2, module:attr, or "
+            "./file.py:attr; may be given several times, in order.",
+            autocompletion=names_of("pools"),
+        ),
+    ] = None,
     controller: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +137,7 @@ def run(
         raise InputError("--seed and --seeds: found both, allowed: one of them")
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
-    asking |= {"batch": batch, "batch_share": batch_share, "embedding": embedding}
+    asking |= {"batch": batch, "batch_share": batch_share, "embedding": embedding, "pool": pool}
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err

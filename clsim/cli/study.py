@@ -54,6 +54,10 @@ def study(
     batch: Annotated[
         list[str] | None, _several("Who chooses the samples of each step: selectors.", "selectors", "pruners")
     ] = None,
+    pool: Annotated[
+        list[str] | None,
+        _several("Pools: transforms, several joined by +, as in none,rare,noise:0.2+redundant.", "pools"),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N − 1.", rich_help_panel=_GRID)] = None,
     seed: Annotated[list[str] | None, _several("Single seeds, as in 3,5.")] = None,
     set_: Annotated[
@@ -112,7 +116,7 @@ def study(
     from clsim.records.store import Store
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
-    axes["--batch"] = batch
+    axes |= {"--batch": batch, "--pool": pool}
     tables: dict[str, Any] = {key[2:]: _values(given, key) for key, given in axes.items() if given}
     if memory:
         tables["memory"] = _values(memory, "--memory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def execute(
     if record is None and benchmark is None:
         needed = _needed(spec, store, scenario, data_root, watch, say)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command)
+        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command, say)
     if say is not None and record.read:
         say(record.line)
     return record
@@ -103,13 +104,15 @@ def _trained(
     needed: dict[str, RunRecord],
     progress: Progress | None,
     command: str,
+    say: Say | None,
 ) -> RunRecord:
     from clsim.data import datasets, foreign
     from clsim.streams import build
-    from clsim.training import loop, machine
+    from clsim.streams.pools import apply
+    from clsim.training import fallbacks, loop, machine
     from clsim.training.progress import Quiet
 
-    device = machine.device_of(spec.training.device)
+    device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
     nets = datasets.data_root(data_root) / "clsim-cache" / "embeddings"
     with machine.isolated(spec, device):
         if benchmark is None:
@@ -121,16 +124,34 @@ def _trained(
             joint = needed.get("stream.difficulty")
             difficulty = None if joint is None else joint.data["accuracy"][-1]
             kept, seed = root / "clsim-cache" / "divisions", spec.seed
+            load = partial(foreign.fitted, shape=shape, own=spec.data, root=root, progress=shown)
             stream = build.build(
-                dataset, spec.stream, seed, device, difficulty, spec.labels, outside, spec.labelling, kept
+                dataset,
+                spec.stream,
+                seed,
+                device,
+                difficulty,
+                spec.labels,
+                outside,
+                spec.labelling,
+                kept,
+                partial(apply.transformed, transforms=transforms, seed=seed) if transforms else None,
+                load,
             )
         else:
             from clsim.interop import benchmarks  # with Avalanche
+
+            if transforms:
+                raise InputError(
+                    f"pool: found {transforms[0][0]!r} with a benchmark, allowed: with a scenario of clsim's"
+                )
 
             stream, found = benchmarks.from_benchmark(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )
             spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
+        for line in fallbacks.fallbacks(spec, stream) if say is not None and spec.pool else ():
+            say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
                 spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets

@@ -39,6 +39,8 @@ class StudySpec:
         memory: sizes of these memories, each a number of exemplars or a share as in ``1%``; empty: the strategy's own.
         label: selectors of labels; empty: the scenario's own.
         batch: selectors of the samples of each step; empty: the scenario's own.
+        pool: pools, each a transform or several that are joined by ``+``, as in ``noise:0.2 + redundant``; ``none``: no
+            transform; empty: the scenario's own.
         seeds: seeds of each combination; in a file, a number N stands for 0 … N − 1.
         set: further axes of the grid: ``table.key`` → its values. A value that is a list stands in a list of its own.
         also: further grids, each a table in the form of ``set``: the grid again, with these axes in place of those of
@@ -54,6 +56,7 @@ class StudySpec:
     memory: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     batch: tuple[str, ...] = ()
+    pool: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     set: Options = field(default_factory=dict)
     also: tuple[Options, ...] = ()
@@ -284,7 +287,8 @@ def _grid(
         raise InputError(f"study: found a buffer or a memory, but none of its strategies ({names}) keeps any")
     for scenario, strategy in pairs:
         keeps = (scenario, strategy) in keeping
-        for label, batch, buffer, size in itertools.product(
+        for pool, label, batch, buffer, size in itertools.product(
+            study.pool or (None,),
             study.label or (None,),
             study.batch or (None,),
             study.buffer if keeps and study.buffer else (None,),
@@ -294,7 +298,8 @@ def _grid(
             given = Given(
                 objects.buffer.get(buffer or ""), objects.label.get(label or ""), objects.batch.get(batch or "")
             )
-            flags = tables_of(label=label, batch=batch, buffer=buffer, memory=size if remembers else None, **training)
+            kept = size if remembers else None
+            flags = tables_of(label=label, batch=batch, buffer=buffer, memory=kept, pool=pool, **training)
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
@@ -318,6 +323,8 @@ def check_names(spec: RunSpec) -> None:
         registry.check_name("batches", spec.batch.selector)
     registry.check_name("models", spec.model.name)
     registry.check_name("learners", spec.learner.name)
+    for transform in spec.pool:
+        registry.check_name("pools", transform.name)
 
 
 def _looked_up(run: Planned, store: Store) -> Planned:

@@ -24,7 +24,9 @@ class Exemplars:
         task: int64 (n,), the experience that the sample belongs to.
         key: float32 (n,), U(0, 1), drawn when the sample is first seen. Keeping the largest keys of everything seen
             so far *is* a reservoir (Efraimidis & Spirakis, 2006, with equal weights).
-        index: int64 (n,), the sample's row in the data set's training part, so that an exemplar can be traced.
+        index: int64 (n,), the number of the sample in its stream, by which an exemplar can be traced and columns be
+            keyed: its row in the data set's training part; with a realistic pool, where the row would show copies and
+            outsiders, an opaque number that no other sample of the stream has.
         weight: float32 (n,), the sample's weight in the loss; None: all weigh the same.
         soft: float32 (n, k), soft labels or logits, with a row of NaN for a sample without any; None: no sample has
             any.

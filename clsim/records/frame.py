@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clsim.records import natures_record
 from clsim.records.budget import aubc
 from clsim.records.label_record import COUNTS, counted, labels_known
 from clsim.records.metrics import Metric, by_samples, further, summary, weights
 from clsim.records.own_metrics import of_record
 from clsim.spec.naming import data_identity, data_name, data_sources, memory_size, scenario_name, selector_of
+from clsim.spec.pools import named
 from clsim.spec.run import USUAL
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ What is passed forward in training includes selection, and validation within an 
 SUMS = ("steps", "forward_passes", "train_seconds", "select_seconds", "evaluate_seconds")
 
 
-NAMES = ("scenario", "strategy", "label", "buffer", "memory", "controller")
+NAMES = ("scenario", "strategy", "label", "buffer", "memory", "controller", "pool")
 """What names a run beside its seed; everything else that can tell two runs apart is a setting."""
 
 
@@ -57,6 +59,8 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
     of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
     seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
+
+    Of a run with a realistic pool there are the columns of :func:`clsim.records.natures_record.columns`, too.
 
     Args:
         records: the records of finished runs.
@@ -78,7 +82,7 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
-        row |= {"labels_known": labels_known(record)}
+        row |= {"labels_known": labels_known(record)} | natures_record.columns(record)
         row |= {"unsized": by_samples(record) and sizes is None}
         for name, metric in (own or {}).items():
             row[name] = of_record(name, metric, record, joint.get(_stream(record)))
@@ -155,6 +159,7 @@ def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"memory": memory_size(spec) if kept else "–"}
     controller = spec.get("controller")
     row |= {"controller": controller.get("name", "–") if isinstance(controller, dict) else "–"}
+    row |= {"pool": named(spec.get("pool"))}
     for table, values in spec.items():
         if isinstance(values, dict):
             row |= {f"{table}.{key}": comparable(value) for key, value in values.items()}

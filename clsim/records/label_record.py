@@ -90,8 +90,8 @@ def _entry_problem(entry: Mapping[str, Any], experiences: int) -> str:
     if not isinstance(entry.get("by"), str):
         return f"by: found {_brief(entry.get('by'))}, allowed: text"
     rows, labels = entry.get("rows"), entry.get("labels")
-    if not isinstance(rows, list) or not all(map(_whole, rows)):
-        return "rows: not a list of whole numbers from 0"
+    if not isinstance(rows, list) or not all(_whole(row, -1) for row in rows):
+        return "rows: not a list of whole numbers from 0, or -1 for what is of another data set"
     if not isinstance(labels, list) or not all(_whole(n, -1) for n in labels) or len(labels) != len(rows):
         return "labels: not a whole number from -1 for each of the rows"
     accuracy = entry.get("accuracy")

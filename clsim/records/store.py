@@ -35,6 +35,7 @@ from clsim import notebook
 from clsim.errors import InputError, RunBusy
 from clsim.records.atomic import write
 from clsim.records.label_record import problem
+from clsim.records.natures_record import wrong_natures
 from clsim.records.search import read_search
 from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
@@ -466,6 +467,8 @@ def _problem(data: Any, fingerprint: str) -> str:
     if wrong := _batches_problem(data.get("batches", []), size):
         return wrong
     if "labelling" in data and (wrong := problem(data["labelling"], size, finished=data["finished"])):
+        return wrong
+    if "natures" in data and (wrong := wrong_natures(data["natures"], size)):
         return wrong
     if _foreign(data["spec"], data["fingerprint"], fingerprint):
         return "it is not the record of this folder's run (its spec has another fingerprint)"

@@ -53,10 +53,13 @@ def album(record: Mapping[str, Any]) -> Album:
     if spec.dataset in OWN_DATA and data_digest(spec) not in [digest for _, digest in record["spec"]["sources"]]:
         raise InputError(f"{spec.path}: its content is not that of the run")
     data = load(spec, data_root(None), progress=False, download=False)
-    rows = np.array(found[0].rows[:FIRST])
+    rows, labels = np.array(found[0].rows), np.array(found[0].labels)
+    rows, labels = (column[rows >= 0][:FIRST] for column in (rows, labels))  # what is of another data set has no row
+    if not len(rows):
+        raise InputError("no picture of its data set was asked for")
     x = data.train_x
     if rows.max() >= len(x):
         raise InputError(f"{spec.dataset}: found row {rows.max()}, allowed: 0 to {len(x) - 1}")
     if x.ndim != 4 or x.dtype != np.uint8 or x.shape[1] not in (1, 3):
         raise InputError(f"{spec.dataset}: its samples are no pictures")
-    return Album(np.ascontiguousarray(x[rows].transpose(0, 2, 3, 1)), np.array(found[0].labels[:FIRST]))
+    return Album(np.ascontiguousarray(x[rows].transpose(0, 2, 3, 1)), labels)

@@ -204,6 +204,18 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "vgg-wide": "clsim.models.vgg:vgg_wide",
         "vgg-deep": "clsim.models.vgg:vgg_deep",
     },
+    "pools": {
+        # classes of few samples
+        "rare": "clsim.streams.pools.rare:rare",
+        "long-tail": "clsim.streams.pools.imbalance:long_tail",
+        "step": "clsim.streams.pools.imbalance:step",
+        # copies, and what is of no class
+        "redundant": "clsim.streams.pools.redundant:redundant",
+        "outsiders": "clsim.streams.pools.outsiders:outsiders",
+        # labels, and experiences that overlap
+        "noise": "clsim.streams.pools.noise:noise",
+        "blurry": "clsim.streams.pools.blurry:blurry",
+    },
     "objectives": {
         "replay": "clsim.objectives.replay:replay",
     },

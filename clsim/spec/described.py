@@ -25,17 +25,8 @@ from clsim.spec.sources import DATASETS, OWN_DATA
 KINDS = (
     *registry.FILES,
     "datasets",
-    *(
-        "selectors",
-        "combinators",
-        "acquisitions",
-        "bounds",
-        "pruners",
-        "condensers",
-        "objectives",
-        "learners",
-        "models",
-    ),
+    *("selectors", "combinators", "acquisitions", "bounds", "pruners", "condensers"),
+    *("objectives", "learners", "models", "pools"),
     *("optimizers", "metrics", "tables"),
 )
 """Every kind, in the order of ``clsim list``."""
@@ -189,8 +180,12 @@ def describe(kind: str, name: str, *, whole: bool = True) -> Description:
 
 
 def _made(kind: str, name: str, title: str, whole: bool, **rest: Any) -> Description:
-    within = name if kind == "tables" else OPTIONS_IN.get(kind, "") if rest.get("options") else ""
+    within = name if kind == "tables" else _within(kind, name) if rest.get("options") else ""
     return Description(kind, name, title, options_in=within, example=example(kind, name) if whole else "", **rest)
+
+
+def _within(kind: str, name: str) -> str:
+    return f"pool.{name.rpartition(':')[2]}" if kind == "pools" else OPTIONS_IN.get(kind, "")
 
 
 def _shipped(kind: str) -> Mapping[str, Any]:
@@ -441,6 +436,7 @@ _FIRST: dict[str, tuple[str, ...]] = {
     "acquisitions": ("net", "rng"),
     "learners": ("setup",),
     "models": ("shape",),
+    "pools": ("parts",),
     "metrics": ("R",),
 }
 """Kind → the first parameters of its components."""

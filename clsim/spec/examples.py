@@ -32,6 +32,8 @@ def example(kind: str, name: str) -> str:
         return _of_selector(name)
     if kind == "pruners":
         return _run("--batch", name)
+    if kind == "pools":
+        return _run("--strategy", "finetune", "--label", "margin", "--pool", name, scenario="active-digits")
     if kind in ("acquisitions", "bounds"):
         asked = ("--strategy", "finetune", "--label", name)
         if name in STREAM_POLICIES:

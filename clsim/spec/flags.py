@@ -24,6 +24,7 @@ FLAGS = {
     "training.threads": "--threads",
     "controller.name": "--controller",
     "embedding.name": "--embedding",
+    "pool": "--pool",
 }
 """``table.key`` → the flag of ``clsim run`` that sets it; all other keys are set by ``--set``."""
 
@@ -60,7 +61,8 @@ def tables_of(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    pool: str | Sequence[str] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the tables that flags set; a flag that is None sets nothing.
 
@@ -80,6 +82,7 @@ def tables_of(
         device: device of the training.
         precision: precision of the training.
         threads: number of CPU threads of the training.
+        pool: transforms of the pool, one or several, each ``NAME`` or ``NAME:number``.
         tables: tables below the flags, which hold where no flag says otherwise.
 
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
@@ -98,7 +101,8 @@ def tables_of(
         "embedding": {"name": embedding},
     }
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in said.items()}
-    return merge(tables or {}, {table: values for table, values in given.items() if values})
+    lists = {} if pool is None else {"pool": [pool] if isinstance(pool, str) else list(pool)}
+    return merge(tables or {}, {table: values for table, values in given.items() if values}, lists)
 
 
 def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:
@@ -109,10 +113,29 @@ def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: S
     """
     words = ["clsim", "run", "--scenario", scenario, "--strategy", strategy]
     for key, value in leaves(tables).items():
+        if key == "pool":
+            words += _pool_words(value)
+            continue
         words += [FLAGS[key], str(value)] if key in FLAGS else ["--set", f"{key}={as_text(value)}"]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join([*words, "--seed", str(seed)])
+
+
+def _pool_words(entries: Sequence[Any]) -> list[str]:
+    """Write the transforms of a pool, texts or tables, as words of a command.
+
+    >>> _pool_words(["rare", {"name": "./mine.py:thin", "options": {"share": 0.5}}])
+    ['--pool', 'rare', '--pool', './mine.py:thin', '--set', 'pool.thin.share=0.5']
+    """
+    words = []
+    for entry in entries or ["none"]:
+        name = entry if isinstance(entry, str) else entry["name"]
+        options = {} if isinstance(entry, str) else entry.get("options", {})
+        words += ["--pool", name]
+        for key, value in options.items():
+            words += ["--set", f"pool.{name.rpartition(':')[2]}.{key}={as_text(value)}"]
+    return words
 
 
 def leaves(tables: Mapping[str, Any], name: str = "") -> dict[str, Any]:

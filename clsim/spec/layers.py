@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import components, registry, run
+from clsim.spec import components, pools, registry, run
 from clsim.spec.components import DIGITS_DEFAULTS
 from clsim.spec.flags import flag_of, leaves, setting
 from clsim.spec.reader import merge
@@ -88,7 +88,8 @@ def explained(spec: RunSpec, layers: Sequence[Layer]) -> list[Value]:
             found.setdefault(key, []).append((value, origin, layer.given))
     plain = json.loads(json.dumps(dataclasses.asdict(spec)))
     values = []
-    for key, value in leaves({name: plain[name] for name in run.TABLES}).items():
+    shown = {name: plain[name] for name in run.TABLES} | ({"pool": plain["pool"]} if spec.pool else {})
+    for key, value in leaves(shown).items():
         *below, (_, origin, given) = [(None, DEFAULT, False), *found.get(key, [])]
         hidden = next(((old, whose) for old, whose, meant in reversed(below) if meant), None)
         values.append(Value(key, value, origin, given, hidden))
@@ -109,6 +110,13 @@ def layers_of(
     scenario_name, below = _scenario(scenario)
     strategy_name, own = strategy_layers(strategy, scenario_name)
     above = [Layer(FLAGS, flags), *(Layer("--set", setting(text)) for text in settings)]
+    pool = pools.joined([layer.tables["pool"] for layer in (*below, *own, *above) if "pool" in layer.tables])
+    origins = [
+        flag_of("pool") if layer.origin == FLAGS else layer.origin
+        for layer in (*below, *own, *above)
+        if "pool" in layer.tables
+    ]
+    below, own, above = (_without_table("pool", part) for part in (below, own, above))
     command_line = merged(above)
     run.check(command_line, "command line")
     if memory := strategy_name.startswith("avalanche:") and command_line.get("memory", {}):
@@ -137,6 +145,8 @@ def layers_of(
     layers = _labelled(below, above, planned_label)
     layers = _embedded(_controlled(_batched([implied, *layers], command_line), command_line))
     layers = _irreducible(layers, wished)
+    if pool:
+        layers.append(Layer(" and ".join(dict.fromkeys(origins)), {"pool": pool}))
     return scenario_name, strategy_name, _canonical(layers, "memory", "buffer")
 
 
@@ -180,7 +190,14 @@ def _spec_file(path: Path) -> dict[str, Any]:
     for key in ABOUT:
         if not isinstance(tables.pop(key, ""), str):
             raise InputError(f"{path}: {key}: allowed: text")
-    run.check({key: value for key, value in tables.items() if key != "on"}, str(path))
+    run.check({key: value for key, value in tables.items() if key not in ("on", "pool")}, str(path))
+    if "pool" in tables:
+        try:
+            run.check({"pool": pools.entries_of(tables["pool"])}, str(path))
+        except TypeError:
+            raise InputError(
+                f"{path}: pool: found {tables['pool']!r}, allowed: [[pool]] tables, each with a name"
+            ) from None
     return tables
 
 

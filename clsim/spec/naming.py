@@ -12,11 +12,12 @@ from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.batch import PRUNERS
 from clsim.spec.flags import as_text, leaves
+from clsim.spec.pools import named
 from clsim.spec.sources import OWN_DATA
 
 
 def title(spec: Mapping[str, Any]) -> str:
-    """Name a run without its seed: scenario, strategy, who asks for labels, who chooses batches, buffer, controller.
+    """Name a run without its seed: scenario, pool, strategy, who asks for labels and for batches, buffer, controller.
 
     Args:
         spec: the spec as it stands in records, or a part of it.
@@ -25,6 +26,8 @@ def title(spec: Mapping[str, Any]) -> str:
     'split-digits · er · kcenter 50'
     """
     words = [scenario_name(spec), str(spec.get("strategy", "")), *label_words(spec), *batch_words(spec)]
+    if (pool := named(spec.get("pool"))) != "–":
+        words.insert(1, pool)
     memory, controller = spec.get("memory"), spec.get("controller")
     if isinstance(memory, Mapping) and memory.get("buffer", "none") != "none":
         per = "" if memory.get("per", "total") == "total" or memory.get("fraction") else f" a {memory['per']}"

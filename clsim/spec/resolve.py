@@ -115,13 +115,14 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
     }
     for key in ("presentation", "tasks", "difficulty"):
         del tables["stream"][key]
-    joint = resolve(scenario, "joint", flags=tables, seed=spec.seed)
+    pool: dict[str, Any] = {"pool": [asdict(one) for one in spec.pool]} if spec.pool else {}
+    joint = resolve(scenario, "joint", flags={**tables, **pool}, seed=spec.seed)
     before, after = (
         leaves({name: asdict(getattr(s, name)) for name in tables})
         for s in (resolve(scenario, "joint", seed=spec.seed), joint)
     )
     changed = [f"{key}={as_text(value)}" for key, value in after.items() if value != before.get(key)]
-    words = command(scenario, "joint", {}, changed, spec.seed) if isinstance(scenario, str) else ""
+    words = command(scenario, "joint", pool, changed, spec.seed) if isinstance(scenario, str) else ""
     return [Prerequisite("stream.difficulty", spec.stream.difficulty, joint, words)]
 
 
@@ -241,6 +242,7 @@ def _codes(tables: Mapping[str, Any]) -> Iterator[tuple[str, list[Code]]]:
         for option, value in tables.get(table, {}).get(key, {}).items():
             if isinstance(value, str) and (option in kinds or ":" in value):
                 named.append((kinds.get(option, "objectives"), value))
+    named += [("pools", str(one["name"])) for one in tables.get("pool", ())]
     for kind, name in named:
         if codes := registry.codes(kind, name) if name else []:
             yield name, codes

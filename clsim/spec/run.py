@@ -22,6 +22,7 @@ from clsim.spec.batch import BatchSpec, IrreducibleSpec
 from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.flags import as_text, leaves
 from clsim.spec.labelling import LabellingSpec
+from clsim.spec.pools import PoolSpec
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
@@ -65,6 +66,7 @@ class RunSpec:
     irreducible: IrreducibleSpec = field(default_factory=IrreducibleSpec)
     controller: ControllerSpec = field(default_factory=ControllerSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    pool: tuple[PoolSpec, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -253,6 +255,8 @@ class RunSpec:
                 del plain[table]
             elif key and table in plain and plain[table][key] == USUAL[name]:
                 del plain[table][key]
+        if not self.pool:
+            del plain["pool"]
         return plain | ({"revisions": names} if (names := revisions(plain)) else {})
 
     @property

@@ -6,7 +6,7 @@ Avalanche divides the classes (:mod:`clsim.streams.division`); the samples are g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from clsim.spec.labelling import LabellingSpec
 from clsim.spec.tables import LabelsSpec, StreamSpec
 from clsim.streams.division import divide
 from clsim.streams.labels import foreign_parts, known_rows, oracle_of
-from clsim.streams.part import Change, Part
+from clsim.streams.part import Change, Part, Parts, numbered
 from clsim.streams.stream import Stream
 
 
@@ -37,6 +37,8 @@ def build(
     foreign: np.ndarray | None = None,
     labelling: LabellingSpec | None = None,
     divisions: Path | None = None,
+    pooled: Callable[[Parts], Parts] | None = None,
+    load: Callable[[str, str], np.ndarray] | None = None,
 ) -> Stream:
     """Build the stream of a data set.
 
@@ -47,6 +49,8 @@ def build(
         foreign: images of another data set, uint8 (n, c, h, w) with the stream's h and w.
         labelling: how labels are asked for; None: nobody asks.
         divisions: folder of the divisions that Avalanche made before; None: it divides the classes anew.
+        pooled: makes a realistic pool of the parts of the clean stream; None: it stays clean.
+        load: loads images of another data set for it, by name and by the key that names it.
 
     Raises:
         InputError: if the classes cannot be divided, the tasks not ordered, or the labels not drawn, as the spec asks.
@@ -68,14 +72,24 @@ def build(
     labels, labelling = labels or LabelsSpec(), labelling or LabellingSpec()
     split = seed if labelling.split < 0 else labelling.split
     oracle = known = None
-    if labelling.asks:  # the classes of an experience must not show in the order of its samples
-        train = [part.of(np.argsort(part.rows, kind="stable")) for part in train]
+    pool = None
+    if pooled is not None:
+        pool = pooled(Parts.begun(train, test, classes, names, spec, load))
+        train, test, classes, names = list(pool.train), list(pool.test), list(pool.classes), pool.names
+    outside: list[Part] | None = None
+    if foreign is not None:
+        outside = foreign_parts(train, labels, seed, foreign, dataset.train_x.shape[1])
+    query: list[Part] = []
+    if pool is not None:
+        train, query, strangers = numbered([train, pool.query, outside or []], seed)
+        outside = None if outside is None else strangers
+    if labelling.asks or pool is not None:  # what a sample is must not show in the order of the samples
+        train = [part.of(np.argsort(part.index, kind="stable")) for part in train]
+    oracle = known = None
+    if labelling.asks:
         oracle = oracle_of(train, classes, spec, split, labels, labelling, tasks)
     else:
         known = known_rows(train, spec, split, labels)
-    outside = None
-    if foreign is not None:
-        outside = foreign_parts(train, labels, seed, foreign, dataset.train_x.shape[1])
     return Stream(
         [train[task] for task in tasks],
         [test[task] for task in tasks],
@@ -94,6 +108,8 @@ def build(
         source=dataset,
         oracle=oracle,
         split=None if split == seed else split,
+        query=[query[task] for task in tasks] if pool is not None else None,
+        roles=None if pool is None else pool.roles,
     )
 
 

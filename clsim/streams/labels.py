@@ -24,7 +24,7 @@ def known_rows(
 ) -> list[np.ndarray] | None:
     """Draw a mask of the labelled rows of each part; None means that all are labelled.
 
-    Rows that are held out for validation are not among them.
+    Rows that are held out for validation are not among them, nor are outsiders, whether or not they form a class.
 
     Raises:
         InputError: see :func:`revealed`.
@@ -35,7 +35,7 @@ def known_rows(
         raise InputError(f"labels.unlabelled: found 'stream' with stream.kind {spec.kind!r}, allowed: 'own'")
     rngs = (generator(seed, f"experience {i}") for i in range(len(parts)))
     free = [~stratified(part.y, spec.validation, rng) for part, rng in zip(parts, rngs, strict=True)]
-    known = revealed([part.y[rows] for part, rows in zip(parts, free, strict=True)], labels, seed)
+    known = revealed([part.counting[rows] for part, rows in zip(parts, free, strict=True)], labels, seed)
     for rows, chosen in zip(free, known, strict=True):
         rows[rows] = chosen
     return free
@@ -132,7 +132,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
     Raises:
         InputError: if a class would have no labelled sample, or has fewer samples than are to be labelled.
     """
-    cells = [(i, int(label)) for i, labels in enumerate(y) for label in np.unique(labels)]
+    cells = [(i, int(label)) for i, labels in enumerate(y) for label in np.unique(labels) if label >= 0]
     masks = [np.zeros(len(labels), dtype=bool) for labels in y]
     if spec.count and spec.count < len(cells):
         raise InputError(
@@ -164,7 +164,7 @@ def revealed(y: Sequence[np.ndarray], spec: LabelsSpec, seed: int) -> list[np.nd
 def stratified(y: np.ndarray, share: float, rng: torch.Generator) -> np.ndarray:
     """Draw a boolean mask of held-out rows: ``share`` of each class, rounded; at least one of each is not held out."""
     chosen = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y) if share else ():
+    for label in np.unique(y[y >= 0]) if share else ():  # outsiders, with −1, are not held out
         rows = np.flatnonzero(y == label)
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen[rows[torch.randperm(len(rows), generator=rng)[:count].numpy()]] = True

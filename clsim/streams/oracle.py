@@ -29,6 +29,10 @@ class Question:
     rows: np.ndarray
 
 
+OUTSIDER = -1
+"""What is told of a sample that is of none of the classes. It costs as much as any other answer, and is never wrong."""
+
+
 class Oracle:
     """Reveals labels when it is asked, and keeps who asked for what. Final.
 
@@ -93,7 +97,7 @@ class Oracle:
 
     def classes(self, position: int) -> set[int]:
         """Collect the labels that were revealed in one experience."""
-        return set(self._answers[position][self._revealed[position]].tolist())
+        return set(self._answers[position][self._revealed[position]].tolist()) - {OUTSIDER}
 
     def truth(self, position: int, rows: np.ndarray) -> np.ndarray:
         """Return true labels, int64 (n,), without a question: for bounds, which are marked, and never for others."""
@@ -101,10 +105,13 @@ class Oracle:
 
 
 def _answers(y: np.ndarray, classes: Sequence[int], seed: int, position: int, noise: float) -> np.ndarray:
-    """Compute what is told of each sample: its label or, in a share of the samples, another class at random."""
+    """Compute what is told of each sample: its label or, in a share of the samples, another class at random.
+
+    Of a sample of none of the classes that is told, whatever the noise.
+    """
     if not noise or len(classes) < 2:
         return y
     rng, order = generator(seed, f"oracle {position}"), np.asarray(sorted(classes))
     wrong = (torch.rand(len(y), generator=rng) < noise).numpy()
     step = torch.randint(1, len(order), (len(y),), generator=rng).numpy()
-    return np.where(wrong, order[(np.searchsorted(order, y) + step) % len(order)], y)
+    return np.where(wrong & (y != OUTSIDER), order[(np.searchsorted(order, y) + step) % len(order)], y)

@@ -21,7 +21,7 @@ from clsim.randomness import generator
 from clsim.spec.tables import LabelsSpec, StreamSpec
 from clsim.streams.labels import stratified
 from clsim.streams.oracle import Oracle
-from clsim.streams.part import Part
+from clsim.streams.part import Part, Roles
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Stream:
         source: the data set whose rows the training parts have; None: there is none.
         oracle: tells labels that are asked for, in place of ``labelled``; None: nobody asks.
         split: the seed of the held-out share; None: ``seed``.
+        query: samples of each experience that were set aside for choices of labels; None: the pool is a clean one.
+        roles: what choices of labels in a realistic pool are to resemble and to avoid; None: nothing is said.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -96,6 +98,8 @@ class Stream:
         source: Dataset | None = None,
         oracle: Oracle | None = None,
         split: int | None = None,
+        query: Sequence[Part] | None = None,
+        roles: Roles | None = None,
     ) -> None:
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
@@ -117,6 +121,7 @@ class Stream:
         self._labelled, self._labels = labelled, labels or LabelsSpec()
         self._oracle = oracle
         self._foreign = foreign
+        self._query, self.roles = query, roles or Roles()
         self._given = range(len(train)) if given is None else given
 
     def __len__(self) -> int:
@@ -143,13 +148,13 @@ class Stream:
     def images(self, position: int) -> Tensor:
         """Gather the training samples of an experience, labelled or not, without those that are held out.
 
-        They stand in the order of the data set, so that no label shows in it.
+        They stand in the order of their numbers, as in the data set, so that no label shows in it.
         """
         found = []
         for i in self._included(position):
             held_out, keys = self._drawn(i)
             rows = np.flatnonzero(~held_out)
-            rows = rows[self._train[i].rows[rows].argsort(kind="stable")]
+            rows = rows[self._train[i].index[rows].argsort(kind="stable")]
             found.append(self._train[i].of(rows).gather(i, self.device, keys[rows]).x)
         return torch.cat(found)
 
@@ -205,16 +210,102 @@ class Stream:
         return replace(found, y=torch.from_numpy(y).to(samples.device))
 
     def told(self, position: int, places: Sequence[int]) -> dict[str, list[int]]:
-        """Return the rows in the data set, and the labels told, of samples at some places of an experience."""
+        """Return the rows in the data set, and the labels told, of samples at some places of an experience.
+
+        A moved copy has the row of its original; what is not of the data set has row −1, and an outsider label −1.
+        """
         chosen = np.asarray(places, dtype=np.int64)
-        rows, labels = self._train[position].rows[chosen], self.oracle.labels(position)[chosen]
+        rows, labels = self._train[position].origin[chosen], self.oracle.labels(position)[chosen]
         return {"rows": rows.tolist(), "labels": labels.tolist()}
 
     def rows(self, position: int, places: Sequence[int]) -> Tensor:
         """Return the rows of the labelled part of an experience, int64, at which samples at some of its places are."""
-        known = self.oracle.revealed(position)
+        known = self.oracle.labels(position) >= 0  # an outsider that was asked for is not among them
         known[self._drawn(position)[0]] = False
-        return torch.from_numpy(known.cumsum()[np.asarray(places, dtype=np.int64)] - 1).to(self.device)
+        wanted = np.asarray(places, dtype=np.int64)
+        return torch.from_numpy(known.cumsum()[wanted[known[wanted]]] - 1).to(self.device)
+
+    def query(self, position: int) -> Exemplars | None:
+        """Return what a choice of labels in an experience is to resemble; None: nothing is said, see :class:`Roles`."""
+        found = [self._asked(position, self.roles.rare)] if self.roles.query == "rare" else []
+        if self.roles.query == "rare" and self._query is not None:
+            part = self._query[position]
+            found.insert(0, part.gather(position, self.device, torch.zeros(len(part.rows))))
+        elif self.roles.query == "insiders":
+            labelled = self._piece(position)[0]
+            found.append(labelled[labelled.y != self.roles.own])
+        found = [part for part in found if len(part)]
+        return concatenate(found) if found else None
+
+    def private(self, position: int) -> Exemplars | None:
+        """Return what a choice of labels in an experience is to avoid, if it is outsiders; None: there are none."""
+        if self.roles.private != "outsiders":
+            return None
+        found = self._asked(position, [self.roles.own])
+        if not len(found):
+            return self.query(position) if self.roles.until == "query" else None
+        return found
+
+    def roles_at(self, position: int, labelled: Exemplars) -> dict[str, Exemplars | None]:
+        """Return the roles ``query`` and ``private`` of the pool of a choice of labels in an experience.
+
+        Args:
+            position: the position of the experience.
+            labelled: what is labelled in the experience and in memory.
+        """
+        private = labelled if self.roles.private == "labelled" and len(labelled) else self.private(position)
+        return {"query": self.query(position), "private": private}
+
+    def asked_outsiders(self, position: int) -> bool:
+        """Whether something of an experience turned out to be of no class, so that nobody trains on it."""
+        oracle = self.oracle
+        return bool((oracle.labels(position)[oracle.revealed(position)] < 0).any())
+
+    def _asked(self, position: int, labels: Sequence[int]) -> Exemplars:
+        """Gather what a selector asked for in an experience and was told to have one of these labels."""
+        oracle, keys = self.oracle, self._drawn(position)[1]
+        rows = [question.rows for question in oracle.asked if question.position == position and question.round]
+        places = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+        told = replace(self._train[position], y=oracle.labels(position))
+        places = places[np.isin(told.y[places], labels)]
+        return told.of(places).gather(position, self.device, keys[places])
+
+    def rows_of(self, numbers: Tensor) -> Tensor:
+        """Return the rows in the data set of samples by their numbers, int64 (n,).
+
+        Raises:
+            InputError: if a sample is not an image of the data set as it is there.
+        """
+        if self._query is None:
+            return numbers
+        return self._row_of[numbers]
+
+    @cached_property
+    def _row_of(self) -> Tensor:
+        """Map the number of each sample to its row."""
+        parts = [*self._train, *(self._query or ())]
+        size = len(parts[0].x) if self.source is None else len(self.source.train_y)
+        total = 1 + max(int(part.index.max(initial=-1)) for part in (*parts, *(self._foreign or ())))
+        found = np.full(total, -1)
+        for part in parts:
+            found[part.index] = part.rows
+        if (found >= size).any():
+            raise InputError(
+                "embedding.name: found a file, whose rows are those of the data set's own images, with a pool that "
+                "holds others; allowed: exact copies, outsiders that are classes of the stream, or an embedding that "
+                "is learnt"
+            )
+        return torch.from_numpy(found).to(self.device)
+
+    @property
+    def parts(self) -> Sequence[Part] | None:
+        """The training parts of a realistic pool, with the natures of their samples: for reports; None: a clean one."""
+        return None if self._query is None else self._train
+
+    @property
+    def aside(self) -> Sequence[Part]:
+        """The samples that were set aside of each experience."""
+        return self._query or ()
 
     @property
     def train_sizes(self) -> list[int]:
@@ -258,9 +349,11 @@ class Stream:
         if self.source is None:
             return found
         for position, part in enumerate(self._train):
-            known = np.asarray(self.source.train_y)[part.rows]
+            counts = part.known.outsider | (part.origin < 0)
+            part = part.of(~counts)
+            known = np.asarray(self.source.train_y)[part.origin]
             for label in np.unique(known).tolist():
-                found.setdefault(label, (position, int(part.y[known == label][0])))
+                found.setdefault(label, (position, int(part.known.truth[known == label][0])))
         return found
 
     def shares(self, position: int, per: str, known: Iterable[int] = ()) -> int:
@@ -298,13 +391,16 @@ class Stream:
         """Gather the training (labelled) and validation part of one experience; the same each time."""
         part, (held_out, keys) = self._train[position], self._drawn(position)
         known = self._known(position)
-        if known is None and not self._spec.validation:
+        if known is None and not self._spec.validation and self._query is None:
             return part.gather(position, self.device, keys), None
-        train = ~held_out if known is None else known & ~held_out
         told = part if self._oracle is None else replace(part, y=self._oracle.labels(position))
+        train = ~held_out if known is None else known & ~held_out
+        train &= told.y >= 0  # outsiders are dropped from training
         learnt = told.of(train).gather(position, self.device, keys[train])
         if not self._spec.validation:
             return learnt, None
+        if self.roles.clean:
+            part = replace(part, y=np.where(part.known.outsider, part.y, part.known.truth))
         return learnt, part.of(held_out).gather(position, self.device, keys[held_out])
 
     def _hidden(self, position: int) -> Exemplars | None:
@@ -317,6 +413,8 @@ class Stream:
                 held_out, keys = self._drawn(j)
                 known = self._known(j)
                 free = ~held_out & (self._labels.include_labelled | ~known)  # type: ignore[operator]
+                if self._oracle is not None:  # what turned out to be an outsider is no unlabelled sample any more
+                    free &= ~(known & (self._oracle.labels(j) < 0))  # type: ignore[operator]
                 # what is told in a round must not deal the others anew
                 open_ = np.flatnonzero(free if self._oracle is None else ~held_out)
                 if self._labels.unlabelled == "stream":  # every experience has its share of every class
@@ -332,10 +430,11 @@ class Stream:
         return found if len(found) else None
 
     def _outside(self, position: int, part: Part) -> Exemplars:
-        """Gather foreign samples; their index continues that of the data set."""
+        """Gather foreign samples; in a clean pool, their index continues that of the data set."""
         rng = generator(self._seed, f"foreign {self._given[position]}")
         found = part.gather(position, self.device, torch.rand(len(part.rows), generator=rng))
-        return replace(found, index=found.index + len(self._train[position].x))
+        beyond = len(self._train[position].x) if part.numbers is None else 0
+        return replace(found, index=found.index + beyond)
 
     def _drawn(self, position: int) -> tuple[np.ndarray, Tensor]:
         """Draw which samples of an experience are held out, and the keys of all."""

@@ -117,6 +117,8 @@ class Setup:
         *,
         labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
+        query: Exemplars | None = None,
+        private: Exemplars | None = None,
         incoming: Exemplars | None = None,
         learner: Learner | None = None,
     ) -> Pool:
@@ -127,6 +129,7 @@ class Setup:
             labelled: samples that are labelled already, when the selection is what to label next; classes that nobody
                 has told then have no logits.
             reference: held-out labelled samples that the selection should serve.
+            query, private: samples that the selection should resemble, and samples that it should avoid.
             incoming: the new batch, when the selection is what to replay with it.
             learner: the learner whose features and logits the pool has; None: those of the net that is trained.
         """
@@ -142,6 +145,8 @@ class Setup:
             classes=known,
             labelled=labelled,
             reference=reference,
+            query=query,
+            private=private,
             incoming=incoming,
             rate=rate,
             closed=labelled is not None,
@@ -284,10 +289,20 @@ class Learner(ABC):
         *,
         labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
+        query: Exemplars | None = None,
+        private: Exemplars | None = None,
         incoming: Exemplars | None = None,
     ) -> Pool:
         """Make a pool with this learner's features, for the selector of its memory or of labels; see :class:`Setup`."""
-        return self.setup.pool(samples, labelled=labelled, reference=reference, incoming=incoming, learner=self)
+        return self.setup.pool(
+            samples,
+            labelled=labelled,
+            reference=reference,
+            query=query,
+            private=private,
+            incoming=incoming,
+            learner=self,
+        )
 
     def readouts(self) -> dict[str, Readout]:
         """Return further ways to predict, by name; the record keeps an accuracy matrix of each. By default: none."""

@@ -12,7 +12,7 @@ from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.batch_choice import Choosing
 from clsim.training.contract import Learner
-from clsim.training.evaluation import evaluate
+from clsim.training.evaluation import Outcome, measured
 
 
 class Course:
@@ -67,15 +67,15 @@ class Course:
         if self._stream.device.type == "cuda":
             torch.cuda.synchronize(self._stream.device)  # what is queued belongs to the training
         seconds = time.perf_counter() - self._started - (cost.evaluate_seconds - self._tested)
-        row = measure(self._learner, self._stream, self._position, self._spec, cost)
+        row = measure(self._learner, self._stream, self._position, self._spec, cost).row
         values = (self._steps, self._candidates, seconds, row[: self._position + 1])
         for name, value in zip(self._curve, values, strict=True):
             self._curve[name].append(value)
 
 
-def measure(learner: Learner, stream: Stream, position: int, spec: RunSpec, cost: Cost) -> list[float]:
+def measure(learner: Learner, stream: Stream, position: int, spec: RunSpec, cost: Cost) -> Outcome:
     """Measure accuracy on each experience up to ``position``, before its end; NaN for the others."""
-    passed = cost.forward_passes
-    row = evaluate(learner, stream, position + 1, spec, cost)
+    passed, seen = cost.forward_passes, position + 1
+    found = measured({"": learner.predict}, stream, seen, seen, spec, cost)[""]
     cost.evaluate_passes += cost.forward_passes - passed
-    return row
+    return found

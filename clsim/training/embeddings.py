@@ -56,6 +56,7 @@ class Embeddings:
                 )
         if asked and embedding.from_file:
             size = None if stream.source is None else len(stream.source.train_y)
+            stream.rows_of(torch.empty(0, dtype=torch.int64, device=stream.device))  # of what has none, says so
             self._rows = torch.from_numpy(npz.embedding(Path(embedding.name), size)).to(stream.device)
         self._nursery = nursery.Nursery(spec, stream, kept) if self._trains or self._starts else None
 
@@ -81,7 +82,7 @@ class Embeddings:
     def __call__(self, samples: Exemplars) -> Tensor:
         """Compute the embedding of samples, float32 (n, width), in eval mode and without augmentation."""
         if self._rows is not None:
-            return self._rows[samples.index]
+            return self._rows[self._stream.rows_of(samples.index)]
         return torch.cat([self._features(x) for x in samples.x.split(500)])
 
     def _features(self, x: Tensor) -> Tensor:

@@ -26,10 +26,12 @@ class Outcome:
         row: accuracy on each experience; NaN where it was not tested.
         crowded: a sentence on the class that took more than three times its share of the test samples of the classes
             seen; empty if none did.
+        rare: accuracy on the test samples of rare classes, of the experiences so far; NaN where there are none.
     """
 
     row: list[float]
     crowded: str
+    rare: float = math.nan
 
 
 def measured(
@@ -43,7 +45,7 @@ def measured(
         predicts: ways to predict, by name.
         stream: the stream.
         experiences: the number of experiences to test.
-        seen: the number of experiences whose classes the learner has seen.
+        seen: the number of experiences whose classes the learner has seen, among those that are tested.
         spec, cost: the run's spec and counters.
     """
     started = time.perf_counter()
@@ -53,16 +55,27 @@ def measured(
     cost.forward_passes += len(samples) * len(predicts.keys() - {NEAREST_SAMPLE})  # which shares its features
     for batch in _batched(samples, spec) if predicts else ():
         for name, predict in predicts.items():
-            guesses[name].append(predict(batch.x, batch.task).argmax(1))
+            scores = predict(batch.x, batch.task)
+            if stream.roles.own >= 0:  # no test sample is an outsider
+                scores = scores.index_fill(1, torch.tensor([stream.roles.own], device=scores.device), -torch.inf)
+            guesses[name].append(scores.argmax(1))
     found = {}
     for name, parts in guesses.items():
         guess = torch.cat(parts)
         shares = torch.stack([hits.float().mean() for hits in (guess == samples.y).split(sizes)]).tolist()
         n = sum(sizes[:seen])
         row = shares + [math.nan] * (len(stream) - experiences)
-        found[name] = Outcome(row, crowded(guess[:n], samples.y[:n]))
+        found[name] = Outcome(row, crowded(guess[:n], samples.y[:n]), _on(stream.roles.rare, guess[:n], samples.y[:n]))
     cost.evaluate_seconds += time.perf_counter() - started
     return found
+
+
+def _on(classes: tuple[int, ...], guess: torch.Tensor, y: torch.Tensor) -> float:
+    """Compute the accuracy on the samples of some classes; NaN where there are none."""
+    if not classes:
+        return math.nan
+    wanted = torch.isin(y, torch.tensor(classes, device=y.device))
+    return float((guess == y)[wanted].float().mean()) if wanted.any() else math.nan
 
 
 def crowded(guess: torch.Tensor, y: torch.Tensor) -> str:

@@ -20,6 +20,7 @@ from clsim.training.assemble import assemble
 from clsim.training.beside import Beside
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.course import Course, measure
+from clsim.training.evaluation import Outcome
 from clsim.training.progress import Progress
 
 
@@ -112,7 +113,7 @@ class Experiment:
             return []
         return one.conclude(experience, setup, learner, self._shares(experience, setup))
 
-    def measure(self, learner: Learner, position: int) -> list[float]:
+    def measure(self, learner: Learner, position: int) -> Outcome:
         """Measure accuracy on each experience up to ``position``, between two rounds; NaN for the others."""
         return measure(learner, self.stream, position, self.spec, self.cost)
 

@@ -86,19 +86,21 @@ class LabelRounds:
             self._show(entry["round"], len(sizes), experience, setup)
             if setup.acquisition is not None:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
-            seconds = setup.cost.train_seconds
+            seconds, losses = setup.cost.train_seconds, list[Terms]()
             with self._experiment.training():
                 waiting = self._stream.rows(position, entry["places"]) if entry["round"] else None
-                losses = self._experiment.fit(
-                    experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
-                )
+                if len(experience.train) or not self._stream.asked_outsiders(position):
+                    losses = self._experiment.fit(
+                        experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
+                    )
                 if learner.trains_at_end and not last:  # undone before the next round, as all else
                     self._experiment.end(experience, setup, learner)
-            entry["labelled"] = len(experience.train)
+            entry["labelled"] = int(self._oracle.revealed(position).sum())  # an outsider costs as much
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
                 return setup, learner, experience, losses, entries
-            entry["accuracy"] = self._experiment.measure(learner, position)
+            outcome = self._experiment.measure(learner, position)
+            entry |= {"accuracy": outcome.row, "accuracy_rare": outcome.rare}
             entries.append(self._ask(position, entry["round"] + 1, sizes, setup, learner, trained=True))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
 
@@ -163,7 +165,9 @@ class LabelRounds:
         samples = dataclasses.replace(samples, key=torch.rand(len(samples), generator=rng).to(samples.device))
         experience = self._stream.experience(position)
         labelled = [experience.train, *remembered(setup, experience.train)]
-        pool = learner.pool(samples, labelled=concatenate(labelled), reference=experience.validation)
+        known = concatenate(labelled)
+        roles = self._stream.roles_at(position, known)
+        pool = learner.pool(samples, labelled=known, reference=experience.validation, **roles)
         name = self._spec.selector if number else self._spec.initial
         select = setup.asks if number else setup.asks_first
         if select is None:
@@ -184,7 +188,7 @@ class LabelRounds:
         setup.cost.select_seconds += seconds
         entry = entry_of(position, number, name, places[rows.cpu().numpy()].tolist())
         entry |= {"bound": bound, "select_seconds": seconds, "peak_bytes": peak_bytes(samples.device)}
-        entry |= spread(samples, rows, concatenate(labelled), learner)
+        entry |= spread(samples, rows, known, learner)
         if trained and setup.acquisition is not None and setup.acquisition.guesses:
             rows, labels = pseudo_labelled(setup.acquisition.pseudo_labels, pool, rows, experience.classes, by)
             entry["guesses"] = {"places": places[rows.cpu().numpy()].tolist(), "labels": labels.tolist()}

@@ -77,7 +77,8 @@ class LabelStream:
             with self._experiment.training():
                 self._learn_initial(learning)
             entries[0] |= {"labelled": len(initial), "train_seconds": setup.cost.train_seconds}
-            entries[0]["accuracy"] = self._experiment.measure(learner, position)
+            outcome = self._experiment.measure(learner, position)
+            entries[0] |= {"accuracy": outcome.row, "accuracy_rare": outcome.rare}
         entries.append(self._passed(samples, learning))
         return setup, learner, learning.concluded(), learning.losses, entries
 
@@ -103,7 +104,7 @@ class LabelStream:
         entry = entry_of(position, 1, setup.spec.labelling.selector, places[np.asarray(rows, dtype=np.int64)].tolist())
         cost = setup.cost
         entry |= {
-            "labelled": learning.labels,
+            "labelled": int(self._oracle.revealed(position).sum()),
             "select_seconds": cost.select_seconds - before.select_seconds,
             "train_seconds": cost.train_seconds - before.train_seconds,
             "peak_bytes": peak_bytes(candidates.device),
@@ -128,8 +129,8 @@ class LabelStream:
             picks = part[rows]
             asked += picks.tolist()
             told = torch.from_numpy(self._oracle.tell(learning.position, places[picks.numpy()], name, 1))
-            found = candidates[picks.to(candidates.device)]
-            learning.take(dataclasses.replace(found, y=told.to(found.device)))
+            found = dataclasses.replace(candidates[picks.to(candidates.device)], y=told.to(candidates.device))
+            learning.take(found[found.y >= 0] if len(found) else found)  # outsiders are dropped
             self._progress.step(len(part))
         learning.end()
         return asked
@@ -141,7 +142,9 @@ class LabelStream:
         setup, started = learning.setup, time.perf_counter()
         if setup.asks is None or not (size or decides):
             return torch.empty(0, dtype=torch.int64)
-        pool = learning.learner.pool(batch, labelled=learning.known(), reference=learning.validation)
+        known = learning.known()
+        roles = learning.stream.roles_at(learning.position, batch[:0] if known is None else known)
+        pool = learning.learner.pool(batch, labelled=known, reference=learning.validation, **roles)
         rows = chosen(setup.asks, pool, size, rng, f"labelling.selector {setup.spec.labelling.selector!r}").index.cpu()
         if not decides and len(rows) < size and setup.spec.labelling.shortfall == "random":
             others = torch.randperm(len(batch), generator=rng)
@@ -161,7 +164,7 @@ class _Learning:
     """
 
     def __init__(self, stream: Stream, position: int, setup: Setup, learner: Learner, samples: int) -> None:
-        self._stream, self.position, self.setup, self.learner = stream, position, setup, learner
+        self.stream, self.position, self.setup, self.learner = stream, position, setup, learner
         self.validation = stream.experience(position).validation
         self.losses: list[Terms] = []
         self._told: list[Exemplars] = []
@@ -198,23 +201,23 @@ class _Learning:
         if not self._waiting:
             return
         batch, self._waiting = concatenate(self._waiting), []
-        setup, seen = self.setup, self._stream.labels_seen(self.position)
+        setup, seen = self.setup, self.stream.labels_seen(self.position)
         if seen != self._seen:
             self._begin(seen)
         for _ in range(setup.spec.training.passes):
             self.losses.append(self.learner.observe(batch))
-        shares = self._stream.shares(self.position, setup.spec.memory.counted, setup.memory.known)
+        shares = self.stream.shares(self.position, setup.spec.memory.counted, setup.memory.known)
         setup.memory.after_batch(self.learner.remember(batch), shares, self.learner.pool)
 
     def concluded(self) -> Experience:
         """Let the learner know all that was labelled, if anything was; return the experience as it then is."""
         if self._seen is None:
-            return self._stream.experience(self.position)
+            return self.stream.experience(self.position)
         return self._begin(self._seen)
 
     def _begin(self, seen: set[int]) -> Experience:
         """Let the learner begin, or begin again with what was told since; the learning rate goes on where it is."""
-        pace, experience = self.setup.pace, self._stream.experience(self.position)
+        pace, experience = self.setup.pace, self.stream.experience(self.position)
         done = 0 if self._seen is None else pace.step
         experience = dataclasses.replace(experience, again=self._seen is not None)
         self.learner.begin(experience)
@@ -222,4 +225,4 @@ class _Learning:
         return experience
 
     def _note(self) -> None:
-        self.setup.classes.update(self._stream.labels_seen(self.position), self.setup.memory.begun)
+        self.setup.classes.update(self.stream.labels_seen(self.position), self.setup.memory.begun)

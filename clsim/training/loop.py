@@ -98,10 +98,10 @@ def train(
         found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost)
         found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
         results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
-        results.accuracy[position] = found.pop(HEAD).row
+        results.accuracy[position], rare = found[HEAD].row, found.pop(HEAD).rare
         if rounds is not None:
             unseen = [math.nan] * (len(stream) - seen)
-            results.rounds[-1]["accuracy"] = results.accuracy[position][:seen] + unseen
+            results.rounds[-1] |= {"accuracy": results.accuracy[position][:seen] + unseen, "accuracy_rare": rare}
         for name, outcome in found.items():
             results.add_readout(name, position, outcome.row)
         if experience.unlabelled is not None:
@@ -118,6 +118,8 @@ def train(
         cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
         results.cost.append(dataclasses.asdict(cost))
         vars(cost).update(vars(Cost()))
+        if stream.parts is not None:
+            results.count(stream, position, rare, experience.train, setup.memory.exemplars)
         results.done += 1
         record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
         progress.row(position, results.accuracy[position])

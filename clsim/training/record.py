@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from clsim.pool.exemplars import Exemplars
 from clsim.records import metrics
 from clsim.records.store import FORMAT
 from clsim.spec.run import RunSpec
+from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.contract import Terms
 from clsim.training.machine import processor
@@ -45,6 +47,8 @@ class Results:
         pretraining: an entry for each net that learnt without labels: experience, use, images, steps, seconds.
         batches: an entry for each experience whose batches were chosen, or that was tested on the way; see
             :meth:`clsim.training.course.Course.end`.
+        accuracy_rare: accuracy on the rare classes' test samples after each experience; NaN = there are none so far.
+        trained, kept: what the labelled part and the memory hold at the end of each experience, counted by nature.
         crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
         code: the states of the code that trained it, in their order: several if it was resumed with another one.
@@ -65,6 +69,9 @@ class Results:
     searches: list[dict[str, Any]] = field(default_factory=list)
     pretraining: list[dict[str, Any]] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
+    accuracy_rare: list[float] = field(default_factory=list)
+    trained: list[dict[str, int]] = field(default_factory=list)
+    kept: list[dict[str, int]] = field(default_factory=list)
     crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
     code: list[str] = field(default_factory=list)
@@ -94,6 +101,20 @@ class Results:
         """Note what the learner says of itself after an experience."""
         for name, value in found.items():
             self.diagnostics.setdefault(name, [math.nan] * len(self.accuracy))[position] = value
+
+    def count(self, stream: Stream, position: int, rare: float, train: Exemplars, memory: Exemplars | None) -> None:
+        """Count the natures of what an experience left, in a stream with a realistic pool.
+
+        Args:
+            position: the position of the experience.
+            rare: accuracy on the test samples of rare classes.
+            train: the labelled part of the experience.
+            memory: the exemplars; None: there is no memory.
+        """
+        census = Census(stream)
+        self.accuracy_rare += [math.nan] * (position - len(self.accuracy_rare)) + [rare]
+        self.trained.append({"experience": position, **census.of(train)})
+        self.kept.append({"experience": position, **census.of(memory)})
 
     def add_losses(self, steps: list[Terms]) -> None:
         """Fetch the losses of an experience from the device, all at once."""
@@ -126,6 +147,8 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         further["batches"] = results.batches
     if stream.asks:
         further["labelling"] = _labelling(stream, results)
+    if stream.parts is not None:
+        further["natures"] = _natures(stream, results)
     return {
         "format": FORMAT,
         "fingerprint": spec.fingerprint,
@@ -167,7 +190,7 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
         position, places = entry["experience"], entry["places"]
         counts["asked" if entry["round"] else "initial"][position] += len(places)
         told = stream.told(position, places)
-        kept = {k: v for k, v in entry.items() if k not in ("places", "guesses")}
+        kept = {k: v for k, v in entry.items() if k not in ("places", "guesses", "accuracy_rare")}
         if guesses := entry.get("guesses"):
             truth = stream.oracle.truth(position, np.asarray(guesses["places"], dtype=np.int64)).tolist()
             right = sum(label == true for label, true in zip(guesses["labels"], truth, strict=True))
@@ -179,6 +202,37 @@ def _labelling(stream: Stream, results: Results) -> dict[str, Any]:
     counts["without_label"] = [len(set(own) - named(i)) if i in trained else 0 for i, own in enumerate(stream.classes)]
     counts["candidates"] = [samples - held_out - initial for samples, held_out, initial in sizes]
     return {**counts, "bound": any(entry["bound"] for entry in results.rounds), "rounds": rounds}
+
+
+def _natures(stream: Stream, results: Results) -> dict[str, Any]:
+    """Return what the samples of a realistic pool are, as counts: for reports alone.
+
+    ``rare_classes``, ``outsider_classes``: labels of the stream. ``pool``: the counts of each experience's training
+    part, held-out share included: ``all``, ``rare``, ``outsider``, ``copy`` (samples that are a copy of another one),
+    ``unique`` (different images), ``wrong`` (labels that are not the true ones), and ``query`` (samples set aside,
+    which are in none of the others). ``rounds``: one entry for each of ``labelling.rounds``, with ``experience``,
+    ``round`` (0: the initial set), the same counts of what was asked for, of which ``wrong`` are wrong answers,
+    ``unique_so_far`` (different images among all that was asked for in the experience) and ``accuracy_rare``.
+    ``accuracy_rare``: accuracy on the test samples of the rare classes of the experiences so far, after each
+    experience; null where there are none. ``trained``: the counts of the labelled part that each experience was trained
+    on last. ``memory``: those of the memory at its end.
+
+    Columns of tables: ``rare_found`` is the sum of ``rare`` and ``outsiders_asked`` that of ``outsider`` over rounds
+    from 1; ``unique_share`` the sum over experiences of the last ``unique_so_far`` over that of ``all`` in all rounds;
+    ``wrong_in_memory`` and ``accuracy_rare`` are the last values.
+    """
+    rounds = Census(stream).asked(results.rounds) if stream.asks else []
+    for counts, entry in zip(rounds, results.rounds, strict=bool(rounds)):
+        counts["accuracy_rare"] = _nullable([entry.get("accuracy_rare", math.nan)])[0]
+    return {
+        "rare_classes": list(stream.roles.rare),
+        "outsider_classes": list(stream.roles.outside),
+        "pool": Census(stream).pool,
+        "rounds": rounds,
+        "accuracy_rare": _nullable(results.accuracy_rare),
+        "trained": results.trained,
+        "memory": results.kept,
+    }
 
 
 def _nullable(values: list[float]) -> list[float | None]:

@@ -71,6 +71,8 @@ class Workshop:
         classes: Iterable[int] | None = None,
         labelled: Exemplars | None = None,
         reference: Exemplars | None = None,
+        query: Exemplars | None = None,
+        private: Exemplars | None = None,
         incoming: Exemplars | None = None,
         rate: float | None = None,
         closed: bool = False,
@@ -87,6 +89,7 @@ class Workshop:
             classes: labels known so far in the stream; None: those of the samples and of the other roles of the pool.
             labelled: samples that are labelled already and are no candidates.
             reference: held-out labelled samples that the selection should serve.
+            query, private: samples that the selection should resemble, and samples that it should avoid.
             incoming: the new batch, when the selection is what to replay with it.
             rate: the learning rate of the learner's next step; None: there is no learner.
             closed: whether only classes that are known have logits, as in a choice of labels.
@@ -105,6 +108,8 @@ class Workshop:
             classes=classes,
             labelled=labelled,
             reference=reference,
+            query=query,
+            private=private,
             incoming=incoming,
             rate=rate,
             closed=closed,

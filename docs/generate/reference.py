@@ -36,6 +36,7 @@ TITLES = {
     "objectives": "Objectives",
     "learners": "Learners",
     "models": "Models",
+    "pools": "Transforms of the pool",
     "optimizers": "Optimizers",
     "metrics": "Metrics",
     "tables": "The tables of a spec",
@@ -65,6 +66,8 @@ SAYS = {
     "learners": "A learner trains on a stream. Strategies name one; `--set learner.name=NAME` takes another. Options "
     "are set by `--set learner.options.NAME=VALUE`.",
     "models": "Use a model with `--set model.name=NAME`; options are set by `--set model.options.NAME=VALUE`.",
+    "pools": "A transform makes the pool of a stream a realistic one. Use one with `--pool NAME` or "
+    "`--pool NAME:number`, several in their order; options are set by `--set pool.NAME.OPTION=VALUE`.",
     "optimizers": "Use an optimizer with `--set optimizer.name=NAME`.",
     "metrics": "Metrics are computed from a run's accuracy matrix: R[i, j] is the accuracy on experience j after "
     "experience i. Reports name them under `metrics`.",

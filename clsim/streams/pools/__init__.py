@@ -1,0 +1,1 @@
+"""Transforms of the pool, a family a file: functions ``(parts, *, options, rng) -> Parts``."""
