@@ -20,7 +20,6 @@ from clsim.training.assemble import assemble
 from clsim.training.beside import Beside
 from clsim.training.contract import Learner, Setup, Terms
 from clsim.training.course import Course, measure
-from clsim.training.evaluation import Outcome
 from clsim.training.progress import Progress
 
 
@@ -113,9 +112,10 @@ class Experiment:
             return []
         return one.conclude(experience, setup, learner, self._shares(experience, setup))
 
-    def measure(self, learner: Learner, position: int) -> Outcome:
-        """Measure accuracy on each experience up to ``position``, between two rounds; NaN for the others."""
-        return measure(learner, self.stream, position, self.spec, self.cost)
+    def measure(self, learner: Learner, position: int) -> tuple[list[float], float]:
+        """Measure accuracy between two rounds: on each experience up to ``position``, else NaN, and on rare classes."""
+        found = measure(learner, self.stream, position, self.spec, self.cost)
+        return found.row, found.rare
 
     def images(self, samples: int, experience: Experience, setup: Setup) -> int:
         """Count the samples that are trained on, out of ``samples`` different ones, each as often as it occurs."""

@@ -99,8 +99,8 @@ class LabelRounds:
             entry["train_seconds"] = setup.cost.train_seconds - seconds
             if last:
                 return setup, learner, experience, losses, entries
-            outcome = self._experiment.measure(learner, position)
-            entry |= {"accuracy": outcome.row, "accuracy_rare": outcome.rare}
+            row, rare = self._experiment.measure(learner, position)
+            entry |= {"accuracy": row, "accuracy_rare": rare}
             entries.append(self._ask(position, entry["round"] + 1, sizes, setup, learner, trained=True))
             self._save(position, entries, setup, snapshot(setup, learner) if warm else None)
 

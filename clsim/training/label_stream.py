@@ -77,8 +77,8 @@ class LabelStream:
             with self._experiment.training():
                 self._learn_initial(learning)
             entries[0] |= {"labelled": len(initial), "train_seconds": setup.cost.train_seconds}
-            outcome = self._experiment.measure(learner, position)
-            entries[0] |= {"accuracy": outcome.row, "accuracy_rare": outcome.rare}
+            row, rare = self._experiment.measure(learner, position)
+            entries[0] |= {"accuracy": row, "accuracy_rare": rare}
         entries.append(self._passed(samples, learning))
         return setup, learner, learning.concluded(), learning.losses, entries
 
