@@ -317,7 +317,7 @@ def compared(claim: Claim) -> str:
         what += ", 0 = no change, −2 = turned around"
     else:
         what = {
-            "difference": f"{metric}, {'points' if claim.metric in ALL else 'difference'}: {a} − {b}",
+            "difference": f"{metric}, {'points' if claim.metric in ALL and ALL[claim.metric].percent else 'difference'}: {a} − {b}",
             "ratio": f"{metric}: {a} / {b}",
             "wins": f"{metric}: share of comparisons, in %, in which {a} is better than {b}",
             "first": f"accuracy after the first choice of labels, points: {a} − {b}",
