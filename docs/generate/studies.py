@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from clsim.errors import InputError
-from clsim.records.frame import COSTS
+from clsim.records.frame import COSTS, NAMES
 from clsim.records.metrics import ALL
 from clsim.reporting.report import ReportSpec, find_report
 from clsim.spec import registry
@@ -130,7 +130,7 @@ class Study:
         """The rows as reports read runs: with every column that a table of the report asks for."""
         runs = self.rows.copy()
         runs["fingerprint"] = [str(i) for i in range(len(runs))]
-        for name in ("scenario", "strategy", "label", "buffer", "memory", "controller"):
+        for name in NAMES:
             if name not in runs:
                 runs[name] = "–"
         for name in ("version", "code", "processor"):
