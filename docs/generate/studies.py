@@ -75,12 +75,12 @@ class Study:
 
     @cached_property
     def report(self) -> ReportSpec | None:
-        """The report, without its filter, which the file has passed, and with the metrics that the file has."""
+        """The report with the metrics that the file has; its filter and its choice of trials the file has passed."""
         if not self.report_name:
             return None
         spec = find_report(self.report_name)
         metrics = tuple(name for name in spec.metrics if name in self.rows)
-        return replace(spec, filter={}, exclude={}, metrics=metrics)
+        return replace(spec, filter={}, exclude={}, tuned=(), metrics=metrics)
 
     @property
     def about(self) -> dict[str, str]:
