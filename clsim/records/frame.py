@@ -60,8 +60,8 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
     of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
     seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
 
-    Of a run with a realistic pool there are the columns of :func:`clsim.records.natures_record.columns`, too, and of one
-    whose batches were chosen those of :func:`clsim.records.batch_record.columns`.
+    Of a run with a realistic pool there are the columns of :func:`clsim.records.natures_record.columns`, too, and of
+    one whose batches were chosen those of :func:`clsim.records.batch_record.columns`.
 
     Args:
         records: the records of finished runs.
