@@ -19,6 +19,9 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clsim.records import natures_record
+from clsim.records.natures_record import accuracy_rare, outsiders_asked, rare_found, unique_share, wrong_in_memory
+
 Matrix = np.ndarray
 P = ParamSpec("P")
 
@@ -276,9 +279,15 @@ FURTHER = {
     "accuracy_validation": Metric("accuracy on held-out samples", accuracy_unlabelled),
     "weights_held": Metric("weights held fast", weights_held, higher_is_better=False),
     "aubc": Metric("area under the budget curve (AUBC)", area_under_budget),
+    "rare_found": Metric("rare samples found", rare_found, percent=False),
+    "outsiders_asked": Metric("outsiders asked for", outsiders_asked, higher_is_better=False, percent=False),
+    "unique_share": Metric("unique images among all that were asked for", unique_share),
+    "wrong_in_memory": Metric("wrong labels in memory", wrong_in_memory, higher_is_better=False, percent=False),
+    "accuracy_rare": Metric("accuracy of rare classes", accuracy_rare),
 }
 """Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights,
-of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record).
+of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record), of realistic pools (from the part
+of a record on natures).
 
 The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
 """
@@ -330,4 +339,4 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
         sized = (weights(record),) if metric.function is final_average_accuracy and kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
-    return values
+    return values | natures_record.columns(record)
