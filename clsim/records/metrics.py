@@ -19,6 +19,9 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clsim.records import natures_record
+from clsim.records.natures_record import accuracy_rare, outsiders_asked, rare_found, unique_share, wrong_in_memory
+
 Matrix = np.ndarray
 P = ParamSpec("P")
 
@@ -229,7 +232,8 @@ class Metric:
 
     Attributes:
         label: its heading, without a unit.
-        function: the formula, a function of the accuracy matrix R; the call of a metric is that of the formula.
+        function: the formula, a function of the accuracy matrix R (or, of realistic pools, of a record's natures, where it
+            may find nothing); the call of a metric is that of the formula.
         higher_is_better: the direction of "best" (default: higher is better).
         percent: whether values are shares of 1, shown in percent (default); else they are shown as they are.
 
@@ -239,13 +243,14 @@ class Metric:
     """
 
     label: str
-    function: Callable[..., float]
+    function: Callable[..., Any]
     higher_is_better: bool = True
     percent: bool = True
 
     def __call__(self, *values: Any) -> float:
         """Compute the formula."""
-        return self.function(*values)
+        value: float = self.function(*values)
+        return value
 
     @property
     def heading(self) -> str:
@@ -276,9 +281,15 @@ FURTHER = {
     "accuracy_validation": Metric("accuracy on held-out samples", accuracy_unlabelled),
     "weights_held": Metric("weights held fast", weights_held, higher_is_better=False),
     "aubc": Metric("area under the budget curve (AUBC)", area_under_budget),
+    "rare_found": Metric("rare samples found", rare_found, percent=False),
+    "outsiders_asked": Metric("outsiders asked for", outsiders_asked, higher_is_better=False, percent=False),
+    "unique_share": Metric("unique images among all that were asked for", unique_share),
+    "wrong_in_memory": Metric("wrong labels in memory", wrong_in_memory, higher_is_better=False, percent=False),
+    "accuracy_rare": Metric("accuracy of rare classes", accuracy_rare),
 }
 """Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights,
-of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record).
+of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record), of realistic pools (from the part
+of a record on natures).
 
 The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
 """
@@ -330,4 +341,4 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
         sized = (weights(record),) if metric.function is final_average_accuracy and kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
-    return values
+    return values | natures_record.columns(record)

@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 COUNTED = ("all", "rare", "outsider", "copy", "unique", "wrong")
 """The counts of samples by nature; see :func:`clsim.training.record.record_of`."""
 
-COLUMNS = ("rare_found", "outsiders_asked", "unique_share", "wrong_in_memory", "accuracy_rare")
-"""The columns that the table of runs has of natures, in order; empty in a run with a clean pool."""
+
+def rare_found(natures: Mapping[str, Any]) -> float | None:
+    """Rare samples found: samples of rare classes that were asked for in rounds, without initial sets.
+
+    Those of all experiences together; None where no class is rare.
+
+    >>> rounds = [{"round": 0, "rare": 2}, {"round": 1, "rare": 5}, {"round": 2, "rare": 4}]
+    >>> rare_found({"rare_classes": [3], "rounds": rounds})
+    9
+    """
+    asked = natures["rounds"] and natures["rare_classes"]
+    return sum(entry["rare"] for entry in natures["rounds"] if entry["round"]) if asked else None
+
+
+def outsiders_asked(natures: Mapping[str, Any]) -> float | None:
+    """Outsiders asked for in rounds, without initial sets: samples that are of no class that counts.
+
+    Those of all experiences together; None where nobody asked for labels.
+    """
+    return sum(entry["outsider"] for entry in natures["rounds"] if entry["round"]) if natures["rounds"] else None
+
+
+def unique_share(natures: Mapping[str, Any]) -> float | None:
+    """Unique images among all that were asked for, as a share of these, initial sets included.
+
+    Images count once in each experience. None where nobody asked for labels.
+    """
+    last = {entry["experience"]: entry["unique_so_far"] for entry in natures["rounds"]}
+    total = sum(entry["all"] for entry in natures["rounds"])
+    return sum(last.values()) / total if total else None
+
+
+def wrong_in_memory(natures: Mapping[str, Any]) -> float | None:
+    """Wrong labels in memory: exemplars with a wrong label, after the last experience; None without a memory."""
+    return natures["memory"][-1]["wrong"] if natures["memory"] else None
+
+
+def accuracy_rare(natures: Mapping[str, Any]) -> float | None:
+    """Accuracy of rare classes: on their test samples, after the last experience; None where there are none."""
+    return natures["accuracy_rare"][-1] if natures["accuracy_rare"] else None
 
 
 def columns(record: Mapping[str, Any]) -> dict[str, float | None]:
     """Sum up the natures of a run: the values of :data:`COLUMNS`, None where the record does not hold them.
 
-    ``rare_found``: samples of rare classes that were asked for in rounds, in all experiences together, without initial
-    sets. ``outsiders_asked``: the same of outsiders. ``unique_share``: different images among all that were asked for,
-    initial sets included, as a share of these. ``wrong_in_memory``: exemplars with a wrong label at the end.
-    ``accuracy_rare``: accuracy on the test samples of rare classes at the end.
-
     >>> columns({}) == dict.fromkeys(COLUMNS)
     True
     """
-    found: dict[str, float | None] = dict.fromkeys(COLUMNS)
     natures = record.get("natures")
-    if not natures:
-        return found
-    asked = [entry for entry in natures["rounds"] if entry["round"]]
-    if natures["rounds"]:
-        last = {entry["experience"]: entry["unique_so_far"] for entry in natures["rounds"]}
-        total = sum(entry["all"] for entry in natures["rounds"])
-        found["rare_found"] = sum(entry["rare"] for entry in asked) if natures["rare_classes"] else None
-        found["outsiders_asked"] = sum(entry["outsider"] for entry in asked)
-        found["unique_share"] = sum(last.values()) / total if total else None
-    if natures["memory"]:
-        found["wrong_in_memory"] = natures["memory"][-1]["wrong"]
-    if natures["accuracy_rare"]:
-        found["accuracy_rare"] = natures["accuracy_rare"][-1]
-    return found
+    return {name: function(natures) if natures else None for name, function in COLUMNS.items()}
+
+
+COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "rare_found": rare_found,
+    "outsiders_asked": outsiders_asked,
+    "unique_share": unique_share,
+    "wrong_in_memory": wrong_in_memory,
+    "accuracy_rare": accuracy_rare,
+}
+"""What tables have of natures, by name: a function of the part of a record on natures."""
 
 
 def wrong_natures(natures: Any, experiences: int) -> str:

@@ -311,13 +311,14 @@ def expected(claim: Claim) -> str:
 def compared(claim: Claim) -> str:
     """Say what a claim compares."""
     metric = ALL[claim.metric].label if claim.metric in ALL else COSTS[claim.metric]
+    unit = "points" if claim.metric in ALL and ALL[claim.metric].percent else "difference"
     a, b, at, than = map(_words, (claim.a, claim.b, claim.at, claim.than))
     if claim.measure == "ranks":
         what = f"ranks by {metric}{f' of {a}' if a else ''}: agreement with the other setting less that between seeds"
         what += ", 0 = no change, −2 = turned around"
     else:
         what = {
-            "difference": f"{metric}, {'points' if claim.metric in ALL else 'difference'}: {a} − {b}",
+            "difference": f"{metric}, {unit}: {a} − {b}",
             "ratio": f"{metric}: {a} / {b}",
             "wins": f"{metric}: share of comparisons, in %, in which {a} is better than {b}",
             "first": f"accuracy after the first choice of labels, points: {a} − {b}",

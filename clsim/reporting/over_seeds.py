@@ -56,7 +56,8 @@ class Records(Sequence[RunRecord]):
         return f"<Records of {self._title}: {shown} over {len(self)} seed{'s' * (len(self) != 1)}>"
 
     def _repr_html_(self) -> str:
-        rows = ((ALL[name].label, f"{cell} %", len(cell.values)) for name, cell in self._cells().items())
+        cells = self._cells().items()
+        rows = ((ALL[name].label, f"{cell}{' %' * ALL[name].percent}", len(cell.values)) for name, cell in cells)
         return notebook.grid(self._title, ("", "mean ± half of the 95 % t interval", "seeds"), rows)
 
     @property
@@ -64,9 +65,10 @@ class Records(Sequence[RunRecord]):
         return title(self._records[0].data["spec"]) if self._records else "nothing"
 
     def _cells(self) -> dict[str, Cell]:
-        """Collect the values of each metric that the runs have, in percent."""
+        """Collect the values of each metric that the runs have: shares in percent, counts as they are."""
         rows = self.frame() if self._records else None
         if rows is None:
             return {}
-        values = {name: [100 * v for v in rows[name] if v is not None and v == v] for name in ALL}
+        known = {name: [v for v in rows[name] if v is not None and v == v] for name in ALL}
+        values = {name: [100 * v if ALL[name].percent else v for v in found] for name, found in known.items()}
         return {name: Cell(values=found) for name, found in values.items() if found}

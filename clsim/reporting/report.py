@@ -33,7 +33,7 @@ class Published:
 
     Attributes:
         at: column → value: where in the tables it stands.
-        percent: metric → mean and the ± as printed, in percent.
+        percent: metric → mean and the ± as printed, in percent; counts, such as ``rare_found``, as they are.
         source: the paper, and the setting where it differs.
         seeds: number of runs behind the row; 0: not known.
         over_labels: number of labels → accuracy in percent, for reports with ``labelling``.

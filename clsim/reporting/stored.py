@@ -151,7 +151,7 @@ def _show_numbers(record: Mapping[str, Any], out: Console) -> None:
     made.add_column(justify="right")
     for name, metric in ALL.items():
         if _is_number(row[name]):
-            made.add_row(f"{metric.label}, %", _percent(row[name]))
+            made.add_row(metric.heading, _percent(row[name]) if metric.percent else f"{row[name]:,g}")
     for name, heading in COSTS.items():
         if _is_number(row[name]):
             made.add_row(heading, f"{row[name]:,.0f}" if row[name] == round(row[name]) else f"{row[name]:,.2f}")

@@ -190,7 +190,7 @@ def _options(command: str) -> list[str]:
 
 
 def _scaled(name: str, values: Iterable[float]) -> list[float]:
-    return [100 * value if name in ALL else value for value in values]
+    return [100 * value if name in ALL and ALL[name].percent else value for value in values]
 
 
 def _entry(values: Sequence[float]) -> str:

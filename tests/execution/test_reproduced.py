@@ -15,21 +15,25 @@ from clsim.reporting.report import ReportSpec, find_report, having
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.taxonomy import leaves
 
-PAPERS = ("deepal-plus", "torchal", "distil", "base", "labelled-set")
+PAPERS = ("deepal-plus", "torchal", "distil", "base", "labelled-set", "similar", "poal")
 RUNS = {
     **{"torchal-regularised": 280, "active-factors": 120, "learned-acquisitions": 45, "low-budget": 35},
-    **{"base": 140, "base-published": 84},
+    **{"base": 140, "base-published": 84, "noisy-memory": 60},
     **{"deepal-plus": 120, "torchal": 140, "distil": 240, "deep-al-survey": 120},
     **{"deepal-plus-published": 320, "torchal-published": 350, "distil-published": 240},
     **{"labelled-set": 80, "labelled-set-injection": 60, "labelled-set-published": 144},
+    **{"similar": 75, "similar-published": 117, "poal": 25, "poal-published": 18},
 }
+PARTS = {"similar": ("similar-rare", "similar-outsiders", "similar-redundant")}
+"""Reports of the runs of several studies: each pool has its own arms."""
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     """The settings of every planned run, by study."""
     store = Store(tmp_path_factory.mktemp("runs"))
-    planned = {name: plan.plan(plan.find_study(name), store) for name in RUNS}
+    studies = {name: [plan.find_study(part) for part in PARTS.get(name, (name,))] for name in RUNS}
+    planned = {name: [run for part in parts for run in plan.plan(part, store)] for name, parts in studies.items()}
     return {name: pd.DataFrame([settings(run.spec.as_dict()) for run in of]) for name, of in planned.items()}
 
 
@@ -69,7 +73,11 @@ def test_small_and_published_runs_stay_apart(paper: str, rows: dict[str, pd.Data
 
 
 @pytest.mark.parametrize(
-    "name", ["torchal-regularised", "active-factors", "learned-acquisitions", "low-budget", "base"]
+    "name",
+    [
+        *("torchal-regularised", "active-factors", "learned-acquisitions", "low-budget", "base", "similar", "poal"),
+        "noisy-memory",
+    ],
 )
 def test_a_report_shows_the_runs_of_no_other_study(name: str, rows: dict[str, pd.DataFrame]) -> None:
     everything = pd.concat(rows.values(), ignore_index=True)

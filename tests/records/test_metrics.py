@@ -133,6 +133,23 @@ def test_what_only_some_runs_have_is_of_their_readout_and_of_their_unlabelled_sa
     assert further({"diagnostics": {"held": [0.1, None]}})["weights_held"] is None
 
 
+def test_natures_of_a_pool_are_metrics_of_rounds_without_initial_sets() -> None:
+    counts = {"experience": 0, "all": 4, "rare": 0, "outsider": 0}
+    rounds = [
+        {**counts, "round": 0, "rare": 2, "outsider": 1, "unique_so_far": 4},
+        {**counts, "round": 1, "rare": 3, "outsider": 2, "unique_so_far": 6},
+        {**counts, "round": 0, "experience": 1, "rare": 1, "unique_so_far": 3},
+        {**counts, "round": 1, "experience": 1, "rare": 4, "outsider": 3, "unique_so_far": 6},
+    ]
+    natures = {"rare_classes": [7], "rounds": rounds, "memory": [{"wrong": 5}, {"wrong": 8}]}
+    natures["accuracy_rare"] = [0.25, 0.5]
+    found = {name: value for name, value in further({"natures": natures}).items() if value is not None}
+    wanted = {"rare_found": 7, "outsiders_asked": 5, "unique_share": 0.75, "wrong_in_memory": 8, "accuracy_rare": 0.5}
+    assert found == wanted
+    assert not any(metrics.ALL[name].percent for name in ("rare_found", "outsiders_asked", "wrong_in_memory"))
+    assert further({"natures": {**natures, "rare_classes": []}})["rare_found"] is None
+
+
 def test_accuracy_over_all_classes_seen_counts_samples() -> None:
     """iCaRL's accuracy is over all classes seen: 9 right of 10 and 30 right of 90 are 39 % right, not 62 %.
 
