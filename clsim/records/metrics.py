@@ -232,8 +232,8 @@ class Metric:
 
     Attributes:
         label: its heading, without a unit.
-        function: the formula, a function of the accuracy matrix R (of realistic pools: of what a record says of natures,
-            None where it says nothing); the call of a metric is that of the formula.
+        function: the formula, a function of the accuracy matrix R (of pools: of a record on natures, None where
+            it says nothing); the call of a metric is that of the formula.
         higher_is_better: the direction of "best" (default: higher is better).
         percent: whether values are shares of 1, shown in percent (default); else they are shown as they are.
 
