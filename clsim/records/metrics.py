@@ -232,7 +232,8 @@ class Metric:
 
     Attributes:
         label: its heading, without a unit.
-        function: the formula, a function of the accuracy matrix R; the call of a metric is that of the formula.
+        function: the formula, a function of the accuracy matrix R (of pools: of a record on natures, None where
+            it says nothing); the call of a metric is that of the formula.
         higher_is_better: the direction of "best" (default: higher is better).
         percent: whether values are shares of 1, shown in percent (default); else they are shown as they are.
 
@@ -242,13 +243,14 @@ class Metric:
     """
 
     label: str
-    function: Callable[..., float]
+    function: Callable[..., Any]
     higher_is_better: bool = True
     percent: bool = True
 
     def __call__(self, *values: Any) -> float:
         """Compute the formula."""
-        return self.function(*values)
+        value: float = self.function(*values)
+        return value
 
     @property
     def heading(self) -> str:

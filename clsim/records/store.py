@@ -505,6 +505,8 @@ def _batches_problem(entries: Any, experiences: int) -> str:
         rows = [value for row in curve["accuracy"] for value in (row if isinstance(row, list) else ["no list"])]
         if not all(map(_number, [*curve["steps"], *curve["candidates"], *curve["seconds"], *rows])):
             return "batches.curve: found something that is no number"
+        if not all(_number(entry.get(key)) for key in ("wrong", "copies")):
+            return "batches: not a share: wrong, copies"
         if not isinstance(entry.get("irreducible", {}), dict):
             return "batches.irreducible: not what an irreducible-loss net took"
     return ""

@@ -15,7 +15,8 @@ from clsim.records.own_metrics import of_record
 from clsim.records.store import RunRecord
 from clsim.reporting.cells import Cell, decimals
 from clsim.reporting.names import printable
-from clsim.spec.naming import label_words, memory_size, scenario_name
+from clsim.spec.naming import batch_words, label_words, memory_size, scenario_name
+from clsim.spec.pools import named
 from clsim.version import __version__
 
 RUN_METRICS = ("accuracy", "average_incremental_accuracy", "learning_accuracy", "forgetting", "backward_transfer")
@@ -74,8 +75,9 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
         memory = ", no memory"
     elif spec["memory"]["per"] != "total":
         memory += f" a {spec['memory']['per']}"
-    chosen = "".join(f", {words}" for words in label_words(spec))
-    title = f"{scenario_name(spec)}: {spec['strategy']}{chosen}{memory}"
+    chosen = "".join(f", {words}" for words in (*label_words(spec), *batch_words(spec)))
+    pool = "" if (changed := named(spec.get("pool"))) == "–" else f", {changed}"
+    title = f"{scenario_name(spec)}{pool}: {spec['strategy']}{chosen}{memory}"
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
     headings = {name: METRICS[name].heading for name in shown}

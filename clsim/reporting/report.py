@@ -332,7 +332,7 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
     told = [c for c in chosen if ("." in c and c not in spec.own) or c == "revisions"]
     told = [c for c in told if c not in (*_SAME, *spec.tuned)]
     for names in (NAMES, told, ["sources"]):  # digests only tell apart what has the same name
-        labels += _varying(chosen, labels, [name for name in names if name not in labels])
+        labels += _varying(chosen, labels, [name for name in names if name in chosen and name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from clsim import notebook
 from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.batch import PRUNERS
@@ -117,6 +118,11 @@ def memory_size(spec: Mapping[str, Any]) -> int | str:
     fraction = spec["memory"].get("fraction")
     share = isinstance(fraction, float) and fraction
     return f"{100 * fraction:.4g} %" if share else spec["memory"].get("capacity", "")
+
+
+def page(spec: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+    """Write a run's name and some facts of it as HTML, for notebooks; both are escaped."""
+    return notebook.facts(run_name(spec), facts)
 
 
 def selector_of(spec: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clsim import notebook
 from clsim.errors import InputError
 from clsim.spec import naming
 from clsim.spec.batch import BatchSpec, IrreducibleSpec
@@ -230,7 +229,7 @@ class RunSpec:
     def _repr_html_(self) -> str:
         usual = leaves(RunSpec().as_dict())
         changed = {key: as_text(value) for key, value in leaves(self.as_dict()).items() if usual.get(key) != value}
-        return notebook.facts(naming.run_name(dataclasses.asdict(self)), {"fingerprint": self.fingerprint, **changed})
+        return naming.page(dataclasses.asdict(self), {"fingerprint": self.fingerprint, **changed})
 
     @property
     def drawing(self) -> TrainingSpec:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from clsim.pool.exemplars import Exemplars
 from clsim.streams.natures import Natures, together
@@ -53,10 +54,31 @@ class Census:
         """Count samples that a run holds, such as those of its memory; what is of no sample of the pool is left out."""
         if samples is None:
             return counted(self._natures.of(np.empty(0, dtype=np.int64)), np.empty(0, dtype=np.int64))
-        numbers, y = samples.index.cpu().numpy(), samples.y.cpu().numpy()
+        return counted(*self._found(samples.index, samples.y))
+
+    def trained(self, index: Tensor, y: Tensor) -> dict[str, float | None]:
+        """Tell the shares of the samples of steps, each as often as it was learnt, that are of a nature.
+
+        Args:
+            index, y: int64 (n,), the numbers of the samples and the labels that they were learnt with.
+
+        Returns:
+            ``wrong``: the share with a wrong label; ``copies``: that of copies of another image. None: there are no
+            such steps, or the pool has no copies.
+        """
+        counts = counted(*self._found(index, y))
+        total, copied = counts["all"], bool((self._natures.copy > 0).any())
+        return {
+            "wrong": counts["wrong"] / total if total else None,
+            "copies": counts["copy"] / total if total and copied else None,
+        }
+
+    def _found(self, index: Tensor, y: Tensor) -> tuple[Natures, np.ndarray]:
+        """The natures of those numbers that the pool has, and their labels."""
+        numbers, labels = index.cpu().numpy(), y.cpu().numpy()
         there = (numbers >= 0) & (numbers < len(self._at))
         at = self._at[numbers[there]]
-        return counted(self._natures.of(at[at >= 0]), y[there][at >= 0])
+        return self._natures.of(at[at >= 0]), labels[there][at >= 0]
 
 
 def counted(natures: Natures, y: np.ndarray) -> dict[str, int]:

@@ -9,6 +9,7 @@ import torch
 
 from clsim.pool.pool import Cost
 from clsim.spec.run import RunSpec
+from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.batch_choice import Choosing
 from clsim.training.contract import Learner
@@ -49,8 +50,11 @@ class Course:
         ``steps`` counts gradient steps, ``candidates`` the new samples that were drawn for them, ``trained`` those that
         steps were taken on, ``different`` how many of these are different samples, ``learnt`` the share of them that
         the net predicted right before it learnt them, ``passes`` candidates passed forward in the choice, and
-        ``seconds`` its time. ``curve`` holds, after some steps, the accuracy on each experience seen so far, with the
-        steps, candidates and seconds that it took.
+        ``seconds`` its time. Where samples were chosen in a realistic pool, ``wrong`` is the share of ``trained`` with
+        a wrong label, and ``copies`` that of copies, None if the pool has none: for reports alone.
+
+        ``curve`` holds, after some steps, the accuracy on each experience seen so far, with the steps, candidates and
+        seconds that it took.
         """
         every = self._spec.evaluation.steps
         if every and self._steps and self._curve["steps"][-1:] != [self._steps]:
@@ -60,6 +64,8 @@ class Course:
         found |= {"passes": 0, "seconds": 0.0}
         if isinstance(self._learner, Choosing):
             found |= self._learner.counts()
+            if self._stream.parts is not None:
+                found |= Census(self._stream).trained(self._learner.taken.index, self._learner.taken.y)
         return found | ({"curve": self._curve} if every else {})
 
     def _test(self) -> None:

@@ -46,11 +46,13 @@ class Taken:
 
     def __init__(self) -> None:
         self._index: list[Tensor] = []
+        self._y: list[Tensor] = []
         self._right: list[Tensor] = []
 
     def add(self, samples: Exemplars, logits: Tensor | None) -> None:
         """Note the new samples of a step, and what the net said of them before it; None: nobody knows."""
         self._index.append(samples.index)
+        self._y.append(samples.y)
         if logits is not None:
             self._right.append((logits.argmax(1) == samples.y).sum())
 
@@ -58,6 +60,11 @@ class Taken:
     def index(self) -> Tensor:
         """int64, the ``index`` of each of them, in their order."""
         return torch.cat(self._index) if self._index else torch.empty(0, dtype=torch.int64)
+
+    @property
+    def y(self) -> Tensor:
+        """int64, the label that each of them was learnt with."""
+        return torch.cat(self._y) if self._y else torch.empty(0, dtype=torch.int64)
 
     def counts(self) -> dict[str, Any]:
         """Count them; waits for the device.

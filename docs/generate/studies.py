@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from clsim.errors import InputError
-from clsim.records.frame import COSTS
+from clsim.records.frame import COSTS, NAMES
 from clsim.records.metrics import ALL
 from clsim.reporting.report import ReportSpec, find_report
 from clsim.spec import registry
@@ -75,12 +75,12 @@ class Study:
 
     @cached_property
     def report(self) -> ReportSpec | None:
-        """The report, without its filter, which the file has passed, and with the metrics that the file has."""
+        """The report with the metrics that the file has; its filter and its choice of trials the file has passed."""
         if not self.report_name:
             return None
         spec = find_report(self.report_name)
         metrics = tuple(name for name in spec.metrics if name in self.rows)
-        return replace(spec, filter={}, exclude={}, metrics=metrics)
+        return replace(spec, filter={}, exclude={}, tuned=(), metrics=metrics)
 
     @property
     def about(self) -> dict[str, str]:
@@ -130,7 +130,7 @@ class Study:
         """The rows as reports read runs: with every column that a table of the report asks for."""
         runs = self.rows.copy()
         runs["fingerprint"] = [str(i) for i in range(len(runs))]
-        for name in ("scenario", "strategy", "label", "buffer", "memory", "controller"):
+        for name in NAMES:
             if name not in runs:
                 runs[name] = "–"
         for name in ("version", "code", "processor"):

@@ -31,7 +31,7 @@ MACHINE = ("training.device", "training.threads")
 """Keys that say where a run was made, not what it is."""
 
 FLAGS = ("buffer", "memory", "labels", "label", "label_budget", "label_rounds", "controller")
-FLAGS += ("device", "precision", "threads")
+FLAGS += ("batch", "batch_share", "embedding", "pool", "device", "precision", "threads")
 
 
 @dataclass(frozen=True)

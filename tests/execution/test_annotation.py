@@ -398,6 +398,7 @@ def test_candidates_have_no_label_and_what_is_labelled_stands_beside_them() -> N
 
 
 REFUSED = {"class-balanced", "task-balanced", "balanced-random", "forgetting", "grand", "el2n", "glister", "ring"}
+REFUSED |= {"loss", "gradient-norm", "rho-loss", "low-irreducible-loss"}
 
 
 @pytest.mark.parametrize("name", COMPONENTS["selectors"])

@@ -18,7 +18,7 @@ from clsim.spec.taxonomy import leaves
 PAPERS = ("deepal-plus", "torchal", "distil", "base", "labelled-set", "similar", "poal")
 RUNS = {
     **{"torchal-regularised": 280, "active-factors": 120, "learned-acquisitions": 45, "low-budget": 35},
-    **{"base": 140, "base-published": 84},
+    **{"base": 140, "base-published": 84, "noisy-memory": 60},
     **{"deepal-plus": 120, "torchal": 140, "distil": 240, "deep-al-survey": 120},
     **{"deepal-plus-published": 320, "torchal-published": 350, "distil-published": 240},
     **{"labelled-set": 80, "labelled-set-injection": 60, "labelled-set-published": 144},
@@ -73,7 +73,11 @@ def test_small_and_published_runs_stay_apart(paper: str, rows: dict[str, pd.Data
 
 
 @pytest.mark.parametrize(
-    "name", ["torchal-regularised", "active-factors", "learned-acquisitions", "low-budget", "base", "similar", "poal"]
+    "name",
+    [
+        *("torchal-regularised", "active-factors", "learned-acquisitions", "low-budget", "base", "similar", "poal"),
+        "noisy-memory",
+    ],
 )
 def test_a_report_shows_the_runs_of_no_other_study(name: str, rows: dict[str, pd.DataFrame]) -> None:
     everything = pd.concat(rows.values(), ignore_index=True)

@@ -228,7 +228,7 @@ def test_every_shipped_report_reads_and_shows(
     spec = report.read_report(registry.find_file("reports", name))
     scenarios = spec.filter.get("scenario", "split-digits")
     scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
-    places = {"label": "labelling.selector", "strategy": "strategy"}
+    places = {"label": "labelling.selector", "strategy": "strategy", "buffer": "memory.buffer"}
     asked = {
         places.get(key, key).replace(".", "__"): value[0] if isinstance(value, list) else value
         for key, value in spec.filter.items()

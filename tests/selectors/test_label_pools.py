@@ -33,6 +33,7 @@ REFUSED = {
     **dict.fromkeys(
         ["class-balanced", "task-balanced", "ring", "forgetting", "grand", "el2n", "glister"], "its candidates' labels"
     ),
+    **dict.fromkeys(["loss", "gradient-norm", "rho-loss", "low-irreducible-loss"], "its candidates' labels"),
     "gss-greedy": "the memory's own notes",
     "mir": "a new batch",
 }

@@ -281,3 +281,45 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_was_not(
         assert numbers(resumed) == numbers(whole)
         assert resumed.data["natures"] == whole.data["natures"]
         assert_same_end(resumed, whole)
+
+
+def trained(path: str, runs: Path, batch: str = "loss") -> clsim.RunRecord:
+    """Choose 8 of 32 candidates with a pool of wrong labels and copies."""
+    settings = ["data.dataset=npz", f"data.path={path}", "stream.experiences=2", "training.epochs=3"]
+    settings += ["training.batch_size=8", "model.options.hidden=[16]", "evaluation.rows=seen"]
+    pool = ("redundant:3", "noise:0.3")
+    return clsim.run("split-digits", "finetune", settings=settings, batch=batch, batch_share=0.25, pool=pool, runs=runs)
+
+
+def test_permuted_natures_change_the_counts_of_picks_alone(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trained(data, tmp_path / "a")
+
+    def poisoned(train: list[Part], *given: Any, **named: Any) -> Stream:
+        rng = np.random.default_rng(1)
+        return Stream([replace(p, natures=p.known.of(rng.permutation(len(p.rows)))) for p in train], *given, **named)
+
+    monkeypatch.setattr(build, "Stream", poisoned)
+    second = trained(data, tmp_path / "b")
+    natures, times = ("wrong", "copies"), ("seconds",)
+    told = [[{k: e[k] for k in natures} for e in r.data["batches"]] for r in (first, second)]
+    other = [
+        [{k: v for k, v in e.items() if k not in (*natures, *times)} for e in r.data["batches"]]
+        for r in (first, second)
+    ]
+    assert told[0] != told[1]
+    assert other[0] == other[1]
+    assert first.data["accuracy"] == second.data["accuracy"]
+
+
+def test_picks_with_wrong_labels_are_counted(tmp_path: Path, data: str) -> None:
+    """The loss finds wrong labels: it trains on more of them than the pool has, and random on about as many."""
+    random, loss = trained(data, tmp_path, "random"), trained(data, tmp_path)
+    row = frame([random.data, loss.data]).set_index("batch.selector")
+    pool = random.data["natures"]["pool"]
+    share = sum(entry["wrong"] for entry in pool) / sum(entry["all"] for entry in pool)
+    assert abs(row.loc["random", "wrong_trained"] - share) < 0.12
+    assert row.loc["loss", "wrong_trained"] > share + 0.12
+    assert row.loc["loss", "learnt_before"] < row.loc["random", "learnt_before"]
+    assert all(0 < entry["copies"] < 1 for entry in random.data["batches"])

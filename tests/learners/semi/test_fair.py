@@ -37,7 +37,8 @@ SMALL += ["training.batch_size=8", "training.epochs=2", "stream.experiences=2", 
 
 NO_SMALL = "learner.options.small_views=0"
 
-SCENARIOS = [name for name in registry.file_names("scenarios") if resolve(name, "er").labels.partial]
+PARTLY = {name: resolve(name, "er") for name in registry.file_names("scenarios")}
+SCENARIOS = [name for name, spec in PARTLY.items() if spec.labels.partial and not spec.labelling.asks]
 
 SOFT = ("paws", "csl", "nncsl")
 SEMI = ("pseudo-label", "fixmatch", "mixmatch", "remixmatch", "comatch", "ccic", *SOFT)
