@@ -31,7 +31,8 @@ def poal(
     dominates. The member with the highest Σ of its samples' frequencies in the archive is chosen, the most frequent
     sample first.
 
-    Means and covariance are those of the samples labelled already as of a class, without those labelled as of none, or
+    Means and covariance are those of the samples labelled already as of a class, without those labelled as of none and
+    without classes that only the private set has beside a query, as outsiders that are learnt as one more class; or
     where there are no such samples, of the candidates under their predictions.
 
     Args:
@@ -67,7 +68,7 @@ def confidences(pool: Pool) -> Float[Tensor, " n"]:
 
     Source: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples (NeurIPS 2018), eq. 2.
     """
-    known = told(pool) or pool
+    known = _inside(pool) or pool
     y = pool.predictions if known is pool else known.data.y
     h = known.features.double()
     classes, which, counts = y.unique(return_inverse=True, return_counts=True)
@@ -81,6 +82,16 @@ def confidences(pool: Pool) -> Float[Tensor, " n"]:
         torch.linalg.solve_triangular(root, points.T, upper=False).T for points in (pool.features.double(), means)
     )
     return -torch.cdist(x, centres).square().amin(1).float()
+
+
+def _inside(pool: Pool) -> Pool | None:
+    """Find the samples labelled already as of a class that counts; None: there are none."""
+    known, avoided, wanted = told(pool), pool.private, pool.query
+    if known is None or avoided is None or wanted is None:
+        return known
+    y = known.data.y
+    rows = (~torch.isin(y, avoided.data.y) | torch.isin(y, wanted.data.y)).nonzero().flatten()
+    return known if len(rows) == len(known) else known[rows] if len(rows) else None
 
 
 def peeled(aims: Float[Tensor, "n 2"], least: int) -> Int[Tensor, " m"]:

@@ -15,6 +15,7 @@ from clsim.checks.samples import CLASSES, clusters, exemplars, label_pools, pool
 from clsim.checks.selectors import check_labelling
 from clsim.errors import InputError
 from clsim.models import nets
+from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.badge import badge
 from clsim.selectors.bilevel import glister_active
@@ -297,12 +298,14 @@ def test_typiclust_skips_clusters_that_have_labels() -> None:
 # query and private sets
 
 
-def in_roles(reference: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None) -> Pool:
+def in_roles(
+    reference: Tensor | None = None, y: Tensor | None = None, told: Tensor | None = None, **beside: Exemplars
+) -> Pool:
     net = net_on(4, 3)
     labelled = None if told is None else vectors(points(len(told), seed=7), told, first=40)
     held = None if reference is None else vectors(reference, y, first=80)
     data = vectors(points(40), torch.full((40,), -1))
-    return Pool(data, net, lambda x: x, labelled=labelled, reference=held, classes=(0, 1), closed=True)
+    return Pool(data, net, lambda x: x, labelled=labelled, reference=held, classes=(0, 1), closed=True, **beside)
 
 
 def same(found: Any, pool: Pool, rows: Tensor) -> bool:
@@ -354,6 +357,16 @@ def test_glister_active_goes_by_what_is_labelled() -> None:
     assert (
         glister_active(pool, 5, rng=generator(), lr=0.0).index.tolist() == gains.argsort(descending=True)[:5].tolist()
     )
+
+
+def test_poal_takes_no_mean_of_outsiders_that_are_learnt_as_a_class() -> None:
+    y = torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    labelled = vectors(points(7, seed=7), y, first=40)
+    beside = {"query": labelled[torch.arange(6)], "private": labelled[torch.tensor([6])]}
+    whole = confidences(in_roles(told=y))
+    dropped = confidences(in_roles(told=torch.where(y == 2, -1, y)))
+    assert not torch.allclose(whole, dropped)
+    assert torch.equal(confidences(in_roles(told=y, **beside)), dropped)
 
 
 def test_the_means_of_poal_are_those_of_labelled_insiders() -> None:
