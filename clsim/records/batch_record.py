@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-COLUMNS = ("candidates", "wrong_trained", "learnt_before")
-"""The columns that the table of runs has of chosen batches, in order; empty in a run that chose none."""
+Entries = Sequence[Mapping[str, Any]]
+"""The part of a record on batches, an entry an experience; see :meth:`clsim.training.course.Course.end`."""
+
+
+def candidates(entries: Entries) -> float | None:
+    """Candidates: new samples that were drawn for the steps, in all experiences together."""
+    return sum(entry["candidates"] for entry in entries)
+
+
+def wrong_trained(entries: Entries) -> float | None:
+    """Samples of steps with a wrong label, as a share of them, each as often as it was learnt.
+
+    None where the wrong ones are not known, as without a realistic pool.
+
+    >>> wrong_trained([{"trained": 10, "wrong": 0.25}, {"trained": 30, "wrong": 0.05}])
+    0.1
+    """
+    return _mean(entries, "wrong")
+
+
+def learnt_before(entries: Entries) -> float | None:
+    """Samples of steps that the net predicted right before it learnt them, as a share of them."""
+    return _mean(entries, "learnt")
 
 
 def columns(record: Mapping[str, Any]) -> dict[str, float | None]:
     """Sum up the batches of a run: the values of :data:`COLUMNS`, None where the record does not hold them.
 
-    ``candidates``: new samples that were drawn for the steps. ``wrong_trained``: share of the samples of steps, each as
-    often as it was learnt, with a wrong label; of a realistic pool alone. ``learnt_before``: share of them that the net
-    predicted right before it learnt them.
-
-    >>> entry = {"candidates": 320, "learnt": 0.5, "wrong": 0.25}
-    >>> columns({"batches": [entry | {"trained": 10}, entry | {"trained": 30, "learnt": 0.9}]})
-    {'candidates': 640, 'wrong_trained': 0.25, 'learnt_before': 0.8}
     >>> columns({}) == dict.fromkeys(COLUMNS)
     True
     """
-    found: dict[str, float | None] = dict.fromkeys(COLUMNS)
-    if entries := record.get("batches"):
-        found["candidates"] = sum(entry["candidates"] for entry in entries)
-        found["wrong_trained"] = _mean(entries, "wrong")
-        found["learnt_before"] = _mean(entries, "learnt")
-    return found
+    entries = record.get("batches")
+    return {name: function(entries) if entries else None for name, function in COLUMNS.items()}
 
 
-def _mean(entries: list[Mapping[str, Any]], key: str) -> float | None:
+COLUMNS: Mapping[str, Callable[[Entries], float | None]] = {
+    "candidates": candidates,
+    "wrong_trained": wrong_trained,
+    "learnt_before": learnt_before,
+}
+"""What the table of runs has of chosen batches, by name: a function of the part of a record on batches."""
+
+
+def _mean(entries: Entries, key: str) -> float | None:
     """The mean over the samples of all entries; None if one of them does not know it."""
     known = [entry for entry in entries if entry["trained"]]
     if not known or any(entry.get(key) is None for entry in known):

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clsim.records import batch_record
 from clsim.records.budget import aubc
 from clsim.records.label_record import COUNTS, counted, labels_known
 from clsim.records.metrics import Metric, by_samples, further, summary, weights
@@ -60,8 +59,6 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
     of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
     seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
 
-    Of a run whose batches were chosen there are the columns of :func:`clsim.records.batch_record.columns`, too.
-
     Args:
         records: the records of finished runs.
         own: further metrics, of the user's, by the names of their columns.
@@ -82,7 +79,7 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
-        row |= {"labels_known": labels_known(record)} | batch_record.columns(record)
+        row |= {"labels_known": labels_known(record)}
         row |= {"unsized": by_samples(record) and sizes is None}
         for name, metric in (own or {}).items():
             row[name] = of_record(name, metric, record, joint.get(_stream(record)))

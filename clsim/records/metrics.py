@@ -19,7 +19,8 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clsim.records import natures_record
+from clsim.records import batch_record, natures_record
+from clsim.records.batch_record import learnt_before, wrong_trained
 from clsim.records.natures_record import accuracy_rare, outsiders_asked, rare_found, unique_share, wrong_in_memory
 
 Matrix = np.ndarray
@@ -286,10 +287,12 @@ FURTHER = {
     "unique_share": Metric("unique images among all that were asked for", unique_share),
     "wrong_in_memory": Metric("wrong labels in memory", wrong_in_memory, higher_is_better=False, percent=False),
     "accuracy_rare": Metric("accuracy of rare classes", accuracy_rare),
+    "wrong_trained": Metric("samples of steps with a wrong label", wrong_trained, higher_is_better=False),
+    "learnt_before": Metric("samples of steps that were learnt already", learnt_before, higher_is_better=False),
 }
 """Metrics that only some runs have: of the readouts of features, of samples without a label, of penalties on weights,
-of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record), of realistic pools (from the part
-of a record on natures).
+of label rounds (``aubc``, which :func:`clsim.records.budget.aubc` makes of a record), of realistic pools and of batches
+that were chosen (from these parts of a record).
 
 The readout by nearest neighbours, a soft vote, is in records of earlier versions alone.
 """
@@ -341,4 +344,4 @@ def further(record: Mapping[str, Any]) -> dict[str, float | None]:
         sized = (weights(record),) if metric.function is final_average_accuracy and kind in sources else ()
         value = np.nan if source is None else metric.function(np.asarray(source, dtype=float), *sized)
         values[name] = None if np.isnan(value) else value
-    return values | natures_record.columns(record)
+    return values | natures_record.columns(record) | batch_record.columns(record)

@@ -26,8 +26,11 @@ Units = dict[str, float]
 
 Verdict = Literal["holds", "does not hold", "cannot be told", "not judged"]
 
-OF_CURVES = ("efficiency", "first")
-"""Measures that read the accuracy at each number of labels, which a record holds and a CSV of its metrics does not."""
+OF_LABELS = ("efficiency", "first")
+"""Measures that read the accuracy at each number of labels."""
+
+OF_CURVES = (*OF_LABELS, "speed-up")
+"""Measures that read accuracies on the way, which a record holds and a CSV of its metrics does not."""
 
 Side = dict[Key, dict[Key, Any]]
 """Condition → arm → its :class:`Cell`, or its :class:`Arm` where a claim is about curves."""
@@ -107,7 +110,7 @@ def measured(claim: Claim, spec: ReportSpec, runs: pd.DataFrame, records: Sequen
     varied = {*claim.a, *claim.b, *claim.than}
     names = [*row_names, *spec.columns]
     kept = [name for name in condition_names(spec, row_names) if name not in varied]
-    curves = claim.measure in OF_CURVES
+    curves = claim.measure in OF_LABELS
     every = arms(spec, runs, records) if curves else {}
 
     def side(*wanted: Mapping[str, Any]) -> Side:
@@ -148,6 +151,7 @@ def measured(claim: Claim, spec: ReportSpec, runs: pd.DataFrame, records: Sequen
         "wins": lambda a, b: _of_wins(a, b, 1 if higher_is_better(spec, claim.metric) else -1),
         "efficiency": _of_curves,
         "first": _of_first,
+        "speed-up": lambda a, b: _of_steps(a, b, {record["fingerprint"]: record for record in records}),
     }[claim.measure]
     here = _over(side(claim.at, claim.a), side(claim.at, claim.b), measure)
     if not claim.than:
@@ -266,6 +270,37 @@ def _of_first(a: Mapping[Key, Arm], b: Mapping[Key, Arm]) -> Units:
     return {unit: mean([of[unit] for of in found]) for unit in _common(found)}
 
 
+def _of_steps(a: Mapping[Key, Cell], b: Mapping[Key, Cell], records: Mapping[str, Mapping[str, Any]]) -> Units:
+    """Average over arms how many times as many steps b takes to its best accuracy on the way as a, seed by seed.
+
+    Steps and accuracies are those of the last experience, whose accuracies on the experiences so far are averaged.
+    Where a never has that accuracy, its last step counts: its speed-up is at most this.
+
+    Raises:
+        Absent: if a run was not tested on the way.
+    """
+    found = []
+    for x, y in itertools.product(a.values(), b.values()):
+        own, theirs = (dict(zip(cell.seeds, cell.runs, strict=True)) for cell in (x, y))
+        each: Units = {}
+        for seed in (seed for seed in own if seed in theirs):
+            (steps, accuracy), (needed, reached_) = (_way(records[runs[seed]]) for runs in (own, theirs))
+            level = max(reached_)
+            first = next((n for n, value in zip(steps, accuracy, strict=True) if value >= level), steps[-1])
+            each[f"seed {seed}"] = needed[reached_.index(level)] / first
+        found.append(each)
+    return {unit: mean([of[unit] for of in found]) for unit in _common(found)}
+
+
+def _way(record: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """Return the steps of the last experience after which there was a test, and the accuracy then."""
+    entries = record.get("batches") or [{}]
+    curve = entries[-1].get("curve")
+    if not curve or not curve["steps"]:
+        raise Absent("no accuracies on the way (evaluation.steps)")
+    return curve["steps"], [mean(row) for row in curve["accuracy"]]
+
+
 def _named(spec: ReportSpec, row_names: Sequence[str], condition: Key, arm: Key) -> dict[str, str]:
     """Give the labels of an arm and of its condition their names."""
     names = condition_names(spec, row_names), arm_names(spec, row_names)
@@ -322,6 +357,7 @@ def compared(claim: Claim) -> str:
             "ratio": f"{metric}: {a} / {b}",
             "wins": f"{metric}: share of comparisons, in %, in which {a} is better than {b}",
             "first": f"accuracy after the first choice of labels, points: {a} − {b}",
+            "speed-up": f"steps to the best accuracy of {b} on the way: those of {b} / those of {a}",
             "efficiency": f"labels that {b} needs for its last accuracy / labels that {a} needs",
         }[claim.measure]
     return what + (f"; at {at}" if at else "") + (f"; against the same at {than}" if than else "")

@@ -54,11 +54,13 @@ class Claim:
 
     Attributes:
         text: the claim in words.
-        metric: a metric or a cost that :class:`ReportSpec` allows; ``efficiency`` and ``first`` read
+        metric: a metric or a cost that :class:`ReportSpec` allows; ``efficiency``, ``first`` and ``speed-up`` read
             accuracies alone.
         measure: what is computed for each seed. ``difference``: a − b, in percentage points for metrics. ``ratio``:
             a / b. ``wins``: in how many percent of the comparisons an arm of ``a`` is better than one of ``b``.
             ``efficiency``: how many times as many labels b needs as a, for b's own accuracy at its last budget.
+            ``speed-up``: how many times as many gradient steps b takes as a, to b's best accuracy on the way (with
+            ``evaluation.steps``).
             ``first``: a − b in accuracy, in percentage points, when the first labels that were asked for are learnt.
             ``ranks``: how much less alike the ranks of the arms of ``a`` are in two settings than between seeds of one
             (:func:`clsim.reporting.claims.of_ranks`).
@@ -72,7 +74,7 @@ class Claim:
 
     text: str
     metric: str = "accuracy"
-    measure: Literal["difference", "ratio", "wins", "efficiency", "first", "ranks"] = "difference"
+    measure: Literal["difference", "ratio", "wins", "efficiency", "speed-up", "first", "ranks"] = "difference"
     a: Options = dataclasses.field(default_factory=dict)
     b: Options = dataclasses.field(default_factory=dict)
     at: Options = dataclasses.field(default_factory=dict)

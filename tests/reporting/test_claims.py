@@ -76,6 +76,34 @@ def trials(level: Callable[[str, float, int], tuple[float, float]], seeds: int =
     return found
 
 
+WAY = Claim("sooner", measure="speed-up", a={"batch.selector": "rho-loss"}, b={"batch.selector": "random"})
+
+
+def on_the_way(name: str, seed: int, steps: list[int], accuracy: list[float]) -> dict[str, Any]:
+    """A run whose last of two experiences was tested after some steps."""
+    record = labelled("random", seed, accuracy=always(accuracy[-1]))
+    record["spec"]["batch"] = {"selector": name}
+    curve = {"steps": steps, "candidates": steps, "seconds": steps, "accuracy": [[0.5, 2 * a - 0.5] for a in accuracy]}
+    entry = {"experience": 1, "steps": steps[-1], "candidates": 1, "trained": 1, "learnt": 0.5, "curve": curve}
+    return record | {"fingerprint": f"{name} {seed}", "batches": [entry | {"experience": 0, "curve": None}, entry]}
+
+
+def test_the_speed_up_is_that_of_steps_to_the_best_accuracy_of_the_other() -> None:
+    """Reached on the way, reached by chance early and lost again, and never, where the last step counts."""
+    runs = [on_the_way("random", seed, [10, 20, 30, 40], [0.1, 0.4, 0.6, 0.5]) for seed in range(3)]
+    runs += [on_the_way("rho-loss", 0, [10, 20, 30, 40], [0.2, 0.7, 0.5, 0.8])]
+    runs += [on_the_way("rho-loss", 1, [10, 20, 30, 40], [0.6, 0.1, 0.1, 0.1])]
+    runs += [on_the_way("rho-loss", 2, [10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4])]
+    spec = dataclasses.replace(SPEC, rows=("batch.selector",), arms=("batch.selector",), metrics=("accuracy",))
+    (found,) = judge(dataclasses.replace(spec, claims=(WAY,)), frame(runs), runs)
+    assert found.values == (1.5, 3.0, 0.75)
+    for record in runs:
+        del record["batches"]
+    (absent,) = judge(dataclasses.replace(spec, claims=(WAY,)), frame(runs), runs)
+    assert absent.verdict == "not judged"
+    assert "evaluation.steps" in absent.why
+
+
 TUNED = ReportSpec(
     rows=("label",), columns=("scenario",), arms=("label",), metrics=("accuracy",), tuned=("optimizer.lr",)
 )
