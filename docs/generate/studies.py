@@ -133,6 +133,7 @@ class Study:
         for name in NAMES:
             if name not in runs:
                 runs[name] = "–"
+        runs["scenario_file"] = runs["scenario"]
         for name in ("version", "code", "processor"):
             if name not in runs:
                 runs[name] = None
