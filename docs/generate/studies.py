@@ -26,6 +26,7 @@ TITLES = {
     "condense-early": "Memories that are made: early-stage, perturbed nets",
     "gpu": "Steps a second on a GPU",
     "pool-roles": "Every selector on split digits, before and after pools had roles; and without weights",
+    "similar": "SIMILAR in small: rare classes, outsiders and copies on Fashion-MNIST",
     "split-cifar100-condensed": "Memories that are made, on Split CIFAR-100",
 }
 """Titles of the CSVs that belong to no study or report alone."""
