@@ -287,8 +287,9 @@ class Columns:
         wanted = places_of(samples)
         if not len(places):
             return torch.full_like(samples.key, torch.nan)
-        at = torch.searchsorted(places, wanted).clamp_max(len(places) - 1)
-        return values[at].where(places[at] == wanted, torch.nan)
+        at = torch.searchsorted(places, wanted).clamp_max_(len(places) - 1)
+        missing = places.index_select(0, at) != wanted
+        return values.index_select(0, at).masked_fill_(missing, torch.nan)
 
     def state_dict(self, kept: Exemplars | None) -> dict[str, tuple[Tensor, Tensor]]:
         """Return what there is of these samples, which is all that the next experience needs; None: of none."""

@@ -301,9 +301,8 @@ class Pool:
     @property
     def losses(self) -> Float[Tensor, " n"]:
         """float32 (n,), cross-entropy of each sample; NaN where it is unlabelled."""
-        labelled = self.data.y >= 0
-        losses = F.cross_entropy(self.logits, self.data.y.clamp_min(0), reduction="none")
-        return losses.where(labelled, torch.nan)
+        losses = F.cross_entropy(self.logits, self.data.y, reduction="none", ignore_index=-1)
+        return losses.masked_fill_(self.data.y < 0, torch.nan)
 
     @property
     def gradients(self) -> Gradients:
@@ -443,6 +442,8 @@ class Pool:
                 features.append(out)
                 logits.append(net.logits(out, task))
         self.cost.forward_passes += len(self)
+        if len(features) == 1:
+            return features[0], logits[0]
         return torch.cat(features), torch.cat(logits)
 
 

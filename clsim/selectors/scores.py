@@ -24,12 +24,15 @@ def highest(score: Float[Tensor, " n"], budget: int, ties: Float[Tensor, " n"] |
     >>> highest(torch.tensor([0.0, torch.nan, 2.0, 2.0]), 3, ties=torch.tensor([0.0, 0.0, 1.0, 2.0]))
     tensor([3, 2, 0])
     """
-    order = torch.arange(len(score), device=score.device)
-    for key in (ties, score):  # a stable sort by the lesser key first
-        if key is not None:
-            known = key.masked_fill(key.isnan(), -torch.inf)
-            order = order[known[order].argsort(descending=True, stable=True)]
-    return order[:budget]
+    if ties is None:
+        return _falling(score)[:budget]
+    order = _falling(ties)  # a stable sort by the lesser key first
+    return order.index_select(0, _falling(score.index_select(0, order))[:budget])
+
+
+def _falling(key: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Order rows by a key, the highest first, equal ones by row, NaN as −inf."""
+    return key.nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(descending=True, stable=True)
 
 
 def least_confidences(p: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch"]:

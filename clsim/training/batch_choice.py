@@ -109,6 +109,7 @@ class BatchChoice(Choosing):
             picks, inputs = batch[rows], x.index_select(0, rows)
         except IndexError as error:
             raise invalid(self._name, str(error), len(batch), size) from None
+        del x  # its memory serves the step
         passed, seconds = cost.forward_passes - before, time.perf_counter() - started
         self.passes, self.seconds = self.passes + passed, self.seconds + seconds
         cost.candidate_passes += passed

@@ -42,29 +42,38 @@ def noted(net: Net, ready: Callable[[], bool] | None = None) -> Iterator[Noted]:
 
 
 class Taken:
-    """The samples that steps were taken on since an experience began. Final."""
+    """The samples that steps were taken on since an experience began. Final.
+
+    They stand in one tensor, which doubles when it is full: a small tensor a step, kept between the large ones that a
+    step allocates and frees, would leave holes that no later step fits into.
+    """
 
     def __init__(self) -> None:
-        self._index: list[Tensor] = []
-        self._y: list[Tensor] = []
-        self._right: list[Tensor] = []
+        self._noted: Tensor | None = None  # int64 (3, room): index, label, what the net said or −1
+        self._size = 0
 
     def add(self, samples: Exemplars, logits: Tensor | None) -> None:
         """Note the new samples of a step, and what the net said of them before it; None: nobody knows."""
-        self._index.append(samples.index)
-        self._y.append(samples.y)
-        if logits is not None:
-            self._right.append((logits.argmax(1) == samples.y).sum())
+        said = samples.y.new_full((len(samples),), -1) if logits is None else logits.argmax(1)
+        columns = torch.stack([samples.index, samples.y, said])
+        end = self._size + len(samples)
+        if self._noted is None or end > self._noted.shape[1]:
+            room = columns.new_empty(len(columns), max(2 * end, 4096))
+            if self._noted is not None:
+                room[:, : self._size] = self._noted[:, : self._size]
+            self._noted = room
+        self._noted[:, self._size : end] = columns
+        self._size = end
 
     @property
     def index(self) -> Tensor:
         """int64, the ``index`` of each of them, in their order."""
-        return torch.cat(self._index) if self._index else torch.empty(0, dtype=torch.int64)
+        return self._column(0)
 
     @property
     def y(self) -> Tensor:
         """int64, the label that each of them was learnt with."""
-        return torch.cat(self._y) if self._y else torch.empty(0, dtype=torch.int64)
+        return self._column(1)
 
     def counts(self) -> dict[str, Any]:
         """Count them; waits for the device.
@@ -73,7 +82,10 @@ class Taken:
             ``trained``: how many there are; ``different``: how many different ones; ``learnt``: the share that the net
             predicted right before it learnt them, None where nobody knows.
         """
-        index = self.index
-        known = len(self._right) == len(self._index) and len(index) > 0
-        learnt = int(torch.stack(self._right).sum()) / len(index) if known else None
+        index, said = self.index, self._column(2)
+        known = len(index) > 0 and bool((said >= 0).all())
+        learnt = int((said == self.y).sum()) / len(index) if known else None
         return {"trained": len(index), "different": len(index.unique()), "learnt": learnt}
+
+    def _column(self, number: int) -> Tensor:
+        return torch.empty(0, dtype=torch.int64) if self._noted is None else self._noted[number, : self._size]
