@@ -5,8 +5,9 @@ Both are abstract bases with defaults, so that a learner's file shows only what 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -169,6 +170,60 @@ Terms = dict[str, Tensor]
 
 Readout = Callable[[Tensor, Tensor], Tensor]
 """A way to predict, as :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""
+
+_WAITING = 64
+"""Steps whose terms wait for a place in a column."""
+
+
+class Losses:
+    """The losses of steps, a column a term, on the device until they are fetched. Final.
+
+    A column is one tensor, which doubles when it is full: two small tensors a step, kept between the large ones that a
+    step allocates and frees, would leave holes that no later step fits into.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Terms] = []
+        self._columns: dict[str, Tensor] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size + len(self._waiting)
+
+    def append(self, terms: Terms) -> None:
+        """Note the terms of one step."""
+        self._waiting.append(terms)
+        if len(self._waiting) == _WAITING:
+            self._place()
+
+    def extend(self, steps: Iterable[Terms]) -> None:
+        """Note the terms of several steps."""
+        for terms in steps:
+            self.append(terms)
+
+    def columns(self) -> dict[str, list[float]]:
+        """Fetch the columns from the device, by term, in the order in which the terms came up; NaN without a term."""
+        self._place()
+        fetched = {name: column[: self._size].tolist() for name, column in self._columns.items()}
+        return {name: values + [math.nan] * (self._size - len(values)) for name, values in fetched.items()}
+
+    def _place(self) -> None:
+        """Put what waits into the columns."""
+        first, end = self._size, self._size + len(self._waiting)
+        for name in dict.fromkeys(name for terms in self._waiting for name in terms):
+            steps = [i for i, terms in enumerate(self._waiting) if name in terms]
+            values = torch.stack([self._waiting[i][name] for i in steps]).detach().float()
+            column = self._columns.get(name)
+            if column is None or len(column) < end:
+                room = values.new_full((max(2 * end, 4096),), math.nan)
+                if column is not None:
+                    room[: len(column)] = column
+                self._columns[name] = column = room
+            if len(steps) == end - first:
+                column[first:end] = values
+            else:
+                column[torch.tensor(steps, device=column.device) + first] = values
+        self._waiting, self._size = [], end
 
 
 class Learner(ABC):

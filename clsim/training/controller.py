@@ -18,7 +18,7 @@ from clsim.records.search import Attempt, Search, Trial
 from clsim.streams.stream import Experience
 from clsim.training import stability_decay
 from clsim.training.checkpoint import UNFIT, copied, restore, snapshot
-from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.contract import Learner, Losses, Setup
 from clsim.training.evaluation import held_out, share_correct
 from clsim.training.experiment import Experiment
 
@@ -41,7 +41,7 @@ class Controller:
 
     def learn(
         self, experience: Experience, setup: Setup, learner: Learner, earlier: Sequence[Mapping[str, Any]]
-    ) -> tuple[Setup, Learner, list[Terms], Search]:
+    ) -> tuple[Setup, Learner, Losses, Search]:
         """Search on one experience; return the setup and learner to continue with, the losses and the trace.
 
         Args:
@@ -61,7 +61,7 @@ class Controller:
         validation = held_out(experience)
         weights, done = setup.net.state_dict(), len(earlier)
         known, found = search.load(self._folder, done), list[Attempt]()
-        losses = list[Terms]()
+        losses = Losses()
 
         def train(trial: Trial) -> float:
             nonlocal setup, learner, losses

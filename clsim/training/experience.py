@@ -12,7 +12,7 @@ from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.streams.stream import Experience
 from clsim.training.checkpoint import copied
-from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.contract import Learner, Losses, Setup, Terms
 from clsim.training.epochs import epochs_of
 from clsim.training.evaluation import held_out, share_correct
 from clsim.training.injection import Injection
@@ -20,7 +20,7 @@ from clsim.training.offered import offered
 from clsim.training.progress import Progress
 
 
-def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> list[Terms]:
+def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, progress: Progress) -> Losses:
     """Train a learner on one experience, and update the memory; return the losses of the steps.
 
     Args:
@@ -29,7 +29,9 @@ def learn(experience: Experience, setup: Setup, learner: Learner, shares: int, p
         shares: number of classes (or tasks, by ``memory.per``) so far, with those of this experience.
         progress: display of the progress.
     """
-    return fit(experience, setup, learner, shares, progress) + conclude(experience, setup, learner, shares)
+    losses = fit(experience, setup, learner, shares, progress)
+    losses.extend(conclude(experience, setup, learner, shares))
+    return losses
 
 
 def fit(
@@ -43,7 +45,7 @@ def fit(
     guessed: Tensor | None = None,
     waiting: Tensor | None = None,
     after: Callable[[int], None] | None = None,
-) -> list[Terms]:
+) -> Losses:
     """Train a learner on one experience, but do not end it; return the losses of the steps.
 
     Args:
@@ -56,7 +58,7 @@ def fit(
     """
     training, memory, plateau = setup.spec.drawing, setup.memory, setup.plateau
     best: dict[str, Any] | None = None
-    losses: list[Terms] = []
+    losses = Losses()
     count, done = setup.batches(experience), 0
     injection = Injection(experience, waiting, setup.spec, training.steps or training.epochs * count, learner.incoming)
     samples = injection.samples

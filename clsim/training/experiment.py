@@ -18,7 +18,7 @@ from clsim.streams.stream import Experience, Stream
 from clsim.training import experience as one
 from clsim.training.assemble import assemble
 from clsim.training.beside import Beside
-from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.contract import Learner, Losses, Setup, Terms
 from clsim.training.course import Course, measure
 from clsim.training.progress import Progress
 
@@ -64,9 +64,11 @@ class Experiment:
         kept = spec.batch.selector != "none" or self._beside.trains_irreducible or spec.evaluation.steps
         return [found] if kept and found is not None else []
 
-    def learn(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:
+    def learn(self, experience: Experience, setup: Setup, learner: Learner) -> Losses:
         """Train on an experience and end it; return the losses of the steps."""
-        return self.fit(experience, setup, learner) + self.end(experience, setup, learner)
+        losses = self.fit(experience, setup, learner)
+        losses.extend(self.end(experience, setup, learner))
+        return losses
 
     def fit(
         self,
@@ -77,7 +79,7 @@ class Experiment:
         offers: bool = True,
         guessed: Exemplars | None = None,
         waiting: Tensor | None = None,
-    ) -> list[Terms]:
+    ) -> Losses:
         """Train on an experience, without its end; see :func:`clsim.training.experience.fit`.
 
         Args:

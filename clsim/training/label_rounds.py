@@ -25,7 +25,7 @@ from clsim.randomness import generator
 from clsim.records.store import RunFolder
 from clsim.streams.stream import Experience
 from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
-from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.contract import Learner, Losses, Setup
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
 
@@ -51,7 +51,7 @@ class LabelRounds:
 
     def learn(
         self, position: int, setup: Setup, learner: Learner
-    ) -> tuple[Setup, Learner, Experience, list[Terms], list[dict[str, Any]]]:
+    ) -> tuple[Setup, Learner, Experience, Losses, list[dict[str, Any]]]:
         """Carry out the rounds of one experience, from where they were interrupted if they were.
 
         Args:
@@ -86,7 +86,7 @@ class LabelRounds:
             self._show(entry["round"], len(sizes), experience, setup)
             if setup.acquisition is not None:
                 setup.acquisition.begin(len(entries) - 1, len(sizes) + (not entries[0]["round"]))
-            seconds, losses = setup.cost.train_seconds, list[Terms]()
+            seconds, losses = setup.cost.train_seconds, Losses()
             with self._experiment.training():
                 waiting = self._stream.rows(position, entry["places"]) if entry["round"] else None
                 if len(experience.train) or not self._stream.asked_outsiders(position):

@@ -20,7 +20,7 @@ from clsim.pool.contracts import chosen
 from clsim.pool.exemplars import Exemplars, batch_count, batches, concatenate
 from clsim.randomness import generator
 from clsim.streams.stream import Experience, Stream
-from clsim.training.contract import Learner, Setup, Terms
+from clsim.training.contract import Learner, Losses, Setup
 from clsim.training.experiment import Experiment
 from clsim.training.label_rounds import entry_of, remembered, spread
 from clsim.training.machine import peak_bytes
@@ -48,7 +48,7 @@ class LabelStream:
 
     def learn(
         self, position: int, setup: Setup, learner: Learner
-    ) -> tuple[Setup, Learner, Experience, list[Terms], list[dict[str, Any]]]:
+    ) -> tuple[Setup, Learner, Experience, Losses, list[dict[str, Any]]]:
         """Pass over one experience, its initial set first.
 
         Args:
@@ -166,7 +166,7 @@ class _Learning:
     def __init__(self, stream: Stream, position: int, setup: Setup, learner: Learner, samples: int) -> None:
         self.stream, self.position, self.setup, self.learner = stream, position, setup, learner
         self.validation = stream.experience(position).validation
-        self.losses: list[Terms] = []
+        self.losses = Losses()
         self._told: list[Exemplars] = []
         self._waiting: list[Exemplars] = []
         self._seen: set[int] | None = None

@@ -81,7 +81,8 @@ def train(
         if rounds is not None:
             setup, learner, experience, losses, asked = rounds.learn(position, setup, learner)
             with experiment.training():
-                results.add_losses(losses + experiment.end(experience, setup, learner))
+                losses.extend(experiment.end(experience, setup, learner))
+                results.add_losses(losses)
             results.rounds += asked
         elif controller is None:
             with experiment.training():

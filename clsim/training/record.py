@@ -19,7 +19,7 @@ from clsim.records.store import FORMAT
 from clsim.spec.run import RunSpec
 from clsim.streams.census import Census
 from clsim.streams.stream import Stream
-from clsim.training.contract import Terms
+from clsim.training.contract import Losses
 from clsim.training.machine import processor
 from clsim.version import __version__, code_state
 
@@ -116,13 +116,10 @@ class Results:
         self.trained.append({"experience": position, **census.of(train)})
         self.kept.append({"experience": position, **census.of(memory)})
 
-    def add_losses(self, steps: list[Terms]) -> None:
+    def add_losses(self, steps: Losses) -> None:
         """Fetch the losses of an experience from the device, all at once."""
-        for name in {name for terms in steps for name in terms}:
-            column = self.losses.setdefault(name, [math.nan] * self.steps)
-            values = [terms[name] for terms in steps if name in terms]
-            fetched = iter(torch.stack(values).float().tolist())
-            column += [next(fetched) if name in terms else math.nan for terms in steps]
+        for name, values in steps.columns().items():
+            self.losses.setdefault(name, [math.nan] * self.steps).extend(values)
         self.steps += len(steps)
         for column in self.losses.values():
             column += [math.nan] * (self.steps - len(column))
