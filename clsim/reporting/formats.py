@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.store import RunFailure
@@ -77,12 +78,20 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
     return _csv(["metric", *labels, *numbers], rows)
 
 
-def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from."""
+def to_runs(spec: ReportSpec, runs: pd.DataFrame, further: Mapping[str, Mapping[str, float]]) -> str:
+    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from.
+
+    Args:
+        further: fingerprint → further numbers of the run by the names of their columns.
+    """
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
-    shown = ordered[[*labels, *spec.metrics, "version", "code", "processor", "command"]]
+    names = list(dict.fromkeys(name for of in further.values() for name in of))
+    ordered = ordered.assign(
+        **{name: [further.get(run, {}).get(name, math.nan) for run in ordered["fingerprint"]] for name in names}
+    )
+    shown = ordered[[*labels, *spec.metrics, *names, "version", "code", "processor", "command"]]
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
 
 

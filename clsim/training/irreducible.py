@@ -70,7 +70,7 @@ class Irreducible:
 
         Returns:
             What it took: ``source``, ``nets``, what :class:`Fitted` says of them (lists, one number a net), samples
-            passed forward in all, and seconds.
+            passed forward in all, and seconds. A net that a round of labels before has trained takes no step again.
 
         Raises:
             InputError: if there are too few samples to train a net on.
@@ -109,7 +109,9 @@ class Irreducible:
                 )
             fitted = self._fit(experience.validation, setup, str(experience.position))
             self._held_out = experience.position, index, fitted
-        return self._held_out[2]
+            return fitted
+        fitted = self._held_out[2]
+        return Fitted(fitted.net, fitted.took | {"epochs": 0, "steps": 0, "passes": 0})
 
     def _fit(self, samples: Exemplars, setup: Setup, name: str) -> Fitted:
         """Train a fresh net on samples and on the memory; a part of them is kept back and decides how long."""
