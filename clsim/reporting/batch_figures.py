@@ -65,9 +65,7 @@ def stretches(arm: Arm) -> list[Stretch]:
     return made
 
 
-def over(
-    ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Stretch]]], *, named: bool = False
-) -> None:
+def over(ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Stretch]]], *, high: float = 0.0) -> None:
     """Draw mean accuracy over an axis of :data:`AXES`; band: 95 % t interval, from three seeds on.
 
     A line is interrupted where the next experience begins. With one experience, the axis is logarithmic where the
@@ -76,7 +74,7 @@ def over(
 
     Args:
         lines: name, style and curve of each arm.
-        named: whether to write each name beside the panel, at the end of its line.
+        high: the height of the panel in inches; each name is written beside it, at the end of its line. 0: none is.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -89,8 +87,8 @@ def over(
                 x, part.accuracy, marker=look.marker, markersize=4, markevery=every, label=None if i else name, **style
             )
             if not np.isnan(part.half).all():
-                low, high = part.accuracy - part.half, part.accuracy + part.half
-                ax.fill_between(x, low, high, color=look.color, alpha=0.14, linewidth=0)
+                ends_of = part.accuracy - part.half, part.accuracy + part.half
+                ax.fill_between(x, *ends_of, color=look.color, alpha=0.14, linewidth=0)
         ends.append((name, look.color, float(parts[-1].taken[axis][-1]), float(parts[-1].accuracy[-1])))
     reached = [x for *_, x, _ in ends]
     if len(lines[0][2]) == 1 and max(reached) >= 5 * min(reached):
@@ -103,8 +101,8 @@ def over(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     ax.set_xlabel(AXES[axis])
     kept = _cut(ax, ends, [parts for *_, parts in lines])
-    if named:
-        _named(ax, kept)
+    if high:
+        _named(ax, kept, high)
 
 
 End = tuple[str, str, float, float]
@@ -135,9 +133,8 @@ def room(names: Sequence[str], height: float) -> float:
     return 0.0 if longest > LONGEST or len(names) * LINE > height else 0.4 + 0.075 * longest
 
 
-def _named(ax: Axes, ends: Sequence[End]) -> None:
-    """Write each name beside the panel at the height of its line's end, apart from the others."""
-    high = ax.get_position().height * ax.figure.get_size_inches()[1]
+def _named(ax: Axes, ends: Sequence[End], high: float) -> None:
+    """Write each name beside a panel of ``high`` inches at the height of its line's end, apart from the others."""
     low, top = ax.get_ylim()
     ordered = sorted(ends, key=lambda end: end[3])
     at = spread([(y - low) / (top - low) for *_, y in ordered], LINE / high)

@@ -112,14 +112,15 @@ def _picture(lines: Lines, axis: str, name: str) -> Picture:
     ax = figures.panel(WIDTH + beside, HEIGHT)
     box = ax.get_position()
     ax.set_position((box.x0, box.y0, box.width - beside / (WIDTH + beside), box.height))
-    over(ax, axis, lines, named=beside > 0)
+    over(ax, axis, lines, high=box.height * HEIGHT if beside else 0.0)
     ax.set_title("average accuracy on what was seen, %", loc="left")
     ax.grid(axis="y", linewidth=0.6)
     ends = ((label, float(parts[-1].accuracy[-1]), float(parts[-1].taken[axis][-1])) for label, _, parts in lines)
     alt = f"Accuracy over {AXES[axis]}: " + "; ".join(
         f"{label} {level:.1f} % after {figures.short(round(x, 1))}" for label, level, x in ends
     )
-    return Picture("", svg.inline(ax.figure, name, alt), alt=alt)
+    figure: Any = ax.figure
+    return Picture("", svg.inline(figure, name, alt), alt=alt)
 
 
 def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

@@ -183,7 +183,9 @@ def _spent(about: About, field: Field) -> Listing:
         "taken on; learnt already is counted where batches are chosen."
     ]
     if "irreducible_seconds" in known:
-        notes.append("Nets: irreducible-loss nets; images are those that they were trained on, kept-back ones included.")
+        notes.append(
+            "Nets: irreducible-loss nets; images are those that they were trained on, kept-back ones included."
+        )
     title = about.title("What was spent and learnt", field.condition)
     return Listing(title, ["arm"], [(SPENT[name][0],) for name in known], lines, [*notes, *about.notes])
 

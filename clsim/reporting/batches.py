@@ -131,7 +131,7 @@ def fields(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, 
     Args:
         runs: the :func:`clsim.records.frame.frame` of the records.
     """
-    held = {record["fingerprint"]: found for record in records if (found := ways(record))}
+    held = {record["fingerprint"]: through for record in records if (through := ways(record))}
     row_names, _ = groups(spec, runs)
     names = arm_names(spec, row_names)
     found = grouped(spec, runs, held)

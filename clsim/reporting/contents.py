@@ -57,7 +57,9 @@ class Contents:
         texts = [label for table in self.tables for key in table.rows for label in key]
         texts += [" · ".join(column) for table in self.tables for column in table.columns]
         texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
-        texts += [label for listing in (*self.labelling, *self.batches) for line in listing.lines for label in line.labels]
+        texts += [
+            label for listing in (*self.labelling, *self.batches) for line in listing.lines for label in line.labels
+        ]
         return {name: text for name, text in shortened(texts, IN_TABLES).items() if name != text}
 
 
