@@ -104,7 +104,8 @@ class Experiment:
         if guessed is not None:
             experience = replace(experience, train=concatenate([experience.train, guessed]))
             index = guessed.index
-        scored = self._beside.score(experience, setup)
+        again = number is not None and bool(self._courses.get(experience.position))
+        scored = self._beside.score(experience, setup, again=again)
         course = Course(learner, self.stream, self.spec, self.cost, experience.position)
         losses = one.fit(
             experience,
