@@ -29,7 +29,7 @@ TO_TARGET = {
 SPENT: Mapping[str, tuple[str, Callable[[Arm], Sequence[float]]]] = {
     "steps": ("steps", lambda arm: _ends(arm, "steps")),
     "candidates": ("candidates", lambda arm: _ends(arm, "candidates")),
-    "forward_passes": ("forward passes", lambda arm: _column(arm, "train_passes")),
+    "train_passes": ("forward passes", lambda arm: _column(arm, "train_passes")),
     "seconds": ("s", lambda arm: _ends(arm, "seconds")),
     "irreducible_images": ("nets: images", lambda arm: _column(arm, "irreducible_images")),
     "irreducible_steps": ("nets: steps", lambda arm: _column(arm, "irreducible_steps")),
@@ -207,6 +207,9 @@ def of_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str,
             for axis in TO_TARGET:
                 taken = field.to_target(arm, axis, field.positions)
                 columns[f"{axis}_to_target"] = [value if share == 1 else math.nan for value, share in taken]
+            columns |= {name: [*of(arm)] for name, (_, of) in SPENT.items()}
+            for name in ("wrong_trained", "learnt_before"):
+                columns[name] = [*_column(arm, name)]
             for i, run in enumerate(arm.cell.runs):
                 found[run] = {name: values[i] for name, values in columns.items()}
     return found

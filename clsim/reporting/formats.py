@@ -87,7 +87,7 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame, further: Mapping[str, Mapping[
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
-    names = list(dict.fromkeys(name for of in further.values() for name in of))
+    names = [name for name in dict.fromkeys(key for of in further.values() for key in of) if name not in spec.metrics]
     ordered = ordered.assign(
         **{name: [further.get(run, {}).get(name, math.nan) for run in ordered["fingerprint"]] for name in names}
     )
