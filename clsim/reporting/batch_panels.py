@@ -1,27 +1,22 @@
-"""The figures of a report on batches, on its page and as PNG: a panel each for steps, candidates and seconds."""
+"""The figures of a report on batches, for its page: a panel each for steps, candidates and seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clsim.records import frame
 from clsim.reporting import figures, svg
 from clsim.reporting.batch_figures import AXES, Stretch, over, room, stretches
 from clsim.reporting.batches import Arm, Field, fields
 from clsim.reporting.cells import Key, condition_names
 from clsim.reporting.curves import LineStyle, looks
 from clsim.reporting.gallery import Exhibit, Group, Picture
-from clsim.reporting.names import shortened
-from clsim.reporting.plots import LONGEST, beside_legend, saved, stem
 from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 LINES, CONDITIONS = 12, 6
 """Most arms in a figure, and most conditions with figures."""
@@ -121,33 +116,3 @@ def _picture(lines: Lines, axis: str, name: str) -> Picture:
     )
     figure: Any = ax.figure
     return Picture("", svg.inline(figure, name, alt), alt=alt)
-
-
-def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw the figures on batches of a report into a folder, as PNG; return the files."""
-    return saved(lambda: drawn(spec, records), folder)
-
-
-def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Draw accuracy over steps, candidates and seconds for each condition of a report: name of a file → figure."""
-    shown = Shown(spec, frame.frame(records, spec.own), records)
-    short = shortened(shown.conditions, LONGEST)
-    found: dict[str, Figure] = {}
-    for title, (lines, note) in shown.conditions.items():
-        if lines:
-            name = stem(short[title], found, "batches")
-            found[f"{name}-batches"] = _three(lines, short[title], note)
-    return found
-
-
-def _three(lines: Lines, title: str, note: str) -> Figure:
-    import seaborn as sns
-
-    figure = beside_legend(4.2 * len(AXES), 3.9, [name for name, *_ in lines], {name: of for name, of, _ in lines})
-    for ax, axis in zip(figure.subplots(1, len(AXES), sharey=True), AXES, strict=True):
-        over(ax, axis, lines)
-        ax.grid(alpha=0.3)
-        sns.despine(ax=ax)
-    figure.axes[0].set_ylabel("average accuracy on what was seen, %")
-    figure.suptitle(f"{title}. {note}" if note else title, fontsize=11)
-    return figure

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.store import RunFailure
+from clsim.reporting.batch_tables import of_runs
 from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
 from clsim.reporting.listing import Listing, Mark
@@ -78,15 +79,16 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
     return _csv(["metric", *labels, *numbers], rows)
 
 
-def to_runs(spec: ReportSpec, runs: pd.DataFrame, further: Mapping[str, Mapping[str, float]]) -> str:
+def to_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:
     """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from.
 
     Args:
-        further: fingerprint → further numbers of the run by the names of their columns.
+        runs: the :func:`clsim.records.frame.frame` of the records.
     """
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
+    further = of_runs(spec, runs, records)
     names = [name for name in dict.fromkeys(key for of in further.values() for key in of) if name not in spec.metrics]
     ordered = ordered.assign(
         **{name: [further.get(run, {}).get(name, math.nan) for run in ordered["fingerprint"]] for name in names}

@@ -15,7 +15,6 @@ from clsim.records import frame
 from clsim.records.atomic import write
 from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing
-from clsim.reporting.batch_tables import of_runs
 from clsim.reporting.comparisons import ranks
 from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
@@ -81,7 +80,7 @@ def text(
         runs: the :func:`clsim.records.frame.frame` of the records.
     """
     if form == "runs":
-        return formats.to_runs(spec, runs, of_runs(spec, runs, records))
+        return formats.to_runs(spec, runs, records)
     if form == "csv":
         parts = contents(spec, runs, records, tests=tests)
         return (

@@ -17,7 +17,7 @@ from clsim.errors import InputError
 from clsim.records.frame import frame
 from clsim.records.step_curve import ways
 from clsim.records.store import RunRecord
-from clsim.reporting import batch_figures, batch_panels, page, show
+from clsim.reporting import batch_figures, batch_plots, page, show
 from clsim.reporting.batch_tables import batches
 from clsim.reporting.batches import fields
 from clsim.reporting.listing import Listing
@@ -235,7 +235,7 @@ def test_the_page_has_three_panels_a_condition_with_one_style_an_arm(tmp_path: P
     assert text.count('aria-label="Accuracy over ') == 3
     assert "rho-loss 80.0 % after 36" in text  # seconds with the net's
     assert '<a href="#batches">Batches</a>' in text
-    drawn = batch_panels.drawn(SPEC, small())
+    drawn = batch_plots.drawn(SPEC, small())
     (figure,) = drawn.values()
     axes = figure.axes[:3]
     assert [ax.get_xlabel() for ax in axes] == [*batch_figures.AXES.values()]
@@ -244,7 +244,7 @@ def test_the_page_has_three_panels_a_condition_with_one_style_an_arm(tmp_path: P
     assert len({*styles[0].values()}) == 4
     (rho,) = (line for line in axes[2].lines if line.get_label() == "rho-loss")
     assert np.asarray(rho.get_xdata()).tolist() == [35, 36]
-    assert [path.name for path in batch_panels.draw(SPEC, small(), tmp_path)] == ["split-digits-batches.png"]
+    assert [path.name for path in batch_plots.draw(SPEC, small(), tmp_path)] == ["split-digits-batches.png"]
 
 
 def test_long_names_are_left_to_the_legend() -> None:
@@ -260,7 +260,7 @@ def test_long_names_are_left_to_the_legend() -> None:
 def test_a_line_far_below_the_others_does_not_hide_them() -> None:
     runs = [walked("random", s, [([10, 20], [1, 2], [1, 2], [0.7, 0.8])]) for s in range(3)]
     runs += [walked("loss", s, [([10, 20], [1, 2], [1, 2], [0.5, 0.1])]) for s in range(3)]
-    (figure,) = batch_panels.drawn(SPEC, runs).values()
+    (figure,) = batch_plots.drawn(SPEC, runs).values()
     assert figure.axes[0].get_ylim()[0] > 60
     assert [text.get_text() for text in figure.axes[0].texts] == ["↓ loss 10.0 %"]
 
