@@ -68,8 +68,8 @@ def stretches(arm: Arm) -> list[Stretch]:
 def over(ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Stretch]]], *, high: float = 0.0) -> None:
     """Draw mean accuracy over an axis of :data:`AXES`; band: 95 % t interval, from three seeds on.
 
-    A line is interrupted where the next experience begins. With one experience, the axis is logarithmic where the
-    longest line is five times the shortest or more. Lines that end below half of the best accuracy are written at the
+    A line is interrupted where the next experience begins. The axis is logarithmic where the longest line is five times
+    the shortest or more. Lines that end below half of the best accuracy are written at the
     lower edge, so that the others can be told apart.
 
     Args:
@@ -91,7 +91,7 @@ def over(ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Str
                 ax.fill_between(x, *ends_of, color=look.color, alpha=0.14, linewidth=0)
         ends.append((name, look.color, float(parts[-1].taken[axis][-1]), float(parts[-1].accuracy[-1])))
     reached = [x for *_, x, _ in ends]
-    if len(lines[0][2]) == 1 and max(reached) >= 5 * min(reached):
+    if max(reached) >= 5 * min(reached):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     else:

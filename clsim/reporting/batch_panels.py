@@ -39,6 +39,9 @@ class Shown:
     def __init__(self, spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> None:
         every = fields(spec, runs, records) if spec.batches else []
         self._looks = looks(arm.name for field in every for arm in field.arms)
+        self.words = {
+            arm.name: " ".join(label for label in arm.key if label != "–") for field in every for arm in field.arms
+        }
         names = condition_names(spec, groups(spec, runs)[0])
         titles = _titles(names, [field.condition for field in every])
         self.conditions = {title: self._lines(field) for title, field in zip(titles[:CONDITIONS], every, strict=False)}
@@ -92,7 +95,7 @@ def with_batches(
             notes = [ABOUT, "Between two tests on a straight line; over seconds, a point is the mean of both."]
             if shown.left_out and i == CONDITIONS - 1:
                 notes.append(f"{shown.left_out} more conditions have tables alone.")
-            legend = [(name, name, figures.swatch(look)) for name, look, _ in lines]
+            legend = [(name, shown.words[name], figures.swatch(look)) for name, look, _ in lines]
             group = Group("Accuracy over steps, candidates and seconds", pictures, notes, "wide")
             made.append(Exhibit(title, [group], legend, note))
     if not made:

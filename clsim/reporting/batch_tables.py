@@ -121,10 +121,10 @@ def _equal(about: About, field: Field) -> Listing:
         "tests, accuracy is read off a straight line."
     ]
     if several:
-        each = (f"{axis} {_each(field.equal(axis, p) for p in field.positions)}" for axis in axes)
+        each = (f"{_each(field.equal(axis, p) for p in field.positions)} {axis}" for axis in axes)
         notes.append(
             f"Accuracy at equal cost is that on what was seen so far, averaged over {len(field.positions)} "
-            f"experiences; here an experience has {', '.join(each)}."
+            f"experiences. In each of them: {', '.join(each)}."
         )
     title = about.title("Accuracy at equal cost", field.condition)
     return Listing(title, ["arm"], [(head,) for head in heads], lines, [*_seeds(field), *notes, *about.notes])

@@ -119,7 +119,7 @@ def test_in_a_stream_accuracies_are_averaged_and_costs_summed_over_experiences()
         "at equal steps, %": "65.0 ± 0.0",
         "at equal candidates, %": "65.0 ± 0.0",
     }
-    assert "steps 20 · 10, candidates 200 · 100" in made["Accuracy at equal cost"].notes[-1]
+    assert "In each of them: 20 · 10 steps, 200 · 100 candidates." in made["Accuracy at equal cost"].notes[-1]
     found = lines(made["To the target"])
     assert [*found["random"].values()] == ["100", "30", "300", "6.0", "6.0"]
     assert [*found["rho-loss"].values()] == ["50", "≥ 20", "≥ 200", "≥ 10.0", "≥ 70.0"]
