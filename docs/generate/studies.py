@@ -46,10 +46,9 @@ OF_BATCHES = {
     for name, label in {
         "accuracy_at_steps": "accuracy at equal gradient steps",
         "accuracy_at_candidates": "accuracy at equal candidates",
-        "target_reached": "seeds that reached the target (in a stream, seeds and experiences)",
     }.items()
 }
-"""What a report on batches adds to the CSV of its runs, as far as it has a mean over all seeds."""
+"""What tables show of the numbers that a report on batches adds to the CSV of its runs."""
 OF_BATCHES |= {name: FURTHER[name] for name in ("wrong_trained", "learnt_before")}
 
 
