@@ -17,7 +17,8 @@ def candidates(entries: Entries) -> float | None:
 def wrong_trained(entries: Entries) -> float | None:
     """Samples of steps with a wrong label, as a share of them, each as often as it was learnt.
 
-    None where the wrong ones are not known, as without a realistic pool.
+    None where the wrong ones are not known, as without a realistic pool. Where steps were taken on all that was drawn,
+    it is the share of the training samples: each of them is drawn equally often.
 
     >>> wrong_trained([{"trained": 10, "wrong": 0.25}, {"trained": 30, "wrong": 0.05}])
     0.1
@@ -36,7 +37,7 @@ def columns(record: Mapping[str, Any]) -> dict[str, float | None]:
     >>> columns({}) == dict.fromkeys(COLUMNS)
     True
     """
-    entries = record.get("batches")
+    entries = _known(record)
     return {name: function(entries) if entries else None for name, function in COLUMNS.items()}
 
 
@@ -46,6 +47,44 @@ COLUMNS: Mapping[str, Callable[[Entries], float | None]] = {
     "learnt_before": learnt_before,
 }
 """What the table of runs has of chosen batches, by name: a function of the part of a record on batches."""
+
+
+def nets(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Sum up what irreducible-loss nets took: the values of :data:`NETS`, None where there was none.
+
+    ``irreducible_images`` are the images that they were trained on, those kept back included; in an experience with
+    label rounds, those of its last round.
+
+    >>> took = {"samples": [90, 90], "kept_back": [10, 10], "steps": [6, 6], "passes": 1300, "seconds": 0.5}
+    >>> nets({"batches": [{"experience": 0, "irreducible": took}]})["irreducible_images"]
+    200
+    """
+    found = [(e["experience"], e["irreducible"]) for e in record.get("batches") or () if e.get("irreducible")]
+    if not found:
+        return dict.fromkeys(NETS)
+    images = {position: sum(took["samples"]) + sum(took["kept_back"]) for position, took in found}
+    counted: dict[str, float | None] = {"irreducible_images": sum(images.values())}
+    for key, total in (("steps", sum), ("passes", int), ("seconds", float)):
+        counted[f"irreducible_{key}"] = sum(total(took[key]) for _, took in found)
+    return counted
+
+
+NETS = ("irreducible_images", "irreducible_steps", "irreducible_passes", "irreducible_seconds")
+"""What irreducible-loss nets took, by the names that tables have for it."""
+
+
+def _known(record: Mapping[str, Any]) -> Entries:
+    """Return the entries on batches; where nobody chose, with the share of wrong labels in what was trained on."""
+    entries = record.get("batches") or []
+    trained = {counts["experience"]: counts for counts in record.get("natures", {}).get("trained", ())}
+    if not trained or record.get("labelling"):
+        return entries
+    made = []
+    for entry in entries:
+        counts = trained.get(entry["experience"], {"all": 0})
+        drawn = entry.get("different") is None and entry.get("wrong") is None and counts["all"]
+        made.append({**entry, "wrong": counts["wrong"] / counts["all"]} if drawn else entry)
+    return made
 
 
 def _mean(entries: Entries, key: str) -> float | None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clsim.records import batch_record
 from clsim.records.budget import aubc
 from clsim.records.label_record import COUNTS, counted, labels_known
 from clsim.records.metrics import Metric, by_samples, further, summary, weights
@@ -33,6 +34,10 @@ COSTS = {
     "net_bytes": "net, bytes",
     "storage_bytes": "storage beside the net, bytes",
     "storage_nets": "storage beside the net, in nets",
+    "irreducible_images": "images that irreducible-loss nets were trained on",
+    "irreducible_steps": "steps of irreducible-loss nets",
+    "irreducible_passes": "samples passed forward for irreducible-loss nets",
+    "irreducible_seconds": "irreducible-loss nets, s",
     "relative_passes": "samples passed forward in training, × fine-tuning",
     "relative_seconds": "training and selection, × fine-tuning",
 }
@@ -119,6 +124,7 @@ def _spent(record: Mapping[str, Any]) -> dict[str, float]:
     spent: dict[str, float] = {name: sum(c[name] for c in cost) for name in SUMS}
     spent["candidate_passes"] = sum(c.get("candidate_passes", 0) for c in cost)  # earlier versions chose none
     spent["train_passes"] = _train_passes(cost)
+    spent |= {name: math.nan if value is None else value for name, value in batch_record.nets(record).items()}
     spent["peak_bytes"] = max((c["peak_bytes"] for c in cost), default=0)
     spent |= {n: math.nan if (v := last.get(n)) is None else v for n in ("memory_bytes", "state_bytes", "net_bytes")}
     spent["storage_bytes"] = spent["memory_bytes"] + spent["state_bytes"]

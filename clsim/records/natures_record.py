@@ -41,8 +41,9 @@ def unique_share(natures: Mapping[str, Any]) -> float | None:
 
 
 def wrong_in_memory(natures: Mapping[str, Any]) -> float | None:
-    """Wrong labels in memory: exemplars with a wrong label, after the last experience; None without a memory."""
-    return natures["memory"][-1]["wrong"] if natures["memory"] else None
+    """Wrong labels in memory: exemplars with a wrong label, after the last experience; None where nothing is kept."""
+    last = natures["memory"][-1] if natures["memory"] else {"all": 0}
+    return last["wrong"] if last["all"] else None
 
 
 def accuracy_rare(natures: Mapping[str, Any]) -> float | None:

@@ -21,7 +21,7 @@ from clsim.reporting.budgets import (
     penalties,
     reference,
 )
-from clsim.reporting.cells import Cell, Key, Table, arm_names, condition_names, decimals
+from clsim.reporting.cells import Cell, Key, Table, arm_names, condition_names, decimals, with_values
 from clsim.reporting.grids import bounds_note, mark
 from clsim.reporting.listing import WIDEST, Line, Listing, of_table
 from clsim.reporting.names import arms_in_tables
@@ -61,8 +61,9 @@ class About:
         return " · ".join(names), {key: short[tuple(key[i] for i in used)] for key in keys}
 
     def title(self, what: str, condition: Key) -> str:
-        """Name a table of one condition."""
-        where = ", ".join(f"{name} {value}" for name, value in zip(self.condition_names, condition, strict=True))
+        """Name a table of one condition; labels that no run of it has are left out."""
+        labels = zip(self.condition_names, condition, strict=True)
+        where = ", ".join(f"{name} {value}" for name, value in labels if value != "–")
         return f"{what}{f' ({where})' if where else ''}"
 
 
@@ -116,26 +117,13 @@ def accuracies(about: About, condition: Key, of: Sequence[Arm]) -> Table:
     names = {place: (*condition, _labels(of, place)) for place in places}
     rows = {}
     for arm in of:
-        cells = {names[place]: _cell(arm, arm.values(place)) for place in places}
+        cells = {names[place]: with_values(arm.cell, arm.values(place)) for place in places}
         rows[arm.key] = {column: cell for column, cell in cells.items() if cell.values}
     title = about.title("Accuracy over the number of labels, %", condition)
     columns = list(dict.fromkeys(names.values()))
     notes = [_origin(of), *about.notes]
     return Table(
         "accuracy_over_labels", title, about.arm_names, (*about.condition_names, "labels"), columns, rows, notes
-    )
-
-
-def _cell(arm: Arm, values: Sequence[float]) -> Cell:
-    """Keep the runs that have a value."""
-    kept = [i for i, value in enumerate(values) if math.isfinite(value)]
-    own = arm.cell
-    return replace(
-        own,
-        values=tuple(values[i] for i in kept),
-        runs=tuple(own.runs[i] for i in kept),
-        seeds=tuple(own.seeds[i] for i in kept),
-        splits=tuple(own.splits[i] for i in kept),
     )
 
 
@@ -260,7 +248,7 @@ def picked(about: About, condition: Key, of: Sequence[Arm]) -> list[Table]:
         for arm in of:
             each = {n: [row.get(n, {}).get(name, math.nan) for row in found[arm.key]] for n in rounds}
             each = {n: [math.nan] * len(v) if math.inf in v else v for n, v in each.items()}  # there is no mean
-            rows[arm.key] = {(*condition, str(n)): _cell(arm, each[n]) for n in rounds}
+            rows[arm.key] = {(*condition, str(n)): with_values(arm.cell, each[n]) for n in rounds}
         names = (*about.condition_names, "round")
         columns = [(*condition, str(n)) for n in rounds]
         made.append(Table(f"picks_{name}", heading, about.arm_names, names, columns, rows, about.notes))
@@ -356,7 +344,7 @@ def _published(about: About, condition: Key, of: Sequence[Arm], rows: Iterable[P
     head, named = about.arms(arm.key for arm in of)
     lines = []
     for arm in of:
-        cells = [_cell(arm, arm.values((0, labels))) for labels in budgets]
+        cells = [with_values(arm.cell, arm.values((0, labels))) for labels in budgets]
         lines.append(Line([named[arm.key]], [str(cell) for cell in cells]))
     if not any(entry != "–" for line in lines for entry in line.entries):
         low, high = min(arm.places[0][1] for arm in of), max(arm.places[-1][1] for arm in of)

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.budget import Point, curve
-from clsim.reporting.cells import Cell, Key, arm_names, bounds, condition_names, label_of, natural, splits
-from clsim.reporting.report import ReportSpec, groups
+from clsim.reporting.cells import Cell, Key, alike, grouped, natural
+from clsim.reporting.report import ReportSpec
 from clsim.reporting.statistics import FEWEST, ROUND_OFF, paired_t
 
 if TYPE_CHECKING:
@@ -86,30 +86,11 @@ class Arm:
 
 def arms(spec: ReportSpec, runs: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> dict[Key, list[Arm]]:
     """Group the runs that hold label rounds: condition → its arms, as :func:`clsim.reporting.cells.contests` does."""
-    row_names, chosen = groups(spec, runs)
     held = {record["fingerprint"]: record for record in records if curve(record)}
-    chosen = chosen[chosen["fingerprint"].isin(held)].sort_values("seed", kind="stable")
-    names = [*row_names, *spec.columns]
-    own, rest = arm_names(spec, row_names), condition_names(spec, row_names)
-    found: dict[tuple[Key, Key], list[tuple[str, int, int, bool]]] = {}
-    columns = zip(*(chosen[name].map(label_of) for name in names), strict=True) if names else [()] * len(chosen)
-    about = zip(chosen["fingerprint"], chosen["seed"], splits(chosen), bounds(chosen), strict=True)
-    for labels, (run, seed, split, bound) in zip(columns, about, strict=True):
-        at = dict(zip(names, labels, strict=True))
-        place = tuple(at[name] for name in rest), tuple(at[name] for name in own)
-        found.setdefault(place, []).append((run, int(seed), split, bool(bound)))
-    made: dict[Key, list[Arm]] = {}
-    for condition, key in sorted(found, key=lambda place: (natural(place[0]), natural(place[1]))):
-        part = found[condition, key]
-        cell = Cell(
-            (0.0,) * len(part),
-            runs=tuple(run for run, *_ in part),
-            seeds=tuple(seed for _, seed, *_ in part),
-            splits=tuple(split for *_, split, _ in part),
-            bound=any(bound for *_, bound in part),
-        )
-        made.setdefault(condition, []).append(Arm(key, tuple(held[run] for run, *_ in part), cell))
-    return made
+    return {
+        condition: [Arm(key, tuple(held[run] for run in cell.runs), cell) for key, cell in of]
+        for condition, of in grouped(spec, runs, held).items()
+    }
 
 
 def of_units(cell: Cell, values: Sequence[float]) -> dict[str, float]:
@@ -175,21 +156,9 @@ def reference(names: Sequence[str], arm: Arm, every: Iterable[Arm]) -> Arm | Non
 
     Of several, the one with the most equal settings of ``[labelling]``; None if there is none, or no single one.
     """
-    if "label" not in names:
-        return None
-    at = names.index("label")
-    about = [i for i, name in enumerate(names) if name.startswith("labelling.")]
-    like = [
-        other
-        for other in every
-        if other.key[at] == "random"
-        and all(other.key[i] == arm.key[i] for i in range(len(names)) if i != at and i not in about)
-    ]
-    if arm in like:
-        return arm
-    alike = [sum(other.key[i] == arm.key[i] for i in about) for other in like]
-    best = [other for other, count in zip(like, alike, strict=True) if count == max(alike)]
-    return best[0] if len(best) == 1 else None
+    by_key = {other.key: other for other in every}
+    found = alike(names, arm.key, by_key, "label", "random", ("labelling.",))
+    return None if found is None else by_key[found]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ import numpy as np
 
 from clsim.records.frame import COSTS
 from clsim.reporting import statistics
-from clsim.reporting.report import ReportSpec
+from clsim.reporting.report import ReportSpec, groups
 from clsim.reporting.statistics import FEWEST
 from clsim.spec.components import BOUNDS
 
@@ -234,6 +234,77 @@ def condition_names(spec: ReportSpec, row_names: Sequence[str]) -> Key:
     """Return the names of the labels that make up a condition, under which arms are compared."""
     arms = arm_names(spec, row_names)
     return tuple(name for name in (*row_names, *spec.columns) if name not in arms)
+
+
+def grouped(spec: ReportSpec, runs: pd.DataFrame, held: Container[str]) -> dict[Key, list[tuple[Key, Cell]]]:
+    """Group the runs of a report by condition and arm, as :func:`contests` does; the cells have no values yet.
+
+    Args:
+        held: fingerprints of the runs that are kept.
+    """
+    row_names, chosen = groups(spec, runs)
+    chosen = chosen[[run in held for run in chosen["fingerprint"]]].sort_values("seed", kind="stable")
+    names = [*row_names, *spec.columns]
+    own, rest = arm_names(spec, row_names), condition_names(spec, row_names)
+    found: dict[tuple[Key, Key], list[tuple[str, int, int, bool]]] = {}
+    columns = zip(*(chosen[name].map(label_of) for name in names), strict=True) if names else [()] * len(chosen)
+    about = zip(chosen["fingerprint"], chosen["seed"], splits(chosen), bounds(chosen), strict=True)
+    for labels, (run, seed, split, bound) in zip(columns, about, strict=True):
+        at = dict(zip(names, labels, strict=True))
+        place = tuple(at[name] for name in rest), tuple(at[name] for name in own)
+        found.setdefault(place, []).append((run, int(seed), split, bool(bound)))
+    made: dict[Key, list[tuple[Key, Cell]]] = {}
+    for condition, key in sorted(found, key=lambda place: (natural(place[0]), natural(place[1]))):
+        part = found[condition, key]
+        cell = Cell(
+            (0.0,) * len(part),
+            runs=tuple(run for run, *_ in part),
+            seeds=tuple(seed for _, seed, *_ in part),
+            splits=tuple(split for *_, split, _ in part),
+            bound=any(bound for *_, bound in part),
+        )
+        made.setdefault(condition, []).append((key, cell))
+    return made
+
+
+def alike(
+    names: Sequence[str], key: Key, every: Iterable[Key], by: str, value: str, about: tuple[str, ...]
+) -> Key | None:
+    """Find the arm that has a value in one label and differs from ``key`` in nothing else.
+
+    Args:
+        names: the names of the labels of an arm.
+        every: the arms.
+        by, value: the label, and its value.
+        about: beginnings of the names of settings that may differ, too: of several arms, the one with the most equal
+            ones is found, and none if that is not a single one.
+    """
+    if by not in names:
+        return None
+    at = names.index(by)
+    free = [i for i, name in enumerate(names) if name.startswith(about) and i != at]
+    like = [
+        other
+        for other in every
+        if other[at] == value and all(other[i] == key[i] for i in range(len(names)) if i != at and i not in free)
+    ]
+    if key in like:
+        return key
+    equal = [sum(other[i] == key[i] for i in free) for other in like]
+    best = [other for other, count in zip(like, equal, strict=True) if count == max(equal)]
+    return best[0] if len(best) == 1 else None
+
+
+def with_values(cell: Cell, values: Sequence[float]) -> Cell:
+    """Return the cell with a value for each of its runs; those without one (NaN) are left out."""
+    kept = [i for i, value in enumerate(values) if math.isfinite(value)]
+    return dataclasses.replace(
+        cell,
+        values=tuple(values[i] for i in kept),
+        runs=tuple(cell.runs[i] for i in kept),
+        seeds=tuple(cell.seeds[i] for i in kept),
+        splits=tuple(cell.splits[i] for i in kept),
+    )
 
 
 def aligned(a: Cell, b: Cell) -> tuple[list[float], list[float]]:

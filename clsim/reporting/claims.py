@@ -12,6 +12,7 @@ import numpy as np
 
 from clsim.records.frame import COSTS
 from clsim.records.metrics import ALL
+from clsim.records.step_curve import Way, ways
 from clsim.reporting.budgets import Arm, arms, mean, reached
 from clsim.reporting.cells import Cell, Key, Table, arm_names, cells, condition_names, higher_is_better
 from clsim.reporting.listing import Line, Listing
@@ -284,21 +285,19 @@ def _of_steps(a: Mapping[Key, Cell], b: Mapping[Key, Cell], records: Mapping[str
         own, theirs = (dict(zip(cell.seeds, cell.runs, strict=True)) for cell in (x, y))
         each: Units = {}
         for seed in (seed for seed in own if seed in theirs):
-            (steps, accuracy), (needed, reached_) = (_way(records[runs[seed]]) for runs in (own, theirs))
-            level = max(reached_)
-            first = next((n for n, value in zip(steps, accuracy, strict=True) if value >= level), steps[-1])
-            each[f"seed {seed}"] = needed[reached_.index(level)] / first
+            way, other = (_way(records[runs[seed]]) for runs in (own, theirs))
+            first, needed = (of.to("steps", float(other.accuracy.max()))[0] for of in (way, other))
+            each[f"seed {seed}"] = needed / first
         found.append(each)
     return {unit: mean([of[unit] for of in found]) for unit in _common(found)}
 
 
-def _way(record: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    """Return the steps of the last experience after which there was a test, and the accuracy then."""
-    entries = record.get("batches") or [{}]
-    curve = entries[-1].get("curve")
-    if not curve or not curve["steps"]:
+def _way(record: Mapping[str, Any]) -> Way:
+    """Return the way through the last experience."""
+    found = ways(record)
+    if not found or max(found) < max(entry["experience"] for entry in record["batches"]):
         raise Absent("no accuracies on the way (evaluation.steps)")
-    return curve["steps"], [mean(row) for row in curve["accuracy"]]
+    return found[max(found)]
 
 
 def _named(spec: ReportSpec, row_names: Sequence[str], condition: Key, arm: Key) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clsim.reporting import claims, searches
+from clsim.reporting.batch_tables import batches
 from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
 from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
@@ -29,7 +30,8 @@ class Contents:
         contests: paired tests.
         left_out: number of conditions whose tests are left out.
         labelling: tables on labels, for people; empty if the report does not ask for them.
-        further: tables on labels, for CSV.
+        batches: tables on batches, for people; empty if the report does not ask for them.
+        further: tables on labels and on batches, for CSV.
         claims: claims of papers, judged, for people; empty if the report has none.
         judged: the same for CSV.
     """
@@ -39,6 +41,7 @@ class Contents:
     contests: Sequence[Contest]
     left_out: int = 0
     labelling: Sequence[Listing] = ()
+    batches: Sequence[Listing] = ()
     further: Sequence[Table] = ()
     claims: Sequence[Listing] = ()
     judged: Sequence[Table] = ()
@@ -54,7 +57,9 @@ class Contents:
         texts = [label for table in self.tables for key in table.rows for label in key]
         texts += [" · ".join(column) for table in self.tables for column in table.columns]
         texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
-        texts += [label for listing in self.labelling for line in listing.lines for label in line.labels]
+        texts += [
+            label for listing in (*self.labelling, *self.batches) for line in listing.lines for label in line.labels
+        ]
         return {name: text for name, text in shortened(texts, IN_TABLES).items() if name != text}
 
 
@@ -71,8 +76,10 @@ def contents(
     found, left_out = (comparisons(spec, runs), 0) if tests else (list[Contest](), 0)
     if most and not tests:
         found, left_out = first_comparisons(spec, runs, most)
-    further, listings = labelling(spec, runs, records)
+    further, labels = labelling(spec, runs, records)
+    steps, on_batches = batches(spec, runs, records)
     chosen = searches.chosen(spec, runs, records)
     judged = claims.judge(spec, runs, records)
     said = claims.listed(judged, spec.size)
-    return Contents(tables(spec, runs), chosen, found, left_out, listings, further, said, claims.table(judged))
+    parts = (labels, on_batches, [*further, *steps], said, claims.table(judged))
+    return Contents(tables(spec, runs), chosen, found, left_out, *parts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.records.store import RunFailure
+from clsim.reporting.batch_tables import of_runs
 from clsim.reporting.cells import BEST, TIED, Table, natural
 from clsim.reporting.comparisons import Contest
 from clsim.reporting.listing import Listing, Mark
@@ -77,12 +79,21 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
     return _csv(["metric", *labels, *numbers], rows)
 
 
-def to_runs(spec: ReportSpec, runs: pd.DataFrame) -> str:
-    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from."""
+def to_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:
+    """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from.
+
+    Args:
+        runs: the :func:`clsim.records.frame.frame` of the records.
+    """
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
-    shown = ordered[[*labels, *spec.metrics, "version", "code", "processor", "command"]]
+    further = of_runs(spec, runs, records)
+    names = [name for name in dict.fromkeys(key for of in further.values() for key in of) if name not in spec.metrics]
+    ordered = ordered.assign(
+        **{name: [further.get(run, {}).get(name, math.nan) for run in ordered["fingerprint"]] for name in names}
+    )
+    shown = ordered[[*labels, *spec.metrics, *names, "version", "code", "processor", "command"]]
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
 
 

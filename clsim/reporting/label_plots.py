@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
-from clsim.reporting import plots
+from clsim.reporting import batch_plots, plots
 from clsim.reporting.budget_figures import highest, over_labels
 from clsim.reporting.names import shortened
 from clsim.reporting.picture import sheet
@@ -27,8 +27,9 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
 
 
 def draw_all(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw all figures of a report into a folder, those on labels if it asks for them; return the files."""
-    return plots.draw(spec, records, folder) + (draw(spec, records, folder) if spec.labelling else [])
+    """Draw all figures of a report into a folder, those on labels and batches if it asks for them; return the files."""
+    made = plots.draw(spec, records, folder) + (draw(spec, records, folder) if spec.labelling else [])
+    return made + (batch_plots.draw(spec, records, folder) if spec.batches else [])
 
 
 def drawn(spec: ReportSpec, records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:

@@ -81,7 +81,7 @@ def arms_in_tables(names: Sequence[str], keys: Iterable[Key], between: str) -> d
 
 
 def _is_setting(name: str) -> bool:
-    return "." in name or name in ("sources", "revisions")
+    return ("." in name and name != "batch.selector") or name in ("sources", "revisions")
 
 
 def _apart(keys: Sequence[Key], told: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ from clsim.records import frame
 from clsim.records.atomic import write as save
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
+from clsim.reporting.batch_panels import with_batches
 from clsim.reporting.contents import contents
 from clsim.reporting.gallery import drawn
 from clsim.reporting.label_panels import with_labels
@@ -69,6 +70,7 @@ def render(
     exhibits, ranking = drawn(spec, every, mine)
     parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
     exhibits = with_labels(spec, every, data, parts.further, exhibits)
+    exhibits = with_batches(spec, every, data, exhibits)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
@@ -106,6 +108,7 @@ def render(
         chosen=parts.chosen,
         claims=parts.claims,
         labelling=parts.labelling,
+        batches=parts.batches,
         ranking=ranking,
         exhibits=exhibits,
         more_scenarios=chosen["scenario"].nunique() - len(exhibits),

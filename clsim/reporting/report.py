@@ -108,6 +108,9 @@ class ReportSpec:
         over: a label among rows and columns whose values are numbers: ``--figures`` also draws final accuracy over it.
         labelling: whether to show what was labelled, too: accuracy over the number of labels, labelling efficiency,
             diagnostics of the picks, with their figures.
+        batches: whether to show what choosing batches is worth, too: accuracy at equal steps and candidates, cost to a
+            target, with their figures; of runs with ``evaluation.steps``.
+        target: the accuracy, in percent, to which ``batches`` counts the cost; 0: the best one of random batches.
         claims: claims of papers, judged on these runs.
         tuned: settings, as columns, of which the best was searched for every arm with the same trials: of the runs of a
             cell that differ in them (and in seeds) alone, those of one value of each are shown, with the highest mean
@@ -131,6 +134,8 @@ class ReportSpec:
     tests: bool = False
     over: str = ""
     labelling: bool = False
+    batches: bool = False
+    target: float = 0.0
     claims: tuple[Claim, ...] = ()
     tuned: tuple[str, ...] = ()
     size: Literal["small", "published"] = "small"
@@ -182,6 +187,8 @@ def read_report(path: Path) -> ReportSpec:
             raise InputError(f"{where}: arms: {name!r} is no label of a row or a column; {nearest(name, labels)}")
     if spec.over and spec.over not in labels:
         raise InputError(f"{where}: over: {spec.over!r} is no label of a row or a column; {nearest(spec.over, labels)}")
+    if not 0 <= spec.target <= 100:
+        raise InputError(f"{where}: target: found {spec.target:g}, allowed: a percentage from 0 to 100")
     if labelled := [name for name in spec.tuned if name in labels]:
         raise InputError(f"{where}: tuned: found {labelled[0]!r}, which is a label too, allowed: another setting")
     spec = with_metrics(spec, (), f"{where}: metrics")

@@ -80,7 +80,7 @@ def text(
         runs: the :func:`clsim.records.frame.frame` of the records.
     """
     if form == "runs":
-        return formats.to_runs(spec, runs)
+        return formats.to_runs(spec, runs, records)
     if form == "csv":
         parts = contents(spec, runs, records, tests=tests)
         return (
@@ -107,9 +107,9 @@ def listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
-    """List the tables, claims, those on labels, controllers' choices, then the tests, explained once or each."""
+    """List the tables, claims, those on labels and batches, controllers' choices, then the tests."""
     parts = contents(spec, runs, records, tests=tests)
-    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.labelling, *parts.chosen]
+    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.labelling, *parts.batches, *parts.chosen]
     if tests:
         found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]

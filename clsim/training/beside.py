@@ -55,6 +55,11 @@ class Beside:
         """The time that irreducible-loss nets have taken so far."""
         return 0.0 if self._irreducible is None else self._irreducible.seconds
 
-    def score(self, experience: Experience, setup: Setup) -> dict[str, Any]:
-        """Give labelled samples their irreducible losses, if a selector reads them; return what it took, or nothing."""
-        return {} if self._irreducible is None else {"irreducible": self._irreducible.score(experience, setup)}
+    def score(self, experience: Experience, setup: Setup, *, again: bool) -> dict[str, Any]:
+        """Give labelled samples their irreducible losses, if a selector reads them; return what it took, or nothing.
+
+        Args:
+            experience, setup, again: as for :meth:`clsim.training.irreducible.Irreducible.score`.
+        """
+        irreducible = self._irreducible
+        return {} if irreducible is None else {"irreducible": irreducible.score(experience, setup, again=again)}

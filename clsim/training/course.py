@@ -47,6 +47,9 @@ class Course:
     def end(self) -> dict[str, Any]:
         """End the training; return an entry of the record, ``curve`` with ``evaluation.steps`` alone.
 
+        Where labels are asked for, each round has an entry of its own, with its ``round``; the records of earlier
+        versions hold that of the last one alone, without it.
+
         ``steps`` counts gradient steps, ``candidates`` the new samples that were drawn for them, ``trained`` those that
         steps were taken on, ``different`` how many of these are different samples, ``learnt`` the share of them that
         the net predicted right before it learnt them, ``passes`` candidates passed forward in the choice, and

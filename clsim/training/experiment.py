@@ -43,7 +43,7 @@ class Experiment:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
         self._given = given
         self._beside = Beside(spec, stream, kept, bool(given))
-        self._courses: dict[int, dict[str, Any]] = {}
+        self._courses: dict[int, list[dict[str, Any]]] = {}
 
     def assemble(self, spec: RunSpec | None = None) -> tuple[Setup, Learner]:
         """Make a fresh setup and learner of the spec, or of another one."""
@@ -56,13 +56,25 @@ class Experiment:
         return self._beside.embeddings.begin(position)
 
     def course(self, position: int) -> list[dict[str, Any]]:
-        """Return what the last training of an experience took, see :meth:`clsim.training.course.Course.end`.
+        """Return what the training of an experience took: an entry, or one a label round, in their order.
 
-        The list is empty where neither batches are chosen, nor irreducible losses read, nor tests made on the way.
+        They are those of :meth:`clsim.training.course.Course.end`, with ``round`` where labels are asked for. Of a
+        controller's search, it is the last training. The list is empty where neither batches are chosen, nor
+        irreducible losses read, nor tests made on the way.
         """
-        spec, found = self.spec, self._courses.pop(position, None)
+        spec = self.spec
         kept = spec.batch.selector != "none" or self._beside.trains_irreducible or spec.evaluation.steps
-        return [found] if kept and found is not None else []
+        return self._courses.get(position, []) if kept else []
+
+    def went_on(self, position: int, entries: list[dict[str, Any]]) -> None:
+        """Take over what earlier label rounds of an experience took, of before the run was interrupted.
+
+        Raises:
+            ValueError: if they are no entries.
+        """
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("batches: not a list of entries")
+        self._courses[position] = [*entries]
 
     def learn(self, experience: Experience, setup: Setup, learner: Learner) -> Losses:
         """Train on an experience and end it; return the losses of the steps."""
@@ -79,11 +91,13 @@ class Experiment:
         offers: bool = True,
         guessed: Exemplars | None = None,
         waiting: Tensor | None = None,
+        number: int | None = None,
     ) -> Losses:
         """Train on an experience, without its end; see :func:`clsim.training.experience.fit`.
 
         Args:
             experience, setup, learner, offers, waiting: as there.
+            number: the label round whose training it is; None: labels are not asked for.
             guessed: samples whose label nobody told, which are trained on beside the labelled ones; None: there are
                 none.
         """
@@ -92,7 +106,8 @@ class Experiment:
         if guessed is not None:
             experience = replace(experience, train=concatenate([experience.train, guessed]))
             index = guessed.index
-        scored = self._beside.score(experience, setup)
+        again = number is not None and bool(self._courses.get(experience.position))
+        scored = self._beside.score(experience, setup, again=again)
         course = Course(learner, self.stream, self.spec, self.cost, experience.position)
         losses = one.fit(
             experience,
@@ -105,7 +120,11 @@ class Experiment:
             waiting=waiting,
             after=course.step,
         )
-        self._courses[experience.position] = course.end() | scored
+        entry = course.end() | scored
+        if number is None:
+            self._courses[experience.position] = [entry]
+        else:
+            self._courses.setdefault(experience.position, []).append(entry | {"round": number})
         return losses
 
     def end(self, experience: Experience, setup: Setup, learner: Learner) -> list[Terms]:

@@ -65,12 +65,16 @@ class Irreducible:
         self._held_out: tuple[int, Tensor, Fitted] | None = None
         self.seconds = 0.0
 
-    def score(self, experience: Experience, setup: Setup) -> dict[str, Any]:
+    def score(self, experience: Experience, setup: Setup, *, again: bool = False) -> dict[str, Any]:
         """Put the irreducible loss of each labelled sample of the experience into the setup's columns.
+
+        Args:
+            experience, setup: the experience as it is known now, and the setup.
+            again: whether a round of labels of the experience has been trained before.
 
         Returns:
             What it took: ``source``, ``nets``, what :class:`Fitted` says of them (lists, one number a net), samples
-            passed forward in all, and seconds.
+            passed forward in all, and seconds. A net that a round of labels before has trained takes no step again.
 
         Raises:
             InputError: if there are too few samples to train a net on.
@@ -80,7 +84,7 @@ class Irreducible:
         held_out = experience.validation is not None and len(experience.validation) > 0
         source = self._spec.source if self._spec.source != "auto" else "held-out" if held_out else "halves"
         if source == "held-out":
-            fitted = [self._of_held_out(experience, setup)]
+            fitted = [self._of_held_out(experience, setup, again)]
             losses = self._losses(fitted[0].net, samples, setup)
         else:
             second = halves(samples.y, generator(self._seed, f"irreducible halves {position}"))
@@ -96,10 +100,14 @@ class Irreducible:
         passes = sum(took.pop("passes")) + len(samples)
         return {"source": source, "nets": len(fitted), **took, "passes": passes, "seconds": spent}
 
-    def _of_held_out(self, experience: Experience, setup: Setup) -> Fitted:
-        """Train a net on the held-out share of an experience, or return it: later rounds of labels change nothing."""
+    def _of_held_out(self, experience: Experience, setup: Setup, again: bool) -> Fitted:
+        """Train a net on the held-out share of an experience, or return it: later rounds of labels change nothing.
+
+        A run that goes on after an interruption trains the net once more, and counts it once.
+        """
         stored = setup.memory.stored
         index = torch.empty(0) if stored is None else stored.index
+        counted = again and self._held_out is None
         known = self._held_out is not None and self._held_out[0] == experience.position
         if self._held_out is None or not known or not torch.equal(self._held_out[1], index):
             if experience.validation is None or not len(experience.validation):
@@ -109,7 +117,10 @@ class Irreducible:
                 )
             fitted = self._fit(experience.validation, setup, str(experience.position))
             self._held_out = experience.position, index, fitted
-        return self._held_out[2]
+            if not counted:
+                return fitted
+        fitted = self._held_out[2]
+        return Fitted(fitted.net, fitted.took | {"epochs": 0, "steps": 0, "passes": 0})
 
     def _fit(self, samples: Exemplars, setup: Setup, name: str) -> Fitted:
         """Train a fresh net on samples and on the memory; a part of them is kept back and decides how long."""

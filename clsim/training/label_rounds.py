@@ -91,7 +91,13 @@ class LabelRounds:
                 waiting = self._stream.rows(position, entry["places"]) if entry["round"] else None
                 if len(experience.train) or not self._stream.asked_outsiders(position):
                     losses = self._experiment.fit(
-                        experience, setup, learner, offers=last or not warm, guessed=guessed, waiting=waiting
+                        experience,
+                        setup,
+                        learner,
+                        offers=last or not warm,
+                        guessed=guessed,
+                        waiting=waiting,
+                        number=entry["round"],
                     )
                 if learner.trains_at_end and not last:  # undone before the next round, as all else
                     self._experiment.end(experience, setup, learner)
@@ -211,6 +217,7 @@ class LabelRounds:
     def _save(self, position: int, entries: list[dict[str, Any]], setup: Setup, warm: State | None) -> None:
         cost = dataclasses.asdict(setup.cost)
         rounds = {"position": position, "entries": entries, "cost": cost, "state": warm}
+        rounds["batches"] = self._experiment.course(position)
         self._folder.save_rounds({**rounds, **_own_state(setup)})
 
     def _resumed(self, position: int, samples: int, setup: Setup, learner: Learner) -> list[dict[str, Any]]:
@@ -226,6 +233,7 @@ class LabelRounds:
                 self._oracle.tell(position, np.asarray(entry["places"], dtype=np.int64), entry["by"], entry["round"])
             self._guessed(position, saved["entries"][-1])
             vars(setup.cost).update(saved["cost"])
+            self._experiment.went_on(position, saved.get("batches", []))  # earlier versions did not save them
             if setup.acquisition is not None:
                 setup.acquisition.load_state_dict(saved["acquisition"])
             if saved["state"] is not None:

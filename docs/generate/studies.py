@@ -16,7 +16,7 @@ import pandas as pd
 
 from clsim.errors import InputError
 from clsim.records.frame import COSTS, NAMES
-from clsim.records.metrics import ALL
+from clsim.records.metrics import ALL, FURTHER, Metric
 from clsim.reporting.report import ReportSpec, find_report
 from clsim.spec import registry
 
@@ -39,6 +39,17 @@ OWN = ("deviation", "loss", "loss_stored")
 
 READ = ("labelling.split", "labelling.initial")
 """Settings that tables read and CSVs need not name: they are taken from the commands."""
+
+
+OF_BATCHES = {
+    name: Metric(label, float)
+    for name, label in {
+        "accuracy_at_steps": "accuracy at equal gradient steps",
+        "accuracy_at_candidates": "accuracy at equal candidates",
+    }.items()
+}
+"""What tables show of the numbers that a report on batches adds to the CSV of its runs."""
+OF_BATCHES |= {name: FURTHER[name] for name in ("wrong_trained", "learnt_before")}
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,9 @@ class Study:
         if not self.report_name:
             return None
         spec = find_report(self.report_name)
-        metrics = tuple(name for name in spec.metrics if name in self.rows)
-        return replace(spec, filter={}, exclude={}, tuned=(), metrics=metrics)
+        own = OF_BATCHES if spec.batches else {}
+        metrics = tuple(name for name in (*spec.metrics, *own) if name in self.rows)
+        return replace(spec, filter={}, exclude={}, tuned=(), metrics=metrics, own={**spec.own, **own})
 
     @property
     def about(self) -> dict[str, str]:

@@ -141,13 +141,16 @@ def test_natures_of_a_pool_are_metrics_of_rounds_without_initial_sets() -> None:
         {**counts, "round": 0, "experience": 1, "rare": 1, "unique_so_far": 3},
         {**counts, "round": 1, "experience": 1, "rare": 4, "outsider": 3, "unique_so_far": 6},
     ]
-    natures = {"rare_classes": [7], "rounds": rounds, "memory": [{"wrong": 5}, {"wrong": 8}]}
+    natures = {"rare_classes": [7], "rounds": rounds, "memory": [{"all": 9, "wrong": 5}, {"all": 9, "wrong": 8}]}
     natures["accuracy_rare"] = [0.25, 0.5]
     found = {name: value for name, value in further({"natures": natures}).items() if value is not None}
     wanted = {"rare_found": 7, "outsiders_asked": 5, "unique_share": 0.75, "wrong_in_memory": 8, "accuracy_rare": 0.5}
     assert found == wanted
     assert not any(metrics.ALL[name].percent for name in ("rare_found", "outsiders_asked", "wrong_in_memory"))
     assert further({"natures": {**natures, "rare_classes": []}})["rare_found"] is None
+    right, absent = ({**natures, "memory": [{"all": n, "wrong": 0}]} for n in (9, 0))
+    assert further({"natures": right})["wrong_in_memory"] == 0
+    assert further({"natures": absent})["wrong_in_memory"] is None  # nothing is kept
 
 
 def test_accuracy_over_all_classes_seen_counts_samples() -> None:

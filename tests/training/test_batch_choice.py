@@ -266,9 +266,23 @@ def test_one_selector_does_all_three(tmp_path: Path) -> None:
     record = run(tmp_path, "labelling.epoch=labelled", batch="margin", buffer="margin", memory=20, **asked)
     assert record.data["labelling"]["asked"] == [30, 30, 30]
     assert record.data["spec"]["memory"]["buffer"] == "margin" == record.data["spec"]["batch"]["selector"]
-    assert [entry["candidates"] for entry in record.data["batches"]] == [2 * 34, 2 * 33, 2 * 33]
+    found = record.data["batches"]
+    assert [(entry["experience"], entry["round"]) for entry in found] == [(p, n) for p in range(3) for n in range(3)]
+    assert [entry["candidates"] for entry in found] == [2 * n for n in (4, 19, 34, 3, 18, 33, 3, 18, 33)]
+    for position, cost in enumerate(record.data["cost"]):  # every round is counted there, too
+        assert sum(entry["steps"] for entry in found if entry["experience"] == position) == cost["steps"]
     with_net = run(tmp_path, batch="rho-loss", buffer="low-irreducible-loss", memory=20, **asked)
-    assert [entry["irreducible"]["source"] for entry in with_net.data["batches"]] == ["halves"] * 3
+    assert [entry["irreducible"]["source"] for entry in with_net.data["batches"]] == ["halves"] * 9
+
+
+def test_a_net_of_held_out_samples_is_counted_once_an_experience(tmp_path: Path) -> None:
+    asked = {"label": "margin", "label_budget": 20, "label_rounds": 2, "labels": 1}
+    record = run(tmp_path, "stream.validation=0.3", batch="rho-loss", memory=20, **asked)
+    took = [entry["irreducible"] for entry in record.data["batches"]]
+    assert [entry["steps"][0] > 0 for entry in took] == [True, False, False] * 3
+    assert [entry["epochs"][0] > 0 for entry in took] == [True, False, False] * 3
+    assert took[0]["samples"] == took[2]["samples"]
+    assert took[0]["passes"] > took[1]["passes"] > 0  # the scores of what is labelled
 
 
 KILLED: dict[str, dict[str, Any]] = {
@@ -276,6 +290,10 @@ KILLED: dict[str, dict[str, Any]] = {
     "held out": {"batch": "rho-loss", "memory": 20, "settings": ["stream.validation=0.3", "batch.mode=train"]},
     "memory alone": {"buffer": "low-irreducible-loss", "memory": 20, "settings": ["memory.update=batch"]},
     "labels": {"batch": "rho-loss", "memory": 20, "label": "margin", "label_budget": 12, "label_rounds": 2},
+    "labels, held out": {
+        **{"batch": "rho-loss", "memory": 20, "label": "margin", "label_budget": 12, "label_rounds": 2},
+        "settings": ["stream.validation=0.3", "evaluation.steps=2"],
+    },
     "pruning": {"batch": "info-batch", "memory": 20},
     "norm": {"batch": "loss", "settings": ["model.options.norm=batch", "evaluation.steps=3"]},
 }
@@ -292,7 +310,7 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_was_not(
     writes = Writes(monkeypatch)
     whole = run(tmp_path / "whole", *settings, **given)
     last = writes.moves
-    for limit in range(2, last, 1 if case == "labels" else 2):
+    for limit in range(2, last, 1 if case.startswith("labels") else 2):
         writes.stop_at(limit)
         with pytest.raises(Killed):
             run(tmp_path / f"{limit}", *settings, **given)
