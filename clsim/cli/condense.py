@@ -222,7 +222,7 @@ class Easel:
 
 def _say(made: Condensed, title: str, file: Path) -> None:
     n, size = len(made.exemplars), made.exemplars.nbytes
-    out.print(f"{title}: {n:,} images, {size:,} bytes → {file}", markup=False, highlight=False)
+    out.say(f"{title}: {n:,} images, {size:,} bytes → {file}")
     if made.losses is not None:
         loss, stored = made.losses
         out.print(f"loss {loss:.5g}; as stored, rounded to whole grey levels, {stored:.5g}", highlight=False)

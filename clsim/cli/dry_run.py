@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from clsim.errors import InputError
 from clsim.execution.plan import check_names, experiences
 from clsim.records.store import Store
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 from clsim.spec.flags import as_text
 from clsim.spec.layers import Value, explained
 from clsim.spec.resolve import Resolved, prerequisites, remarks
@@ -55,7 +55,7 @@ def explain(drafts: Sequence[Draft], store: Store, *, as_json: bool = False) -> 
         return
     first = drafts[0].found
     # a pipe has no width to fit into
-    console = Console(emoji=False) if out.is_terminal else Console(emoji=False, width=1000, soft_wrap=True)
+    console = Screen(emoji=False) if out.is_terminal else Screen(emoji=False, width=1000, soft_wrap=True)
     console.print(Text(printable(first.spec.title), style="bold"), "")
     values = explained(first.spec, first.layers)
     console.print(_given([value for value in values if value.given]), "")

@@ -15,6 +15,7 @@ from rich.text import Text
 from clsim.cli.console import in_lines, words_of
 from clsim.errors import InputError
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 from clsim.spec import described
 from clsim.spec.described import Description
 from clsim.spec.taxonomy import leaves
@@ -47,7 +48,7 @@ def list_(
     ] = False,
 ) -> None:
     """List all that has a name: a line for each; `clsim show NAME` says more."""
-    console = Console(emoji=False, highlight=False)
+    console = Screen(emoji=False, highlight=False)
     if taxonomy:
         if kind is not None or long or as_json:
             found = kind if kind is not None else "--long" if long else "--json"
@@ -61,7 +62,7 @@ def list_(
     kinds = described.KINDS if named is None else ("selectors", "condensers") if named == "buffers" else (named,)
     every = [_described(one, name, as_json) for one in kinds for name in described.names(one)]
     if as_json:
-        print(json.dumps(list(map(dataclasses.asdict, every)), indent=1, ensure_ascii=False))
+        print(json.dumps(list(map(dataclasses.asdict, every)), indent=1))
         return
     room = console.width if console.is_terminal else sys.maxsize  # a file or a pipe has no width to fit into
     for one in kinds:

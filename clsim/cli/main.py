@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import sys
 from typing import Annotated, Any
 
@@ -84,16 +85,19 @@ def main() -> None:
     try:
         code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
     except click_exception as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        for line in said.getvalue().splitlines():
+            err.say(line)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except InputError as error:
-        err.print(f"clsim: {error}", markup=False, highlight=False)
+        err.say(f"clsim: {error}")
         code = 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        err.print(f"clsim: {place}{error.strerror or error}", markup=False, highlight=False)
+        err.say(f"clsim: {place}{error.strerror or error}")
         code = 2
     if code == 130:  # some versions of typer return it instead of raising
         err.print("clsim: stopped; the same command goes on after the last finished experience")

@@ -45,12 +45,12 @@ def report(
         raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
-    made, problems = make(name, runs, tests=tests, metrics=metric or ())
+    made, problems = make(name, runs, tests=tests, metrics=metric or (), say=err.say)
     for line in problems:
-        _say(f"skipped {line}")
+        err.say(f"skipped {line}")
     if format_ not in ("console", "markdown", "html") or not made.records:  # those show them in the report
         for failure in made.failures:
-            _say(f"failed {failure.title}: {failure.error}")
+            err.say(f"failed {failure.title}: {failure.error}")
     some(made.records, str(runs))
     if format_ == "html":
         from clsim.reporting.page import write as write_page
@@ -62,13 +62,6 @@ def report(
     else:
         show_report(made.spec, made.data, format_, out, name=made.name, failures=made.failures, tests=tests, path=file)
     if file is not None:
-        _say(f"wrote {file}")
+        err.say(f"wrote {file}")
     for drawn in made.figures(figures) if figures is not None else ():
-        _say(f"drew {drawn}")
-
-
-def _say(line: str) -> None:
-    """Print a line to the error stream, apart from the report."""
-    from clsim.reporting.names import printable
-
-    err.print(printable(line), markup=False, highlight=False)
+        err.say(f"drew {drawn}")

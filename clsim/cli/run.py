@@ -185,4 +185,4 @@ def _with(record: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dic
 
 
 def _say(line: str) -> None:
-    err.print(f"clsim: {line}", markup=False, highlight=False)
+    err.say(f"clsim: {line}")

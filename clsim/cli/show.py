@@ -15,6 +15,7 @@ from rich.text import Text
 from clsim.cli.console import in_lines, names_of, out
 from clsim.errors import InputError, nearest
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 from clsim.spec import described, registry
 from clsim.spec.described import Description
 
@@ -53,7 +54,7 @@ def show(
         found = _found(name, further)
     except InputError as error:
         raise InputError(f"show: {error}") from None
-    console = Console(emoji=False, highlight=False, file=out.file)
+    console = Screen(emoji=False, highlight=False, file=out.file)
     for i, description in enumerate(found):
         if i:
             console.rule(style="dim")

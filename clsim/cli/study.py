@@ -145,7 +145,7 @@ def study(
     silent = quiet or as_json
     if not quiet:
         for line in plan.remarks_on(planned):
-            err.print(f"clsim: {line}", markup=False, highlight=False)
+            err.say(f"clsim: {line}")
     with contextlib.ExitStack() as stack:
         watch = None
         if not silent and (fresh or not all(run.finished for run in planned)):
@@ -214,7 +214,7 @@ def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = Fals
         line += f"; about {duration(sum(known))} of work for {len(known)} of them, unknown for the others"
     elif todo:
         line += "; expected time unknown, as there is no record of the like"
-    console.print(line, markup=False, highlight=False)
+    console.say(line)
 
 
 def _print_json_plan(planned: Sequence[Planned]) -> None:
@@ -255,7 +255,7 @@ def _print_read(result: StudyResult) -> None:
         first, last = (time.replace("T", " ").replace("+00:00", " UTC") for time in (made[0], made[-1]))
         when = first if first == last else f"{first} to {last}"
         line = f"clsim: read, not run: {count(len(made))}, made {when}; --fresh runs them again"
-        err.print(line, markup=False, highlight=False)
+        err.say(line)
 
 
 def _print_failures(result: StudyResult) -> None:
@@ -263,4 +263,5 @@ def _print_failures(result: StudyResult) -> None:
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}
     for error, number in counts.items():
-        err.print(f"clsim: {count(number)} failed: {error}\n  {first[error].command}", markup=False, highlight=False)
+        err.say(f"clsim: {count(number)} failed: {error}")
+        err.say(f"  {first[error].command}")

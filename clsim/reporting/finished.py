@@ -15,6 +15,7 @@ from clsim.records.own_metrics import of_record
 from clsim.records.store import RunRecord
 from clsim.reporting.cells import Cell, decimals
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 from clsim.spec.naming import batch_words, label_words, memory_size, scenario_name
 from clsim.spec.pools import named
 from clsim.version import __version__
@@ -33,11 +34,8 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
     show_runs([record.data for record in records], out, metrics)
     for record in records:
         seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
-        out.print(
-            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
-            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
-            highlight=False,
-        )
+        line = f"seed {record.data['spec']['seed']}: {record.folder} · {seconds[0]:.1f} s training, "
+        out.print(Text(f"{line}{seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation", style="dim"))
     for record in records:
         missing = record.data.get("labelling", {}).get("without_label", [])
         if any(missing):
@@ -45,18 +43,15 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
             line = f"seed {record.data['spec']['seed']}: classes without a label: {where}"
             out.print(Text(line, style="yellow"))
         for one in record.data.get("pretraining", ()):
-            out.print(
-                f"[dim]seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
-                f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
-                f"{one['seconds']:.1f} s, kept for other runs",
-                highlight=False,
-            )
+            line = f"seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
+            line += f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
+            out.print(Text(f"{line}{one['seconds']:.1f} s, kept for other runs", style="dim"))
     for record in records:
         for name, line in record.data.get("crowded", {}).items():
             out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))
     other = {record.data["versions"]["clsim"] for record in records} - {__version__}
     if other:
-        out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")
+        out.print(Text(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew"))
     if any(record.data.get("diverged") for record in records):
         out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
 
@@ -67,7 +62,7 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
     See :func:`show_finished`.
     """
     if not out.is_terminal:  # a file or a pipe has no width to fit into
-        out = Console(file=out.file, width=1000, soft_wrap=True, emoji=False)
+        out = Screen(file=out.file, width=1000, soft_wrap=True, emoji=False)
     metrics = metrics or {}
     spec = records[0]["spec"]
     memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"

@@ -20,6 +20,7 @@ from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
 from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec, find_report, with_metrics
+from clsim.reporting.screen import Screen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,7 @@ def listings(
 
 def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
     if not out.is_terminal:  # a file or a pipe has no width to fit into
-        out = Console(file=out.file, width=1000, soft_wrap=True)
+        out = Screen(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
         out.print(Text(printable(spec.title), style="bold"))
     explained: set[str] = set()

@@ -195,8 +195,9 @@ def user_files(spec: RunSpec) -> list[Path]:
 
 
 def remarks(spec: RunSpec) -> list[str]:
-    """List the lines that a user should read before a run: :func:`open_ends`, and :func:`blind_start`."""
-    return [line for line in (open_ends(spec), blind_start(spec)) if line]
+    """List the lines that a user should read before a run: what it imports, :func:`open_ends`, :func:`blind_start`."""
+    notices = dict.fromkeys(code.notice for _, codes in _codes(spec.as_dict()) for code in codes)
+    return [line for line in (*notices, open_ends(spec), blind_start(spec)) if line]
 
 
 def announcements(spec: RunSpec) -> list[str]:

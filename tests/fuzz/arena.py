@@ -1,0 +1,403 @@
+"""Where inputs are carried out: a workplace with runs and data, a forked child with limits, and what it must leave."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import _exit as leave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clsim.cli import main
+from tests.fuzz.case import Case, edit, rename
+
+PATIENCE = 20.0
+"""Seconds after Ctrl-C in which a command must end."""
+
+MEMORY, DISK = 3 << 30, 64 << 20
+"""Bytes that a command may take in memory beyond what is there already, and of a file that it writes."""
+
+SMALL = ("--scenario", "split-digits", "--set", "data.per_class=10", "--set", "stream.experiences=2")
+SMALL += ("--set", "training.epochs=1", "--runs", "runs", "--quiet")
+"""A run of a tenth of a second; without a memory's size."""
+
+RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "done": ("", ("--memory", "10")),
+    "other": ("", ("--memory", "10", "--strategy", "gdumb", "--seed", "1")),
+    "half": ("checkpoint.pt", ("--memory", "10", "--seed", "2")),
+    "asking": ("rounds.pt", ("--strategy", "finetune", "--label", "entropy", "--label-budget", "8")),
+    "searching": ("search.json", ("--strategy", "ewc", "--controller", "stability-decay")),
+    "fisher": ("checkpoint.pt", ("--strategy", "ewc", "--seed", "3")),
+}
+"""Name → the file after which the run is stopped (empty: it is finished), and its words."""
+
+RUNS["asking"] = (RUNS["asking"][0], (*RUNS["asking"][1], "--label-rounds", "2", "--set", "labelling.initial_count=4"))
+
+RECORDED = ("spec.json", "record.json", "checkpoint.pt", "losses.npz", "rounds.pt", "search.json", "error.json")
+
+READING = ("report", "runs", "list", "show", "doctor")
+"""Commands that import nothing and change nothing, but for what they are told to write."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; negative: the signal that ended it.
+        late: whether it was stopped as its time was up; it was not stuck if ``code`` is 130.
+    """
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    seconds: float
+    late: bool
+
+
+class Arena:
+    """A workplace to copy for each input. Final. A context manager: it lies in a folder of its own.
+
+    Args:
+        limit: seconds after which a command is told to stop.
+    """
+
+    def __init__(self, limit: float = 6.0) -> None:
+        self._limit = limit
+        base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+        self._base = Path(tempfile.mkdtemp(prefix="clsim-fuzz-", dir=base)).resolve()
+        self._template, self._box = self._base / "template", self._base / "box"
+        self.names: dict[str, str] = {}
+        self._environment = {
+            "CLSIM_DATA": "data",
+            "COLUMNS": "120",
+            "FUZZ_MARK": str(self._base / "mark"),
+            "HOME": str(self._box / "home"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(self._base / "modules"), str(Path(__file__).parents[2])]),
+            **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+        }
+
+    def __enter__(self) -> Arena:
+        (self._base / "modules").mkdir()
+        (self._base / "modules" / "canary_module.py").write_text(CANARY)
+        (self._template / "data").mkdir(parents=True)
+        make_data(self._template)
+        warm()
+        for name, (stop, words) in RUNS.items():
+            before = {path.name for path in (self._template / "runs").glob("*")}
+            ended = self._forked(("run", *SMALL, *words), self._template, stop_after=stop, limit=120)
+            (made,) = {path.name for path in (self._template / "runs").glob("*")} - before
+            self.names[name] = made
+            wanted = 0 if not stop else -signal.SIGKILL
+            if ended.code != wanted or (stop and not (self._template / "runs" / made / stop).exists()):
+                raise RuntimeError(f"{name}: ended with {ended.code}: {ended.err}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._base, ignore_errors=True)
+
+    def carry_out(self, case: Case, *, command_line: bool = False) -> tuple[list[Ended], list[str]]:
+        """Carry an input out in a fresh workplace.
+
+        Args:
+            command_line: whether each command is a process of its own, as a user starts it.
+
+        Returns:
+            How the commands ended, and what they should not have done, each in a line that begins with its cause.
+        """
+        shutil.rmtree(self._box, ignore_errors=True)
+        work = self._box / "deep" / "work"
+        shutil.copytree(self._template, work, symlinks=True)
+        (self._box / "home").mkdir()
+        (self._box / "outside.txt").write_text("outside")
+        for what in case.edits:
+            edit(work, self._named(what))
+        for folder in {Path(self._named(what["file"])).parent for what in case.edits if what.get("renamed")}:
+            rename(work / folder)
+        ended, faults = [], []
+        outside = digests(self._box, without=work)
+        for given in case.commands:
+            words = tuple(self._named(word) for word in given)
+            before, marks = digests(work), sorted(self._base.glob("mark*"))
+            started = self._started if command_line else self._forked
+            ended.append(started(words, work, limit=self._limit + 15 * command_line))
+            after = digests(work)
+            faults += faults_of(ended[-1]) + lost(before, after, ended[-1])
+            if sorted(self._base.glob("mark*")) != marks:
+                faults += code_run(case, words, [path.name for path in self._base.glob("mark*")])
+                for path in self._base.glob("mark*"):
+                    shutil.rmtree(path)
+            faults += escapes(ended[-1], work, {path for path in after if before.get(path) != after[path]})
+        if digests(self._box, without=work) != outside:
+            faults.append("wrote outside: " + ", ".join(sorted(set(digests(self._box, without=work)) ^ set(outside))))
+        return ended, list(dict.fromkeys(faults))
+
+    def _named(self, value: Any) -> Any:
+        """Put the names of the workplace's runs in their places."""
+        if isinstance(value, Mapping):
+            return {key: self._named(v) if key in ("file", "to") else v for key, v in value.items()}
+        if isinstance(value, str):
+            return re.sub(r"\{(\w+)\}", lambda m: self.names.get(m[1], m[0]), value)
+        return value
+
+    def _started(self, words: Sequence[str], work: Path, *, limit: float) -> Ended:
+        """Start the command as a process of its own."""
+        code = "from clsim.cli.main import main; main()"
+        environment = {**os.environ, **self._environment}
+        with open(self._base / "out", "w+b") as out, open(self._base / "err", "w+b") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", code, *words],
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                preexec_fn=lambda: _limit_to(12 << 30),
+            )
+            return self._waited(process.pid, words, limit)
+
+    def _forked(self, words: Sequence[str], work: Path, *, limit: float, stop_after: str = "") -> Ended:
+        """Carry the command out in a child of this process, which has imported all that is slow."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setsid()
+                os.chdir(work)
+                os.environ.update(self._environment)
+                sys.path.insert(0, str(self._base / "modules"))
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for number, name in ((1, "out"), (2, "err")):
+                    os.dup2(os.open(self._base / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                _limit_to(MEMORY + _taken())
+                _stop_after(stop_after)
+                sys.argv = ["clsim", *words]
+                main.main()
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            else:
+                code = 0
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            leave(code & 255)
+        return self._waited(pid, words, limit)
+
+    def _waited(self, pid: int, words: Sequence[str], limit: float) -> Ended:
+        """Wait for a command; tell it to stop when its time is up, and kill it if it does not."""
+        began, late, killed = time.monotonic(), False, False
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            spent = time.monotonic() - began
+            if done:
+                break
+            if spent > limit and not late:
+                os.kill(pid, signal.SIGINT)
+                late = True
+            if spent > limit + PATIENCE and not killed:
+                killed = True
+                os.killpg(pid, signal.SIGKILL)
+            time.sleep(0.002 if spent < 2 else 0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what it has left behind
+        out, err = ((self._base / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("out", "err"))
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(tuple(words), code, out, err, spent, late)
+
+
+def warm() -> None:
+    """Import what commands import, once for all children."""
+    import importlib
+
+    for name in main.COMMANDS.values():
+        importlib.import_module(f"clsim.cli.{name.partition(':')[0]}")
+    for name in WARM.split():
+        importlib.import_module(name)
+
+
+WARM = """clsim.execution.execute clsim.execution.plan clsim.execution.study clsim.execution.select
+clsim.execution.condense clsim.execution.annotation clsim.interop.avalanche clsim.training.loop clsim.reporting.report
+clsim.reporting.page clsim.reporting.show clsim.reporting.stored clsim.reporting.plots clsim.reporting.label_plots
+clsim.reporting.finished clsim.streams.division clsim.checks.selectors sklearn.datasets pandas jinja2"""
+
+CANARY = """import os
+os.makedirs(os.environ["FUZZ_MARK"] + "-import", exist_ok=True)
+def f(*args, **kwargs):
+    raise ValueError("the canary was called")
+"""
+
+
+def make_data(place: Path) -> None:
+    """Write small files of every kind of data that a command reads."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (40, 8, 8), dtype=np.uint8), np.arange(40) % 4
+    np.savez(place / "mine.npz", x_train=x, y_train=y, x_test=x[:12], y_test=y[:12])
+    np.savez(place / "features.npz", x=rng.standard_normal((100, 5), dtype=np.float32))
+    np.save(place / "features.npy", rng.standard_normal((40, 5), dtype=np.float32))
+    np.save(place / "labels.npy", y)
+    for i in range(16):
+        folder = place / "pictures" / f"class{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[i]).resize((9, 9)).save(folder / f"{i}.png")
+    for part, n in (("train", 40), ("t10k", 12)):
+        folder = place / "data" / "MNIST" / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = np.array([n, 28, 28], dtype=">u4").tobytes()
+        pixels = rng.integers(0, 255, (n, 28, 28), dtype=np.uint8).tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + pixels)
+        labels = (np.arange(n) % 10).astype(np.uint8).tobytes()
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + shape[:4] + labels)
+    (place / "answers.csv").write_text("file,label\nclass0/0.png,a\nclass1/1.png,b\nclass0/2.png,\n")
+    (place / "evil.py").write_text(CANARY)
+
+
+def _limit_to(memory: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _taken() -> int:
+    """Bytes of address space that this process has taken."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _stop_after(name: str) -> None:
+    """Kill this process once a file of a name is in its place."""
+    if not name:
+        return
+    replace, rename = os.replace, os.rename
+
+    def stopping(move: Any) -> Any:
+        def moved(source: Any, target: Any, **more: Any) -> None:
+            move(source, target, **more)
+            if os.path.basename(target) == name:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return moved
+
+    os.replace, os.rename = stopping(replace), stopping(rename)
+
+
+def digests(root: Path, without: Path | None = None) -> dict[str, str]:
+    """Digest every file below a folder; a link by its target."""
+    return dict(_digested(root, without))
+
+
+def _digested(root: Path, without: Path | None) -> Iterator[tuple[str, str]]:
+    for place, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if Path(place, name) != without]
+        for name in (*files, *(name for name in folders if Path(place, name).is_symlink())):
+            path = Path(place, name)
+            if path.is_symlink():
+                yield str(path.relative_to(root)), f"link to {os.readlink(path)}"
+            elif path.is_file():
+                yield str(path.relative_to(root)), hashlib.sha1(path.read_bytes()).hexdigest()
+            else:
+                yield str(path.relative_to(root)), "special"
+
+
+def faults_of(ended: Ended) -> list[str]:
+    """Judge the exit code and what was printed."""
+    said = ended.err + ended.out
+    if "Traceback (most recent call last)" in said:
+        return [f"traceback: {where_from(said)}"]
+    if ended.code == -signal.SIGKILL and ended.late:
+        return [f"hang: clsim {ended.words[0]}"]
+    if ended.code < 0:
+        return [f"killed by signal {-ended.code}"]
+    if ended.code == 130 and (ended.late or ended.words[0] == "runs"):  # nobody is there to answer its question
+        return []
+    allowed = (0, 1, 2) if ended.words[0] in ("study", "runs", "doctor", "check") else (0, 2)
+    if ended.code not in allowed:
+        return [f"exit code {ended.code}"]
+    lines = ended.err.strip().splitlines()
+    if ended.code == 2 and not lines:
+        return ["no line of error"]
+    usage = any(line.startswith("Usage: ") for line in lines)
+    if ended.code == 2 and not usage and not any(line.startswith("clsim: ") for line in lines[-1:]):
+        return [f"the last line is no line of error: {lines[-1][:80]!r}"]
+    return []
+
+
+def where_from(text: str) -> str:
+    """Name the error of a traceback, and the last place in clsim that it came through."""
+    last = text[text.rindex("Traceback (most recent call last)") :]
+    error = next((line for line in reversed(last.splitlines()) if re.match(r"\w[\w.]*(:|$)", line)), "?")
+    places = re.findall(r'File "[^"]*/(clsim/[\w/]+\.py)", line (\d+)', last)
+    kind, _, said = error.partition(":")
+    return f"{kind} in {':'.join(places[-1]) if places else '?'}: {said.strip()[:80]}"
+
+
+def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended) -> list[str]:
+    """Name recorded files whose content is gone though nobody asked for that, and files that reading has changed."""
+    words = ended.words
+    told = {word for word in words if word.startswith("out")}
+    changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
+    if words[0] in READING and not {"rm", "gc"} & {*words[1:2]}:
+        strange = {path for path in changed if not path.startswith("out") and path not in told}
+        html = {path for path in strange if path.endswith(".html") and "/" not in path and path not in before}
+        return [f"reading changed: {path}" for path in sorted(strange - html)][:1]
+    if {"rm", "gc"} & {*words[1:2]} or "--fresh" in words:
+        return []
+    kept = {*after.values()}
+    gone = [
+        path
+        for path, digest in before.items()
+        if path.startswith("runs/") and path.rpartition("/")[2] in RECORDED and digest not in kept
+    ]
+    grown = {str(Path(path).parent) for path in changed if path.endswith("/record.json") and path in after}
+    gone = [path for path in gone if str(Path(path).parent) not in grown or ended.code not in (0, 130)]
+    grows = ("spec.json", "rounds.pt", "search.json", "error.json", "checkpoint.pt", "losses.npz", "record.json")
+    if ended.code in (0, 1, 130):
+        gone = [path for path in gone if path.rpartition("/")[2] not in grows]
+    return [f"lost: {re.sub('[0-9a-f]{16}', 'RUN', path)}" for path in sorted(gone)][:1]
+
+
+def code_run(case: Case, words: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """Judge marks: unpickling must leave none; an import only where words or files of the user's name the module."""
+    if any("pickle" in mark for mark in marks):
+        return ["code run: a pickle"]
+    named = any(name in word for word in words for name in ("canary_module", "evil"))
+    texts = [str(what.get("to")) for what in case.edits if str(what["file"]).endswith(".toml")]
+    named |= any(name in text for text in texts for name in ("canary_module", "evil"))
+    return [] if named and words[0] not in ("list", "show", "doctor", "runs") else ["code run: an import"]
+
+
+def escapes(ended: Ended, work: Path, written: set[str]) -> list[str]:
+    """Name control characters in what was printed and in the texts that were written."""
+    texts = {"stdout": ended.out, "stderr": ended.err}
+    for name in written:
+        if name.startswith("out") and Path(name).suffix in (".md", ".csv", ".tex", ".html", ".txt"):
+            texts[Path(name).suffix] = (work / name).read_bytes().decode("utf-8", "backslashreplace")
+    found = []
+    for where, text in texts.items():
+        strange = {c for c in text if not c.isprintable() and c not in "\n\t\ufeff"}
+        if where == ".html":
+            strange -= {c for c in strange if c not in "\x1b\x07\u202e"}
+        if strange:
+            found.append(f"control characters in {where}: {sorted(map(ascii, strange))[0]}")
+    return found
