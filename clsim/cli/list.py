@@ -14,8 +14,7 @@ from rich.text import Text
 
 from clsim.cli.console import in_lines, words_of
 from clsim.errors import InputError
-from clsim.reporting.names import printable
-from clsim.reporting.screen import Screen
+from clsim.reporting.screen import Screen, plain
 from clsim.spec import described
 from clsim.spec.described import Description
 from clsim.spec.taxonomy import leaves
@@ -104,16 +103,16 @@ def _long(entries: list[Description], width: int) -> RenderableType:
     for entry in entries:
         if entry.family != family:
             family = entry.family
-            table.add_row(Text(printable(family or "installed"), style="bold white"))
-        name = Text(printable(", ".join([entry.name, *entry.aliases])))
+            table.add_row(plain(family or "installed", "bold white"))
+        name = plain(", ".join([entry.name, *entry.aliases]))
         label = " ".join(["label"] * entry.can_label + ["batch"] * entry.can_batch)
         further = [label, entry.needs, entry.cost, entry.source]
         if wide:
-            table.add_row(name, *(Text(printable(text)) for text in (entry.title, *further)))
+            table.add_row(name, *(plain(text) for text in (entry.title, *further)))
             continue
         lines = " · ".join(text for text in (label, f"needs {entry.needs}" if entry.needs else "", entry.cost) if text)
-        below = [Text(printable(text), style="dim") for text in (lines, entry.source) if text]
-        table.add_row(name, Group(Text(printable(entry.title)), *below))
+        below = [plain(text, "dim") for text in (lines, entry.source) if text]
+        table.add_row(name, Group(plain(entry.title), *below))
     return table
 
 

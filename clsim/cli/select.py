@@ -15,6 +15,7 @@ from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, 
 from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
 from clsim.errors import InputError
+from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
@@ -189,11 +190,11 @@ def select(
 
         draw(found, title, picture)
     if written:
-        (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
+        (err if str(out_) == "-" else out).say(f"written: {', '.join(written)}")
 
 
 def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
-    console.print(Text(title, "bold"))
+    console.print(plain(title, "bold"))
     if found.classes:
         console.print(_classes(found))
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -207,7 +208,7 @@ def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
             table.add_row(label, f"{mine:.4g}", f"{theirs:.4g}")
     console.print(table)
     steps = f", {found.pool.cost.proxy_steps:,} steps of a proxy among them" if found.pool.cost.proxy_steps else ""
-    console.print(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", style="dim")
+    console.print(plain(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", "dim"))
 
 
 def _classes(found: Picks) -> Text:

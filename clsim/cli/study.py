@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from clsim.cli.console import Metrics, Runs, count, duration, err, names_of, out
 from clsim.errors import InputError
+from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
     from clsim.execution.plan import Planned
@@ -203,7 +203,7 @@ def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = Fals
             seconds = [run.seconds for run in left if run.seconds is not None]
             expected = "–" if not left else duration(sum(seconds)) if len(seconds) == len(left) else "unknown"
             numbers = [str(len(runs)), str(len(runs) - len(left)), str(len(left)), expected]
-            table.add_row(Text(title), *numbers)
+            table.add_row(plain(title), *numbers)
         out.print(table)
     console = out if in_full else err
     line = f"{count(len(planned))}: {len(planned) - len(todo)} finished, {len(todo)} to do"
@@ -240,7 +240,7 @@ def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence
         show_summary([record.data for record in result.records], title, out, metrics)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
         words = shlex.join(["clsim", "report", "summary", *(w for m in metrics for w in ("--metric", m)), *where])
-        out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
+        out.print(plain(f"{count(len(result.records))}; go on with: {words}", "dim"))
     diverged = sum(bool(record.data.get("diverged")) for record in result.records)
     if diverged:
         out.print(

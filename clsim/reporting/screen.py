@@ -7,8 +7,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.segment import Segment
+from rich.text import Text
 
 from clsim.reporting.names import printable
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Make a line of text that others have written: it stays one line, and brackets in it are no markup."""
+    return Text(printable(text), style)
 
 
 class Screen(Console):

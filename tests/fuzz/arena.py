@@ -27,7 +27,7 @@ from clsim.cli import main
 from tests.fuzz.case import Case, edit, rename
 
 PATIENCE = 20.0
-"""Seconds after Ctrl-C in which a command must end."""
+"""Seconds of the processor, or without it, after Ctrl-C in which a command must end."""
 
 MEMORY, DISK = 3 << 30, 64 << 20
 """Bytes that a command may take in memory beyond what is there already, and of a file that it writes."""
@@ -207,25 +207,30 @@ class Arena:
         return self._waited(pid, words, limit)
 
     def _waited(self, pid: int, words: Sequence[str], limit: float) -> Ended:
-        """Wait for a command; tell it to stop when its time is up, and kill it if it does not."""
-        began, late, killed = time.monotonic(), False, False
+        """Wait for a command; tell it to stop when its time is up, and kill it if it does not.
+
+        Its time is that of the processor, or as long without any: a busy machine makes nobody late.
+        """
+        now = began = moved = stopped = time.monotonic()
+        spent, killed, late = 0.0, False, False
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
-            spent = time.monotonic() - began
             if done:
                 break
-            if spent > limit and not late:
+            now, before, spent = time.monotonic(), spent, _worked(pid)
+            moved = now if spent != before else moved
+            if not late and (spent > limit or now - moved > limit):
                 os.kill(pid, signal.SIGINT)
-                late = True
-            if spent > limit + PATIENCE and not killed:
+                late, stopped, moved, limit = True, now, now, spent + PATIENCE
+            elif late and not killed and (spent > limit or now - max(moved, stopped) > PATIENCE):
                 killed = True
                 os.killpg(pid, signal.SIGKILL)
-            time.sleep(0.002 if spent < 2 else 0.02)
+            time.sleep(0.003 if now - began < 2 else 0.03)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # what it has left behind
         out, err = ((self._base / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("out", "err"))
         code = os.waitstatus_to_exitcode(status)
-        return Ended(tuple(words), code, out, err, spent, late)
+        return Ended(tuple(words), code, out, err, now - began, late)
 
 
 def warm() -> None:
@@ -278,6 +283,15 @@ def _limit_to(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _worked(pid: int) -> float:
+    """Seconds of the processor that a process has had; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _taken() -> int:
