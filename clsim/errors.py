@@ -26,6 +26,12 @@ def raised(error: Exception) -> str:
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, for a message of one line."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]
+
+
 def at_least(least: float, where: str = "", **values: float) -> None:
     """Refuse numbers below a bound, and what is not finite.
 
