@@ -14,7 +14,7 @@ from rich.text import Text
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
 from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
-from clsim.errors import InputError
+from clsim.errors import DiskError, InputError
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
@@ -152,7 +152,7 @@ def select(
     options = named_values(option)
     from clsim.execution import select as execution
     from clsim.pool.pool import Cost
-    from clsim.records.atomic import write
+    from clsim.records.atomic import remove, write
 
     cost = Cost()
     with watched(cost, err):
@@ -187,7 +187,12 @@ def select(
     if picture is not None:
         from clsim.reporting.picture import draw
 
-        draw(found, title, picture)
+        try:
+            draw(found, title, picture)
+        except DiskError:
+            if str(out_) != "-" and not force:  # else the same command would refuse to write over it
+                remove(out_)
+            raise
     if written:
         (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
 
