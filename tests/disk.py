@@ -20,6 +20,12 @@ from tests.killing import Killed
 SHORT = -1
 """In place of an error's number: the system writes a part of what it is given."""
 
+PATCHED = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
+"""The functions of :mod:`os` that the disk stands before."""
+
+GROWING = ("open", "write", "sync", "mkdir", "replace")
+"""Operations that a full disk refuses, or one that is not to be written."""
+
 CHANGING = ("write", "replace", "unlink", "mkdir", "rmdir", "sync folder")
 """Operations before which, and in the middle of which, a death leaves another state than the operation before did."""
 
@@ -34,13 +40,12 @@ class Disk:
 
     def __init__(self, patch: pytest.MonkeyPatch, *roots: Path, reads: bool = False) -> None:
         self._roots = [os.path.realpath(root) for root in roots]
-        self._real = {
-            name: vars(os)[name] for name in ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
-        }
+        self._real = {name: vars(os)[name] for name in PATCHED}
         self._open = builtins.open
         self.seen: list[tuple[str, str]] = []
         self.hit = ""
-        self._at, self._error, self._dead, self._only = 0, 0, False, None
+        self._at, self._error, self._dead, self._lasts = 0, 0, False, False
+        self._only: tuple[str, ...] | None = None
         for name in self._real:
             patch.setattr(os, name, self._counted(name))
         if reads:
@@ -57,7 +62,7 @@ class Disk:
         self._at, self._error, self._only = number, 0, only
 
     def fail_at(self, number: int, error: int, *, lasts: bool = False) -> None:
-        """Refuse operation ``number``; if it ``lasts``, those after it, too, until the disk is healed."""
+        """Refuse operation ``number``; if it ``lasts``, all that take room after it, too, until the disk is healed."""
         self.heal()
         self._at, self._error, self._only, self._lasts = number, error, None, lasts
 
@@ -84,7 +89,8 @@ class Disk:
             return 0
         self.seen.append((what, path))
         number = len(self.seen)
-        if self._at and (number == self._at or (self._error and self._lasts and number > self._at)):
+        lasts = self._error and self._lasts and number > self._at and what in GROWING
+        if self._at and (number == self._at or lasts):
             self.hit = self.hit or f"{what} {path}"
             if not self._error:
                 self._dead = what != "write"
@@ -106,6 +112,8 @@ class Disk:
                 what = "sync folder" if os.path.isdir(path) else "sync"
             elif name == "open" and os.path.isdir(path):
                 what = "open folder"
+            elif name == "open" and not arguments[0] & (os.O_WRONLY | os.O_RDWR):
+                what = "read"
             error = self._counts(what, path)
             if error == SHORT and name == "write":
                 done = real(place, bytes(arguments[0])[: len(arguments[0]) // 2])
@@ -121,7 +129,8 @@ class Disk:
 
     def _opened(self, file: Any, *arguments: Any, **named: Any) -> Any:
         path = "" if isinstance(file, int) else self._inside(file, None)
-        error = self._counts("open", path) if path else 0
+        mode = str(arguments[0] if arguments else named.get("mode", "r"))
+        error = self._counts("open" if {*mode} & {*"wax+"} else "read", path) if path else 0
         if error > 0:
             raise OSError(error, os.strerror(error), path)
         return self._open(file, *arguments, **named)
