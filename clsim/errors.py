@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the wording that messages share."""
+"""The exceptions that a user's mistake and a disk's refusal raise, and the wording that messages share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import math
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -17,6 +18,34 @@ class InputError(ValueError):
 
 class RunBusy(InputError):
     """Another process holds the lock of this run."""
+
+
+class DiskError(InputError, OSError):
+    """The disk refused an operation: full, not to be written, broken. What was recorded before stands.
+
+    Attributes:
+        reason: why, in the system's words.
+    """
+
+    reason = ""
+
+    @classmethod
+    def of(cls, path: Path, done: str, error: Exception) -> DiskError:
+        """Say which file could not be written, renamed, removed, made or locked, and why.
+
+        >>> print(DiskError.of(Path("runs/lock"), "locked", OSError(28, "No space left on device")))
+        runs/lock: cannot be locked (No space left on device); nothing recorded is lost: try again once it can be
+        """
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
+        made = cls(f"{path}: cannot be {done} ({reason}); nothing recorded is lost: try again once it can be")
+        made.reason = reason
+        made.errno = error.errno if isinstance(error, OSError) else None
+        return made
+
+
+class DiskWarning(UserWarning):
+    """The disk refused to keep what a run can make again: it goes on without."""
 
 
 def raised(error: Exception) -> str:

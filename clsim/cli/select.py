@@ -14,7 +14,7 @@ from rich.text import Text
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
 from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
-from clsim.errors import InputError
+from clsim.errors import DiskError, InputError
 from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def select(
     options = named_values(option)
     from clsim.execution import select as execution
     from clsim.pool.pool import Cost
-    from clsim.records.atomic import write
+    from clsim.records.atomic import remove, write
 
     cost = Cost()
     with watched(cost, err):
@@ -188,7 +188,12 @@ def select(
     if picture is not None:
         from clsim.reporting.picture import draw
 
-        draw(found, title, picture)
+        try:
+            draw(found, title, picture)
+        except DiskError:
+            if str(out_) != "-" and not force:  # else the same command would refuse to write over it
+                remove(out_)
+            raise
     if written:
         (err if str(out_) == "-" else out).say(f"written: {', '.join(written)}")
 

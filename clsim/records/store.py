@@ -5,19 +5,17 @@ checkpoint.pt    after every experience: all that the next one needs (tensors an
 search.json      what a controller's search in the experience after that has found; gone at its end
 rounds.pt        the label rounds of the experience after that, as far as they have come; gone at its end
 losses.npz       the loss of every step, a column a term
-record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is
+record.json      accuracy matrix, metrics, cost, versions; ``finished`` once it is: the last file that is written
 error.json       what stopped the run, if something did; gone once it is finished
 lock             held by the process that runs it; the system lets go of it if that process dies
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +23,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from clsim import notebook
 from clsim.errors import InputError, RunBusy, first_line
-from clsim.records import losses_file, sealed, states, validity
+from clsim.records import atomic, losses_file, sealed, states, validity
 from clsim.records.atomic import write
 from clsim.records.doubts import LATER, UNCHECKED, doubts
 from clsim.spec.naming import run_name
@@ -46,6 +44,9 @@ NAME = "[0-9a-f]{16}"
 
 FILES = ("spec.json", "record.json", "error.json", "record.previous.json", "checkpoint.pt", "losses.npz", "lock")
 """Files that tell a run's folder from another one."""
+
+WRITTEN = ("spec.json", "checkpoint.pt", "search.json", "rounds.pt", "losses.npz", "record.json")
+"""Files that are written by the process that holds the lock, and by no other."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,9 @@ class Store:
         """
         folder = self.root / spec.fingerprint
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock", timeout=0)
-            with lock:
+            atomic.make_folder(folder)
+            with atomic.locked(folder / "lock", timeout=0):
+                atomic.tidy(folder, WRITTEN)
                 run = RunFolder(folder)
                 if fresh:
                     run.forget()
@@ -184,7 +185,7 @@ class Store:
                     f"{old}: found a checkpoint from before the revision of its selector ({revised}), which changes "
                     f"the numbers; allowed: one of {run.path.name}; run it again with --fresh"
                 )
-            old.unlink()
+            atomic.remove(old)
 
     def folder(self, spec: RunSpec) -> RunFolder:
         """Where one run is, or would be; to read only."""
@@ -223,8 +224,8 @@ class Store:
         if refusal:
             raise InputError(f"{folder}: {refusal}")
         try:
-            with FileLock(folder / "lock", timeout=0):
-                shutil.rmtree(folder)
+            with atomic.locked(folder / "lock", timeout=0):
+                atomic.remove_folder(folder)
         except Timeout:
             raise RunBusy(f"{folder}: another process is running this; wait for it, or stop it") from None
 
@@ -320,24 +321,37 @@ class RunFolder:
         return states.load(self.path / name, "run", ("fingerprint", self.path.name), "run it again with --fresh")
 
     def save(self, record: Mapping[str, Any], losses: Mapping[str, Any], state: Mapping[str, Any] | None) -> RunRecord:
-        """Write what a finished experience leaves; the checkpoint last, as the others follow from it."""
-        write(self.path / "losses.npz", losses_file.packed(losses))
-        write(self.path / "record.json", sealed.sealed(record))
+        """Write what a finished experience leaves.
+
+        The checkpoint comes first, since the others follow from it, and the record last: a run whose record says that
+        it is finished has all its files, and nothing of what is only for a run that is not.
+
+        Args:
+            record: the record.
+            losses: the losses of all steps, by term.
+            state: the checkpoint; None: the one that is there stays.
+        """
         if state is not None:
             self._write_state("checkpoint.pt", state)
-        for name in ("search.json", "rounds.pt"):
-            (self.path / name).unlink(missing_ok=True)
-        if record["finished"]:
-            (self.path / "error.json").unlink(missing_ok=True)
+        write(self.path / "losses.npz", losses_file.packed(losses))
+        for name in ("search.json", "rounds.pt", *(["error.json"] if record["finished"] else [])):
+            atomic.remove(self.path / name)
+        write(self.path / "record.json", sealed.sealed(record))
         return RunRecord(record, self.path)
 
     def fail(self, spec: RunSpec, error: str, command: str) -> RunFailure:
         """Write why the run was given up; what it has done so far stays."""
         ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
         failure = RunFailure(spec.fingerprint, spec.as_dict(), " ".join(error.split()), command, ended)
-        self.path.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(self.path)
         write(self.path / "error.json", sealed.sealed({"format": FORMAT, **dataclasses.asdict(failure)}))
         return failure
+
+    def _finished(self) -> bool:
+        try:
+            return (record := self.record()) is not None and record.data["finished"]
+        except InputError:  # it is damaged
+            return False
 
     def failure(self) -> RunFailure | None:
         """Read why the run was given up; None if it was not, was finished since, or the file cannot be read."""
@@ -356,7 +370,7 @@ class RunFolder:
         if not (self.path / "lock").exists():  # looking makes no file
             return False
         try:
-            with FileLock(self.path / "lock", timeout=0):
+            with atomic.locked(self.path / "lock", timeout=0):
                 return False
         except Timeout:
             return True
@@ -364,11 +378,15 @@ class RunFolder:
             return False
 
     def forget(self) -> None:
-        """Delete checkpoint, search and rounds; an existing record is set aside, not deleted."""
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(self.path / "record.json", self.path / "record.previous.json")
+        """Delete checkpoint, search and rounds; an existing record is set aside, not deleted.
+
+        A record that is not finished does not take the place of one that was set aside before.
+        """
+        record, previous = self.path / "record.json", self.path / "record.previous.json"
+        if record.exists():
+            atomic.remove(record) if previous.exists() and not self._finished() else atomic.replace(record, previous)
         for name in ("checkpoint.pt", "search.json", "rounds.pt"):
-            (self.path / name).unlink(missing_ok=True)
+            atomic.remove(self.path / name)
 
 
 def _percent(value: float | None) -> str:

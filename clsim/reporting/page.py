@@ -13,8 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from clsim.records import frame
-from clsim.records.atomic import write as save
+from clsim.records import atomic, frame
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
 from clsim.reporting.contents import contents
@@ -51,8 +50,8 @@ def write(
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, render(spec, records, failures, command).encode(errors="replace"))
+    atomic.make_folder(path.parent)
+    atomic.write(path, render(spec, records, failures, command).encode(errors="replace"))
 
 
 def render(

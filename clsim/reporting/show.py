@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from clsim.records import frame
-from clsim.records.atomic import write
+from clsim.records.atomic import make_folder, write
 from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing
 from clsim.reporting.comparisons import ranks
@@ -55,7 +55,7 @@ def show(
     if path is None:
         print(written, end="")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write(path, written.encode())
 
 

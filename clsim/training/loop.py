@@ -73,6 +73,9 @@ def train(
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
         cost.evaluate_passes = cost.forward_passes
 
+    if results.done == len(stream.schedule):  # it was killed after its last checkpoint
+        return folder.save(record_of(spec, stream, results, command), results.losses, None)
+
     for position in stream.schedule[results.done :]:
         results.pretraining += experiment.embed(position)
         experience = stream.experience(position)

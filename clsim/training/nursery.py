@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
+from clsim.errors import DiskError
 from clsim.models import nets
 from clsim.pool.pretraining import pretrain
 from clsim.randomness import derive
@@ -158,8 +158,10 @@ def fits(net: nets.Net, body: State) -> bool:
 def _keep(folder: Path | None, body: State, cost: dict[str, Any]) -> None:
     if folder is None:
         return
-    with contextlib.suppress(OSError):  # a folder that cannot be written: the next run trains anew
+    try:
         atomic.write(folder / cost["file"], states.packed({"body": body, "cost": cost}))
+    except DiskError as error:
+        atomic.warn_unkept(folder / cost["file"], error, "each run trains this net anew until it can be")
 
 
 @contextlib.contextmanager
@@ -167,7 +169,8 @@ def _locked(folder: Path | None, key: str) -> Iterator[None]:
     """Let one process at a time train a net; the others wait, and then read it."""
     with contextlib.ExitStack() as held:
         if folder is not None:
-            with contextlib.suppress(OSError, NotImplementedError):  # no folder, or one without locks: all train
-                folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FileLock(folder / f".{key}.lock"))
+            with contextlib.suppress(DiskError):  # no folder, or one without locks: all train
+                atomic.make_folder(folder)
+                held.enter_context(atomic.locked(folder / f".{key}.lock"))
+                atomic.tidy(folder, [f"{key}.pt"])
         yield
