@@ -25,7 +25,7 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, fail
 from clsim.records.atomic import write
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
-from clsim.spec.resolve import user_files
+from clsim.spec.own_code import user_files
 
 FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "search.json", "rounds.pt", "error.json")
 """Files of a run's folder in the order of writing: the checkpoint follows the files that it continues."""
