@@ -21,7 +21,7 @@ from clsim.pool.contracts import chosen
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import generator
 from clsim.selectors.combinators import per_class as of_each_class
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from clsim.training import machine
 from clsim.training.workshop import exemplars, of_dataset, spec_of_call
 
@@ -249,7 +249,7 @@ def needs_without_labels(selector: str | Selector, name: str, allowed: str) -> d
         InputError: naming the selector.
     """
     if isinstance(selector, str):
-        needs = registry.needs(selector)
+        needs = abilities.needs(selector)
     else:
         found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
         needs = {name: found[1].rstrip(".") if found else ""}

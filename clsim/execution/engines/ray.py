@@ -25,7 +25,7 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, fail
 from clsim.records import atomic
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
-from clsim.spec.resolve import user_files
+from clsim.spec.own_code import user_files
 
 FILES = ("spec.json", "checkpoint.pt", "search.json", "rounds.pt", "losses.npz", "error.json", "record.json")
 """Files of a run's folder in the order of writing: the record comes last."""
