@@ -71,9 +71,9 @@ def read(path: Path) -> tuple[Any, bool]:
         OSError: if it cannot be read, or is no regular file.
         ValueError, RecursionError: as there; or if it is too large.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-        raise OSError("it is no regular file")
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever, and a link may lead anywhere
+        raise OSError("it is a link, which is not followed" if path.is_symlink() else "it is no regular file")
     if found.st_size > LARGEST:
         raise ValueError(f"it has {found.st_size:,} bytes, allowed: {LARGEST:,}")
     return unsealed(path.read_bytes())

@@ -116,7 +116,7 @@ class RunRecord:
 
         if self.folder is None:
             raise InputError("losses: this run was not stored; allowed: a run with a runs folder")
-        return pd.DataFrame(losses_file.read(self.folder / "losses.npz")).rename_axis(index="step")
+        return pd.DataFrame(losses_file.read(RunFolder(self.folder).file("losses.npz"))).rename_axis(index="step")
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,13 @@ class Store:
 
         Raises:
             RunBusy: if another process runs it now.
-            InputError: if it is half done, by a version of clsim that would give it other numbers.
+            InputError: if it is half done, by a version of clsim that would give it other numbers; or if it is a link.
         """
         folder = self.root / spec.fingerprint
+        lock = RunFolder(folder).file("lock")
         try:
             atomic.make_folder(folder)
-            with atomic.locked(folder / "lock", timeout=0):
+            with atomic.locked(lock, timeout=0):
                 atomic.tidy(folder, WRITTEN)
                 run = RunFolder(folder)
                 if fresh:
@@ -247,13 +248,24 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def file(self, name: str) -> Path:
+        """Find a file of the run.
+
+        Raises:
+            InputError: if the folder or the file is a link: it may lead anywhere.
+        """
+        for place in (self.path, self.path / name):
+            if place.is_symlink():
+                raise InputError(f"{place}: is a link, which is not followed; allowed: a folder of runs itself")
+        return self.path / name
+
     def record(self) -> RunRecord | None:
         """The record, or None if there is none so far.
 
         Raises:
             InputError: if it is damaged, or not the record of this folder.
         """
-        path = self.path / "record.json"
+        path = self.file("record.json")
         try:
             data, checked = sealed.read(path)
             wrong = validity.wrong_record(data, self.path.name)
@@ -271,7 +283,7 @@ class RunFolder:
         Raises:
             InputError: if there is none, it is damaged, or it is not that of this folder.
         """
-        path = self.path / "spec.json"
+        path = self.file("spec.json")
         try:
             data, _ = sealed.read(path)
             right = validity.is_spec(data, self.path.name)
@@ -318,7 +330,7 @@ class RunFolder:
         write(self.path / name, states.packed({**state, "fingerprint": self.path.name}))
 
     def _state(self, name: str) -> dict[str, Any] | None:
-        return states.load(self.path / name, "run", ("fingerprint", self.path.name), "run it again with --fresh")
+        return states.load(self.file(name), "run", ("fingerprint", self.path.name), "run it again with --fresh")
 
     def save(self, record: Mapping[str, Any], losses: Mapping[str, Any], state: Mapping[str, Any] | None) -> RunRecord:
         """Write what a finished experience leaves.
@@ -356,7 +368,7 @@ class RunFolder:
     def failure(self) -> RunFailure | None:
         """Read why the run was given up; None if it was not, was finished since, or the file cannot be read."""
         try:
-            data, _ = sealed.read(self.path / "error.json")
+            data, _ = sealed.read(self.file("error.json"))
             finished = (record := self.record()) is not None and record.data["finished"]
             wrong = validity.wrong_failure(data, self.path.name)
         except (OSError, ValueError, RecursionError):
@@ -367,10 +379,11 @@ class RunFolder:
 
     def busy(self) -> bool:
         """Whether a process holds the lock now."""
-        if not (self.path / "lock").exists():  # looking makes no file
+        lock = self.path / "lock"
+        if lock.is_symlink() or not lock.exists():  # looking makes no file
             return False
         try:
-            with atomic.locked(self.path / "lock", timeout=0):
+            with atomic.locked(lock, timeout=0):
                 return False
         except Timeout:
             return True

@@ -15,7 +15,6 @@ from clsim.records.frame import COSTS, frame
 from clsim.records.metrics import ALL, UNSIZED
 from clsim.records.overview import StoredRun
 from clsim.reporting import searches
-from clsim.reporting.names import printable
 from clsim.reporting.report import admits, problem, row_of
 from clsim.reporting.screen import plain
 from clsim.spec.flags import as_text
@@ -68,7 +67,7 @@ def table(runs: Sequence[StoredRun], width: int) -> Table:
     for run in runs:
         name = plain(run.name)
         if run.reason:
-            name.append(f"\n{printable(run.reason)}", style="red")
+            name.append("\n").append(plain(run.reason, "red"))
         made.add_row(
             run.fingerprint[:digits],
             name,
@@ -120,8 +119,8 @@ def show_run(run: StoredRun, out: Console) -> None:
         else:
             _show_numbers(record, out)
         if record.get("searches"):
-            controller = printable(str(record["spec"]["controller"]["name"]))
-            out.print(Text(f"{controller}: what was chosen, task by task", style="bold"))
+            controller = record["spec"]["controller"]["name"]
+            out.print(plain(f"{controller}: what was chosen, task by task", "bold"))
             out.print(searches.summary(searches.searches(record)))
             out.print(searches.trace(record))
     _show_settings(run.spec, out)

@@ -54,6 +54,11 @@ def user_files(spec: RunSpec) -> list[Path]:
     return [path for code in codes for _, path in code.files]
 
 
+def notices(spec: RunSpec) -> list[str]:
+    """List what a run imports that is not shipped, a line for each component: its module and its file."""
+    return list(dict.fromkeys(code.notice for _, codes in _codes(spec.as_dict()) for code in codes))
+
+
 def open_ends(spec: RunSpec) -> str:
     """Say in a line what the spec's code uses that cannot be followed; empty if there is nothing."""
     found = {end: None for _, codes in _codes(spec.as_dict()) for code in codes for end in code.open_ends}

@@ -9,7 +9,7 @@ from typing import Any
 from clsim.spec import abilities, components, registry, run
 from clsim.spec.flags import as_text, command, leaves
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
-from clsim.spec.own_code import open_ends, sources
+from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
 from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
@@ -152,9 +152,8 @@ def keeps_memory(scenario: str, strategy: str) -> bool:
 
 
 def remarks(spec: RunSpec) -> list[str]:
-    """List the lines that a user should read before a run: what it imports, :func:`open_ends`, :func:`blind_start`."""
-    notices = dict.fromkeys(code.notice for _, codes in _codes(spec.as_dict()) for code in codes)
-    return [line for line in (*notices, open_ends(spec), blind_start(spec)) if line]
+    """List the lines that a user should read before a run: what it imports, its open ends, :func:`blind_start`."""
+    return [line for line in (*notices(spec), open_ends(spec), blind_start(spec)) if line]
 
 
 def announcements(spec: RunSpec) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clsim.records import sealed
+
 KINDS = ("option", "spec", "damage", "data", "words")
 """The kinds of inputs."""
 
@@ -80,11 +82,12 @@ def _renamed(folder: Path) -> None:
     if name == folder.name:
         return
     if record.is_file():
-        record.write_text(json.dumps({**held, "fingerprint": name}, indent=1), encoding="utf-8")
-        spec.write_text(json.dumps(held["spec"], indent=1), encoding="utf-8")
+        _write_json(record, {**held, "fingerprint": name})
+        _write_json(spec, held["spec"])
     for path in (folder / "checkpoint.pt", folder / "rounds.pt"):
         if path.is_file():
             torch.save({**torch.load(path, weights_only=True), "fingerprint": name}, path)
+            _seal(path)
     folder.rename(folder.with_name(name))
 
 
@@ -119,9 +122,17 @@ def _bytes(path: Path, what: Mapping[str, Any]) -> None:
 
 def _value(path: Path, what: Mapping[str, Any]) -> None:
     """Change a value of a JSON file; ``renamed`` makes its checksum and its folder's name those of what it holds."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    data = _changed(data, list(what["at"]), what)
-    path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    data = _changed(json.loads(path.read_text(encoding="utf-8")), list(what["at"]), what)
+    _write_json(path, data, right=what["at"][0] != sealed.KEY)
+
+
+def _write_json(path: Path, data: Any, *, right: bool = True) -> None:
+    """Write JSON, with the right checksum if it has one; JSON has none for what is no number."""
+    text = json.dumps(data, indent=1).encode()
+    if right and isinstance(data, dict) and sealed.KEY in data:
+        with contextlib.suppress(ValueError):
+            text = sealed.sealed({key: value for key, value in data.items() if key != sealed.KEY})
+    path.write_bytes(text)
 
 
 def _changed(data: Any, at: list[Any], what: Mapping[str, Any]) -> Any:
@@ -187,12 +198,18 @@ _TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
 TENSORS = tuple(_TENSORS)
 
 
+def _seal(path: Path) -> None:
+    """Give an archive the right checksum."""
+    path.write_bytes(sealed.sealed_archive(path.read_bytes()))
+
+
 def _state(path: Path, what: Mapping[str, Any]) -> None:
     """Change a value of a file of torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         state = torch.load(path, weights_only=True)
         torch.save(_changed(state, list(what["at"]), what), path)
+        _seal(path)
 
 
 def _arrays(path: Path, what: Mapping[str, Any]) -> None:
@@ -208,6 +225,8 @@ def _arrays(path: Path, what: Mapping[str, Any]) -> None:
         if isinstance(changed, dict):
             with open(path, "wb") as file:
                 np.savez(file, **{str(name) or "x": np.asarray(value) for name, value in changed.items()})
+            if "runs" in path.parts:
+                _seal(path)
 
 
 def _pickled(path: Path, what: Mapping[str, Any]) -> None:

@@ -125,6 +125,8 @@ def by(kind: Any, rng: random.Random) -> Any:
     if rng.random() < 0.33:
         return wild(rng)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return by(inner[0], rng)
     if origin in (typing.Union, types.UnionType):
         return by(rng.choice(inner), rng)
     if origin is Literal:
