@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import resource
@@ -14,8 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from os import _exit as leave
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from PIL import Image
 
 from clsim.cli import main
 from tests.fuzz.case import Case, edit, rename
+from tests.fuzz.verdict import Ended, code_run, digests, escapes, faults_of, lost
 
 PATIENCE = 20.0
 """Seconds of the processor, or without it, after Ctrl-C in which a command must end."""
@@ -47,28 +46,6 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Name → the file after which the run is stopped (empty: it is finished), and its words."""
 
 RUNS["asking"] = (RUNS["asking"][0], (*RUNS["asking"][1], "--label-rounds", "2", "--set", "labelling.initial_count=4"))
-
-RECORDED = ("spec.json", "record.json", "checkpoint.pt", "losses.npz", "rounds.pt", "search.json", "error.json")
-
-READING = ("report", "runs", "list", "show", "doctor")
-"""Commands that import nothing and change nothing, but for what they are told to write."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended.
-
-    Attributes:
-        code: its exit code; negative: the signal that ended it.
-        late: whether it was stopped as its time was up; it was not stuck if ``code`` is 130.
-    """
-
-    words: tuple[str, ...]
-    code: int
-    out: str
-    err: str
-    seconds: float
-    late: bool
 
 
 class Arena:
@@ -113,11 +90,12 @@ class Arena:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def carry_out(self, case: Case, *, command_line: bool = False) -> tuple[list[Ended], list[str]]:
+    def carry_out(self, case: Case, *, command_line: bool = False, limit: float = 0.0) -> tuple[list[Ended], list[str]]:
         """Carry an input out in a fresh workplace.
 
         Args:
             command_line: whether each command is a process of its own, as a user starts it.
+            limit: seconds after which a command is told to stop; 0: those of the arena.
 
         Returns:
             How the commands ended, and what they should not have done, each in a line that begins with its cause.
@@ -137,9 +115,9 @@ class Arena:
             words = tuple(self._named(word) for word in given)
             before, marks = digests(work), sorted(self._base.glob("mark*"))
             started = self._started if command_line else self._forked
-            ended.append(started(words, work, limit=self._limit + 15 * command_line))
+            ended.append(started(words, work, limit=(limit or self._limit) + 15 * command_line))
             after = digests(work)
-            faults += faults_of(ended[-1]) + lost(before, after, ended[-1])
+            faults += faults_of(ended[-1]) + lost(before, after, ended[-1], work)
             if sorted(self._base.glob("mark*")) != marks:
                 faults += code_run(case, words, [path.name for path in self._base.glob("mark*")])
                 for path in self._base.glob("mark*"):
@@ -189,6 +167,7 @@ class Arena:
                 for number, name in ((1, "out"), (2, "err")):
                     os.dup2(os.open(self._base / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
                 _limit_to(MEMORY + _taken())
                 _stop_after(stop_after)
                 sys.argv = ["clsim", *words]
@@ -314,104 +293,3 @@ def _stop_after(name: str) -> None:
         return moved
 
     os.replace, os.rename = stopping(replace), stopping(rename)
-
-
-def digests(root: Path, without: Path | None = None) -> dict[str, str]:
-    """Digest every file below a folder; a link by its target."""
-    return dict(_digested(root, without))
-
-
-def _digested(root: Path, without: Path | None) -> Iterator[tuple[str, str]]:
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if Path(place, name) != without]
-        for name in (*files, *(name for name in folders if Path(place, name).is_symlink())):
-            path = Path(place, name)
-            if path.is_symlink():
-                yield str(path.relative_to(root)), f"link to {os.readlink(path)}"
-            elif path.is_file():
-                yield str(path.relative_to(root)), hashlib.sha1(path.read_bytes()).hexdigest()
-            else:
-                yield str(path.relative_to(root)), "special"
-
-
-def faults_of(ended: Ended) -> list[str]:
-    """Judge the exit code and what was printed."""
-    said = ended.err + ended.out
-    if "Traceback (most recent call last)" in said:
-        return [f"traceback: {where_from(said)}"]
-    if ended.code == -signal.SIGKILL and ended.late:
-        return [f"hang: clsim {ended.words[0]}"]
-    if ended.code < 0:
-        return [f"killed by signal {-ended.code}"]
-    if ended.code == 130 and (ended.late or ended.words[0] == "runs"):  # nobody is there to answer its question
-        return []
-    allowed = (0, 1, 2) if ended.words[0] in ("study", "runs", "doctor", "check") else (0, 2)
-    if ended.code not in allowed:
-        return [f"exit code {ended.code}"]
-    lines = ended.err.strip().splitlines()
-    if ended.code == 2 and not lines:
-        return ["no line of error"]
-    usage = any(line.startswith("Usage: ") for line in lines)
-    if ended.code == 2 and not usage and not any(line.startswith("clsim: ") for line in lines[-1:]):
-        return [f"the last line is no line of error: {lines[-1][:80]!r}"]
-    return []
-
-
-def where_from(text: str) -> str:
-    """Name the error of a traceback, and the last place in clsim that it came through."""
-    last = text[text.rindex("Traceback (most recent call last)") :]
-    error = next((line for line in reversed(last.splitlines()) if re.match(r"\w[\w.]*(:|$)", line)), "?")
-    places = re.findall(r'File "[^"]*/(clsim/[\w/]+\.py)", line (\d+)', last)
-    kind, _, said = error.partition(":")
-    return f"{kind} in {':'.join(places[-1]) if places else '?'}: {said.strip()[:80]}"
-
-
-def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended) -> list[str]:
-    """Name recorded files whose content is gone though nobody asked for that, and files that reading has changed."""
-    words = ended.words
-    told = {word for word in words if word.startswith("out")}
-    changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
-    if words[0] in READING and not {"rm", "gc"} & {*words[1:2]}:
-        strange = {path for path in changed if not path.startswith("out") and path not in told}
-        html = {path for path in strange if path.endswith(".html") and "/" not in path and path not in before}
-        return [f"reading changed: {path}" for path in sorted(strange - html)][:1]
-    if {"rm", "gc"} & {*words[1:2]} or "--fresh" in words:
-        return []
-    kept = {*after.values()}
-    gone = [
-        path
-        for path, digest in before.items()
-        if path.startswith("runs/") and path.rpartition("/")[2] in RECORDED and digest not in kept
-    ]
-    grown = {str(Path(path).parent) for path in changed if path.endswith("/record.json") and path in after}
-    gone = [path for path in gone if str(Path(path).parent) not in grown or ended.code not in (0, 130)]
-    grows = ("spec.json", "rounds.pt", "search.json", "error.json", "checkpoint.pt", "losses.npz", "record.json")
-    if ended.code in (0, 1, 130):
-        gone = [path for path in gone if path.rpartition("/")[2] not in grows]
-    return [f"lost: {re.sub('[0-9a-f]{16}', 'RUN', path)}" for path in sorted(gone)][:1]
-
-
-def code_run(case: Case, words: Sequence[str], marks: Sequence[str]) -> list[str]:
-    """Judge marks: unpickling must leave none; an import only where words or files of the user's name the module."""
-    if any("pickle" in mark for mark in marks):
-        return ["code run: a pickle"]
-    named = any(name in word for word in words for name in ("canary_module", "evil"))
-    texts = [str(what.get("to")) for what in case.edits if str(what["file"]).endswith(".toml")]
-    named |= any(name in text for text in texts for name in ("canary_module", "evil"))
-    return [] if named and words[0] not in ("list", "show", "doctor", "runs") else ["code run: an import"]
-
-
-def escapes(ended: Ended, work: Path, written: set[str]) -> list[str]:
-    """Name control characters in what was printed and in the texts that were written."""
-    texts = {"stdout": ended.out, "stderr": ended.err}
-    for name in written:
-        if name.startswith("out") and Path(name).suffix in (".md", ".csv", ".tex", ".html", ".txt"):
-            texts[Path(name).suffix] = (work / name).read_bytes().decode("utf-8", "backslashreplace")
-    found = []
-    for where, text in texts.items():
-        strange = {c for c in text if not c.isprintable() and c not in "\n\t\ufeff"}
-        if where == ".html":
-            strange -= {c for c in strange if c not in "\x1b\x07\u202e"}
-        if strange:
-            found.append(f"control characters in {where}: {sorted(map(ascii, strange))[0]}")
-    return found
