@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -24,6 +25,25 @@ def raised(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
+
+
+@contextmanager
+def in_one_line(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn whatever a component raises, which may be a user's own, into one line that names it.
+
+    Args:
+        name: the component's name, for messages.
+        why: makes a likely reason, with which the line ends.
+
+    Raises:
+        InputError: in the place of every other error.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}{why()}") from error
 
 
 def at_least(least: float, where: str = "", **values: float) -> None:
