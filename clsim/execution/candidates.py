@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from torch import Tensor
 from clsim.data import arrays, datasets
 from clsim.pool.pool import Cost, Pool
 from clsim.spec.run import RunSpec
-from clsim.training import workshop
+from clsim.training import footprint, workshop
 
 
 def of_dataset(
-    spec: RunSpec, data_root: str | Path | None, model: str, device: torch.device, cost: Cost
+    spec: RunSpec,
+    data_root: str | Path | None,
+    model: str,
+    device: torch.device,
+    cost: Cost,
+    chosen_by: Mapping[str, Any],
 ) -> tuple[Pool, tuple[str, ...], str]:
     """Make a pool of the training part of a data set, with features and scores of a proxy.
 
@@ -26,11 +32,13 @@ def of_dataset(
         model: architecture of the proxy; empty: the usual one for the samples.
         device: the device of the pool.
         cost: counters to add to.
+        chosen_by: the name of the selector → its options, for an estimate of the memory; empty: it is not known.
 
     Returns:
         The pool, the names of the classes, and where features come from, in words.
     """
     source = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
+    footprint.refuse_too_large(spec, source, device, chosen_by)
     net, augment = _usual(source.train_x.shape[1:])
     net = model or net
     shop, samples = workshop.of_dataset(spec, source, net, {}, augment, device=device, cost=cost)

@@ -201,11 +201,12 @@ def select(
         proxy_epochs=epochs,
         size=size if dataset == "image-folder" else 0,
     )
+    by = {selector: options or {}} if isinstance(selector, str) else {}
     _check_size(fraction, budget)
     place, cost = machine.device_of(device), Cost() if cost is None else cost
     with machine.isolated(spec, place):
         if features is None:
-            pool, classes, scorer = candidates.of_dataset(spec, data_root, model, place, cost)
+            pool, classes, scorer = candidates.of_dataset(spec, data_root, model, place, cost, by)
         else:
             pool, classes, scorer = candidates.of_features(features, labels, seed, place, cost)
         roles = {"labelled": labelled, "query": query, "private": private}

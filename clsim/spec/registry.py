@@ -284,12 +284,18 @@ def _entry_point(kind: str, name: str) -> EntryPoint:
     found = {entry.name: entry for entry in installed(kind)}
     if name in found:
         return found[name]
+    if malformed := next((entry.value for entry in _installed(kind) if entry.name == name), ""):
+        raise InputError(f"{kind}: {name!r} is installed as {malformed!r}, allowed: module:attr; tell its authors")
     known = nearest(name, [*COMPONENTS.get(kind, ()), *found])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 
-def installed(kind: str) -> EntryPoints:
-    """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
+def installed(kind: str) -> list[EntryPoint]:
+    """List the components of other packages: the entry points of the group ``clsim.<kind>`` that name an attribute."""
+    return [entry for entry in _installed(kind) if (form := entry.pattern.match(entry.value)) and form["attr"]]
+
+
+def _installed(kind: str) -> EntryPoints:
     state = tuple((path, os.stat(path).st_mtime_ns) for path in sys.path if os.path.exists(path))
     return _entry_points(state).get(kind, EntryPoints())
 
