@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -59,6 +60,25 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error, for a message of one line."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
     return text.splitlines()[0][:120]
+
+
+@contextmanager
+def in_one_line(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn whatever a component raises, which may be a user's own, into one line that names it.
+
+    Args:
+        name: the component's name, for messages.
+        why: makes a likely reason, with which the line ends.
+
+    Raises:
+        InputError: in the place of every other error.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}{why()}") from error
 
 
 def at_least(least: float, where: str = "", **values: float) -> None:

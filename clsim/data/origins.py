@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from clsim.compat import import_torchvision
-from clsim.data import npz
+from clsim.data import npz, room
 from clsim.data.cache import Raw
 from clsim.errors import InputError, nearest
 from clsim.records import atomic
@@ -230,6 +230,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 def images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read image files: uint8 (n, 3, size, size), and labels, int64 (n,)."""
+    room.refuse_beyond({"data.size": 3 * len(files) * size**2})
     x = np.empty((len(files), 3, size, size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from clsim.errors import InputError
 from clsim.spec import registry
@@ -23,6 +25,17 @@ def needs(name: str) -> dict[str, str]:
     said = definition(shipped[combinator]).docstring.needs if combinator in shipped else ""
     found = {combinator: said} if said else {}
     return found | {part: what for one in inner for part, what in needs(one).items()}
+
+
+def cost(name: str) -> str:
+    """Say what time and memory the selectors in a name take, by their docstrings; nothing of one's own code.
+
+    >>> "memory" in cost("per_class(kcenter)"), cost("./mine.py:pick")
+    (True, '')
+    """
+    shipped = COMPONENTS["selectors"] | COMPONENTS["acquisitions"]
+    parts = [part for part in registry.innermost(registry.canonical(name)) if part in shipped]
+    return " ".join(definition(shipped[part]).docstring.cost for part in parts)
 
 
 def reads_embedding(name: str) -> bool:
@@ -144,3 +157,26 @@ def _unmet(name: str, lacking: Mapping[str, str]) -> dict[str, str]:
     """Return the parts of a name that need what is lacking, and what that is."""
     parts = {part: re.split(r"[;,] ", what) for part, what in needs(name).items()}
     return {part: lacking[one] for part, what in parts.items() for one in reversed(what) if one in lacking}
+
+
+def needs_without_labels(selector: Any, name: str, allowed: str) -> dict[str, str]:
+    """Say what each part of a selector needs; refuse what balances classes or tasks, or reads candidates' labels.
+
+    Without labels it would choose at random, or by nothing.
+
+    Args:
+        selector: the selector, or its name.
+        name: its name, for messages.
+        allowed: what is allowed in its place, for messages.
+
+    Raises:
+        InputError: naming the selector.
+    """
+    if isinstance(selector, str):
+        said = needs(selector)
+    else:
+        found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
+        said = {name: found[1].rstrip(".") if found else ""}
+    for wanting in (part for part, text in said.items() if text.startswith("labels")):
+        raise InputError(f"{wanting}: found without labels, allowed: {allowed}")
+    return said

@@ -313,7 +313,7 @@ def _kind(file: File, node: ast.expr | None) -> Any:
         inner = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
         if name == "Annotated":
             marks = [_range(file, one) for one in inner[1:]]
-            return Annotated[(_kind(file, inner[0]), *marks)]  # type: ignore[return-value]
+            return Annotated[(_kind(file, inner[0]), *marks)]
         if name == "Literal":
             return Literal[tuple(_computed(file, one) for one in inner)]
         if name in ("dict", "Mapping"):

@@ -64,6 +64,8 @@ class Range:
 
 
 Count = Annotated[int, Range(1)]
+Width = Annotated[int, Range(1, 65536)]
+Few = Annotated[int, Range(1, 1000)]
 CountOrNone = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
@@ -86,6 +88,16 @@ _SIMPLE: dict[Any, _Simple] = {
     str: _Simple(str, "text"),
     type(None): _Simple(type(None), "none"),
 }
+
+
+def unbounded(kind: Any) -> Any:
+    """Return a type without its bounds; ``int`` also for its name.
+
+    >>> unbounded(Count), unbounded(float), unbounded("int")
+    (<class 'int'>, <class 'float'>, <class 'int'>)
+    """
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    return int if kind == "int" else kind
 
 
 def fits(kind: Any, value: Any) -> bool:
@@ -154,7 +166,7 @@ def allowed(kind: Any, value: Any) -> str:
         return nearest(value, [*map(str, names), *(["none"] if type(None) in parts else [])])
     words = in_words(kind)
     for part in parts:
-        own = typing.get_args(part)[0] if typing.get_origin(part) is Annotated else part
+        own = unbounded(part)
         if own in (int, float) and _is_simple(own, value) and math.isfinite(value):
             bounds = [mark for mark in typing.get_args(part)[1:] if isinstance(mark, Range)]
             limits = " and ".join(mark.in_words(_SIMPLE[own].limit) for mark in bounds or [Range()])

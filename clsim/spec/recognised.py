@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clsim.spec import registry
 from clsim.spec.definitions import Unread, definition
+from clsim.spec.roles import ROLES
 from clsim.spec.run import TABLES
 
 
@@ -35,13 +36,5 @@ def kinds_of_code(target: str) -> list[str]:
     return [kind for kind, wanted in _FIRST.items() if first[: len(wanted)] == wanted][:1]
 
 
-_FIRST: dict[str, tuple[str, ...]] = {
-    "selectors": ("pool", "budget"),
-    "objectives": ("net", "batch"),
-    "acquisitions": ("net", "rng"),
-    "learners": ("setup",),
-    "models": ("shape",),
-    "pools": ("parts",),
-    "metrics": ("R",),
-}
+_FIRST = {kind: roles[0].given for kind, roles in ROLES.items()} | {"metrics": ("R",)}
 """Kind → the first parameters of its components."""

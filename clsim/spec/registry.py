@@ -23,6 +23,7 @@ from clsim.spec.components import ALIASES, BOUNDS, COMBINATORS, COMPONENTS, OVER
 from clsim.spec.followed import Code, of_entry_point, of_file, of_module
 from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
+from clsim.spec.roles import check_role
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -82,8 +83,8 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
         where: the table that holds the options, for error messages.
 
     Raises:
-        InputError: if there is no such name, module, file, attribute or option, with the nearest one; or if an option's
-            value is not of its type.
+        InputError: if there is no such name, module, file, attribute or option, with the nearest one; if an option's
+            value is not of its type; or if the component cannot be called as its kind is.
     """
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
@@ -109,7 +110,10 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
-    return bind(found, options or {}, where, name)
+    bound = bind(found, options or {}, where, name)
+    if name not in COMPONENTS.get(kind, ()) and not (kind == "selectors" and name in ALIASES):
+        check_role(kind, name, bound)
+    return bound
 
 
 def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:
@@ -270,20 +274,28 @@ def _find(kind: str, name: str) -> Any:
     entry = _entry_point(kind, name)
     try:
         return entry.load()
-    except Exception as error:  # another package's code may raise anything; its error is shown in one line
-        raise InputError(f"{kind}: {name!r}, installed by {entry.module}: cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # another package's code may raise anything, shown in one line
+        raise InputError(
+            f"{kind}: {name!r}, installed by {entry.module}: cannot be imported: {_said(error)}"
+        ) from error
 
 
 def _entry_point(kind: str, name: str) -> EntryPoint:
     found = {entry.name: entry for entry in installed(kind)}
     if name in found:
         return found[name]
+    if malformed := next((entry.value for entry in _installed(kind) if entry.name == name), ""):
+        raise InputError(f"{kind}: {name!r} is installed as {malformed!r}, allowed: module:attr; tell its authors")
     known = nearest(name, [*COMPONENTS.get(kind, ()), *found])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 
-def installed(kind: str) -> EntryPoints:
-    """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
+def installed(kind: str) -> list[EntryPoint]:
+    """List the components of other packages: the entry points of the group ``clsim.<kind>`` that name an attribute."""
+    return [entry for entry in _installed(kind) if (form := entry.pattern.match(entry.value)) and form["attr"]]
+
+
+def _installed(kind: str) -> EntryPoints:
     state = tuple((path, os.stat(path).st_mtime_ns) for path in sys.path if os.path.exists(path))
     return _entry_points(state).get(kind, EntryPoints())
 
@@ -313,12 +325,17 @@ def load(target: str, kind: str) -> Any:
     module_name, _, attribute = target.rpartition(":")
     try:
         module = load_file(module_name) if module_name.endswith(".py") else load_module(module_name)
-    except Exception as error:  # a user's file may raise anything; its error is shown in one line
+    except (Exception, SystemExit) as error:  # a user's file may raise anything; its error is shown in one line
         why = moved.advice(module_name, [attribute]) or moved.advice_on(error)
-        raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {error}'}") from error
+        raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {_said(error)}'}") from error
     if attribute not in vars(module) and (why := moved.advice(module_name, [attribute])):
         raise InputError(f"{kind}: {target!r}: {why}")
     if attribute not in vars(module):
         public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
         raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")
     return vars(module)[attribute]
+
+
+def _said(error: BaseException) -> str:
+    """Write an error in one line; one without words by its name."""
+    return " ".join(str(error).split()) or type(error).__name__
