@@ -231,7 +231,7 @@ class LabelRounds:
             if setup.acquisition is not None:
                 setup.acquisition.load_state_dict(saved["acquisition"])
             if saved["state"] is not None:
-                refuse_unlike(saved["state"], {} if own else snapshot(setup, learner), "state")
+                refuse_unlike(saved["state"], {} if own else snapshot(*self._experiment.assemble()), "state")
                 learner.begin(self._stream.experience(position))  # what a method holds fast is from before this
                 restore(saved["state"], setup, learner)
             return saved["entries"]
