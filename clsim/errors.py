@@ -59,7 +59,7 @@ def raised(error: Exception) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, for a message of one line."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
+    return "".join(c if c.isprintable() else " " for c in text.splitlines()[0])[:120]
 
 
 @contextmanager

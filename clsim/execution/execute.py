@@ -155,7 +155,7 @@ def _trained(
             say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
-                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets
+                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets, say=say
             )
 
 

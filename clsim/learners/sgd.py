@@ -290,7 +290,7 @@ class Sgd(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.load(self.optimizer, state["optimizer"])
         if self.setup.spec.training.capturable:
             optimizers.rates_on_device(self.optimizer)
         self.objective.load_state_dict(state["objective"])

@@ -322,6 +322,13 @@ class RunFolder:
                 )
         return state
 
+    def is_unchecked(self, name: str) -> bool:
+        """Tell whether there is a file of this name without a checksum, as earlier versions wrote it."""
+        try:
+            return not sealed.is_checked(self.path / name)
+        except Exception:  # there is none, or it cannot be read: whoever reads it says why
+            return False
+
     def save_rounds(self, state: Mapping[str, Any]) -> None:
         """Write the label rounds of an experience that is not finished."""
         self._write_state("rounds.pt", state)
