@@ -23,6 +23,8 @@ TINY = ["data.per_class=6", "training.epochs=1", "stream.experiences=2", "evalua
 TASK = "stream.setting=task"
 CONDENSED = ["memory.options.model=mlp", "memory.options.iterations=1"]
 BRIEF = [*CONDENSED, "memory.options.steps=1", "memory.options.epochs=1"]
+NARROW = ["model.name=convnet3", "model.options.width=4"]
+FORMED = [*NARROW, "memory.options.model=''", *(f"memory.options.{k}" for k in ("iterations=1", "steps=1", "factor=2"))]
 POOL = ("rare:0.3", "redundant:3", "noise:0.2")
 CASES: dict[str, dict[str, Any]] = {
     "gem": {"strategy": "gem", "memory": 12},
@@ -35,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in ("finetune", "ewc", "online-ewc", "mas", "si", "rwalk", "lwf")},
     **{name: {"strategy": name} for name in ("mean-imm", "mode-imm", "cumulative", "joint")},
     **{name: {"strategy": name, "settings": [TASK]} for name in ("ebll", "lfl", "packnet", "hat")},
-    "lwm": {"strategy": "lwm", "settings": ["model.name=convnet3", "model.options.width=4"]},
+    "lwm": {"strategy": "lwm", "settings": NARROW},
     **{
         name: {"strategy": name, "labels": 2, "memory": 12}
         for name in (
@@ -49,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
         name: {
             "buffer": name,
             "memory": 20,
-            "settings": [*CONDENSED, "memory.options.factor=2", "memory.options.steps=1"],
+            "settings": FORMED,
         }
         for name in ("idc", "acc-dd")
     },
@@ -106,7 +108,7 @@ def lasting(value: Any) -> Any:
     if isinstance(value, dict):
         left_out = ("seconds", "started", "ended", "peak_bytes")
         return {key: lasting(of) for key, of in value.items() if not key.endswith(left_out)}
-    return [lasting(of) for of in value] if isinstance(value, list) else value
+    return [lasting(of) for of in value] if isinstance(value, (list, tuple)) else value
 
 
 def files(folder: Path | None) -> set[str]:
@@ -143,7 +145,7 @@ def test_a_run_that_dies_at_any_write_ends_as_if_it_had_not(case: str, tmp_path:
     only = ("write", "sync folder")
     found = list(deaths(disk, only, whole, lambda n: carried_out(CASES[case], tmp_path / "runs" / f"{n}", data)))
     assert len({hit.rpartition("/")[2].split(".")[1] for hit in found if hit.startswith("write")}) >= 4
-    assert len(found) >= (12 if case == "joint" else 16)  # all in one experience
+    assert len(found) >= (10 if case == "joint" else 16)  # all in one experience
 
 
 @pytest.mark.slow
