@@ -38,6 +38,8 @@ def fuzz(
         case = make.case(seed, number)
         ended, faults = arena.carry_out(case, command_line=number % 100 == 99)
         counts.update(["inputs", case.kind, f"{case.kind}: {'failed' if faults else 'held'}"])
+        if counts["inputs"] % 500 == 0:
+            print(f"{counts['inputs']:,} inputs, {len(found)} causes of failures", file=sys.stderr, flush=True)
         counts.update("long" if one.late else f"exit {one.code}" for one in ended)
         counts["command line"] += number % 100 == 99
         for fault in faults:

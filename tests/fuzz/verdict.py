@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.fuzz.case import Case
 
-RECORDED = ("spec.json", "record.json", "checkpoint.pt", "losses.npz", "rounds.pt", "search.json", "error.json")
+RECORDED = ("record.json", "checkpoint.pt", "losses.npz", "rounds.pt", "search.json", "error.json")
+"""Files of a run that nobody can make again; ``spec.json`` is written anew by its command."""
 
 READING = ("report", "runs", "list", "show", "doctor")
 """Commands that import nothing and change nothing, but for what they are told to write."""

@@ -47,6 +47,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((place / "runs").iterdir())
 
 
+@pytest.fixture(autouse=True)
+def _place(workplace: Path) -> None:
+    """Each test stands in a folder of its own, with one of data."""
+    Path("data").mkdir()
+
+
 @pytest.fixture
 def mark(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The mark that the canary leaves; its module is in the working directory, and on the path."""
@@ -206,7 +212,9 @@ def test_hostile_names_are_text(
         assert r"\input" not in printed.out
     elif form == "markdown":
         assert "<script" not in printed.out
-    assert sorted(p.name for p in workplace.iterdir()) == sorted(["runs", *(["page.html"] if form == "html" else [])])
+    assert sorted(p.name for p in workplace.iterdir()) == sorted(
+        ["data", "runs", *(["page.html"] if form == "html" else [])]
+    )
 
 
 class Tags(HTMLParser):
@@ -281,6 +289,10 @@ from clsim.selectors.random import random as pick
 def test_what_a_spec_imports_is_said_before(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(OWN)
     Path("mine.toml").write_text('[memory]\nbuffer = "./mine.py:pick"\ncapacity = 10\n')
+    assert clsim(*RUN[:-2], "--strategy", "mine.toml", "--dry-run") == 0
+    printed = capfd.readouterr()
+    assert "note: imports mine from mine.py" in printed.out
+    assert "imported" not in printed.err
     assert clsim(*RUN[:-2], "--strategy", "mine.toml") == 0
     lines = capfd.readouterr().err.splitlines()
     assert "imported" in lines
