@@ -1,4 +1,4 @@
-"""The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock.
+"""The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock, with a checksum.
 
 spec.json        the resolved spec, written first
 checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
