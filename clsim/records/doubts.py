@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +12,9 @@ UNCHECKED = "unchecked (written before files had checksums)"
 LATER = "dated in the future by this machine's clock"
 """What is said of a run whose dates have not come yet."""
 
+SEVERAL = "made on several machines or versions (`clsim runs show` says which)"
+"""What is said of runs that went on elsewhere."""
+
 _SLACK = timedelta(minutes=10)
 """How far the clocks of two machines may be apart."""
 
@@ -19,9 +22,30 @@ _SLACK = timedelta(minutes=10)
 def doubts(record: Mapping[str, Any], *, checked: bool) -> list[str]:
     """List what a reader of a record should know, in a few words each; empty if there is nothing."""
     machines = record.get("machines", [])
-    several = f"made on {len(machines)} machines: {changes(machines)}" if len(machines) > 1 else ""
+    several = f"made on {len(machines)} machines or versions: {changes(machines)}" if len(machines) > 1 else ""
     late = any(is_later(record.get(key)) for key in ("started", "ended"))
     return [*([] if checked else [UNCHECKED]), *([LATER] if late else []), *([several] if several else [])]
+
+
+def overall(records: Iterable[tuple[Mapping[str, Any], bool]]) -> list[str]:
+    """Say what a reader of several records should know, a line for each kind of doubt.
+
+    Args:
+        records: each with whether it had a checksum.
+
+    >>> overall([({"fingerprint": "a"}, False), ({"fingerprint": "b"}, True)])
+    ['1 of 2 runs: unchecked (written before files had checksums): a']
+    """
+    found, total = dict[str, list[str]](), 0
+    for record, checked in records:
+        total += 1
+        for doubt in doubts(record, checked=checked):
+            kind = doubt if doubt in (UNCHECKED, LATER) else SEVERAL
+            found.setdefault(kind, []).append(str(record["fingerprint"]))
+    return [
+        f"{len(names)} of {total} runs: {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        for kind, names in found.items()
+    ]
 
 
 def is_later(text: object) -> bool:

@@ -1,4 +1,4 @@
-"""The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock.
+"""The store: ``runs/<fingerprint>/`` holds one run. Everything is written atomically, under a lock, with a checksum.
 
 spec.json        the resolved spec, written first
 checkpoint.pt    after every experience: all that the next one needs (tensors and plain values only)
@@ -16,7 +16,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 FORMAT = validity.FORMAT
 """Format number of records and errors."""
+
+SEALED = ("record.json", "checkpoint.pt", "rounds.pt", "losses.npz", "search.json", "error.json")
+"""Files that hold their checksum; that of the spec is the name of the folder."""
 
 NAME = "[0-9a-f]{16}"
 """Pattern of the name of a run's folder, which is its fingerprint."""
@@ -322,12 +325,22 @@ class RunFolder:
                 )
         return state
 
-    def is_unchecked(self, name: str) -> bool:
-        """Tell whether there is a file of this name without a checksum, as earlier versions wrote it."""
-        try:
-            return not sealed.is_checked(self.path / name)
-        except Exception:  # there is none, or it cannot be read: whoever reads it says why
-            return False
+    def audit(self, names: Sequence[str] = SEALED) -> tuple[list[str], list[str]]:
+        """Look at the checksums of files, those of ``names`` that there are.
+
+        Returns:
+            The names of the files without one, as earlier versions wrote them; and a line for each damaged file.
+        """
+        unchecked, damaged = [], []
+        for name in names:
+            try:
+                if not sealed.is_checked(self.path / name):
+                    unchecked.append(name)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # a damaged file fails in many ways
+                damaged.append(f"{name}: {first_line(error)}; --fresh runs it again")
+        return unchecked, damaged
 
     def save_rounds(self, state: Mapping[str, Any]) -> None:
         """Write the label rounds of an experience that is not finished."""

@@ -119,7 +119,7 @@ def _record(size: int) -> Check:
             "spec": _SPEC,
             "accuracy": matrix,
             "initial": shares,
-            "classes": listing(listing(whole(-1)), size),
+            "classes": listing(listing(whole()), size),
             "cost": listing(COST, most=size),
             "metrics": mapping(maybe(number())),
             "versions": MACHINE,

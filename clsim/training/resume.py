@@ -102,6 +102,9 @@ def _diverged(results: Any) -> bool:
 
 def _wrong_results(results: Results, folder: RunFolder, spec: RunSpec, stream: Stream) -> str:
     """Say why these cannot be the results so far; empty if they can."""
+    for name, value in vars(Results.empty(len(stream))).items():
+        if type(vars(results)[name]) is not type(value):
+            return f"results.{name}: found {type(vars(results)[name]).__name__}, allowed: {type(value).__name__}"
     done, steps = results.done, results.steps
     if type(done) is not int or not 0 < done <= len(stream.schedule) or len(results.cost) != done:
         return f"results.done: found {done!r:.20} with {len(results.cost)} costs, allowed: 1 to {len(stream.schedule)}"
@@ -125,7 +128,7 @@ def said(folder: RunFolder, state: State | None, results: Results) -> str:
 
     It is said of its files, of its dates, and of the machines that trained it, if this is another one.
     """
-    unchecked = [name for name in STATES if folder.is_unchecked(name)]
+    unchecked, _ = folder.audit(STATES)
     facts = [f"{', '.join(unchecked)}: {UNCHECKED}"] if unchecked else []
     if is_later(results.started):
         facts.append(LATER)
