@@ -7,7 +7,9 @@ folder of its own, and prints the figures.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
+import io
 import json
 import os
 import random
@@ -22,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from clsim.execution import plan
-from clsim.records.store import Store
+from clsim.records.store import RunRecord, Store
 
 STRATEGIES = ("er", "finetune")
 SETTINGS = ("data.per_class=20", "training.epochs=2", "memory.batch_size=10")
@@ -106,8 +108,8 @@ class Swarm:
 
     def numbers(self) -> dict[str, str]:
         """The accuracies of each run, as text, by fingerprint."""
-        records = Store(self.folder / "runs").records()[0]
-        return {r.data["fingerprint"]: json.dumps([r.data["accuracy"], r.data["metrics"]]) for r in records}
+        found = self._records()
+        return {r.data["fingerprint"]: json.dumps([r.data["accuracy"], r.data["metrics"]]) for r in found}
 
     def _begin(self, place: int) -> subprocess.Popen[bytes]:
         self.counts["studies begun"] += 1
@@ -158,11 +160,17 @@ class Swarm:
         if not before and shown.returncode == 2:  # there was none to show yet
             return
         assert shown.returncode == 0, shown.stderr
-        header, *rows = shown.stdout.splitlines()
-        at = header.split(",").index("fingerprint")
-        named = [row.split(",")[at] for row in rows]
-        assert len(named) == len(set(named)), "a run is there twice"
-        assert before.keys() <= set(named) <= after.keys()
+        rows = list(csv.DictReader(io.StringIO(shown.stdout)))
+        named = {(row["strategy"], row["seed"]) for row in rows}
+        assert len(named) == len(rows), "a run is there twice"
+        assert len(before) <= len(rows) <= len(after), (len(before), len(rows), len(after))
+        true = {(r.data["spec"]["strategy"], str(r.data["spec"]["seed"])): r.data["metrics"] for r in self._records()}
+        for row in rows:
+            accuracy = true[row["strategy"], row["seed"]]["accuracy"]
+            assert row["accuracy"] == f"{accuracy:.6g}", row
+
+    def _records(self) -> list[RunRecord]:
+        return Store(self.folder / "runs").records()[0]
 
     def _finished(self) -> dict[str, str]:
         """The digest of each record that says that its run is finished, by fingerprint."""

@@ -77,7 +77,7 @@ def condensed() -> Any:
 
 SELECT = ["select", "--dataset", "digits", "--selector", "random", "--budget", "5", "--data-root", "work/data"]
 CONDENSE = ["condense", "--dataset", "digits", "--per-class", "6", "--ipc", "1", "--method", "dm", "--nets", "0"]
-CONDENSE += ["--option", "iterations=3", "--model-option", "width=4", "--every", "0", "--threads", "1"]
+CONDENSE += ["--option", "iterations=2", "--model-option", "width=4", "--every", "0", "--threads", "1"]
 THREE = [[*RUN, "--seed", f"{seed}"] for seed in range(3)]
 REPORT = ["report", "--runs", "work/runs"]
 FAULTS: dict[str, Fault] = {
