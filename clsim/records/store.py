@@ -334,7 +334,7 @@ class RunFolder:
         unchecked, damaged = [], []
         for name in names:
             try:
-                if not sealed.is_checked(self.path / name):
+                if not sealed.is_checked(self.file(name)):
                     unchecked.append(name)
             except FileNotFoundError:
                 continue
