@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,8 @@ def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended, work
         for path, digest in before.items()
         if path.startswith("runs/") and path.rpartition("/")[2] in RECORDED and digest not in kept
     ]
+    later = {path for path in gone if path.endswith(".pt") and zipfile.is_zipfile(work / path)}
+    gone = [path for path in gone if path not in later]  # a state that is written before its record
     if ended.code in (0, 1, 130):  # it went on: what it had to keep is in the record, or still on its way there
         gone = [path for path in gone if not (_goes_on(work / path) or (ended.code == 130 and path in after))]
     return [f"lost: {re.sub('[0-9a-f]{16}', 'RUN', path)}" for path in sorted(gone)][:1]
