@@ -123,7 +123,7 @@ def test_what_reads_imports_nothing_that_a_record_names(finished: Path, mark: Pa
     for words in READING:
         assert clsim(*words) in (0, 2)
         assert not mark.exists(), words
-    for folder in made[::7]:
+    for folder in made[: len(made) // 4]:
         assert clsim("runs", "show", folder.name) in (0, 2)
         assert not mark.exists(), (folder / "spec.json").read_text()
     assert clsim("report", "--metric", "canary_in_tests:f", "--format", "csv") == 0
