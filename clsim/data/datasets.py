@@ -24,7 +24,7 @@ from clsim.spec.tables import DataSpec
 
 def data_root(flag: str | Path | None) -> Path:
     """Find the folder of the data sets: the flag, else ``$CLSIM_DATA``, else ``~/.cache/clsim``."""
-    return Path(flag or os.environ.get("CLSIM_DATA") or _USUAL_ROOT).expanduser()
+    return Path(flag or os.environ.get("CLSIM_DATA") or "~/.cache/clsim").expanduser()
 
 
 def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = True) -> Dataset:
@@ -59,9 +59,6 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
 
 
-_USUAL_ROOT = "~/.cache/clsim"
-
-
 @contextlib.contextmanager
 def _root_stays(root: Path, spec: DataSpec, download: bool) -> Iterator[None]:
     """Let only a download make a folder of data sets that was named and is not there: it may be mistyped.
@@ -70,8 +67,8 @@ def _root_stays(root: Path, spec: DataSpec, download: bool) -> Iterator[None]:
         InputError: if nothing is downloaded.
     """
     new = not root.exists()
-    if new and root != Path(_USUAL_ROOT).expanduser() and (not download or spec.dataset in ("digits", *OWN_DATA)):
-        raise InputError(f"--data-root or CLSIM_DATA: no folder {str(root)!r}; allowed: a folder that is there")
+    if new and root != data_root(None) and (not download or spec.dataset in ("digits", *OWN_DATA)):
+        raise InputError(f"--data-root: no folder {str(root)!r}; allowed: a folder that is there")
     try:
         yield
     except InputError:

@@ -125,6 +125,9 @@ def fits(kind: Any, value: Any) -> bool:
         return not _plain(value) and not isinstance(value, (list, tuple))
     if origin is Callable:
         return callable(value)
+    if origin is type:
+        return isinstance(value, type)
+    kind = origin if isinstance(origin, type) else kind
     return not isinstance(kind, type) or _fits_class(kind, value)
 
 
