@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # a process for each core, of one thread each
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check bench condensed docs docs-look clean
+.PHONY: demo test check fuzz bench condensed docs docs-look clean
 
 # three seeds of a real stream that needs no download, and its report
 demo: $(INSTALLED)
@@ -22,6 +22,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+# hostile input from a seed, one process of a core for half an hour: make fuzz ARGS="--inputs 1000 --seed 1"
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(or $(ARGS),--inputs 10000)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,bench]"

@@ -38,7 +38,7 @@ from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.pool.proxy import Trainer
-from clsim.spec import components, registry
+from clsim.spec import abilities, components, registry
 from clsim.spec.tables import ProxySpec
 
 CPU = torch.device("cpu")
@@ -174,7 +174,7 @@ def main(given: Sequence[str] | None = None) -> None:
     seen = pool_of(arguments.n, arguments.classes, arguments.width, arguments.labelled, seen=True)[0]
     for part in (pool, pool.labelled, seen, seen.labelled):
         _ = part and part.logits
-    every = [name for name in components.COMPONENTS["selectors"] if registry.acquires(name)]
+    every = [name for name in components.COMPONENTS["selectors"] if abilities.acquires(name)]
     every += [*components.COMPONENTS["acquisitions"], *components.BOUNDS]
     print(
         f"{arguments.budget:,} of {arguments.n:,} × {arguments.width}, {arguments.classes} classes, {arguments.threads}"

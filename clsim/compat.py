@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, TypeVar
 
 Found = TypeVar("Found")
@@ -39,6 +41,29 @@ def import_torchvision() -> None:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)
         importlib.import_module("torchvision")
+
+
+def torchvision_misfit() -> str:
+    """Say how torchvision does not fit torch, and what to install; empty if it fits."""
+    try:
+        torch, torchvision = version("torch").partition("+")[0], version("torchvision").partition("+")[0]
+        wanted = re.search(r"^torch\s*\(?==\s*([\d.]+)", "\n".join(requires("torchvision") or ()), re.MULTILINE)
+    except PackageNotFoundError as error:
+        return f"{error.name} is not installed: pip install torch torchvision"
+    if wanted is not None and wanted[1].removesuffix(".") != torch:
+        return (
+            f"torchvision {torchvision} is made for torch {wanted[1]}, found torch {torch}: "
+            f"pip install --force-reinstall torch=={torch} torchvision, which finds its partner"
+        )
+    try:
+        import_torchvision()
+    except Exception as error:  # a compiled part fails in ways of its own
+        said = " ".join(str(error).split())[:100]
+        return (
+            f"torchvision {torchvision} cannot be imported beside torch {torch} ({said}): "
+            "pip install --force-reinstall torch torchvision, both from one index (pytorch.org/get-started)"
+        )
+    return ""
 
 
 def with_torchvision(load: Callable[[], Found]) -> Found:

@@ -1,11 +1,13 @@
-"""The one exception that a user's mistake raises, and the wording that messages share."""
+"""The exceptions that a user's mistake and a disk's refusal raise, and the wording that messages share."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -19,11 +21,64 @@ class RunBusy(InputError):
     """Another process holds the lock of this run."""
 
 
+class DiskError(InputError, OSError):
+    """The disk refused an operation: full, not to be written, broken. What was recorded before stands.
+
+    Attributes:
+        reason: why, in the system's words.
+    """
+
+    reason = ""
+
+    @classmethod
+    def of(cls, path: Path, done: str, error: Exception) -> DiskError:
+        """Say which file could not be written, renamed, removed, made or locked, and why.
+
+        >>> print(DiskError.of(Path("runs/lock"), "locked", OSError(28, "No space left on device")))
+        runs/lock: cannot be locked (No space left on device); nothing recorded is lost: try again once it can be
+        """
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
+        made = cls(f"{path}: cannot be {done} ({reason}); nothing recorded is lost: try again once it can be")
+        made.reason = reason
+        made.errno = error.errno if isinstance(error, OSError) else None
+        return made
+
+
+class DiskWarning(UserWarning):
+    """The disk refused to keep what a run can make again: it goes on without."""
+
+
 def raised(error: Exception) -> str:
     """Describe in one line what a user's own code raised, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, for a message of one line."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
+    return "".join(c if c.isprintable() else " " for c in text.splitlines()[0])[:120]
+
+
+@contextmanager
+def in_one_line(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn whatever a component raises, which may be a user's own, into one line that names it.
+
+    Args:
+        name: the component's name, for messages.
+        why: makes a likely reason, with which the line ends.
+
+    Raises:
+        InputError: in the place of every other error.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{name}: {raised(error)}{why()}") from error
 
 
 def at_least(least: float, where: str = "", **values: float) -> None:

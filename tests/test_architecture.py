@@ -213,6 +213,26 @@ def test_nothing_draws_from_a_global_generator() -> None:
     assert not offenders
 
 
+def test_one_module_changes_files() -> None:
+    """Those of a library (downloads, logs, locks) apart: what writes, renames or deletes goes through it."""
+    names = ("replace", "rename", "remove", "unlink", "rmdir", "mkdir", "makedirs", "open", "link")
+    changing = {*(f"os.{name}" for name in names), "FileLock"}
+    changing |= {f"shutil.{name}" for name in ("rmtree", "move", "copy", "copyfile", "copytree")}
+    methods = {"unlink", "mkdir", "rmdir", "rename", "touch", "write_text", "write_bytes", "symlink_to", "hardlink_to"}
+    modes = {f"{way}{kind}" for way in "wxa" for kind in ("", "b", "t")} | {"r+", "r+b"}
+    offenders = []
+    for name, path in MODULES.items():
+        for node in ast.walk(tree(path)) if name != "clsim.records.atomic" else ():
+            if not isinstance(node, ast.Call):
+                continue
+            called, last = ast.unparse(node.func), ast.unparse(node.func).rpartition(".")[2]
+            given = {ast.unparse(of).strip("'") for of in (*node.args, *(k.value for k in node.keywords))}
+            writes = last == "open" and given & modes
+            if called in changing or last in methods or writes:
+                offenders.append(f"{name}, line {node.lineno}: {called}")
+    assert not offenders
+
+
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_repr_html_"  # notebooks call it
 

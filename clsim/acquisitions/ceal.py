@@ -13,7 +13,7 @@ from clsim.errors import InputError, at_least, nearest
 from clsim.models.nets import Net
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.scores import entropies
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 
 Variant = Literal["paper", "code"]
 """The schedule of the paper, or the one of public code."""
@@ -64,7 +64,7 @@ class CostEffective(Acquisition):
             raise InputError(f"ceal: variant: found {variant!r}; {nearest(variant, get_args(Variant))}")
         if ":" in base:  # the run's fingerprint would not know when the file changes
             raise InputError(f"ceal: base: found {base!r}, allowed: a name of `clsim list selectors`")
-        registry.check_acquires(base, "ceal: base")
+        abilities.check_acquires(base, "ceal: base")
         self._select = registry.component("labellers", base)
         if isinstance(self._select, type):
             raise InputError(

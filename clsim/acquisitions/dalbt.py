@@ -13,7 +13,7 @@ from clsim.models.nets import Net
 from clsim.models.self_supervised import barlow_loss
 from clsim.pool.pool import Pool, Selection
 from clsim.randomness import own_draws
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 
 
 class Dalbt(Acquisition):
@@ -74,7 +74,7 @@ class Dalbt(Acquisition):
         select = registry.component("labellers", score)
         if isinstance(select, type) and issubclass(select, Acquisition):
             raise InputError(f"dalbt: score: found {score!r}, which keeps a state; allowed: a selector")
-        registry.check_acquires(score, "dalbt: score")
+        abilities.check_acquires(score, "dalbt: score")
         self._select, self._strength, self._redundancy = select, strength, redundancy
         self.views, self.view_batch, self.augment = (2 if strength else 0), batch_size, tuple(augment)
         with own_draws(int(torch.randint(2**62, (), generator=rng))):

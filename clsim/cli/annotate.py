@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from clsim.cli.arguments import check_place
 from clsim.cli.console import err, out
 from clsim.cli.watched import watched
 from clsim.errors import InputError
-from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 
 if TYPE_CHECKING:
     from clsim.execution.annotation import Labelling
@@ -36,7 +34,7 @@ class Annotator:
     def __init__(self, labelled: Sequence[Path], question: Path, force: bool) -> None:
         self._question, self._force = question, force
         self._printed = str(question) == "-"
-        self._console: Console = err if self._printed else out
+        self._console: Screen = err if self._printed else out
         same = [file for file in labelled if not self._printed and file.absolute() == question.absolute()]
         if same and same[0] == labelled[0]:
             raise InputError(f"--out: found {str(question)!r}, the file with the labels; allowed: another file")
@@ -125,7 +123,7 @@ class Annotator:
         write(self._question, content)
 
     def _say(self, line: str) -> None:
-        self._console.print(printable(line), markup=False, highlight=False)
+        self._console.say(line)
 
 
 def _counted(number: int, noun: str) -> str:

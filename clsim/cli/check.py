@@ -60,4 +60,4 @@ def check(
     except samples.CheckFailed as failure:
         raise InputError(f"{name}: {failure}") from failure
     blind = ", and reads no labels" if acquisition else ""
-    out.print(f"{name}: keeps the contract{blind}", markup=False, highlight=False)
+    out.say(f"{name}: keeps the contract{blind}")

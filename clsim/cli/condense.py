@@ -28,8 +28,8 @@ from clsim.cli.arguments import (
     named_values,
 )
 from clsim.cli.console import duration, err, names_of, out
-from clsim.errors import InputError
-from clsim.records.atomic import write
+from clsim.errors import DiskError, InputError
+from clsim.records.atomic import remove, write, writing
 from clsim.reporting.bar import bar
 from clsim.version import __version__
 
@@ -129,7 +129,7 @@ def condense(
     for i, file in enumerate(files):
         state = file.with_name(f"{file.name}.state")
         if force:
-            state.unlink(missing_ok=True)
+            remove(state)
         title = f"{method} · {dataset} · {ipc} a class · seed {seed + i}"
         with Easel(title, file.with_suffix(".png") if picture else None, err) as easel:
             made = make(
@@ -156,17 +156,21 @@ def condense(
                 every=every,
                 watch=easel,
             )
-        made.write(file)
-        state.unlink(missing_ok=True)
+        said = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
+        said |= {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
+        said |= {"path": path, "classes": classes, "size": size, "seed": seed + i}
+        said = {name: value for name, value in said.items() if name in ALWAYS or value != usual[name]}
+        plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
+        with writing(file) as place:
+            place.write(made.content())
+            if csv_ is not None:  # before the set is there: what is refused here can be asked for again
+                _add(csv_, _row(made, said, [*_repeated("--option", option), *plain]))
         found.append(made)
         _say(made, title, file)
-        if csv_ is not None:
-            said = {"dataset": dataset, "method": method, "ipc": ipc, "per_class": per_class, "nets": nets}
-            said |= {"epochs": epochs, "precision": precision, "model": model, "proxy_epochs": proxy_epochs}
-            said |= {"path": path, "classes": classes, "size": size, "seed": seed + i}
-            said = {name: value for name, value in said.items() if name in ALWAYS or value != usual[name]}
-            plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
-            _add(csv_, _row(made, said, [*_repeated("--option", option), *plain]))
+        try:
+            remove(state)
+        except DiskError as error:
+            err.print(f"clsim: {error}", markup=False, highlight=False)
     _conclude(found)
 
 
@@ -222,7 +226,7 @@ class Easel:
 
 def _say(made: Condensed, title: str, file: Path) -> None:
     n, size = len(made.exemplars), made.exemplars.nbytes
-    out.print(f"{title}: {n:,} images, {size:,} bytes → {file}", markup=False, highlight=False)
+    out.say(f"{title}: {n:,} images, {size:,} bytes → {file}")
     if made.losses is not None:
         loss, stored = made.losses
         out.print(f"loss {loss:.5g}; as stored, rounded to whole grey levels, {stored:.5g}", highlight=False)

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen
 
-out = Console(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
-err = Console(stderr=True, soft_wrap=True, emoji=False)
+out = Screen(soft_wrap=True, emoji=False)  # a path such as mine.py:pick: holds no emoji
+err = Screen(stderr=True, soft_wrap=True, emoji=False)
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.", rich_help_panel="Where")]
 

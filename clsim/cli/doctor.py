@@ -46,6 +46,7 @@ def findings(folder: Path | None) -> list[tuple[str, str]]:
     """
     import torch
 
+    from clsim.compat import torchvision_misfit
     from clsim.data.datasets import data_root
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -54,9 +55,10 @@ def findings(folder: Path | None) -> list[tuple[str, str]]:
         ("clsim", __version__),
         ("python", platform.python_version()),
         *((package, _version(package)) for package in PACKAGES),
+        ("torchvision fits torch", torchvision_misfit() or "yes"),
         ("device", ", ".join(gpus) or "cpu (no GPU that this torch can use)"),
         ("cores", f"{os.cpu_count()}; a run uses training.threads of them, 1 by default"),
-        ("data folder", str(root)),
+        ("data folder", str(root) if root.exists() else f"{root} (not there; a download makes it)"),
         *((f"  {name}", _state(name, root)) for name in PLACES),
     ]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from clsim.errors import InputError
 from clsim.execution.plan import check_names, experiences
 from clsim.records.store import Store
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen, plain
 from clsim.spec.flags import as_text
 from clsim.spec.layers import Value, explained
 from clsim.spec.resolve import Resolved, prerequisites, remarks
@@ -55,8 +55,8 @@ def explain(drafts: Sequence[Draft], store: Store, *, as_json: bool = False) -> 
         return
     first = drafts[0].found
     # a pipe has no width to fit into
-    console = Console(emoji=False) if out.is_terminal else Console(emoji=False, width=1000, soft_wrap=True)
-    console.print(Text(printable(first.spec.title), style="bold"), "")
+    console = Screen(emoji=False) if out.is_terminal else Screen(emoji=False, width=1000, soft_wrap=True)
+    console.print(plain(first.spec.title, "bold"), "")
     values = explained(first.spec, first.layers)
     console.print(_given([value for value in values if value.given]), "")
     console.print(_defaults([value for value in values if not value.given]), "")
@@ -66,10 +66,10 @@ def explain(drafts: Sequence[Draft], store: Store, *, as_json: bool = False) -> 
     table.add_column("record", overflow="fold")
     for draft in drafts:
         for seed, spec, why in _runs(draft):
-            table.add_row(seed, spec.fingerprint, Text(printable(why + _record(spec, store)[1])))
+            table.add_row(seed, spec.fingerprint, plain(why + _record(spec, store)[1]))
     console.print(table)
     for line in dict.fromkeys(line for draft in drafts for line in remarks(draft.found.spec)):
-        console.print(Text(printable(f"note: {line}"), style="yellow"))
+        console.print(plain(f"note: {line}", "yellow"))
 
 
 def _given(values: Sequence[Value]) -> Table:
@@ -80,8 +80,8 @@ def _given(values: Sequence[Value]) -> Table:
     for value in values:
         below, whose = value.over or (value.value, "")
         over = f", over {_text(below)} of {whose}" if below != value.value else ""
-        origin = Text(printable(value.origin)).append(printable(over), style="dim")
-        table.add_row(Text(value.key), Text(printable(_text(value.value))), origin)
+        origin = plain(value.origin).append(printable(over), style="dim")
+        table.add_row(Text(value.key), plain(_text(value.value)), origin)
     return table
 
 
@@ -94,7 +94,7 @@ def _defaults(values: Sequence[Value]) -> Table:
         name, _, key = value.key.partition(".")
         tables.setdefault(name, []).append(f"{key} {_text(value.value)}")
     for name, texts in tables.items():
-        table.add_row(Text(name, style="dim"), Text(printable(" · ".join(texts)), style="dim"))
+        table.add_row(Text(name, style="dim"), plain(" · ".join(texts), "dim"))
     return table
 
 

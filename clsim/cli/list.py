@@ -14,7 +14,7 @@ from rich.text import Text
 
 from clsim.cli.console import in_lines, words_of
 from clsim.errors import InputError
-from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen, plain
 from clsim.spec import described
 from clsim.spec.described import Description
 from clsim.spec.taxonomy import leaves
@@ -47,7 +47,7 @@ def list_(
     ] = False,
 ) -> None:
     """List all that has a name: a line for each; `clsim show NAME` says more."""
-    console = Console(emoji=False, highlight=False)
+    console = Screen(emoji=False, highlight=False)
     if taxonomy:
         if kind is not None or long or as_json:
             found = kind if kind is not None else "--long" if long else "--json"
@@ -61,7 +61,7 @@ def list_(
     kinds = described.KINDS if named is None else ("selectors", "condensers") if named == "buffers" else (named,)
     every = [_described(one, name, as_json) for one in kinds for name in described.names(one)]
     if as_json:
-        print(json.dumps(list(map(dataclasses.asdict, every)), indent=1, ensure_ascii=False))
+        print(json.dumps(list(map(dataclasses.asdict, every)), indent=1))
         return
     room = console.width if console.is_terminal else sys.maxsize  # a file or a pipe has no width to fit into
     for one in kinds:
@@ -103,16 +103,16 @@ def _long(entries: list[Description], width: int) -> RenderableType:
     for entry in entries:
         if entry.family != family:
             family = entry.family
-            table.add_row(Text(printable(family or "installed"), style="bold white"))
-        name = Text(printable(", ".join([entry.name, *entry.aliases])))
+            table.add_row(plain(family or "installed", "bold white"))
+        name = plain(", ".join([entry.name, *entry.aliases]))
         label = " ".join(["label"] * entry.can_label + ["batch"] * entry.can_batch)
         further = [label, entry.needs, entry.cost, entry.source]
         if wide:
-            table.add_row(name, *(Text(printable(text)) for text in (entry.title, *further)))
+            table.add_row(name, *(plain(text) for text in (entry.title, *further)))
             continue
         lines = " · ".join(text for text in (label, f"needs {entry.needs}" if entry.needs else "", entry.cost) if text)
-        below = [Text(printable(text), style="dim") for text in (lines, entry.source) if text]
-        table.add_row(name, Group(Text(printable(entry.title)), *below))
+        below = [plain(text, "dim") for text in (lines, entry.source) if text]
+        table.add_row(name, Group(plain(entry.title), *below))
     return table
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
+import io
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from clsim.cli.console import err, out
-from clsim.errors import InputError
+from clsim.errors import DiskWarning, InputError
 from clsim.version import __version__
 
 COMMANDS = {
@@ -76,24 +80,44 @@ def clsim(
     """A wind tunnel for continual learners. `python -m clsim` is the same command."""
 
 
+@contextlib.contextmanager
+def _disk_warnings_in_a_line() -> Iterator[None]:
+    """Print what a run does without as a line, without its place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **further: Any) -> None:
+            if issubclass(category, DiskWarning):
+                err.print(f"clsim: {message}", markup=False, highlight=False)
+            else:
+                others(message, category, *place, **further)
+
+        warnings.showwarning = show
+        yield
+
+
 def main() -> None:
     """The console script: one clear line and exit code 2 for a user's mistake, 130 for Ctrl-C."""
     atexit.register(gc.freeze)  # else Python looks for garbage among all of torch's objects before it ends
     # typer brings a click of its own or takes the installed one; in both, BadParameter < UsageError < ClickException
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
-        code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
+        with _disk_warnings_in_a_line():
+            code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
     except click_exception as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        for line in said.getvalue().splitlines():
+            err.say(line)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except InputError as error:
-        err.print(f"clsim: {error}", markup=False, highlight=False)
+        err.say(f"clsim: {error}")
         code = 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        err.print(f"clsim: {place}{error.strerror or error}", markup=False, highlight=False)
+        err.say(f"clsim: {place}{error.strerror or error}")
         code = 2
     if code == 130:  # some versions of typer return it instead of raising
         err.print("clsim: stopped; the same command goes on after the last finished experience")

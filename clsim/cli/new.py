@@ -13,6 +13,7 @@ import typer
 
 from clsim.cli.console import out, words_of
 from clsim.errors import InputError, nearest
+from clsim.records.atomic import create, make_folder
 from clsim.spec import registry
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,10 +79,9 @@ def new(
     _check_name(kind, name)
     path = Path(folder, f"{name}.toml") if folder else Path(f"{name}.py")
     template = (TEMPLATES / f"own_{kind}{path.suffix}").read_text(encoding="utf-8")
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     try:
-        with path.open("x", encoding="utf-8") as file:  # never over a file that is there
-            file.write(TOKEN.sub(name, template))
+        create(path, TOKEN.sub(name, template).encode())
     except FileExistsError:
         raise InputError(f"new: ./{path} is there already; allowed: another name") from None
     out.print(f"written: ./{path}\nnext:", highlight=False, markup=False)

@@ -11,6 +11,9 @@ import typer
 from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError, nearest
 
+MOST_SKIPPED = 20
+"""Most records that cannot be read of which a report says why, one by one."""
+
 
 def report(
     name: Annotated[
@@ -34,6 +37,7 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
+    from clsim.records.doubts import overall
     from clsim.reporting.report import some
     from clsim.reporting.results import make
     from clsim.reporting.show import FORMS
@@ -45,12 +49,16 @@ def report(
         raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
-    made, problems = make(name, runs, tests=tests, metrics=metric or ())
-    for line in problems:
-        _say(f"skipped {line}")
+    made, problems = make(name, runs, tests=tests, metrics=metric or (), say=err.say)
+    for line in problems[:MOST_SKIPPED]:
+        err.say(f"skipped {line}")
+    if len(problems) > MOST_SKIPPED:
+        err.say(f"skipped {len(problems) - MOST_SKIPPED} more; `clsim runs` lists them all")
+    for line in overall([(record.data, record.checked) for record in made.records]):
+        err.say(line)
     if format_ not in ("console", "markdown", "html") or not made.records:  # those show them in the report
         for failure in made.failures:
-            _say(f"failed {failure.title}: {failure.error}")
+            err.say(f"failed {failure.title}: {failure.error}")
     some(made.records, str(runs))
     if format_ == "html":
         from clsim.reporting.page import write as write_page
@@ -62,13 +70,6 @@ def report(
     else:
         show_report(made.spec, made.data, format_, out, name=made.name, failures=made.failures, tests=tests, path=file)
     if file is not None:
-        _say(f"wrote {file}")
+        err.say(f"wrote {file}")
     for drawn in made.figures(figures) if figures is not None else ():
-        _say(f"drew {drawn}")
-
-
-def _say(line: str) -> None:
-    """Print a line to the error stream, apart from the report."""
-    from clsim.reporting.names import printable
-
-    err.print(printable(line), markup=False, highlight=False)
+        err.say(f"drew {drawn}")

@@ -126,7 +126,7 @@ def run(
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim.records.own_metrics import metrics_named, of_record
     from clsim.records.store import Store
-    from clsim.spec.flags import command, tables_of
+    from clsim.spec.flags import command, count_of_seeds, tables_of
     from clsim.spec.resolve import announcements, resolved
 
     if log:
@@ -141,7 +141,10 @@ def run(
     flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
-    found = [resolved(scenario, strategy, flags=flags, settings=settings, seed=s) for s in seed or range(seeds or 1)]
+    found = [
+        resolved(scenario, strategy, flags=flags, settings=settings, seed=s)
+        for s in seed or range(count_of_seeds(seeds or 1, "--seeds"))
+    ]
     commands = [command(scenario, strategy, flags, settings, one.spec.seed) for one in found]
     if dry_run:
         from clsim.cli.dry_run import Draft, explain
@@ -185,4 +188,4 @@ def _with(record: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dic
 
 
 def _say(line: str) -> None:
-    err.print(f"clsim: {line}", markup=False, highlight=False)
+    err.say(f"clsim: {line}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from clsim.cli.console import Runs, count, err, out
 from clsim.errors import InputError
+from clsim.reporting.screen import Screen
 
 if TYPE_CHECKING:
     from clsim.records.overview import StoredRun
@@ -181,11 +181,11 @@ def _pair(text: str) -> tuple[str, Any]:
 def _print(runs: Sequence[StoredRun]) -> None:
     from clsim.reporting.stored import table
 
-    console = Console(emoji=False)
+    console = Screen(emoji=False)
     if not console.is_terminal:  # a file or a pipe has no width to fit into
-        console = Console(width=1000, emoji=False)
+        console = Screen(width=1000, emoji=False)
     console.print(table(runs, console.width))
 
 
 def _say(line: str) -> None:
-    err.print(f"clsim: {line}", markup=False, highlight=False)
+    err.say(f"clsim: {line}")

@@ -14,7 +14,8 @@ from rich.text import Text
 from clsim.cli.arguments import DataPath, DataRoot, Device, Force, NamedValues, Threads, check_place, named_values
 from clsim.cli.console import err, names_of, out
 from clsim.cli.watched import watched
-from clsim.errors import InputError
+from clsim.errors import DiskError, InputError
+from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
@@ -152,7 +153,7 @@ def select(
     options = named_values(option)
     from clsim.execution import select as execution
     from clsim.pool.pool import Cost
-    from clsim.records.atomic import write
+    from clsim.records.atomic import remove, write
 
     cost = Cost()
     with watched(cost, err):
@@ -187,13 +188,18 @@ def select(
     if picture is not None:
         from clsim.reporting.picture import draw
 
-        draw(found, title, picture)
+        try:
+            draw(found, title, picture)
+        except DiskError:
+            if str(out_) != "-" and not force:  # else the same command would refuse to write over it
+                remove(out_)
+            raise
     if written:
-        (err if str(out_) == "-" else out).print(f"written: {', '.join(written)}", markup=False, highlight=False)
+        (err if str(out_) == "-" else out).say(f"written: {', '.join(written)}")
 
 
 def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
-    console.print(Text(title, "bold"))
+    console.print(plain(title, "bold"))
     if found.classes:
         console.print(_classes(found))
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -207,7 +213,7 @@ def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
             table.add_row(label, f"{mine:.4g}", f"{theirs:.4g}")
     console.print(table)
     steps = f", {found.pool.cost.proxy_steps:,} steps of a proxy among them" if found.pool.cost.proxy_steps else ""
-    console.print(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", style="dim")
+    console.print(plain(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", "dim"))
 
 
 def _classes(found: Picks) -> Text:

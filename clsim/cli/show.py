@@ -15,6 +15,7 @@ from rich.text import Text
 from clsim.cli.console import in_lines, names_of, out
 from clsim.errors import InputError, nearest
 from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen, plain
 from clsim.spec import described, registry
 from clsim.spec.described import Description
 
@@ -53,7 +54,7 @@ def show(
         found = _found(name, further)
     except InputError as error:
         raise InputError(f"show: {error}") from None
-    console = Console(emoji=False, highlight=False, file=out.file)
+    console = Screen(emoji=False, highlight=False, file=out.file)
     for i, description in enumerate(found):
         if i:
             console.rule(style="dim")
@@ -104,7 +105,7 @@ def _print(found: Description, console: Console) -> None:
     """Print what it is, prose, options and facts; what people copy is not wrapped."""
     width = min(console.width, WIDEST)
     console.print(Text.assemble((printable(found.name), "bold cyan"), (f"  {_singular(found.kind)}", "dim")))
-    console.print(Text(printable(found.title), style="bold"), width=width)
+    console.print(plain(found.title, "bold"), width=width)
     for paragraph in filter(None, found.text.split("\n\n")):
         console.print()
         console.print(_marked(paragraph), width=width)
@@ -154,8 +155,8 @@ def _options(found: Description) -> Group:
         default = f"default {option.default}" if option.default else "no default: it must be given"
         if other := implied.get(f"{found.options_in}.{option.name}"):
             default += f"; {other} with {flag} {found.name}"
-        values = Text(printable(f"{option.kind}; {default}"), style="dim")
-        rows.append((Text(printable(option.name), style="cyan"), Text("\n").join([values, _marked(option.says)])))
+        values = plain(f"{option.kind}; {default}", "dim")
+        rows.append((plain(option.name, "cyan"), Text("\n").join([values, _marked(option.says)])))
     key = f"{found.options_in}.NAME=VALUE"
     return Group(Text.assemble(("Options", "bold"), (f"  --set {key}" if found.options_in else "", "dim")), _grid(rows))
 

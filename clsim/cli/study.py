@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from clsim.cli.console import Metrics, Runs, count, duration, err, names_of, out
 from clsim.errors import InputError
+from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
     from clsim.execution.plan import Planned
@@ -145,7 +145,7 @@ def study(
     silent = quiet or as_json
     if not quiet:
         for line in plan.remarks_on(planned):
-            err.print(f"clsim: {line}", markup=False, highlight=False)
+            err.say(f"clsim: {line}")
     with contextlib.ExitStack() as stack:
         watch = None
         if not silent and (fresh or not all(run.finished for run in planned)):
@@ -203,7 +203,7 @@ def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = Fals
             seconds = [run.seconds for run in left if run.seconds is not None]
             expected = "–" if not left else duration(sum(seconds)) if len(seconds) == len(left) else "unknown"
             numbers = [str(len(runs)), str(len(runs) - len(left)), str(len(left)), expected]
-            table.add_row(Text(title), *numbers)
+            table.add_row(plain(title), *numbers)
         out.print(table)
     console = out if in_full else err
     line = f"{count(len(planned))}: {len(planned) - len(todo)} finished, {len(todo)} to do"
@@ -214,7 +214,7 @@ def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = Fals
         line += f"; about {duration(sum(known))} of work for {len(known)} of them, unknown for the others"
     elif todo:
         line += "; expected time unknown, as there is no record of the like"
-    console.print(line, markup=False, highlight=False)
+    console.say(line)
 
 
 def _print_json_plan(planned: Sequence[Planned]) -> None:
@@ -240,7 +240,7 @@ def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence
         show_summary([record.data for record in result.records], title, out, metrics)
         where = [] if runs == Path("runs") else ["--runs", str(runs)]
         words = shlex.join(["clsim", "report", "summary", *(w for m in metrics for w in ("--metric", m)), *where])
-        out.print(Text(f"{count(len(result.records))}; go on with: {words}", style="dim"))
+        out.print(plain(f"{count(len(result.records))}; go on with: {words}", "dim"))
     diverged = sum(bool(record.data.get("diverged")) for record in result.records)
     if diverged:
         out.print(
@@ -255,7 +255,7 @@ def _print_read(result: StudyResult) -> None:
         first, last = (time.replace("T", " ").replace("+00:00", " UTC") for time in (made[0], made[-1]))
         when = first if first == last else f"{first} to {last}"
         line = f"clsim: read, not run: {count(len(made))}, made {when}; --fresh runs them again"
-        err.print(line, markup=False, highlight=False)
+        err.say(line)
 
 
 def _print_failures(result: StudyResult) -> None:
@@ -263,4 +263,5 @@ def _print_failures(result: StudyResult) -> None:
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}
     for error, number in counts.items():
-        err.print(f"clsim: {count(number)} failed: {error}\n  {first[error].command}", markup=False, highlight=False)
+        err.say(f"clsim: {count(number)} failed: {error}")
+        err.say(f"  {first[error].command}")

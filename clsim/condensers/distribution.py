@@ -14,6 +14,7 @@ from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.exemplars import groups as classes
 from clsim.pool.pool import Pool
+from clsim.spec.kinds import Count
 
 
 def dm(
@@ -22,7 +23,7 @@ def dm(
     *,
     rng: torch.Generator,
     making: Making = Making(iterations=200, lr=0.0),
-    real: int = 256,
+    real: Count = 256,
     augment: Sequence[str] = siamese.ALL,
     clip: bool = False,
 ) -> Exemplars:

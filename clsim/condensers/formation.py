@@ -18,6 +18,7 @@ from clsim.errors import InputError, at_least, nearest
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
+from clsim.spec.kinds import Count
 
 AUGMENT = ("color", "crop", "cutout")
 """IDC's augmentation: these operations, one after the other."""
@@ -40,7 +41,7 @@ class Forming:
     """
 
     lr_scale: float = 1.0
-    real: int = 64
+    real: Count = 64
     most: int = 128
     steps: int = 100
     samples: int = 500

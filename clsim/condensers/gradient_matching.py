@@ -19,6 +19,7 @@ from clsim.data import siamese
 from clsim.errors import at_least
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool
+from clsim.spec.kinds import Count, NotNegative
 
 Schedule = dict[int, tuple[int, int]]
 
@@ -40,10 +41,10 @@ class Matching:
         net_lr: learning rate of the net.
     """
 
-    real: int = 256
+    real: Count = 256
     steps: int = 0
     epochs: int = 0
-    net_lr: float = 0.01
+    net_lr: NotNegative = 0.01
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from clsim.errors import InputError
+from clsim.errors import DiskError, InputError
+from clsim.records import atomic
 
 FORMAT = 1
 ARRAYS = ("train_x", "train_y", "test_x", "test_y")
@@ -74,26 +71,39 @@ def build(folder: Path, name: str, make: Callable[[], Raw]) -> Dataset:
     """Make the cache, unless another process did while this one waited.
 
     Of each data set, one process at a time fetches and writes; the others wait for it instead of downloading it too.
+    Where the disk refuses the cache, a warning says so, and the data set is that in memory.
 
     Raises:
-        InputError: if the cache cannot be written; and whatever ``make`` raises.
+        InputError: if there is no folder of data sets, and none can be made; and whatever ``make`` raises.
     """
-    with _refusal_in_one_line(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{name}.lock")
-        lock.acquire()
+    raw: Raw | None = None
     try:
-        dataset = read(folder, name)
-        if dataset is None:
-            raw = make()
-            with _refusal_in_one_line(folder.parent):
-                _write(raw, folder)
+        _make_root(folder.parent)
+        with atomic.locked(folder.parent / f".{name}.lock"):
             dataset = read(folder, name)
-    finally:
-        lock.release()
+            if dataset is None:
+                raw = make()
+                _write(raw, folder)
+                dataset = read(folder, name)
+    except DiskError as error:
+        raw = raw or make()
+        dataset = _in_memory(raw, name)
+        atomic.warn_unkept(folder, error, "each run reads the data set anew until it can be")
     if dataset is None:
         raise InputError(f"{folder}: what was just written cannot be read; allowed: a folder that keeps files")
     return dataset
+
+
+def _make_root(folder: Path) -> None:
+    try:
+        atomic.make_folder(folder)
+    except DiskError as error:
+        if folder.parent.is_dir():  # of the data, which is there
+            raise
+        raise InputError(
+            f"{folder}: cannot be written ({error.reason}); allowed: a folder that you may write to and with space "
+            "left, named by --data-root or CLSIM_DATA"
+        ) from None
 
 
 def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
@@ -133,7 +143,7 @@ def _sound(dataset: Dataset) -> bool:
 
 def _write(raw: Raw, folder: Path) -> None:
     """Write into a folder beside, then rename it: a reader finds a whole cache or none. The caller holds the lock."""
-    arrays = {a: np.ascontiguousarray(getattr(raw, a)) for a in ARRAYS}
+    arrays = _arrays(raw)
     mean, std = moments(arrays["train_x"])
     meta = {
         "format": FORMAT,
@@ -143,37 +153,28 @@ def _write(raw: Raw, folder: Path) -> None:
         "arrays": _described(arrays),
     }
     fresh, damaged = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "damaged"))
-    for left_over in (fresh, damaged):  # left by a process that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+    atomic.tidy(folder.parent, [folder.name])  # left by a process that was killed
     try:
-        fresh.mkdir()
+        atomic.make_folder(fresh)
         for name, array in arrays.items():
-            with open(fresh / f"{name}.npy", "wb") as file:
+            with atomic.writing(fresh / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
-                _to_disk(file)
-        with open(fresh / "meta.json", "w", encoding="utf-8") as text:
-            json.dump(meta, text)
-            _to_disk(text)
+        atomic.write(fresh / "meta.json", json.dumps(meta).encode())
         if folder.exists():
-            os.replace(folder, damaged)
-        os.replace(fresh, folder)
+            atomic.replace(folder, damaged)
+        atomic.replace(fresh, folder)
     finally:
-        for left_over in (fresh, damaged):
-            shutil.rmtree(left_over, ignore_errors=True)
+        atomic.tidy(folder.parent, [folder.name])
 
 
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _arrays(raw: Raw) -> dict[str, np.ndarray]:
+    return {a: np.ascontiguousarray(getattr(raw, a)) for a in ARRAYS}
 
 
-@contextlib.contextmanager
-def _refusal_in_one_line(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(
-            f"{folder}: cannot be written ({reason}); allowed: a folder that you may write to and with space left, "
-            "named by --data-root or CLSIM_DATA"
-        ) from None
+def _in_memory(raw: Raw, name: str) -> Dataset:
+    """Return the data set as :func:`read` would, of the arrays themselves."""
+    train_x, train_y, test_x, test_y = _arrays(raw).values()
+    for array in (train_x, train_y, test_x, test_y):
+        array.setflags(write=False)
+    mean, std = map(tuple, moments(train_x))
+    return Dataset(name, train_x, train_y, test_x, test_y, tuple(map(str, raw.classes)), mean, std)

@@ -5,16 +5,17 @@ Parallel runs share the cached pages, and a second start reads neither torchvisi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from clsim.data import cache
+from clsim.data import cache, room
 from clsim.data.cache import Dataset, Raw
 from clsim.errors import InputError, nearest
 from clsim.spec.sources import DATASETS, OWN_DATA, data_digest
@@ -49,12 +50,41 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     folder = root / "clsim-cache" / "-".join([spec.dataset, *version, *size])
     dataset = cache.read(folder, spec.dataset)
     if dataset is None:
-        dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
+        with _root_stays(root, spec, download):
+            dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
     if spec.sequence:
         dataset = replace(
             dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
         )
     return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
+
+
+@contextlib.contextmanager
+def _root_stays(root: Path, spec: DataSpec, download: bool) -> Iterator[None]:
+    """Let only a download make a folder of data sets that was named and is not there: it may be mistyped.
+
+    Raises:
+        InputError: if nothing is downloaded.
+    """
+    new = not root.exists()
+    if new and root != data_root(None) and (not download or spec.dataset in ("digits", *OWN_DATA)):
+        raise InputError(f"--data-root: no folder {str(root)!r}; allowed: a folder that is there")
+    try:
+        yield
+    except InputError:
+        if new and root.is_dir():
+            _without_empty_folders(root)
+        raise
+
+
+def _without_empty_folders(root: Path) -> None:
+    """Remove what a download that failed has made: locks and empty folders; files stay."""
+    found = sorted(root.rglob("*"), reverse=True)
+    if any(path.is_file() and path.suffix != ".lock" for path in found):
+        return
+    with contextlib.suppress(OSError):
+        for path in (*found, root):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _refuse_unfit(spec: DataSpec) -> None:
@@ -79,6 +109,9 @@ def _made(spec: DataSpec, root: Path, progress: bool, download: bool) -> Raw:
     _refuse_broken(raw, spec)
     if spec.size and raw.train_x.ndim == 2:
         raise InputError(f"data.size: found {spec.size} with vectors, allowed: 0")
+    if spec.size:
+        images, channels = len(raw.train_x) + len(raw.test_x), raw.train_x.shape[1]
+        room.refuse_beyond({"data.size": images * channels * spec.size**2})
     return origins.resized(raw, spec.size) if spec.size else raw
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import shutil
 import socket
 import sys
 import zipfile
@@ -17,9 +15,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from clsim.compat import import_torchvision
-from clsim.data import npz
+from clsim.data import npz, room
 from clsim.data.cache import Raw
 from clsim.errors import InputError, nearest
+from clsim.records import atomic
 from clsim.spec.tables import DataSpec
 
 TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -121,7 +120,7 @@ def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[st
         if (
             isinstance(error, EOFError) and archive.is_file()
         ):  # a download was cut short; torchvision keeps what is there
-            os.replace(archive, archive.with_name(f"{archive.name}.damaged"))
+            atomic.replace(archive, archive.with_name(f"{archive.name}.damaged"))
         return kind(root, download=True, **option)
 
 
@@ -136,7 +135,7 @@ def _set_truncated_aside(folder: Path) -> None:
             shape = np.frombuffer(file.read(4 * start[3] if len(start) == 4 else 0), dtype=">u4").tolist()
         promised = 4 + 4 * len(shape) + int(np.prod(shape, dtype=object))
         if start[:3] != b"\0\0\x08" or path.stat().st_size != promised:
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            atomic.replace(path, path.with_name(f"{path.name}.damaged"))
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
@@ -187,11 +186,11 @@ def _fetch_tiny_imagenet(root: Path) -> None:
 
     download_url(TINY_IMAGENET, str(root), md5=TINY_IMAGENET_MD5)
     partial = root / ".tiny-imagenet-200.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    atomic.remove_folder(partial)
     with zipfile.ZipFile(root / "tiny-imagenet-200.zip") as archive:  # extracts nothing outside the folder
         archive.extractall(partial)
-    os.replace(partial / "tiny-imagenet-200", root / "tiny-imagenet-200")
-    shutil.rmtree(partial)
+    atomic.replace(partial / "tiny-imagenet-200", root / "tiny-imagenet-200")
+    atomic.remove_folder(partial)
 
 
 def _image_folder(path: Path, size: int) -> Raw:
@@ -231,6 +230,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 def images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read image files: uint8 (n, 3, size, size), and labels, int64 (n,)."""
+    room.refuse_beyond({"data.size": 3 * len(files) * size**2})
     x = np.empty((len(files), 3, size, size), dtype=np.uint8)
     for i, (path, _) in enumerate(files):
         try:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from clsim.errors import InputError
-from clsim.execution.select import needs_without_labels
 from clsim.pool.contracts import chosen
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import generator
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from clsim.training import classifier, machine
 from clsim.training.workshop import exemplars, spec_of_call
 
@@ -74,7 +73,7 @@ class Chooser:
         self.name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
         bound = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
         allowed = "selectors that read no label of a candidate (`clsim list selectors`)"
-        needs = set(needs_without_labels(selector, self.name, allowed).values())
+        needs = set(abilities.needs_without_labels(selector, self.name, allowed).values())
         self._selector, self._cold = (self.name, bound), (self.name, bound)
         if not needs or not needs <= set(WITHOUT_A_NET if features else WITHOUT_A_NET[:1]):
             name = "typiclust" if features else "random"

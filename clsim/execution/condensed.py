@@ -55,7 +55,11 @@ class Condensed:
         return ", ".join(f"{100 * share:.1f} %" for share in self.accuracies)
 
     def write(self, path: Path) -> None:
-        """Write the set as an ``.npz`` file that is a data set ``npz``, with the test part of its source.
+        """Write the set as an ``.npz`` file; see :meth:`content`."""
+        write(path, self.content())
+
+    def content(self) -> bytes:
+        """Return the set as an ``.npz`` file that is a data set ``npz``, with the test part of its source.
 
         ``x_train`` holds the images as a net sees them. Where a stored image holds several, the stored images are
         there too, as ``x_stored``, with their ``factor``. ``classes`` names the labels 0, 1, 2 …
@@ -72,4 +76,4 @@ class Condensed:
             arrays |= {"x_stored": self.exemplars.x.cpu().numpy(), "factor": np.array(self.factor)}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
-        write(path, buffer.getvalue())
+        return buffer.getvalue()

@@ -106,18 +106,19 @@ def _trained(
     command: str,
     say: Say | None,
 ) -> RunRecord:
-    from clsim.data import datasets, foreign
+    from clsim.data import datasets, foreign, room
     from clsim.streams import build
     from clsim.streams.pools import apply
-    from clsim.training import fallbacks, loop, machine
+    from clsim.training import fallbacks, footprint, loop, machine
     from clsim.training.progress import Quiet
 
     device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
     nets = datasets.data_root(data_root) / "clsim-cache" / "embeddings"
-    with machine.isolated(spec, device):
+    with room.in_one_line(), machine.isolated(spec, device):
         if benchmark is None:
             root, shown = datasets.data_root(data_root), progress is not None
             dataset = datasets.load(spec.data, root, progress=shown)
+            footprint.refuse_too_large(spec, dataset, device)
             shape, other, outside = dataset.train_x.shape[1:], spec.labels.foreign, None
             if other:
                 outside = foreign.images(other, shape, spec.data, root, progress=shown)
@@ -154,7 +155,7 @@ def _trained(
             say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
             return _finished(folder) or loop.train(
-                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets
+                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets, say=say
             )
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from clsim.errors import InputError
 from clsim.pool.draft import Draft
 from clsim.pool.exemplars import Exemplars
+from clsim.records import states
 from clsim.records.atomic import write
-from clsim.records.store import CHECKPOINT, checkpoint_format
 from clsim.spec import registry
 from clsim.spec.followed import fingerprint
 from clsim.spec.revisions import revisions
@@ -85,21 +81,10 @@ class Keeper:
         Raises:
             InputError: if the file is damaged, or holds the state of another set.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file fails in many ways inside torch.load
-            line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            raise InputError(f"{self.path}: cannot be read ({line}); --force begins anew") from None
-        if checkpoint_format(state) != CHECKPOINT or state.get("key") != self.key:
-            raise InputError(
-                f"{self.path}: found the state of another set, or of another format; allowed: the same command as "
-                "before, another --out, or --force, which begins anew"
-            )
-        return state
+        cure = "the same command as before goes on with it, another --out or --force begins anew"
+        return states.load(self.path, "set", ("key", self.key), cure)
 
     def step(self, done: int, total: int, loss: Tensor, draft: Draft) -> None:
         """Show the progress; save the state and show a picture if ``seconds`` have passed since the last one."""
@@ -109,10 +94,8 @@ class Keeper:
             self.watch.picture(draft.exemplars(), self.classes)
             self._drawn = now
         if self.path is not None and now - self._saved > self.seconds:
-            state = {**draft.state_dict(), "iteration": done, "format": CHECKPOINT, "key": self.key}
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            write(self.path, buffer.getvalue())
+            state = {**draft.state_dict(), "iteration": done, "key": self.key}
+            write(self.path, states.packed(state))
             self._saved = time.monotonic()
 
     def finish(self, loss: float, stored: float) -> None:

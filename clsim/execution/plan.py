@@ -19,7 +19,7 @@ from clsim.execution.given import with_sources
 from clsim.records.overview import seconds_of
 from clsim.records.store import Store
 from clsim.spec import registry
-from clsim.spec.flags import as_text, command, parsed, tables_of
+from clsim.spec.flags import as_text, command, count_of_seeds, parsed, tables_of
 from clsim.spec.naming import run_name
 from clsim.spec.reader import Options, arguments
 from clsim.spec.resolve import keeps_memory, prerequisites, remarks, resolve
@@ -127,7 +127,7 @@ def read(tables: Mapping[str, Any], where: str, base: StudySpec | None = None) -
     listed = {}
     for key, value in tables.items():
         if key == "seeds" and type(value) is int:
-            value = list(range(value))
+            value = list(range(count_of_seeds(value, f"{where}: seeds")))
         elif key not in ("title", "description", "set", "also") and not isinstance(value, (list, tuple)):
             value = [value]
         listed[key] = [str(v) if type(v) is int else v for v in value] if key == "memory" else value

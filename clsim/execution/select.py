@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import inspect
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.data import arrays, datasets
 from clsim.errors import InputError
+from clsim.execution import candidates
 from clsim.pool.contracts import chosen
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import generator
 from clsim.selectors.combinators import per_class as of_each_class
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from clsim.training import machine
-from clsim.training.workshop import exemplars, of_dataset, spec_of_call
+from clsim.training.workshop import spec_of_call
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,24 +201,20 @@ def select(
         proxy_epochs=epochs,
         size=size if dataset == "image-folder" else 0,
     )
+    by = {selector: options or {}} if isinstance(selector, str) else {}
     _check_size(fraction, budget)
     place, cost = machine.device_of(device), Cost() if cost is None else cost
     with machine.isolated(spec, place):
         if features is None:
-            source = datasets.load(spec.data, datasets.data_root(data_root), progress=False)
-            net, augment = _usual(source.train_x.shape[1:])
-            net = model or net
-            shop, samples = of_dataset(spec, source, net, {}, augment, device=place, cost=cost)
-            pool, classes = shop.pool(samples), source.classes
-            scorer = f"features of {net} after {epochs} epochs"
+            pool, classes, scorer = candidates.of_dataset(spec, data_root, model, place, cost, by)
         else:
-            pool, classes, scorer = *_of_features(features, labels, seed, place, cost), "features as given"
+            pool, classes, scorer = candidates.of_features(features, labels, seed, place, cost)
         roles = {"labelled": labelled, "query": query, "private": private}
         if any(len(rows) for rows in roles.values()):
             pool = pool.apart({role: _rows(role, rows, pool) for role, rows in roles.items()})
         if not classes:
             given = "per_class(random)" if per_class else selector
-            needs_without_labels(given, name, "with a data set, or with labels")
+            abilities.needs_without_labels(given, name, "with a data set, or with labels")
         if per_class:
             pick = of_each_class(pick)
         wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
@@ -233,29 +227,6 @@ def select(
         scorer = ""
     found = f"{len(pool):,} samples of {dataset}" if dataset else f"{len(pool):,} × {pool.features.shape[1]} features"
     return Picks(index, weight, pool, classes, found, scorer, seconds)
-
-
-def needs_without_labels(selector: str | Selector, name: str, allowed: str) -> dict[str, str]:
-    """Say what each part of a selector needs; refuse what balances classes or tasks, or reads candidates' labels.
-
-    Without labels it would choose at random, or by nothing.
-
-    Args:
-        selector: the selector, or its name.
-        name: its name, for messages.
-        allowed: what is allowed in its place, for messages.
-
-    Raises:
-        InputError: naming the selector.
-    """
-    if isinstance(selector, str):
-        needs = registry.needs(selector)
-    else:
-        found = re.search(r"^Needs: (.*)", inspect.getdoc(getattr(selector, "func", selector)) or "", re.MULTILINE)
-        needs = {name: found[1].rstrip(".") if found else ""}
-    for wanting in (part for part, text in needs.items() if text.startswith("labels")):
-        raise InputError(f"{wanting}: found without labels, allowed: {allowed}")
-    return needs
 
 
 def _rows(role: str, rows: Sequence[int], pool: Pool) -> Tensor:
@@ -274,27 +245,6 @@ def _check_size(fraction: float | None, budget: int | None) -> None:
         raise InputError(f"fraction: found {fraction}, allowed: above 0, up to 1")
     if budget is not None and budget < 1:
         raise InputError(f"budget: found {budget}, allowed: 1 or more")
-
-
-def _usual(shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return the default model of the proxy for samples of a shape, and its augmentation."""
-    if len(shape) != 3:
-        return "linear", ()
-    return ("slim-resnet18", ("crop", "flip")) if shape[0] == 3 else ("mlp", ())
-
-
-def _of_features(given: Any, labels: Any, seed: int, device: torch.device, cost: Cost) -> tuple[Pool, tuple[str, ...]]:
-    x = arrays.features(given)
-    y, classes = np.full(len(x), -1), np.empty(0, dtype=np.int64)
-    if labels is not None:
-        found = arrays.labels(labels, len(x))
-        classes, y[found >= 0] = np.unique(found[found >= 0], return_inverse=True)
-    pool = Pool(exemplars(x, y, seed, device), None, _unchanged, cost=cost)
-    return pool, tuple(map(str, classes.tolist()))
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    return x
 
 
 def _nearest(x: Tensor, centres: Tensor) -> Tensor:

@@ -183,6 +183,10 @@ class Supervisor:
 
     def _give_up(self, job: Job, error: str, *, written: bool) -> None:
         folder, run = self._store.folder(job.spec), self._runs[job.spec.fingerprint]
+        with contextlib.suppress(InputError):
+            if (record := folder.record()) is not None and record.data["finished"]:  # by another study meanwhile
+                run.state, run.note = "finished", ""
+                return
         failure = folder.failure() if written else None
         if failure is None:
             failure = RunFailure(job.spec.fingerprint, job.spec.as_dict(), error, job.command, "")

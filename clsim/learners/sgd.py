@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clsim.acquisitions.acquisition import Step
-from clsim.errors import InputError
+from clsim.errors import InputError, in_one_line
 from clsim.models import optimizers
 from clsim.models.nets import Net, renew_statistics
 from clsim.objectives.among import Among, Classes, of_seen
@@ -76,7 +77,9 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
         self._labelled = 0
-        self.objective = _built(objective, setup)
+        self._own = objective if isinstance(objective, str) and ":" in objective else ""
+        with in_one_line(f"learner.options.objective {self._own!r}") if self._own else nullcontext():
+            self.objective = _built(objective, setup)
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
@@ -137,13 +140,13 @@ class Sgd(Learner):
         if not self.net.training:
             self.net.train()
         with self.setup.precision():
-            terms = self.objective(self.net, batch) if self._acquisition is None else self._with_acquisition(batch)
+            terms = self._terms(batch) if self._acquisition is None else self._with_acquisition(batch)
         return self._descent(terms)
 
     def _with_acquisition(self, batch: Batch) -> Terms:
         """Compute the terms of the objective and, of the same forward pass, those of the acquisition."""
         with self.net.tapped() as passes:
-            terms = self.objective(self.net, batch)
+            terms = self._terms(batch)
         whole = next((made for made in passes if len(made.features) == len(batch.y)), None)
         if self._acquisition is None or whole is None:
             raise InputError(
@@ -197,6 +200,18 @@ class Sgd(Learner):
         detached = self._descent(terms)
         self.apply()
         return detached
+
+    def _terms(self, batch: Batch) -> Terms:
+        """Compute the terms of the objective; one of the user's own is checked, and its error is one line."""
+        if not self._own:
+            return self.objective(self.net, batch)
+        with in_one_line(f"learner.options.objective {self._own!r}"):
+            terms = self.objective(self.net, batch)
+            losses = list(terms.values()) if isinstance(terms, dict) else []
+            if not losses or not all(isinstance(one, Tensor) and one.ndim == 0 for one in losses):
+                found = " ".join(repr(terms).split())[:60]
+                raise InputError(f"returned {found}, allowed: a dictionary of terms, each a tensor of one number")
+        return terms
 
     def _descent(self, terms: Terms) -> Terms:
         for parameter in self._parameters:
@@ -275,7 +290,7 @@ class Sgd(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.load(self.optimizer, state["optimizer"])
         if self.setup.spec.training.capturable:
             optimizers.rates_on_device(self.optimizer)
         self.objective.load_state_dict(state["objective"])

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from clsim.errors import InputError, raised
 from clsim.randomness import own_draws
+from clsim.spec.kinds import Count, Width
 
 Shape = tuple[int, ...]
 
@@ -160,14 +161,17 @@ def build(model: Callable[..., nn.Module], shape: Shape, visible: Tensor, seed: 
     with own_draws(seed):
         try:
             body = model(shape)
+            if not isinstance(body, nn.Module):
+                raise InputError(f"model: it made a {type(body).__name__}, allowed: a torch.nn.Module")
             with evaluating(body), torch.no_grad():
                 out, shapes = _traced(body, torch.zeros(2, *shape))
         except InputError:
             raise
         except Exception as error:  # the model may be a user's own
             raise InputError(f"model: with inputs of shape {shape} it {raised(error)}") from error
-        if out.ndim != 2 or len(out) != 2:
-            raise InputError(f"model: features of 2 samples have shape {tuple(out.shape)}, allowed: (2, width)")
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2:
+            found = f"have shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"are a {type(out).__name__}"
+            raise InputError(f"model: features of 2 samples {found}, allowed: a tensor (2, width)")
         return Net(body, out.shape[1], visible.cpu(), shapes, tuple(shape)).to(device)
 
 
@@ -259,7 +263,7 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch"] = "instance") -> nn.Module:
+def convnet3(shape: Shape, *, width: Width = 128, norm: Literal["instance", "batch"] = "instance") -> nn.Module:
     """Three blocks of 3 × 3 convolution, instance norm (or batch norm), ReLU, 2 × 2 average pooling.
 
     Images of 28 × 28 pixels are padded to 32 × 32 by the first convolution, as in the source.
@@ -282,7 +286,7 @@ def convnet3(shape: Shape, *, width: int = 128, norm: Literal["instance", "batch
     return nn.Sequential(*blocks, nn.Flatten())
 
 
-def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
+def pooled_convnet3(shape: Shape, *, width: Width = 16) -> nn.Module:
     """Three blocks of 3 × 3 convolution, batch norm, ReLU, 2 × 2 max pooling; then the mean over pixels.
 
     The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels, so that a head sees 4 · ``width`` features
@@ -304,7 +308,7 @@ def pooled_convnet3(shape: Shape, *, width: int = 16) -> nn.Module:
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def strided_convnet3(shape: Shape, *, width: int = 24, grid: int = 4) -> nn.Module:
+def strided_convnet3(shape: Shape, *, width: Width = 24, grid: Count = 4) -> nn.Module:
     """Three blocks of 3 × 3 convolution in steps of two pixels, batch norm, ReLU; the features keep their places.
 
     The blocks have ``width``, 2 · ``width`` and 4 · ``width`` channels. What comes out of 28 or 32 pixels is 4 × 4

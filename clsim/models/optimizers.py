@@ -73,6 +73,21 @@ def build(
     return optimizer
 
 
+def load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over a state, whose tensors must have the shapes of the weights that they belong to.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    optimizer.load_state_dict(state)
+    for weight, kept in optimizer.state.items():
+        for name, value in kept.items():
+            known = value is None or type(value) in (bool, int, float)
+            if not known and not (isinstance(value, Tensor) and value.shape in (weight.shape, ())):
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"optimizer: {name!s:.40}: found {found}, allowed: {tuple(weight.shape)}")
+
+
 def rates_on_device(optimizer: torch.optim.Optimizer) -> None:
     """Make the learning rate of every group a tensor beside its parameters, as a step that a GPU records reads it."""
     for group in optimizer.param_groups:

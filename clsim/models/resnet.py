@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from clsim.models.nets import Shape, channels_of
+from clsim.spec.kinds import Width
 
 
-def slim_resnet18(shape: Shape, *, width: int = 20) -> nn.Module:
+def slim_resnet18(shape: Shape, *, width: Width = 20) -> nn.Module:
     """ResNet-18 with a 3 × 3 stem, no max-pool, and 20 instead of 64 filters: 160 features.
 
     Args:
@@ -19,7 +20,7 @@ def slim_resnet18(shape: Shape, *, width: int = 20) -> nn.Module:
     return _resnet18(channels_of(shape, "slim-resnet18"), width)
 
 
-def resnet18(shape: Shape, *, width: int = 64) -> nn.Module:
+def resnet18(shape: Shape, *, width: Width = 64) -> nn.Module:
     """ResNet-18 for small images: 3 × 3 stem, no max-pool, 512 features.
 
     Args:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from clsim.data import tiles
-from clsim.errors import InputError, raised
+from clsim.errors import InputError, in_one_line
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection, Selector
 from clsim.spec.options import bind, options_of
@@ -49,7 +48,7 @@ def made(condense: Condenser, pool: Pool, budget: int, rng: torch.Generator, nam
     Raises:
         InputError: if the condenser raises, or returns anything but at most ``budget`` samples like those of the pool.
     """
-    with _named(name):
+    with in_one_line(name):
         exemplars = condense(pool, budget, rng=rng)
     like = f"Exemplars, at most {budget}, {pool.data.x.dtype} of shape {tuple(pool.data.x.shape[1:])} each"
     if not isinstance(exemplars, Exemplars):
@@ -85,7 +84,7 @@ def chosen(
     Raises:
         InputError: if the selector raises, or returns anything but different rows of the pool, at most ``budget``.
     """
-    with _named(name, lambda: _why(pool)):
+    with in_one_line(name, lambda: _why(pool)):
         selection = select(pool, budget, rng=rng)
     if not isinstance(selection, Selection):
         raise invalid(name, f"a {type(selection).__name__}", len(pool), budget)
@@ -122,7 +121,7 @@ def pseudo_labelled(
     Raises:
         InputError: if it raises, or returns anything but different rows and a label for each.
     """
-    with _named(name, lambda: _why(pool)):
+    with in_one_line(name, lambda: _why(pool)):
         rows, labels = label(pool)
     n, whole = len(pool), rows.dtype == labels.dtype == torch.int64
     if not whole or rows.ndim != 1 or rows.shape != labels.shape:
@@ -137,17 +136,6 @@ def pseudo_labelled(
         f"{name}: its pseudo-labels are {found}, allowed: different rows from 0 to {n - 1}, int64 (m,), and a label "
         "for each, int64 (m,)"
     )
-
-
-@contextmanager
-def _named(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turn whatever a component raises into one line that names it, and that ends with a likely reason."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{name}: {raised(error)}{why()}") from error
 
 
 def _why(pool: Pool) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from clsim.records.schema import Check, amount, listing, maybe, share, table, whole
+
 Entries = Sequence[Mapping[str, Any]]
 """The part of a record on batches, an entry an experience; see :meth:`clsim.training.course.Course.end`."""
 
@@ -94,3 +96,26 @@ def _mean(entries: Entries, key: str) -> float | None:
         return None
     mean: float = sum(entry[key] * entry["trained"] for entry in known) / sum(entry["trained"] for entry in known)
     return mean
+
+
+def batches(experiences: int) -> Check:
+    """Check for an entry of a record on batches, of a run of so many experiences."""
+    return table(
+        {
+            "experience": whole(0, experiences - 1),
+            **dict.fromkeys(("steps", "candidates", "trained", "passes"), whole()),
+            "different": maybe(whole()),
+            "learnt": maybe(share()),
+            "seconds": maybe(amount()),
+        },
+        {"curve": _curve, "irreducible": table({}), **dict.fromkeys(("wrong", "copies"), maybe(share()))},
+    )
+
+
+def _curve(value: Any, where: str) -> str:
+    columns = {"steps": listing(whole()), "candidates": listing(whole()), "seconds": listing(maybe(amount()))}
+    columns["accuracy"] = listing(listing(maybe(share())))
+    if wrong := table(columns)(value, where):
+        return wrong
+    equal = len({len(value[name]) for name in columns}) == 1 and value.keys() == columns.keys()
+    return "" if equal else f"{where}: not lists of equal length: {', '.join(columns)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clsim.errors import InputError
+from clsim.records import sealed
 from clsim.records.atomic import write
 
 FORMAT = 1
@@ -75,7 +75,7 @@ def load(path: Path) -> Inquiry:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
-        return _inquiry(json.loads(content.decode("utf-8")))
+        return _inquiry(sealed.unsealed(content)[0])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
         raise InputError(
@@ -86,7 +86,7 @@ def load(path: Path) -> Inquiry:
 
 def save(path: Path, state: Inquiry) -> None:
     """Write a state, atomically."""
-    write(path, json.dumps({"format": FORMAT, **asdict(state)}, ensure_ascii=False, indent=1).encode())
+    write(path, sealed.sealed({"format": FORMAT, **asdict(state)}))
 
 
 def _inquiry(data: Any) -> Inquiry:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clsim.errors import InputError
+from clsim.errors import InputError, first_line
+from clsim.records import sealed
 from clsim.records.atomic import write
+from clsim.records.schema import amount, counter, listing, maybe, number, share, table
 from clsim.spec.reader import Options, arguments
 
 FORMAT = 1
@@ -38,7 +39,7 @@ class Trace:
 def save(folder: Path, done: int, attempts: Sequence[Attempt]) -> None:
     """Write the attempts so far of the search after ``done`` experiences, atomically."""
     trace = Trace(folder.name, done, tuple(attempts))
-    write(folder / "search.json", json.dumps(dataclasses.asdict(trace), indent=1, allow_nan=False).encode())
+    write(folder / "search.json", sealed.sealed(dataclasses.asdict(trace)))
 
 
 def load(folder: Path, done: int) -> tuple[Attempt, ...]:
@@ -51,16 +52,32 @@ def load(folder: Path, done: int) -> tuple[Attempt, ...]:
     """
     path = folder / "search.json"
     try:
-        trace = Trace(**arguments(Trace, json.loads(path.read_text(encoding="utf-8")), "trace", ""))
+        data, _ = sealed.read(path)
+        trace = Trace(**arguments(Trace, data, "trace", ""))
+        if wrong := _NUMBERS({"attempts": data["attempts"]}, ""):
+            raise ValueError(wrong)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run it again with --fresh") from None
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); run it again with --fresh") from None
     if trace.format != FORMAT:
         raise InputError(f"{path}: found format {trace.format}, allowed: {FORMAT}; run it again with --fresh")
     if (trace.fingerprint, trace.done) != (folder.name, done):
         return ()
     return tuple(attempt for attempt in trace.attempts if not attempt.final)
+
+
+COST = table(
+    {},
+    dict.fromkeys(("train_seconds", "select_seconds", "evaluate_seconds"), maybe(amount())),
+    others=maybe(counter()),
+)
+"""The counters of an experience, or of an attempt: seconds, and whole numbers."""
+
+ATTEMPT = table({"accuracy": share(), "lr": number(0), "needed": number(0), "cost": COST})
+"""The numbers of an attempt of a search, whose shape is checked elsewhere."""
+
+_NUMBERS = table({"attempts": listing(ATTEMPT)})
 
 
 _ROUND_OFF = 1e-9

@@ -14,7 +14,7 @@ from clsim.records.metrics import METRICS, UNSIZED, Metric, by_samples, summary,
 from clsim.records.own_metrics import of_record
 from clsim.records.store import RunRecord
 from clsim.reporting.cells import Cell, decimals
-from clsim.reporting.names import printable
+from clsim.reporting.screen import Screen, plain
 from clsim.spec.naming import batch_words, label_words, memory_size, scenario_name
 from clsim.spec.pools import named
 from clsim.version import __version__
@@ -33,30 +33,24 @@ def show_finished(records: Sequence[RunRecord], out: Console, metrics: Mapping[s
     show_runs([record.data for record in records], out, metrics)
     for record in records:
         seconds = [sum(c[f"{part}_seconds"] for c in record.data["cost"]) for part in ("train", "select", "evaluate")]
-        out.print(
-            f"[dim]seed {record.data['spec']['seed']}: {record.folder} · "
-            f"{seconds[0]:.1f} s training, {seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation",
-            highlight=False,
-        )
+        line = f"seed {record.data['spec']['seed']}: {record.folder} · {seconds[0]:.1f} s training, "
+        out.print(plain(f"{line}{seconds[1]:.1f} s selection, {seconds[2]:.1f} s evaluation", "dim"))
     for record in records:
         missing = record.data.get("labelling", {}).get("without_label", [])
         if any(missing):
             where = ", ".join(f"{n} in experience {i}" for i, n in enumerate(missing, 1) if n)
             line = f"seed {record.data['spec']['seed']}: classes without a label: {where}"
-            out.print(Text(line, style="yellow"))
+            out.print(plain(line, "yellow"))
         for one in record.data.get("pretraining", ()):
-            out.print(
-                f"[dim]seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
-                f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
-                f"{one['seconds']:.1f} s, kept for other runs",
-                highlight=False,
-            )
+            line = f"seed {record.data['spec']['seed']}, experience {one['experience'] + 1}: {one['use']} by "
+            line += f"{one['method']}, {one['model']} on {one['images']} images: {one['steps']} steps, "
+            out.print(plain(f"{line}{one['seconds']:.1f} s, kept for other runs", "dim"))
     for record in records:
         for name, line in record.data.get("crowded", {}).items():
-            out.print(Text(f"seed {record.data['spec']['seed']}, by {name}: {line}", style="yellow"))
+            out.print(plain(f"seed {record.data['spec']['seed']}, by {name}: {line}", "yellow"))
     other = {record.data["versions"]["clsim"] for record in records} - {__version__}
     if other:
-        out.print(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew")
+        out.print(plain(f"made by clsim {', '.join(sorted(other))}, this is {__version__}; --fresh runs it anew"))
     if any(record.data.get("diverged") for record in records):
         out.print("[red]a loss is not finite: the learning rate is too high, or the data is broken")
 
@@ -67,7 +61,7 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
     See :func:`show_finished`.
     """
     if not out.is_terminal:  # a file or a pipe has no width to fit into
-        out = Console(file=out.file, width=1000, soft_wrap=True, emoji=False)
+        out = Screen(file=out.file, width=1000, soft_wrap=True, emoji=False)
     metrics = metrics or {}
     spec = records[0]["spec"]
     memory = f", {spec['memory']['buffer']} memory of {memory_size(spec)}"
@@ -100,10 +94,10 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
         words = ["–" if v is None else f"{v:,.{digits[name]}f}" for name, v in numbers.items()]
         lines.append([str(record["spec"]["seed"]), *words])
     mean = ["mean", *(str(Cell(columns[name])) for name in shown)] if len(records) >= 3 else []
-    names = [printable(headings[name]) for name in shown]
-    rows = Table(title=Text(title), title_justify="left")
+    names = [headings[name] for name in shown]
+    rows = Table(title=plain(title), title_justify="left")
     for heading in ("seed", *names):
-        rows.add_column(Text(heading), justify="right")
+        rows.add_column(plain(heading), justify="right")
     for line in lines:
         rows.add_row(*line)
     if mean:
@@ -122,18 +116,18 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
     for record in records:
         if searched := searches.searches(record):
             controller = record["spec"]["controller"]["name"]
-            out.print(Text(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", style="bold"))
+            out.print(plain(f"{controller}, seed {record['spec']['seed']}: what was chosen, task by task", "bold"))
             out.print(searches.summary(searched))
 
 
 def _upright(title: str, names: Sequence[str], lines: Sequence[Sequence[str]], mean: Sequence[str]) -> Table:
     """Make a table with a row a metric and a column a seed."""
-    made = Table(title=Text(title), title_justify="left")
+    made = Table(title=plain(title), title_justify="left")
     made.add_column("")
     for seed, *_ in lines:
         made.add_column(f"seed {seed}", justify="right")
     if mean:
         made.add_column("mean", justify="right", style="bold")
     for i, name in enumerate(names, 1):
-        made.add_row(Text(name), *(line[i] for line in lines), *mean[i : i + 1])
+        made.add_row(plain(name), *(line[i] for line in lines), *mean[i : i + 1])
     return made

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.errors import InputError
+from clsim.records.sealed import is_checked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,6 +91,7 @@ def _memory(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise InputError(f"{_where(path)}: larger than {LARGEST_FILE >> 20} MiB")
+        is_checked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

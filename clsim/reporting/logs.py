@@ -27,6 +27,7 @@ import numpy as np
 
 from clsim.errors import InputError, nearest, raised
 from clsim.records import metrics
+from clsim.records.atomic import make_folder
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.run import RunSpec
@@ -117,7 +118,7 @@ class WandB:
         import wandb
 
         place = folder.path / "logs"
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "clsim"),
             id=spec.fingerprint,

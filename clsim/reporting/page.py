@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from clsim.records import frame
-from clsim.records.atomic import write as save
+from clsim.records import atomic, frame
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
 from clsim.reporting.batch_panels import with_batches
 from clsim.reporting.contents import contents
 from clsim.reporting.gallery import drawn
 from clsim.reporting.label_panels import with_labels
+from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec
 from clsim.version import __version__
 
@@ -49,8 +51,8 @@ def write(
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, render(spec, records, failures, command).encode(errors="replace"))
+    atomic.make_folder(path.parent)
+    atomic.write(path, render(spec, records, failures, command).encode(errors="replace"))
 
 
 def render(
@@ -87,8 +89,9 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_plain,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.policies["json.dumps_function"] = _dumped
     return environment.get_template("page.html").render(
         spec=spec,
         title=spec.title or "Report",
@@ -124,6 +127,18 @@ def render(
         digest=Markup(digest),
         version=__version__,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Replace control characters, and marks that turn the direction of writing, by spaces; our own parts have none."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _dumped(value: Any, **_: Any) -> str:
+    """Write a value as JSON whose texts are as :func:`_plain` has them."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = re.sub(r"(\\\\)|\\u00[01][0-9a-f]|\\[bfnrt]", lambda found: found[1] or " ", text)
+    return text if text.isprintable() else printable(text)
 
 
 def _facts(data: Sequence[Mapping[str, Any]], scenarios: int) -> list[tuple[str, str]]:

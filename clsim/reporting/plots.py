@@ -13,7 +13,7 @@ import numpy as np
 
 from clsim.errors import InputError
 from clsim.records import frame
-from clsim.records.atomic import write
+from clsim.records.atomic import make_folder, write
 from clsim.reporting import figures, names, report, svg
 from clsim.reporting.cells import label_of
 from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks
@@ -39,7 +39,7 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
 
 def saved(make: Callable[[], Mapping[str, Figure]], folder: Path) -> list[Path]:
     """Draw figures in the style of papers, and save each under its name in a folder; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     made = []
     with svg.style(svg.PLAIN):
         for name, figure in make().items():

@@ -10,7 +10,7 @@ import functools
 import math
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,24 +147,34 @@ class ReportSpec:
         return {**ALL, **self.own}
 
 
-def with_metrics(spec: ReportSpec, metrics: Iterable[str], where: str = "--metric") -> ReportSpec:
+def with_metrics(
+    spec: ReportSpec, metrics: Iterable[str], where: str = "--metric", say: Callable[[str], None] | None = None
+) -> ReportSpec:
     """Return a report with further metrics.
 
     Args:
         spec: the report.
         metrics: names as in :attr:`ReportSpec.metrics`; code that they name is loaded.
         where: what names them, for messages.
+        say: takes a line on each file of code that is about to be imported; None: nobody is told.
 
     Raises:
         InputError: if there is no such metric.
     """
     named = list(dict.fromkeys([*spec.metrics, *metrics]))
-    own = {name: own_metric(name, where, [*ALL, *COSTS]) for name in named if name not in {*ALL, *COSTS, *spec.own}}
+    new = [name for name in named if name not in {*ALL, *COSTS, *spec.own}]
+    if say is not None:
+        for code in (code for name in new for code in registry.codes("metrics", name)):
+            say(f"{where}: {code.notice}")
+    own = {name: own_metric(name, where, [*ALL, *COSTS]) for name in new}
     return dataclasses.replace(spec, metrics=tuple(named), own={**spec.own, **own})
 
 
-def read_report(path: Path) -> ReportSpec:
+def read_report(path: Path, say: Callable[[str], None] | None = None) -> ReportSpec:
     """The report of a TOML file.
+
+    Args:
+        say: as for :func:`with_metrics`.
 
     Raises:
         InputError: naming the file and the key.
@@ -191,7 +201,7 @@ def read_report(path: Path) -> ReportSpec:
         raise InputError(f"{where}: target: found {spec.target:g}, allowed: a percentage from 0 to 100")
     if labelled := [name for name in spec.tuned if name in labels]:
         raise InputError(f"{where}: tuned: found {labelled[0]!r}, which is a label too, allowed: another setting")
-    spec = with_metrics(spec, (), f"{where}: metrics")
+    spec = with_metrics(spec, (), f"{where}: metrics", say)
     for published in spec.published:
         for metric, values in published.percent.items():
             if metric not in spec.known:
@@ -239,9 +249,9 @@ CHOOSING = ("a", "b", "at", "than")
 """The keys of a claim that choose runs."""
 
 
-def find_report(name: str) -> ReportSpec:
+def find_report(name: str, say: Callable[[str], None] | None = None) -> ReportSpec:
     """The report of a name in ``./reports``, a shipped name, or a path."""
-    return read_report(registry.find_file("reports", name))
+    return read_report(registry.find_file("reports", name), say)
 
 
 def problem(record: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,12 @@ def report(
 
 
 def make(
-    name: str, runs: str | Path | Sequence[RunRecord], *, tests: bool = False, metrics: Sequence[str] = ()
+    name: str,
+    runs: str | Path | Sequence[RunRecord],
+    *,
+    tests: bool = False,
+    metrics: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Report, list[str]]:
     """Make a report; also return a line for each folder whose run cannot stand in it.
 
@@ -149,11 +154,12 @@ def make(
         runs: the folder of all runs, or records.
         tests: whether to show paired tests, whatever the report says.
         metrics: further metrics to show, by their names.
+        say: takes a line on each file of code that the report's file makes it import; None: nobody is told.
 
     Raises:
         InputError: if there is no such report, or no such metric.
     """
-    spec = with_metrics(find_report(name), metrics)
+    spec = with_metrics(find_report(name, say), metrics)
     if isinstance(runs, (str, Path)):
         store = Store(Path(runs))
         records, problems = readable(store)

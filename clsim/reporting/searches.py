@@ -14,6 +14,7 @@ from clsim.records.search import Attempt, Search, Trial, read_search
 from clsim.reporting.listing import Line, Listing
 from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec, groups
+from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def summary(found: Sequence[Search]) -> Table:
         table.add_column(name, justify="right")
     names = list(dict.fromkeys(name for search in found for name in search.kept.values))
     for name in names:
-        table.add_column(Text(printable(name)), justify="right")
+        table.add_column(plain(name), justify="right")
     for name in ("reached", "tried", "seconds"):
         table.add_column(name, justify="right")
     for search in found:
@@ -166,7 +167,7 @@ def trace(record: Mapping[str, Any]) -> Table:
         if last not in ("", row[0]):
             table.add_section()
         last = row[0]
-        table.add_row(*(Text(printable(text)) for text in row[:5]), Text(row[5], style=look), *row[6:])
+        table.add_row(*(plain(text) for text in row[:5]), Text(row[5], style=look), *row[6:])
     return table
 
 

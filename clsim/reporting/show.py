@@ -12,14 +12,14 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from clsim.records import frame
-from clsim.records.atomic import write
+from clsim.records.atomic import make_folder, write
 from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing
 from clsim.reporting.comparisons import ranks
 from clsim.reporting.contents import contents
 from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
-from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec, find_report, with_metrics
+from clsim.reporting.screen import Screen, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def show(
     if path is None:
         print(written, end="")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write(path, written.encode())
 
 
@@ -119,39 +119,39 @@ def listings(
 
 def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
     if not out.is_terminal:  # a file or a pipe has no width to fit into
-        out = Console(file=out.file, width=1000, soft_wrap=True)
+        out = Screen(file=out.file, width=1000, soft_wrap=True)
     if spec.title:
-        out.print(Text(printable(spec.title), style="bold"))
+        out.print(plain(spec.title, "bold"))
     explained: set[str] = set()
     for listed in made:
         shown, short = in_short(listed)
         out.print(to_console(shown))
         for note in shown.notes:
-            out.print(Text(f"  {printable(note)}", style="dim"))
+            out.print(plain(f"  {note}", "dim"))
         for name, text in short.items():
             if name not in explained:
-                out.print(Text(f"  {printable(text)} = {printable(name)}", style="dim"))
+                out.print(plain(f"  {text} = {name}", "dim"))
         explained |= {*short}
     if failures:
         out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
     for failure in failures:
-        out.print(Text(f"  {printable(f'{failure.title}: {failure.error}')}"))
-        out.print(Text(f"    {printable(failure.command)}", style="dim"))
+        out.print(plain(f"  {failure.title}: {failure.error}"))
+        out.print(plain(f"    {failure.command}", "dim"))
 
 
 def to_console(shown: Listing) -> RichTable:
     """Make a table for the console; a name that looks like markup is shown as it is."""
-    rich = RichTable(title=Text(printable(shown.title)), title_justify="left", header_style="bold")
+    rich = RichTable(title=plain(shown.title), title_justify="left", header_style="bold")
     for name in shown.names:
-        rich.add_column(Text(printable(name)), overflow="fold")
+        rich.add_column(plain(name), overflow="fold")
     for name in shown.header[len(shown.names) :]:
-        rich.add_column(Text(printable(name)), justify="right", overflow="fold")
+        rich.add_column(plain(name), justify="right", overflow="fold")
     for line in shown.lines:
-        labels = [Text(printable(label), style="italic" if line.source else "") for label in line.labels]
+        labels = [plain(label, "italic" if line.source else "") for label in line.labels]
         rich.add_row(*labels, *(_entry(text, look) for text, look in line.marked))
     return rich
 
 
 def _entry(text: str, look: Mark) -> Text:
     """Write an entry with its mark, which always takes two characters, so that numbers stay aligned."""
-    return Text(f"{printable(text)} {SIGNS[look] or ' '}", style="bold" if look == "best" else "")
+    return plain(f"{text} {SIGNS[look] or ' '}", "bold" if look == "best" else "")

@@ -11,12 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.errors import InputError, nearest
+from clsim.records.doubts import UNCHECKED
 from clsim.records.frame import COSTS, frame
 from clsim.records.metrics import ALL, UNSIZED
 from clsim.records.overview import StoredRun
+from clsim.records.store import RunFolder
 from clsim.reporting import searches
-from clsim.reporting.names import printable
 from clsim.reporting.report import admits, problem, row_of
+from clsim.reporting.screen import plain
 from clsim.spec.flags import as_text
 from clsim.spec.reader import Options
 from clsim.spec.resolve import departures
@@ -65,9 +67,9 @@ def table(runs: Sequence[StoredRun], width: int) -> Table:
         made.add_column("seconds", justify="right", no_wrap=True)
     digits = _digits([run.fingerprint for run in runs])
     for run in runs:
-        name = Text(printable(run.name))
+        name = plain(run.name)
         if run.reason:
-            name.append(f"\n{printable(run.reason)}", style="red")
+            name.append("\n").append(plain(run.reason, "red"))
         made.add_row(
             run.fingerprint[:digits],
             name,
@@ -106,29 +108,38 @@ def show_run(run: StoredRun, out: Console) -> None:
     """
     if run.state == "broken":
         raise InputError(f"{run.folder}: {run.reason}")
-    out.print(Text(printable(run.name), style="bold"))
+    out.print(plain(run.name, "bold"))
     facts = [run.progress, *([f"ended {_when(run.ended, whole=True)}"] if run.ended else []), str(run.folder)]
-    out.print(Text(printable(" · ".join(facts)), style="dim"))
+    out.print(plain(" · ".join(facts), "dim"))
     if run.reason:
-        out.print(Text(printable(run.reason), style="red"))
+        out.print(plain(run.reason, "red"))
+    for doubt in doubts_of(run):
+        out.print(plain(doubt, "yellow"))
     record = None if run.record is None else run.record.data
     if record is not None and record["accuracy"]:
         _show_matrix(record, out)
         if refusal := problem(record):
-            out.print(Text(printable(f"its metrics and costs cannot be shown: {refusal}"), style="red"))
+            out.print(plain(f"its metrics and costs cannot be shown: {refusal}", "red"))
         else:
             _show_numbers(record, out)
         if record.get("searches"):
-            controller = printable(str(record["spec"]["controller"]["name"]))
-            out.print(Text(f"{controller}: what was chosen, task by task", style="bold"))
+            controller = record["spec"]["controller"]["name"]
+            out.print(plain(f"{controller}: what was chosen, task by task", "bold"))
             out.print(searches.summary(searches.searches(record)))
             out.print(searches.trace(record))
     _show_settings(run.spec, out)
     if record is not None:
         made = _made(record)
-        out.print(Text("made by", style="bold"), Text(printable(made)), sep="  ")
+        out.print(Text("made by", style="bold"), plain(made), sep="  ")
     if run.command:
-        out.print(Text(printable(run.command)))
+        out.print(plain(run.command))
+
+
+def doubts_of(run: StoredRun) -> list[str]:
+    """List what a reader of a run should know: of its files, its dates, and the machines that made it."""
+    unchecked, damaged = RunFolder(run.folder).audit()
+    said = [f"{', '.join(unchecked)}: {UNCHECKED}"] if unchecked else []
+    return said + damaged + ([one for one in run.record.doubts if one != UNCHECKED] if run.record else [])
 
 
 def _show_matrix(record: Mapping[str, Any], out: Console) -> None:
@@ -166,7 +177,7 @@ def _show_settings(spec: Mapping[str, Any], out: Console) -> None:
     try:
         found = departures(spec)
     except InputError as error:
-        out.print(Text(printable(f"its own settings are not known: {error}"), style="dim"))
+        out.print(plain(f"its own settings are not known: {error}", "dim"))
         return
     except (AttributeError, KeyError, TypeError):
         return
@@ -178,7 +189,7 @@ def _show_settings(spec: Mapping[str, Any], out: Console) -> None:
     made.add_column(overflow="fold")
     made.add_column(style="dim", overflow="fold")
     for key, (value, own) in found.items():
-        made.add_row(*(Text(printable(text)) for text in (key, _value(value), f"own: {_value(own)}")))
+        made.add_row(*(plain(text) for text in (key, _value(value), f"own: {_value(own)}")))
     out.print(made, "")
 
 

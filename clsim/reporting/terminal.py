@@ -18,6 +18,7 @@ from clsim.errors import InputError
 from clsim.records.search import Search, Trial
 from clsim.records.store import Store
 from clsim.reporting.bar import bar
+from clsim.reporting.screen import Screen
 from clsim.spec.run import RunSpec
 from clsim.training import progress
 
@@ -66,7 +67,7 @@ def shown(given: Any) -> Callable[[RunSpec], AbstractContextManager[progress.Pro
         return None
     if given is not True and given != "auto":
         return lambda spec: nullcontext(given)
-    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console = Screen(stderr=True, soft_wrap=True, emoji=False)
     at_hand = console.is_jupyter or (console.is_terminal and "ps1" in vars(sys))  # a prompt, no script
     if given == "auto" and not at_hand:
         return None

@@ -10,6 +10,7 @@ from clsim.errors import InputError, at_least
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.distances import blocks, principal
 from clsim.selectors.scores import highest
+from clsim.spec.kinds import Positive
 
 LARGEST = 6000
 """The largest side of the Fisher matrix, (C − 1)·(d + 1): two such matrices of float64 take 576 MB."""
@@ -20,7 +21,7 @@ def bait(
     budget: int,
     *,
     rng: torch.Generator,
-    ridge: float = 1.0,
+    ridge: Positive = 1.0,
     oversampling: int = 2,
     rank: int = 10,
     width: int = 0,

@@ -14,10 +14,11 @@ from clsim.pool.pool import Pool, Selection
 from clsim.selectors.distances import Metric, blocks, measured, nearest_of
 from clsim.selectors.random import in_turn
 from clsim.selectors.scores import uncertainties
+from clsim.spec.kinds import Count
 
 
 def k_means(
-    pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", iterations: int = 100
+    pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean", iterations: Count = 100
 ) -> Selection:
     """Keep the sample nearest the centre of each of ``budget`` k-means clusters.
 
@@ -45,7 +46,7 @@ def clue(
     *,
     rng: torch.Generator,
     metric: Metric = "euclidean",
-    iterations: int = 100,
+    iterations: Count = 100,
     temperature: float = 1.0,
 ) -> Selection:
     """Query the sample nearest the centre of each of ``budget`` clusters of k-means, weighted by entropy.
@@ -108,7 +109,7 @@ def k_means_clusters(
     k: int,
     rng: torch.Generator,
     *,
-    iterations: int = 100,
+    iterations: Count = 100,
     starts: int = 1,
     weight: Float[Tensor, " n"] | None = None,
 ) -> Int[Tensor, " n"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +13,7 @@ from clsim.errors import InputError, at_least
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.clusters import k_means_clusters, means, representatives
 from clsim.selectors.distances import Metric, blocks, measured
+from clsim.spec.kinds import Count, Range
 
 
 def dropquery(
@@ -22,7 +24,7 @@ def dropquery(
     passes: int = 3,
     rate: float = 0.75,
     metric: Metric = "euclidean",
-    iterations: int = 100,
+    iterations: Count = 100,
 ) -> Selection:
     """Query one of each cluster of the samples whose predicted label flips when features are dropped.
 
@@ -58,9 +60,9 @@ def alfa_mix(
     budget: int,
     *,
     rng: torch.Generator,
-    epsilon: float = 0.2,
+    epsilon: Annotated[float, Range(0.0001, 1)] = 0.2,
     metric: Metric = "euclidean",
-    iterations: int = 100,
+    iterations: Count = 100,
 ) -> Selection:
     """Query one of each cluster of the samples whose predicted label flips on the way to a class mean.
 
@@ -150,7 +152,7 @@ def spread(
     listed: Bool[Tensor, " n"],
     budget: int,
     rng: torch.Generator,
-    iterations: int = 100,
+    iterations: Count = 100,
 ) -> Int[Tensor, " m"]:
     """Choose one of each k-means cluster of the listed rows, then, where they are too few, of the others: int64."""
     picks = torch.empty(0, dtype=torch.int64, device=features.device)

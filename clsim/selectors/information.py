@@ -30,6 +30,7 @@ from clsim.selectors.reference import outsiders, told
 from clsim.selectors.similarity import represented
 from clsim.selectors.submodular import cut, located
 from clsim.selectors.targets import eliminated, most_like, private_set, query_set, share, summed
+from clsim.spec.kinds import Positive
 
 
 def flvmi(pool: Pool, budget: int, *, rng: torch.Generator, query: Sequence[int] = (), eta: float = 1.0) -> Selection:
@@ -94,7 +95,7 @@ def logdetmi(
     rng: torch.Generator,
     query: Sequence[int] = (),
     eta: float = 1.0,
-    ridge: float = 1.0,
+    ridge: Positive = 1.0,
 ) -> Selection:
     """Keep diverse samples within the span of the query (LOGDETMI).
 
@@ -201,7 +202,7 @@ def logdetcg(
     rng: torch.Generator,
     private: Sequence[int] = (),
     nu: float = 1.0,
-    ridge: float = 1.0,
+    ridge: Positive = 1.0,
 ) -> Selection:
     """Keep diverse samples outside the span of the private set (LOGDETCG).
 
@@ -264,7 +265,7 @@ def logdetcmi(
     private: Sequence[int] = (),
     eta: float = 1.0,
     nu: float = 1.0,
-    ridge: float = 1.0,
+    ridge: Positive = 1.0,
 ) -> Selection:
     """Keep diverse samples within the span of the query, outside that of the private set (LOGDETCMI).
 

@@ -18,6 +18,7 @@ from clsim.selectors.functions import Concave, Concavity, DisparityMin, LogDet, 
 from clsim.selectors.greedy import Optimiser, SetFunction, maximise
 from clsim.selectors.similarity import Cosine, Representation, represented
 from clsim.selectors.targets import chosen_before, eliminated, most_like, summed
+from clsim.spec.kinds import Positive
 
 Similarities = Literal["auto", "dense", "blocks", "sparse"]
 
@@ -114,7 +115,7 @@ def log_det(
     budget: int,
     *,
     rng: torch.Generator,
-    ridge: float = 1.0,
+    ridge: Positive = 1.0,
     representation: Representation = "features",
     optimiser: Optimiser = "auto",
     epsilon: float = 0.1,

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from clsim.spec.docstrings import Docstring, parsed
 from clsim.spec.followed import located
+from clsim.spec.kinds import Range
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -310,6 +311,9 @@ def _kind(file: File, node: ast.expr | None) -> Any:
     if isinstance(node, ast.Subscript):
         name = ast.unparse(node.value).rpartition(".")[2]
         inner = list(node.slice.elts) if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if name == "Annotated":
+            marks = [_range(file, one) for one in inner[1:]]
+            return Annotated[(_kind(file, inner[0]), *marks)]
         if name == "Literal":
             return Literal[tuple(_computed(file, one) for one in inner)]
         if name in ("dict", "Mapping"):
@@ -320,6 +324,17 @@ def _kind(file: File, node: ast.expr | None) -> Any:
             kinds = [_kind(file, one) for one in inner] + [type(None)] * (name == "Optional")
             return Union[tuple(kinds)]  # noqa: UP007 - a tuple of values
     return Any
+
+
+def _range(file: File, node: ast.expr) -> Range | None:
+    """Return the bounds that an annotation states; None for another mark."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != Range.__name__:
+        return None
+    try:
+        given = {k.arg: _computed(file, k.value) for k in node.keywords if k.arg}
+        return Range(*(_computed(file, one) for one in node.args), **given)
+    except Unread:
+        return None
 
 
 _PLAIN = {"int": int, "float": float, "bool": bool, "str": str}

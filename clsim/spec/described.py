@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import components, registry
+from clsim.spec import abilities, registry
 from clsim.spec.components import ALIASES, COMBINATORS, COMPONENTS, OF_SOME, OPTIMIZERS
-from clsim.spec.definitions import Definition, Parameter, Source, Unread, assigned, definition
-from clsim.spec.docstrings import parsed
+from clsim.spec.definitions import Definition, Unread, assigned, definition
 from clsim.spec.examples import example
-from clsim.spec.flags import as_text, leaves
-from clsim.spec.options import in_words, options_of
+from clsim.spec.option_lines import Option, implied, of_object, option_lines
+from clsim.spec.recognised import kind_of_file, kinds_of_code
 from clsim.spec.run import TABLES
 from clsim.spec.sources import DATASETS, OWN_DATA
 
@@ -41,22 +37,6 @@ OPTIONS_IN = {
     "datasets": "data",
 }
 """Kind → the table of a spec that holds the options of its components; of a table, its own name."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option: a keyword argument of a component, or a key of a table of a spec.
-
-    Attributes:
-        kind: the values that it takes, in words.
-        default: its default, as ``--set`` takes it; empty if it has none.
-        says: its line in the docstring.
-    """
-
-    name: str
-    kind: str
-    default: str
-    says: str
 
 
 @dataclass(frozen=True)
@@ -124,11 +104,11 @@ def kinds_of(name: str) -> list[str]:
     (['reports', 'selectors', 'metrics'], ['selectors'], [])
     """
     if name.endswith(".toml"):
-        return [_kind_of_file(registry.find_file("scenarios", name))]
+        return [kind_of_file(registry.find_file("scenarios", name))]
     if name.startswith("avalanche:"):
         return ["learners"]
     if ":" in name:
-        return _kinds_of_code(name)
+        return kinds_of_code(name)
     return [kind for kind in KINDS if _known(kind, name)]
 
 
@@ -171,11 +151,15 @@ def describe(kind: str, name: str, *, whole: bool = True) -> Description:
     if kind == "optimizers":
         title, paper = OPTIMIZERS[name]
         keys = [p for p in _table("optimizer").fields if p.name != "name" and name in OF_SOME.get(p.name, (name,))]
-        return _made(kind, name, title, whole, options=_options(keys), source=paper, place=_table("optimizer").place)
+        return _made(
+            kind, name, title, whole, options=option_lines(keys), source=paper, place=_table("optimizer").place
+        )
     if kind == "tables":
         table = _table(name)
         said = table.docstring
-        return _made(kind, name, said.title, whole, text=said.text, options=_options(table.fields), place=table.place)
+        return _made(
+            kind, name, said.title, whole, text=said.text, options=option_lines(table.fields), place=table.place
+        )
     return _of_code(kind, ALIASES.get(name, name) if kind == "selectors" else name, whole)
 
 
@@ -219,15 +203,8 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
     except Unread:
         if not whole:
             return Description(kind, name, f"installed by {entry.module}" if entry else "")
-        component = registry.component(kind, name)
-        code = component.func if isinstance(component, partial) else component
-        own = inspect.isroutine(code) or inspect.isclass(code)  # an object has its class' docstring
-        said, place = parsed(inspect.getdoc(code) if own else str(vars(code).get("label", ""))), _place_of(code)
+        said, place, options = of_object(registry.component(kind, name))
         text = said.text
-        options = [
-            Parameter(p.name, p.annotation, p.default, said.args.get(p.name, ""), p.default is p.empty)
-            for p in options_of(component).values()
-        ]
     title = said.title or (f"installed by {entry.module}" if entry else "")
     if metric:
         title = f"{metric.label[0].upper()}{metric.label[1:]} · {title}"
@@ -239,35 +216,16 @@ def _of_code(kind: str, name: str, whole: bool) -> Description:
         whole,
         aliases=tuple(alias for alias, of in ALIASES.items() if of == name) if kind == "selectors" else (),
         text=text,
-        options=_options(options),
-        implies=_implied(kind, name),
+        options=option_lines(options),
+        implies=implied(kind, name),
         needs=said.needs,
         cost=said.cost,
         source=said.source,
         place=place,
-        can_label=kind in ("acquisitions", "bounds") or (kind == "selectors" and registry.acquires(name)),
-        can_batch=kind == "pruners" or (kind == "selectors" and registry.chooses_batch(name)),
+        can_label=kind in ("acquisitions", "bounds") or (kind == "selectors" and abilities.acquires(name)),
+        can_batch=kind == "pruners" or (kind == "selectors" and abilities.chooses_batch(name)),
         family=target.partition(":")[0].rpartition(".")[2] if shipped else "",
     )
-
-
-def _implied(kind: str, name: str) -> tuple[str, ...]:
-    """List what a name sets besides, as a buffer or as what asks for labels."""
-    if kind in ("selectors", "condensers"):
-        table, said, digits = "memory", components.BUFFER_DEFAULTS, components.DIGITS_DEFAULTS.get(name, {})
-    elif kind in ("acquisitions", "bounds"):
-        table, said, digits = "labelling", components.LABEL_DEFAULTS, {}
-    else:
-        return ()
-    found = [f"{key}={as_text(value)}" for key, value in leaves(said.get(name, {}), table).items()]
-    return (*found, *(f"{key}={as_text(value)} on images of digits" for key, value in leaves(digits, table).items()))
-
-
-def _place_of(component: Any) -> str:
-    try:
-        return f"{inspect.getsourcefile(component)}:{inspect.getsourcelines(component)[1]}"
-    except (OSError, TypeError):
-        return ""
 
 
 @dataclass(frozen=True)
@@ -297,29 +255,6 @@ def _table(name: str) -> Definition:
     return definition(f"{table.__module__}:{table.__name__}")
 
 
-def _options(parameters: Iterable[Parameter]) -> tuple[Option, ...]:
-    return tuple(
-        Option(p.name, in_words(p.kind), "" if p.required else _as_text(p.default), p.says) for p in parameters
-    )
-
-
-def _as_text(value: Any) -> str:
-    """Write a default as ``--set`` takes it.
-
-    >>> _as_text(("crop", 1.0)), _as_text(None), _as_text(math.inf), _as_text(""), _as_text(Source("WIDTH * 2"))
-    ('["crop", 1.0]', 'none', 'inf', '""', 'WIDTH * 2')
-    """
-    if isinstance(value, Source):
-        return value.text
-    if value is None:
-        return "none"
-    if isinstance(value, float) and math.isinf(value):
-        return "inf"
-    if isinstance(value, (bool, int, float, str, list, tuple)):
-        return as_text(value) or '""'
-    return repr(value)
-
-
 def _of_data(name: str, whole: bool) -> Description:
     """Describe a data set, with the keys of ``[data]`` that it reads."""
     title, paper = DATASETS[name]
@@ -332,7 +267,7 @@ def _of_data(name: str, whole: bool) -> Description:
     fetched = "" if name in ("digits", "sequence", *OWN_DATA) else _FETCHED
     used = f"Scenarios with it: {', '.join(users)}." if users else ""
     text = "\n\n".join(filter(None, [fetched, used]))
-    return _made("datasets", name, title, whole, text=text, options=_options(keys), source=paper)
+    return _made("datasets", name, title, whole, text=text, options=option_lines(keys), source=paper)
 
 
 def _tables_of(scenario: str) -> dict[str, Any]:
@@ -403,40 +338,3 @@ _NAMED = {
     "batch.selector": ("pruners", "selectors"),
 }
 """Key of a file → the kinds that its value may be of, the one that is meant first."""
-
-
-def _kind_of_file(path: Path) -> str:
-    """Tell a scenario, a strategy, a study and a report apart: by the folder, else by the keys."""
-    if path.resolve().parent.name in registry.FILES:
-        return path.resolve().parent.name
-    tables = registry.read_toml(path)
-    keys = {*tables}
-    if {"scenario", "strategy", "seeds", "set"} & keys:
-        return "studies"
-    if "data" in keys or "experiences" in tables.get("stream", ()):
-        return "scenarios"
-    return "strategies" if any(isinstance(tables.get(key), dict) for key in (*TABLES, "on")) else "reports"
-
-
-def _kinds_of_code(target: str) -> list[str]:
-    """Tell the kind of one's own code by its parameters; none if they are of no kind, or the code cannot be read."""
-    try:
-        found = definition(target)
-        first = tuple(found.parameters)
-    except Unread:
-        return []
-    if first[:1] == ("pool",) and isinstance(found.node, ast.FunctionDef) and found.node.returns is not None:
-        return ["condensers" if "Exemplars" in ast.unparse(found.node.returns) else "selectors"]
-    return [kind for kind, wanted in _FIRST.items() if first[: len(wanted)] == wanted][:1]
-
-
-_FIRST: dict[str, tuple[str, ...]] = {
-    "selectors": ("pool", "budget"),
-    "objectives": ("net", "batch"),
-    "acquisitions": ("net", "rng"),
-    "learners": ("setup",),
-    "models": ("shape",),
-    "pools": ("parts",),
-    "metrics": ("R",),
-}
-"""Kind → the first parameters of its components."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.flags import as_text
 from clsim.spec.run import RunSpec
@@ -67,7 +67,7 @@ def _run(*words: str, scenario: str = "split-digits") -> str:
 
 
 def _of_selector(name: str) -> str:
-    needs = registry.needs(name).get(name, "")
+    needs = abilities.needs(name).get(name, "")
     if "the new batch" in needs:
         return _run("--strategy", "er", "--set", f"memory.retrieval={name}")
     if "irreducible losses" in needs and "probabilities" in needs:

@@ -258,11 +258,26 @@ def seeds_of(seed: int, seeds: int | Sequence[int] | None) -> list[int]:
     """
     if seeds is None:
         return [seed]
-    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    found = list(range(count_of_seeds(seeds))) if isinstance(seeds, int) else list(seeds)
     if seed or not found:
         what = f"seed={seed} as well" if seed else repr(seeds)
         raise InputError(f"seeds: found {what}, allowed: a number from 1, or a list of seeds, without seed")
     return found
+
+
+MOST_SEEDS = 100_000
+"""Largest number of seeds in one call: each is a run, whose spec is resolved before the first one begins."""
+
+
+def count_of_seeds(seeds: int, where: str = "seeds") -> int:
+    """Return a number of seeds, refused beyond :data:`MOST_SEEDS`.
+
+    Raises:
+        InputError: naming the limit.
+    """
+    if seeds > MOST_SEEDS:
+        raise InputError(f"{where}: found {seeds}, allowed: 1 to {MOST_SEEDS:,}, or a list of seeds")
+    return seeds
 
 
 def as_settings(given: Mapping[str, Any] | Sequence[str]) -> list[str]:

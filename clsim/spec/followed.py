@@ -42,6 +42,13 @@ class Code:
     release: str = ""
 
     @property
+    def notice(self) -> str:
+        """The line that is said before it is imported: its module and its file, and the local files that follow."""
+        (name, path), *others = self.files
+        more = f", and with it {', '.join(str(other) for _, other in others)}" if others else ""
+        return f"imports {name} from {path}{more}"
+
+    @property
     def content(self) -> bytes:
         """The bytes that a fingerprint depends on: those of a single file are the file's own."""
         (_, first), *others = self.files

@@ -172,4 +172,4 @@ class LabellingSpec:
             whole, rest = divmod(budget, self.per_round)
             return [self.per_round] * whole + [rest] * bool(rest)
         each, rest = divmod(budget, self.rounds)
-        return [size for i in range(self.rounds) if (size := each + (i < rest))]
+        return [size for i in range(min(self.rounds, budget)) if (size := each + (i < rest))]

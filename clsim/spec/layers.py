@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError, nearest
-from clsim.spec import components, pools, registry, run
+from clsim.spec import abilities, components, pools, registry, run
 from clsim.spec.components import DIGITS_DEFAULTS
 from clsim.spec.flags import flag_of, leaves, setting
 from clsim.spec.reader import merge
@@ -315,10 +315,10 @@ def _labelled(below: list[Layer], above: list[Layer], planned: str) -> list[Laye
             if key != "selector":
                 raise InputError(f"labelling.{key}: found {value!r}, but nobody asks for labels; allowed: with --label")
         return _without_table("labelling", [*below, *above])
-    registry.check_acquires(wished)
+    abilities.check_acquires(wished)
     initial = table.get("initial", "random")
     if initial != "class":
-        registry.check_acquires(initial, "labelling.initial")
+        abilities.check_acquires(initial, "labelling.initial")
     if wished != planned:
         below = _without({("labelling", "options")}, below)
     implied = Layer(f"implied by label {wished}", {"labelling": components.LABEL_DEFAULTS.get(wished, {})})
@@ -345,7 +345,7 @@ def _batched(layers: list[Layer], command_line: Mapping[str, Any]) -> list[Layer
             if key != "selector":
                 raise InputError(f"batch.{key}: found {value!r}, but nobody chooses the batch; allowed: with --batch")
         return _without_table("batch", layers)
-    registry.check_chooses_batch(wished)
+    abilities.check_chooses_batch(wished)
     return _canonical(layers, "batch", "selector")
 
 
@@ -353,7 +353,7 @@ def _irreducible(layers: list[Layer], buffer: str) -> list[Layer]:
     """Drop the table of the irreducible-loss net where no selector reads its losses."""
     memory = _table(layers, "memory")
     names = [_table(layers, "batch").get("selector", "none"), memory.get("retrieval", "random"), buffer]
-    used = any(map(registry.reads_irreducible, names))
+    used = any(map(abilities.reads_irreducible, names))
     return layers if used else _without_table("irreducible", layers)
 
 

@@ -194,7 +194,7 @@ def advice(module: str, names: Sequence[str] = ()) -> str:
     return f"{module} has moved to clsim.{MODULES[old]}" if old in MODULES else ""
 
 
-def advice_on(error: Exception) -> str:
+def advice_on(error: BaseException) -> str:
     """Say what to write in place of the import that failed; empty if an old place is not the reason."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         return advice(error.obj.__name__, [error.name or ""])

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import numbers
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from clsim.errors import InputError, nearest
+from clsim.spec.kinds import allowed, fits
 
 
 def options_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -67,19 +65,43 @@ def bind(component: Callable[..., Any], options: Mapping[str, Any], where: str =
     """
     if not options:
         return component
-    known = options_of(component)
-    for option, value in options.items():
-        if option not in known:
-            raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, known)}")
-        kind = known[option].annotation
-        if not _fits(kind, value):
-            raise InputError(f"{where}: option {option!r} of {name}: found {value!r}, allowed: {in_words(kind)}")
+    check(options, ((p.name, p.annotation, p.default) for p in options_of(component).values()), where, name)
     left, bound = dict(options), {}
     for parameter, group in groups_of(component).items():
         own = {field.name: left.pop(field.name) for field in dataclasses.fields(group) if field.name in left}
         if own:
             bound[parameter] = dataclasses.replace(group, **own)
     return partial(component, **left, **bound)
+
+
+def check(options: Mapping[str, Any], known: Iterable[tuple[str, Any, Any]], where: str, name: str) -> None:
+    """Refuse options that a component does not have, and values that are not of an option's type.
+
+    Args:
+        options: values by flat name, as in a spec.
+        known: name, type and default of each option of the component.
+        where: the table that holds the options, for error messages.
+        name: the component's name, for messages.
+
+    Raises:
+        InputError: naming the first option that is refused, with the nearest one, or what is allowed.
+    """
+    kinds = {option: (kind, default) for option, kind, default in known}
+    for option, value in options.items():
+        if option not in kinds:
+            raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, kinds)}")
+        kind, default = kinds[option]
+        usual = isinstance(value, (int, float, str)) and type(value) is type(default) and value == default
+        if not usual and not fits(kind, value):
+            said = allowed(kind, value)
+            separator = "; " if said.startswith("did") else ", "
+            raise InputError(f"{where}: option {option!r} of {name}: found {_shown(value)}{separator}{said}")
+
+
+def _shown(value: Any) -> str:
+    """Write a value in one line of bearable length."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _keywords(component: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -101,46 +123,3 @@ def _signature(component: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(component, eval_str=True)
     except Exception:  # an annotation in a user's file may name what is imported for type checkers only
         return inspect.signature(component)
-
-
-_SIMPLE: dict[Any, tuple[type, str]] = {
-    bool: (bool, "true or false"),
-    int: (numbers.Integral, "a whole number"),
-    float: (numbers.Real, "a number"),
-    str: (str, "text"),
-    type(None): (type(None), "none"),
-}
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of an option's type; true for every value if a spec cannot hold values of that type."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(part, value) for part in inner)
-    if origin is Literal:  # the component itself checks which names are allowed
-        return isinstance(value, tuple({type(name) for name in inner}))
-    if origin is Sequence:
-        plain = isinstance(value, (str, numbers.Number, type(None)))
-        return not plain and (not isinstance(value, (list, tuple)) or all(_fits(inner[0], v) for v in value))
-    if kind not in _SIMPLE:
-        return True
-    return isinstance(value, _SIMPLE[kind][0]) and (kind is bool or not isinstance(value, bool))
-
-
-def in_words(kind: Any) -> str:
-    """Describe the values of a type: those that a spec can hold, as people type them.
-
-    >>> in_words(int | None), in_words(Sequence[float]), in_words(Literal["l1", "l2"]), in_words(Any)
-    ('a whole number or none', 'a list, each a number', 'l1 or l2', 'an object of Python')
-    """
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(in_words, inner)))
-    if origin is Literal:
-        *first, last = map(str, inner)
-        return f"{', '.join(first)} or {last}" if first else last
-    if origin is Sequence:
-        return f"a list, each {in_words(inner[0])}"
-    if dict in (kind, origin):
-        return "a table"
-    return _SIMPLE[kind][1] if kind in _SIMPLE else "an object of Python"

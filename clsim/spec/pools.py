@@ -11,6 +11,7 @@ from clsim.spec import registry
 from clsim.spec.components import COMPONENTS
 from clsim.spec.definitions import Unread, definition
 from clsim.spec.flags import as_text, parsed
+from clsim.spec.kinds import unbounded
 from clsim.spec.reader import Options, merge
 
 
@@ -69,7 +70,7 @@ def _entry(text: str) -> dict[str, Any]:
     if first is None:
         raise InputError(f"pool: found {text!r}, but {name!r} has no option that a number sets; allowed: {name}")
     option, kind = first
-    return {"name": name, "options": {option: float(value) if kind is float else value}}  # type: ignore[arg-type]
+    return {"name": name, "options": {option: float(value) if unbounded(kind) is float else value}}  # type: ignore[arg-type]
 
 
 def _first_option(name: str) -> tuple[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clsim.spec import registry
+from clsim.spec import abilities
 from clsim.spec.run import RunSpec
 
 
@@ -13,7 +13,7 @@ def readers(spec: RunSpec) -> list[str]:
     >>> readers(RunSpec(labelling=LabellingSpec("typiclust", budget=10))), readers(RunSpec())
     (['typiclust'], [])
     """
-    return [name for name in _choosers(spec) if registry.reads_embedding(name)]
+    return [name for name in _choosers(spec) if abilities.reads_embedding(name)]
 
 
 def about_embedding(spec: RunSpec) -> list[str]:
@@ -36,7 +36,7 @@ def about_embedding(spec: RunSpec) -> list[str]:
 def irreducible_readers(spec: RunSpec) -> list[str]:
     """List the selectors of a run that need irreducible losses: of batches, of the memory, of what is replayed."""
     memory = (spec.memory.buffer, spec.memory.retrieval) if spec.memory.buffer != "none" else ()
-    return [name for name in dict.fromkeys((spec.batch.selector, *memory)) if registry.reads_irreducible(name)]
+    return [name for name in dict.fromkeys((spec.batch.selector, *memory)) if abilities.reads_irreducible(name)]
 
 
 def _choosers(spec: RunSpec) -> list[str]:

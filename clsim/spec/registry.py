@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -20,12 +19,11 @@ from typing import Any
 from clsim.compat import tomllib
 from clsim.errors import InputError, nearest
 from clsim.spec import moved
-from clsim.spec.batch import PRUNERS
 from clsim.spec.components import ALIASES, BOUNDS, COMBINATORS, COMPONENTS, OVER_ALL
-from clsim.spec.definitions import Unread, definition
 from clsim.spec.followed import Code, of_entry_point, of_file, of_module
 from clsim.spec.loading import load_file, load_module
 from clsim.spec.options import bind
+from clsim.spec.roles import check_role
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -85,12 +83,12 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
         where: the table that holds the options, for error messages.
 
     Raises:
-        InputError: if there is no such name, module, file, attribute or option, with the nearest one; or if an option's
-            value is not of its type.
+        InputError: if there is no such name, module, file, attribute or option, with the nearest one; if an option's
+            value is not of its type; or if the component cannot be called as its kind is.
     """
     name = name.strip()
     if kind == "buffers" and is_condenser(name):
-        kind, name = "condensers", _innermost(name)[0]
+        kind, name = "condensers", innermost(name)[0]
     kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
     if kind == "buffers":
         name, kind = canonical(name), "selectors"
@@ -112,7 +110,10 @@ def component(kind: str, name: str, options: Mapping[str, Any] | None = None, wh
     found = _find(kind, name)
     if not callable(found):
         raise InputError(f"{kind}: {name!r} is a {type(found).__name__}, allowed: a function or a class")
-    return bind(found, options or {}, where, name)
+    bound = bind(found, options or {}, where, name)
+    if name not in COMPONENTS.get(kind, ()) and not (kind == "selectors" and name in ALIASES):
+        check_role(kind, name, bound)
+    return bound
 
 
 def _argument(kind: str, text: str, parameter: inspect.Parameter, name: str) -> Any:
@@ -192,6 +193,27 @@ def taken_apart(name: str) -> tuple[str, list[str]]:
     return combinator.strip(), [part.strip() for part in parts]
 
 
+def target_of(kind: str, name: str) -> str:
+    """Return the place of the code that gets a component's options, ``module:attr`` or ``file.py:attr``, not imported.
+
+    Args:
+        kind: the kind of the name, as for :func:`component`; of selectors inside combinators, the first gets options.
+
+    Returns:
+        The place; empty where there is no such name, or the code is Avalanche's.
+    """
+    if kind == "buffers":
+        kind = "condensers" if is_condenser(name) else "selectors"
+    kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
+    inner = innermost(canonical(name) if kind == "selectors" else name)[0]
+    if target := COMPONENTS.get(kind, {}).get(inner):
+        return target
+    if ":" in inner:
+        return "" if inner.startswith("avalanche:") else inner
+    entry = next((entry for entry in installed(kind) if entry.name == inner), None)
+    return f"{entry.module}:{entry.attr}" if entry else ""
+
+
 def check_name(kind: str, name: str) -> None:
     """Refuse an unknown name without importing any component; ``module:attr`` and ``file.py:attr`` are not looked up.
 
@@ -201,7 +223,7 @@ def check_name(kind: str, name: str) -> None:
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
     kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
-    for inner in _innermost(canonical(name) if kind == "selectors" else name):
+    for inner in innermost(canonical(name) if kind == "selectors" else name):
         if inner not in COMPONENTS[kind] and ":" not in inner and not inner.isdecimal():
             _entry_point(kind, inner)
 
@@ -215,7 +237,7 @@ def codes(kind: str, name: str) -> list[Code]:
     if kind == "buffers":
         kind = "condensers" if is_condenser(name) else "selectors"
     kind = _OF_SOME[kind](name) if kind in _OF_SOME else kind
-    found = [_code(kind, part) for part in _innermost(canonical(name) if kind == "selectors" else name)]
+    found = [_code(kind, part) for part in innermost(canonical(name) if kind == "selectors" else name)]
     return [code for code in found if code is not None]
 
 
@@ -231,148 +253,14 @@ def _code(kind: str, name: str) -> Code | None:
     return None if entry is None else of_entry_point(entry)
 
 
-def needs(name: str) -> dict[str, str]:
-    """Say what each shipped selector and combinator in a name needs, by its docstring.
-
-    >>> needs("topped_up(kcenter)"), needs("per_class(entropy)")
-    ({'kcenter': 'features; labelled samples if there are any'}, {'per_class': 'labels', 'entropy': 'probabilities'})
-    """
-    combinator, inner = taken_apart(canonical(name))
-    shipped = COMBINATORS if inner else COMPONENTS["selectors"]
-    said = definition(shipped[combinator]).docstring.needs if combinator in shipped else ""
-    found = {combinator: said} if said else {}
-    return found | {part: what for one in inner for part, what in needs(one).items()}
-
-
-def reads_embedding(name: str) -> bool:
-    """Tell whether a selector chooses by the pool's embedding where there is one; code of one's own may.
-
-    >>> reads_embedding("typiclust"), reads_embedding("prefilter(entropy,kcenter,5)"), reads_embedding("./mine.py:pick")
-    (True, False, True)
-    """
-    said = needs(name)
-    for part in _innermost(canonical(name)):
-        if target := COMPONENTS["acquisitions"].get(part):
-            said[part] = definition(target).docstring.needs
-        elif not part.isdecimal() and not any(part in COMPONENTS[k] for k in ("selectors", "bounds", "condensers")):
-            return True
-    return any("embedding" in what for what in said.values())
-
-
-LACKING = {
-    "labels": "its candidates' labels",
-    "the memory's own notes": "the memory's own notes on its candidates",
-    "the new batch": "a new batch to replay with",
-}
-"""What a choice of labels cannot give a selector, as docstrings and as messages name it."""
-
-
-def acquires(name: str) -> bool:
-    """Tell whether a selector can choose what to label: all but those that need what is :data:`LACKING`.
-
-    >>> acquires("prefilter(entropy,kcenter,5)"), acquires("per_class(kcenter)"), acquires("el2n")
-    (True, False, False)
-    """
-    return not is_condenser(name) and not _unmet(name, LACKING)
-
-
-def check_acquires(name: str, where: str = "labelling.selector") -> None:
-    """Refuse a shipped selector that cannot choose what to label; acquisitions and selectors of your own pass.
-
-    Args:
-        name: the name, with combinators.
-        where: the key that holds it, for the message; bounds pass as ``labelling.selector`` alone.
-
-    Raises:
-        InputError: naming the part that cannot, and what it lacks.
-    """
-    if (where == "labelling.selector" and name in BOUNDS) or acquires(name):
-        return
-    part, why = next(iter(_unmet(name, LACKING).items()), (name, ""))
-    found = f"{part!r}, which needs {why}" if why else f"the condenser {part!r}"
-    instead = f" (did you mean {part}-active?)" if f"{part}-active" in COMPONENTS["selectors"] else ""
-    raise InputError(
-        f"{where}: found {found}; allowed: a selector that needs none of what a choice of labels lacks, marked in "
-        f"`clsim list selectors`{instead}"
-    )
-
-
-IRREDUCIBLE = "irreducible losses"
-"""What a selector that reads the irreducible losses of its candidates needs, as its docstring says it."""
-
-BEYOND: dict[str, str] = {
-    **dict.fromkeys(("a committee", "a committee of proxies"), "nets that are trained apart"),
-    "training dynamics of a proxy": "a net that is trained apart",
-    **dict.fromkeys(("passes with dropout", "dropout passes"), "several forward passes"),
-    **dict.fromkeys(("input gradients", "perturbed inputs"), "further passes on changed inputs"),
-    "held-out samples": "a forward pass of held-out samples",
-    **dict.fromkeys(("query", "private"), "a set of samples beside the candidates"),
-    "the memory's own notes": "the memory's own notes on its candidates",
-    "the new batch": "a new batch to replay with",
-}
-"""What takes more than one forward pass of the candidates of a step, or is not there, for docstrings and messages."""
-
-
-def chooses_batch(name: str) -> bool:
-    """Tell whether a selector can choose the samples of a gradient step: one that needs one forward pass at most.
-
-    >>> chooses_batch("margin"), chooses_batch("per_class(rho-loss)"), chooses_batch("bald"), chooses_batch("dm")
-    (True, True, False, False)
-    """
-    if name in PRUNERS:
-        return True
-    taken = is_condenser(name) or name in COMPONENTS["acquisitions"] or name in COMPONENTS["bounds"]
-    return not taken and not _unmet(name, BEYOND)
-
-
-def check_chooses_batch(name: str) -> None:
-    """Refuse a shipped component that cannot choose the samples of a step; selectors of your own pass.
-
-    Raises:
-        InputError: naming the part that cannot, what it needs, and what is allowed.
-    """
-    if name == "none" or chooses_batch(name):
-        return
-    part, why = next(iter(_unmet(name, BEYOND).items()), (name, "a state of its own"))
-    usual = "rho-loss, loss, gradient-norm, margin, entropy, random, ..."
-    raise InputError(
-        f"batch.selector: found {part!r}, which needs {why}; allowed: a selector that needs one forward pass of the "
-        f"candidates ({usual}), marked in `clsim list selectors`; or {', '.join(PRUNERS)}"
-    )
-
-
-def reads_irreducible(name: str) -> bool:
-    """Tell whether a selector needs irreducible losses, by the docstrings of its parts, one's own code included.
-
-    >>> reads_irreducible("per_class(low-irreducible-loss)"), reads_irreducible("margin")
-    (True, False)
-    """
-    said = list(needs(name).values())
-    combinator, inner = taken_apart(name)
-    if any(reads_irreducible(part) for part in inner):
-        return True
-    if not inner and ":" in combinator:
-        try:
-            said.append(definition(combinator).docstring.needs)
-        except (Unread, InputError, OSError):
-            return False
-    return any(IRREDUCIBLE in what for what in said)
-
-
-def _unmet(name: str, lacking: Mapping[str, str]) -> dict[str, str]:
-    """Return the parts of a name that need what is lacking, and what that is."""
-    parts = {part: re.split(r"[;,] ", what) for part, what in needs(name).items()}
-    return {part: lacking[one] for part, what in parts.items() for one in reversed(what) if one in lacking}
-
-
-def _innermost(name: str) -> list[str]:
+def innermost(name: str) -> list[str]:
     """List the names inside all combinators; a name without a combinator gives itself.
 
-    >>> _innermost("per_class(./mine.py:pick)")
+    >>> innermost("per_class(./mine.py:pick)")
     ['./mine.py:pick']
     """
     combinator, inner = taken_apart(name)
-    return [part for arg in inner for part in _innermost(arg)] if inner else [combinator]
+    return [part for arg in inner for part in innermost(arg)] if inner else [combinator]
 
 
 def _find(kind: str, name: str) -> Any:
@@ -386,20 +274,28 @@ def _find(kind: str, name: str) -> Any:
     entry = _entry_point(kind, name)
     try:
         return entry.load()
-    except Exception as error:  # another package's code may raise anything; its error is shown in one line
-        raise InputError(f"{kind}: {name!r}, installed by {entry.module}: cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # another package's code may raise anything, shown in one line
+        raise InputError(
+            f"{kind}: {name!r}, installed by {entry.module}: cannot be imported: {_said(error)}"
+        ) from error
 
 
 def _entry_point(kind: str, name: str) -> EntryPoint:
     found = {entry.name: entry for entry in installed(kind)}
     if name in found:
         return found[name]
+    if malformed := next((entry.value for entry in _installed(kind) if entry.name == name), ""):
+        raise InputError(f"{kind}: {name!r} is installed as {malformed!r}, allowed: module:attr; tell its authors")
     known = nearest(name, [*COMPONENTS.get(kind, ()), *found])
     raise InputError(f"{kind}: unknown name {name!r}; {known}; or module:attr, or ./file.py:attr")
 
 
-def installed(kind: str) -> EntryPoints:
-    """List the components of other packages: the entry points of the group ``clsim.<kind>``."""
+def installed(kind: str) -> list[EntryPoint]:
+    """List the components of other packages: the entry points of the group ``clsim.<kind>`` that name an attribute."""
+    return [entry for entry in _installed(kind) if (form := entry.pattern.match(entry.value)) and form["attr"]]
+
+
+def _installed(kind: str) -> EntryPoints:
     state = tuple((path, os.stat(path).st_mtime_ns) for path in sys.path if os.path.exists(path))
     return _entry_points(state).get(kind, EntryPoints())
 
@@ -429,12 +325,17 @@ def load(target: str, kind: str) -> Any:
     module_name, _, attribute = target.rpartition(":")
     try:
         module = load_file(module_name) if module_name.endswith(".py") else load_module(module_name)
-    except Exception as error:  # a user's file may raise anything; its error is shown in one line
+    except (Exception, SystemExit) as error:  # a user's file may raise anything; its error is shown in one line
         why = moved.advice(module_name, [attribute]) or moved.advice_on(error)
-        raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {error}'}") from error
+        raise InputError(f"{kind}: {target!r}: {why or f'cannot import {module_name!r}: {_said(error)}'}") from error
     if attribute not in vars(module) and (why := moved.advice(module_name, [attribute])):
         raise InputError(f"{kind}: {target!r}: {why}")
     if attribute not in vars(module):
         public = [n for n, v in vars(module).items() if inspect.getmodule(v) is module and not n.startswith("_")]
         raise InputError(f"{kind}: {target!r}: {module_name} has no {attribute!r}; {nearest(attribute, public)}")
     return vars(module)[attribute]
+
+
+def _said(error: BaseException) -> str:
+    """Write an error in one line; one without words by its name."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from clsim.spec import components, registry, run
+from clsim.spec import abilities, components, registry, run
 from clsim.spec.flags import as_text, command, leaves
-from clsim.spec.followed import Code, fingerprint
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
+from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
 from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
-from clsim.spec.sources import OWN_DATA, data_digest, file_digest
-from clsim.spec.tables import DataSpec
+from clsim.spec.typed import check_options
 
 
 def resolve(
@@ -62,6 +60,7 @@ def resolved(
     tables = merged(layers)
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
+    check_options(spec)
     precise = settled(spec.training.precision, spec.training.device)
     if precise != spec.training.precision:
         spec = replace(spec, training=replace(spec.training, precision=precise))
@@ -152,51 +151,9 @@ def keeps_memory(scenario: str, strategy: str) -> bool:
     return buffer_of(strategy_layers(strategy, registry.find_file("scenarios", scenario).stem)[1]) != "none"
 
 
-NAMED = {
-    ("labelling", "selector"): "labellers",
-    ("labelling", "initial"): "labellers",
-    ("batch", "selector"): "batches",
-    ("irreducible", "model"): "models",
-    ("memory", "buffer"): "buffers",
-    ("memory", "retrieval"): "selectors",
-    ("learner", "name"): "learners",
-    ("model", "name"): "models",
-    ("embedding", "model"): "models",
-}
-"""Keys that name a component → its kind."""
-
-OPTIONS = {
-    ("memory", "options"): {"model": "models", "start": "selectors"},
-    ("learner", "options"): {"objective": "objectives"},
-}
-"""Options that may name a component of the user's → key → its kind."""
-
-
-def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Hash the user's own code and data, so that a change makes another run."""
-    found = [(name, fingerprint(codes)) for name, codes in _codes(tables)]
-    data = tables.get("data", {})
-    if data.get("dataset") in OWN_DATA and data.get("path"):  # a scenario may leave the path to its user
-        own = DataSpec(data["dataset"], data["path"])
-        found.append((own.path, data_digest(own)))
-    if start := tables.get("memory", {}).get("start", ""):
-        found.append((start, file_digest(start, "memory.start")))
-    if (name := tables.get("embedding", {}).get("name", "")).endswith(".npz"):
-        found.append((name, file_digest(name, "embedding.name", "an .npz with a row for each training image")))
-    if (weights := tables.get("model", {}).get("start", "")).endswith(".pt"):
-        found.append((weights, file_digest(weights, "model.start", "a .pt that clsim keeps of a net")))
-    return [(name, digest) for name, digest in found if digest]
-
-
-def user_files(spec: RunSpec) -> list[Path]:
-    """List the files of the code that a spec names and that is not shipped, local imports included."""
-    codes = [code for _, found in _codes(spec.as_dict()) for code in found]
-    return [path for code in codes for _, path in code.files]
-
-
 def remarks(spec: RunSpec) -> list[str]:
-    """List the lines that a user should read before a run: :func:`open_ends`, and :func:`blind_start`."""
-    return [line for line in (open_ends(spec), blind_start(spec)) if line]
+    """List the lines that a user should read before a run: what it imports, its open ends, :func:`blind_start`."""
+    return [line for line in (*notices(spec), open_ends(spec), blind_start(spec)) if line]
 
 
 def announcements(spec: RunSpec) -> list[str]:
@@ -212,7 +169,7 @@ def blind_start(spec: RunSpec) -> str:
     labelling = spec.labelling
     if not labelling.asks or labelling.initial_count or spec.labels.partial or labelling.selector in components.BOUNDS:
         return ""
-    said = " ".join(registry.needs(labelling.selector).values())
+    said = " ".join(abilities.needs(labelling.selector).values())
     if labelling.selector in components.COLD_STARTS:
         return ""
     if labelling.selector not in components.COMPONENTS["acquisitions"] and not any(w in said for w in _PREDICTS):
@@ -225,27 +182,6 @@ def blind_start(spec: RunSpec) -> str:
 
 _PREDICTS = ("probabilit", "logit", "gradient", "dropout", "committee", "perturbed")
 """Words for what depends on a trained net, as ``Needs:`` says it."""
-
-
-def open_ends(spec: RunSpec) -> str:
-    """Say in a line what the spec's code uses that cannot be followed; empty if there is nothing."""
-    found = {end: None for _, codes in _codes(spec.as_dict()) for code in codes for end in code.open_ends}
-    if not found:
-        return ""
-    return f"a change of what is loaded here makes no new run, use --fresh then: {'; '.join(found)}"
-
-
-def _codes(tables: Mapping[str, Any]) -> Iterator[tuple[str, list[Code]]]:
-    """Yield the name and the code of every component of the user's."""
-    named = [(kind, tables.get(table, {}).get(key, "")) for (table, key), kind in NAMED.items()]
-    for (table, key), kinds in OPTIONS.items():
-        for option, value in tables.get(table, {}).get(key, {}).items():
-            if isinstance(value, str) and (option in kinds or ":" in value):
-                named.append((kinds.get(option, "objectives"), value))
-    named += [("pools", str(one["name"])) for one in tables.get("pool", ())]
-    for kind, name in named:
-        if codes := registry.codes(kind, name) if name else []:
-            yield name, codes
 
 
 def name_of(selector: Any) -> str:

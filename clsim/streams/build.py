@@ -90,7 +90,7 @@ def build(
         oracle = oracle_of(train, classes, spec, split, labels, labelling, tasks)
     else:
         known = known_rows(train, spec, split, labels)
-    return Stream(
+    stream = Stream(
         [train[task] for task in tasks],
         [test[task] for task in tasks],
         [classes[task] for task in tasks],
@@ -111,6 +111,18 @@ def build(
         query=[query[task] for task in tasks] if pool is not None else None,
         roles=None if pool is None else pool.roles,
     )
+    _refuse_unheld(stream, spec)
+    return stream
+
+
+def _refuse_unheld(stream: Stream, spec: StreamSpec) -> None:
+    """Refuse a share to be held out of which nothing is left: nobody could validate on it, or learn from it."""
+    for i, (held, samples) in enumerate(zip(stream.held_out_sizes, stream.train_sizes, strict=True)):
+        if spec.validation and not held:
+            raise InputError(
+                f"stream.validation: found {spec.validation:g}, which holds out nothing of the {samples} training "
+                f"samples of experience {i + 1}; allowed: 0, or a share that holds out one sample of a class or more"
+            )
 
 
 def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | None] | None) -> list[int]:

@@ -6,7 +6,6 @@ import, and reads the labels one by one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ import torch
 
 from clsim.compat import import_torchvision
 from clsim.data.cache import Dataset
+from clsim.errors import DiskError
 from clsim.records import atomic
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def divide(
     """Divide a data set as Avalanche does, or read how it was divided before.
 
     A division that was made by another version of Avalanche, of other labels or with other arguments, and one whose
-    file is damaged, is made anew. Where the folder cannot be written, the division is not kept.
+    file is damaged, is made anew. Where the disk refuses it, a warning says so, and the division is not kept.
 
     Args:
         dataset: the data set; each of its classes has a training and a test sample.
@@ -82,9 +82,11 @@ def divide(
     division = read(path, dataset, about)
     if division is None:
         division = _avalanches(dataset, order, experiences, sizes)
-        with contextlib.suppress(OSError):  # a folder that cannot be written: the next run divides anew
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            atomic.make_folder(folder)
             atomic.write(path, _packed(division, about))
+        except DiskError as error:
+            atomic.warn_unkept(path, error, "each run divides the data set anew until it can be")
     return division
 
 

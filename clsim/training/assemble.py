@@ -50,8 +50,8 @@ def assemble(
 
         asks, first, acquisition = askers(spec, net, given.label)
         setup = replace(setup, asks=asks, asks_first=first, acquisition=acquisition)
-    made = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")(setup)
-    learner = learner_of(made, spec.learner.name)
+    make = registry.component("learners", spec.learner.name, spec.learner.options, "[learner.options]")
+    learner = learner_of(make, setup, spec.learner.name)
     refuse_untrained(spec, learner)
     refuse_early(spec, learner)
     return setup, choosing(setup, learner, given.batch)

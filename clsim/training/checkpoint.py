@@ -11,6 +11,7 @@ from clsim.models.nets import Net
 from clsim.pool.pool import Cost
 from clsim.records.label_record import COUNTS, problem
 from clsim.spec.labelling import LabellingSpec
+from clsim.training import fits
 from clsim.training.contract import Learner, Setup
 
 State = dict[str, Any]
@@ -43,6 +44,16 @@ def restore(state: State, setup: Setup, learner: Learner) -> None:
     setup.memory.load_state_dict(state["memory"], setup.device)
     setup.randomness.load_state_dict(state["randomness"])
     setup.columns.load_state_dict(state.get("columns", {}), setup.device)
+
+
+def refuse_unlike(saved: Any, fresh: Any, where: str) -> None:
+    """Refuse a state that is unlike a fresh one; see :func:`clsim.training.fits.unlike`.
+
+    Raises:
+        ValueError: saying where.
+    """
+    if wrong := fits.unlike(saved, fresh, where):
+        raise ValueError(wrong)
 
 
 def copied(state: Any) -> Any:

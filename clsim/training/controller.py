@@ -65,7 +65,8 @@ class Controller:
 
         def train(trial: Trial) -> float:
             nonlocal setup, learner, losses
-            if len(found) < len(known):
+            read = len(found) < len(known)
+            if read:
                 attempt = self._known(trial, known[len(found)])
             else:
                 self._progress.trial(trial)
@@ -79,7 +80,8 @@ class Controller:
                 needed = max(trial.needed, 0.0)
                 attempt = Attempt(trial.phase, trial.lr, trial.values, needed, accuracy, decision, spent)
             found.append(attempt)
-            search.save(self._folder, done, found)
+            if not read:  # else the file would lose those that come next
+                search.save(self._folder, done, found)
             return attempt.accuracy
 
         start = {**self._given, **earlier[-1]["attempts"][-1]["values"]} if self._carries(earlier) else self._given

@@ -35,6 +35,7 @@ class Experiment:
 
     Attributes:
         cost: the counters that all parts of the run share.
+        own_code: whether code or objects of the user's take part, whose state may have any form.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Experiment:
     ) -> None:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
         self._given = given
+        self.own_code = bool(spec.sources) or bool(given)
         self._beside = Beside(spec, stream, kept, bool(given))
         self._courses: dict[int, list[dict[str, Any]]] = {}
 

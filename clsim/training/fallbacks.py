@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clsim.spec import registry
+from clsim.spec import abilities
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
 
@@ -10,7 +10,7 @@ from clsim.streams.stream import Stream
 def fallbacks(spec: RunSpec, stream: Stream) -> list[str]:
     """Say in which experiences of a pool with rare classes a selector by a query has none; empty if there are none."""
     name, roles = spec.labelling.selector, stream.roles
-    needs = " ".join(registry.needs(name).values())
+    needs = " ".join(abilities.needs(name).values())
     if not stream.asks or roles.query != "rare" or "query" not in needs:
         return []
     without = [i + 1 for i in stream.schedule if stream.query(i) is None]

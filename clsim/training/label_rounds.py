@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsim.errors import InputError
+from clsim.errors import InputError, first_line
 from clsim.pool.contracts import chosen, pseudo_labelled
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
 from clsim.records.store import RunFolder
 from clsim.streams.stream import Experience
-from clsim.training.checkpoint import UNFIT, State, copied, misfit, restore, snapshot
+from clsim.training.checkpoint import State, copied, misfit, refuse_unlike, restore, snapshot
 from clsim.training.contract import Learner, Losses, Setup
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
@@ -234,15 +234,19 @@ class LabelRounds:
             self._guessed(position, saved["entries"][-1])
             vars(setup.cost).update(saved["cost"])
             self._experiment.went_on(position, saved.get("batches", []))  # earlier versions did not save them
+            own = self._experiment.own_code  # whose state may have any form
+            refuse_unlike(saved, {} if own else _own_state(setup), "rounds")
             if setup.acquisition is not None:
                 setup.acquisition.load_state_dict(saved["acquisition"])
             if saved["state"] is not None:
+                refuse_unlike(saved["state"], {} if own else snapshot(*self._experiment.assemble()), "state")
                 learner.begin(self._stream.experience(position))  # what a method holds fast is from before this
                 restore(saved["state"], setup, learner)
             return saved["entries"]
-        except UNFIT as error:
-            line = str(error).splitlines()[0]
-            raise InputError(f"rounds.pt does not fit this run ({line}); run it again with --fresh") from None
+        except Exception as error:  # whatever a loader raises, the state is not what it can load
+            raise InputError(
+                f"rounds.pt does not fit this run ({first_line(error)}); run it again with --fresh"
+            ) from None
 
 
 def _own_state(setup: Setup) -> State:

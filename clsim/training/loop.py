@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from clsim.errors import InputError
 from clsim.pool.pool import Cost
 from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
+from clsim.training import resume
 from clsim.training.batch_choice import refuse_unlabelled
-from clsim.training.checkpoint import UNFIT, restore, snapshot, state_bytes
-from clsim.training.contract import Learner, Setup
+from clsim.training.checkpoint import state_bytes
 from clsim.training.evaluation import evaluate, measured, readouts, share_correct
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
@@ -43,6 +41,7 @@ def train(
     given: Given = NAMED,
     command: str = "",
     kept: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RunRecord:
     """Run one spec to its end, from its checkpoint if there is one.
 
@@ -57,7 +56,25 @@ def train(
         given: objects in place of those that the spec names.
         command: the command that makes this run, which is kept in its record.
         kept: folder of nets that learnt without labels, which the runs of a study share; None: none is kept.
+        say: takes a line for the user about a run that goes on; None: nobody is told.
+
+    Raises:
+        InputError: if what the folder holds is not of this run.
     """
+    with resume.guarded(folder):
+        return _trained(spec, stream, folder, progress, given, command, kept, say)
+
+
+def _trained(
+    spec: RunSpec,
+    stream: Stream,
+    folder: RunFolder,
+    progress: Progress,
+    given: Given,
+    command: str,
+    kept: Path | None,
+    say: Callable[[str], None] | None,
+) -> RunRecord:
     experiment = Experiment(spec, stream, progress, given, kept)
     cost = experiment.cost
     setup, learner = experiment.assemble()
@@ -67,11 +84,16 @@ def train(
     results = Results.empty(len(stream))
     state = folder.checkpoint()
     if state is not None:
-        results = _resumed(state, setup, learner, stream)
-    results.goes_on_here()
+        results = resume.resumed(state, folder, setup, learner, stream, own_code=experiment.own_code)
+    results.goes_on_here(stream.device)
+    if say is not None and (line := resume.said(folder, state, results)):
+        say(line)
     if state is None and spec.evaluation.rows == "all":
         results.initial = evaluate(learner, stream, len(stream), spec, cost)
         cost.evaluate_passes = cost.forward_passes
+
+    if results.done == len(stream.schedule):  # it was killed after its last checkpoint
+        return folder.save(record_of(spec, stream, results, command), results.losses, None)
 
     for position in stream.schedule[results.done :]:
         results.pretraining += experiment.embed(position)
@@ -122,7 +144,9 @@ def train(
         if stream.parts is not None:
             results.count(stream, position, rare, experience.train, setup.memory.exemplars)
         results.done += 1
-        record = folder.save(record_of(spec, stream, results, command), results.losses, _state(setup, learner, results))
+        record = folder.save(
+            record_of(spec, stream, results, command), results.losses, resume.saved(setup, learner, results)
+        )
         progress.row(position, results.accuracy[position])
     return record
 
@@ -145,21 +169,3 @@ def _rounds(experiment: Experiment, folder: RunFolder) -> LabelRounds | LabelStr
     from clsim.training.label_rounds import LabelRounds
 
     return LabelRounds(experiment, folder)
-
-
-def _state(setup: Setup, learner: Learner, results: Results) -> dict[str, Any] | None:
-    """Return all that the next experience needs; None if the learner cannot be resumed."""
-    state = snapshot(setup, learner)
-    return None if state is None else {**state, "results": dataclasses.asdict(results)}
-
-
-def _resumed(state: dict[str, Any], setup: Setup, learner: Learner, stream: Stream) -> Results:
-    try:
-        restore(state, setup, learner)
-        results = Results(**state["results"])
-        for entry in results.rounds:
-            stream.oracle.tell(entry["experience"], np.asarray(entry["places"]), entry["by"], entry["round"])
-        return results
-    except UNFIT as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f"checkpoint.pt does not fit this run ({line}); run it again with --fresh") from None

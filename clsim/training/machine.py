@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 import re
 import resource
@@ -68,7 +69,17 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
-    """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards."""
+    """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards.
+
+    Raises:
+        InputError: if the spec asks for far more threads than the machine has processors.
+    """
+    most = max(4 * (os.cpu_count() or 1), 64)
+    if spec.training.threads > most:
+        raise InputError(
+            f"training.threads: found {spec.training.threads}, allowed: 1 to {most} on this machine, which has "
+            f"{os.cpu_count()} processors"
+        )
     keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
     with own_draws(derive(spec.seed, "torch"), device):
@@ -95,10 +106,23 @@ def device_of(name: str) -> torch.device:
         device = torch.device("meta")
     there = device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
     if device.type != "cpu" and not there:
-        raise InputError(
-            f"training.device: found {name!r}, allowed: auto, cpu, or cuda:N with N < {torch.cuda.device_count()}"
-        )
+        raise InputError(f"training.device: found {name!r}, {_devices(name)}")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _devices(name: str) -> str:
+    """Say which devices there are, and why no GPU is among them if one was meant."""
+    count = torch.cuda.device_count()
+    if not count and not name.startswith("cuda"):
+        return "allowed: auto, cpu"
+    if count:
+        return f"allowed: auto, cpu, cuda, {', '.join(f'cuda:{i}' for i in range(count))}"
+    if torch.version.cuda or torch.version.hip:
+        return "but torch finds no GPU on this machine (`nvidia-smi` shows what its driver finds); allowed: auto, cpu"
+    return (
+        f"but torch {torch.__version__} is a build for processors alone; allowed: auto, cpu, or a torch with CUDA "
+        "(pytorch.org/get-started)"
+    )
 
 
 def precision_of(name: str, device: str) -> str:

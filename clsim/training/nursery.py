@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import platform
 import time
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
+from clsim.errors import DiskError
 from clsim.models import nets
 from clsim.pool.pretraining import pretrain
 from clsim.randomness import derive
-from clsim.records import atomic
+from clsim.records import atomic, states
 from clsim.spec import components, registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
@@ -143,7 +142,7 @@ def views_of(spec: RunSpec, method: str, channels: int) -> tuple[str, ...]:
 def read(path: Path) -> tuple[State, dict[str, Any]] | None:
     """Read a net that was kept, and what it took; None if the file is absent, damaged, or another one."""
     try:
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        found, _ = states.read(path)
         body, cost = dict(found["body"]), dict(found["cost"])
     except Exception:  # a broken file fails in many ways; whatever it is, the net is trained again
         return None
@@ -159,10 +158,10 @@ def fits(net: nets.Net, body: State) -> bool:
 def _keep(folder: Path | None, body: State, cost: dict[str, Any]) -> None:
     if folder is None:
         return
-    file = io.BytesIO()
-    torch.save({"body": body, "cost": cost}, file)
-    with contextlib.suppress(OSError):  # a folder that cannot be written: the next run trains anew
-        atomic.write(folder / cost["file"], file.getvalue())
+    try:
+        atomic.write(folder / cost["file"], states.packed({"body": body, "cost": cost}))
+    except DiskError as error:
+        atomic.warn_unkept(folder / cost["file"], error, "each run trains this net anew until it can be")
 
 
 @contextlib.contextmanager
@@ -170,7 +169,8 @@ def _locked(folder: Path | None, key: str) -> Iterator[None]:
     """Let one process at a time train a net; the others wait, and then read it."""
     with contextlib.ExitStack() as held:
         if folder is not None:
-            with contextlib.suppress(OSError, NotImplementedError):  # no folder, or one without locks: all train
-                folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FileLock(folder / f".{key}.lock"))
+            with contextlib.suppress(DiskError):  # no folder, or one without locks: all train
+                atomic.make_folder(folder)
+                held.enter_context(atomic.locked(folder / f".{key}.lock"))
+                atomic.tidy(folder, [f"{key}.pt"])
         yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
-from clsim.errors import InputError
+from clsim.errors import InputError, in_one_line
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
@@ -36,12 +38,14 @@ def refuse_unfit(spec: RunSpec) -> None:
         )
 
 
-def learner_of(made: object, name: str) -> Learner:
-    """Return ``made`` if it is a learner.
+def learner_of(make: Callable[[Setup], object], setup: Setup, name: str) -> Learner:
+    """Make a learner; what one's own code raises becomes one line.
 
     Raises:
-        InputError: if its class is not derived from :class:`Learner`.
+        InputError: if it is not derived from :class:`Learner`.
     """
+    with in_one_line(f"learner {name!r}") if ":" in name else nullcontext():
+        made = make(setup)
     if isinstance(made, Learner):
         return made
     raise InputError(

@@ -53,6 +53,7 @@ class Results:
         steps: number of steps so far.
         code: the states of the code that trained it, in their order: several if it was resumed with another one.
         processors: the processors that trained it, likewise.
+        machines: the facts of the machines that trained it, with versions, likewise; of earlier versions not all.
         started: when the run began, in UTC.
     """
 
@@ -76,6 +77,7 @@ class Results:
     steps: int = 0
     code: list[str] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
+    machines: list[dict[str, Any]] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @staticmethod
@@ -84,8 +86,20 @@ class Results:
         unknown = [math.nan] * experiences
         return Results(0, [unknown.copy() for _ in unknown], unknown.copy(), unknown.copy(), unlabelled=unknown.copy())
 
-    def goes_on_here(self) -> None:
-        """Note the code and the processor of this process; earlier versions did not note those that began a run."""
+    @property
+    def moved(self) -> bool:
+        """Whether the run goes on with another machine or version than the one before."""
+        return len(self.machines) > 1
+
+    def goes_on_here(self, device: torch.device) -> None:
+        """Note the machine and the versions of this process; earlier versions did not note all that began a run."""
+        here = machine_facts(device)
+        if self.done and not self.machines:
+            named = {"code": self.code[-1:], "processor": self.processors[-1:]}
+            self.machines.append({name: values[0] for name, values in named.items() if values})
+        before = self.machines[-1] if self.machines else None
+        if before is None or any(here[name] != before.get(name, here[name]) for name in here):
+            self.machines.append(here)
         for names, name in ((self.code, code_state()), (self.processors, processor())):
             if self.done and not names:
                 names.append("not recorded")
@@ -125,6 +139,25 @@ class Results:
             column += [math.nan] * (self.steps - len(column))
 
 
+VERSIONS = ("clsim", "code", "torch", "avalanche", "python")
+"""The facts of a machine that are versions."""
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """Return the facts of this machine that may change numbers, versions first, by their names in a record."""
+    return {
+        "clsim": __version__,
+        "code": code_state(),
+        "torch": str(torch.__version__),
+        "avalanche": version("avalanche-lib"),
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:
     """Make the record of a run, as plain values for JSON."""
     losses = [value for column in results.losses.values() for value in column[-1:]]
@@ -134,6 +167,7 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
     if results.readouts:
         further["readouts"] = {name: [_nullable(row) for row in rows] for name, rows in results.readouts.items()}
     sizes = {"spec": spec.as_dict(), "test_sizes": stream.test_sizes}
+    here = machine_facts(stream.device)
     if results.crowded:
         further["crowded"] = results.crowded
     if results.diagnostics:
@@ -160,19 +194,10 @@ def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> 
         **({"searches": results.searches} if results.searches else {}),
         "metrics": metrics.summary(results.accuracy, results.initial, sizes=metrics.weights(sizes)),
         "diverged": any(math.isinf(v) for v in losses) or (bool(losses) and all(map(math.isnan, losses))),
-        "versions": {
-            "clsim": __version__,
-            "code": ", then ".join(results.code),
-            "torch": torch.__version__,
-            "avalanche": version("avalanche-lib"),
-            "python": platform.python_version(),
-        },
-        "environment": {
-            "device": torch.cuda.get_device_name(stream.device) if stream.device.type == "cuda" else "cpu",
-            "processor": ", then ".join(results.processors),
-            "threads": torch.get_num_threads(),
-            "system": platform.system(),
-        },
+        "versions": {name: here[name] for name in VERSIONS} | {"code": ", then ".join(results.code)},
+        "environment": {name: here[name] for name in here if name not in VERSIONS}
+        | {"processor": ", then ".join(results.processors)},
+        **({"machines": results.machines} if len(results.machines) > 1 else {}),
         "command": command,
         "started": results.started,
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),

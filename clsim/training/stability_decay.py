@@ -23,6 +23,7 @@ from typing import Any
 from clsim.errors import InputError, nearest
 from clsim.records.search import Trial, Values
 from clsim.spec import registry
+from clsim.spec.kinds import unbounded
 from clsim.spec.options import options_of
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import ControllerSpec, LearnerSpec, MemorySpec
@@ -102,6 +103,6 @@ def stability(learner: LearnerSpec, names: Sequence[str], first: Mapping[str, An
         if type(value) not in (int, float) or not value > 0:
             found = "no value" if value is inspect.Parameter.empty else repr(value)
             raise InputError(f"[controller] decay: {name}: found {found}, allowed: an option that is a number above 0")
-        whole = str(options[name].annotation) in ("int", str(int))
+        whole = unbounded(options[name].annotation) is int
         values[name] = (int if whole else float)(first.get(name, value))
     return values

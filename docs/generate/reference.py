@@ -15,8 +15,9 @@ import clsim
 from clsim.cli.main import app
 from clsim.execution.plan import StudySpec
 from clsim.reporting.report import Claim, Published, ReportSpec
-from clsim.spec.described import KINDS, Description, Option, describe, names
+from clsim.spec.described import KINDS, Description, describe, names
 from clsim.spec.docstrings import parsed
+from clsim.spec.option_lines import Option
 from docs.generate.text import anchor, fenced, inline, prose, save, sentence, table, wide_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.commands import clsim, refused
+from tests.files import rewrite
 from tests.killing import interruptible
 
 SMALL = ["--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20", "--runs", "runs"]
@@ -154,7 +155,7 @@ def test_a_corrupt_checkpoint(how: str, finished: Path, capsys: pytest.CaptureFi
     folder = finished
     path = folder / "checkpoint.pt"
     record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps(record | {"finished": False}))
+    rewrite(folder / "record.json", record | {"finished": False})
     state = torch.load(path, weights_only=True)
     if how == "hostile":
         path.write_bytes(pickle.dumps(Harmful()))
@@ -210,7 +211,7 @@ def test_a_record_whose_readouts_are_no_matrices_is_skipped(
     further: dict[str, object], finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = finished / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | further))
+    rewrite(path, json.loads(path.read_text()) | further)
     line = refused(capsys, *RUN)
     assert "record.json" in line
 

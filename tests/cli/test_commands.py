@@ -21,6 +21,7 @@ from clsim.records.store import Store
 from clsim.spec.taxonomy import leaves
 from clsim.version import __version__
 from tests.commands import clsim, refused
+from tests.files import rewrite
 
 SMALL = ["--scenario", "split-digits", "--set", "data.per_class=20", "--set", "stream.experiences=2", "--memory", "20"]
 
@@ -69,7 +70,7 @@ def test_a_record_of_another_version_is_shown_as_such(capsys: pytest.CaptureFixt
     path = next(Path("runs").glob("*/record.json"))
     record = json.loads(path.read_text())
     record["versions"]["clsim"] = "0.0.9"
-    path.write_text(json.dumps(record))
+    rewrite(path, record)
     assert clsim("run", *SMALL) == 0
     out = capsys.readouterr().out
     assert f"made by clsim 0.0.9, this is {package.__version__}; --fresh runs it anew" in out
@@ -225,7 +226,7 @@ def test_a_spec_smuggled_into_a_record_is_found_out() -> None:
     path = next(Path("runs").glob("*/record.json"))
     record = json.loads(path.read_text())
     record["spec"]["memory"]["capacity"] = 2000
-    path.write_text(json.dumps(record))
+    rewrite(path, record)
     with pytest.raises(InputError, match="its spec has another fingerprint"):
         store.RunFolder(path.parent).record()
 

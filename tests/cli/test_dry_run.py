@@ -13,6 +13,7 @@ from clsim.records.store import Store
 from clsim.spec.flags import tables_of
 from clsim.spec.resolve import resolve
 from tests.commands import clsim, refused
+from tests.files import rewrite
 
 SMALL = ("--set", "data.per_class=10", "--set", "training.epochs=1", "--set", "stream.experiences=2")
 
@@ -68,7 +69,7 @@ def test_how_far_a_run_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert told() == ["finished", "none"]
     (record,) = Path("runs").glob("*/record.json")
     data = json.loads(record.read_text())
-    record.write_text(json.dumps({**data, "finished": False, "cost": data["cost"][:1]}))
+    rewrite(record, {**data, "finished": False, "cost": data["cost"][:1]})
     assert told() == ["half done", "none"]
     assert clsim(*words, "--dry-run") == 0
     assert "half done, runs/" in (said := capsys.readouterr().out)

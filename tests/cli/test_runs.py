@@ -18,6 +18,7 @@ from clsim.records.store import Store
 from clsim.reporting.stored import table
 from clsim.spec.naming import run_names
 from tests.commands import clsim, refused
+from tests.files import rewrite
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -44,7 +45,7 @@ def store(workplace: Path) -> Store:
     (failed / "error.json").write_text(json.dumps(error | {"command": "clsim run --seed 1"}))
     record = json.loads((half / "record.json").read_text())
     record |= {"finished": False, "cost": record["cost"][:1]}
-    (half / "record.json").write_text(json.dumps(record))
+    rewrite(half / "record.json", record)
     return store
 
 

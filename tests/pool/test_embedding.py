@@ -9,7 +9,7 @@ from torch import Tensor
 from clsim.checks.samples import clusters, pool_of
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from tests.helpers import generator
 from tests.selectors.test_label_pools import EVERY
 from tests.selectors.test_selectors import SHORT
@@ -56,15 +56,15 @@ def test_values_that_are_not_finite_are_refused() -> None:
         _ = pool.embedding
 
 
-READERS = [name for name in EVERY if registry.reads_embedding(name)]
+READERS = [name for name in EVERY if abilities.reads_embedding(name)]
 
 
 def test_those_that_read_it_are_those_made_for_it() -> None:
     made = {"typiclust", "usl", "density", "prob-cover", "max-herding", "uncertainty-herding"}
     assert {*READERS} == made | {"k-means", "k-medoids", "agglomerative"}
-    assert registry.reads_embedding("prefilter(density,kcenter,5)")
-    assert registry.reads_embedding("./mine.py:pick")
-    assert not any(map(registry.reads_embedding, ("learning-loss", "greedy-oracle", "dm", "kcenter")))
+    assert abilities.reads_embedding("prefilter(density,kcenter,5)")
+    assert abilities.reads_embedding("./mine.py:pick")
+    assert not any(map(abilities.reads_embedding, ("learning-loss", "greedy-oracle", "dm", "kcenter")))
 
 
 @pytest.mark.parametrize("name", EVERY)

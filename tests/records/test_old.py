@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 import clsim
 from clsim.cli.main import app
 from clsim.errors import InputError
+from clsim.records import states
 from clsim.records.search import Trial
-from clsim.records.store import CHECKPOINT, RunFolder, Store
+from clsim.records.store import RunFolder, Store
 from clsim.training.progress import Quiet
+from tests.files import rewrite
 
 FINISHED, HALF, SEARCHING = "e245b5e5187d6597", "68ce02744ca0cf8d", "bc87d64abec03571"  # as that version named them
 LIKE: dict[str, Any] = {
@@ -72,10 +74,11 @@ def runs(tmp_path: Path) -> Path:
     for name in (HALF, SEARCHING):
         path = folder / name / "checkpoint.pt"
         state = torch.load(path, weights_only=True)
-        assert state.pop("format") == CHECKPOINT
+        assert state.pop("format") == states.FORMAT
         torch.save({**state, "clsim": "0.1.0"}, path)
     path = folder / SEARCHING / "search.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "format"}))
+    new = {"format", "checksum"}
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in new}))
     return folder
 
 
@@ -108,7 +111,7 @@ def test_a_search_goes_on(runs: Path) -> None:
     assert len(watch.trials) == len(after["searches"][1]["attempts"]) - 1
 
 
-@pytest.mark.parametrize("content", [{"format": CHECKPOINT + 1}, {"fingerprint": FINISHED}, {"format": "new"}])
+@pytest.mark.parametrize("content", [{"format": states.FORMAT + 1}, {"fingerprint": FINISHED}, {"format": "new"}])
 def test_a_checkpoint_of_a_later_format_or_another_run_is_refused(runs: Path, content: dict[str, Any]) -> None:
     path = runs / HALF / "checkpoint.pt"
     torch.save(torch.load(path, weights_only=True) | content, path)
@@ -118,6 +121,6 @@ def test_a_checkpoint_of_a_later_format_or_another_run_is_refused(runs: Path, co
 
 def test_a_search_of_a_later_format_is_refused(runs: Path) -> None:
     path = runs / SEARCHING / "search.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    rewrite(path, json.loads(path.read_text()) | {"format": 2})
     with pytest.raises(InputError, match=r"search\.json: found format 2, allowed: 1; run it again with --fresh$"):
         clsim.run(**LIKE, seed=2, controller="stability-decay", runs=runs)

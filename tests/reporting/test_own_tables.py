@@ -14,6 +14,7 @@ from clsim.errors import InputError
 from clsim.reporting.finished import show_runs
 from clsim.reporting.report import find_report, with_metrics
 from tests.commands import clsim, refused
+from tests.files import rewrite
 
 MINE = '''
 from clsim import Metric
@@ -132,7 +133,7 @@ def test_no_code_that_a_record_names_is_imported(made: Path, capsys: pytest.Capt
     try:
         record = json.loads(before)
         record["metrics"]["./evil.py:f"] = 1.0
-        path.write_text(json.dumps(record))
+        rewrite(path, record)
         assert clsim("report", "--runs", str(made), "--metric", "./mine.py:last") == 0
         assert "evil" not in capsys.readouterr().out
     finally:

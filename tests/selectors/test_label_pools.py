@@ -23,11 +23,11 @@ from clsim.selectors.pareto import confidences
 from clsim.selectors.reference import outsiders, told
 from clsim.selectors.targets import private_set, query_set
 from clsim.selectors.typicality import typiclust, usl
-from clsim.spec import components, registry
+from clsim.spec import abilities, components, registry
 from tests.helpers import generator, points, vectors
 from tests.selectors.test_selectors import SHORT
 
-EVERY = [name for name in components.COMPONENTS["selectors"] if registry.acquires(name)]
+EVERY = [name for name in components.COMPONENTS["selectors"] if abilities.acquires(name)]
 
 REFUSED = {
     **dict.fromkeys(
@@ -60,22 +60,22 @@ def test_every_selector_either_chooses_labels_or_is_refused_by_name() -> None:
     assert not {*EVERY} & {*REFUSED}
     for name, needs in REFUSED.items():
         with pytest.raises(InputError, match=f"found '{name}', which needs {needs}"):
-            registry.check_acquires(name)
+            abilities.check_acquires(name)
     for name in (*EVERY, *components.BOUNDS, "qbc", "mc-qbc", "./mine.py:pick"):
-        registry.check_acquires(name)
+        abilities.check_acquires(name)
 
 
 def test_a_name_inside_a_combinator_counts() -> None:
     for name in ("per_class(kcenter)", "prefilter(entropy,per_class(kcenter),5)"):
         with pytest.raises(InputError, match="'per_class', which needs its candidates' labels"):
-            registry.check_acquires(name)
+            abilities.check_acquires(name)
     with pytest.raises(InputError, match="'el2n'"):
-        registry.check_acquires("topped_up(el2n)")
+        abilities.check_acquires("topped_up(el2n)")
     with pytest.raises(InputError, match=r"did you mean glister-active\?"):
-        registry.check_acquires("glister")
+        abilities.check_acquires("glister")
     with pytest.raises(InputError, match="the condenser 'dm'"):
-        registry.check_acquires("dm")
-    registry.check_acquires("prefilter(density,k-center,5)")
+        abilities.check_acquires("dm")
+    abilities.check_acquires("prefilter(density,k-center,5)")
 
 
 @pytest.mark.parametrize("name", EVERY)

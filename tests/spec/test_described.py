@@ -23,7 +23,8 @@ from clsim.spec.definitions import Source, definition
 from clsim.spec.described import KINDS, describe, kind_named, kinds_of, names
 from clsim.spec.docstrings import parsed
 from clsim.spec.flags import tables_of
-from clsim.spec.options import in_words, options_of
+from clsim.spec.kinds import in_words
+from clsim.spec.options import options_of
 from clsim.spec.resolve import resolve
 from clsim.spec.run import TABLES, RunSpec
 from clsim.spec.sources import DATASETS

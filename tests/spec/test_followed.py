@@ -12,7 +12,8 @@ import pytest
 
 from clsim.errors import InputError
 from clsim.spec import registry
-from clsim.spec.resolve import open_ends, resolve, user_files
+from clsim.spec.own_code import open_ends, user_files
+from clsim.spec.resolve import resolve
 
 PICK = "def pick(pool, budget, *, rng):\n    return {}\n"
 

@@ -14,7 +14,8 @@ from clsim.errors import InputError
 from clsim.spec import run
 from clsim.spec.flags import leaves, tables_of
 from clsim.spec.layers import FLAGS, Value, explained, merged
-from clsim.spec.resolve import resolve, resolved, sources
+from clsim.spec.own_code import sources
+from clsim.spec.resolve import resolve, resolved
 
 SCENARIOS = ("split-digits", "split-cifar100", "active-mnist", "split-fashion-mnist-semi")
 STRATEGIES = ("er", "finetune", "icarl", "mas", "er-ace", "joint", "avalanche:GEM")

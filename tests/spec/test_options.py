@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,15 @@ class Loose:
     values: tuple[int, ...] = (1, 2)
 
 
-def test_a_type_that_no_spec_can_hold_is_not_checked() -> None:
-    def component(*, loose: Loose = Loose()) -> None: ...
+def test_the_types_that_only_code_can_give() -> None:
+    """A list is known by its elements, an object of Python by its class; a spec can hold the former alone."""
 
-    assert bind(component, {"values": "any"}).keywords == {"loose": Loose("any")}  # type: ignore[arg-type]
+    def component(*, loose: Loose = Loose(), rule: Callable[[int], int] | None = None, other: Any = 1) -> None: ...
+
+    with pytest.raises(InputError, match="found 'any', allowed: a list, each a whole number"):
+        bind(component, {"values": "any"})
+    with pytest.raises(InputError, match="found 'any', allowed: an object of Python or none"):
+        bind(component, {"rule": "any"})
+    assert bind(component, {"rule": abs, "other": "any", "values": [3]}).keywords == {
+        **{"loose": Loose([3]), "rule": abs, "other": "any"}  # type: ignore[arg-type]
+    }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from clsim.execution.plan import find_study
-from clsim.spec import components, registry
+from clsim.spec import abilities, components
 from clsim.spec.components import STREAM_POLICIES
 from clsim.spec.taxonomy import TAXONOMY, leaves
 
 
 def test_whatever_can_choose_labels_stands_in_one_leaf() -> None:
     counts = Counter(name for _, _, names in leaves() for name in names)
-    can = {name for name in components.COMPONENTS["selectors"] if registry.acquires(name)}
+    can = {name for name in components.COMPONENTS["selectors"] if abilities.acquires(name)}
     assert set(counts) == can | set(components.COMPONENTS["acquisitions"])
     assert set(counts.values()) == {1}
     assert all(names for _, _, names in leaves())

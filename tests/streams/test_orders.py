@@ -23,6 +23,7 @@ from clsim.records.store import Store
 from clsim.spec.resolve import prerequisites, resolve
 from clsim.spec.tables import StreamSpec
 from clsim.streams import build as division
+from tests.files import agreeing, rewrite
 from tests.streams.test_streams import build, dataset
 
 CPU = torch.device("cpu")
@@ -121,11 +122,11 @@ def test_the_joint_run_is_made_once_and_decides(tmp_path: Path) -> None:
     path = tmp_path / joint.fingerprint / "record.json"
     changed = json.loads(path.read_text())
     changed["accuracy"][-1] = [0.5, 0.1, 0.4, 0.2, 0.3]
-    path.write_text(json.dumps(changed))
+    rewrite(path, agreeing(changed))
     other = clsim.run("split-digits", "si", settings=settings, runs=tmp_path)
     assert other.data["classes"] == [given[t] for t in (1, 3, 4, 2, 0)]
     assert path.stat().st_size  # read, not made again
-    assert json.loads(path.read_text()) == changed
+    assert json.loads(path.read_text())["accuracy"] == changed["accuracy"]
 
 
 def test_the_command_of_the_joint_run_makes_it(runs: Path) -> None:

@@ -17,6 +17,7 @@ from clsim.errors import InputError
 from clsim.spec.tables import StreamSpec
 from clsim.streams import build as build_module
 from clsim.streams.stream import Stream
+from tests.commands import refused
 
 CPU = torch.device("cpu")
 
@@ -261,3 +262,14 @@ def test_a_model_of_images_refuses_vectors(tmp_path: Path) -> None:
         InputError, match=r"model\.name: convnet3 needs images, found vectors of width 8; allowed: linear, mlp"
     ):
         clsim.run(settings=[*settings, "stream.experiences=3"], runs=tmp_path, data_root=tmp_path)
+
+
+@pytest.mark.parametrize("more", [[], ["batch.selector=rho-loss", "irreducible.source=held-out"]])
+@pytest.mark.parametrize("settings", [["stream.validation=1e-320"], ["stream.validation=0.9", "data.per_class=1"]])
+def test_a_share_that_holds_out_nothing_is_refused(
+    settings: list[str], more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for setting in (*settings, *more) for word in ("--set", setting)]
+    said = refused(capsys, "run", "--quiet", *words, "--runs", str(tmp_path / "runs"))
+    assert "which holds out nothing of the " in said
+    assert "training samples of experience 1; allowed: 0, or a share that holds out one sample" in said

@@ -21,7 +21,7 @@ from clsim.learners.sgd import Sgd
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors import losses
-from clsim.spec import registry
+from clsim.spec import abilities, registry
 from clsim.spec.batch import BatchSpec
 from clsim.spec.components import COMPONENTS
 from clsim.spec.flags import tables_of
@@ -391,12 +391,12 @@ def test_what_selectors_need_is_known_to_fit_a_step_or_not() -> None:
     said = {
         (name, part.rstrip("."))
         for name in COMPONENTS["selectors"]
-        for what in registry.needs(name).values()
+        for what in abilities.needs(name).values()
         for part in what.replace(", ", "; ").split("; ")
     }
-    known = FORWARD | {*registry.BEYOND} | {"query if there is one"}
+    known = FORWARD | {*abilities.BEYOND} | {"query if there is one"}
     assert not {(name, part) for name, part in said if part not in known}
     for name in ("bald", "qbc", "forgetting", "grand", "mir", "flqmi", "glister", "adversarial-bim", "epig"):
-        assert not registry.chooses_batch(registry.canonical(name)), name
+        assert not abilities.chooses_batch(registry.canonical(name)), name
     for name in ("rho-loss", "margin", "entropy", "random", "badge", "craig", "kcenter", "class-balanced"):
-        assert registry.chooses_batch(name), name
+        assert abilities.chooses_batch(name), name

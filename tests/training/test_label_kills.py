@@ -49,13 +49,13 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
 def test_a_run_that_is_killed_at_any_write_ends_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    """Bit for bit; of the writes, the first is of the spec, and the last one follows the finished record."""
+    """Bit for bit; of the writes, the first is of the spec, and the last one is of the finished record."""
     strategy, label, settings = CASES[case]
     given: dict[str, Any] = {"label": label, "label_budget": 20, "label_rounds": 2, "settings": [*TINY, *settings]}
     writes = Writes(monkeypatch)
     whole = clsim.run("split-digits", strategy, runs=tmp_path / "whole", **given)
-    assert writes.moves == 11  # the spec; two choices and losses, record, checkpoint of each experience
-    for limit in range(2, 11):
+    assert writes.moves == 11  # the spec; two choices and checkpoint, losses, record of each experience
+    for limit in range(2, 12):
         folder = tmp_path / f"{limit}"
         writes.stop_at(limit)
         with pytest.raises(Killed):

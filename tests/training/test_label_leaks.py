@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import clsim
-from clsim.spec import registry
+from clsim.spec import abilities
 from clsim.spec.components import COMPONENTS, STREAM_POLICIES
 from tests.helpers import assert_same
 
@@ -62,7 +62,7 @@ ASKERS = [
     name
     for kind in ("selectors", "acquisitions")
     for name in COMPONENTS[kind]
-    if kind == "acquisitions" or registry.acquires(name)
+    if kind == "acquisitions" or abilities.acquires(name)
 ]
 CASES |= {f"asks: {name}": ("er", name, ["proxy.epochs=1"]) for name in ASKERS if name not in CASES}
 

@@ -18,7 +18,7 @@ from clsim.errors import InputError, RunBusy, nearest, raised
 from clsim.execution.execute import execute
 from clsim.execution.given import with_sources
 from clsim.records.store import Store
-from clsim.spec.resolve import sources
+from clsim.spec.own_code import sources
 from clsim.spec.run import NAMED, Given, RunSpec
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clsim.errors import InputError, RunBusy
 from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, failed, work
-from clsim.records.atomic import write
+from clsim.records import atomic
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
-from clsim.spec.resolve import user_files
+from clsim.spec.own_code import user_files
 
-FILES = ("spec.json", "losses.npz", "record.json", "checkpoint.pt", "search.json", "rounds.pt", "error.json")
-"""Files of a run's folder in the order of writing: the checkpoint follows the files that it continues."""
+FILES = ("spec.json", "checkpoint.pt", "search.json", "rounds.pt", "losses.npz", "error.json", "record.json")
+"""Files of a run's folder in the order of writing: the record comes last."""
 
 Files = Mapping[str, bytes]
 
@@ -79,10 +79,10 @@ class Ray:
     ) -> None:
         self.slots = slots
         self._leave, self._root = leave, root
-        root.mkdir(parents=True, exist_ok=True)
+        atomic.make_folder(root)
         self._marker = root / f".study-{uuid.uuid4().hex}"
         if shared is not False:
-            write(self._marker, b"")
+            atomic.write(self._marker, b"")
         self._queue = None if _everywhere(self._marker) else Queue(actor_options={"num_cpus": 0})
         self._task = ray.remote(_task).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
         self._waiting: list[Job] = []
@@ -110,7 +110,7 @@ class Ray:
             ray.cancel(ref, force=True)
         if self._queue is not None:
             self._queue.shutdown(force=True)
-        self._marker.unlink(missing_ok=True)
+        atomic.remove(self._marker)
         if not self._leave:
             ray.shutdown()
 
@@ -178,8 +178,8 @@ def _task(job: Job, marker: str, files: Files, own: Files, queue: Queue | None) 
         return work(job), {}
     with tempfile.TemporaryDirectory() as place:
         for name, content in own.items():
-            Path(place, name).parent.mkdir(parents=True, exist_ok=True)
-            Path(place, name).write_bytes(content)
+            atomic.make_folder(Path(place, name).parent)
+            atomic.write(Path(place, name), content)
         os.chdir(place)
         there = job.data_root if job.data_root and Path(job.data_root).is_dir() else None
         here = replace(job, runs=str(Path(place, "runs")), place=place, data_root=there)
@@ -213,12 +213,13 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _write(folder: Path, files: Files) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder)
+    going = ("search.json", "rounds.pt", *(["error.json"] if "record.json" in files else []))
     for name in FILES:
         if name in files:
-            write(folder / name, files[name])
-    if "record.json" in files and "error.json" not in files:
-        (folder / "error.json").unlink(missing_ok=True)
+            atomic.write(folder / name, files[name])
+        elif name in going:  # gone there, too
+            atomic.remove(folder / name)
 
 
 def _user_files(job: Job) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from clsim.models.nets import Net
 from clsim.objectives.guesses import beta
 from clsim.objectives.replay import by_origin, losses, replay
 from clsim.pool.exemplars import Exemplars, batch_count, batches
+from clsim.spec.kinds import Count, Share
 from clsim.streams.stream import Experience
 from clsim.training.contract import Around, Batch, Setup, Terms
 
@@ -43,7 +44,7 @@ class Gdumb(Around[Sgd]):
 
     trains_at_end: ClassVar[bool] = True
 
-    def __init__(self, setup: Setup, *, epochs: int = 30, batch_size: int = 16, cutmix: float = 0.0) -> None:
+    def __init__(self, setup: Setup, *, epochs: Count = 30, batch_size: Count = 16, cutmix: Share = 0.0) -> None:
         if not 0 <= cutmix <= 1:
             raise InputError(f"gdumb: cutmix: found {cutmix:g}, allowed: a probability from 0 to 1")
         self._cutmix = cutmix

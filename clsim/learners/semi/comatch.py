@@ -15,6 +15,7 @@ from clsim.learners.semi.pseudolabels import Augmentations
 from clsim.learners.semi.unlabelled import Loss, SemiOptions, SemiSgd, SemiStep, marginal
 from clsim.objectives.guesses import Alignment, confident, one_hot
 from clsim.randomness import derive, own_draws
+from clsim.spec.kinds import Width
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
@@ -37,7 +38,7 @@ class Graph:
     temperature: float = 0.2
     edge: float = 0.8
     batches: int = 5
-    width: int = 64
+    width: Width = 64
 
 
 class CoMatching(Loss):

@@ -16,6 +16,7 @@ from clsim.objectives.among import narrowed
 from clsim.objectives.guesses import Alignment, beta, mixed, one_hot, soft_cross_entropy, squared_error
 from clsim.objectives.soft_neighbours import sharpen
 from clsim.randomness import derive, own_draws
+from clsim.spec.kinds import Few
 from clsim.streams.stream import Experience
 from clsim.training.contract import Setup, Terms
 
@@ -30,7 +31,7 @@ class MixUp:
         alpha: α of the distribution Beta(α, α) that the shares of MixUp are drawn from.
     """
 
-    views: int = 2
+    views: Few = 2
     temperature: float = 0.5
     alpha: float = 0.75
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
-from clsim.errors import InputError, nearest
+from clsim.errors import InputError, in_one_line, nearest
 from clsim.randomness import generator
 from clsim.spec import registry
 from clsim.spec.pools import PoolSpec
@@ -37,7 +38,8 @@ def transformed(parts: Parts, transforms: Sequence[tuple[str, Transform]], seed:
     """
     before: Counter[str] = Counter()
     for name, transform in transforms:
-        found = transform(parts, rng=generator(seed, f"pool {name} {before[name]}"))
+        with in_one_line(f"pool {name!r}") if ":" in name else nullcontext():
+            found = transform(parts, rng=generator(seed, f"pool {name} {before[name]}"))
         before[name] += 1
         if not isinstance(found, Parts):
             raise InputError(f"pool: {name!r} returned a {type(found).__name__}, allowed: the Parts that it changed")
