@@ -71,6 +71,7 @@ def writing(path: Path) -> Iterator[Writer]:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+    with _refused(path, "synced"):  # it is there, and whole, but a power cut may take it
         _sync(path.parent)
 
 
@@ -109,7 +110,7 @@ def replace(source: Path, target: Path) -> None:
         raise
     except OSError as error:
         raise DiskError.of(source, "renamed", error) from None
-    with _refused(target, "written"):
+    with _refused(target, "synced"):
         _sync(target.parent)
 
 
