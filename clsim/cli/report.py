@@ -54,8 +54,6 @@ def report(
         _say(f"skipped {line}")
     if len(problems) > MOST_SKIPPED:
         _say(f"skipped {len(problems) - MOST_SKIPPED} more; `clsim runs` lists them all")
-    for line in overall([(record.data, record.checked) for record in made.records]):
-        _say(line)
     if format_ not in ("console", "markdown", "html") or not made.records:  # those show them in the report
         for failure in made.failures:
             _say(f"failed {failure.title}: {failure.error}")
@@ -73,6 +71,8 @@ def report(
         _say(f"wrote {file}")
     for drawn in made.figures(figures) if figures is not None else ():
         _say(f"drew {drawn}")
+    for line in overall([(record.data, record.checked) for record in made.records]):
+        _say(line)
 
 
 def _say(line: str) -> None:
