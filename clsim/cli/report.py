@@ -54,8 +54,6 @@ def report(
         err.say(f"skipped {line}")
     if len(problems) > MOST_SKIPPED:
         err.say(f"skipped {len(problems) - MOST_SKIPPED} more; `clsim runs` lists them all")
-    for line in overall([(record.data, record.checked) for record in made.records]):
-        err.say(line)
     if format_ not in ("console", "markdown", "html") or not made.records:  # those show them in the report
         for failure in made.failures:
             err.say(f"failed {failure.title}: {failure.error}")
@@ -73,3 +71,5 @@ def report(
         err.say(f"wrote {file}")
     for drawn in made.figures(figures) if figures is not None else ():
         err.say(f"drew {drawn}")
+    for line in overall([(record.data, record.checked) for record in made.records]):
+        err.say(line)

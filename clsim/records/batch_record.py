@@ -108,8 +108,23 @@ def batches(experiences: int) -> Check:
             "learnt": maybe(share()),
             "seconds": maybe(amount()),
         },
-        {"curve": _curve, "irreducible": table({}), **dict.fromkeys(("wrong", "copies"), maybe(share()))},
+        {
+            "round": whole(),
+            "curve": _curve,
+            "irreducible": _NETS_TOOK,
+            **dict.fromkeys(("wrong", "copies"), maybe(share())),
+        },
     )
+
+
+_NETS_TOOK = table(
+    {
+        **dict.fromkeys(("samples", "kept_back", "steps"), listing(whole())),
+        "passes": whole(),
+        "seconds": amount(),
+    }
+)
+"""What the irreducible-loss nets of an entry took, a number a net."""
 
 
 def _curve(value: Any, where: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clsim.errors import InputError
+from clsim.records.doubts import UNCHECKED
 from clsim.records.metrics import summary, weights
 from clsim.records.store import RunFolder, RunRecord, Store
 from clsim.spec.naming import run_name, run_names
@@ -61,6 +62,12 @@ class StoredRun:
     def seconds(self) -> float | None:
         """Seconds of training, selection and evaluation so far; None without a record."""
         return None if self.record is None else seconds_of(self.record.data)
+
+    def doubts(self) -> list[str]:
+        """List what a reader should know: of the checksums of its files, its dates, and the machines that made it."""
+        unchecked, damaged = RunFolder(self.folder).audit()
+        said = [f"{', '.join(unchecked)}: {UNCHECKED}"] if unchecked else []
+        return said + damaged + ([one for one in self.record.doubts if one != UNCHECKED] if self.record else [])
 
     def metric(self, name: str) -> float | None:
         """Compute a metric of the accuracy matrix; None before the run is finished, or where it is not defined."""

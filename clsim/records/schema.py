@@ -4,7 +4,7 @@
 >>> check({"name": "a", "shares": [0.5, None]}, "record")
 ''
 >>> check({"name": "a", "shares": [0.5, 2]}, "record")
-'record.shares[1]: found 2, allowed: a number from 0 to 1'
+'record.shares[1]: found 2, allowed: a number from 0 to 1, or nothing'
 >>> check({"name": "a", "shares": [], "passes": 1.5}, "")
 'passes: found 1.5, allowed: a whole number from 0'
 """

@@ -133,7 +133,7 @@ def _record(size: int) -> Check:
             "diagnostics": mapping(listing(maybe(number()), size)),
             "crowded": mapping(text()),
             "pretraining": listing(_NET),
-            "batches": listing(batches(size), most=size),
+            "batches": listing(batches(size)),  # one an experience, or one a label round
             "diverged": flag(),
             "environment": MACHINE,
             "machines": listing(MACHINE, most=10_000),

@@ -11,11 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from clsim.errors import InputError, nearest
-from clsim.records.doubts import UNCHECKED
 from clsim.records.frame import COSTS, frame
 from clsim.records.metrics import ALL, UNSIZED
 from clsim.records.overview import StoredRun
-from clsim.records.store import RunFolder
 from clsim.reporting import searches
 from clsim.reporting.report import admits, problem, row_of
 from clsim.reporting.screen import plain
@@ -113,7 +111,7 @@ def show_run(run: StoredRun, out: Console) -> None:
     out.print(plain(" · ".join(facts), "dim"))
     if run.reason:
         out.print(plain(run.reason, "red"))
-    for doubt in doubts_of(run):
+    for doubt in run.doubts():
         out.print(plain(doubt, "yellow"))
     record = None if run.record is None else run.record.data
     if record is not None and record["accuracy"]:
@@ -133,13 +131,6 @@ def show_run(run: StoredRun, out: Console) -> None:
         out.print(Text("made by", style="bold"), plain(made), sep="  ")
     if run.command:
         out.print(plain(run.command))
-
-
-def doubts_of(run: StoredRun) -> list[str]:
-    """List what a reader of a run should know: of its files, its dates, and the machines that made it."""
-    unchecked, damaged = RunFolder(run.folder).audit()
-    said = [f"{', '.join(unchecked)}: {UNCHECKED}"] if unchecked else []
-    return said + damaged + ([one for one in run.record.doubts if one != UNCHECKED] if run.record else [])
 
 
 def _show_matrix(record: Mapping[str, Any], out: Console) -> None:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from clsim.models.nets import Net
 from clsim.pool.pool import Cost
+from clsim.records.batch_record import batches
 from clsim.records.label_record import COUNTS, problem
+from clsim.records.schema import listing
 from clsim.spec.labelling import LabellingSpec
 from clsim.training import fits
 from clsim.training.contract import Learner, Setup
@@ -102,6 +104,8 @@ def misfit(saved: State, labelling: LabellingSpec, position: int, samples: int, 
         n is None or type(n) in (int, float) for n in cost.values()
     ):
         return "cost: not the counters of a run"
+    if wrong := listing(batches(position + 1))(saved.get("batches", []), "batches"):
+        return wrong
     continues = labelling.start == "warm" and len(rounds) > 1
     return "" if isinstance(saved["state"], dict) == continues else "state: not what a round begins with"
 

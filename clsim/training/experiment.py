@@ -69,13 +69,7 @@ class Experiment:
         return self._courses.get(position, []) if kept else []
 
     def went_on(self, position: int, entries: list[dict[str, Any]]) -> None:
-        """Take over what earlier label rounds of an experience took, of before the run was interrupted.
-
-        Raises:
-            ValueError: if they are no entries.
-        """
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError("batches: not a list of entries")
+        """Take over what earlier label rounds of an experience took, of before the run was interrupted."""
         self._courses[position] = [*entries]
 
     def learn(self, experience: Experience, setup: Setup, learner: Learner) -> Losses:
