@@ -17,7 +17,8 @@ import numpy as np
 
 from clsim.data import cache, room
 from clsim.data.cache import Dataset, Raw
-from clsim.errors import InputError, nearest
+from clsim.errors import DiskError, InputError, nearest
+from clsim.records import atomic
 from clsim.spec.sources import DATASETS, OWN_DATA, data_digest
 from clsim.spec.tables import DataSpec
 
@@ -79,12 +80,9 @@ def _root_stays(root: Path, spec: DataSpec, download: bool) -> Iterator[None]:
 
 def _without_empty_folders(root: Path) -> None:
     """Remove what a download that failed has made: locks and empty folders; files stay."""
-    found = sorted(root.rglob("*"), reverse=True)
-    if any(path.is_file() and path.suffix != ".lock" for path in found):
-        return
-    with contextlib.suppress(OSError):
-        for path in (*found, root):
-            path.rmdir() if path.is_dir() else path.unlink()
+    if not any(path.is_file() and path.suffix != ".lock" for path in root.rglob("*")):
+        with contextlib.suppress(DiskError):
+            atomic.remove_folder(root)
 
 
 def _refuse_unfit(spec: DataSpec) -> None:

@@ -13,10 +13,13 @@ from clsim.reporting.batches import Arm, Field, fields
 from clsim.reporting.cells import Key, condition_names
 from clsim.reporting.curves import LineStyle, looks
 from clsim.reporting.gallery import Exhibit, Group, Picture
+from clsim.reporting.label_panels import with_labels
 from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from clsim.reporting.cells import Table
 
 LINES, CONDITIONS = 12, 6
 """Most arms in a figure, and most conditions with figures."""
@@ -76,6 +79,21 @@ def _label(name: str, value: str) -> str:
 def _level(arm: Arm) -> float:
     """The mean final accuracy of an arm."""
     return float(np.nan_to_num(np.mean([float(row["accuracy"]) for row in arm.rows]), nan=-1.0))
+
+
+def with_curves(
+    spec: ReportSpec,
+    runs: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]],
+    further: Sequence[Table],
+    exhibits: Sequence[Exhibit],
+) -> list[Exhibit]:
+    """Put the figures on labels, and on batches, before those that every report has.
+
+    Args:
+        runs, records, further, exhibits: as in :func:`clsim.reporting.label_panels.with_labels`.
+    """
+    return with_batches(spec, runs, records, with_labels(spec, runs, records, further, exhibits))
 
 
 def with_batches(

@@ -16,10 +16,9 @@ from markupsafe import Markup
 from clsim.records import atomic, frame
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
-from clsim.reporting.batch_panels import with_batches
+from clsim.reporting.batch_panels import with_curves
 from clsim.reporting.contents import contents
 from clsim.reporting.gallery import drawn
-from clsim.reporting.label_panels import with_labels
 from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec
 from clsim.version import __version__
@@ -71,8 +70,7 @@ def render(
     data = [r.data for r in mine]
     exhibits, ranking = drawn(spec, every, mine)
     parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
-    exhibits = with_labels(spec, every, data, parts.further, exhibits)
-    exhibits = with_batches(spec, every, data, exhibits)
+    exhibits = with_curves(spec, every, data, parts.further, exhibits)
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from clsim.selectors.distances import principal
 from clsim.spec.readers import readers
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training import nursery
-from clsim.training.workshop import Fresh
+from clsim.training import kept_nets, nursery
 
 PRINCIPAL = 10000
 """Number of images, at most, of which principal components are taken."""
@@ -44,7 +44,7 @@ class Embeddings:
         self._net: nets.Net | None = None
         self._axes: tuple[Tensor, Tensor] | None = None
         self._rows: Tensor | None = None
-        self._first: tuple[nursery.State, dict[str, Any] | None] | None = None
+        self._first: tuple[kept_nets.State, dict[str, Any] | None] | None = None
         for key, name, used in (
             ("embedding.name", embedding.name, self._trains),
             ("model.start", spec.model.start, self._starts),
@@ -118,18 +118,18 @@ class Embeddings:
             net.freeze()
         return net
 
-    def starting(self, fresh: Fresh) -> Fresh:
+    def starting(self, fresh: Callable[[int], nets.Net]) -> Callable[[int], nets.Net]:
         """Make a maker of nets one that also gives each its first weights."""
         return lambda seed: self.started(fresh(seed))
 
-    def _weights(self) -> tuple[nursery.State, dict[str, Any] | None]:
+    def _weights(self) -> tuple[kept_nets.State, dict[str, Any] | None]:
         """Return the first weights and what they took; train them when they are first needed."""
         model = self._spec.model
         if self._first is None and self._nursery is not None and self._starts:
             first = self._stream.schedule[0]
             self._first = self._nursery.learnt(model.start, model.name, model.options, "[model.options]", first)
         elif self._first is None:
-            self._first = nursery.read(Path(model.start).expanduser())
+            self._first = kept_nets.read(Path(model.start).expanduser())
         if self._first is None:
             raise InputError(f"model.start: {model.start!r} is no file of a net that clsim trained without labels")
         return self._first

@@ -12,27 +12,23 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from clsim.errors import DiskError
 from clsim.models import nets
 from clsim.pool.pretraining import pretrain
 from clsim.randomness import derive
-from clsim.records import atomic, states
 from clsim.spec import components, registry
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
+from clsim.training import kept_nets
 from clsim.training.workshop import autocast, transform_of
 
 FORMAT = 2
 """Goes up with each change of what a training computes, so that nets which were kept before are not read."""
-
-State = dict[str, Tensor]
 
 
 class Nursery:
@@ -75,7 +71,7 @@ class Nursery:
 
     def learnt(
         self, method: str, model: str, options: Mapping[str, Any], where: str, position: int
-    ) -> tuple[State, dict[str, Any]]:
+    ) -> tuple[kept_nets.State, dict[str, Any]]:
         """Train a body on the images of an experience, or read it.
 
         Args:
@@ -106,10 +102,10 @@ class Nursery:
             "machine": [stream.device.type, platform.machine(), torch.__version__, torch.get_num_threads()],
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        with _locked(self._kept, key):
-            found = None if self._kept is None else read(self._kept / f"{key}.pt")
+        with kept_nets.locked(self._kept, key):
+            found = None if self._kept is None else kept_nets.read(self._kept / f"{key}.pt")
             net = self.net(model, options, where, derive(seed, "weights"))
-            if found is None or not fits(net, found[0]):
+            if found is None or not kept_nets.fits(net, found[0]):
                 started = time.perf_counter()
                 losses = pretrain(
                     images,
@@ -125,7 +121,7 @@ class Nursery:
                 cost = {"method": method, "model": model, "images": len(images), "steps": course.epochs * each}
                 cost |= {"seconds": time.perf_counter() - started, "loss": losses[-1], "file": f"{key}.pt"}
                 found = {name: value.cpu() for name, value in net.body.state_dict().items()}, cost
-                _keep(self._kept, *found)
+                kept_nets.keep(self._kept, *found)
         return found
 
 
@@ -137,40 +133,3 @@ def views_of(spec: RunSpec, method: str, channels: int) -> tuple[str, ...]:
         return ("crop",)
     digits = components.are_digits(spec.data.dataset, spec.data.sequence)
     return ("affine", *(() if digits else ("flip",)), "gamma" if channels == 1 else "jitter")
-
-
-def read(path: Path) -> tuple[State, dict[str, Any]] | None:
-    """Read a net that was kept, and what it took; None if the file is absent, damaged, or another one."""
-    try:
-        found, _ = states.read(path)
-        body, cost = dict(found["body"]), dict(found["cost"])
-    except Exception:  # a broken file fails in many ways; whatever it is, the net is trained again
-        return None
-    return (body, cost) if all(isinstance(value, Tensor) for value in body.values()) else None
-
-
-def fits(net: nets.Net, body: State) -> bool:
-    """Tell whether weights are those of a net's body, each of its shape and finite."""
-    own = {name: value.shape for name, value in net.body.state_dict().items()}
-    return own == {n: value.shape for n, value in body.items()} and all(bool(v.isfinite().all()) for v in body.values())
-
-
-def _keep(folder: Path | None, body: State, cost: dict[str, Any]) -> None:
-    if folder is None:
-        return
-    try:
-        atomic.write(folder / cost["file"], states.packed({"body": body, "cost": cost}))
-    except DiskError as error:
-        atomic.warn_unkept(folder / cost["file"], error, "each run trains this net anew until it can be")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path | None, key: str) -> Iterator[None]:
-    """Let one process at a time train a net; the others wait, and then read it."""
-    with contextlib.ExitStack() as held:
-        if folder is not None:
-            with contextlib.suppress(DiskError):  # no folder, or one without locks: all train
-                atomic.make_folder(folder)
-                held.enter_context(atomic.locked(folder / f".{key}.lock"))
-                atomic.tidy(folder, [f"{key}.pt"])
-        yield

@@ -20,7 +20,7 @@ from clsim.errors import InputError
 from clsim.records import inquiry, losses_file, sealed, states
 from clsim.records.doubts import LATER, UNCHECKED
 from clsim.records.store import RunFolder, Store
-from clsim.training import nursery
+from clsim.training import kept_nets
 from clsim.training import record as facts
 from tests import commands
 from tests.damage import Stopping, bytes_of, read_all, resumed, values_of
@@ -414,6 +414,6 @@ def test_a_labelling_and_a_net_that_was_kept_have_one_too(tmp_path: Path) -> Non
     net = tmp_path / "net.pt"
     content = states.packed({"body": {"w": torch.ones(3)}, "cost": {}})
     net.write_bytes(content)
-    assert nursery.read(net) is not None
+    assert kept_nets.read(net) is not None
     net.write_bytes(content.replace(torch.ones(3).numpy().tobytes(), torch.zeros(3).numpy().tobytes()))
-    assert nursery.read(net) is None  # it is trained again
+    assert kept_nets.read(net) is None  # it is trained again
