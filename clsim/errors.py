@@ -76,7 +76,8 @@ def in_one_line(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None
     try:
         yield
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        begun = name.split()[0]  # an error may name the option itself
+        raise InputError(f"{name}: {str(error).removeprefix(f'{begun}: ')}") from error
     except Exception as error:
         raise InputError(f"{name}: {raised(error)}{why()}") from error
 

@@ -24,7 +24,7 @@ class Screen(Console):
     the direction of writing become spaces in everything that is printed; the end of a line is kept.
 
     >>> Screen(width=40).print("a\\x1b]0;title\\x07b \\u202ec")
-    a ]0;title b  c
+    a ]0;titleb  c
     """
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:

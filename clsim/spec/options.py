@@ -86,16 +86,17 @@ def check(options: Mapping[str, Any], known: Iterable[tuple[str, Any, Any]], whe
     Raises:
         InputError: naming the first option that is refused, with the nearest one, or what is allowed.
     """
-    kinds = {option: (kind, default) for option, kind, default in known}
+    kinds, said = {option: (kind, default) for option, kind, default in known}, f"{where}: " if where else ""
     for option, value in options.items():
         if option not in kinds:
-            raise InputError(f"{where}: unknown option {option!r} of {name}; {nearest(option, kinds)}")
+            there = nearest(option, kinds) if kinds else "allowed: none, as it has no options"
+            raise InputError(f"{said}unknown option {option!r} of {name}; {there}")
         kind, default = kinds[option]
         usual = isinstance(value, (int, float, str)) and type(value) is type(default) and value == default
         if not usual and not fits(kind, value):
-            said = allowed(kind, value)
-            separator = "; " if said.startswith("did") else ", "
-            raise InputError(f"{where}: option {option!r} of {name}: found {_shown(value)}{separator}{said}")
+            words = allowed(kind, value)
+            separator = "; " if words.startswith("did") else ", "
+            raise InputError(f"{said}option {option!r} of {name}: found {_shown(value)}{separator}{words}")
 
 
 def _shown(value: Any) -> str:

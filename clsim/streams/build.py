@@ -116,13 +116,13 @@ def build(
 
 
 def _refuse_unheld(stream: Stream, spec: StreamSpec) -> None:
-    """Refuse a share to be held out of which nothing is left: nobody could validate on it, or learn from it."""
-    for i, (held, samples) in enumerate(zip(stream.held_out_sizes, stream.train_sizes, strict=True)):
-        if spec.validation and not held:
-            raise InputError(
-                f"stream.validation: found {spec.validation:g}, which holds out nothing of the {samples} training "
-                f"samples of experience {i + 1}; allowed: 0, or a share that holds out one sample of a class or more"
-            )
+    """Refuse a share to be held out of which nothing is left in any experience."""
+    if spec.validation and not any(stream.held_out_sizes):
+        raise InputError(
+            f"stream.validation: found {spec.validation:g}, which holds out nothing of experiences of "
+            f"{max(stream.train_sizes)} training samples at most; allowed: 0, or a share that holds out one sample of "
+            "a class or more"
+        )
 
 
 def order_of_tasks(spec: StreamSpec, seed: int, difficulty: Sequence[float | None] | None) -> list[int]:

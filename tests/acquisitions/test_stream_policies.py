@@ -401,7 +401,7 @@ def test_the_window_of_the_dual_query_forgets_the_weakest() -> None:
         ("split", {"v": 1.5}, "v: found 1.5"),
         ("variable-uncertainty", {"s": -0.1}, "s: found -0.1"),
         ("fixed-uncertainty", {"w": 0}, "w: found 0"),
-        ("density-based", {"space": "pixels"}, "space: found 'pixels'"),
+        ("density-based", {"space": "pixels"}, "option 'space' of density-based: found 'pixels'"),
         ("cognitive-dual-query", {"rule": "variabel"}, "did you mean 'variable'"),
     ],
 )

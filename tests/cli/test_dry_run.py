@@ -105,6 +105,9 @@ def test_a_misspelt_name_is_refused_before_the_run(capsys: pytest.CaptureFixture
 
 
 def test_text_of_files_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "[red]\x1b[31m.npz"
-    assert clsim("run", "--set", f'learner.options.note="{name[:5]}"', "--dry-run") == 0
-    assert "learner.options.note  [red]" in capsys.readouterr().out
+    Path("mine.py").write_text("def pick(pool, budget, *, rng, note: str = ''): ...\n")
+    words = ("--buffer", "./mine.py:pick", "--set", 'memory.options.note="[red]\\u001b[31m"', "--dry-run")
+    assert clsim("run", *words) == 0
+    said = capsys.readouterr().out
+    assert "memory.options.note   [red]" in said
+    assert "\x1b" not in said

@@ -166,7 +166,7 @@ def test_broken_and_hostile_folders_have_their_reason(store: Store, capsys: pyte
     assert all(reason for reason in broken.values())
     assert clsim("runs") == 0
     assert "\x1b" not in capsys.readouterr().out
-    with pytest.warns(UserWarning, match=r"^skipped runs/0.*\(and 2 more\)$") as warned:
+    with pytest.warns(UserWarning, match=r"^skipped runs/0.*\(and 3 more\)$") as warned:
         assert len(package.load()) == 2
     assert len(warned) == 1
 

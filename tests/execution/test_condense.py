@@ -51,7 +51,7 @@ def test_the_set_loads_again_and_says_what_rounding_costs(
         assert file["x_train"].dtype == np.uint8
         assert np.bincount(file["y_train"]).tolist() == [2] * 10
     settings = ["data.dataset=npz", "data.path=set.npz"]
-    record = clsim.run("split-digits", "finetune", settings=settings, data_root=tmp_path / "data", runs=tmp_path / "r")
+    record = clsim.run("split-digits", "finetune", settings=settings, data_root=tmp_path, runs=tmp_path / "r")
     assert record.data["finished"]
     again = ["--dataset", "set.npz", "--method", "random", "--ipc", "1", "--nets", "0", "--data-root", str(tmp_path)]
     assert command("condense", *again, "--out", "smaller.npz") == 0

@@ -96,7 +96,7 @@ def parsed(text: str) -> Any:
     [
         (tables_of(buffer="kcenter", memory=50, threads=2, device="cpu"), []),
         (tables_of(memory="1%", labels="20%"), ["optimizer.lr=0.2"]),
-        ({"memory": {"buffer": "random", "options": {"oldest": True}}}, []),
+        ({"memory": {"buffer": "herding", "options": {"normalise": False}}}, []),
         ({"model": {"name": "mlp", "options": {"hidden": [10, 20]}}, "data": {"augment": ["noise"]}}, []),
         (tables_of(controller="stability-decay"), ["controller.decays=2"]),
     ],

@@ -122,7 +122,7 @@ def disk(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     """A working directory whose folder ``work`` is on that disk."""
     monkeypatch.setenv("MPLCONFIGDIR", str(workplace / "matplotlib"))
     np.save("x.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
-    Path("work").mkdir()
+    Path("work/data").mkdir(parents=True)
     return Disk(monkeypatch, workplace / "work", reads=True)
 
 

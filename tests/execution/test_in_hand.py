@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 import clsim
 from clsim.errors import InputError
@@ -21,6 +20,7 @@ from clsim.memory.buffer import Buffer
 from clsim.pool.pool import Cost, Pool, Selection
 from clsim.reporting import terminal
 from clsim.reporting.cells import Cell
+from clsim.reporting.screen import Screen
 from clsim.selectors.kcenter import k_center
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import MemorySpec
@@ -256,7 +256,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     modules["ipywidgets"].__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(terminal, "Console", lambda **how: Console(**how, force_jupyter=True))
+    monkeypatch.setattr(terminal, "Screen", lambda **how: Screen(**how, force_jupyter=True))
     return displayed
 
 

@@ -53,6 +53,7 @@ def spec_of(*settings: str, scenario: str = "split-digits", start: str = "set.np
 
 
 def stream_of(spec: RunSpec) -> Stream:
+    Path("data").mkdir(exist_ok=True)
     return build.build(datasets.load(spec.data, Path("data")), spec.stream, spec.seed, CPU)
 
 

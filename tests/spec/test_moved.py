@@ -72,7 +72,7 @@ def test_a_file_with_an_old_import_gets_one_line(
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(f"import torch\n{line}\n\n\ndef pick(pool, budget, *, rng): ...\n")
     assert refusal(monkeypatch, capsys, "run", "--buffer", "./mine.py:pick") == (
-        f"clsim: selectors: './mine.py:pick': {said}\n"
+        f"clsim: imports mine from mine.py\nclsim: selectors: './mine.py:pick': {said}\n"
     )
 
 

@@ -271,5 +271,5 @@ def test_a_share_that_holds_out_nothing_is_refused(
 ) -> None:
     words = [word for setting in (*settings, *more) for word in ("--set", setting)]
     said = refused(capsys, "run", "--quiet", *words, "--runs", str(tmp_path / "runs"))
-    assert "which holds out nothing of the " in said
+    assert "which holds out nothing of experiences of " in said
     assert "training samples of experience 1; allowed: 0, or a share that holds out one sample" in said

@@ -139,7 +139,8 @@ def test_a_learner_without_the_base_is_refused_in_one_line(tmp_path: Path) -> No
 
 def test_an_objective_without_the_base_is_refused_in_one_line() -> None:
     message = (
-        r"^learner\.options\.objective: DuckLoss is a class that is no clsim\.Objective; allowed: a function of net"
+        r"^learner\.options\.objective 'tests\.training\.test_contract:DuckLoss': DuckLoss is a class that is no "
+        r"clsim\.Objective; allowed: a function of net"
     )
     with pytest.raises(InputError, match=message):
         Sgd(setup_of(buffered=True), objective="tests.training.test_contract:DuckLoss")

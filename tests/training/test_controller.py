@@ -352,7 +352,7 @@ def test_a_search_that_does_not_fit_is_refused(tmp_path: Path) -> None:
             r"decay: strength: found 0, allowed: an option that is a number above 0",
         ),
         ("mas", ["stream.validation=0"], r"stream\.validation: found 0 with controller 'stability-decay'"),
-        ("mas", ["data.per_class=5", "stream.validation=0.01"], r"nothing is held out of experience 1, allowed"),
+        ("mas", ["data.per_class=5", "stream.validation=0.01"], r"holds out nothing of experiences of 10"),
         ("mas", ["controller.margin=1"], r"controller\.margin: found 1\.0, allowed: a share from 0 to below 1"),
         ("mas", ["controller.rates=[]"], r"controller\.rates: found \[\], allowed: one number above 0, or more"),
         ("avalanche:EWC", ["learner.options.ewc_lambda=1"], r"controller\.name: found 'stability-decay' with"),

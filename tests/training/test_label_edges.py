@@ -127,7 +127,6 @@ def test_an_initial_set_is_not_chosen_by_an_acquisition(
         (["labelling.noise=1.0"], 20, [20, 20], [10, 10]),
         (["stream.experiences=10"], 3, [3] * 10, [2, 1]),
         (["stream.experiences=10", "data.per_class=1"], 3, [1] * 10, [1]),
-        (["stream.experiences=10", "data.per_class=1", "stream.validation=0.5"], 3, [1] * 10, [1]),
         (["training.device=auto"], 1, [1, 1], [1]),
     ],
 )

@@ -179,7 +179,7 @@ def test_no_experience_is_begun_when_there_are_more_than_classes(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["cuda:7", "tpu", "meta", "cuda:-1"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"^training\.device: found '{name}', allowed: auto, cpu"):
+    with pytest.raises(InputError, match=rf"^training\.device: found '{name}', .*allowed: auto, cpu"):
         machine.device_of(name)
 
 

@@ -487,7 +487,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
         "pseudo-label": ({"begin": 0.7, "end": 0.5}, r"found begin 0\.7 and end 0\.5, allowed: 0 ≤ begin ≤ end ≤ 1"),
         "fixmatch": ({"ema": 1.0}, "fixmatch: allowed: labelled from 0, ema from 0 to below 1"),
         "mixmatch": ({"alpha": 0.0}, r"found views 2, temperature 0\.5, alpha 0; allowed: views from 1"),
-        "remixmatch": ({"views": 0}, "found views 0"),
+        "remixmatch": ({"views": 0}, "option 'views' of remixmatch: found 0, allowed: a whole number from 1"),
         "comatch": ({"batches": 0}, "batches 0, width 64; allowed: smoothing from 0 to 1"),
         "ccic": ({"neighbours": 0}, "neighbours: found 0, allowed: 1 or more"),
     }
