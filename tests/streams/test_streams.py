@@ -272,4 +272,4 @@ def test_a_share_that_holds_out_nothing_is_refused(
     words = [word for setting in (*settings, *more) for word in ("--set", setting)]
     said = refused(capsys, "run", "--quiet", *words, "--runs", str(tmp_path / "runs"))
     assert "which holds out nothing of experiences of " in said
-    assert "training samples of experience 1; allowed: 0, or a share that holds out one sample" in said
+    assert "training samples at most; allowed: 0, or a share that holds out one sample of a class or more" in said
