@@ -27,17 +27,6 @@ def needs(name: str) -> dict[str, str]:
     return found | {part: what for one in inner for part, what in needs(one).items()}
 
 
-def cost(name: str) -> str:
-    """Say what time and memory the selectors in a name take, by their docstrings; nothing of one's own code.
-
-    >>> "memory" in cost("per_class(kcenter)"), cost("./mine.py:pick")
-    (True, '')
-    """
-    shipped = COMPONENTS["selectors"] | COMPONENTS["acquisitions"]
-    parts = [part for part in registry.innermost(registry.canonical(name)) if part in shipped]
-    return " ".join(definition(shipped[part]).docstring.cost for part in parts)
-
-
 def reads_embedding(name: str) -> bool:
     """Tell whether a selector chooses by the pool's embedding where there is one; code of one's own may.
 

@@ -11,7 +11,7 @@ import torch
 from clsim.data import room
 from clsim.data.cache import Dataset
 from clsim.errors import InputError
-from clsim.spec import abilities, registry
+from clsim.spec import registry
 from clsim.spec.options import options_of
 from clsim.spec.run import RunSpec
 
@@ -55,14 +55,15 @@ def needed(spec: RunSpec, dataset: Dataset, extra: Mapping[str, Any] = {}) -> di
         times = {"class": classes, "task": spec.stream.experiences}.get(memory.per, 1)
         found["memory.capacity"] = min(memory.capacity * times, samples) * each
     for where, kind, name, options in _choosers(spec, extra):
-        rows = min(found["memory.capacity"] // each if where == "memory.retrieval_options" else largest, largest)
+        rows = largest
+        if where == "memory.retrieval_options":
+            rows = min(rows, int(found["memory.capacity"] // each))
+        elif where == "labelling.options" and spec.labelling.candidates:
+            rows = min(rows, max(spec.labelling.candidates, spec.labelling.budget))
         known = _options(kind, name, options)
         for key, size in (("nets", rows * classes + weights), ("passes", rows * classes)):
             if isinstance(value := known.get(key), int):
                 found[f"{where}.{key}"] = value * size * _FLOAT
-        if "O(n²) memory" in abilities.cost(name):
-            parted = max(classes / spec.stream.experiences, 1) if where == "memory.options" else 1  # class by class
-            found[f"{where.partition('.')[0]}: {name}"] = (rows / parted) ** 2 * _FLOAT
     return found
 
 

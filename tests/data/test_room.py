@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from clsim.data import room
+from clsim.data.cache import Dataset
 from clsim.data.datasets import load
 from clsim.errors import InputError
 from clsim.execution.select import select
@@ -120,3 +121,13 @@ def test_an_allocation_that_fails_is_one_line(little: None) -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="shape"), room.in_one_line():
         raise RuntimeError("a wrong shape")
+
+
+def test_a_choice_of_labels_is_not_refused_for_a_table_that_nobody_makes() -> None:
+    """FLQMI keeps similarities up to half a gigabyte, and with more candidates makes them anew."""
+    x = np.zeros((50_000, 3, 32, 32), np.uint8)
+    dataset = Dataset(
+        "cifar10", x, np.zeros(50_000, np.int64), x[:1], np.zeros(1, np.int64), ("a", "b"), (0.5,), (1.0,)
+    )
+    spec = resolve("active-cifar10", "finetune", flags={"labelling": {"selector": "flqmi"}})
+    assert sum(needed(spec, dataset).values()) < 10**9
