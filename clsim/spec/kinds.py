@@ -190,7 +190,9 @@ def _plain(value: Any) -> bool:
 
 
 def _is_simple(kind: Any, value: Any) -> bool:
-    """Whether a value is of a plain type; a whole number is a number, and true is none."""
+    """Whether a value is of a plain type; a whole number that 64 bits hold is a number, and true is none."""
+    if type(value) is int and abs(value) >= 2**63:  # torch takes no larger one, for a number neither
+        return False
     return isinstance(value, _SIMPLE[kind].type) and (kind is bool or not isinstance(value, bool))
 
 

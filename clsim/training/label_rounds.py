@@ -295,4 +295,5 @@ def spread(samples: Exemplars, rows: Tensor, labelled: Exemplars, learner: Learn
     centres = picked if known is None else torch.cat([picked, known])
     radius = float(torch.cdist(pool, centres).amin(1).max())
     distance = float(torch.pdist(picked).mean()) if len(picked) > 1 else 0.0
-    return {"radius": radius, "distance": distance if math.isfinite(distance) else None, "unique": different}
+    found = {"radius": radius, "distance": distance}  # whose squares may overflow
+    return {**{name: value if math.isfinite(value) else None for name, value in found.items()}, "unique": different}
