@@ -278,14 +278,19 @@ def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> lis
 
 
 def _add(file: Path, row: Sequence[str]) -> None:
-    """Append a row to a CSV file; a new file begins with the names of the columns."""
-    lines = io.StringIO()
+    """Append a row to a CSV file; a new file begins with the names of the columns.
+
+    A last row that is the same stands for it: it is that of a command which the disk stopped after the row was there.
+    """
+    lines, last = io.StringIO(), io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     if not before:
         writer.writerow([*ROW, "version", "command"])
     writer.writerow(row)
-    write(file, (before + lines.getvalue()).encode())
+    csv.writer(last, lineterminator="\n").writerow(row)
+    if not before.endswith(f"\n{last.getvalue()}"):
+        write(file, (before + lines.getvalue()).encode())
 
 
 def _conclude(found: list[Condensed]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,21 +180,27 @@ def select(
     csv = found.frame.to_csv(index=False, lineterminator="\n")
     name = f"per_class({selector})" if per_class else selector
     title = f"{len(found.index):,} of {found.source} by {name}"
+
+    def unless_refused(save: Callable[[], object]) -> None:
+        """Save a file; where the disk refuses it, the same command shall not find a part of what it wrote."""
+        try:
+            save()
+        except DiskError:
+            for file in () if force else (out_, picture):  # neither was there before
+                if file is not None and str(file) != "-":
+                    remove(file)
+            raise
+
     if str(out_) == "-":
         sys.stdout.write(csv)
     else:
-        write(out_, csv.encode())
+        unless_refused(lambda: write(out_, csv.encode()))
     _summary(found, title, seed, err if str(out_) == "-" else out)
     written = [str(file) for file in (out_, picture) if file is not None and str(file) != "-"]
     if picture is not None:
         from clsim.reporting.picture import draw
 
-        try:
-            draw(found, title, picture)
-        except DiskError:
-            if str(out_) != "-" and not force:  # else the same command would refuse to write over it
-                remove(out_)
-            raise
+        unless_refused(lambda: draw(found, title, picture))
     if written:
         (err if str(out_) == "-" else out).say(f"written: {', '.join(written)}")
 

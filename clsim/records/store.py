@@ -372,11 +372,12 @@ class RunFolder:
         return RunRecord(record, self.path)
 
     def fail(self, spec: RunSpec, error: str, command: str) -> RunFailure:
-        """Write why the run was given up; what it has done so far stays."""
+        """Write why the run was given up; what it has done so far stays. A run that is finished has no such file."""
         ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
         failure = RunFailure(spec.fingerprint, spec.as_dict(), " ".join(error.split()), command, ended)
-        atomic.make_folder(self.path)
-        write(self.path / "error.json", sealed.sealed({"format": FORMAT, **dataclasses.asdict(failure)}))
+        if not self._finished():
+            atomic.make_folder(self.path)
+            write(self.path / "error.json", sealed.sealed({"format": FORMAT, **dataclasses.asdict(failure)}))
         return failure
 
     def _finished(self) -> bool:
