@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import inspect
 import io
@@ -161,10 +162,19 @@ def condense(
         said |= {"path": path, "classes": classes, "size": size, "seed": seed + i}
         said = {name: value for name, value in said.items() if name in ALWAYS or value != usual[name]}
         plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
-        with writing(file) as place:
-            place.write(made.content())
-            if csv_ is not None:  # before the set is there: what is refused here can be asked for again
-                _add(csv_, _row(made, said, [*_repeated("--option", option), *plain]))
+        row = _row(made, said, [*_repeated("--option", option), *plain])
+        try:
+            with writing(file) as place:
+                place.write(made.content())
+                if csv_ is not None:  # before the set is there: what is refused here can be asked for again
+                    _add(csv_, row)
+        except DiskError:
+            if csv_ is not None:  # or the same command would add it again
+                _take_back(csv_, row)
+            if not force:  # or it would refuse to write over what was not there before
+                with contextlib.suppress(DiskError):
+                    remove(file)
+            raise
         found.append(made)
         _say(made, title, file)
         try:
@@ -278,19 +288,23 @@ def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> lis
 
 
 def _add(file: Path, row: Sequence[str]) -> None:
-    """Append a row to a CSV file; a new file begins with the names of the columns.
+    """Append a row to a CSV file; a new file begins with the names of the columns."""
+    before = file.read_text(encoding="utf-8") if file.exists() else _line([*ROW, "version", "command"])
+    write(file, (before + _line(row)).encode())
 
-    A last row that is the same stands for it: it is that of a command which the disk stopped after the row was there.
-    """
-    lines, last = io.StringIO(), io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
-    if not before:
-        writer.writerow([*ROW, "version", "command"])
-    writer.writerow(row)
-    csv.writer(last, lineterminator="\n").writerow(row)
-    if not before.endswith(f"\n{last.getvalue()}"):
-        write(file, (before + lines.getvalue()).encode())
+
+def _take_back(file: Path, row: Sequence[str]) -> None:
+    """Take a row away again that is the last of a CSV file, if the disk lets us."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    if text.endswith(f"\n{_line(row)}"):
+        with contextlib.suppress(DiskError):
+            write(file, text.removesuffix(_line(row)).encode())
+
+
+def _line(row: Sequence[str]) -> str:
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerow(row)
+    return lines.getvalue()
 
 
 def _conclude(found: list[Condensed]) -> None:
