@@ -68,5 +68,6 @@ def changes(machines: Sequence[Mapping[str, Any]]) -> str:
     'torch 2.4, then 2.5'
     """
     names = dict.fromkeys(name for machine in machines for name in machine)
-    told = {name: [str(machine.get(name, "not recorded")) for machine in machines] for name in names}
+    known = [name for name in names if all(name in machine for machine in machines)]  # earlier versions kept fewer
+    told = {name: [str(machine[name]) for machine in machines] for name in known}
     return "; ".join(f"{name} {', then '.join(values)}" for name, values in told.items() if len({*values}) > 1)
