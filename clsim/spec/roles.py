@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,8 +69,10 @@ def check_role(kind: str, name: str, component: Callable[..., Any]) -> None:
     Raises:
         InputError: naming what it takes, and what it is given.
     """
-    roles = ROLES.get(kind, ())
-    if inspect.isclass(component):
+    roles, made = ROLES.get(kind, ()), component
+    while isinstance(made, functools.partial):
+        made = made.func
+    if inspect.isclass(made):
         roles = (*roles, *CLASSES.get(kind, ()))
     refusals = [role.refusal(component) for role in roles]
     if roles and all(refusals):

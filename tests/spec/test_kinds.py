@@ -6,13 +6,14 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 
 from clsim.errors import InputError
-from clsim.spec import registry
+from clsim.spec import registry, roles
 from clsim.spec.kinds import Count, Positive, Range, Share, allowed, fits
 from clsim.spec.resolve import resolve
 from tests.commands import clsim, refused
@@ -163,3 +164,13 @@ def test_a_decorator_of_ones_own_may_change_the_options(own: Path) -> None:
     flags = {"memory": {"buffer": "./mine.py:pick", "options": {"anything": 1}}}
     assert resolve("split-digits", "er", flags=flags).memory.options == {"anything": 1}
     assert registry.component("buffers", "./mine.py:pick", {"anything": 1}).keywords == {"anything": 1}
+
+
+def test_a_class_that_asks_for_labels_may_have_options() -> None:
+    class Fading:
+        def __init__(self, net: Any, rng: Any, *, half: float = 2.0) -> None: ...
+
+    roles.check_role("selectors", "Fading", Fading)
+    roles.check_role("selectors", "Fading", partial(Fading, half=1.0))
+    with pytest.raises(InputError, match=r"selectors: found 'Fading', which takes"):
+        roles.check_role("selectors", "Fading", partial(lambda net, rng, *, half: None, half=1.0))
