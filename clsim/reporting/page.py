@@ -89,7 +89,7 @@ def render(
         lstrip_blocks=True,
         finalize=_plain,
     )
-    environment.policies["json.dumps_function"] = _dumped
+    environment.policies |= {"json.dumps_function": _dumped, "json.dumps_kwargs": {}}
     return environment.get_template("page.html").render(
         spec=spec,
         title=spec.title or "Report",
@@ -132,7 +132,7 @@ def _plain(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _dumped(value: Any, **_: Any) -> str:
+def _dumped(value: Any) -> str:
     """Write a value as JSON whose texts are as :func:`_plain` has them."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     text = re.sub(r"(\\\\)|\\u00[01][0-9a-f]|\\[bfnrt]", lambda found: found[1] or " ", text)

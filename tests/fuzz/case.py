@@ -31,7 +31,7 @@ class Case:
         kind: one of :data:`KINDS`.
         commands: the words of each command, without ``clsim``; ``{half}`` and the like name runs of the workplace.
         edits: what is done to files before, each a table with ``file``, ``do`` and what that takes.
-        known: what it is known to find, with the point of the issue, while nobody has mended it; empty: nothing.
+        known: what it is known to find, while nobody has mended it; empty: nothing.
     """
 
     kind: str

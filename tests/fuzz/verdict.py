@@ -10,6 +10,7 @@ import signal
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.fuzz.case import Case
@@ -89,12 +90,17 @@ def where_from(text: str) -> str:
 
 
 def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended, work: Path) -> list[str]:
-    """Name recorded files whose content is gone though nobody asked for that, and files that reading has changed."""
+    """Name recorded files whose content is gone though nobody asked for that, and files that reading has changed.
+
+    A report draws new figures where it is told to.
+    """
     words = ended.words
     told = {word for word in words if word.startswith("out")}
     changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
     if words[0] in READING and not {"rm", "gc"} & {*words[1:2]}:
-        strange = {path for path in changed if not path.startswith("out") and path not in told}
+        folders = [f"{folder}/" for option, folder in pairwise(words) if option == "--figures"]
+        strange = {path for path in changed if not path.startswith(("out", *folders)) and path not in told}
+        strange |= {path for path in changed if path in before and not path.startswith("out")}
         html = {path for path in strange if path.endswith(".html") and "/" not in path and path not in before}
         return [f"reading changed: {path}" for path in sorted(strange - html)][:1]
     if {"rm", "gc"} & {*words[1:2]} or "--fresh" in words:
