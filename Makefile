@@ -6,14 +6,14 @@ INSTALLED := $(VENV)/.installed
 # a process for each core, of one thread each
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check fuzz bench condensed docs docs-look clean
+.PHONY: demo test check exhaustive fuzz bench condensed docs docs-look clean
 
 # three seeds of a real stream that needs no download, and its report
 demo: $(INSTALLED)
 	$(BIN)/clsim run --scenario split-digits --buffer kcenter --memory 50 --seeds 3
 	$(BIN)/clsim report summary --figures runs/figures
 
-# the fast tests; `slow` ones, on real data, too: make test ARGS="-m slow"
+# the fast tests; `slow` ones, on real data, too: make test ARGS="-m 'slow and not exhaustive'"
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),-m "not slow")
 
@@ -22,6 +22,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+# every case of which the slow tests try some, and a thousand runs whose processes are killed: hours
+exhaustive: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m exhaustive --timeout 0
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.execution.swarm
 
 # hostile input from a seed, one process of a core for half an hour: make fuzz ARGS="--inputs 1000 --seed 1"
 fuzz: $(INSTALLED)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from clsim.learners.sgd import Sgd
 from clsim.memory.buffer import Buffer
 from clsim.models import nets
 from clsim.models.nets import evaluating
-from clsim.pool.exemplars import Exemplars
+from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
 from clsim.spec import registry
@@ -34,7 +35,7 @@ from clsim.spec.tables import OptimizerSpec, TrainingSpec
 from clsim.training.batch_choice import BatchChoice
 from clsim.training.contract import Setup
 
-CANDIDATES, CHOSEN, CLASSES = 320, 32, 10
+CANDIDATES, CHOSEN, CLASSES, BATCHES = 320, 32, 10, 100
 SHAPES = {"mlp": (1, 28, 28), "slim-resnet18": (3, 32, 32), "resnet18": (3, 32, 32)}
 
 
@@ -58,32 +59,38 @@ def setup_of(model: str, selector: str, device: torch.device) -> Setup:
     return Setup(spec, fresh(0), fresh, memory, transform, randomness, cost)
 
 
-def candidates(model: str, device: torch.device) -> Exemplars:
-    """Random images: what they show does not change how long they take."""
-    rng = torch.Generator().manual_seed(0)
-    x = torch.randint(256, (CANDIDATES, *SHAPES[model]), generator=rng).to(torch.uint8)
-    found = exemplars(x, torch.arange(CANDIDATES) % CLASSES)
-    return Exemplars(**{name: column.to(device) for name, column in found.columns().items()})
+def candidates(model: str, device: torch.device) -> list[Exemplars]:
+    """Batches of random images: what they show does not change how long they take."""
+    rng, batches = torch.Generator().manual_seed(0), []
+    for first in range(0, BATCHES * CANDIDATES, CANDIDATES):  # a column knows a sample by its index
+        x = torch.randint(256, (CANDIDATES, *SHAPES[model]), generator=rng).to(torch.uint8)
+        found = exemplars(x, torch.randint(CLASSES, (CANDIDATES,), generator=rng))
+        columns = found.columns() | {"index": found.index + first}
+        batches.append(Exemplars(**{name: column.to(device) for name, column in columns.items()}))
+    return batches
 
 
 def choosing(model: str, selector: str, device: torch.device) -> Callable[[], None]:
     """A step of clsim's own that chooses."""
-    setup, batch = setup_of(model, selector, device), candidates(model, device)
-    setup.columns.put("irreducible", batch, batch.key)
+    setup, batches = setup_of(model, selector, device), candidates(model, device)
+    whole = concatenate(batches)
+    setup.columns.put("irreducible", whole, whole.key)
     learner = BatchChoice(setup, Sgd(setup), registry.component("batches", selector))
-    return lambda: void(learner.observe(batch))
+    turn = itertools.cycle(batches)
+    return lambda: void(learner.observe(next(turn)))
 
 
 def separate(model: str, device: torch.device) -> Callable[[], None]:
     """The forward pass over all candidates, and a step on some of them."""
-    setup, batch = setup_of(model, "loss", device), candidates(model, device)
+    setup, turn = setup_of(model, "loss", device), itertools.cycle(candidates(model, device))
     plain = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, batch=BatchSpec()))
-    learner, some = Sgd(plain), batch[:CHOSEN]
+    learner = Sgd(plain)
 
     def step() -> None:
+        batch = next(turn)
         with evaluating(setup.net), torch.no_grad():
             setup.net(setup.transform.train(batch.x, setup.randomness.augment), batch.task)
-        learner.observe(some)
+        learner.observe(batch[:CHOSEN])
 
     return step
 

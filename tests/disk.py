@@ -7,6 +7,7 @@ there is counted. Deaths leave what a killed process leaves: half of what was be
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -89,9 +90,10 @@ class Disk:
             return 0
         self.seen.append((what, path))
         number = len(self.seen)
-        lasts = self._error and self._lasts and number > self._at and what in GROWING
-        if self._at and (number == self._at or lasts):
-            self.hit = self.hit or f"{what} {path}"
+        if self._at and self._error and self._lasts and number > self._at and what in GROWING:
+            return errno.ENOSPC if self._error == SHORT else self._error  # no disk goes on to take parts
+        if self._at and number == self._at:
+            self.hit = f"{what} {path}"
             if not self._error:
                 self._dead = what != "write"
                 if self._dead:

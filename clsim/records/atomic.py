@@ -35,7 +35,10 @@ class Writer:
         """Write all of ``content``; return its length."""
         left = memoryview(content).cast("B")
         while left:  # the system may take a part of it
-            left = left[os.write(self._descriptor, left) :]
+            taken = os.write(self._descriptor, left)
+            if not taken:
+                raise OSError(errno.EIO, "nothing was written")
+            left = left[taken:]
         return len(content)
 
 

@@ -88,8 +88,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "an average, adamw": {"memory": 12, "settings": ["optimizer.average=0.5", "optimizer.name=adamw"]},
 }
-FAST = 2
-"""So many of them at every `make test`; all of them in CI."""
+STEP = 9
+"""Of so many writes a case dies at one, if not all are asked for; each case begins with another one."""
 
 
 @pytest.fixture
@@ -122,9 +122,11 @@ def files(folder: Path | None) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def deaths(disk: Disk, only: tuple[str, ...] | None, whole: RunRecord, again: Any) -> Iterator[str]:
-    """Let one run after the other die, each one operation later, and go on; yield the operations."""
-    for number in itertools.count(1):
+def deaths(
+    disk: Disk, only: tuple[str, ...] | None, whole: RunRecord, again: Any, first: int = 1, step: int = 1
+) -> Iterator[str]:
+    """Let one run after the other die, each ``step`` operations later, and go on; yield the operations."""
+    for number in itertools.count(first, step):
         disk.die_at(number, only)
         try:
             again(number)
@@ -141,20 +143,35 @@ def deaths(disk: Disk, only: tuple[str, ...] | None, whole: RunRecord, again: An
         yield hit
 
 
+def deaths_at_writes(case: str, tmp_path: Path, disk: Disk, first: int = 1, step: int = 1) -> list[str]:
+    data = folder(tmp_path / "data")
+    whole = carried_out(CASES[case], tmp_path / "whole", data)
+
+    def again(number: int) -> RunRecord:
+        return carried_out(CASES[case], tmp_path / "runs" / f"{number}", data)
+
+    return list(deaths(disk, ("write", "sync folder"), whole, again, first, step))
+
+
 @pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=[pytest.mark.slow] * (at >= FAST)) for at, name in enumerate(CASES)]
+    "case",
+    [pytest.param(name, marks=[] if name == "gem" else [pytest.mark.slow, pytest.mark.exhaustive]) for name in CASES],
 )
 def test_a_run_that_dies_at_any_write_ends_as_if_it_had_not(case: str, tmp_path: Path, disk: Disk) -> None:
     """With half of a file written, and with the file in its place."""
-    data = folder(tmp_path / "data")
-    whole = carried_out(CASES[case], tmp_path / "whole", data)
-    only = ("write", "sync folder")
-    found = list(deaths(disk, only, whole, lambda n: carried_out(CASES[case], tmp_path / "runs" / f"{n}", data)))
+    found = deaths_at_writes(case, tmp_path, disk)
     assert len({hit.rpartition("/")[2].split(".")[1] for hit in found if hit.startswith("write")}) >= 4
     assert len(found) >= (10 if case == "joint" else 16)  # all in one experience
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_dies_at_some_writes_ends_as_if_it_had_not(case: str, tmp_path: Path, disk: Disk) -> None:
+    assert deaths_at_writes(case, tmp_path, disk, 1 + [*CASES].index(case) % STEP, STEP)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", ["gem", "labels in rounds", "a controller"])
 def test_a_run_that_dies_at_any_operation_ends_as_if_it_had_not(case: str, tmp_path: Path, disk: Disk) -> None:
     """Whatever it opens, locks, writes, syncs, renames, deletes or makes."""
@@ -178,6 +195,7 @@ def test_a_run_whose_process_is_killed_ends_as_if_it_had_not(case: str, move: in
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_study_that_dies_at_any_write_ends_as_if_it_had_not(tmp_path: Path, disk: Disk) -> None:
     """What it has finished is not run again."""
 

@@ -19,13 +19,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clsim.errors import DiskError
+from clsim.records import atomic
 from tests.commands import clsim
 from tests.disk import SHORT, Disk
 from tests.execution.test_every_write import files, lasting
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-STEP = int(os.environ.get("CLSIM_FAULTS_STEP", "1"))
+STEP = 29
+"""Of so many operations one fails, if not all are asked for."""
+
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EINTR, SHORT)
 TINY = [
     word
@@ -189,6 +193,13 @@ def tried(
     return found
 
 
+def test_a_disk_that_takes_nothing_ends_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda descriptor, content: 0)
+    with pytest.raises(DiskError, match="nothing was written"):
+        atomic.write(tmp_path / "file", b"content")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("name", ["run", "condense"])
 def test_some_operations_fail(name: str, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     found = tried(FAULTS[name], disk, capsys, step=15, every=False)
@@ -196,19 +207,22 @@ def test_some_operations_fail(name: str, disk: Disk, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lasts", [False, True], ids=["", "from then on"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_operation_fails(name: str, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the errors in turn; with each of them if ``CLSIM_FAULTS`` is ``all``, which takes an hour."""
-    found = tried(FAULTS[name], disk, capsys, step=STEP, every=os.environ.get("CLSIM_FAULTS") == "all")
-    assert found.counts["recovered"] == found.counts["operations"]
-    with capsys.disabled():
-        print(f"\n{name}: {found}")
+def test_every_so_many_operations_one_fails(
+    name: str, lasts: bool, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tried(FAULTS[name], disk, capsys, step=STEP, every=False, lasts=lasts)
+    assert found.counts["recovered"] == found.counts["operations"] > 0
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("lasts", [False, True], ids=["", "from then on"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_disk_is_full_from_each_operation_on(name: str, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
-    found = tried(FAULTS[name], disk, capsys, step=3 * STEP, every=False, lasts=True)
+def test_each_operation_fails(name: str, lasts: bool, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the errors in turn; with each of them if ``CLSIM_FAULTS`` is ``all``."""
+    found = tried(FAULTS[name], disk, capsys, step=1, every=os.environ.get("CLSIM_FAULTS") == "all", lasts=lasts)
     assert found.counts["recovered"] == found.counts["operations"]
     with capsys.disabled():
-        print(f"\n{name}, from then on: {found}")
+        print(f"\n{name}{', from then on' * lasts}: {found}")

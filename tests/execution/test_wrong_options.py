@@ -138,10 +138,11 @@ def outcome(case: Case, store: Store) -> str:
     return ""
 
 
-def test_a_sample_of_wrong_values_runs_or_is_refused_in_one_line(tmp_path: Path) -> None:
-    """One of each kind of wrong value, and of each kind of component, drawn from a seed."""
-    rng, cases = random.Random(22), every()
-    chosen = [rng.choice([case for case in cases if case[3] == value]) for value in WRONG for _ in range(3)]
+@pytest.mark.parametrize(("seed", "times"), [(22, 3), pytest.param(23, 12, marks=pytest.mark.slow)])
+def test_a_sample_of_wrong_values_runs_or_is_refused_in_one_line(seed: int, times: int, tmp_path: Path) -> None:
+    """Some of each kind of wrong value, and one of each kind of component, drawn from a seed."""
+    rng, cases = random.Random(seed), every()
+    chosen = [rng.choice([case for case in cases if case[3] == value]) for value in WRONG for _ in range(times)]
     chosen += [rng.choice([case for case in cases if case[0] == kind]) for kind in COMPONENTS if kind != "objectives"]
     slow = ("resnet", "vgg")  # seconds each
     found = [outcome(case, Store(tmp_path)) for case in chosen if not any(name in case[1] for name in slow)]
@@ -149,6 +150,7 @@ def test_a_sample_of_wrong_values_runs_or_is_refused_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", range(20))
 def test_every_option_with_every_wrong_value_runs_or_is_refused_in_one_line(part: int, tmp_path: Path) -> None:
     found = [outcome(case, Store(tmp_path)) for case in every()[part::20]]
