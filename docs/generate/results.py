@@ -263,7 +263,7 @@ def _claims(study: Study) -> list[str]:
     if spec is None or not spec.claims:
         return []
     here = replace(spec, claims=tuple(c for c in spec.claims if c.measure not in claims.OF_CURVES))
-    parts = ["## Claims of the paper, judged"]
+    parts = ["## Claims, judged"]
     if here.claims:
         parts += [to_markdown(one) for one in claims.listed(claims.judge(here, study.runs, []), spec.size)]
     if left := [claim.text for claim in spec.claims if claim.measure in claims.OF_CURVES]:

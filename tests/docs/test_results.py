@@ -148,7 +148,7 @@ def test_runs_on_one_initial_set_are_averaged_first() -> None:
     study = read_study(RESULTS / "torchal.csv")
     page = results.page(study, [], Path("nowhere"))
     assert "over 5 initial sets" in page
-    assert "Claims of the paper, judged" in page
+    assert "Claims, judged" in page
 
 
 def test_figures_are_those_of_the_longest_name(tmp_path: Path) -> None:
