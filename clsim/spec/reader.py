@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from clsim.errors import InputError, nearest
 Options = Mapping[str, Any]
 """The keyword arguments of a component: strings, numbers, booleans, or lists of them."""
 
+
+_TINY = f"0, or a number of at least {sys.float_info.min:.3g} in size"
+"""What is said of a smaller one: a run takes it as 0."""
 
 NO_KEY: Mapping[str, bool] = {"no key": True}
 """Metadata of a field that no file can set."""
@@ -84,21 +88,30 @@ def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:
             return tuple(_convert(k, v, where, spot) for k, v in zip(inner, value, strict=True))
     if dataclasses.is_dataclass(kind):
         return kind(**arguments(kind, value, where, spot))  # type: ignore[operator]
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and _is_kept(value):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
     if isinstance(value, Mapping) and kind == Options:
         return {k: _option(v, where, f"{spot}.{k}") for k, v in value.items()}
-    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {_named(kind)}")
+    tiny = kind is float and type(value) is float and math.isfinite(value)
+    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {_TINY if tiny else _named(kind)}")
 
 
 def _option(value: Any, where: str, spot: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_option(v, where, spot) for v in value]
-    if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+    if type(value) in (bool, int, str) or (type(value) is float and _is_kept(value)):
         return value
-    raise InputError(f"{where}: {spot}: found {value!r}, allowed: a number, text, true or false, or a list of them")
+    words = (
+        _TINY if type(value) is float and math.isfinite(value) else "a number, text, true or false, or a list of them"
+    )
+    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {words}")
+
+
+def _is_kept(value: float) -> bool:
+    """Whether a number is finite, and none of those below a float's normal range."""
+    return math.isfinite(value) and (value == 0 or abs(value) >= sys.float_info.min)
 
 
 def _named(kind: Any) -> str:

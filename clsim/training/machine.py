@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from clsim.errors import InputError
@@ -68,6 +69,27 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
+def flushing(wanted: bool) -> Iterator[None]:
+    """Let the processor take numbers below the normal range (1.2e-38 in float32) as 0 inside, if that is ``wanted``.
+
+    The gradients of samples that a net is sure of, and the moments of units that no longer learn, come to lie there,
+    and a processor takes many times as long for each. The setting is one of the calling thread, and of those that it
+    starts: with several of torch's threads, which may be there already, it would not hold for all.
+    """
+    before = bool(torch.full((1,), 1e-38).mul(0.01) == 0)
+    if before or not wanted:
+        yield
+        return
+    for kind in (np.float16, np.float32, np.float64, np.longdouble):
+        np.finfo(kind)  # kept by numpy, which up to version 2.3 warns if it first looks inside
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
 def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
     """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards.
 
@@ -82,7 +104,7 @@ def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
         )
     keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with own_draws(derive(spec.seed, "torch"), device):
+    with own_draws(derive(spec.seed, "torch"), device), flushing(spec.training.threads == 1):
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:

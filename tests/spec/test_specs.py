@@ -38,6 +38,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stream": {"kind": "permuted"}}, r"stream\.setting: found 'task' with kind 'permuted'"),
     ({"optimizer": {"lr": 0}}, r"optimizer\.lr: found 0\.0, allowed: a finite number above 0"),
     ({"optimizer": {"lr": float("inf")}}, r"\[optimizer\] lr: found inf, allowed: a finite number"),
+    (
+        {"optimizer": {"lr": 1e-320}},
+        r"\[optimizer\] lr: found 1e-320, allowed: 0, or a number of at least 2.23e-308 in size",
+    ),
+    ({"memory": {"options": {"x": [1e-310]}}}, r"\[memory\] options\.x: found 1e-310, allowed: 0, or a number"),
     ({"optimizer": {"nesterov": True}}, r"optimizer\.nesterov: found true with momentum 0"),
     ({"optimizer": {"milestones": 0.5}}, r"\[optimizer\] milestones: found 0\.5, allowed: a list, each a finite"),
     ({"data": {"augment": ["crop", 3]}}, r"\[data\] augment\[1\]: found 3, allowed: text"),

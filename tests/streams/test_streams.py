@@ -265,7 +265,7 @@ def test_a_model_of_images_refuses_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["batch.selector=rho-loss", "irreducible.source=held-out"]])
-@pytest.mark.parametrize("settings", [["stream.validation=1e-320"], ["stream.validation=0.9", "data.per_class=1"]])
+@pytest.mark.parametrize("settings", [["stream.validation=1e-300"], ["stream.validation=0.9", "data.per_class=1"]])
 def test_a_share_that_holds_out_nothing_is_refused(
     settings: list[str], more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
