@@ -288,9 +288,19 @@ def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> lis
 
 
 def _add(file: Path, row: Sequence[str]) -> None:
-    """Append a row to a CSV file; a new file begins with the names of the columns."""
+    """Append a row to a CSV file; a new file begins with the names of the columns.
+
+    A last row that differs in its seconds alone is replaced: the disk refused the set after it, and to take it back.
+    """
     before = file.read_text(encoding="utf-8") if file.exists() else _line([*ROW, "version", "command"])
+    last = [[], *csv.reader(io.StringIO(before))][-1]  # the file may be empty
+    if _but_seconds(last) == _but_seconds(row):
+        before = before.removesuffix(_line(last))
     write(file, (before + _line(row)).encode())
+
+
+def _but_seconds(row: Sequence[str]) -> list[str]:
+    return [text for text, name in zip(row, [*ROW, "version", "command"], strict=False) if name != "seconds"]
 
 
 def _take_back(file: Path, row: Sequence[str]) -> None:
