@@ -153,12 +153,10 @@ def _parquet_shape(file: Path, where: str) -> tuple[int, int]:
     kinds, rows = [field.type for field in opened.schema_arrow], opened.metadata.num_rows
     if rows and kinds and all(map(types.is_floating, kinds)):
         return rows, len(kinds)
-    if rows and len(kinds) == 1 and types.is_list(kinds[0]) and types.is_floating(kinds[0].value_type):
+    if rows and len(kinds) == 1 and _nested(kinds[0]) and types.is_floating(kinds[0].value_type):
         first = next(opened.iter_batches(batch_size=1)).column(0)
         if width := len(first.flatten()):
             return rows, width
-    if rows and len(kinds) == 1 and types.is_fixed_size_list(kinds[0]) and types.is_floating(kinds[0].value_type):
-        return rows, kinds[0].list_size
     raise InputError(f"{where}: {file} has {rows} rows of {', '.join(map(str, kinds[:3]))}; allowed: columns of floats")
 
 
@@ -180,10 +178,15 @@ def _parquet_rows(file: str, count: int, width: int, rows: np.ndarray) -> Iterat
 
 
 def _matrix(batch: Any, width: int, file: str) -> np.ndarray:
-    columns = [column.fill_null(np.nan) for column in batch.columns] if batch.num_columns == width else batch.columns
-    if batch.num_columns == width and width > 1:
-        return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], 1)
-    values = columns[0].flatten().to_numpy(zero_copy_only=False)
-    if len(values) != len(batch) * width:
+    """Write out rows, (m, width); a value that is missing is NaN."""
+    if not _nested(batch.schema.field(0).type):
+        return np.stack([column.to_numpy(zero_copy_only=False) for column in batch.columns], 1)
+    if not all(length == width for length in batch.column(0).value_lengths().to_pylist()):
         raise InputError(f"features: {file} has rows of unequal length, allowed: {width} features in each")
-    return values.reshape(len(batch), width)
+    return batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(len(batch), width)
+
+
+def _nested(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)

@@ -112,6 +112,7 @@ def choose(
         except Timeout:
             raise InputError(f"{folder}: another process chooses there, allowed: one at a time") from None
         _claim(folder, plan)
+        stack.callback(_tidy, folder)
         work = [Part(plan, number, str(folder.absolute())) for number in range(plan.parts)]
         _carry_out(work, engine, folder, progress)
         firsts = [read(part.file, plan) for part in work]
@@ -175,6 +176,12 @@ def _claim(folder: Path, plan: Plan) -> None:
         )
 
 
+def _tidy(folder: Path) -> None:
+    """Remove the folder if no part was chosen, so that a command that was refused stands in no other's way."""
+    if not any(folder.glob("part-*.json")):
+        atomic.remove_folder(folder)
+
+
 def _described(plan: Plan) -> dict[str, Any]:
     fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "shards"}
     fields["options"] = dict(plan.options)
@@ -197,6 +204,8 @@ def _carry_out(work: list[Part], spec: EngineSpec, folder: Path, progress: Progr
                 if outcome.state != "finished":
                     times = f", {TRIES} times" if outcome.state == "lost" else ""
                     raise InputError(f"{key}: {outcome.error}{times}" if times else outcome.error)
+                if not left[key].file.exists():
+                    raise InputError(f"{key}: its node does not see {folder}; allowed: a folder that all nodes share")
                 del left[key]
                 if progress is not None:
                     progress(len(work) - len(left), len(work))

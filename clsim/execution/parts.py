@@ -22,7 +22,7 @@ from clsim.pool.contracts import chosen
 from clsim.pool.pool import Pool
 from clsim.randomness import generator
 from clsim.selectors.points import points
-from clsim.selectors.submodular import for_clients
+from clsim.selectors.submodular import for_clients, mean_service
 from clsim.spec import registry
 
 PART = 2**26
@@ -203,7 +203,10 @@ def certificate(plan: Plan, firsts: Sequence[Chosen], last: Chosen) -> str:
     if plan.parts == 1:
         return "the picks of the whole"
     if plan.selector == "facility-location":
-        return f"mean similarity of {len(_clients(plan)):,} clients to their pick {last.measure:.4f}"
+        size, by = len(_clients(plan)), torch.from_numpy(plan.shards.take(np.sort(last.rows)))
+        fresh = drawn(len(plan.shards), size, generator(plan.seed, "fresh clients"))  # that no pick was chosen for
+        on_fresh = mean_service(torch.from_numpy(plan.shards.take(fresh)), by)
+        return f"mean similarity to a pick {last.measure:.4f} of {size:,} clients, {on_fresh:.4f} of fresh rows"
     return METHODS[plan.selector].bound
 
 
