@@ -147,9 +147,9 @@ def _parquet(file: str | Path, where: str) -> Any:
 
 def _parquet_shape(file: Path, where: str) -> tuple[int, int]:
     """Read the shape: a column of floats for each feature, or one column of lists of equal length."""
+    opened = _parquet(file, where)
     from pyarrow import types
 
-    opened = _parquet(file, where)
     kinds, rows = [field.type for field in opened.schema_arrow], opened.metadata.num_rows
     if rows and kinds and all(map(types.is_floating, kinds)):
         return rows, len(kinds)
