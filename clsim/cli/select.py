@@ -148,7 +148,8 @@ def select(
     With --parts or --engine, kcenter, facility-location, random, entropy,
     margin and least-confidence choose from features that need not fit into
     memory. What the parts chose is kept beside --out, in a folder that ends in
-    .parts, until the picks are written: the same command goes on after a kill.
+    .parts, until the picks are written: the same command goes on after a kill,
+    and with --force begins anew.
     """
     if not dataset and features is None and logits is None:
         raise InputError("select: found neither --dataset nor --features, allowed: one of them")
@@ -197,6 +198,8 @@ def select(
     cost, state, said = Cost(), None, list[str]()
     if (parts is not None or engine) and str(out_) != "-":
         state = out_.with_name(f"{out_.name}.parts")
+        if force and (state / "plan.json").exists():  # from the beginning, and never a folder of the user's own
+            remove_folder(state)
 
     def progress(done: int, of: int) -> None:
         said[:] = [f"{done:,} of {of:,} parts"]

@@ -153,7 +153,9 @@ def read(file: Path, plan: Plan) -> Chosen:
 
 def changed(folder: str | Path, what: str) -> InputError:
     """Make the error for a folder whose parts were chosen from something else."""
-    return InputError(f"{folder}: {what} changed since; allowed: as they were, or delete the folder to begin anew")
+    return InputError(
+        f"{folder}: {what} changed since; allowed: as before, or begin anew: --force, or delete the folder"
+    )
 
 
 def _claim(folder: Path, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -16,14 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import clsim
+from clsim.cli.watched import watched
 from clsim.data.shards import shards
 from clsim.errors import InputError
 from clsim.execution import part_work, parts
 from clsim.execution.engines.engine import Outcome
 from clsim.execution.part_work import Part
 from clsim.execution.parts import METHODS, Plan, drawn, rows_of
+from clsim.pool.pool import Cost
 from clsim.selectors.submodular import facility_location, for_clients
 from tests import commands
 from tests.commands import refused
@@ -222,12 +226,12 @@ def test_what_is_killed_goes_on_and_chooses_no_part_again(monkeypatch: pytest.Mo
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
-def half_done(**how: Any) -> None:
+def half_done(name: str = "state") -> None:
     def stop(done: int, of: int) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        clsim.select("kcenter", features="x.npy", budget=20, parts=3, state="state", progress=stop, **how)
+        clsim.select("kcenter", features="x.npy", budget=20, parts=3, state=name, progress=stop)
 
 
 def go_on(**how: Any) -> None:
@@ -248,7 +252,7 @@ def test_another_choice_or_other_features_are_refused(monkeypatch: pytest.Monkey
             go_on(**how)
     x[3, 3] += 1
     saved(x)
-    with pytest.raises(InputError, match="the features of part 0 changed since; allowed: as they were, or delete"):
+    with pytest.raises(InputError, match="the features of part 0 changed since; allowed: as before, or begin anew"):
         go_on()
     saved(x[:-1])
     with pytest.raises(InputError, match="counts of what is chosen there"):
@@ -357,7 +361,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["p.png", "picks.csv", "x.npy"]
     assert commands.clsim(*words, "--engine", "here", "--out", "-") == 0  # 96 kB are one part
     assert len(capsys.readouterr().out.splitlines()) == 21
-    assert commands.clsim(*words, "--parts", "3", "--force") == 0
+    half_done(name="o.csv.parts")
+    assert "now 2) changed since" in refused(capsys, *words, "--parts", "2", "--out", "o.csv")
+    assert commands.clsim(*words, "--parts", "2", "--out", "o.csv", "--force") == 0
+    assert not Path("o.csv.parts").exists()
+
+
+def test_the_line_of_a_terminal_says_how_far_the_choice_is() -> None:
+    shown = io.StringIO()
+    with watched(Cost(), Console(file=shown, force_terminal=True), lambda: "3 of 7 parts"):
+        pass
+    assert "3 of 7 parts · 0 s" in shown.getvalue()
 
 
 def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
