@@ -21,7 +21,7 @@ from clsim.reporting.screen import plain
 if TYPE_CHECKING:
     from clsim.execution.select import Picks
 
-_ANNOTATOR, _PROXY = "Labels from a person", "Features of a data set"
+_ANNOTATOR, _PROXY, _PARTS = "Labels from a person", "Features of a data set", "Features that outgrow the memory"
 
 LISTED = 20
 """Most classes that are listed one by one; of more classes, only the extremes are."""
@@ -45,6 +45,9 @@ def select(
             help="A .npy file of n × d floats, instead of a data set; with --labelled also an .npz file of x and, with "
             "a name for each row, files."
         ),
+    ] = None,
+    logits: Annotated[
+        Path | None, typer.Option(help="A .npy file of n × classes logits, instead of features: for entropy, margin, …")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="A .npy file of n whole numbers, the labels of the features; −1: no label.")
@@ -96,6 +99,29 @@ def select(
         ),
     ] = 32,
     data_root: DataRoot = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Choose from that many parts of the rows, then among what they chose; --features may be a folder of "
+            ".npy or .parquet files (default with --engine: parts of about 64 MiB).",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where parts are chosen from: here (default), local (processes of this machine) or ray.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parts at a time (default: what cores allow).", rich_help_panel=_PARTS),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Address of a Ray cluster (default: one on this machine).", rich_help_panel=_PARTS)
+    ] = "",
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -118,13 +144,26 @@ def select(
     trained: pictures are then drawn at random, and features chosen by the
     selector if it needs features alone, else by typiclust. A file that has
     changed or is missing is refused; --force remembers the files as they are.
+
+    With --parts or --engine, kcenter, facility-location, random, entropy,
+    margin and least-confidence choose from features that need not fit into
+    memory. What the parts chose is kept beside --out, in a folder that ends in
+    .parts, until the picks are written: the same command goes on after a kill,
+    and with --force begins anew.
     """
-    if not dataset and features is None:
+    if not dataset and features is None and logits is None:
         raise InputError("select: found neither --dataset nor --features, allowed: one of them")
     if labelled:
         from clsim.cli.annotate import Annotator
 
-        refused = {"--fraction": fraction, "--labels": labels, "--picture": picture, "--per-class": per_class or None}
+        refused: dict[str, object] = {
+            "--fraction": fraction,
+            "--labels": labels,
+            "--picture": picture,
+            "--per-class": per_class or None,
+        }
+        refused |= {"--logits": logits, "--parts": parts, "--engine": engine or None, "--workers": workers}
+        refused |= {"--address": address or None}
         for flag, value in refused.items():
             if value is not None:
                 raise InputError(f"{flag}: found with --labelled, allowed: --budget, and no {flag}")
@@ -154,15 +193,24 @@ def select(
     options = named_values(option)
     from clsim.execution import select as execution
     from clsim.pool.pool import Cost
-    from clsim.records.atomic import remove, write
+    from clsim.records.atomic import remove, remove_folder, write
 
-    cost = Cost()
-    with watched(cost, err):
+    cost, state, said = Cost(), None, list[str]()
+    if (parts is not None or engine) and str(out_) != "-":
+        state = out_.with_name(f"{out_.name}.parts")
+        if force and (state / "plan.json").exists():  # from the beginning, and never a folder of the user's own
+            remove_folder(state)
+
+    def progress(done: int, of: int) -> None:
+        said[:] = [f"{done:,} of {of:,} parts"]
+
+    with watched(cost, err, lambda: "".join(said)):
         found = execution.select(
             selector,
             dataset=dataset,
             path=path,
             features=features,
+            logits=logits,
             labels=labels,
             fraction=fraction,
             budget=budget,
@@ -175,6 +223,12 @@ def select(
             device=device,
             threads=threads,
             data_root=data_root,
+            parts=parts,
+            engine=engine,
+            workers=workers,
+            address=address,
+            state=state,
+            progress=progress,
             cost=cost,
         )
     csv = found.frame.to_csv(index=False, lineterminator="\n")
@@ -201,6 +255,8 @@ def select(
         from clsim.reporting.picture import draw
 
         unless_refused(lambda: draw(found, title, picture))
+    if state is not None:
+        remove_folder(state)
     if written:
         (err if str(out_) == "-" else out).say(f"written: {', '.join(written)}")
 
@@ -219,6 +275,8 @@ def _summary(found: Picks, title: str, seed: int, console: Console) -> None:
         for label, (mine, theirs) in zip(("coverage radius", "mean distance to a pick"), measured, strict=True):
             table.add_row(label, f"{mine:.4g}", f"{theirs:.4g}")
     console.print(table)
+    if found.certificate:
+        console.print(plain(found.certificate))
     steps = f", {found.pool.cost.proxy_steps:,} steps of a proxy among them" if found.pool.cost.proxy_steps else ""
     console.print(plain(f"{found.seconds:.1f} s{steps}{f'; {found.scorer}' if found.scorer else ''}", "dim"))
 

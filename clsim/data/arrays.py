@@ -25,7 +25,7 @@ def features(given: Any, where: str = "features") -> np.ndarray:
     Raises:
         InputError: if the array cannot be read, has another shape or type, or is not finite.
     """
-    array, name = _array(given, where)
+    array, name = array_of(given, where)
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         raise InputError(f"{name}: found {_kind(array)}, allowed: float32 or float64 (n, d), a row for each sample")
     out = array
@@ -54,7 +54,7 @@ def labels(given: Any, n: int, where: str = "labels") -> np.ndarray:
     Raises:
         InputError: if the array cannot be read, has another shape or type, or holds no valid labels.
     """
-    array, name = _array(given, where)
+    array, name = array_of(given, where)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(f"{name}: found {_kind(array)}, allowed: whole numbers (n,)")
     if len(array) != n:
@@ -64,10 +64,19 @@ def labels(given: Any, n: int, where: str = "labels") -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _array(given: Any, where: str) -> tuple[np.ndarray, str]:
+def array_of(given: Any, where: str) -> tuple[np.ndarray, str]:
+    """Open an array, which is memory-mapped if it is a file, unchecked; also return how messages name it.
+
+    Raises:
+        InputError: if there is no such file, or it is no ``.npy`` file.
+    """
     if not isinstance(given, (str, os.PathLike)):
         return np.asarray(given), where
     path = Path(given).expanduser()
+    if path.is_dir():
+        raise InputError(
+            f"{where}: {str(given)!r} is a folder, allowed: a .npy file; with parts, a folder of them, too"
+        )
     if not path.is_file():
         raise InputError(f"{where}: no file {str(given)!r}; allowed: a .npy file, as numpy.save writes it")
     try:

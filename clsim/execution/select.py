@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.execution import candidates
+from clsim.execution import candidates, part_work
 from clsim.pool.contracts import chosen
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import generator
 from clsim.selectors.combinators import per_class as of_each_class
 from clsim.spec import abilities, registry
-from clsim.training import machine
 from clsim.training.workshop import spec_of_call
 
 if TYPE_CHECKING:
@@ -40,11 +39,13 @@ class Picks:
     Attributes:
         index: int64 (m,), rows of the training part (or of the features), best first.
         weight: float32 (m,), how many of the candidates each stands for; None: the selector does not weigh.
-        pool: the candidates that they were chosen from.
+        pool: the candidates that they were chosen from; of a choice in parts, the picks and a uniform sample of the
+            other candidates.
         classes: names of the labels; empty without labels.
         source: the candidates, in words.
         scorer: where features and scores come from, in words; empty if the selector used none.
         seconds: seconds of the selection, the training of proxies included.
+        certificate: what holds of a choice in parts, in words; else empty.
     """
 
     index: np.ndarray
@@ -54,9 +55,11 @@ class Picks:
     source: str
     scorer: str
     seconds: float
+    certificate: str = ""
 
     def __repr__(self) -> str:
-        return f"<Picks: {len(self.index)} of {len(self.pool)}, {self.source}>"
+        among = "" if self.certificate else f"{len(self.pool)}, "
+        return f"<Picks: {len(self.index)} of {among}{self.source}>"
 
     def _repr_html_(self) -> str:
         return f"<div><strong>{html.escape(repr(self)[1:-1])}</strong>{self.frame.to_html(max_rows=10)}</div>"
@@ -128,6 +131,7 @@ def select(
     path: str | Path = "",
     size: int = 32,
     features: Any = None,
+    logits: Any = None,
     labels: Any = None,
     fraction: float | None = None,
     budget: int | None = None,
@@ -142,6 +146,12 @@ def select(
     device: str = "auto",
     threads: int | None = None,
     data_root: str | Path | None = None,
+    parts: int | None = None,
+    engine: str = "",
+    workers: int | None = None,
+    address: str = "",
+    state: str | Path | None = None,
+    progress: part_work.Progress | None = None,
     cost: Cost | None = None,
 ) -> Picks:
     """Select a few samples out of many.
@@ -150,13 +160,19 @@ def select(
     DeepCore's protocol (Guo, Zhao & Bai, DEXA 2022), 10 epochs of SGD. Given features have no net behind them, so that
     selectors that need more (logits, gradients, dropout) are refused.
 
+    With ``parts`` or ``engine`` the features may outgrow the memory: the selector chooses from each part of the rows,
+    and then among what the parts chose. :data:`clsim.execution.parts.METHODS` says which selectors can, and how near
+    they stay to the choice from the whole. One part makes the picks of the whole.
+
     Args:
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         dataset: a name of ``clsim list datasets``.
         path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
         size: side, in pixels, that the images of ``image-folder`` are scaled to; other data sets stay as they are.
         features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
-            memory-mapped.
+            memory-mapped; in parts, the path of such a file, or of a folder of ``.npy`` or ``.parquet`` files.
+        logits: logits in place of features, floats (n, classes), given in the same ways: for ``entropy``, ``margin``
+            and all that need no more than a net's outputs.
         labels: labels of the features, whole numbers (n,) with −1 = unlabelled: an array, or the path of a ``.npy``
             file.
         fraction: share of the candidates to select; give this or ``budget``.
@@ -170,8 +186,16 @@ def select(
         epochs: training epochs of the proxy; None: 10.
         seed: seed of everything that is drawn; the same seed makes the same picks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: number of torch's threads; None leaves it as it is.
+        threads: number of torch's threads; None leaves it as it is; in parts, the threads of each, None: 1.
         data_root: folder of the data sets; None: ``$CLSIM_DATA``, else ``~/.cache/clsim``.
+        parts: number of parts; None with an engine: as many as make parts of about 64 MiB.
+        engine: where the parts are chosen from: ``here``, one after the other; ``local``, processes of this machine;
+            or ``ray``, on nodes that see the same files. Empty with ``parts``: ``here``.
+        workers: number of parts at a time, for ``local`` and ``ray``; None: as many as there are cores for.
+        address: address of a Ray cluster; empty: one is started on this machine.
+        state: folder that keeps the picks of the parts, so that the same call goes on after a kill; it stays until you
+            delete it. None: nothing is kept.
+        progress: is told the number of parts that are done, and of all.
         cost: counters to add to, which show the progress while the selection is made.
 
     Raises:
@@ -182,11 +206,14 @@ def select(
     >>> select("kcenter", features=line, budget=3).index.tolist()
     [2, 0, 4]
     """
-    if bool(dataset) == (features is not None):
+    if features is not None and logits is not None:
+        raise InputError("select: found both features and logits, allowed: one of them")
+    if bool(dataset) == (features is not None or logits is not None):
         found = "both" if dataset else "neither"
         raise InputError(f"select: found {found} of a data set and features, allowed: one of them")
-    if labels is not None and features is None:
+    if labels is not None and dataset:
         raise InputError("labels: found with a data set, which has its own; allowed: with features")
+    features, outputs = (features, False) if logits is None else (logits, True)
     if features is not None and model:
         raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
     name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
@@ -203,12 +230,40 @@ def select(
     )
     by = {selector: options or {}} if isinstance(selector, str) else {}
     _check_size(fraction, budget)
-    place, cost = machine.device_of(device), Cost() if cost is None else cost
-    with machine.isolated(spec, place):
+    cost = Cost() if cost is None else cost
+    if parts is not None or engine:
+        refused = {"a data set": dataset, "labels": labels is not None, "per_class": per_class}
+        refused |= {"labelled": len(labelled), "query": len(query), "private": len(private)}
+        for what, given in refused.items():
+            if given:
+                raise InputError(f"parts: found with {what}, allowed: with features or logits alone")
+        with candidates.at_work(spec) as place:
+            started = time.perf_counter()
+            plan = part_work.plan_of(
+                features,
+                name,
+                dict(options or {}),
+                budget,
+                fraction,
+                parts,
+                logits=outputs,
+                seed=seed,
+                device=str(place),
+                threads=threads,
+            )
+            where = part_work.engine_of(engine, plan, workers, address)
+            done = part_work.choose(plan, None if state is None else Path(state), where, progress, measured=MEASURED)
+            seconds = time.perf_counter() - started
+        scorer = "logits as given" if outputs else "features as given"
+        return Picks(done.rows, None, done.pool, (), part_work.words(plan), scorer, seconds, done.certificate)
+    for what, asked in (("workers", workers), ("address", address), ("state", state)):
+        if asked:
+            raise InputError(f"{what}: found without parts, allowed: with parts or an engine")
+    with candidates.at_work(spec) as place:
         if features is None:
             pool, classes, scorer = candidates.of_dataset(spec, data_root, model, place, cost, by)
         else:
-            pool, classes, scorer = candidates.of_features(features, labels, seed, place, cost)
+            pool, classes, scorer = candidates.of_features(features, labels, seed, place, cost, logits=outputs)
         roles = {"labelled": labelled, "query": query, "private": private}
         if any(len(rows) for rows in roles.values()):
             pool = pool.apart({role: _rows(role, rows, pool) for role, rows in roles.items()})

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors import facilities
+from clsim.selectors.distances import blocks
 from clsim.selectors.functions import Concave, Concavity, DisparityMin, LogDet, Quadratic
 from clsim.selectors.greedy import Optimiser, SetFunction, maximise
-from clsim.selectors.similarity import Cosine, Representation, represented
+from clsim.selectors.similarity import Cosine, Representation, between, cosine, represented
 from clsim.selectors.targets import chosen_before, eliminated, most_like, summed
 from clsim.spec.kinds import Positive
 
@@ -67,6 +68,46 @@ def facility_location(
     floor = None if before is None else most_like(samples, before)
     function = located(samples, budget, similarities, neighbours, clients, rng, floor)
     return Selection(maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon))
+
+
+def for_clients(
+    pool: Pool,
+    budget: int,
+    clients: Tensor,
+    *,
+    rng: torch.Generator,
+    similarities: Similarities = "auto",
+    neighbours: int | None = None,
+    optimiser: Optimiser = "auto",
+    epsilon: float = 0.1,
+) -> tuple[Selection, float]:
+    """Choose by facility location for clients that are given, so that several choices maximise the same function.
+
+    Args:
+        clients: float32 (clients, d), features of the samples that are served.
+        similarities, neighbours, optimiser, epsilon: as for :func:`facility_location`, but ``auto`` is dense up to an
+            eighth of a gigabyte, else in blocks, which is exact.
+
+    Returns:
+        The picks, and the mean over the clients of max_{j∈A} s_ij, from 0 to 1.
+    """
+    _check(similarities, neighbours=neighbours)
+    served, candidates = cosine(clients), cosine(pool.features)
+    if similarities == "auto":
+        similarities = "dense" if len(served) * len(candidates) <= DENSE // 4 else "blocks"
+    if similarities == "dense":
+        function: SetFunction = facilities.Dense(served.similarity(candidates))
+    else:
+        function = _serving(served, candidates, budget, similarities, neighbours)
+    picks = maximise(function, budget, rng=rng, optimiser=optimiser, epsilon=epsilon)
+    return Selection(picks), mean_service(clients, pool.features[picks])
+
+
+def mean_service(clients: Tensor, chosen: Tensor) -> float:
+    """Compute the mean over clients, (n, d), of the similarity to the most similar of chosen features, (m, d)."""
+    served, by = cosine(clients), cosine(chosen).unit()
+    most = [between(served[rows].unit(), by).amax(1) for rows in blocks(len(served), len(chosen))]
+    return float(torch.cat(most).double().mean())
 
 
 def graph_cut(
@@ -246,12 +287,8 @@ def located(
     Args:
         floor, cap: (n,), the floor and the cap of each client; see :mod:`clsim.selectors.facilities`.
     """
+    _check(similarities, neighbours=neighbours, clients=clients)
     n = len(samples)
-    if similarities not in ("auto", "dense", "blocks", "sparse"):
-        raise InputError(f"facility-location: similarities is {similarities!r}, allowed: auto, dense, blocks, sparse")
-    for name, value in (("neighbours", neighbours), ("clients", clients)):
-        if value is not None and value < 1:
-            raise InputError(f"facility-location: {name} is {value}, allowed: 1 and more")
     if similarities == "auto":
         similarities = "dense" if n * n <= DENSE and clients is None and neighbours is None else "sparse"
     if similarities == "dense":
@@ -261,9 +298,32 @@ def located(
         rows = torch.randperm(n, generator=rng)[:drawn].to(samples.device)
         served = samples[rows]
         floor, cap = (None if limit is None else limit[rows] for limit in (floor, cap))
+    return _serving(served, samples, budget, similarities, neighbours, floor, cap)
+
+
+def _check(similarities: str, **counts: int | None) -> None:
+    """Refuse similarities that there are not, and counts below 1."""
+    if similarities not in ("auto", "dense", "blocks", "sparse"):
+        raise InputError(f"facility-location: similarities is {similarities!r}, allowed: auto, dense, blocks, sparse")
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise InputError(f"facility-location: {name} is {value}, allowed: 1 and more")
+
+
+def _serving(
+    served: Cosine,
+    samples: Cosine,
+    budget: int,
+    similarities: Similarities,
+    neighbours: int | None,
+    floor: Tensor | None = None,
+    cap: Tensor | None = None,
+) -> SetFunction:
+    """Make facility location without all similarities in memory: ``blocks``, else sparse."""
+    n = len(samples)
     if similarities == "blocks":
         return facilities.Blocks(served, samples, floor, cap)
-    count = neighbours or min(max(64, 4 * n // max(budget, 1)), max(64, SPARSE // drawn))
+    count = neighbours or min(max(64, 4 * n // max(budget, 1)), max(64, SPARSE // len(served)))
     return facilities.Sparse(served, samples, min(count, n), floor, cap)
 
 

@@ -31,6 +31,10 @@ Fresh = Callable[[int], nets.Net]
 """Makes a net with weights drawn from a seed."""
 
 
+KEYS = "experience 0"
+"""Purpose of the generator that draws the keys of samples without a stream."""
+
+
 @dataclass(frozen=True)
 class Workshop:
     """Maker of nets of one architecture, and of pools of samples with their features and scores. Final.
@@ -252,6 +256,6 @@ def exemplars(x: np.ndarray, y: np.ndarray, seed: int, device: torch.device) -> 
         x=torch.from_numpy(x).to(device),
         y=torch.from_numpy(y.astype(np.int64)).to(device),
         task=torch.zeros(n, dtype=torch.int64, device=device),
-        key=torch.rand(n, generator=generator(seed, "experience 0")).to(device),
+        key=torch.rand(n, generator=generator(seed, KEYS)).to(device),
         index=torch.arange(n, device=device),
     )

@@ -137,7 +137,7 @@ HOSTILE = {
     "images": "uint8 of shape (4, 3, 8, 8), allowed: float32 or float64 (n, d)",
     "NaN": "row 70 holds NaN or infinite values",
     "too large for float32": "row 0 holds NaN or infinite values",
-    "folder": "no file 'x.npy'",
+    "folder": "'x.npy' is a folder",
     "missing": "no file 'x.npy'",
 }
 

@@ -47,13 +47,22 @@ class Job:
     scenario: str = ""
     given: Given = NAMED
 
+    @property
+    def key(self) -> str:
+        """The fingerprint of the run."""
+        return self.spec.fingerprint
+
+    def carry_out(self) -> Outcome:
+        """Carry out the run in this process; see :func:`work`."""
+        return work(self)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """How a run, or another piece of work, ended.
 
     Attributes:
-        fingerprint: the fingerprint of the run.
+        fingerprint: the fingerprint of the run; the key of another piece of work.
         state: ``finished``; ``failed``: its error is in its folder; ``busy``: another process carries it out; ``lost``:
             its process or machine is gone, and the run can be resumed from its checkpoint.
         error: the reason, in one line; empty for a finished run.
@@ -62,6 +71,17 @@ class Outcome:
     fingerprint: str
     state: Literal["finished", "failed", "busy", "lost"]
     error: str = ""
+
+
+class Work(Protocol):
+    """What the engines of this machine carry out, in any process of it: a run of a study, a part of a selection."""
+
+    @property
+    def key(self) -> str:
+        """What its outcome is known by."""
+
+    def carry_out(self) -> Outcome:
+        """Carry it out in this process; an error is returned, not raised."""
 
 
 class Engine(Protocol):
@@ -127,12 +147,14 @@ ENGINES = {"local": "", "here": "", "ray": "ray", "slurm": "submitit"}
 """Name of an engine → the package that it needs, which clsim's extra of the engine's name installs."""
 
 
-def create(spec: EngineSpec, root: Path) -> Engine:
+def create(spec: EngineSpec, root: Path, of: Literal["runs", "parts"] = "runs") -> Any:
     """Make the engine of a spec, ready for jobs.
 
     Args:
         spec: the engine's spec.
-        root: the folder of all runs.
+        root: the folder of all runs, or of the state of a selection.
+        of: what it is for: ``runs`` of a study, whose :class:`Engine` is returned, or ``parts`` of a selection, where
+            its ``submit`` takes :class:`Work`.
 
     Raises:
         InputError: if the engine's package is not installed, or its cluster or GPUs are not there.
@@ -143,7 +165,8 @@ def create(spec: EngineSpec, root: Path) -> Engine:
             importlib.import_module(package)
     except ImportError as error:
         raise InputError(f"--engine {spec.name}: {error}; allowed: after pip install 'clsim[{spec.name}]'") from None
-    module: Any = importlib.import_module(f"clsim.execution.engines.{spec.name}")
+    name = "ray_parts" if spec.name == "ray" and of == "parts" else spec.name
+    module: Any = importlib.import_module(f"clsim.execution.engines.{name}")
     return module.create(spec, root)
 
 

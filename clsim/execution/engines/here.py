@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
+from clsim.execution.engines.engine import EngineSpec, Outcome, Work
 
 
 def create(spec: EngineSpec, root: Path) -> Here:
@@ -20,15 +20,15 @@ class Here:
     slots: int | None = 1
 
     def __init__(self) -> None:
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Work] = deque()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Work]) -> None:
         """Append jobs to the queue."""
         self._queue.extend(jobs)
 
     def poll(self, seconds: float) -> list[Outcome]:
         """Carry out the next job to its end, and return its outcome."""
-        return [work(self._queue.popleft())] if self._queue else []
+        return [self._queue.popleft().carry_out()] if self._queue else []
 
     def close(self) -> None:
         """Forget the jobs that have not begun."""

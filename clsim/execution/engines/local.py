@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from clsim.errors import InputError
-from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, work
+from clsim.execution.engines.engine import EngineSpec, Outcome, Work, cores
 
 
 def create(spec: EngineSpec, root: Path) -> Local:
@@ -48,9 +48,9 @@ class Local:
         self.slots: int | None = slots
         self._gpus = gpus
         self._workers: list[_Worker | None] = [None] * slots
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Work] = deque()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Work]) -> None:
         """Append jobs to the queue."""
         self._queue.extend(jobs)
 
@@ -98,9 +98,9 @@ class Local:
         worker.job = None
         return outcome
 
-    def _lost(self, place: int, job: Job) -> Outcome:
+    def _lost(self, place: int, job: Work) -> Outcome:
         worker, self._workers[place] = self._workers[place], None
-        return Outcome(job.spec.fingerprint, "lost", worker.end() if worker else "")
+        return Outcome(job.key, "lost", worker.end() if worker else "")
 
 
 class _Worker:
@@ -109,7 +109,7 @@ class _Worker:
     def __init__(self, gpu: str | None) -> None:
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
-        self.job: Job | None = None
+        self.job: Work | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         # not multiprocessing: its processes import the user's script again, which must be written for that. The path
@@ -125,7 +125,7 @@ class _Worker:
                 env=environment,
             )
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Work) -> None:
         self.connection.send(job)
         self.job = job
 
@@ -150,7 +150,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent decides
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Work] = queue.SimpleQueue()
 
     def listen() -> None:
         try:
@@ -161,7 +161,7 @@ def serve(descriptor: int) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        connection.send(work(jobs.get()))
+        connection.send(jobs.get().carry_out())
 
 
 def _gpus() -> list[str]:

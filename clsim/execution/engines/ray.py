@@ -35,6 +35,19 @@ Files = Mapping[str, bytes]
 
 def create(spec: EngineSpec, root: Path) -> Ray:
     """Connect to the cluster of the spec, or start one; an existing connection of this process is kept and used."""
+    connected, share = connect(spec)
+    return Ray(root, spec.threads, share, spec.workers, leave=connected)
+
+
+def connect(spec: EngineSpec) -> tuple[bool, float]:
+    """Connect to the cluster of the spec, or start one; an existing connection of this process is kept and used.
+
+    Returns:
+        Whether the connection existed before, and the number of GPUs, or the share of one, of each piece of work.
+
+    Raises:
+        InputError: if the cluster cannot be reached, or has fewer GPUs.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study sends no statistics of its use
     connected = ray.is_initialized()
     if not connected:
@@ -52,7 +65,7 @@ def create(spec: EngineSpec, root: Path) -> Ray:
     share = spec.gpus_per_run if spec.gpus_per_run is not None else float(there > 0 and spec.device != "cpu")
     if share > there:
         raise InputError(f"--gpus-per-run: found {share:g}, but the cluster has {there:g} GPUs")
-    return Ray(root, spec.threads, share, spec.workers, leave=connected)
+    return connected, share
 
 
 class Ray:
