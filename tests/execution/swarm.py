@@ -61,6 +61,7 @@ class Swarm:
     def carry_out(self, seconds: float) -> None:
         """Let the studies end, killing on the way; raise AssertionError if anything is lost, doubled or wrong."""
         rng, began = random.Random(self.seed), time.monotonic()
+        (self.folder / "data").mkdir(exist_ok=True)
         going = {place: self._begin(place) for place in range(self.studies)}
         strike, look = time.monotonic() + self.pause, time.monotonic() + 5
         try:
@@ -74,6 +75,7 @@ class Swarm:
                     assert study.returncode in (0, 1, -9), (study.returncode, self._said(place))
                     del going[place]
                     if study.returncode:  # killed; or it gave up a run whose processes were killed three times
+                        assert self.counts["kills"], self._said(place)
                         going[place] = self._begin(place)
                 if going and self.counts["kills"] < self.kills and time.monotonic() > strike:
                     self._strike(rng, [*going.values()])
