@@ -95,7 +95,8 @@ def study(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.", rich_help_panel=_MACHINE)] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that torch uses per run.", rich_help_panel=_MACHINE)
+        str | None,
+        typer.Option(help="Threads that torch uses per run: a number, or auto.", rich_help_panel=_MACHINE),
     ] = None,
     data_root: Annotated[
         Path | None,
@@ -114,6 +115,7 @@ def study(
     from clsim.execution.study import carry_out
     from clsim.records.own_metrics import metrics_named
     from clsim.records.store import Store
+    from clsim.spec.threads import threads_of
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
     axes |= {"--batch": batch, "--pool": pool}
@@ -127,12 +129,12 @@ def study(
     if set_:
         tables["set"] = plan.axes(set_)
     spec = plan.read(tables, "command line", plan.find_study(name) if name else None)
-    training = {k: v for k, v in (("device", device), ("precision", precision), ("threads", threads)) if v is not None}
+    machine = {"device": device, "precision": precision, "threads": None if threads is None else threads_of(threads)}
+    training = {key: value for key, value in machine.items() if value is not None}
     options = {"address": address, "partition": partition, "minutes": minutes, "cluster": cluster}
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     _check_engine(engine, given)
-    machine: dict[str, Any] = {key: value for key, value in training.items() if key != "precision"}
-    engine_spec = EngineSpec(engine, workers, gpus_per_run, **machine, **given)
+    engine_spec = EngineSpec(engine, workers, gpus_per_run, device=device or "auto", **given)
 
     metrics_named(metric or ())  # a misspelt one is refused before the runs
     store = Store(runs)

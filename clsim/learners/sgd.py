@@ -274,6 +274,10 @@ class Sgd(Learner):
             return logits
         return of_seen(logits, self._classes.seen, self.net.visible[task])
 
+    @property
+    def read_net(self) -> Net | None:
+        return self.net  # the mask of classes is read, too
+
     def diagnostics(self) -> dict[str, float]:
         return self.objective.diagnostics()
 

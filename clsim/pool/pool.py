@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from clsim import notebook
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
+from clsim.models.passes import side_by_side
 from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
 from clsim.pool.exemplars import Columns, Exemplars, concatenate
@@ -433,14 +434,16 @@ class Pool:
         return self._outputs
 
     def _pass(self, net: Net, embed: Features | None = None) -> tuple[Tensor, Tensor]:
-        features, logits = [], []
-        with evaluating(net), torch.no_grad(), self.precision():
-            for start in range(0, max(len(self), 1), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                x, task = self.data.x[rows], self.data.task[rows]
+        def passed(start: int) -> tuple[Tensor, Tensor]:
+            rows = slice(start, start + self.batch_size)
+            x, task = self.data.x[rows], self.data.task[rows]
+            with torch.no_grad(), self.precision():
                 out = net.features(self.prepare(x)).float() if embed is None else embed(x, task)
-                features.append(out)
-                logits.append(net.logits(out, task))
+                return out, net.logits(out, task)
+
+        with evaluating(net):
+            starts = range(0, max(len(self), 1), self.batch_size)
+            features, logits = zip(*side_by_side(net if embed is None else None, passed, starts), strict=True)
         self.cost.forward_passes += len(self)
         if len(features) == 1:
             return features[0], logits[0]

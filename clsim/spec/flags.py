@@ -10,6 +10,7 @@ from typing import Any
 from clsim.compat import tomllib
 from clsim.errors import InputError
 from clsim.spec.reader import merge
+from clsim.spec.threads import threads_of
 
 FLAGS = {
     "memory.buffer": "--buffer",
@@ -60,7 +61,7 @@ def tables_of(
     controller: str | None = None,
     device: str | None = None,
     precision: str | None = None,
-    threads: int | None = None,
+    threads: int | str | None = None,
     pool: str | Sequence[str] | None = None,
     tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def tables_of(
         controller: name of the controller.
         device: device of the training.
         precision: precision of the training.
-        threads: number of CPU threads of the training.
+        threads: number of CPU threads of the training, or ``auto``.
         pool: transforms of the pool, one or several, each ``NAME`` or ``NAME:number``.
         tables: tables below the flags, which hold where no flag says otherwise.
 
@@ -96,7 +97,8 @@ def tables_of(
         | ({} if label_budget is None else label_budget_of(label_budget)),
         "batch": {"selector": batch, "share": batch_share},
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
-        "training": {"device": device, "precision": precision, "threads": threads},
+        "training": {"device": device, "precision": precision}
+        | {"threads": None if threads is None else threads_of(threads)},
         "controller": {"name": controller},
         "embedding": {"name": embedding},
     }

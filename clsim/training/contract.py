@@ -137,7 +137,8 @@ class Setup:
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
         by_proxy = self.spec.proxy.source == "proxy" and incoming is None
         net = None if by_proxy else self.net if learner is None else learner.net
-        features = None if by_proxy or learner is None else learner.features
+        own = not by_proxy and learner is not None and learner.read_net is None
+        features = learner.features if own and learner is not None else None
         known, rate = self.classes or None, self.rate
         return shop.pool(
             samples,
@@ -338,6 +339,15 @@ class Learner(ABC):
         with torch.no_grad(), self.setup.precision():
             return self.net.logits(features, task)
 
+    @property
+    def read_net(self) -> Net | None:
+        """The net, if :meth:`features` and :meth:`predict` only read it, so that several threads may call them.
+
+        None where one of them is overridden: it may do more than read.
+        """
+        own = type(self)
+        return self.net if own.features is Learner.features and own.predict is Learner.predict else None
+
     def pool(
         self,
         samples: Exemplars,
@@ -422,6 +432,11 @@ class Around(Learner, Generic[L]):
     @property
     def net(self) -> Net:
         return self.inner.net
+
+    @property
+    def read_net(self) -> Net | None:
+        own = type(self)
+        return self.inner.read_net if own.features is Around.features and own.predict is Around.predict else None
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
         return self.inner.features(x, task)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from clsim.errors import InputError
+from clsim.models.passes import on_cores
 from clsim.randomness import derive, own_draws
 from clsim.spec.precision import settled
 from clsim.spec.run import RunSpec
@@ -68,8 +69,13 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
-def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
+def isolated(spec: RunSpec, device: torch.device, cores: int = 1) -> Iterator[None]:
     """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards.
+
+    Args:
+        spec: the run's spec.
+        device: its device.
+        cores: the cores that belong to it; no number depends on them (:mod:`clsim.models.passes`).
 
     Raises:
         InputError: if the spec asks for far more threads than the machine has processors.
@@ -82,7 +88,7 @@ def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
         )
     keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with own_draws(derive(spec.seed, "torch"), device):
+    with own_draws(derive(spec.seed, "torch"), device), on_cores(cores):
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:

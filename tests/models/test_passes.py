@@ -1,0 +1,181 @@
+"""Passes side by side: several cores give the numbers of one, and nets that may change in a pass are not shared."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import clsim
+from clsim.execution.engines.engine import Job
+from clsim.execution.engines.local import Local
+from clsim.execution.execute import execute
+from clsim.models import nets, resnet
+from clsim.models.passes import can_share, on_cores, side_by_side
+from clsim.pool.pool import Pool
+from clsim.records.store import RunRecord, Store
+from clsim.spec.resolve import resolve
+from clsim.spec.threads import cores, cores_of_one
+from tests.helpers import assert_same, vectors
+
+CPU = torch.device("cpu")
+
+
+def net_of(model: Callable[..., nn.Module] = resnet.slim_resnet18) -> nets.Net:
+    visible = torch.ones(1, 10, dtype=torch.bool)
+    return nets.build(model, (3, 32, 32), visible, 0, CPU).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def images(n: int) -> Tensor:
+    x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class Own(nn.Conv2d):
+    """A layer of a user's, which may do anything in a pass."""
+
+
+def own_model(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(Own(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_two_threads_pass_at_the_same_time_and_return_in_order() -> None:
+    met = threading.Barrier(2)  # nobody goes on before two are there
+
+    def passed(part: int) -> tuple[int, int]:
+        met.wait(timeout=20)
+        return part, torch.get_num_threads()
+
+    torch.set_num_threads(1)
+    with on_cores(2):
+        assert side_by_side(net_of(), passed, range(4)) == [(part, 1) for part in range(4)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_and_logits_are_equal_to_the_last_bit(precision: str) -> None:
+    net, x, found = net_of().train(), images(26), []
+    states = [value.clone() for value in net.state_dict().values()]
+    torch.set_num_threads(1)
+    for count in (1, 2, 5):
+        pool = Pool(
+            vectors(x),
+            net,
+            lambda part: part,
+            batch_size=4,
+            precision=lambda: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+        )
+        with on_cores(count):
+            found.append((pool.features, pool.logits))
+        assert all(module.training for module in net.modules())
+        assert not pool.features.requires_grad
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    assert_same(states, list(net.state_dict().values()))
+
+
+def recorded(folder: Path, cores: int, *settings: str, learner: str = "er") -> RunRecord:
+    small = ["stream.experiences=2", "data.per_class=10", "model.name=convnet3", "model.options.width=4"]
+    small += ["evaluation.rows=all", "evaluation.batch_size=32", "evaluation.steps=3", "stream.validation=0.2"]
+    spec = resolve("split-digits", learner, settings=[*small, *settings], flags={"memory": {"buffer": "kcenter"}})
+    return execute(spec, Store(folder), cores=cores)
+
+
+def test_a_run_on_two_cores_has_the_record_of_a_run_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing: set[int] = set()
+    forward = nets.Net.features
+
+    def noted(self: nets.Net, x: Tensor) -> Tensor:
+        passing.add(threading.get_ident())
+        return forward(self, x)
+
+    monkeypatch.setattr(nets.Net, "features", noted)
+    one = recorded(tmp_path / "one", 1)
+    assert len(passing) == 1
+    two = recorded(tmp_path / "two", 2)
+    assert len(passing) > 2
+    states = [torch.load(record.folder / "checkpoint.pt", weights_only=True) for record in (one, two)]
+    for part in ("learner", "memory", "randomness"):
+        assert_same(states[0][part], states[1][part])
+    for key in ("fingerprint", "accuracy", "initial", "validation", "metrics"):
+        assert one.data[key] == two.data[key]
+    curves = [[{**part["curve"], "seconds": None} for part in record.data["batches"]] for record in (one, two)]
+    assert curves[0] == curves[1]
+    for first, second in zip(one.data["cost"], two.data["cost"], strict=True):
+        assert {k: v for k, v in first.items() if "passes" in k} == {k: v for k, v in second.items() if "passes" in k}
+
+
+def test_nets_that_may_change_in_a_pass_are_not_shared() -> None:
+    net, own, hooked = net_of(), net_of(own_model), net_of()
+    hooked.body[0].register_forward_hook(lambda *_: None)  # type: ignore[index]
+    assert can_share(net)
+    assert not can_share(own)
+    assert not can_share(hooked)
+    assert not can_share(net_of(nets.mlp))
+    with net.tapped():
+        assert not can_share(net)
+    assert can_share(net)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "shared"),
+    [
+        ("er", True),
+        ("der++", True),
+        ("er-ace", True),
+        ("icarl", False),
+        ("bic", False),
+        ("hat", False),
+        ("mean-imm", False),
+    ],
+)
+def test_learners_that_predict_in_their_own_way_pass_one_by_one(strategy: str, shared: bool, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    from clsim.training import loop
+
+    original = loop.measured
+
+    def measured(*arguments: Any) -> Any:
+        seen.append(arguments[6] if len(arguments) > 6 else None)
+        return original(*arguments)
+
+    small = ["stream.experiences=2", "data.per_class=5", "stream.setting=task"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "measured", measured)
+        clsim.run("split-digits", strategy, settings=small, runs=tmp_path)
+    assert (seen[0] is not None) == shared
+
+
+def test_the_runs_of_a_study_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clsim.execution.engines.local.cores", lambda: 6)
+    engine, given = Local(2), list[Job]()
+    spec = resolve("split-digits", "er")
+    monkeypatch.setattr("clsim.execution.engines.local._Worker", lambda gpu: Taker(given))
+    engine.submit([Job(spec, "", "runs", None, ".")] * 2)
+    engine._fill()
+    assert [job.cores for job in given] == [3, 3]
+    assert Local(8)._share == 1
+
+
+class Taker:
+    """A process that takes a job."""
+
+    def __init__(self, given: list[Job]) -> None:
+        self.job: Job | None = None
+        self._given = given
+
+    def give(self, job: Job) -> None:
+        self._given.append(job)
+        self.job = job
+
+
+def test_a_single_run_has_the_cores_of_its_process_or_fewer_if_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cores_of_one() == cores()
+    for said, expected in (("1", 1), ("1000", cores()), ("many", cores()), ("0", cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert cores_of_one() == expected
