@@ -115,7 +115,6 @@ def study(
     from clsim.execution.study import carry_out
     from clsim.records.own_metrics import metrics_named
     from clsim.records.store import Store
-    from clsim.spec.threads import threads_of
 
     axes = {"--scenario": scenario, "--strategy": strategy, "--buffer": buffer, "--label": label}
     axes |= {"--batch": batch, "--pool": pool}
@@ -129,8 +128,7 @@ def study(
     if set_:
         tables["set"] = plan.axes(set_)
     spec = plan.read(tables, "command line", plan.find_study(name) if name else None)
-    machine = {"device": device, "precision": precision, "threads": None if threads is None else threads_of(threads)}
-    training = {key: value for key, value in machine.items() if value is not None}
+    training = {k: v for k, v in (("device", device), ("precision", precision), ("threads", threads)) if v is not None}
     options = {"address": address, "partition": partition, "minutes": minutes, "cluster": cluster}
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     _check_engine(engine, given)

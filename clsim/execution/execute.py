@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from clsim.errors import InputError
 from clsim.execution.given import with_source, with_sources
 from clsim.records.store import RunFolder, RunRecord, Store
+from clsim.spec.cores import cores_of_one
 from clsim.spec.resolve import prerequisites
 from clsim.spec.run import NAMED, Given, RunSpec
-from clsim.spec.threads import cores_of_one
 
 if TYPE_CHECKING:
     from clsim.training.progress import Progress

@@ -9,8 +9,8 @@ from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError
+from clsim.spec.cores import cores_of_one
 from clsim.spec.reader import merge
-from clsim.spec.threads import threads_of
 
 FLAGS = {
     "memory.buffer": "--buffer",
@@ -105,6 +105,30 @@ def tables_of(
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in said.items()}
     lists = {} if pool is None else {"pool": [pool] if isinstance(pool, str) else list(pool)}
     return merge(tables or {}, {table: values for table, values in given.items() if values}, lists)
+
+
+def settled_threads(tables: Any) -> Any:
+    """Return tables of a spec in which ``training.threads`` is a number, where it is ``auto``; else the same tables."""
+    training = tables.get("training") if isinstance(tables, Mapping) else None
+    if not isinstance(training, Mapping) or training.get("threads") != "auto":
+        return tables
+    return merge(tables, {"training": {"threads": cores_of_one()}})
+
+
+def threads_of(text: int | str, where: str = "--threads") -> int | str:
+    """Read a number of threads, or ``auto``, as a command line has it.
+
+    Raises:
+        InputError: if it is neither.
+
+    >>> threads_of("2"), threads_of("auto")
+    (2, 'auto')
+    """
+    if text == "auto" or isinstance(text, int):
+        return text
+    if not (text.isascii() and text.lstrip("-").isdecimal()):
+        raise InputError(f"{where}: found {text!r}, allowed: a whole number from 1, or auto")
+    return int(text)
 
 
 def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:

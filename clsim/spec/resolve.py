@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clsim.spec import abilities, components, registry, run
-from clsim.spec.flags import as_text, command, leaves
+from clsim.spec.flags import as_text, command, leaves, settled_threads
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
-from clsim.spec.reader import merge
 from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
-from clsim.spec.threads import AUTO, cores_of_one
 from clsim.spec.typed import check_options
 
 
@@ -60,10 +58,10 @@ def resolved(
     """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
     scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
     tables = merged(layers)
-    if tables.get("training", {}).get("threads") == AUTO:
-        here = {"training": {"threads": cores_of_one()}}
-        tables = merge(tables, here)
-        layers.append(Layer("this machine", here))
+    settled_tables = settled_threads(tables)
+    if settled_tables is not tables:
+        tables = settled_tables
+        layers.append(Layer("this machine", {"training": {"threads": tables["training"]["threads"]}}))
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
     check_options(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from clsim.models import nets, resnet
 from clsim.models.passes import can_share, on_cores, side_by_side
 from clsim.pool.pool import Pool
 from clsim.records.store import RunRecord, Store
+from clsim.spec.cores import cores, cores_of_one
 from clsim.spec.resolve import resolve
-from clsim.spec.threads import cores, cores_of_one
+from clsim.training import loop
 from tests.helpers import assert_same, vectors
 
 CPU = torch.device("cpu")
@@ -135,8 +137,6 @@ def test_nets_that_may_change_in_a_pass_are_not_shared() -> None:
 )
 def test_learners_that_predict_in_their_own_way_pass_one_by_one(strategy: str, shared: bool, tmp_path: Path) -> None:
     seen: list[Any] = []
-    from clsim.training import loop
-
     original = loop.measured
 
     def measured(*arguments: Any) -> Any:
@@ -156,9 +156,8 @@ def test_the_runs_of_a_study_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -
     spec = resolve("split-digits", "er")
     monkeypatch.setattr("clsim.execution.engines.local._Worker", lambda gpu: Taker(given))
     engine.submit([Job(spec, "", "runs", None, ".")] * 2)
-    engine._fill()
+    engine.poll(0)
     assert [job.cores for job in given] == [3, 3]
-    assert Local(8)._share == 1
 
 
 class Taker:
@@ -166,6 +165,7 @@ class Taker:
 
     def __init__(self, given: list[Job]) -> None:
         self.job: Job | None = None
+        self.connection, self._other = Pipe()
         self._given = given
 
     def give(self, job: Job) -> None:

@@ -66,7 +66,7 @@ def test_no_shipped_file_asks_for_bf16_by_name() -> None:
 
 
 def test_threads_by_auto_are_a_number_before_the_fingerprint_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clsim.spec.resolve.cores_of_one", lambda: 3)
+    monkeypatch.setattr("clsim.spec.flags.cores_of_one", lambda: 3)
     found = resolved("split-digits", "er", flags=tables_of(threads="auto"))
     assert found.spec.training.threads == 3
     assert found.spec.fingerprint == resolve("split-digits", "er", flags=tables_of(threads="3")).fingerprint

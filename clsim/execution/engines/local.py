@@ -23,7 +23,7 @@ from pathlib import Path
 
 from clsim.errors import InputError
 from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
-from clsim.spec.threads import cores
+from clsim.spec.cores import cores
 
 
 def create(spec: EngineSpec, root: Path) -> Local:

@@ -25,8 +25,8 @@ from clsim.execution.engines.engine import EngineSpec, Job, Outcome, failed, wor
 from clsim.records import atomic
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
+from clsim.spec.cores import cores
 from clsim.spec.own_code import user_files
-from clsim.spec.threads import cores
 
 FILES = ("spec.json", "checkpoint.pt", "search.json", "rounds.pt", "losses.npz", "error.json", "record.json")
 """Files of a run's folder in the order of writing: the record comes last."""

@@ -18,7 +18,7 @@ import submitit
 from clsim.errors import InputError
 from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
 from clsim.execution.engines.local import Local
-from clsim.spec.threads import cores
+from clsim.spec.cores import cores
 
 
 def create(spec: EngineSpec, root: Path) -> Slurm:
