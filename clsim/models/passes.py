@@ -15,9 +15,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from clsim.models.aside import Aside
 from clsim.models.nets import Net, evaluating
 
 _CORES: ContextVar[int] = ContextVar("cores", default=1)
+_ASIDE: ContextVar[ThreadPoolExecutor | None] = ContextVar("aside", default=None)
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -26,11 +28,32 @@ R = TypeVar("R")
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
     """Let the passes inside use ``count`` cores; no number depends on it."""
-    token = _CORES.set(count)
-    try:
-        yield
-    finally:
-        _CORES.reset(token)
+    with _threads(1) as thread:  # it begins with its first work
+        tokens = _CORES.set(count), _ASIDE.set(thread)
+        try:
+            yield
+        finally:
+            _CORES.reset(tokens[0])
+            _ASIDE.reset(tokens[1])
+
+
+def aside(net: Net) -> Aside | None:
+    """Return what computes the weights' gradients of one pass on a core that is left; None: there is none.
+
+    A net whose modules may do anything is left alone: one that is passed again in its backward pass would not bear it.
+    """
+    thread = _ASIDE.get()
+    return None if thread is None or spare() < 2 or not can_share(net) else Aside(thread)
+
+
+def spare() -> int:
+    """Return how many times the threads of the run fit its cores."""
+    return _CORES.get() // torch.get_num_threads()
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Make threads of Python, each with as many of torch's as this one has: it would begin with other ones."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
 
 
 def side_by_side(net: Net | None, passed: Callable[[P], R], parts: Sequence[P]) -> list[R]:
@@ -42,12 +65,10 @@ def side_by_side(net: Net | None, passed: Callable[[P], R], parts: Sequence[P]) 
         passed: passes one part forward. Threads inherit neither autocast nor ``no_grad``: it enters what it needs.
         parts: the parts.
     """
-    # a run whose threads are as many as its cores has none to spare
-    workers = min(_CORES.get() // torch.get_num_threads(), len(parts))
+    workers = min(spare(), len(parts))
     if net is None or workers < 2 or not can_share(net):
         return [passed(part) for part in parts]
-    # a thread begins with the number of torch's threads that the process began with
-    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+    threads = _threads(workers)
     with evaluating(net):  # for all: the mode that one thread restores would be that of the others, too
         try:
             return list(threads.map(passed, parts))

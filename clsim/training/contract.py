@@ -20,8 +20,10 @@ from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
+from clsim.models.aside import Aside
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Pace, Plateau
+from clsim.models.passes import aside
 from clsim.pool.exemplars import Columns, Exemplars, batch_count
 from clsim.pool.pool import Cost, Embed, Pool, Selector
 from clsim.randomness import Randomness
@@ -155,6 +157,10 @@ class Setup:
             embed=self.embed,
             columns=self.columns,
         )
+
+    def aside(self) -> Aside | None:
+        """Return what computes the weights' gradients of one pass beside it; see :func:`clsim.models.passes.aside`."""
+        return aside(self.net)
 
     def precision(self) -> AbstractContextManager:
         """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""

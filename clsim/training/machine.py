@@ -88,11 +88,12 @@ def isolated(spec: RunSpec, device: torch.device, cores: int = 1) -> Iterator[No
         )
     keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with own_draws(derive(spec.seed, "torch"), device), on_cores(cores):
+    with own_draws(derive(spec.seed, "torch"), device):
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:
-            yield
+            with on_cores(cores):
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.deterministic = deterministic

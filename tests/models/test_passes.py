@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import clsim
 from clsim.execution.engines.engine import Job
 from clsim.execution.engines.local import Local
 from clsim.execution.execute import execute
-from clsim.models import nets, resnet
-from clsim.models.passes import can_share, on_cores, side_by_side
+from clsim.models import nets, resnet, vgg
+from clsim.models.passes import aside, can_share, on_cores, side_by_side
 from clsim.pool.pool import Pool
 from clsim.records.store import RunRecord, Store
 from clsim.spec.cores import cores, cores_of_one
@@ -109,6 +110,53 @@ def test_a_run_on_two_cores_has_the_record_of_a_run_on_one(tmp_path: Path, monke
     assert curves[0] == curves[1]
     for first, second in zip(one.data["cost"], two.data["cost"], strict=True):
         assert {k: v for k, v in first.items() if "passes" in k} == {k: v for k, v in second.items() if "passes" in k}
+
+
+@pytest.mark.parametrize("model", [resnet.slim_resnet18, nets.convnet3, vgg.vgg_small])
+def test_gradients_aside_are_those_of_the_backward_pass(model: Callable[..., nn.Module]) -> None:
+    """Weights and biases, and batch norm's statistics, over several steps; those aside come last."""
+    x, task = images(12), torch.zeros(12, dtype=torch.int64)
+    y, found = torch.arange(12) % 10, list[Any]()
+    torch.set_num_threads(1)
+    for count in (1, 2):
+        net = net_of(model).train()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with on_cores(count):
+            for _ in range(3):
+                beside = aside(net)
+                assert (beside is not None) == (count == 2)
+                optimizer.zero_grad()
+                with nullcontext() if beside is None else beside:
+                    loss = nn.functional.cross_entropy(net(x, task), y)
+                loss.backward()
+                if beside is not None:
+                    assert any(weight.grad is None for weight in net.body.parameters())
+                    beside.join()
+                optimizer.step()
+        strides = [p.grad.stride() for p in net.parameters() if p.grad is not None]
+        found.append([net.state_dict(), [p.grad for p in net.parameters()], strides])
+    assert all(gradient is not None for gradient in found[1][1])
+    assert_same(found[0], found[1])
+
+
+def test_a_weight_that_is_used_twice_and_one_that_is_kept_have_the_gradients_of_the_backward_pass() -> None:
+    found = []
+    for count in (1, 2):
+        net = net_of()
+        net.body[4].requires_grad_(False)  # type: ignore[index]
+        with on_cores(count):
+            beside = aside(net)
+            with nullcontext() if beside is None else beside:
+                loss = net.features(images(6)).square().sum() + net.features(images(3)).sum()
+            loss.backward()
+            if beside is not None:
+                beside.join()
+        found.append([p.grad for p in net.parameters()])
+    assert found[0][-1] is found[1][-1] is None  # of the head
+    assert sum(gradient is None for gradient in found[1]) > 2
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
 
 
 def test_nets_that_may_change_in_a_pass_are_not_shared() -> None:
