@@ -21,8 +21,8 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 class Aside(TorchFunctionMode):
     """The convolutions of one forward pass, whose weights get their gradients from :meth:`join`. Final.
 
-    It is for float32 on the CPU, and for weights that one pass uses once: the sum of several gradients would depend on
-    their order. A convolution whose input needs no gradient stays as it is.
+    It is for float32 and autocast on the CPU, and for weights that one pass uses once: the sum of several gradients
+    would depend on their order. A convolution whose input needs no gradient stays as it is.
 
     Args:
         thread: computes the gradients.
@@ -40,13 +40,14 @@ class Aside(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, weight, bias, *shape = args
         self._used.add(id(weight))
-        fixed = None if bias is None else bias.detach()
-        return _Convolved.apply(x, weight.detach(), fixed, shape, (weight, bias), self)
+        kind = _kind()  # what autocast would do, so that it finds nothing to do
+        fixed = None if bias is None else bias.detach().to(kind)
+        return _Convolved.apply(x.to(kind), weight.detach().to(kind), fixed, shape, (weight, bias), self)
 
     def _takes(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         own = [weight] if bias is None else [weight, bias]
         learnt = all(one.is_leaf and one.requires_grad and not one._backward_hooks for one in own)
-        plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
+        plain = weight.dtype == torch.float32 and x.dtype in (torch.float32, _kind()) and x.device.type == "cpu"
         return learnt and plain and x.requires_grad and torch.is_grad_enabled() and id(weight) not in self._used
 
     def later(self, of: tuple[Tensor, Tensor | None], slope: Tensor, x: Tensor, weight: Tensor, shape: Any) -> None:
@@ -60,6 +61,7 @@ class Aside(TorchFunctionMode):
             for parameter, gradient in zip(of, future.result()[1:], strict=True):
                 if parameter is None or gradient is None:
                     continue
+                gradient = gradient.to(parameter.dtype)
                 if parameter.grad is not None:
                     parameter.grad += gradient
                 elif gradient.stride() == parameter.stride():
@@ -67,6 +69,10 @@ class Aside(TorchFunctionMode):
                 else:  # a gradient lies in memory as its parameter does
                     parameter.grad = torch.empty_like(parameter).copy_(gradient)
         self._coming.clear()
+
+
+def _kind() -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 class _Convolved(torch.autograd.Function):

@@ -18,6 +18,7 @@ from clsim.execution.engines.engine import Job
 from clsim.execution.engines.local import Local
 from clsim.execution.execute import execute
 from clsim.models import nets, resnet, vgg
+from clsim.models.aside import Aside
 from clsim.models.passes import aside, can_share, on_cores, side_by_side
 from clsim.pool.pool import Pool
 from clsim.records.store import RunRecord, Store
@@ -96,11 +97,19 @@ def test_a_run_on_two_cores_has_the_record_of_a_run_on_one(tmp_path: Path, monke
         passing.add(threading.get_ident())
         return forward(self, x)
 
+    joined, join = [0], Aside.join
+
+    def counted(self: Aside) -> None:
+        joined[0] += 1
+        join(self)
+
     monkeypatch.setattr(nets.Net, "features", noted)
+    monkeypatch.setattr(Aside, "join", counted)
     one = recorded(tmp_path / "one", 1)
-    assert len(passing) == 1
+    assert (len(passing), joined[0]) == (1, 0)
     two = recorded(tmp_path / "two", 2)
     assert len(passing) > 2
+    assert joined[0] == sum(cost["steps"] for cost in two.data["cost"]) > 0
     states = [torch.load(record.folder / "checkpoint.pt", weights_only=True) for record in (one, two)]
     for part in ("learner", "memory", "randomness"):
         assert_same(states[0][part], states[1][part])
@@ -112,8 +121,9 @@ def test_a_run_on_two_cores_has_the_record_of_a_run_on_one(tmp_path: Path, monke
         assert {k: v for k, v in first.items() if "passes" in k} == {k: v for k, v in second.items() if "passes" in k}
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("model", [resnet.slim_resnet18, nets.convnet3, vgg.vgg_small])
-def test_gradients_aside_are_those_of_the_backward_pass(model: Callable[..., nn.Module]) -> None:
+def test_gradients_aside_are_those_of_the_backward_pass(model: Callable[..., nn.Module], bf16: bool) -> None:
     """Weights and biases, and batch norm's statistics, over several steps; those aside come last."""
     x, task = images(12), torch.zeros(12, dtype=torch.int64)
     y, found = torch.arange(12) % 10, list[Any]()
@@ -126,7 +136,7 @@ def test_gradients_aside_are_those_of_the_backward_pass(model: Callable[..., nn.
                 beside = aside(net)
                 assert (beside is not None) == (count == 2)
                 optimizer.zero_grad()
-                with nullcontext() if beside is None else beside:
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16), nullcontext() if beside is None else beside:
                     loss = nn.functional.cross_entropy(net(x, task), y)
                 loss.backward()
                 if beside is not None:
