@@ -36,7 +36,7 @@ class Aside(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Take over the convolutions that ``torch.nn.Conv2d`` calls; call everything else as it is."""
-        if func is not torch.conv2d or kwargs or len(args) != 7 or not self._takes(*args[:3]):
+        if func is not torch.conv2d or kwargs or len(args) != 7 or not self._takes(*args[:5]):
             return func(*args, **(kwargs or {}))
         x, weight, bias, *shape = args
         self._used.add(id(weight))
@@ -44,11 +44,13 @@ class Aside(TorchFunctionMode):
         fixed = None if bias is None else bias.detach().to(kind)
         return _Convolved.apply(x.to(kind), weight.detach().to(kind), fixed, shape, (weight, bias), self)
 
-    def _takes(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    def _takes(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> bool:
         own = [weight] if bias is None else [weight, bias]
         learnt = all(one.is_leaf and one.requires_grad and not one._backward_hooks for one in own)
         plain = weight.dtype == torch.float32 and x.dtype in (torch.float32, _kind()) and x.device.type == "cpu"
-        return learnt and plain and x.requires_grad and torch.is_grad_enabled() and id(weight) not in self._used
+        usual = x.ndim == 4 and not isinstance(padding, str)
+        once = x.requires_grad and torch.is_grad_enabled() and id(weight) not in self._used
+        return learnt and plain and usual and once
 
     def later(self, of: tuple[Tensor, Tensor | None], slope: Tensor, x: Tensor, weight: Tensor, shape: Any) -> None:
         """Begin to compute the gradients of a weight and a bias; the arguments are those of :func:`_gradients`."""

@@ -18,6 +18,9 @@ from torch import nn
 from clsim.models.aside import Aside
 from clsim.models.nets import Net, evaluating
 
+MOST = 4
+"""Largest number of parts at a time: each holds the maps of its layers in memory."""
+
 _CORES: ContextVar[int] = ContextVar("cores", default=1)
 _ASIDE: ContextVar[ThreadPoolExecutor | None] = ContextVar("aside", default=None)
 
@@ -65,7 +68,7 @@ def side_by_side(net: Net | None, passed: Callable[[P], R], parts: Sequence[P]) 
         passed: passes one part forward. Threads inherit neither autocast nor ``no_grad``: it enters what it needs.
         parts: the parts.
     """
-    workers = min(spare(), len(parts))
+    workers = min(spare(), len(parts), MOST)
     if net is None or workers < 2 or not can_share(net):
         return [passed(part) for part in parts]
     threads = _threads(workers)

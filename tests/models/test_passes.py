@@ -169,6 +169,26 @@ def test_a_weight_that_is_used_twice_and_one_that_is_kept_have_the_gradients_of_
         assert one is None or torch.equal(one, other)
 
 
+def test_convolutions_of_other_forms_are_left_to_the_backward_pass() -> None:
+    def model(shape: tuple[int, ...]) -> nn.Module:
+        same = nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular")
+        layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding="same"), same, nn.Conv2d(4, 6, 3, 2, groups=2)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    found = []
+    for count in (1, 2):
+        net = net_of(model)
+        with on_cores(count):
+            beside = aside(net)
+            with nullcontext() if beside is None else beside:
+                loss = net.features(images(3)).square().sum()
+            loss.backward()
+            if beside is not None:
+                beside.join()
+        found.append([p.grad for p in net.body.parameters()])
+    assert_same(found[0], found[1])
+
+
 def test_nets_that_may_change_in_a_pass_are_not_shared() -> None:
     net, own, hooked = net_of(), net_of(own_model), net_of()
     hooked.body[0].register_forward_hook(lambda *_: None)  # type: ignore[index]
