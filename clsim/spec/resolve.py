@@ -58,9 +58,9 @@ def resolved(
     """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
     scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
     tables = merged(layers)
-    settled_tables = settled_threads(tables)
-    if settled_tables is not tables:
-        tables = settled_tables
+    with_threads = settled_threads(tables)
+    if with_threads is not tables:
+        tables = with_threads
         layers.append(Layer("this machine", {"training": {"threads": tables["training"]["threads"]}}))
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")

@@ -139,8 +139,8 @@ class Setup:
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
         by_proxy = self.spec.proxy.source == "proxy" and incoming is None
         net = None if by_proxy else self.net if learner is None else learner.net
-        own = not by_proxy and learner is not None and learner.read_net is None
-        features = learner.features if own and learner is not None else None
+        by_net = by_proxy or learner is None or learner.read_net is not None
+        features = None if by_net or learner is None else learner.features
         known, rate = self.classes or None, self.rate
         return shop.pool(
             samples,

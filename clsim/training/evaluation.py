@@ -76,7 +76,7 @@ def measured(
 
     guesses = _passed(net, guessed, samples, spec) if predicts else []
     found = {}
-    for name, parts in zip(predicts, zip(*guesses, strict=True), strict=bool(guesses)):
+    for name, parts in zip(predicts, zip(*guesses, strict=True), strict=True):
         guess = torch.cat(parts)
         shares = torch.stack([hits.float().mean() for hits in (guess == samples.y).split(sizes)]).tolist()
         n = sum(sizes[:seen])
