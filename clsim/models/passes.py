@@ -54,6 +54,11 @@ def spare() -> int:
     return _CORES.get() // torch.get_num_threads()
 
 
+def at_a_time() -> int:
+    """Return the largest number of parts that :func:`side_by_side` passes at a time."""
+    return min(max(spare(), 1), MOST)
+
+
 def _threads(count: int) -> ThreadPoolExecutor:
     """Make threads of Python, each with as many of torch's as this one has: it would begin with other ones."""
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
@@ -68,7 +73,7 @@ def side_by_side(net: Net | None, passed: Callable[[P], R], parts: Sequence[P]) 
         passed: passes one part forward. Threads inherit neither autocast nor ``no_grad``: it enters what it needs.
         parts: the parts.
     """
-    workers = min(spare(), len(parts), MOST)
+    workers = min(at_a_time(), len(parts))
     if net is None or workers < 2 or not can_share(net):
         return [passed(part) for part in parts]
     threads = _threads(workers)

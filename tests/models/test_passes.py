@@ -20,8 +20,9 @@ from clsim.execution.execute import execute
 from clsim.models import nets, resnet, vgg
 from clsim.models.aside import Aside
 from clsim.models.passes import aside, can_share, on_cores, side_by_side
-from clsim.pool.pool import Pool
+from clsim.pool.pool import Pool, Selection
 from clsim.records.store import RunRecord, Store
+from clsim.selectors.combinators import per_class
 from clsim.spec.cores import cores, cores_of_one
 from clsim.spec.resolve import resolve
 from clsim.training import loop
@@ -80,6 +81,25 @@ def test_features_and_logits_are_equal_to_the_last_bit(precision: str) -> None:
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
     assert_same(states, list(net.state_dict().values()))
+
+
+def test_classes_that_are_chosen_from_apart_pass_side_by_side() -> None:
+    """Each in its own batches, and only what a selector asks for counts."""
+    x, y, found = images(14), torch.tensor([0] * 6 + [1] * 5 + [2] * 3), []
+    torch.set_num_threads(1)
+    for count in (1, 2):
+        pool, asked = Pool(vectors(x, y), net_of(), lambda part: part), list[Tensor]()
+
+        def first(own: Pool, budget: int, *, rng: torch.Generator, into: list[Tensor] = asked) -> Selection:
+            if own.label != 1:
+                into.append(own.features)
+            return Selection(torch.arange(min(budget, len(own))))
+
+        with on_cores(count):
+            chosen = per_class(first)(pool, 6, rng=torch.Generator().manual_seed(0))
+        assert pool.cost.forward_passes == 9
+        found.append([chosen.index, *asked])
+    assert_same(found[0], found[1])
 
 
 def recorded(folder: Path, cores: int, *settings: str, learner: str = "er") -> RunRecord:
