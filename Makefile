@@ -36,6 +36,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,bench]"
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.cores
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.semi
 	$(BIN)/python -m benchmarks.batch_choice

@@ -196,8 +196,7 @@ def study(
     objects = plan.Objects(*({n: one for n, one in of.items() if one is not None} for _, of in axes))
     training = dict(training or {})
     if isinstance(engine, str):
-        machine = {key: training[key] for key in ("threads", "device") if key in training}
-        engine = EngineSpec(objects.engine(engine, workers), workers, **machine)
+        engine = EngineSpec(objects.engine(engine, workers), workers, device=training.get("device", "auto"))
     store = Store(Path(runs))
     planned = plan.plan(spec, store, training, objects)
     for line in plan.remarks_on(planned):

@@ -57,7 +57,7 @@ def findings(folder: Path | None) -> list[tuple[str, str]]:
         *((package, _version(package)) for package in PACKAGES),
         ("torchvision fits torch", torchvision_misfit() or "yes"),
         ("device", ", ".join(gpus) or "cpu (no GPU that this torch can use)"),
-        ("cores", f"{os.cpu_count()}; a run uses training.threads of them, 1 by default"),
+        ("cores", f"{os.cpu_count()}; a step uses training.threads of them, 1 by default"),
         ("data folder", str(root) if root.exists() else f"{root} (not there; a download makes it)"),
         *((f"  {name}", _state(name, root)) for name in PLACES),
     ]

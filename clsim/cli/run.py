@@ -98,7 +98,9 @@ def run(
             help="fp32, bf16 or auto.", rich_help_panel="Machine", autocompletion=words_of(["fp32", "bf16", "auto"])
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that torch uses.", rich_help_panel="Machine")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Threads that torch uses: a number, or auto.", rich_help_panel="Machine")
+    ] = None,
     data_root: Annotated[
         Path | None,
         typer.Option(

@@ -95,7 +95,8 @@ def study(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.", rich_help_panel=_MACHINE)] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that torch uses per run.", rich_help_panel=_MACHINE)
+        str | None,
+        typer.Option(help="Threads that torch uses per run: a number, or auto.", rich_help_panel=_MACHINE),
     ] = None,
     data_root: Annotated[
         Path | None,
@@ -131,8 +132,7 @@ def study(
     options = {"address": address, "partition": partition, "minutes": minutes, "cluster": cluster}
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     _check_engine(engine, given)
-    machine: dict[str, Any] = {key: value for key, value in training.items() if key != "precision"}
-    engine_spec = EngineSpec(engine, workers, gpus_per_run, **machine, **given)
+    engine_spec = EngineSpec(engine, workers, gpus_per_run, device=device or "auto", **given)
 
     metrics_named(metric or ())  # a misspelt one is refused before the runs
     store = Store(runs)

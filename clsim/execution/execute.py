@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clsim.errors import InputError
 from clsim.execution.given import with_source, with_sources
 from clsim.records.store import RunFolder, RunRecord, Store
+from clsim.spec.cores import cores_of_one
 from clsim.spec.resolve import prerequisites
 from clsim.spec.run import NAMED, Given, RunSpec
 
@@ -34,6 +35,7 @@ def execute(
     watch: Watch | None = None,
     say: Say | None = None,
     command: str = "",
+    cores: int = 0,
 ) -> RunRecord:
     """Run a resolved spec, or read its record.
 
@@ -51,6 +53,7 @@ def execute(
         watch: makes the progress display of a run, this one or one that it needs first; None: no display.
         say: takes a line for the user about each record that is read in place of a run; None: nobody is told.
         command: the command that makes this run, which is kept in its record.
+        cores: the CPU cores that belong to the run; 0: all that the process may use. No number depends on them.
 
     Raises:
         InputError: if something in the spec is wrong that only shows when it is run.
@@ -59,9 +62,10 @@ def execute(
     record = None if fresh or benchmark is not None else _finished(store.folder(spec))
     needed = {}
     if record is None and benchmark is None:
-        needed = _needed(spec, store, scenario, data_root, watch, say)
+        needed = _needed(spec, store, scenario, data_root, watch, say, cores)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        record = record or _trained(spec, store, data_root, benchmark, given, fresh, needed, progress, command, say)
+        how = (data_root, benchmark, given, fresh, needed, progress, command, say, cores or cores_of_one())
+        record = record or _trained(spec, store, *how)
     if say is not None and record.read:
         say(record.line)
     return record
@@ -74,6 +78,7 @@ def _needed(
     data_root: str | Path | None,
     watch: Watch | None,
     say: Say | None,
+    cores: int,
 ) -> dict[str, RunRecord]:
     """Return the records of the runs that a run needs first, by the key that names each; carry out what is missing."""
     found = {}
@@ -87,6 +92,7 @@ def _needed(
                     "same scenario, data, stream and model first"
                 )
             how: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "watch": watch, "say": say}
+            how["cores"] = cores
             record = execute(first.spec, store, command=first.command, **how)
         elif say is not None:
             say(record.line)
@@ -105,6 +111,7 @@ def _trained(
     progress: Progress | None,
     command: str,
     say: Say | None,
+    cores: int,
 ) -> RunRecord:
     from clsim.data import datasets, foreign, room
     from clsim.streams import build
@@ -114,7 +121,7 @@ def _trained(
 
     device, transforms = machine.device_of(spec.training.device), apply.bound(spec.pool)
     nets = datasets.data_root(data_root) / "clsim-cache" / "embeddings"
-    with room.in_one_line(), machine.isolated(spec, device):
+    with room.in_one_line(), machine.isolated(spec, device, cores):
         if benchmark is None:
             root, shown = datasets.data_root(data_root), progress is not None
             dataset = datasets.load(spec.data, root, progress=shown)

@@ -65,6 +65,10 @@ class Part:
         """Where the part's picks are kept."""
         return Path(self.folder, f"part-{self.number:06d}.json")
 
+    def with_cores(self, count: int) -> Part:
+        """Return the part itself: it takes the threads of its plan, and no more cores."""
+        return self
+
     def carry_out(self) -> Outcome:
         """Choose from the part and keep its picks; a part that is kept is only held against the features."""
         threads = torch.get_num_threads()

@@ -128,7 +128,8 @@ def carry_out(
         place, root = str(Path.cwd()), str(store.root.absolute())
         sets = str(datasets.data_root(data_root).absolute())
         jobs = [Job(run.spec, run.command, root, sets, place, run.scenario, run.given) for run in todo]
-        engine = create(engine_spec, Path(root))
+        threads = max(engine_spec.threads, *(run.spec.training.threads for run in todo))
+        engine = create(dataclasses.replace(engine_spec, threads=threads), Path(root))
         try:
             given_up = Supervisor(planned, jobs, store, engine).run(watch)
         finally:

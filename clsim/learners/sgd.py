@@ -77,6 +77,8 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
         self._labelled = 0
+        # then each weight is used once, in one pass of the whole batch
+        self._one_pass = objective == "replay" and beside is None and not joins
         self._own = objective if isinstance(objective, str) and ":" in objective else ""
         with in_one_line(f"learner.options.objective {self._own!r}") if self._own else nullcontext():
             self.objective = _built(objective, setup)
@@ -139,9 +141,13 @@ class Sgd(Learner):
     def _gradients(self, batch: Batch) -> Terms:
         if not self.net.training:
             self.net.train()
-        with self.setup.precision():
+        beside = self.setup.aside() if self._one_pass else None
+        with self.setup.precision(), nullcontext() if beside is None else beside:
             terms = self._terms(batch) if self._acquisition is None else self._with_acquisition(batch)
-        return self._descent(terms)
+        detached = self._descent(terms)
+        if beside is not None:
+            beside.join()
+        return detached
 
     def _with_acquisition(self, batch: Batch) -> Terms:
         """Compute the terms of the objective and, of the same forward pass, those of the acquisition."""
@@ -273,6 +279,10 @@ class Sgd(Learner):
         if self._classes.among == "all":
             return logits
         return of_seen(logits, self._classes.seen, self.net.visible[task])
+
+    @property
+    def read_net(self) -> Net | None:
+        return self.net  # the mask of classes is read, too
 
     def diagnostics(self) -> dict[str, float]:
         return self.objective.diagnostics()

@@ -96,6 +96,11 @@ class Net(nn.Module):
         finally:
             self._passes = before
 
+    @property
+    def noting(self) -> bool:
+        """Whether passes are being noted, inside :meth:`tapped`."""
+        return self._passes is not None
+
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (n, width)."""
         if self._passes is None:

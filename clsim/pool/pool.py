@@ -6,6 +6,7 @@ and only once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from clsim import notebook
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
+from clsim.models.passes import can_share, side_by_side
 from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
 from clsim.pool.exemplars import Columns, Exemplars, concatenate
@@ -133,6 +135,8 @@ class Pool:
         self._features = features
         self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
+        self._ahead: tuple[Tensor, Tensor] | None = None  # outputs that nobody has asked for yet
+        self._kin: Sequence[Pool] = [self]
         self._embed, self._embedded = embed, dict[str, Tensor]()
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
@@ -192,6 +196,17 @@ class Pool:
             if len(held_out):
                 part._pools["reference"], part._beside["reference"] = held_out, held_out.data
         return part
+
+    def parts(self, groups: Sequence[tuple[int, Int[Tensor, " _"]]]) -> list[Pool]:
+        """Take the candidates of several classes (:meth:`of`), which are passed forward side by side if one is.
+
+        Args:
+            groups: the label and the rows of each class.
+        """
+        found = [self.of(label, rows) for label, rows in groups]
+        for part in found:
+            part._kin = found
+        return found
 
     def apart(self, roles: Mapping[str, Int[Tensor, " _"]]) -> Pool:
         """Take the candidates that are not in ``roles``, with those in ``roles`` beside them.
@@ -423,7 +438,14 @@ class Pool:
             InputError: if they are not finite, unless the selection is for a training step, which waits for no device.
         """
         if self._outputs is None:
-            features, logits = self._pass(self.net, self._features)
+            if self._ahead is None:
+                shared = self._features is None and can_share(self.net)
+                others = [one for one in self._kin if one is not self and one._outputs is one._ahead is None]
+                kin = [self, *(others if shared else [])]
+                for one, outputs in zip(kin, self._passes(kin, self.net, self._features), strict=True):
+                    one._ahead = outputs
+            (features, logits), self._ahead = self._ahead, None  # type: ignore[misc]
+            self.cost.forward_passes += len(self)
             if self._waits and not (features.isfinite().all() and not logits.isnan().any()):
                 raise InputError(
                     "the selector asks for features, and those of the net are not finite, since its training has "
@@ -432,19 +454,31 @@ class Pool:
             self._outputs = features, logits
         return self._outputs
 
-    def _pass(self, net: Net, embed: Features | None = None) -> tuple[Tensor, Tensor]:
-        features, logits = [], []
-        with evaluating(net), torch.no_grad(), self.precision():
-            for start in range(0, max(len(self), 1), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                x, task = self.data.x[rows], self.data.task[rows]
-                out = net.features(self.prepare(x)).float() if embed is None else embed(x, task)
-                features.append(out)
-                logits.append(net.logits(out, task))
+    def _pass(self, net: Net) -> tuple[Tensor, Tensor]:
         self.cost.forward_passes += len(self)
-        if len(features) == 1:
-            return features[0], logits[0]
-        return torch.cat(features), torch.cat(logits)
+        return self._passes([self], net)[0]
+
+    def _passes(self, pools: Sequence[Pool], net: Net, embed: Features | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Pass the samples of pools forward, each pool in batches of its own."""
+
+        def passed(part: tuple[Exemplars, slice]) -> tuple[Tensor, Tensor]:
+            data, rows = part
+            x, task = data.x[rows], data.task[rows]
+            with torch.no_grad(), self.precision():
+                out = net.features(self.prepare(x)).float() if embed is None else embed(x, task)
+                return out, net.logits(out, task)
+
+        size = self.batch_size
+        starts = [range(0, max(len(one), 1), size) for one in pools]
+        with evaluating(net):
+            parts = [(one.data, slice(i, i + size)) for one, of in zip(pools, starts, strict=True) for i in of]
+            done = iter(side_by_side(net if embed is None else None, passed, parts))
+        found = []
+        for of in starts:
+            features, logits = zip(*itertools.islice(done, len(of)), strict=True)
+            one = len(of) == 1
+            found.append((features[0], logits[0]) if one else (torch.cat(features), torch.cat(logits)))
+        return found
 
 
 @dataclass

@@ -157,7 +157,7 @@ class Terminal:
     def row(self, position: int, accuracy: list[float]) -> None:
         """Show the mean accuracy over the experiences seen so far, each of which counts the same here."""
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
-        mean = f"mean accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else ""
+        mean = f"mean accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else "not tested"
         self._bar.update(self._task, accuracy=mean)
         if not self._live:
             seconds = time.perf_counter() - self._started

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from clsim.errors import InputError
+from clsim.models.passes import at_a_time
 from clsim.pool.exemplars import joined, of_each_class
 from clsim.pool.pool import Pool, Selection, Selector
 
@@ -32,11 +33,14 @@ def per_class(select: Selector) -> Selector:
 
     def balanced(pool: Pool, budget: int, *, rng: torch.Generator) -> Selection:
         classes, counts = pool.data.y.unique(return_counts=True)
-        parts = []
-        for label, quota in zip(classes.tolist(), quotas(counts.cpu(), budget, rng).tolist(), strict=True):
-            if quota:
-                rows = (pool.data.y == label).nonzero().flatten()
-                part = select(pool.of(label, rows), quota, rng=rng)
+        parts, amounts = [], quotas(counts.cpu(), budget, rng).tolist()
+        chosen_from = [(label, quota) for label, quota in zip(classes.tolist(), amounts, strict=True) if quota]
+        size = at_a_time()  # classes in hand, which hold a copy of their candidates
+        for i in range(0, len(chosen_from), size):
+            groups = [(label, (pool.data.y == label).nonzero().flatten()) for label, _ in chosen_from[i : i + size]]
+            of_classes = zip(pool.parts(groups), groups, chosen_from[i : i + size], strict=True)
+            for own, (_, rows), (_, quota) in of_classes:
+                part = select(own, quota, rng=rng)
                 parts.append(replace(part, index=rows[part.index]))
         if not parts:
             return Selection(pool.data.y[:0])

@@ -9,6 +9,7 @@ from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError
+from clsim.spec.cores import cores_of_one
 from clsim.spec.reader import merge
 
 FLAGS = {
@@ -60,7 +61,7 @@ def tables_of(
     controller: str | None = None,
     device: str | None = None,
     precision: str | None = None,
-    threads: int | None = None,
+    threads: int | str | None = None,
     pool: str | Sequence[str] | None = None,
     tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def tables_of(
         controller: name of the controller.
         device: device of the training.
         precision: precision of the training.
-        threads: number of CPU threads of the training.
+        threads: number of CPU threads of the training, or ``auto``.
         pool: transforms of the pool, one or several, each ``NAME`` or ``NAME:number``.
         tables: tables below the flags, which hold where no flag says otherwise.
 
@@ -96,13 +97,38 @@ def tables_of(
         | ({} if label_budget is None else label_budget_of(label_budget)),
         "batch": {"selector": batch, "share": batch_share},
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
-        "training": {"device": device, "precision": precision, "threads": threads},
+        "training": {"device": device, "precision": precision}
+        | {"threads": None if threads is None else threads_of(threads)},
         "controller": {"name": controller},
         "embedding": {"name": embedding},
     }
     given = {table: {k: v for k, v in values.items() if v is not None} for table, values in said.items()}
     lists = {} if pool is None else {"pool": [pool] if isinstance(pool, str) else list(pool)}
     return merge(tables or {}, {table: values for table, values in given.items() if values}, lists)
+
+
+def settled_threads(tables: Any) -> Any:
+    """Return tables of a spec in which ``training.threads`` is a number, where it is ``auto``; else the same tables."""
+    training = tables.get("training") if isinstance(tables, Mapping) else None
+    if not isinstance(training, Mapping) or training.get("threads") != "auto":
+        return tables
+    return merge(tables, {"training": {"threads": cores_of_one()}})
+
+
+def threads_of(text: int | str, where: str = "--threads") -> int | str:
+    """Read a number of threads, or ``auto``, as a command line has it.
+
+    Raises:
+        InputError: if it is neither.
+
+    >>> threads_of("2"), threads_of("auto")
+    (2, 'auto')
+    """
+    if text == "auto" or isinstance(text, int):
+        return text
+    if not (text.isascii() and text.lstrip("-").isdecimal()):
+        raise InputError(f"{where}: found {text!r}, allowed: a whole number from 1, or auto")
+    return int(text)
 
 
 def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from clsim.spec import abilities, components, registry, run
-from clsim.spec.flags import as_text, command, leaves
+from clsim.spec.flags import as_text, command, leaves, settled_threads
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
@@ -58,6 +58,10 @@ def resolved(
     """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
     scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
     tables = merged(layers)
+    with_threads = settled_threads(tables)
+    if with_threads is not tables:
+        tables = with_threads
+        layers.append(Layer("this machine", {"training": {"threads": tables["training"]["threads"]}}))
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
     check_options(spec)

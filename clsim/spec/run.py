@@ -19,7 +19,7 @@ from clsim.errors import InputError
 from clsim.spec import naming
 from clsim.spec.batch import BatchSpec, IrreducibleSpec
 from clsim.spec.embedding import EmbeddingSpec
-from clsim.spec.flags import as_text, leaves
+from clsim.spec.flags import as_text, leaves, settled_threads
 from clsim.spec.labelling import LabellingSpec
 from clsim.spec.pools import PoolSpec
 from clsim.spec.reader import arguments
@@ -317,7 +317,7 @@ EXTRAS: tuple[str, ...] = (
     "embedding",
     *("model.start", "model.frozen"),
     *("labels", "labelling"),
-    *("batch", "irreducible", "evaluation.steps"),
+    *("batch", "irreducible", "evaluation.steps", "evaluation.every"),
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
@@ -357,9 +357,9 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
         InputError: for what is refused, naming ``where``, the table, the key, what was found, what is allowed and the
             nearest match.
 
-    >>> read({"evaluation": {"row": ""}}, "my")
+    >>> read({"learner": {"names": ""}}, "my")
     Traceback (most recent call last):
-    clsim.errors.InputError: my: [evaluation] row: unknown key; did you mean 'rows'? (allowed: batch_size, rows, steps)
+    clsim.errors.InputError: my: [learner] names: unknown key; did you mean 'name'? (allowed: name, options)
     """
     found = arguments(RunSpec, tables, where, "")
     try:
@@ -371,4 +371,4 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
 
 def check(tables: Any, where: str) -> None:
     """Refuse unknown tables, unknown keys and mistyped values in one layer; limits are checked after all are merged."""
-    arguments(RunSpec, tables, where, "")
+    arguments(RunSpec, settled_threads(tables), where, "")

@@ -196,7 +196,9 @@ class TrainingSpec:
             have it in hardware, else ``fp32``. A run's spec holds what ``auto`` came to, and so does its fingerprint.
         channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: threads of torch; part of the spec, because sums are split by thread.
+        threads: threads of torch; part of the spec, because sums are split by thread. ``auto`` stands for as many as
+            the process may use cores (fewer by ``OMP_NUM_THREADS``); a run's spec holds the number, and so does its
+            fingerprint. Cores that are left over pass test images and candidates side by side, which changes no number.
     """
 
     epochs: int = 1
@@ -335,15 +337,22 @@ class EvaluationSpec:
             cache of a CPU.
         steps: also test after every so many gradient steps of an experience, on the test samples of those seen so far;
             the record keeps the curve, and no other number changes. 0: at the end alone.
+        every: test after every so many experiences, and after the last one. 1: after each. The other rows of the
+            accuracy matrix, and metrics that need them, are then empty; no other number changes.
     """
 
     rows: Literal["all", "seen"] = "all"
     batch_size: int = 100
     steps: int = 0
+    every: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, "evaluation.", batch_size=self.batch_size)
+        at_least(1, "evaluation.", batch_size=self.batch_size, every=self.every)
         at_least(0, "evaluation.", steps=self.steps)
+
+    def due(self, done: int, total: int) -> bool:
+        """Tell whether to test after ``done`` of ``total`` experiences."""
+        return done == total or done % self.every == 0
 
 
 @dataclass(frozen=True)

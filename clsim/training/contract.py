@@ -20,8 +20,10 @@ from clsim.data.augmentation import Transform
 from clsim.errors import InputError
 from clsim.memory.buffer import Buffer
 from clsim.models import optimizers
+from clsim.models.aside import Aside
 from clsim.models.nets import Net, evaluating
 from clsim.models.optimizers import Pace, Plateau
+from clsim.models.passes import aside
 from clsim.pool.exemplars import Columns, Exemplars, batch_count
 from clsim.pool.pool import Cost, Embed, Pool, Selector
 from clsim.randomness import Randomness
@@ -137,7 +139,8 @@ class Setup:
         shop = Workshop(self.spec, self.fresh, self.transform, self.precision, self.randomness, self.cost)
         by_proxy = self.spec.proxy.source == "proxy" and incoming is None
         net = None if by_proxy else self.net if learner is None else learner.net
-        features = None if by_proxy or learner is None else learner.features
+        by_net = by_proxy or learner is None or learner.read_net is not None
+        features = None if by_net or learner is None else learner.features
         known, rate = self.classes or None, self.rate
         return shop.pool(
             samples,
@@ -154,6 +157,10 @@ class Setup:
             embed=self.embed,
             columns=self.columns,
         )
+
+    def aside(self) -> Aside | None:
+        """Return what computes the weights' gradients of one pass beside it; see :func:`clsim.models.passes.aside`."""
+        return aside(self.net)
 
     def precision(self) -> AbstractContextManager:
         """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
@@ -338,6 +345,15 @@ class Learner(ABC):
         with torch.no_grad(), self.setup.precision():
             return self.net.logits(features, task)
 
+    @property
+    def read_net(self) -> Net | None:
+        """The net, if :meth:`features` and :meth:`predict` only read it, so that several threads may call them.
+
+        None where one of them is overridden: it may do more than read.
+        """
+        own = type(self)
+        return self.net if own.features is Learner.features and own.predict is Learner.predict else None
+
     def pool(
         self,
         samples: Exemplars,
@@ -422,6 +438,11 @@ class Around(Learner, Generic[L]):
     @property
     def net(self) -> Net:
         return self.inner.net
+
+    @property
+    def read_net(self) -> Net | None:
+        own = type(self)
+        return self.inner.read_net if own.features is Around.features and own.predict is Around.predict else None
 
     def features(self, x: Tensor, task: Tensor) -> Tensor:
         return self.inner.features(x, task)

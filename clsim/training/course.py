@@ -85,6 +85,6 @@ class Course:
 def measure(learner: Learner, stream: Stream, position: int, spec: RunSpec, cost: Cost) -> Outcome:
     """Measure accuracy on each experience up to ``position``, before its end; NaN for the others."""
     passed, seen = cost.forward_passes, position + 1
-    found = measured({"": learner.predict}, stream, seen, seen, spec, cost)[""]
+    found = measured({"": learner.predict}, stream, seen, seen, spec, cost, learner.read_net)[""]
     cost.evaluate_passes += cost.forward_passes - passed
     return found

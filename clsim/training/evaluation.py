@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from clsim.errors import InputError
+from clsim.models.nets import Net
+from clsim.models.passes import side_by_side
 from clsim.pool.exemplars import Exemplars
 from clsim.pool.pool import Cost
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience, Stream
 from clsim.training.contract import Learner, Readout, Setup
 from clsim.training.neighbours import NEAREST_SAMPLE, borrowed, by_features
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,13 @@ class Outcome:
 
 
 def measured(
-    predicts: Mapping[str, Readout], stream: Stream, experiences: int, seen: int, spec: RunSpec, cost: Cost
+    predicts: Mapping[str, Readout],
+    stream: Stream,
+    experiences: int,
+    seen: int,
+    spec: RunSpec,
+    cost: Cost,
+    net: Net | None = None,
 ) -> dict[str, Outcome]:
     """Measure accuracy on the test samples of the first experiences, for several ways to predict.
 
@@ -47,20 +58,25 @@ def measured(
         experiences: the number of experiences to test.
         seen: the number of experiences whose classes the learner has seen, among those that are tested.
         spec, cost: the run's spec and counters.
+        net: the net, if all of them only read it; see :func:`clsim.models.passes.side_by_side`.
     """
     started = time.perf_counter()
     sizes = stream.test_sizes[:experiences]
     samples = stream.tests[: sum(sizes)]
-    guesses: dict[str, list[torch.Tensor]] = {name: [] for name in predicts}
     cost.forward_passes += len(samples) * len(predicts.keys() - {NEAREST_SAMPLE})  # which shares its features
-    for batch in _batched(samples, spec) if predicts else ():
-        for name, predict in predicts.items():
+
+    def guessed(batch: Exemplars) -> list[torch.Tensor]:
+        found = []
+        for predict in predicts.values():
             scores = predict(batch.x, batch.task)
             if stream.roles.own >= 0:  # no test sample is an outsider
                 scores = scores.index_fill(1, torch.tensor([stream.roles.own], device=scores.device), -torch.inf)
-            guesses[name].append(scores.argmax(1))
+            found.append(scores.argmax(1))
+        return found
+
+    guesses = _passed(net, guessed, samples, spec) if predicts else []
     found = {}
-    for name, parts in guesses.items():
+    for name, parts in zip(predicts, zip(*guesses, strict=True), strict=True):
         guess = torch.cat(parts)
         shares = torch.stack([hits.float().mean() for hits in (guess == samples.y).split(sizes)]).tolist()
         n = sum(sizes[:seen])
@@ -101,7 +117,7 @@ def crowded(guess: torch.Tensor, y: torch.Tensor) -> str:
 
 def evaluate(learner: Learner, stream: Stream, experiences: int, spec: RunSpec, cost: Cost) -> list[float]:
     """Measure accuracy on the test samples of the first ``experiences`` experiences; NaN for the others."""
-    return measured({"": learner.predict}, stream, experiences, 0, spec, cost)[""].row
+    return measured({"": learner.predict}, stream, experiences, 0, spec, cost, learner.read_net)[""].row
 
 
 def share_correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> float:
@@ -125,21 +141,20 @@ def held_out(experience: Experience) -> Exemplars:
 
 def correct(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> torch.Tensor:
     """Tell which samples are predicted right, bool (n,)."""
-    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(learner.predict, samples, spec, cost)])
+    return torch.cat([scores.argmax(1) == batch.y for batch, scores in scored(learner, samples, spec, cost)])
 
 
-def scored(predict: Readout, samples: Exemplars, spec: RunSpec, cost: Cost) -> Iterator[tuple[Exemplars, torch.Tensor]]:
-    """Yield the samples batch by batch, each with its scores (n, classes)."""
+def scored(learner: Learner, samples: Exemplars, spec: RunSpec, cost: Cost) -> list[tuple[Exemplars, torch.Tensor]]:
+    """Return the samples batch by batch, each with the learner's scores (n, classes)."""
     cost.forward_passes += len(samples)
-    for batch in _batched(samples, spec):
-        yield batch, predict(batch.x, batch.task)
+    return _passed(learner.read_net, lambda batch: (batch, learner.predict(batch.x, batch.task)), samples, spec)
 
 
-def _batched(samples: Exemplars, spec: RunSpec) -> Iterator[Exemplars]:
+def _passed(net: Net | None, passed: Callable[[Exemplars], R], samples: Exemplars, spec: RunSpec) -> list[R]:
+    size = spec.evaluation.batch_size
     cuda = [samples.device] if samples.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # a net that draws even in eval mode must not disturb training
-        for start in range(0, len(samples), spec.evaluation.batch_size):
-            yield samples[start : start + spec.evaluation.batch_size]
+        return side_by_side(net, passed, [samples[start : start + size] for start in range(0, len(samples), size)])
 
 
 def readouts(learner: Learner, setup: Setup, stream: Stream, position: int) -> dict[str, Readout]:

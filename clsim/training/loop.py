@@ -20,7 +20,7 @@ from clsim.streams.stream import Stream
 from clsim.training import resume
 from clsim.training.batch_choice import refuse_unlabelled
 from clsim.training.checkpoint import state_bytes
-from clsim.training.evaluation import evaluate, measured, readouts, share_correct
+from clsim.training.evaluation import Outcome, evaluate, measured, readouts, share_correct
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
 from clsim.training.progress import Progress
@@ -118,9 +118,11 @@ def _trained(
         results.add_diagnostics(position, learner.diagnostics())
         trained, seen = cost.forward_passes, position + 1
         extent = len(stream) if spec.evaluation.rows == "all" else seen
-        found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost)
-        found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
-        results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
+        found = {HEAD: Outcome([math.nan] * len(stream), "")}
+        if spec.evaluation.due(results.done + 1, len(stream.schedule)):
+            found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost, learner.read_net)
+            found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
+            results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
         results.accuracy[position], rare = found[HEAD].row, found.pop(HEAD).rare
         if rounds is not None:
             unseen = [math.nan] * (len(stream) - seen)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clsim.errors import InputError
+from clsim.models.passes import on_cores
 from clsim.randomness import derive, own_draws
 from clsim.spec.precision import settled
 from clsim.spec.run import RunSpec
@@ -90,8 +91,13 @@ def flushing(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
+def isolated(spec: RunSpec, device: torch.device, cores: int = 1) -> Iterator[None]:
     """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards.
+
+    Args:
+        spec: the run's spec.
+        device: its device.
+        cores: the cores that belong to it; no number depends on them (:mod:`clsim.models.passes`).
 
     Raises:
         InputError: if the spec asks for far more threads than the machine has processors.
@@ -108,7 +114,8 @@ def isolated(spec: RunSpec, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:
-            yield
+            with on_cores(cores):
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.deterministic = deterministic

@@ -77,7 +77,7 @@ def pseudo_labelled(samples: Exemplars, setup: Setup, learner: Learner) -> Exemp
     """
     if not len(samples):
         return samples
-    found = scored(learner.predict, samples, setup.spec, setup.cost)
+    found = scored(learner, samples, setup.spec, setup.cost)
     confidence, y = torch.cat([scores.float().softmax(1) for _, scores in found]).max(1)
     return dataclasses.replace(samples, y=y)[confidence >= setup.spec.memory.confidence]
 

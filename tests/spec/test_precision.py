@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from clsim.compat import tomllib
+from clsim.errors import InputError
 from clsim.spec import precision, registry
-from clsim.spec.resolve import resolve
+from clsim.spec.flags import tables_of
+from clsim.spec.resolve import resolve, resolved
 
 AUTO = ["training.precision=auto"]
 
@@ -61,3 +63,16 @@ def test_no_shipped_file_asks_for_bf16_by_name() -> None:
         layers = [tables, *tables.get("on", {}).values()]
         asked = [layer.get("training", {}).get("precision") for layer in layers]
         assert "bf16" not in [*asked, tables.get("set", {}).get("training.precision")], path
+
+
+def test_threads_by_auto_are_a_number_before_the_fingerprint_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clsim.spec.flags.cores_of_one", lambda: 3)
+    found = resolved("split-digits", "er", flags=tables_of(threads="auto"))
+    assert found.spec.training.threads == 3
+    assert found.spec.fingerprint == resolve("split-digits", "er", flags=tables_of(threads="3")).fingerprint
+    assert found.spec.fingerprint == resolve("split-digits", "er", settings=["training.threads=auto"]).fingerprint
+    assert found.layers[-1].origin == "this machine"
+    assert resolve("split-digits", "er").training.threads == 1
+    for text in ("many", "1.5", "²"):
+        with pytest.raises(InputError, match=r"--threads: found .* allowed: a whole number from 1, or auto"):
+            tables_of(threads=text)

@@ -200,3 +200,17 @@ def test_a_stream_and_a_spec_make_a_run_without_names(tmp_path: Path) -> None:
     found = Store(tmp_path / "runs").folder(spec).record()
     assert found is not None
     assert found.data["finished"]
+
+
+def test_rows_that_are_not_asked_for_are_empty_and_no_other_number_changes(tmp_path: Path) -> None:
+    settings = ["stream.experiences=5", "stream.validation=0.2", "evaluation.rows=seen"]
+    whole, part = (run(tmp_path, "er", *settings, f"evaluation.every={n}") for n in (1, 2))
+    assert "every" not in whole.data["spec"]["evaluation"]
+    for i, (row, found) in enumerate(zip(whole.data["accuracy"], part.data["accuracy"], strict=True)):
+        assert found == (row if i in (1, 3, 4) else [None] * 5)
+    assert part.metrics["accuracy"] == whole.metrics["accuracy"]
+    assert part.metrics.get("forgetting") is None
+    assert part.data["validation"] == whole.data["validation"]
+    assert_same(checkpoint(whole)["learner"], checkpoint(part)["learner"])
+    assert_same(checkpoint(whole)["memory"], checkpoint(part)["memory"])
+    assert [cost["evaluate_passes"] > 90 for cost in part.data["cost"]] == [False, True, False, True, True]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -37,6 +36,7 @@ class Job:
         place: the working directory; paths in the spec are relative to it.
         scenario: name or path of the spec's scenario; empty = the name in the spec.
         given: objects in place of those that the spec names, which only the engine ``here`` can carry out.
+        cores: the CPU cores that belong to the run; 0 = all that its process may use.
     """
 
     spec: RunSpec
@@ -46,11 +46,16 @@ class Job:
     place: str
     scenario: str = ""
     given: Given = NAMED
+    cores: int = 0
 
     @property
     def key(self) -> str:
         """The fingerprint of the run."""
         return self.spec.fingerprint
+
+    def with_cores(self, count: int) -> Job:
+        """Return the same run, with the cores that belong to it."""
+        return replace(self, cores=count)
 
     def carry_out(self) -> Outcome:
         """Carry out the run in this process; see :func:`work`."""
@@ -79,6 +84,9 @@ class Work(Protocol):
     @property
     def key(self) -> str:
         """What its outcome is known by."""
+
+    def with_cores(self, count: int) -> Work:
+        """Return the same work, with the cores that belong to it."""
 
     def carry_out(self) -> Outcome:
         """Carry it out in this process; an error is returned, not raised."""
@@ -109,7 +117,7 @@ class EngineSpec:
         workers: number of runs at a time; None = as many as the machine has cores (or GPUs) for.
         gpus_per_run: number of GPUs of each run; 0.5 = two runs share a GPU; None = one if there are any, unless
             ``device`` is ``cpu`` (with Slurm: none).
-        threads: number of CPU threads of each run, as in its spec.
+        threads: least number of CPU threads that a run is given; that of its spec, if it is larger.
         device: device of each run, as in its spec.
         address: address of a Ray cluster; empty = start one on this machine.
         partition: the partition of Slurm; empty = its default.
@@ -177,7 +185,7 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
     try:
         _check_sources(spec, job.given)
         how: dict[str, Any] = {"scenario": job.scenario, "data_root": job.data_root, "given": job.given}
-        execute(spec, store, watch=watch, command=job.command, **how)
+        execute(spec, store, watch=watch, command=job.command, cores=job.cores, **how)
     except RunBusy as error:
         return Outcome(spec.fingerprint, "busy", str(error))
     except (Exception, SystemExit) as error:  # a user's selector may raise anything, and the other runs go on
@@ -191,14 +199,6 @@ def failed(job: Job, error: str) -> Outcome:
     with contextlib.suppress(OSError):  # on a full disk the error is at least shown
         Store(Path(job.runs)).folder(job.spec).fail(job.spec, error, job.command)
     return Outcome(job.spec.fingerprint, "failed", " ".join(error.split()))
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
 
 
 def _check_sources(spec: RunSpec, given: Given) -> None:

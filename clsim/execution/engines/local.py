@@ -21,7 +21,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from clsim.errors import InputError
-from clsim.execution.engines.engine import EngineSpec, Outcome, Work, cores
+from clsim.execution.engines.engine import EngineSpec, Outcome, Work
+from clsim.spec.cores import cores
 
 
 def create(spec: EngineSpec, root: Path) -> Local:
@@ -42,10 +43,12 @@ class Local:
     Args:
         slots: number of processes at a time.
         gpus: CUDA's names of the devices, given to the processes in turn; empty = the devices that this process sees.
+        share: the cores of each; 0 = an equal part of those that this process may use.
     """
 
-    def __init__(self, slots: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, slots: int, gpus: Sequence[str] = (), share: int = 0) -> None:
         self.slots: int | None = slots
+        self._share = share or max(1, cores() // slots)
         self._gpus = gpus
         self._workers: list[_Worker | None] = [None] * slots
         self._queue: deque[Work] = deque()
@@ -82,7 +85,7 @@ class Local:
                 worker = self._workers[place] = _Worker(self._gpus[place % len(self._gpus)] if self._gpus else None)
             job = self._queue.popleft()
             try:
-                worker.give(job)
+                worker.give(job.with_cores(self._share))
             except OSError:  # the process died between two runs
                 lost.append(self._lost(place, job))
         return lost

@@ -21,10 +21,11 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clsim.errors import InputError, RunBusy
-from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, failed, work
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, failed, work
 from clsim.records import atomic
 from clsim.records.search import Search, Trial
 from clsim.records.store import RunFolder, Store
+from clsim.spec.cores import cores
 from clsim.spec.own_code import user_files
 
 FILES = ("spec.json", "checkpoint.pt", "search.json", "rounds.pt", "losses.npz", "error.json", "record.json")
@@ -91,7 +92,7 @@ class Ray:
         shared: bool | None = None,
     ) -> None:
         self.slots = slots
-        self._leave, self._root = leave, root
+        self._leave, self._root, self._threads = leave, root, threads
         atomic.make_folder(root)
         self._marker = root / f".study-{uuid.uuid4().hex}"
         if shared is not False:
@@ -129,7 +130,7 @@ class Ray:
 
     def _fill(self) -> None:
         while self._waiting and (self.slots is None or len(self._running) < self.slots):
-            job = self._waiting.pop(0)
+            job = replace(self._waiting.pop(0), cores=self._threads)
             files = {} if self._queue is None else _files(Store(self._root).folder(job.spec).path)
             own = {} if self._queue is None else _user_files(job)
             self._running[self._task.remote(job, str(self._marker), files, own, self._queue)] = job

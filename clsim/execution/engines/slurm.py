@@ -9,14 +9,16 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import submitit
 
 from clsim.errors import InputError
-from clsim.execution.engines.engine import EngineSpec, Job, Outcome, cores, work
+from clsim.execution.engines.engine import EngineSpec, Job, Outcome, work
 from clsim.execution.engines.local import Local
+from clsim.spec.cores import cores
 
 
 def create(spec: EngineSpec, root: Path) -> Slurm:
@@ -61,7 +63,8 @@ class Slurm:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submit the jobs as one array."""
-        self._waiting += [list(jobs[i : i + self._together]) for i in range(0, len(jobs), self._together)]
+        jobs = [replace(job, cores=job.spec.training.threads) for job in jobs]  # those that a job of Slurm's asks for
+        self._waiting += [jobs[i : i + self._together] for i in range(0, len(jobs), self._together)]
         self._fill()
 
     def poll(self, seconds: float) -> list[Outcome]:
@@ -99,7 +102,7 @@ class Task:
         """Carry out the runs, and return their outcomes."""
         if len(jobs) == 1:
             return [work(jobs[0])]
-        engine, outcomes = Local(len(jobs)), list[Outcome]()
+        engine, outcomes = Local(len(jobs), share=jobs[0].cores), list[Outcome]()
         try:
             engine.submit(jobs)
             while len(outcomes) < len(jobs):

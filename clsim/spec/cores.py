@@ -1,0 +1,19 @@
+"""The cores that a process, and a run in it, may use."""
+
+from __future__ import annotations
+
+import os
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def cores_of_one() -> int:
+    """Return the number of cores of a single run: those of the process, or fewer by ``OMP_NUM_THREADS``."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores(), int(said)) if said.isdecimal() and int(said) else cores()
