@@ -175,7 +175,7 @@ KILLED: dict[str, str] = {
 }
 
 REPORTS = ("summary --format csv", "summary --format runs", "forgetting --format csv", "cost --format csv")
-MACHINE = {"started", "ended", "versions", "environment", "peak_bytes", "command", "fingerprint", "spec"}
+MACHINE = {"started", "ended", "versions", "environment", "machines", "peak_bytes", "command", "fingerprint", "spec"}
 """Of a record, what is compared apart, or says when and on what it was made; as does all that ends in ``seconds``."""
 
 Difference = tuple[str, Any, Any]
