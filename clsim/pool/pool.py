@@ -439,9 +439,9 @@ class Pool:
         """
         if self._outputs is None:
             if self._ahead is None:
-                shared = self._features is None and can_share(self.net)
-                others = [one for one in self._kin if one is not self and one._outputs is one._ahead is None]
-                kin = [self, *(others if shared else [])]
+                kin = [self]
+                if len(self._kin) > 1 and self._features is None and can_share(self.net):
+                    kin += [one for one in self._kin if one is not self and one._outputs is one._ahead is None]
                 for one, outputs in zip(kin, self._passes(kin, self.net, self._features), strict=True):
                     one._ahead = outputs
             (features, logits), self._ahead = self._ahead, None  # type: ignore[misc]

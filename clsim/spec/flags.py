@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,7 +127,7 @@ def threads_of(text: int | str, where: str = "--threads") -> int | str:
     """
     if text == "auto" or isinstance(text, int):
         return text
-    if not (text.isascii() and text.lstrip("-").isdecimal()):
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise InputError(f"{where}: found {text!r}, allowed: a whole number from 1, or auto")
     return int(text)
 
