@@ -65,6 +65,8 @@ def edit(place: Path, what: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if what["do"] in ("bytes", "value", "state", "arrays") and (path.is_symlink() or not path.is_file()):
             return
+        if what["do"] in ("text", "raw") and path.exists() and not path.is_file():
+            return  # whoever opens a pipe waits
         _EDITS[what["do"]](path, what)
 
 
@@ -76,6 +78,8 @@ def rename(folder: Path) -> None:
 
 def _renamed(folder: Path) -> None:
     record, spec = folder / "record.json", folder / "spec.json"
+    if not all(path.is_file() for path in folder.iterdir()):
+        return
     held = json.loads((record if record.is_file() else spec).read_text(encoding="utf-8"))
     text = json.dumps(held["spec"] if record.is_file() else held, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
