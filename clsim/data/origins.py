@@ -7,7 +7,7 @@ import io
 import socket
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ def _torchvision(name: str, root: Path, download: bool) -> Raw:
     kind, place = kinds[name]
     svhn = [{"split": "train"}, {"split": "test"}]
     options: list[dict[str, Any]] = svhn if name == "svhn" else [{"train": True}, {"train": False}]
+    _refuse_pipes([*(root / place).rglob("*")] if (root / place).is_dir() else [*root.glob("*")])
     with _or_say(name, root / place, download):
         if issubclass(kind, datasets.MNIST):
             _set_truncated_aside(root / place)
@@ -122,6 +123,13 @@ def _present_or_downloaded(kind: Callable[..., Any], root: Path, option: dict[st
         ):  # a download was cut short; torchvision keeps what is there
             atomic.replace(archive, archive.with_name(f"{archive.name}.damaged"))
         return kind(root, download=True, **option)
+
+
+def _refuse_pipes(paths: Iterable[Path]) -> None:
+    """Refuse what is neither a file nor a folder: whoever opens a pipe waits for its other end."""
+    for path in paths:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: found a pipe, a socket or a device, allowed: a file")
 
 
 def _set_truncated_aside(folder: Path) -> None:

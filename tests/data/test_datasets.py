@@ -123,6 +123,14 @@ def test_torchvisions_layout_is_found(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("name", "file"), [("mnist", "MNIST/raw/train-images-idx3-ubyte"), ("usps", "usps.bz2")])
+def test_nobody_waits_for_a_pipe(name: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(InputError, match=r"found a pipe, a socket or a device, allowed: a file"):
+        load(DataSpec(dataset=name), tmp_path, progress=False)
+
+
 def test_a_truncated_source_is_not_taken_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = kmnist(tmp_path)
     cut = tmp_path / "KMNIST" / "raw" / "train-images-idx3-ubyte"

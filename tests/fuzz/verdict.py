@@ -130,10 +130,12 @@ def code_run(case: Case, words: Sequence[str], marks: Sequence[str]) -> list[str
     """Judge marks: unpickling must leave none; an import only where words or files of the user's name the module."""
     if any("pickle" in mark for mark in marks):
         return ["code run: a pickle"]
-    named = any(name in word for word in words for name in ("canary_module", "evil"))
+    names = ("canary_module", "evil")
     texts = [str(what.get("to")) for what in case.edits if str(what["file"]).endswith(".toml")]
-    named |= any(name in text for text in texts for name in ("canary_module", "evil"))
-    return [] if named and words[0] not in ("list", "show", "doctor", "runs") else ["code run: an import"]
+    by_word = any(name in word for word in words for name in names) and words[0] not in ("list", "doctor", "runs")
+    reads = ("list", "show", "doctor", "runs")
+    by_file = any(name in text for text in texts for name in names) and words[0] not in reads
+    return [] if by_word or by_file else ["code run: an import"]
 
 
 def escapes(ended: Ended, work: Path, written: set[str]) -> list[str]:
