@@ -30,7 +30,7 @@ from clsim.cli.arguments import (
 )
 from clsim.cli.console import duration, err, names_of, out
 from clsim.errors import DiskError, InputError
-from clsim.records.atomic import remove, write, writing
+from clsim.records.atomic import remove, write
 from clsim.reporting.bar import bar
 from clsim.version import __version__
 
@@ -164,14 +164,11 @@ def condense(
         plain = [*([] if augment else ["--no-augment"]), *_repeated("--model-option", model_option)]
         row = _row(made, said, [*_repeated("--option", option), *plain])
         try:
-            with writing(file) as place:
-                place.write(made.content())
-                if csv_ is not None:  # before the set is there: what is refused here can be asked for again
-                    _add(csv_, row)
+            made.write(file)
+            if csv_ is not None:
+                _add(csv_, row)
         except DiskError:
-            if csv_ is not None:  # or the same command would add it again
-                _take_back(csv_, row)
-            if not force:  # or it would refuse to write over what was not there before
+            if not force and not _is_last(csv_, row):  # or the same command would refuse to write over the set
                 with contextlib.suppress(DiskError):
                     remove(file)
             raise
@@ -288,27 +285,14 @@ def _row(made: Condensed, said: Mapping[str, Any], others: Sequence[str]) -> lis
 
 
 def _add(file: Path, row: Sequence[str]) -> None:
-    """Append a row to a CSV file; a new file begins with the names of the columns.
-
-    A last row that differs in its seconds alone is replaced: the disk refused the set after it, and to take it back.
-    """
+    """Append a row to a CSV file; a new file begins with the names of the columns."""
     before = file.read_text(encoding="utf-8") if file.exists() else _line([*ROW, "version", "command"])
-    last = [[], *csv.reader(io.StringIO(before))][-1]  # the file may be empty
-    if _but_seconds(last) == _but_seconds(row):
-        before = before.removesuffix(_line(last))
     write(file, (before + _line(row)).encode())
 
 
-def _but_seconds(row: Sequence[str]) -> list[str]:
-    return [text for text, name in zip(row, [*ROW, "version", "command"], strict=False) if name != "seconds"]
-
-
-def _take_back(file: Path, row: Sequence[str]) -> None:
-    """Take a row away again that is the last of a CSV file, if the disk lets us."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    if text.endswith(f"\n{_line(row)}"):
-        with contextlib.suppress(DiskError):
-            write(file, text.removesuffix(_line(row)).encode())
+def _is_last(file: Path | None, row: Sequence[str]) -> bool:
+    """Whether a row is the last of a CSV file, though the disk refused something after it was written."""
+    return file is not None and file.exists() and file.read_text(encoding="utf-8").endswith(f"\n{_line(row)}")
 
 
 def _line(row: Sequence[str]) -> str:

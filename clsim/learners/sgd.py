@@ -282,7 +282,8 @@ class Sgd(Learner):
 
     @property
     def read_net(self) -> Net | None:
-        return self.net  # the mask of classes is read, too
+        """The net: of all else that a prediction needs, the classes seen, it only reads."""
+        return self.net
 
     def diagnostics(self) -> dict[str, float]:
         return self.objective.diagnostics()

@@ -7,6 +7,7 @@ and only once.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class Pool:
         self.batch_size = batch_size
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._ahead: tuple[Tensor, Tensor] | None = None  # outputs that nobody has asked for yet
-        self._kin: Sequence[Pool] = [self]
+        self._kin: Sequence[weakref.ref[Pool]] = ()  # weak, since a cycle would keep the candidates in memory
         self._embed, self._embedded = embed, dict[str, Tensor]()
         self._members: list[Pool] = []
         self._beside = {"labelled": labelled, "reference": reference, "query": query, "private": private}
@@ -205,7 +206,7 @@ class Pool:
         """
         found = [self.of(label, rows) for label, rows in groups]
         for part in found:
-            part._kin = found
+            part._kin = [weakref.ref(one) for one in found if one is not part]
         return found
 
     def apart(self, roles: Mapping[str, Int[Tensor, " _"]]) -> Pool:
@@ -440,8 +441,9 @@ class Pool:
         if self._outputs is None:
             if self._ahead is None:
                 kin = [self]
-                if len(self._kin) > 1 and self._features is None and can_share(self.net):
-                    kin += [one for one in self._kin if one is not self and one._outputs is one._ahead is None]
+                if self._kin and self._features is None and can_share(self.net):
+                    others = [one for one in (there() for there in self._kin) if one is not None]
+                    kin += [one for one in others if one._outputs is one._ahead is None]
                 for one, outputs in zip(kin, self._passes(kin, self.net, self._features), strict=True):
                     one._ahead = outputs
             (features, logits), self._ahead = self._ahead, None  # type: ignore[misc]

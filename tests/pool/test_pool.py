@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -196,3 +199,18 @@ def test_what_is_replayed_in_a_step_waits_for_no_check_of_the_features() -> None
         next(pool.net.body.parameters()).fill_(torch.nan)
     beside = Pool(pool.data, pool.net, pool.prepare, incoming=pool.data[ROWS])
     assert beside.features.isnan().any()
+
+
+def test_candidates_are_freed_at_once() -> None:
+    """No pool is part of a cycle: candidates of a large pool would stay in memory until Python looks for cycles."""
+    pool = pool_of(*clusters(12, seed=1))
+    rows = torch.arange(6)
+    parts = pool.parts([(0, rows), (1, rows + 6)])
+    assert len(parts[0].features) == len(parts[1].features) == 6
+    freed = [weakref.ref(one) for one in (pool, *parts)]
+    gc.disable()
+    try:
+        del pool, parts
+        assert [one() for one in freed] == [None] * 3
+    finally:
+        gc.enable()

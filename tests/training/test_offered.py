@@ -47,6 +47,8 @@ def learnt(name: str, stream: Stream, **memory: Any) -> tuple[Setup, Learner]:
 class Oracle:
     """Predicts what it is told, as confidently as it is told, of samples by their first pixel."""
 
+    read_net = None
+
     def __init__(self, wanted: dict[int, tuple[int, float]]) -> None:
         self.wanted = wanted
 
