@@ -78,8 +78,8 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
             tuned.setdefault(_stream(record), []).append(record)
     rows = []
     for record in records:
-        row = {"fingerprint": record["fingerprint"], "version": record["versions"].get("clsim", "?")}
-        row |= {"code": record["versions"].get("code"), "processor": _processor(record)}
+        row = {"fingerprint": record["fingerprint"], "version": _text(record["versions"].get("clsim", "?"))}
+        row |= {"code": _text(record["versions"].get("code")), "processor": _text(_processor(record))}
         row |= {"command": record["command"], **settings(record["spec"])}
         sizes = weights(record)
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
@@ -110,7 +110,12 @@ def scenario_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     return given
 
 
-def _processor(record: Mapping[str, Any]) -> str | None:
+def _text(fact: Any) -> str | None:
+    """A fact of a record as text: a record may hold a number there, which no text can be sorted among."""
+    return None if fact is None else str(fact)
+
+
+def _processor(record: Mapping[str, Any]) -> Any:
     """The GPU of a run, or its processor; None where its version did not name it."""
     found = record.get("environment")
     about = found if isinstance(found, dict) else {}
