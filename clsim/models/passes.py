@@ -27,6 +27,9 @@ _ASIDE: ContextVar[ThreadPoolExecutor | None] = ContextVar("aside", default=None
 P = TypeVar("P")
 R = TypeVar("R")
 
+CACHED = 100
+"""Largest number of samples whose maps stay in a core's cache: more take longer each."""
+
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
@@ -62,6 +65,23 @@ def at_a_time() -> int:
 def _threads(count: int) -> ThreadPoolExecutor:
     """Make threads of Python, each with as many of torch's as this one has: it would begin with other ones."""
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+
+
+def pieces(net: Net | None, n: int, most: int) -> list[slice]:
+    """Divide the rows of n samples among passes of ``most`` samples at most; n = 0 is one pass of none.
+
+    Where the maps of a net that can be shared (:func:`can_share`) would not fit a core's cache, passes are smaller and
+    of about one size. Neither cores nor threads matter to it, and the outputs of a sample do not depend on the others.
+
+    Args:
+        net: the net, if the passes work with it alone; None: the passes are as large as they may be.
+        n: the number of samples.
+        most: the largest number of samples of a pass.
+    """
+    if net is None or n <= CACHED or not can_share(net):
+        return [slice(start, start + most) for start in range(0, max(n, 1), most)]
+    size = -(-n // -(-n // min(CACHED, most)))
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def side_by_side(net: Net | None, passed: Callable[[P], R], parts: Sequence[P]) -> list[R]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from clsim import notebook
 from clsim.errors import InputError
 from clsim.models.nets import Net, evaluating
-from clsim.models.passes import can_share, side_by_side
+from clsim.models.passes import can_share, pieces, side_by_side
 from clsim.pool.draft import DraftWatch
 from clsim.pool.dropout import Dropped
 from clsim.pool.exemplars import Columns, Exemplars, concatenate
@@ -81,7 +81,7 @@ class Pool:
         prepare: uint8 or vectors → the normalised input of the net, without augmentation.
         precision: makes the context of forward passes (autocast, or nothing).
         features: computes features in place of the net's own; the net's head makes logits of them.
-        batch_size: number of samples in a forward pass.
+        batch_size: largest number of samples in a forward pass.
         cost: counters to which the forward passes are added.
         trainer: trains proxies.
         classes: the labels known so far in the stream, which may be fewer than the head has; None: those that occur
@@ -470,13 +470,13 @@ class Pool:
                 out = net.features(self.prepare(x)).float() if embed is None else embed(x, task)
                 return out, net.logits(out, task)
 
-        size = self.batch_size
-        starts = [range(0, max(len(one), 1), size) for one in pools]
+        shared = net if embed is None else None
+        divided = [pieces(shared, len(one), self.batch_size) for one in pools]
         with evaluating(net):
-            parts = [(one.data, slice(i, i + size)) for one, of in zip(pools, starts, strict=True) for i in of]
-            done = iter(side_by_side(net if embed is None else None, passed, parts))
+            parts = [(one.data, rows) for one, of in zip(pools, divided, strict=True) for rows in of]
+            done = iter(side_by_side(shared, passed, parts))
         found = []
-        for of in starts:
+        for of in divided:
             features, logits = zip(*itertools.islice(done, len(of)), strict=True)
             one = len(of) == 1
             found.append((features[0], logits[0]) if one else (torch.cat(features), torch.cat(logits)))

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from clsim.data.augmentation import Transform
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
+from clsim.models.passes import pieces, side_by_side
 from clsim.pool.exemplars import Exemplars, batch_count, batches
 from clsim.pool.pool import Cost
 from clsim.pool.scoring import History
@@ -83,11 +84,13 @@ class Trainer:
         return net, History(*map(torch.stack, zip(*outcomes, strict=True)))
 
     def _outcome(self, net: Net, samples: Exemplars) -> tuple[Tensor, Tensor, Tensor]:
-        logits = []
-        with evaluating(net), torch.no_grad(), self.precision():
-            for start in range(0, len(samples), 500):
-                part = samples[start : start + 500]
-                logits.append(net(self.transform.plain(part.x), part.task))
+        def passed(rows: slice) -> Tensor:
+            part = samples[rows]
+            with torch.no_grad(), self.precision():
+                return net(self.transform.plain(part.x), part.task)
+
+        with evaluating(net):
+            logits = side_by_side(net, passed, pieces(net, len(samples), 500))
         self.cost.forward_passes += len(samples)
         scores, y = torch.cat(logits), samples.y.clamp_min(0)
         error = scores.softmax(1) - F.one_hot(y, scores.shape[1])

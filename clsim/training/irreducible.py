@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from clsim.errors import InputError
 from clsim.models import optimizers
 from clsim.models.nets import Net, evaluating
+from clsim.models.passes import pieces, side_by_side
 from clsim.pool.exemplars import Exemplars, batches, concatenate
 from clsim.randomness import derive, generator, own_draws
 from clsim.selectors.scores import ranks_within
@@ -179,13 +180,15 @@ class Irreducible:
     @staticmethod
     def _losses(net: Net, samples: Exemplars, setup: Setup) -> Tensor:
         """Compute the cross-entropy of samples, float32 (n,), in eval mode and without augmentation."""
-        found = [samples.key[:0]]
-        with evaluating(net), torch.no_grad(), setup.precision():
-            for start in range(0, len(samples), 500):
-                part = samples[start : start + 500]
+
+        def passed(rows: slice) -> Tensor:
+            part = samples[rows]
+            with torch.no_grad(), setup.precision():
                 logits = net(setup.transform.plain(part.x), part.task)
-                found.append(F.cross_entropy(logits.float(), part.y, reduction="none"))
-        return torch.cat(found)
+                return F.cross_entropy(logits.float(), part.y, reduction="none")
+
+        with evaluating(net):
+            return torch.cat(side_by_side(net, passed, pieces(net, len(samples), 500)))
 
 
 def halves(y: Tensor, rng: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from clsim.execution.engines.local import Local
 from clsim.execution.execute import execute
 from clsim.models import nets, resnet, vgg
 from clsim.models.aside import Aside
-from clsim.models.passes import aside, can_share, on_cores, side_by_side
+from clsim.models.passes import aside, can_share, on_cores, pieces, side_by_side
 from clsim.pool.pool import Pool, Selection
 from clsim.records.store import RunRecord, Store
 from clsim.selectors.combinators import per_class
@@ -277,3 +277,25 @@ def test_a_single_run_has_the_cores_of_its_process_or_fewer_if_told_so(monkeypat
     for said, expected in (("1", 1), ("1000", cores()), ("many", cores()), ("0", cores())):
         monkeypatch.setenv("OMP_NUM_THREADS", said)
         assert cores_of_one() == expected
+
+
+def test_the_parts_of_a_pass_fit_a_cache_and_hold_each_sample_once() -> None:
+    net = net_of()
+    for n in (0, 1, 100, 101, 320, 1000):
+        for most in (7, 100, 500):
+            parts = pieces(net, n, most)
+            assert torch.arange(n).tolist() == [row for rows in parts for row in range(n)[rows]]
+            sizes = [len(range(n)[rows]) for rows in parts]
+            assert max(sizes) <= min(most, 100)
+            assert n <= 100 or most == 7 or max(sizes) - min(sizes) < len(sizes)
+    assert pieces(None, 320, 500) == [slice(0, 500)]
+    assert [len(range(1000)[rows]) for rows in pieces(net_of(own_model), 1000, 500)] == [500, 500]  # it may do anything
+
+
+def test_an_output_does_not_depend_on_the_parts_of_its_pass() -> None:
+    torch.set_num_threads(1)
+    net, x = net_of().eval(), images(230)
+    with torch.no_grad():
+        whole = net.features(x)
+        parts = torch.cat([net.features(x[rows]) for rows in pieces(net, len(x), 500)])
+    assert torch.equal(whole, parts)
