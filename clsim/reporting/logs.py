@@ -259,10 +259,12 @@ def _steps(record: RunRecord, first: int) -> Iterator[Point]:
 
 
 def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
-    """Yield the values after each experience, from number ``first`` of the filled rows of the accuracy matrix on."""
-    R = np.asarray(record.data["accuracy"], dtype=float)
-    filled = [i for i in range(len(R)) if not np.isnan(R[i]).all()]
-    for i, cost in list(zip(filled, record.data["cost"], strict=True))[first:]:
+    """Yield the values after each experience, from the one of number ``first`` that was trained on."""
+    R, costs = np.asarray(record.data["accuracy"], dtype=float), record.data["cost"]
+    trained = [i for i in range(len(R)) if not np.isnan(R[i]).all()]
+    if len(trained) != len(costs):  # not all were tested (evaluation.every)
+        trained = [*range(len(costs))]
+    for i, cost in list(zip(trained, costs, strict=True))[first:]:
         seen = {j: float(R[i, j]) for j in range(i + 1) if not np.isnan(R[i, j])}
         sizes = metrics.weights(record.data)
         values = {f"accuracy/experience_{j + 1}": accuracy for j, accuracy in seen.items()}

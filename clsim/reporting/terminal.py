@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
@@ -91,6 +92,8 @@ class Terminal:
         self._started = self._shown = time.perf_counter()
         self._images = self._pending = 0
         self._length = self._position = self._span = 0
+        self._open = False  # whether an experience was begun whose row has not come
+        self._trained: deque[tuple[int, int, float]] = deque()  # such experiences before it: number, images, seconds
 
     def __enter__(self) -> Terminal:
         if self._live:
@@ -103,7 +106,9 @@ class Terminal:
 
     def experience(self, position: int, total: int, images: int) -> None:
         """Begin an experience; the bar spans the whole stream, as if every experience were as long as this one."""
-        self._position, self._length, self._span = position, total, images
+        if self._open:
+            self._trained.append(self._so_far())
+        self._position, self._length, self._span, self._open = position, total, images, True
         self._started, self._images, self._pending = time.perf_counter(), 0, 0
         self._bar.update(
             self._task,
@@ -154,16 +159,22 @@ class Terminal:
             line = f"{self._title} · {heading} · {label} {text}" if heading else f"  {label} {text}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def _so_far(self) -> tuple[int, int, float]:
+        """Return the number of the present experience, from 1, its images so far, and its seconds."""
+        return self._position + 1, self._images, time.perf_counter() - self._started
+
     def row(self, position: int, accuracy: list[float]) -> None:
         """Show the mean accuracy over the experiences seen so far, each of which counts the same here."""
         seen = [a for a in accuracy[: position + 1] if not math.isnan(a)]
         mean = f"mean accuracy {100 * sum(seen) / len(seen):.1f} %" if seen else "not tested"
         self._bar.update(self._task, accuracy=mean)
+        if self._trained:
+            number, images, seconds = self._trained.popleft()
+        else:
+            (number, images, seconds), self._open = self._so_far(), False
         if not self._live:
-            seconds = time.perf_counter() - self._started
             self._console.print(
-                f"{self._title} · experience {self._position + 1}/{self._length} · {self._images:,} images "
-                f"in {seconds:.0f} s · {mean}",
+                f"{self._title} · experience {number}/{self._length} · {images:,} images in {seconds:.0f} s · {mean}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -8,7 +8,6 @@ experience i. With a controller, an experience is trained on several times, and 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,12 @@ from clsim.streams.stream import Stream
 from clsim.training import resume
 from clsim.training.batch_choice import refuse_unlabelled
 from clsim.training.checkpoint import state_bytes
-from clsim.training.evaluation import Outcome, evaluate, measured, readouts, share_correct
+from clsim.training.evaluation import evaluate
+from clsim.training.evaluations import Evaluations, evaluated
 from clsim.training.experiment import Experiment
 from clsim.training.machine import peak_bytes
 from clsim.training.progress import Progress
-from clsim.training.record import HEAD, Results, record_of
+from clsim.training.record import Results, record_of
 
 if TYPE_CHECKING:
     from clsim.training.controller import Controller
@@ -94,62 +94,54 @@ def _trained(
 
     if results.done == len(stream.schedule):  # it was killed after its last checkpoint
         return folder.save(record_of(spec, stream, results, command), results.losses, None)
+    if results.waiting:  # it was interrupted before the last evaluation was done
+        position = stream.schedule[results.done - 1]
+        results.waiting = False
+        results.add(evaluated(learner, setup, stream, stream.experience(position), results.done - 1))
 
-    for position in stream.schedule[results.done :]:
-        results.pretraining += experiment.embed(position)
-        experience = stream.experience(position)
-        images = experiment.images(len(learner.incoming(experience)), experience, setup)
-        progress.experience(results.done, len(stream.schedule), images)
-        if rounds is not None:
-            setup, learner, experience, losses, asked = rounds.learn(position, setup, learner)
-            with experiment.training():
-                losses.extend(experiment.end(experience, setup, learner))
+    # nothing but the record reads what is found, unless a further round or a report by nature does
+    beside = rounds is None and stream.parts is None
+    with Evaluations(stream, beside=beside) as evaluations:
+        for position in stream.schedule[results.done :]:
+            results.pretraining += experiment.embed(position)
+            experience = stream.experience(position)
+            images = experiment.images(len(learner.incoming(experience)), experience, setup)
+            progress.experience(results.done, len(stream.schedule), images)
+            if rounds is not None:
+                setup, learner, experience, losses, asked = rounds.learn(position, setup, learner)
+                with experiment.training():
+                    losses.extend(experiment.end(experience, setup, learner))
+                    results.add_losses(losses)
+                results.rounds += asked
+            elif controller is None:
+                with experiment.training():
+                    results.add_losses(experiment.learn(experience, setup, learner))  # waits for the device
+            else:
+                setup, learner, losses, search = controller.learn(experience, setup, learner, results.searches)
                 results.add_losses(losses)
-            results.rounds += asked
-        elif controller is None:
-            with experiment.training():
-                results.add_losses(experiment.learn(experience, setup, learner))  # waits for the device
-        else:
-            setup, learner, losses, search = controller.learn(experience, setup, learner, results.searches)
-            results.add_losses(losses)
-            results.searches.append(dataclasses.asdict(search))
+                results.searches.append(dataclasses.asdict(search))
 
-        results.batches += experiment.course(position)
-        results.add_diagnostics(position, learner.diagnostics())
-        trained, seen = cost.forward_passes, position + 1
-        extent = len(stream) if spec.evaluation.rows == "all" else seen
-        found = {HEAD: Outcome([math.nan] * len(stream), "")}
-        if spec.evaluation.due(results.done + 1, len(stream.schedule)):
-            found = measured({HEAD: learner.predict}, stream, extent, seen, spec, cost, learner.read_net)
-            found |= measured(readouts(learner, setup, stream, position), stream, extent, seen, spec, cost)
-            results.crowded = {name: outcome.crowded for name, outcome in found.items() if outcome.crowded}
-        results.accuracy[position], rare = found[HEAD].row, found.pop(HEAD).rare
-        if rounds is not None:
-            unseen = [math.nan] * (len(stream) - seen)
-            results.rounds[-1] |= {"accuracy": results.accuracy[position][:seen] + unseen, "accuracy_rare": rare}
-        for name, outcome in found.items():
-            results.add_readout(name, position, outcome.row)
-        if experience.unlabelled is not None:
-            hidden = dataclasses.replace(experience.unlabelled, y=stream.truth(position))
-            hidden = hidden[hidden.y >= 0]  # foreign samples have no class
-            if len(hidden):
-                results.unlabelled[position] = share_correct(learner, hidden, spec, cost)
-        if experience.validation is not None and len(experience.validation):
-            results.validation[position] = share_correct(learner, experience.validation, spec, cost)
-        cost.evaluate_passes += cost.forward_passes - trained
-        cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
-        cost.peak_bytes = peak_bytes(stream.device)
-        cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
-        cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
-        results.cost.append(dataclasses.asdict(cost))
-        vars(cost).update(vars(Cost()))
-        if stream.parts is not None:
-            results.count(stream, position, rare, experience.train, setup.memory.exemplars)
-        results.done += 1
-        record = folder.save(
-            record_of(spec, stream, results, command), results.losses, resume.saved(setup, learner, results)
-        )
-        progress.row(position, results.accuracy[position])
+            results.batches += experiment.course(position)
+            results.add_diagnostics(position, learner.diagnostics())
+            known = evaluations.make(learner, setup, experience, results.done)
+            cost.memory_bytes = 0 if setup.memory.stored is None else setup.memory.stored.nbytes
+            cost.peak_bytes = peak_bytes(stream.device)
+            cost.state_bytes = state_bytes(learner.state_dict(), setup.net)
+            cost.net_bytes = sum(p.nbytes for p in setup.net.parameters())
+            results.cost.append(dataclasses.asdict(cost))
+            vars(cost).update(vars(Cost()))
+            results.done, results.waiting = results.done + 1, evaluations.waiting
+            for found in known:
+                results.add(found)
+            if rounds is not None:
+                results.end_rounds(known[-1])
+            if stream.parts is not None:
+                results.count(stream, known[-1], experience.train, setup.memory.exemplars)
+            record = folder.save(
+                record_of(spec, stream, results.known, command), results.losses, resume.saved(setup, learner, results)
+            )
+            for found in known:
+                progress.row(found.position, results.accuracy[found.position])
     return record
 
 

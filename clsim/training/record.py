@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -20,11 +20,9 @@ from clsim.spec.run import RunSpec
 from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.contract import Losses
+from clsim.training.evaluations import HEAD, Evaluated
 from clsim.training.machine import processor
 from clsim.version import __version__, code_state
-
-HEAD = "accuracy"
-"""The name, among ways to predict, of the learner's own, whose accuracy is that of the run."""
 
 
 @dataclass
@@ -51,6 +49,7 @@ class Results:
         trained, kept: what the labelled part and the memory hold at the end of each experience, counted by nature.
         crowded: warnings of the last evaluation by each way to predict: a class took more than three times its share.
         steps: number of steps so far.
+        waiting: whether what the evaluation after the last experience finds is still to come.
         code: the states of the code that trained it, in their order: several if it was resumed with another one.
         processors: the processors that trained it, likewise.
         machines: the facts of the machines that trained it, with versions, likewise; of earlier versions not all.
@@ -75,6 +74,7 @@ class Results:
     kept: list[dict[str, int]] = field(default_factory=list)
     crowded: dict[str, str] = field(default_factory=dict)
     steps: int = 0
+    waiting: bool = False
     code: list[str] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
@@ -106,6 +106,31 @@ class Results:
             if name not in names:
                 names.append(name)
 
+    @property
+    def known(self) -> Results:
+        """The results without an experience whose evaluation is still to come."""
+        return replace(self, cost=self.cost[:-1]) if self.waiting else self
+
+    def add(self, found: Evaluated) -> None:
+        """Note what an evaluation found; its experience is trained, and its cost noted."""
+        outcomes, position, cost = dict(found.outcomes), found.position, self.cost[found.number]
+        if found.due:
+            self.crowded = {name: outcome.crowded for name, outcome in outcomes.items() if outcome.crowded}
+        self.accuracy[position] = outcomes.pop(HEAD).row
+        for name, outcome in outcomes.items():
+            self.add_readout(name, position, outcome.row)
+        self.unlabelled[position], self.validation[position] = found.unlabelled, found.validation
+        cost["forward_passes"] += found.passes
+        cost["evaluate_passes"] += found.passes
+        cost["evaluate_seconds"] += found.seconds
+
+    def end_rounds(self, found: Evaluated) -> None:
+        """Note the accuracy at the end of an experience with its last label round."""
+        seen = found.position + 1
+        row, rare = self.accuracy[found.position][:seen], found.outcomes[HEAD].rare
+        unseen = [math.nan] * (len(self.accuracy) - seen)
+        self.rounds[-1] |= {"accuracy": row + unseen, "accuracy_rare": rare}
+
     def add_readout(self, name: str, position: int, row: list[float]) -> None:
         """Set a row of the accuracy matrix of a further way to predict."""
         unknown = [math.nan] * len(self.accuracy)
@@ -116,17 +141,17 @@ class Results:
         for name, value in found.items():
             self.diagnostics.setdefault(name, [math.nan] * len(self.accuracy))[position] = value
 
-    def count(self, stream: Stream, position: int, rare: float, train: Exemplars, memory: Exemplars | None) -> None:
+    def count(self, stream: Stream, found: Evaluated, train: Exemplars, memory: Exemplars | None) -> None:
         """Count the natures of what an experience left, in a stream with a realistic pool.
 
         Args:
-            position: the position of the experience.
-            rare: accuracy on the test samples of rare classes.
+            stream: the stream.
+            found: what the evaluation after the experience found.
             train: the labelled part of the experience.
             memory: the exemplars; None: there is no memory.
         """
-        census = Census(stream)
-        self.accuracy_rare += [math.nan] * (position - len(self.accuracy_rare)) + [rare]
+        census, position, missing = Census(stream), found.position, found.position - len(self.accuracy_rare)
+        self.accuracy_rare += [math.nan] * missing + [found.outcomes[HEAD].rare]
         self.trained.append({"experience": position, **census.of(train)})
         self.kept.append({"experience": position, **census.of(memory)})
 

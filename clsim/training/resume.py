@@ -113,13 +113,14 @@ def _wrong_results(results: Results, folder: RunFolder, spec: RunSpec, stream: S
         type(column) is not list or len(column) != steps or {*map(type, column)} - {float} for column in columns
     ):
         return "results.losses: allowed: a list of numbers for each term, all of one length"
-    record = json.loads(json.dumps(record_of(spec, stream, results, ""), allow_nan=False))
+    record = json.loads(json.dumps(record_of(spec, stream, results.known, ""), allow_nan=False))
     if wrong := wrong_record(record, spec.fingerprint):
         return f"results: {wrong}"
     before = [] if (found := folder.record()) is None else found.data["accuracy"]
     for position in stream.schedule[:done] if before else ():
-        known = any(share is not None for share in before[position])  # a record is written after its checkpoint
-        if (known or position != stream.schedule[done - 1]) and before[position] != record["accuracy"][position]:
+        known = any(share is not None for share in before[position])
+        # a record is written after its checkpoint, and may wait for the evaluation of the experience before, too
+        if (known or position < stream.schedule[max(done - 2, 0)]) and before[position] != record["accuracy"][position]:
             return f"results.accuracy: experience {position + 1} has other accuracies in record.json"
     return ""
 

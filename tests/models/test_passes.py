@@ -25,7 +25,7 @@ from clsim.records.store import RunRecord, Store
 from clsim.selectors.combinators import per_class
 from clsim.spec.cores import cores, cores_of_one
 from clsim.spec.resolve import resolve
-from clsim.training import loop
+from clsim.training import evaluations
 from tests.helpers import assert_same, vectors
 
 CPU = torch.device("cpu")
@@ -235,7 +235,7 @@ def test_nets_that_may_change_in_a_pass_are_not_shared() -> None:
 )
 def test_learners_that_predict_in_their_own_way_pass_one_by_one(strategy: str, shared: bool, tmp_path: Path) -> None:
     seen: list[Any] = []
-    original = loop.measured
+    original = evaluations.measured
 
     def measured(*arguments: Any) -> Any:
         seen.append(arguments[6] if len(arguments) > 6 else None)
@@ -243,7 +243,7 @@ def test_learners_that_predict_in_their_own_way_pass_one_by_one(strategy: str, s
 
     small = ["stream.experiences=2", "data.per_class=5", "stream.setting=task"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "measured", measured)
+        patch.setattr(evaluations, "measured", measured)
         clsim.run("split-digits", strategy, settings=small, runs=tmp_path)
     assert (seen[0] is not None) == shared
 

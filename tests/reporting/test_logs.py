@@ -25,8 +25,11 @@ from clsim.training import progress
 SMALL = ["data.per_class=20", "training.epochs=1"]
 
 
-def executed(folder: Path, *names: str, buffer: str = "random", said: list[str] | None = None) -> RunRecord:
-    spec = resolve("split-digits", "er", flags={"memory": {"buffer": buffer, "capacity": 20}}, settings=SMALL)
+def executed(
+    folder: Path, *names: str, buffer: str = "random", said: list[str] | None = None, settings: Sequence[str] = ()
+) -> RunRecord:
+    flags = {"memory": {"buffer": buffer, "capacity": 20}}
+    spec = resolve("split-digits", "er", flags=flags, settings=[*SMALL, *settings])
     store = Store(folder)
     say = (said if said is not None else []).append
     with logs.Logging(names, spec, store.folder(spec), progress.Quiet(), say) as logging:
@@ -105,6 +108,14 @@ def test_tensorboard_holds_what_the_record_holds(tmp_path: Path) -> None:
     assert found["forgetting"][-1][1] == pytest.approx(record.metrics["forgetting"], rel=1e-6)
     assert [v for _, v in found["cost/forward_passes"]] == [c["forward_passes"] for c in record.data["cost"]]
     assert found["final/accuracy"] == [(5, pytest.approx(record.metrics["accuracy"], rel=1e-6))]
+
+
+def test_an_experience_that_was_not_tested_is_logged_with_its_cost(tmp_path: Path, recorder: type[Recorder]) -> None:
+    executed(tmp_path, "tensorboard", settings=["evaluation.every=3"])
+    points = [point for _, experiences, _ in recorder.calls for point in experiences]
+    assert [number for number, _ in points] == [1, 2, 3, 4, 5]
+    assert ["accuracy/average" in values for _, values in points] == [False, False, True, False, True]
+    assert all("cost/steps" in values for _, values in points)
 
 
 def test_each_thing_is_told_once(tmp_path: Path, recorder: type[Recorder]) -> None:
