@@ -65,7 +65,7 @@ def edit(place: Path, what: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if what["do"] in ("bytes", "value", "state", "arrays") and (path.is_symlink() or not path.is_file()):
             return
-        if what["do"] in ("text", "raw") and path.exists() and not path.is_file():
+        if what["do"] in ("text", "raw", "pickled", "swap") and path.exists() and not path.is_file():
             return  # whoever opens a pipe waits
         _EDITS[what["do"]](path, what)
 
