@@ -47,9 +47,7 @@ class Untrained:
         raise NotImplementedError
 
 
-def pool_of(
-    channels_last: bool, precision: Callable[[], AbstractContextManager], device: torch.device = CPU
-) -> Pool:
+def pool_of(channels_last: bool, precision: Callable[[], AbstractContextManager], device: torch.device = CPU) -> Pool:
     n, rng = CLASSES * REAL, torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=rng)
     y, zeros = torch.arange(n) % CLASSES, torch.zeros(n, dtype=torch.int64)

@@ -154,7 +154,13 @@ def trained(setting: Setting, images: Images, rows: np.ndarray, seed: int) -> tu
     device = setting.device
     names = [str(c) for c in classes]
     stream = Stream(
-        *([part], [test], [classes], names), masked=False, mean=mean, std=std, spec=spec.stream, seed=seed, device=device
+        *([part], [test], [classes], names),
+        masked=False,
+        mean=mean,
+        std=std,
+        spec=spec.stream,
+        seed=seed,
+        device=device,
     )
     setup, learner = assemble(spec, stream, Cost())
     setup.classes.update(classes, setup.memory.begun)
@@ -208,7 +214,7 @@ def of_airbench(setting: Setting) -> Images:
 
 
 def blobs(n: int) -> Images:
-    """Make noisy images of coarse patterns, three of each of ten classes, so that they can be learnt, but not at once."""
+    """Make noisy images of coarse patterns, three of each of ten classes: they can be learnt, but not at once."""
     rng = np.random.default_rng(0)
     centres = np.kron(rng.integers(64, 192, (30, 3, 4, 4)), np.ones((8, 8)))
     total = n + n // 5
@@ -235,5 +241,3 @@ def packed(path: Path, megabytes: int = 50) -> int:
         arrays |= {f"x_{name}": np.array(x)[rows], f"y_{name}": np.array(y)[rows]}
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return sum(len(y) for name, y in arrays.items() if name.startswith("y_"))
-
-

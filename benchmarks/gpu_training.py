@@ -255,4 +255,6 @@ def nncsl_row(setting: Setting, name: str) -> Row:
                 started = setting.now()
             learner.observe(batch)
         spent = (setting.now() - started) / steps
-    return Row(f"NNCSL, CIFAR-10, {name}", 1000 * spent, "ms a step", f"{size} unlabelled images a step, {spec.model.name}")
+    return Row(
+        f"NNCSL, CIFAR-10, {name}", 1000 * spent, "ms a step", f"{size} unlabelled images a step, {spec.model.name}"
+    )
