@@ -63,7 +63,10 @@ def main() -> None:
     started = time.monotonic()
     setting = Setting(torch.device("cuda", 0) if gpu else torch.device("cpu"), given.tiny, given.npz)
     card = torch.cuda.get_device_name() if gpu else processor()
-    command = "python -m benchmarks.gpu" + " --tiny" * given.tiny
+    words = {"--only": given.only, "--npz": given.npz and Path(given.npz).name, "--minutes": f"{given.minutes:g}"}
+    usual = {"--only": parser.get_default("only"), "--npz": "", "--minutes": "8"}
+    said = [f" {name} {word}" for name, word in words.items() if word != usual[name]]
+    command = "python -m benchmarks.gpu" + "".join(said) + " --tiny" * given.tiny
     head = f"{command}; {card}, torch {torch.__version__}, clsim {__version__} at {code_state()}"
     print(head, flush=True)
     chosen = {name: SECTIONS[name] for name in SECTIONS if name in given.only.split(",")}

@@ -107,15 +107,18 @@ def learning_rate(setting: Setting, spec: RunSpec, classes: int, width: int) -> 
 
 
 class Bare:
-    """The arithmetic of er and der++ in a flat loop, whose memory is a few tensors. Final."""
+    """The arithmetic of er and der++ in a flat loop, as one writes it: its memory is a few tensors. Final.
+
+    Unlike clsim's runs, it lets cuDNN take kernels whose sums differ from run to run.
+    """
 
     def __init__(self, setting: Setting, strategy: str, width: int) -> None:
         self._setting, self._twice, device = setting, strategy == "der++", setting.device
         body = registry.component("models", "mlp" if setting.tiny else "slim-resnet18")
         visible = torch.ones(1, width, dtype=torch.bool)
-        net = nets.build(body, (3, 32, 32), visible, 0, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._body, self._head = net.body, net.head
-        self._optimizer = torch.optim.SGD(net.parameters(), 0.03, fused=True)
+        self.net = nets.build(body, (3, 32, 32), visible, 0, device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.SGD(self.net.parameters(), 0.03, fused=True)
         self._rng, rows = torch.Generator().manual_seed(0), MEMORY
         self._x = torch.zeros(rows, 3, 32, 32, dtype=torch.uint8, device=device)
         self._y = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -136,16 +139,16 @@ class Bare:
             drawn = torch.randperm(MEMORY, generator=self._rng)[: BATCH * (2 if self._twice else 1)].to(device)
             new = columns(x[rows], y[rows], self._soft[:BATCH])
             old = columns(self._x[drawn], self._y[drawn], self._soft[drawn])
-            self._step(new, old) if recorded is None else recorded.step(self._step, new, old)
+            self.step(new, old) if recorded is None else recorded.step(self.step, new, old)
             if not graph:
                 self._keep(new, number * BATCH)
         return (steps - first) * BATCH / (self._setting.now() - started)
 
-    def _step(self, new: Exemplars, old: Exemplars | None) -> Terms:
+    def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """Take one step; of der++'s exemplars the first half is held to its logits, the second to its labels."""
         assert old is not None
         x = torch.cat([new.x, old.x]).to(torch.float32, memory_format=torch.channels_last).sub_(127.5).mul_(1 / 127.5)
-        out = self._head(self._body(x))
+        out = self.net.head(self.net.body(x))
         if self._twice:
             assert old.soft is not None
             terms = F.cross_entropy(out[:BATCH], new.y), ALPHA * F.mse_loss(out[BATCH:-BATCH], old.soft[:BATCH])
