@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu import SECTIONS
 from benchmarks.gpu_choosing import of_airbench, share_row, whole_row
 from benchmarks.gpu_training import Bare, columns, online_spec
-from benchmarks.graphs import measured, random_stream
+from benchmarks.graphs import measured, random_stream, spec_of
 from benchmarks.measured import Measure, Row, Setting, rows, taken, write
 from clsim.learners.replay.der import DerPlusPlus
 from clsim.learners.sgd import Sgd
@@ -131,12 +131,14 @@ def without_second_logits(old: Exemplars) -> Exemplars:
     return replace(old, soft=soft)
 
 
-def test_a_recorder_of_steps_reads_the_losses_of_both_ways() -> None:
-    spec = online_spec(TINY, "er", 6, by_experience=True)
-    losses = [measured(spec, record=False, classes=2, width=10)[1] for _ in range(2)]
-    assert torch.equal(*losses)
-    assert len(losses[0]) == 18
-    assert (losses[0] > 0).all()
+@pytest.mark.parametrize("strategy", ["er", "er-ace", "der", "der++", "lwf", "icarl", "ss-il"])
+def test_a_step_reads_nothing_but_the_places_that_a_recorded_step_reads(strategy: str) -> None:
+    """The losses are those of steps on batches of their own, in every experience, to the last bit."""
+    spec = spec_of(strategy, 8, "mlp", "cpu", ["memory.capacity=60"])
+    plain, fixed = (measured(spec, record=record, classes=2, width=10)[1] for record in (False, True))
+    assert len(plain) == 24
+    assert (plain > 0).all()
+    assert torch.equal(plain, fixed)
 
 
 def test_the_least_confident_share_holds_what_a_net_was_not_sure_of(tmp_path: Path) -> None:
