@@ -35,29 +35,30 @@ CPU = torch.device("cpu")
 class Untrained:
     """A builder of nets that are not trained."""
 
-    def __init__(self, channels_last: bool) -> None:
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+    def __init__(self, channels_last: bool, device: torch.device) -> None:
+        self._format, self._device = torch.channels_last if channels_last else torch.contiguous_format, device
 
     def fresh(self, seed: int) -> nets.Net:
         visible = torch.ones(1, CLASSES, dtype=torch.bool)
-        net = nets.build(nets.convnet3, (3, 32, 32), visible, seed, CPU)
+        net = nets.build(nets.convnet3, (3, 32, 32), visible, seed, self._device)
         return net.to(memory_format=self._format)  # type: ignore[call-overload]
 
     def train(self, samples: Exemplars) -> tuple[nets.Net, History]:
         raise NotImplementedError
 
 
-def pool_of(channels_last: bool, precision: Callable[[], AbstractContextManager]) -> Pool:
+def pool_of(channels_last: bool, precision: Callable[[], AbstractContextManager], device: torch.device = CPU) -> Pool:
     n, rng = CLASSES * REAL, torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=rng)
     y, zeros = torch.arange(n) % CLASSES, torch.zeros(n, dtype=torch.int64)
-    samples = Exemplars(x, y, zeros, torch.zeros(n), torch.arange(n))
+    columns = (x, y, zeros, torch.zeros(n), torch.arange(n))
+    samples = Exemplars(*(column.to(device) for column in columns))
     kind = torch.channels_last if channels_last else torch.contiguous_format
 
     def prepare(x: Tensor) -> Tensor:
         return (x.float() / 255 - 0.5).div_(0.25).contiguous(memory_format=kind)
 
-    return Pool(samples, None, prepare, precision=precision, trainer=Untrained(channels_last))
+    return Pool(samples, None, prepare, precision=precision, trainer=Untrained(channels_last, device))
 
 
 def bf16() -> AbstractContextManager:

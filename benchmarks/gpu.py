@@ -1,209 +1,86 @@
-"""A GPU's training steps: one kernel at a time, and recorded once as a CUDA graph and replayed.
+"""What clsim does on a GPU, in eight minutes: one table of speeds, and one experiment.
 
-``training.capturable`` promises a step that a GPU can record: nothing in it waits for the device or counts. This script
-holds it to that. For each strategy, two learners start equal and see the same batches; one takes its steps kernel by
-kernel, the other records the step after a few and replays it. Printed: steps a second of both, their ratio, and the
-largest difference between the losses of the two, beside that of two runs kernel by kernel (a GPU may add up in any
-order).
+Sections: ``selectors`` (k-center and facility location on a million vectors), ``condensers`` (iterations of dm and dc),
+``nncsl`` (its step), ``airbench`` (training on 60 % of the images at random, against the least confident 60 %),
+``precision`` (fp32, TF32, bf16, channels-last), ``seeds`` (1, 5, 20 together), ``online`` (er and der++ on Split
+CIFAR-10 and -100 beside a bare loop, kernel by kernel and as a graph). Each has its seconds, and what it does not come
+to is a row that says so; what it leaves over goes to the next. A measurement that fails is a row, too.
 
-The shapes are those of an online Split CIFAR-100 (5 classes an experience, 32 × 32 colour images, batches of 10 new and
-10 replayed samples, crop and flip). The images are random, since their content changes no time; neither a network nor
-a folder of data is needed. ``--tiny`` takes a small net and few steps on whatever processor there is, without a graph
-where there is no GPU.
+Neither a network, Avalanche nor a folder of data is needed. Images are random and have CIFAR's shape, but for
+``airbench``: CIFAR-10 where it is at hand ($CLSIM_DATA), a file by ``--npz`` (``--pack`` writes 50 MB of CIFAR-10),
+else synthetic images; the table says which. ``--tiny`` takes every line in small, on whatever processor there is.
 
-python -m benchmarks.gpu [--steps 400] [--strategies er,ewc,…] [--model slim-resnet18] [--csv FILE] [--tiny]
+python -m benchmarks.gpu [--only online,seeds] [--minutes 8] [--csv FILE] [--npz FILE] [--tiny] | --pack FILE
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import torch
 
-from clsim.learners.sgd import Sgd
-from clsim.pool.exemplars import Exemplars
-from clsim.pool.pool import Cost
-from clsim.spec.resolve import keeps_memory, resolve
-from clsim.spec.run import RunSpec
-from clsim.streams.part import Part
-from clsim.streams.stream import Stream
-from clsim.training.assemble import assemble
-from clsim.training.contract import Terms
-from clsim.training.experience import learn
-from clsim.training.machine import isolated
-from clsim.training.progress import Quiet
+from benchmarks.gpu_choosing import airbench, condensers, packed, selectors
+from benchmarks.gpu_training import nncsl, online, precision, seeds_together
+from benchmarks.measured import Section, Setting, taken, write
+from clsim.training.machine import processor
+from clsim.version import __version__, code_state
 
-STRATEGIES = "finetune,er,er-ace,der,ewc,lwf,icarl,ss-il,bic"
-EXPERIENCES, CLASSES, PER_CLASS = 3, 5, 400
-RUN_FIRST = 3
-"""Steps that are not recorded: the optimizer makes its buffers in them, and cuDNN chooses its kernels."""
+SECTIONS: dict[str, tuple[float, Section]] = {
+    "selectors": (60, selectors),
+    "condensers": (30, condensers),
+    "nncsl": (40, nncsl),
+    "airbench": (120, airbench),
+    "precision": (50, precision),
+    "seeds": (20, seeds_together),
+    "online": (120, online),
+}
+"""Name of a section → its seconds, which are 440 in all. The recorded steps are last: a GPU may be unwell after one."""
 
-Step = Callable[[Exemplars, Exemplars | None], Terms]
+START = 25
+"""Seconds that the start of Python and of the GPU may have taken before the first section."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--strategies", default=STRATEGIES)
-    parser.add_argument("--model", default="slim-resnet18")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma")
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--npz", default="", help="images to learn: x_train, y_train, x_test, y_test")
+    parser.add_argument("--pack", type=Path, help="write 50 MB of CIFAR-10 as such a file, and end")
     parser.add_argument("--tiny", action="store_true")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    if given.pack:
+        print(f"{given.pack}: {packed(given.pack):,} images of CIFAR-10")
+        return
     gpu = torch.cuda.is_available()
-    if not (gpu or arguments.tiny):
-        raise SystemExit("benchmarks.gpu: no GPU here; --tiny runs on any processor")
-    steps, model = (6, "mlp") if arguments.tiny else (arguments.steps, arguments.model)
-    card = torch.cuda.get_device_name() if gpu else "no GPU"
-    print(f"{card}, torch {torch.__version__}, {model}, {steps} steps an experience")
-    print(
-        f"{'strategy':<10} {'steps/s':>9} {'replayed':>9} {'ratio':>6}  largest difference of a loss (of two without)"
-    )
-    rows = []
-    for strategy in arguments.strategies.split(","):
-        spec = spec_of(strategy, steps, model, "cuda" if gpu else "cpu")
-        rate, losses = measured(spec, record=False)
-        _, repeated = measured(spec, record=False)
-        faster, replayed = measured(spec, record=gpu)
-        differences = [f"{(losses - other).abs().max().item():.3g}" for other in (replayed, repeated)]
-        rows.append([strategy, round(rate), round(faster), round(faster / rate, 2), *differences])
-        print("{:<10} {:9} {:9} {:6}  {} ({})".format(*rows[-1]), flush=True)
-    if arguments.csv:
-        with arguments.csv.open("w", newline="") as file:
-            file.write(
-                f"# python -m benchmarks.gpu --steps {steps} --model {model}; {card}, torch {torch.__version__}\n"
-            )
-            writer = csv.writer(file)
-            writer.writerow(
-                ["strategy", "steps_per_second", "replayed_per_second", "ratio", "difference", "difference_without"]
-            )
-            writer.writerows(rows)
-
-
-def spec_of(strategy: str, steps: int, model: str, device: str) -> RunSpec:
-    """Resolve the spec of a strategy whose step can be recorded."""
-    settings = [
-        f"training.steps={steps}",
-        "training.last_batch=drop",
-        "training.capturable=true",
-        f"training.device={device}",
-        f"model.name={model}",
-        f"stream.experiences={EXPERIENCES}",
-    ]
-    scenario = "split-cifar100-class"
-    flags = {"memory": {"buffer": "random"}} if keeps_memory(scenario, strategy) else {}
-    return resolve(scenario, strategy, flags=flags, settings=settings)
-
-
-def measured(spec: RunSpec, *, record: bool) -> tuple[float, torch.Tensor]:
-    """Train on the stream, and measure the steps of the last experience.
-
-    Returns:
-        The steps a second, and the sum of the loss's terms at every step of all experiences.
-    """
-    stream = random_stream(spec)
-    setup, learner = assemble(spec, stream, Cost())
-    plain, losses, rate = Sgd.on_device, list[torch.Tensor](), 0.0
-    for position in range(len(stream)):
-        experience = stream.experience(position)
-        setup.classes.update(stream.labels_seen(position), setup.memory.begun)
-        clock = Clock(spec, Recorded([setup.randomness.augment]) if record else None)
-        with (
-            mock.patch.object(
-                Sgd, "on_device", lambda self, new, old, clock=clock: clock.step(partial(plain, self), new, old)
-            ),
-            isolated(spec, stream.device),
-        ):
-            terms = learn(experience, setup, learner, CLASSES * (position + 1), Quiet())
-        losses += [torch.stack(list(term.values())).sum() for term in terms]
-        rate = clock.rate
-    return rate, torch.stack(losses)
-
-
-class Clock:
-    """A stopwatch over the steps of an experience that follow the recorded one. Final."""
-
-    def __init__(self, spec: RunSpec, recorded: Recorded | None) -> None:
-        self._cuda, self._last = spec.training.device == "cuda", spec.training.steps
-        self._recorded, self._taken, self._started, self.rate = recorded, 0, 0.0, 0.0
-
-    def step(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take a step, as it is or by a graph."""
-        if self._taken == RUN_FIRST + 1:
-            self._started = self._now()
-        terms = step(new, old) if self._recorded is None else self._recorded.step(step, new, old)
-        self._taken += 1
-        if self._taken == self._last:
-            self.rate = (self._last - RUN_FIRST - 1) / (self._now() - self._started)
-        return terms
-
-    def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-class Recorded:
-    """A step that is recorded as a CUDA graph after ``RUN_FIRST`` steps, and then replayed. Final.
-
-    Args:
-        generators: the generators on the device that the step draws from.
-    """
-
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators, self._stream, self._taken = list(generators), torch.cuda.Stream(), 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[Exemplars] = []
-        self._terms: Terms = {}
-
-    def step(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take one step and return its terms."""
-        parts = [new] if old is None else [new, old]
-        if self._taken < RUN_FIRST:
-            self._taken += 1
-            return self._beside(step, new, old)
-        if self._graph is None:
-            self._graph = self._record(step, parts)
-        for place, part in zip(self._inputs, parts, strict=True):
-            for name, column in part.columns().items():
-                place.columns()[name].copy_(column)
-        self._graph.replay()
-        return {name: term.clone() for name, term in self._terms.items()}
-
-    def _beside(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take the step as it is, on the stream that will record it, as CUDA asks of what is to be recorded."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            terms = step(new, old)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return terms
-
-    def _record(self, step: Step, parts: Sequence[Exemplars]) -> torch.cuda.CUDAGraph:
-        self._inputs = [Exemplars(**{k: column.clone() for k, column in part.columns().items()}) for part in parts]
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._terms = step(self._inputs[0], self._inputs[1] if len(parts) > 1 else None)
-        return graph
-
-
-def random_stream(spec: RunSpec) -> Stream:
-    n = EXPERIENCES * CLASSES * PER_CLASS
-    x = np.random.default_rng(0).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
-    y = np.arange(n) % (EXPERIENCES * CLASSES)
-    own = [tuple(range(i * CLASSES, (i + 1) * CLASSES)) for i in range(EXPERIENCES)]
-    rows = [np.flatnonzero(np.isin(y, classes)) for classes in own]
-    parts = [Part(x, chosen, y[chosen]) for chosen in rows]
-    names = [str(c) for c in range(EXPERIENCES * CLASSES)]
-    half, device = [0.5] * 3, torch.device(spec.training.device)
-    return Stream(parts, parts, own, names, masked=False, mean=half, std=half, spec=spec.stream, seed=0, device=device)
+    if not (gpu or given.tiny):
+        raise SystemExit("benchmarks.gpu: found no GPU, allowed: --tiny, which takes any processor")
+    unknown = set(given.only.split(",")) - set(SECTIONS)
+    if unknown:
+        raise SystemExit(f"--only: found {', '.join(sorted(unknown))}, allowed: {', '.join(SECTIONS)}")
+    started = time.monotonic()
+    setting = Setting(torch.device("cuda", 0) if gpu else torch.device("cpu"), given.tiny, given.npz)
+    card = torch.cuda.get_device_name() if gpu else processor()
+    words = {"--only": given.only, "--npz": given.npz and Path(given.npz).name, "--minutes": f"{given.minutes:g}"}
+    usual = {"--only": parser.get_default("only"), "--npz": "", "--minutes": "8"}
+    said = [f" {name} {word}" for name, word in words.items() if word != usual[name]]
+    command = "python -m benchmarks.gpu" + "".join(said) + " --tiny" * given.tiny
+    head = f"{command}; {card}, torch {torch.__version__}, clsim {__version__} at {code_state()}"
+    print(head, flush=True)
+    chosen = {name: SECTIONS[name] for name in SECTIONS if name in given.only.split(",")}
+    found, failed = [], False
+    for name, row in taken(chosen, setting, max(60 * given.minutes - START, 1)):
+        value = "" if row.value is None else f"{row.value:.4g}"
+        print(f"{name:<10} {row.what:<66} {value:>9} {row.unit:<12} {row.note}".rstrip(), flush=True)
+        found.append((name, row))
+        failed = failed or row.note.startswith("failed")
+        if given.csv:
+            write(given.csv, head, found)
+    print(f"{time.monotonic() - started:.0f} s")
+    if failed:
+        raise SystemExit("benchmarks.gpu: a measurement failed; its row says why")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def test_every_record_has_code_and_processor(tmp_path: Path) -> None:
     data = clsim.run("split-digits", "finetune", settings=["training.epochs=1"], runs=tmp_path).data
     assert data["versions"]["code"] == code_state()
     assert data["environment"]["processor"]
+    assert data["environment"]["bf16"] in ("in hardware", "emulated")
     (row,) = csv.DictReader(io.StringIO(to_runs(ReportSpec(), frame([data]), [data])))
     assert (row["code"], row["processor"]) == (code_state(), data["environment"]["processor"])
 

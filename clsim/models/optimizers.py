@@ -126,14 +126,17 @@ class Lars(torch.optim.SGD):
     def step(self, closure: Any = None) -> Any:
         """Scale the gradients in place, then a step of SGD."""
         for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None and group["adapted"]:
-                    size, gradient, decay = w.norm(), w.grad.norm(), group["weight_decay"]
-                    ratio = self._trust * size / (gradient + decay * size).clamp_min(1e-30)
-                    # SGD adds λw itself: scaled gradient and scaled decay, less the decay to come
-                    w.grad.add_(w, alpha=decay)
-                    w.grad.mul_(torch.where((size > 0) & (gradient > 0), ratio, 1.0))
-                    w.grad.sub_(w, alpha=decay)
+            weights = [w for w in group["params"] if w.grad is not None]
+            if not (weights and group["adapted"]):
+                continue
+            # all weights in one call each: on a GPU, a kernel of many tensors in place of as many kernels
+            gradients, decay = [w.grad for w in weights], group["weight_decay"]
+            size, slope = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, gradients))
+            ratio = self._trust * size / (slope + decay * size).clamp_min(1e-30)
+            # SGD adds λw itself: scaled gradient and scaled decay, less the decay to come
+            torch._foreach_add_(gradients, weights, alpha=decay)
+            torch._foreach_mul_(gradients, torch.where((size > 0) & (slope > 0), ratio, 1.0).unbind())
+            torch._foreach_sub_(gradients, weights, alpha=decay)
         return inspect.unwrap(torch.optim.SGD.step)(self, closure)  # see light
 
 
@@ -258,8 +261,7 @@ class Average:
             return
         if not self._taken:
             self._mean = [p.detach().clone() for p in self._parameters]
-        for mean, p in zip(self._mean, self._parameters, strict=True):
-            mean.lerp_(p, 1 / (self._taken + 1))
+        torch._foreach_lerp_(self._mean, list(self._parameters), 1 / (self._taken + 1))
         self._taken += 1
 
     @torch.no_grad()

@@ -114,7 +114,7 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
     scenario = scenario or spec.scenario
     tables = {name: asdict(getattr(spec, name)) for name in ("data", "stream", "model")}
     tables["training"] = {
-        key: getattr(spec.training, key) for key in ("device", "precision", "threads", "channels_last")
+        key: getattr(spec.training, key) for key in ("device", "precision", "tf32", "threads", "channels_last")
     }
     for key in ("presentation", "tasks", "difficulty"):
         del tables["stream"][key]

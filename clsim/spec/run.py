@@ -327,7 +327,7 @@ EXTRAS: tuple[str, ...] = (
     *("training.patience", "training.steps", "training.until"),
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("optimizer.average", "optimizer.average_every"),
-    *("training.last_batch", "training.capturable"),
+    *("training.last_batch", "training.capturable", "training.tf32"),
     *("labels.foreign", "labels.foreign_share"),
     *("labelling.inject", "labelling.inject_first", "labelling.inject_milestones"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights", "memory.reserve"),

@@ -194,7 +194,10 @@ class TrainingSpec:
             on with the best epoch's state; 0: train all epochs, and go on with the last.
         precision: ``fp32``, ``bf16`` (autocast; weights stay in fp32), or ``auto``: ``bf16`` where processor or GPU
             have it in hardware, else ``fp32``. A run's spec holds what ``auto`` came to, and so does its fingerprint.
-        channels_last: store images and convolutions channels-last (faster on CPUs and GPUs).
+        tf32: what a GPU may round float32 to TF32 for (a mantissa of 10 bits instead of 23; tensor cores, from compute
+            capability 8.0 on): ``none``; ``convolutions``, with recurrent layers, which is PyTorch's own default; or
+            ``all``, products of matrices too. Without effect on a processor.
+        channels_last: store images and convolutions channels-last (faster on CPUs; ``benchmarks.gpu`` measures GPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: threads of torch; part of the spec, because sums are split by thread. ``auto`` stands for as many as
             the process may use cores (fewer by ``OMP_NUM_THREADS``); a run's spec holds the number, and so does its
@@ -210,6 +213,7 @@ class TrainingSpec:
     last_batch: Literal["short", "drop", "pad"] = "short"
     capturable: bool = False
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    tf32: Literal["none", "convolutions", "all"] = "convolutions"
     channels_last: bool = True
     device: str = "auto"
     threads: int = 1

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch
 from clsim.errors import InputError
 from clsim.models.passes import on_cores
 from clsim.randomness import derive, own_draws
-from clsim.spec.precision import settled
+from clsim.spec.precision import in_hardware, settled
 from clsim.spec.run import RunSpec
 
 
@@ -90,9 +91,85 @@ def flushing(wanted: bool) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+_TF32 = {"none": (False, False), "convolutions": (False, True), "all": (True, True)}
+"""Value of ``training.tf32`` → whether products of matrices, and whether convolutions, may use TF32."""
+
+
+@contextmanager
+def rounding(wanted: str, device: torch.device) -> Iterator[None]:
+    """Let a GPU round float32 to TF32 inside for what ``training.tf32`` names, and restore what was there.
+
+    A processor has no TF32 here: for its runs nothing is touched. Nor is it where all is as it should be.
+
+    Args:
+        wanted: a value of ``training.tf32``.
+        device: the device of the run.
+    """
+    if device.type != "cuda" or rounded() == wanted:
+        yield
+        return
+    flags, each = _flags(), [(one, one.fp32_precision) for one in _operations()]
+    products, convolutions = _TF32[wanted]
+    _set_flags("high" if products else "highest", convolutions)  # which sets each operation, too
+    try:
+        yield
+    finally:
+        if flags is not None:
+            _set_flags(*flags)
+        for operation, before in each:
+            operation.fp32_precision = before
+
+
+def rounded() -> str:
+    """Tell what a GPU would round to TF32 now: a value of ``training.tf32``, or ``products``, of matrices alone."""
+    values = [one.fp32_precision == "tf32" for one in _operations()]
+    if not values:
+        products, convolutions = _flags() or ("highest", True)
+        values = [products != "highest", convolutions]
+    return next((name for name, both in _TF32.items() if both == (values[0], values[1])), "products")
+
+
+def _operations() -> list[Any]:
+    """List torch's settings of single operations: products, convolutions, recurrent layers; none before torch 2.9."""
+    backends: Any = torch.backends
+    if torch.__version__ < "2.9":  # compared as versions are
+        return []
+    return [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul]
+
+
+def _flags() -> tuple[str, bool] | None:
+    """Read torch's flags for all products and for all of cuDNN; None where single operations were set otherwise."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _set_flags(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def arithmetic(device: torch.device) -> dict[str, str]:
+    """Return what decides the arithmetic of a device beside its name, by its names in a record.
+
+    ``bf16`` is ``in hardware`` or ``emulated``. For a GPU: ``tf32``, what may be rounded to it now (see
+    :func:`rounded`); ``capability``; the versions ``cuda`` and ``cudnn`` that torch works with.
+    """
+    found = {"bf16": "in hardware" if in_hardware(str(device)) else "emulated"}
+    if device.type != "cuda":
+        return found
+    return found | {
+        "tf32": rounded(),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "cuda": str(torch.version.cuda or torch.version.hip),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
 @contextmanager
 def isolated(spec: RunSpec, device: torch.device, cores: int = 1) -> Iterator[None]:
-    """Set torch's own state (threads, global generators, determinism) for a run, and restore it afterwards.
+    """Set torch's own state (threads, global generators, determinism, TF32) for a run, and restore it afterwards.
 
     Args:
         spec: the run's spec.
@@ -110,7 +187,8 @@ def isolated(spec: RunSpec, device: torch.device, cores: int = 1) -> Iterator[No
         )
     keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with own_draws(derive(spec.seed, "torch"), device), flushing(spec.training.threads == 1):
+    tf32 = rounding(spec.training.tf32, device)
+    with own_draws(derive(spec.seed, "torch"), device), flushing(spec.training.threads == 1), tf32:
         torch.set_num_threads(spec.training.threads)
         torch.backends.cudnn.deterministic = True
         try:

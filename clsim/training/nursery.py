@@ -23,6 +23,7 @@ from clsim.pool.pretraining import pretrain
 from clsim.randomness import derive
 from clsim.spec import components, registry
 from clsim.spec.run import RunSpec
+from clsim.spec.tables import TrainingSpec
 from clsim.streams.stream import Stream
 from clsim.training import kept_nets
 from clsim.training.workshop import autocast, transform_of
@@ -48,6 +49,8 @@ class Nursery:
 
     def __init__(self, spec: RunSpec, stream: Stream, kept: Path | None) -> None:
         self._spec, self._stream, self._kept = spec, stream, kept
+        # nets that were kept before there was a choice keep their names
+        self._rounded = [] if spec.training.tf32 == TrainingSpec.tf32 else [spec.training.tf32]
         self._last = spec.training.channels_last and len(stream.shape) == 3
         self.transform = transform_of(stream.mean, stream.std, (), device=stream.device, channels_last=self._last)
         self.transform.view(views_of(spec, "simclr", stream.shape[0]), "embedding.augment")
@@ -98,7 +101,7 @@ class Nursery:
             "code": [digest for name, digest in spec.sources if name == model],
             "images": [list(images.shape), hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()],
             "moments": [stream.mean, stream.std],
-            "training": [spec.training.precision, self._last],
+            "training": [spec.training.precision, self._last, *self._rounded],
             "machine": [stream.device.type, platform.machine(), torch.__version__, torch.get_num_threads()],
         }
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

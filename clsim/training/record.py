@@ -21,7 +21,7 @@ from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.contract import Losses
 from clsim.training.evaluations import HEAD, Evaluated
-from clsim.training.machine import processor
+from clsim.training.machine import arithmetic, processor
 from clsim.version import __version__, code_state
 
 
@@ -178,6 +178,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processor": processor(),
+        **arithmetic(device),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
     }

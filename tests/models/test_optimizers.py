@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clsim.models import optimizers
 from clsim.spec.tables import OptimizerSpec
@@ -101,3 +103,55 @@ def test_a_light_optimizer_is_torchs_bit_for_bit(kind: type[torch.optim.Optimize
         assert_same(*(optimizer.state_dict() for optimizer in made))
     made[1].zero_grad()
     assert all(p.grad is None for p in nets[1].parameters())
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ not in ("detach", "unbind")  # views, for which no kernel starts
+        return func(*args, **(kwargs or {}))
+
+
+def many(n: int) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.randn(2 + i % 3, 4, generator=generator(i))) for i in range(n)]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
+def test_a_step_on_the_device_asks_for_as_many_operations_whatever_the_number_of_weights(name: str) -> None:
+    counts = []
+    for n in (3, 30):
+        weights = many(n)
+        spec = OptimizerSpec(name, 0.05, momentum=0.9, weight_decay=0.01)  # type: ignore[arg-type]
+        optimizer = optimizers.build(spec, weights, on_device=True)
+        for _ in range(2):  # the first step makes the state
+            for w in weights:
+                w.grad = torch.ones_like(w)
+            with Calls() as calls:
+                optimizer.step()
+        counts.append(calls.count)
+    assert counts[0] == counts[1]
+
+
+def test_weights_that_lars_takes_together_get_the_steps_that_each_would_get_alone() -> None:
+    spec = OptimizerSpec("lars", 0.5, momentum=0.9, weight_decay=0.01, trust=0.02)
+    weights = [*many(5), nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.ones(2, 2))]
+    alone = copy.deepcopy(weights)
+    optimizer, mine = optimizers.build(spec, weights), [torch.optim.SGD([w], 0.5, momentum=0.9) for w in alone]
+    for step in range(3):
+        for i, (w, own) in enumerate(zip(weights, alone, strict=True)):
+            gradient = torch.randn(w.shape, generator=generator(10 * step + i)) * (i != 6)
+            w.grad, own.grad = gradient, gradient.clone()
+            size, slope = own.detach().norm(), gradient.norm()
+            if size > 0 and slope > 0:
+                own.grad = (gradient + 0.01 * own.detach()) * (0.02 * size / (slope + 0.01 * size))
+            else:
+                own.grad = gradient + 0.01 * own.detach()
+            mine[i].step()
+        optimizer.step()
+    for w, own in zip(weights, alone, strict=True):
+        torch.testing.assert_close(w, own, rtol=1e-6, atol=1e-7)

@@ -11,9 +11,10 @@ from clsim.compat import tomllib
 from clsim.errors import InputError
 from clsim.spec import precision, registry
 from clsim.spec.flags import tables_of
-from clsim.spec.resolve import resolve, resolved
+from clsim.spec.resolve import prerequisites, resolve, resolved
 
 AUTO = ["training.precision=auto"]
+OTHER = ["none", "all"]
 
 
 @pytest.mark.parametrize(("there", "name"), [(True, "bf16"), (False, "fp32")])
@@ -52,6 +53,26 @@ def test_a_gpu_is_asked_for_its_capability(
     assert [precision.in_hardware(device) for device in ("auto", "cuda", "cuda:0")] == [there] * 3
     assert not precision.in_hardware("cpu")
     assert not precision.in_hardware("cuda:7")  # refused later, with the devices that there are
+
+
+def test_tf32_as_torch_has_it_leaves_a_fingerprint_as_it_was() -> None:
+    plain = resolve("split-digits", "er")
+    assert plain.training.tf32 == "convolutions"
+    assert "tf32" not in plain.as_dict()["training"]
+    named = {
+        word: resolve("split-digits", "er", settings=[f"training.tf32={word}"]) for word in ("convolutions", *OTHER)
+    }
+    assert named["convolutions"].fingerprint == plain.fingerprint
+    assert len({spec.fingerprint for spec in named.values()}) == 3
+    assert [named[word].as_dict()["training"]["tf32"] for word in OTHER] == OTHER
+    with pytest.raises(InputError, match=r"tf32: found 'on'.*allowed: all, convolutions, none"):
+        resolve("split-digits", "er", settings=["training.tf32=on"])
+
+
+def test_the_joint_run_that_orders_tasks_rounds_as_the_run_does() -> None:
+    settings = ["stream.tasks=easy-first", "training.tf32=all"]
+    (first,) = prerequisites(resolve("split-digits", "er", settings=settings))
+    assert first.spec.training.tf32 == "all"
 
 
 def test_no_shipped_file_asks_for_bf16_by_name() -> None:

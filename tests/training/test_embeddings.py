@@ -66,6 +66,8 @@ def test_it_decides_and_one_net_serves_all_runs_of_a_study(workplace: Path) -> N
     fixed = [run(workplace / "runs", "typiclust", "embedding.seed=5", seed=seed) for seed in (0, 1)]
     assert trained(fixed[0]) == trained(fixed[1])
     assert len(nets_kept(workplace)) == 2
+    run(workplace / "runs", "typiclust", "embedding.seed=5", "training.tf32=none")  # other arithmetic, another net
+    assert len(nets_kept(workplace)) == 3
 
 
 def test_its_principal_components_keep_the_distances(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("strategy", ["er", "er-ace", "der", "ewc", "lwf", "icarl", "ss-il", "bic"])
+@pytest.mark.parametrize("strategy", ["er", "er-ace", "der", "der++", "ewc", "lwf", "icarl", "ss-il", "bic"])
 def test_no_step_waits_for_the_device(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, found, taken = Sgd.on_device, set[str](), list[int]()
 

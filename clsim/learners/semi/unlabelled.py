@@ -209,8 +209,7 @@ class SemiSgd(Learner):
     @torch.no_grad()
     def _follow(self) -> None:
         net, share = self.setup.net, 1 - min(self._ema, (1 + self._step) / (10 + self._step))
-        for mean, w in zip(self._average.parameters(), net.parameters(), strict=True):
-            mean.lerp_(w, share)
+        torch._foreach_lerp_(list(self._average.parameters()), list(net.parameters()), share)
         for kept, now in zip(self._average.buffers(), net.buffers(), strict=True):
             kept.copy_(now)
 
