@@ -12,7 +12,7 @@ from torch import Tensor
 from clsim.errors import InputError
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.distances import Metric, measured, scales
-from clsim.selectors.kcenter import farthest_first
+from clsim.selectors.farthest import farthest_first
 from clsim.selectors.points import points
 from clsim.selectors.typicality import typicality
 
