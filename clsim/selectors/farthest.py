@@ -15,7 +15,7 @@ SMALL = 4096
 FEWEST, MOST = 64, 256
 """Number of rows whose distances are computed in float64 at a time, so that several picks follow; more where tied."""
 
-ROWS, CENTRES = 512, 256
+ROWS, CENTRES = 1024, 256
 """Rows and centres that are compared at a time: their distances stay in the processor's cache."""
 
 
