@@ -83,11 +83,11 @@ class _Search:
             width = min(self.width, len(active))
             top = upper.topk(min(width + 1, len(active)))
             rest = max(others, float(top.values[width])) if width < len(active) else others
-            first = active[top.indices[0]]
-            if float(top.values[0]) <= others or self.done > began and float(2 * self.bound[first] - self.upper[first]) <= others:
-                break  # ties with the others, or nearly
+            most, first = float(top.values[0]), active[top.indices[0]]
+            if most <= others or (self.done > began and float(2 * self.bound[first] - self.upper[first]) <= others):
+                break  # another row may be as far, or nearly
             before = self.done
-            if float(top.values[0]) > rest:
+            if most > rest:
                 self._pick(active, rows, top.indices[:width].sort().values, rest)
             taken = self.done - before
             if taken:

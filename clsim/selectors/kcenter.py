@@ -11,6 +11,7 @@ from clsim.selectors.distances import Metric, measured, principal, scales
 from clsim.selectors.farthest import farthest_first, plain_farthest_first
 from clsim.selectors.points import Points, points
 
+
 def k_center(pool: Pool, budget: int, *, rng: torch.Generator, metric: Metric = "euclidean") -> Selection:
     """Choose the sample farthest from the chosen ones each time: greedy k-center on features.
 
