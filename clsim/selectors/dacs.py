@@ -12,7 +12,7 @@ from torch import Tensor
 from clsim.errors import InputError
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.distances import Metric, measured, scales
-from clsim.selectors.kcenter import farthest_first
+from clsim.selectors.farthest import farthest_first
 from clsim.selectors.points import points
 from clsim.selectors.typicality import typicality
 
@@ -29,7 +29,8 @@ def dacs(
 ) -> Selection:
     """Choose by k-center within groups of similar density, with most of the budget for small groups.
 
-    Density is 1 / (mean distance to the nearest neighbours + 10⁻⁵), computed exactly where the paper uses hashing.
+    Density is 1 / (mean distance to the nearest neighbours + 10⁻⁵), computed exactly where the paper uses hashing; of
+    more than 100,000 candidates, by an index of neighbours if the extra ``neighbours`` (faiss) is installed.
     Jenks' natural breaks split the candidates by density into the groups of least variance. Group g's share of the
     budget is softmax((1 − |g|/n) / τ); what exceeds a group's size goes to the others. Within each group, greedy
     k-center starts from the labelled samples. The groups' picks are interleaved in proportion to their shares. The

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from clsim.pool.pool import Pool, Selection
 from clsim.selectors.clusters import by_turns, k_means_clusters
-from clsim.selectors.distances import Metric, blocks, measured, nearest, squared_distances
+from clsim.selectors.distances import Metric, blocks, measured, squared_distances
+from clsim.selectors.neighbour_index import neighbour_distances
 
 EPSILON = 1e-5
 """Added to a mean distance before it is inverted, since that of duplicates is 0."""
@@ -21,7 +22,8 @@ def density(
 
     typicality(i) = 1 / (mean distance from φ_i to its nearest neighbours), the largest first. By itself it keeps near
     copies of one sample; it is meant as a filter, as in ``prefilter(density,kcenter,5)``: k-center among the typical
-    samples.
+    samples. Of more than 100,000 candidates, neighbours are found by an index if the extra ``neighbours`` (faiss) is
+    installed, and may miss some; else all are exact.
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
@@ -68,7 +70,8 @@ def typiclust(
 
     k-means divides labelled samples and candidates into min(labelled + budget, ``clusters``) clusters. Each cluster
     gives its member of highest typicality, 1 / (mean distance to its nearest neighbours in the cluster + 10⁻⁵), then
-    its second, and so on; clusters with the fewest labelled samples come first, and of these the largest.
+    its second, and so on; clusters with the fewest labelled samples come first, and of these the largest. In clusters
+    of more than 100,000, neighbours are found by an index if the extra ``neighbours`` (faiss) is installed.
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
@@ -117,7 +120,8 @@ def usl(
     nearest neighbours + 10⁻⁵); then R ← ``momentum``·R + (1 − ``momentum``)·Σ_j 1/‖φ_i − φ_j‖^``power`` over the
     samples chosen in the other clusters. R begins at 0; the last round's choice counts, the largest cluster's first.
     Samples labelled already count among those chosen in other clusters; the paper asks once, where there are none.
-    Where duplicates leave fewer clusters than the budget, each gives its second best member, and so on.
+    Where duplicates leave fewer clusters than the budget, each gives its second best member, and so on. Of more than
+    100,000 candidates, neighbours are found by an index if the extra ``neighbours`` (faiss) is installed.
 
     Args:
         metric: the distance: ``euclidean`` between features, or between features scaled to length 1 (``cosine``).
@@ -150,8 +154,11 @@ def usl(
 
 
 def typicality(features: Float[Tensor, "n width"], neighbours: int) -> Float[Tensor, " n"]:
-    """Compute 1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour."""
-    distance = nearest(features, None, neighbours)[0]
+    """Compute 1 / (mean distance to the nearest neighbours + 10⁻⁵), (n,); 0 where there is no neighbour.
+
+    Of more than 100,000 rows the neighbours are approximate where faiss is installed.
+    """
+    distance = neighbour_distances(features, neighbours)
     if not distance.shape[1]:
         return torch.zeros(len(features), device=features.device)
     return 1 / (distance.mean(1) + EPSILON)

@@ -16,6 +16,7 @@ import torch
 from clsim.pool.exemplars import Exemplars
 from clsim.records import metrics
 from clsim.records.store import FORMAT
+from clsim.selectors.neighbour_index import index_version
 from clsim.spec.run import RunSpec
 from clsim.streams.census import Census
 from clsim.streams.stream import Stream
@@ -181,6 +182,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         **arithmetic(device),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
+        "neighbours": index_version(),
     }
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from clsim.pool.pool import Pool, Selection
-from clsim.selectors import kcenter
+from clsim.selectors import farthest
+from clsim.selectors.farthest import farthest_first, plain_farthest_first
 from clsim.selectors.herding import herding
-from clsim.selectors.kcenter import farthest_first, k_center, k_center_pca, k_center_robust
-from clsim.selectors.points import points
+from clsim.selectors.kcenter import k_center, k_center_pca, k_center_robust
+from clsim.selectors.points import Points, points
 from tests.helpers import generator, pool_of, vectors
 from tests.helpers import points as gaussian
 
@@ -55,28 +57,99 @@ def test_every_prefix_of_k_center_is_within_twice_the_best_radius(seed: int) -> 
 def test_the_pruned_form_picks_what_the_plain_form_picks(make, normalise: bool, seed: int) -> None:
     candidates = points(make(600, 8, seed), normalise=normalise)
     for budget in (1, 2, 150):
-        plain = kcenter.plain_farthest_first(candidates, budget, None)
+        plain = plain_farthest_first(candidates, budget, None)
         assert torch.equal(farthest_first(candidates, budget, small=0), plain)
 
 
 def test_the_pruned_form_knows_of_earlier_centres() -> None:
     candidates = points(clustered(500))
     near = candidates.nearest_of(clustered(4, seed=9))
-    plain = kcenter.plain_farthest_first(candidates, 80, near)
+    plain = plain_farthest_first(candidates, 80, near)
     assert torch.equal(farthest_first(candidates, 80, near, small=0), plain)
 
 
-def test_the_pruned_form_catches_up_with_few_of_the_missed_centres(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = 0
+def test_the_pruned_form_compares_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, product = 0, torch.addmm
 
-    def counted(a: Tensor, b: Tensor) -> Tensor:
+    def counted(added: Tensor, a: Tensor, b: Tensor, *, alpha: float) -> Tensor:
         nonlocal looked
-        looked += a.shape[0] * b.shape[0]
-        return torch.cdist(a, b).square()
+        looked += a.shape[0] * b.shape[1]
+        return product(added, a, b, alpha=alpha)
 
-    monkeypatch.setattr(kcenter, "squared_distances", counted)
+    monkeypatch.setattr(farthest.torch, "addmm", counted)
     farthest_first(points(gaussian(4000, 64)), 200, small=0)
-    assert 0 < looked < 4000 * 200 / 5
+    assert 0 < looked < 4000 * 200 / 4
+
+
+def exactly(candidates: Points, budget: int, near: Tensor | None = None) -> list[int]:
+    """Farthest-first by all distances in float64, from differences; of equals, the first."""
+    scale = 1 if candidates.scale is None else candidates.scale[:, None].double()
+    x = (candidates.features.double() * scale).numpy()
+    chosen: list[int] = []
+    least = np.full(len(x), np.inf) if near is None else near.double().sqrt().numpy()
+    while len(chosen) < budget:
+        best = int(candidates.squares.argmin()) if np.isinf(least).all() else int(least.argmax())
+        chosen.append(best)
+        least = np.minimum(least, np.sqrt(((x - x[best]) ** 2).sum(1)))
+        least[chosen] = -1
+    return chosen
+
+
+def lattice(n: int, d: int) -> Tensor:
+    return torch.randint(5, (n, d), generator=generator(3)).float()
+
+
+def with_outliers(n: int, d: int) -> Tensor:
+    x = gaussian(n, d)
+    x[torch.randperm(n, generator=generator(1))[:5]] *= torch.tensor([1e2, 1e3, 1e3, 1e4, 1e5])[:, None]
+    return x
+
+
+TRAPS = {
+    "all but a few are duplicates": lambda: gaussian(20, 6).repeat(50, 1),
+    "each row twice": lambda: gaussian(500, 6).repeat(2, 1),
+    "one point many times": lambda: torch.cat([gaussian(300, 6), torch.zeros(700, 6)]),
+    "distances that are equal": lambda: lattice(1000, 4),
+    "many at the same distance": lambda: torch.cat([torch.eye(500), -torch.eye(500)]),
+    "outliers": lambda: with_outliers(1000, 6),
+    "far from the origin": lambda: gaussian(1000, 6) + 1000,
+    "one and the same": lambda: torch.ones(300, 3),
+    "as many dimensions as matter": lambda: clustered(1000, 64),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_pruned_form_is_exact_where_distances_are_equal_or_nearly(trap: str, earlier: bool) -> None:
+    x = TRAPS[trap]()
+    candidates = points(x)
+    near = candidates.nearest_of(x[::97] + 0.5) if earlier else None
+    budget = 250
+    assert farthest_first(candidates, budget, near, small=0).tolist() == exactly(candidates, budget, near)
+
+
+def test_lengths_of_one_make_no_difference_to_exactness() -> None:
+    candidates = points(lattice(1000, 4) - 2, normalise=True)
+    assert farthest_first(candidates, 200, small=0).tolist() == exactly(candidates, 200)
+
+
+def test_features_that_are_no_numbers_end_a_choice_as_before() -> None:
+    x = gaussian(100, 4)
+    x[7, 2] = torch.nan
+    assert len(farthest_first(points(x), 20, small=0)) == 20
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_herding_is_that_of_its_equation(normalise: bool) -> None:
+    x = gaussian(200, 12).double()
+    x = x / x.norm(dim=1, keepdim=True) if normalise else x
+    expected: list[int] = []
+    for i in range(30):
+        gap = ((i + 1) * x.mean(0) - x[expected].sum(0) - x).norm(dim=1)
+        gap[expected] = torch.inf
+        expected.append(int(gap.argmin()))
+    found = herding(pool_of(gaussian(200, 12)), 30, rng=generator(), normalise=normalise)
+    assert found.index.tolist() == expected
 
 
 @pytest.mark.parametrize("n", [2, 3, 40])

@@ -18,7 +18,8 @@ from clsim.data.augmentation import Transform
 from clsim.models import nets
 from clsim.pool.pool import Pool
 from clsim.selectors.distances import squared_distances
-from clsim.selectors.kcenter import farthest_first, k_center, k_center_pca, k_center_robust
+from clsim.selectors.farthest import farthest_first
+from clsim.selectors.kcenter import k_center, k_center_pca, k_center_robust
 from clsim.selectors.points import points as centred
 from clsim.selectors.scores import entropies, highest, informations, margins
 from clsim.spec import registry
