@@ -124,7 +124,10 @@ def tune(
     if dry_run:
         done = known(spec, store)
         lines = tuning.plan_lines(spec, searched(spec)[0], done)
-        print(json.dumps({"plan": lines, "finished": len(done)})) if as_json else [out.say(line) for line in lines]
+        if as_json:
+            print(json.dumps({"plan": lines, "finished": len(done)}))
+        for line in () if as_json else lines:
+            out.say(line)
         return
     found = carry_out(spec, store, **how)
 

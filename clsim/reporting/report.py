@@ -326,8 +326,8 @@ def some(records: Sequence[RunRecord], where: str) -> None:
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The row labels (those of the spec, and what else tells runs of one cell apart), and the runs of the filter.
 
-    Runs that were measured on held-out samples, such as the trials of ``clsim tune``, do not stand beside tests: they are
-    left out where there are tests, unless the report names :data:`MEASURED`.
+    Runs that were measured on held-out samples, such as the trials of ``clsim tune``, do not stand beside tests: they
+    are left out where there are tests, unless the report names :data:`MEASURED`.
 
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
