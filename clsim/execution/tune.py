@@ -33,7 +33,11 @@ from clsim.spec.run import RunSpec
 from clsim.spec.space import Axis, combinations, default_of, usual_axes
 
 if TYPE_CHECKING:
-    from clsim.execution.execute import Watch
+    from contextlib import AbstractContextManager
+
+    from clsim.training.progress import Progress
+
+    Watch = Callable[[RunSpec], AbstractContextManager[Progress]]
 
 FIRST = 3
 """Experiences of a trial by default: the first ones of the stream."""
