@@ -94,6 +94,7 @@ def tune(
     from clsim.execution.tune import TuneSpec, known, require_optuna, searched
     from clsim.execution.tune import tune as carry_out
     from clsim.records.store import Store
+    from clsim.reporting import tuning
     from clsim.spec.flags import tables_of
 
     require_optuna()
@@ -112,15 +113,6 @@ def tune(
         test_seeds=test_seeds,
     )
     store, silent = Store(runs), quiet or as_json
-    how: dict[str, Any] = {"data_root": data_root, "fresh": fresh}
-    if not silent:
-        how["tried"] = _Lines(spec)
-        if err.is_terminal:
-            from clsim.reporting.terminal import watched
-
-            how["watch"] = partial(watched, store=store, console=err, names=[], say=err.say)
-    from clsim.reporting import tuning
-
     if dry_run:
         done = known(spec, store)
         lines = tuning.plan_lines(spec, searched(spec)[0], done)
@@ -129,8 +121,14 @@ def tune(
         for line in () if as_json else lines:
             out.say(line)
         return
-    found = carry_out(spec, store, **how)
+    how: dict[str, Any] = {"data_root": data_root, "fresh": fresh}
+    if not silent:
+        how["tried"] = _Lines(spec)
+        if err.is_terminal:
+            from clsim.reporting.terminal import watched
 
+            how["watch"] = partial(watched, store=store, console=err, names=[], say=err.say)
+    found = carry_out(spec, store, **how)
     if as_json:
         print(json.dumps(tuning.as_json(found)))
     elif not quiet:

@@ -18,9 +18,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,7 +262,7 @@ def _trials(
         except (DiskError, RunBusy):
             raise
         except InputError as error:  # a value that the learner does not take, which its annotation did not say
-            if not number:
+            if not any(re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", str(error)) for key in values):
                 raise
             refused = first_line(error)
         repeated = next((one.number for one in trials if {**own, **one.values} == {**own, **values}), None)
@@ -286,23 +287,26 @@ def searched(spec: TuneSpec) -> tuple[tuple[Axis, ...], dict[str, Any]]:
         InputError: for a key that the run does not have, for a value of another type, or if the user's own settings
             already measure on held-out samples.
     """
-    base = _run(spec, (), spec.seed)[0]
+    base, _ = _run(spec, (), spec.seed)
     if base.evaluation.on != "test":
         raise InputError(f"evaluation.on: found {base.evaluation.on!r}, allowed: 'test', as the tests need it")
     axes = spec.axes or usual_axes(base)
     for axis in spec.axes:
         for value in axis.choices or (axis.low, axis.high):
             test_of(spec, {axis.key: value}, spec.seed)
-    return axes, {axis.key: default_of(base, axis.key) for axis in axes}
+    own = {axis.key: default_of(base, axis.key) for axis in axes}
+    return tuple(replace(axis, whole=axis.whole and type(own[axis.key]) is not float) for axis in axes), own
 
 
 def trial_of(spec: TuneSpec, values: Mapping[str, Any], seed: int) -> tuple[RunSpec, str]:
     """Return the spec of a run of a trial, and the command that makes it."""
     stream = _run(spec, (), seed)[0].stream
-    length = 0 if spec.experiences >= stream.experiences else spec.experiences
+    there = stream.length or stream.experiences
+    length = min(spec.experiences or there, there)
     share = spec.validation or stream.validation or SHARE
     task = [f"stream.validation={share}", "evaluation.on=validation", "evaluation.rows=seen"]
-    return _run(spec, [f"stream.length={length}"] * bool(length) + task + _settings(values), seed)
+    ends = [f"stream.length={length}"] if length < there else []
+    return _run(spec, ends + task + _settings(values), seed)
 
 
 def test_of(spec: TuneSpec, values: Mapping[str, Any], seed: int) -> tuple[RunSpec, str]:

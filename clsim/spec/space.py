@@ -55,7 +55,7 @@ class Axis:
     def __post_init__(self) -> None:
         where = f"--search {self.key}"
         if self.choices:
-            if len({(type(value), value) for value in self.choices}) < len(self.choices):
+            if any(self.place(value) < i for i, value in enumerate(self.choices)):
                 raise InputError(f"{where}: found {list(self.choices)}, allowed: each value once")
             return
         if not -math.inf < self.low < self.high < math.inf:
@@ -128,7 +128,7 @@ def read_axis(text: str, values: Sequence[str] | None = None) -> Axis:
         )
     ends, colon, scale = given.partition(":")
     low, dots, high = ends.partition("..")
-    if not dots:
+    if not dots or "/" in given:  # a path is no range
         return Axis(key, tuple(parsed(value) for value in values or given.split(",")))
     if colon and scale != "log":
         raise InputError(f"--search {key}: found {scale!r} behind the colon, allowed: log")

@@ -226,6 +226,7 @@ def test_a_value_that_a_learner_refuses_is_told_and_not_the_best(tmp_path: Path)
         ("memory.batch_size=5..20", Axis("memory.batch_size", low=5, high=20, whole=True)),
         ("learner.options.alpha=0.1,0.5,1", Axis("learner.options.alpha", (0.1, 0.5, 1))),
         ("learner.options.among=all,seen", Axis("learner.options.among", ("all", "seen"))),
+        ("memory.buffer=../mine.py:pick,random", Axis("memory.buffer", ("../mine.py:pick", "random"))),
     ],
 )
 def test_an_axis_is_read_and_written(text: str, axis: Axis) -> None:
@@ -364,6 +365,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], found: 
     assert not (tmp_path / "none").exists()
 
 
+def test_choices_may_be_lists_and_whole_ends_of_a_rate_are_no_steps(tmp_path: Path) -> None:
+    axes = (Axis("model.options.hidden", ([16], [8, 8])), read_axis("optimizer.weight_decay=0..1"))
+    assert axes[1].whole
+    spec = spec_of(axes=axes, trials=3, test_seeds=0)
+    ranges, own = searched(spec)
+    assert not ranges[1].whole
+    assert own == {"model.options.hidden": [16], "optimizer.weight_decay": 0.0}
+    found = tune(spec, Store(tmp_path))
+    assert all(one.values["model.options.hidden"] in ([16], [8, 8]) for one in found.trials[1:])
+    assert any(0 < one.values["optimizer.weight_decay"] < 1 for one in found.trials[1:])
+    with pytest.raises(InputError, match="each value once"):
+        Axis("model.options.hidden", ([16], [16]))
+
+
+def test_an_error_that_no_value_made_stops_the_search(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = tune(spec_of(trials=2, test_seeds=0), store)
+    damaged = first.trials[1].records[0].folder / "record.json"  # type: ignore[operator]
+    damaged.write_bytes(b"{")
+    with pytest.raises(InputError, match=r"record.json: cannot be read .* run it again with --fresh"):
+        tune(spec_of(trials=2, test_seeds=0), store)
+
+
 def test_trials_take_the_settings_of_the_user_and_no_others() -> None:
     spec = spec_of(settings=("stream.validation=0.25", "stream.experiences=2"), experiences=0)
     trial = trial_of(spec, {"optimizer.lr": 0.3}, 4)[0]
@@ -371,5 +395,7 @@ def test_trials_take_the_settings_of_the_user_and_no_others() -> None:
     assert (trial.stream.validation, trial.stream.length, trial.optimizer.lr, trial.seed) == (0.25, 0, 0.3, 4)
     rest = dataclasses.replace(trial, optimizer=own.optimizer, evaluation=own.evaluation)
     assert rest == own
+    short = spec_of(settings=("stream.length=2",), experiences=3)
+    assert trial_of(short, {}, 0)[0].stream.length == 2
     with pytest.raises(InputError, match="trials: found 10001"):
         spec_of(trials=10_001)
