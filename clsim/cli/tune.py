@@ -134,7 +134,7 @@ def tune(
     elif not quiet:
         from clsim.reporting.show import show_listings
 
-        tested = tuning.tests(found)
+        tested = tuning.compared(found)
         show_listings([tuning.trials(found), *([] if tested is None else [tested])], out)
         for line in tuning.cost_lines(found):
             out.say(line)

@@ -220,7 +220,7 @@ def tune(
         tried(found)
 
     def tested(values: Mapping[str, Any]) -> Tested:
-        runs = [test_of(spec, values, seed) for seed in spec.tests]
+        runs = [final_of(spec, values, seed) for seed in spec.tests]
         return Tested(values, tuple(run(*one) for one in runs), runs[0][1] if runs else "")
 
     return Tuned(spec, axes, own, tuple(trials), tested({}), tested(best_of(trials).values))
@@ -293,7 +293,7 @@ def searched(spec: TuneSpec) -> tuple[tuple[Axis, ...], dict[str, Any]]:
     axes = spec.axes or usual_axes(base)
     for axis in spec.axes:
         for value in axis.choices or (axis.low, axis.high):
-            test_of(spec, {axis.key: value}, spec.seed)
+            final_of(spec, {axis.key: value}, spec.seed)
     own = {axis.key: default_of(base, axis.key) for axis in axes}
     return tuple(replace(axis, whole=axis.whole and type(own[axis.key]) is not float) for axis in axes), own
 
@@ -309,7 +309,7 @@ def trial_of(spec: TuneSpec, values: Mapping[str, Any], seed: int) -> tuple[RunS
     return _run(spec, ends + task + _settings(values), seed)
 
 
-def test_of(spec: TuneSpec, values: Mapping[str, Any], seed: int) -> tuple[RunSpec, str]:
+def final_of(spec: TuneSpec, values: Mapping[str, Any], seed: int) -> tuple[RunSpec, str]:
     """Return the spec of a test, and the command that makes it."""
     return _run(spec, _settings(values), seed)
 

@@ -63,7 +63,7 @@ def plan_lines(spec: TuneSpec, axes: Sequence[Axis], done: Sequence[Tried]) -> l
     return lines
 
 
-def tests(found: Tuned) -> Listing | None:
+def compared(found: Tuned) -> Listing | None:
     """List default and winner side by side, on test data; None if nothing was tested."""
     if not found.default.records:
         return None

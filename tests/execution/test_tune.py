@@ -314,7 +314,7 @@ def test_what_is_shown_follows_from_the_records(found: tuple[Tuned, Store]) -> N
     said = shown.verdict(result)
     assert f"{statistics.fmean(a) - statistics.fmean(b):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}" in said
     assert ("cannot be told apart" in said) == (low <= 0 <= high)
-    listing = shown.tests(result)
+    listing = shown.compared(result)
     assert listing is not None
     assert [line.labels[0] for line in listing.lines] == ["default", f"trial {result.best.number}"]
     assert f"{statistics.fmean(b):.1f} ± " in listing.lines[0].entries[1]
@@ -326,7 +326,7 @@ def test_what_is_shown_follows_from_the_records(found: tuple[Tuned, Store]) -> N
     assert spent["tests"]["runs"] == 6
     few = dataclasses.replace(result, trials=result.trials[:1], winner=result.default)
     assert shown.verdict(few) == "No trial was better than the default on held-out samples."
-    assert shown.tests(few).lines[1:] == []  # type: ignore[union-attr]
+    assert shown.compared(few).lines[1:] == []  # type: ignore[union-attr]
 
 
 def test_reports_keep_trials_apart_from_tests(found: tuple[Tuned, Store]) -> None:
