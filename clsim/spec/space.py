@@ -8,6 +8,7 @@ numbers, which make another method or cost more time, are searched where the use
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ class Axis:
     def __post_init__(self) -> None:
         where = f"--search {self.key}"
         if self.choices:
+            try:
+                json.dumps(self.choices, allow_nan=False)
+            except (TypeError, ValueError):  # a date, or what is no number
+                found = ", ".join(map(str, self.choices))
+                raise InputError(f"{where}: found {found}, allowed: finite numbers, text, lists") from None
             if any(self.place(value) < i for i, value in enumerate(self.choices)):
                 raise InputError(f"{where}: found {list(self.choices)}, allowed: each value once")
             return

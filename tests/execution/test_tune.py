@@ -246,6 +246,8 @@ def test_an_axis_is_read_and_written(text: str, axis: Axis) -> None:
         ("optimizer.lr=0.1..1:linear", "found 'linear' behind the colon, allowed: log"),
         ("optimizer.lr=a..b", "found 'a..b', allowed: two numbers, as in 0.001..0.1"),
         ("optimizer.lr=0.1,0.1", "found [0.1, 0.1], allowed: each value once"),
+        ("optimizer.lr=nan,0.1", "found nan, 0.1, allowed: finite numbers, text, lists"),
+        ("optimizer.lr=1979-05-27,0.1", "found 1979-05-27, 0.1, allowed: finite numbers, text, lists"),
         ("stream.experiences=2,5", "found a key of the table 'stream', which says what the task is"),
         ("evaluation.rows=all,seen", "found a key of the table 'evaluation', which says what the task is"),
         ("optimizer.lr=-1.0,0.1", "optimizer.lr: found -1.0, allowed: a finite number above 0"),
