@@ -11,8 +11,8 @@ from clsim.records.metrics import METRICS
 from clsim.records.overview import seconds_of
 from clsim.records.store import RunRecord
 from clsim.reporting.cells import Cell
-from clsim.reporting.listing import Line, Listing, Mark
-from clsim.reporting.statistics import FEWEST, Paired, paired
+from clsim.reporting.listing import SIGNS, Line, Listing, Mark
+from clsim.reporting.statistics import ALPHA, FEWEST, Paired, finite, paired
 from clsim.spec.flags import as_text
 from clsim.spec.space import Axis
 
@@ -71,18 +71,21 @@ def compared(found: Tuned) -> Listing | None:
     if found.best.number:
         arms.append((f"trial {found.best.number}", found.winner))
     scores = {name: _scores(arm, "accuracy") for name, arm in arms}
-    top = max(scores, key=lambda name: sum(scores[name]))
-    lines = []
+    top, lines = max(scores, key=lambda name: sum(scores[name])), []
+    other: Mark = "tied" if len(arms) > 1 and difference(found).p >= ALPHA else ""
     for name, arm in arms:
-        cells = [Cell(_scores(arm, metric), seeds=tuple(found.spec.tests)) for metric in ("accuracy", "forgetting")]
+        cells = [Cell(finite(_scores(arm, metric)).tolist()) for metric in ("accuracy", "forgetting")]
         each = Cell([seconds_of(record.data) for record in arm.records])
-        marks: list[Mark] = ["", "best" if name == top and len(arms) > 1 else "", "", ""]
+        look: Mark = "" if len(arms) == 1 else "best" if name == top else other
+        marks: list[Mark] = ["", look, "", ""]
         lines.append(Line([name], [settings(arm.values, found.own), *map(str, cells), str(each)], marks))
     heads = ["settings", *(METRICS[name].heading for name in ("accuracy", "forgetting")), "seconds a run"]
     seeds = found.spec.tests
     notes = [f"The whole stream, test data, seeds {seeds[0]} to {seeds[-1]}, which no trial had."]
     if len(seeds) >= FEWEST:
         notes.append(f"Mean ± half of the 95 % t interval over {len(seeds)} seeds.")
+    if len(arms) > 1:
+        notes.append(f"{SIGNS['best']} marks the best mean; {SIGNS['tied']} what cannot be told from it.")
     notes.append(verdict(found))
     return Listing("Default and winner", [""], [(head,) for head in heads], lines, notes)
 

@@ -320,6 +320,8 @@ def test_what_is_shown_follows_from_the_records(found: tuple[Tuned, Store]) -> N
     assert listing is not None
     assert [line.labels[0] for line in listing.lines] == ["default", f"trial {result.best.number}"]
     assert f"{statistics.fmean(b):.1f} ± " in listing.lines[0].entries[1]
+    marks = {line.looks[1] for line in listing.lines}
+    assert marks == ({"best", "tied"} if "cannot be told apart" in said else {"best", ""})
     spent = shown.cost(result)
     runs = {r.data["fingerprint"]: r.data for one in result.trials for r in one.records}
     assert spent["search"]["seconds"] == pytest.approx(sum(map(seconds_of, runs.values())))
