@@ -22,6 +22,7 @@ from clsim.version import __version__
 COMMANDS = {
     "run": "run:run",
     "study": "study:study",
+    "tune": "tune:tune",
     "select": "select:select",
     "condense": "condense:condense",
     "report": "report:report",

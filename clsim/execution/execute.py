@@ -158,6 +158,8 @@ def _trained(
                 benchmark, spec.stream, spec.seed, device, spec.labels, spec.labelling
             )
             spec = with_source(dataclasses.replace(spec, stream=found), "benchmark", *stream.content())
+        if spec.evaluation.on == "validation":
+            stream = stream.tested_on_held_out()
         for line in fallbacks.fallbacks(spec, stream) if say is not None and spec.pool else ():
             say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:

@@ -257,7 +257,7 @@ def with_expected_seconds(runs: Sequence[Planned], store: Store) -> list[Planned
 
 def experiences(spec: RunSpec) -> int:
     """Return how many experiences a run trains on."""
-    return 1 if spec.stream.presentation == "joint" else spec.stream.experiences
+    return spec.stream.trained
 
 
 Words = tuple[str, str, dict[str, dict[str, Any]], list[str]]

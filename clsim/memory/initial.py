@@ -82,7 +82,7 @@ def memory_of(spec: RunSpec, stream: Stream, select: Any, *, rng: torch.Generato
     if memory.retrieval != "random":
         options, where = memory.retrieval_options, "[memory.retrieval_options]"
         retrieve = registry.component("selectors", memory.retrieval, options, where)
-    made = Buffer(memory, select, rng=rng, cost=cost, retrieve=retrieve, condense=condense, tasks=len(stream))
+    made = Buffer(memory, select, rng=rng, cost=cost, retrieve=retrieve, condense=condense, tasks=stream.tasks)
     if memory.start:
         made.begin(start_of(spec, stream, made.factor))
     return made

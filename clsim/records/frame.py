@@ -182,7 +182,8 @@ def _stream(record: Mapping[str, Any]) -> str:
     spec = record["spec"]
     stream = {key: value for key, value in spec["stream"].items() if key != "presentation"}
     data = [data_identity(spec), spec["data"]]
-    return json.dumps([spec["scenario"], spec["seed"], data, stream, spec["model"]], sort_keys=True)
+    tested = spec.get("evaluation", {}).get("on", "test")
+    return json.dumps([spec["scenario"], spec["seed"], data, stream, spec["model"], tested], sort_keys=True)
 
 
 def comparable(value: Any) -> Any:

@@ -148,7 +148,7 @@ _OTHER_SHAPES = (AttributeError, IndexError, KeyError, RecursionError, TypeError
 def _experiences(spec: Mapping[str, Any]) -> int:
     """Count the experiences that a run trains on."""
     stream = spec["stream"]
-    return 1 if stream["presentation"] == "joint" else int(stream["experiences"])
+    return 1 if stream["presentation"] == "joint" else int(stream.get("length") or stream["experiences"])
 
 
 def _written(folder: Path) -> str:

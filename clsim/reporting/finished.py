@@ -71,7 +71,9 @@ def show_runs(records: Sequence[Mapping[str, Any]], out: Console, metrics: Mappi
         memory += f" a {spec['memory']['per']}"
     chosen = "".join(f", {words}" for words in (*label_words(spec), *batch_words(spec)))
     pool = "" if (changed := named(spec.get("pool"))) == "–" else f", {changed}"
-    title = f"{scenario_name(spec)}{pool}: {spec['strategy']}{chosen}{memory}"
+    held_out = spec.get("evaluation", {}).get("on", "test") != "test"
+    measured = ", measured on held-out samples" if held_out else ""
+    title = f"{scenario_name(spec)}{pool}: {spec['strategy']}{chosen}{memory}{measured}"
     found = [summary(record["accuracy"], record["initial"], sizes=weights(record)) for record in records]
     shown = [name for name in RUN_METRICS if any(values[name] is not None for values in found)]
     headings = {name: METRICS[name].heading for name in shown}

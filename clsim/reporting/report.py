@@ -326,6 +326,9 @@ def some(records: Sequence[RunRecord], where: str) -> None:
 def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """The row labels (those of the spec, and what else tells runs of one cell apart), and the runs of the filter.
 
+    Runs that were measured on held-out samples, such as the trials of ``clsim tune``, do not stand beside tests: they
+    are left out where there are tests, unless the report names :data:`MEASURED`.
+
     Raises:
         InputError: for an unknown column, or if no run passes the filter.
     """
@@ -345,6 +348,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         chosen = chosen[~_are(left_out, chosen, column)]
         if chosen.empty:
             raise InputError(f"report: every finished run is left out: all have {column} {comparable(left_out)}")
+    if MEASURED in chosen and MEASURED not in (*spec.filter, *spec.exclude, *spec.rows, *spec.columns):
+        on_tests = chosen[MEASURED] == "test"
+        chosen = chosen[on_tests] if on_tests.any() else chosen
     if spec.tuned:
         chosen = _tuned(spec, chosen)
     labels = [*spec.rows, *spec.columns]
@@ -354,6 +360,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         labels += _varying(chosen, labels, [name for name in names if name in chosen and name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 
+
+MEASURED = "evaluation.on"
+"""The column that says whether accuracies are those of test samples."""
 
 _SAME = ("stream.difficulty", "labelling.split")
 """Columns that tell no two cells apart: another run a seed, and another seed of the initial set."""

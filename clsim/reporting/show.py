@@ -118,11 +118,20 @@ def listings(
 
 
 def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
-    if not out.is_terminal:  # a file or a pipe has no width to fit into
-        out = Screen(file=out.file, width=1000, soft_wrap=True)
+    out = _wide(out)
     if spec.title:
         out.print(plain(spec.title, "bold"))
-    explained: set[str] = set()
+    show_listings(made, out)
+    if failures:
+        out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
+    for failure in failures:
+        out.print(plain(f"  {failure.title}: {failure.error}"))
+        out.print(plain(f"    {failure.command}", "dim"))
+
+
+def show_listings(made: Sequence[Listing], out: Console) -> None:
+    """Print tables with their notes; a long name that is shortened is explained once."""
+    out, explained = _wide(out), set[str]()
     for listed in made:
         shown, short = in_short(listed)
         out.print(to_console(shown))
@@ -132,11 +141,11 @@ def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[Ru
             if name not in explained:
                 out.print(plain(f"  {text} = {name}", "dim"))
         explained |= {*short}
-    if failures:
-        out.print(Text(f"Failed runs: {len(failures)}", style="bold red"))
-    for failure in failures:
-        out.print(plain(f"  {failure.title}: {failure.error}"))
-        out.print(plain(f"    {failure.command}", "dim"))
+
+
+def _wide(out: Console) -> Console:
+    """Return the console; for a file or a pipe, which has no width to fit into, one that breaks no line."""
+    return out if out.is_terminal else Screen(file=out.file, width=1000, soft_wrap=True)
 
 
 def to_console(shown: Listing) -> RichTable:

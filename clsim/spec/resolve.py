@@ -116,8 +116,10 @@ def prerequisites(spec: RunSpec, scenario: str | Mapping[str, Any] = "") -> list
     tables["training"] = {
         key: getattr(spec.training, key) for key in ("device", "precision", "tf32", "threads", "channels_last")
     }
-    for key in ("presentation", "tasks", "difficulty"):
+    for key in ("presentation", "tasks", "difficulty", "length"):
         del tables["stream"][key]
+    if spec.evaluation.on != "test":  # then no test sample may decide the order either
+        tables["evaluation"] = {"on": spec.evaluation.on}
     pool: dict[str, Any] = {"pool": [asdict(one) for one in spec.pool]} if spec.pool else {}
     joint = resolve(scenario, "joint", flags={**tables, **pool}, seed=spec.seed)
     before, after = (

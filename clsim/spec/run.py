@@ -75,6 +75,7 @@ class RunSpec:
             f"controller {self.controller.name!r}": self.controller.name != "none",
             "optimizer.schedule 'plateau'": self.optimizer.schedule == "plateau",
             f"training.patience {self.training.patience}": bool(self.training.patience),
+            "evaluation.on 'validation'": self.evaluation.on == "validation",
         }
         reader = next((name for name, reads in asks.items() if reads), "")
         if reader and not self.stream.validation:
@@ -317,13 +318,13 @@ EXTRAS: tuple[str, ...] = (
     "embedding",
     *("model.start", "model.frozen"),
     *("labels", "labelling"),
-    *("batch", "irreducible", "evaluation.steps", "evaluation.every"),
+    *("batch", "irreducible", "evaluation.steps", "evaluation.every", "evaluation.on"),
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
     *("data.imbalance", "data.shares"),
     "stream.tasks",
-    "stream.difficulty",
+    *("stream.difficulty", "stream.length"),
     *("training.patience", "training.steps", "training.until"),
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("optimizer.average", "optimizer.average_every"),

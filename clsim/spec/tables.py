@@ -71,6 +71,8 @@ class StreamSpec:
             over all classes), ``domain`` (one head; in a ``split`` or a ``sequence`` the labels are counted from zero
             in each experience).
         experiences: number of experiences.
+        length: number of experiences that are there, the first ones: the stream ends early. The head still has the
+            classes of all. 0: all are there.
         order: order of the classes: ``fixed`` (0, 1, 2 …), ``seeded`` (drawn from the run's seed), or ``superclass``:
             CIFAR-100's super-classes one after the other, so that each of 20 experiences is one.
         first: number of classes in the first experience, when it is larger or smaller than the others; 0 = equal.
@@ -96,10 +98,16 @@ class StreamSpec:
     validation: float = 0.0
     tasks: Literal["given", "seeded", "easy-first", "hard-first"] = "given"
     difficulty: str = ""
+    length: int = 0
 
     def __post_init__(self) -> None:
         at_least(1, "stream.", experiences=self.experiences)
         at_least(0, "stream.", first=self.first)
+        if not 0 <= self.length <= self.experiences:
+            raise InputError(
+                f"stream.length: found {self.length} with {self.experiences} experiences, "
+                f"allowed: 0 to {self.experiences}"
+            )
         if not 0 <= self.validation < 1:
             raise InputError(f"stream.validation: found {self.validation}, allowed: a share from 0 to below 1")
         if self.kind in ("permuted", "rotated") and self.setting == "task":
@@ -126,6 +134,11 @@ class StreamSpec:
     def by_difficulty(self) -> bool:
         """Whether the order of the tasks follows a joint model."""
         return self.tasks in ("easy-first", "hard-first")
+
+    @property
+    def trained(self) -> int:
+        """Number of experiences that a run trains on."""
+        return 1 if self.presentation == "joint" else self.length or self.experiences
 
 
 STARTS = ("rotation", "simclr", "barlow")
@@ -336,6 +349,9 @@ class EvaluationSpec:
     """What is tested after each experience.
 
     Attributes:
+        on: what accuracies are measured on. ``test``: the test samples. ``validation``: the samples of each experience
+            that ``stream.validation`` holds out of training; no test sample takes part in the run then, as a search of
+            hyper-parameters needs it.
         rows: ``all`` experiences, or those ``seen`` so far (half the cost; no forward transfer).
         batch_size: test images in each forward pass; changes no result beyond round-off. Small batches stay in the
             cache of a CPU.
@@ -349,6 +365,7 @@ class EvaluationSpec:
     batch_size: int = 100
     steps: int = 0
     every: int = 1
+    on: Literal["test", "validation"] = "test"
 
     def __post_init__(self) -> None:
         at_least(1, "evaluation.", batch_size=self.batch_size, every=self.every)

@@ -6,6 +6,7 @@ through a data loader. :mod:`clsim.streams.build` makes streams of data sets.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,7 +60,7 @@ class Stream:
         names: the names of all classes; their number is the width of the head.
         masked: whether a task sees its own classes alone (task-incremental).
         mean, std: mean and standard deviation of the training data, per channel or dimension.
-        spec: presentation and validation share.
+        spec: presentation, validation share, and length: experiences beyond it are left out.
         seed: the seed of the keys and of the validation split.
         device: the device of the samples.
         labelled: bool, the rows of each training part whose labels are known; None: all. Only :meth:`truth` reads the
@@ -73,6 +74,9 @@ class Stream:
         split: the seed of the held-out share; None: ``seed``.
         query: samples of each experience that were set aside for choices of labels; None: the pool is a clean one.
         roles: what choices of labels in a realistic pool are to resemble and to avoid; None: nothing is said.
+
+    Attributes:
+        tasks: number of experiences, those that are left out included.
 
     Raises:
         InputError: if an experience has nothing to train or to test on.
@@ -101,6 +105,8 @@ class Stream:
         query: Sequence[Part] | None = None,
         roles: Roles | None = None,
     ) -> None:
+        self.tasks, every, there = len(classes), classes, slice(spec.length or None)
+        train, test, classes = train[there], test[there], classes[there]
         for side, parts in (("training", train), ("test", test)):
             for i, part in enumerate(parts):
                 if not len(part.rows):
@@ -112,20 +118,38 @@ class Stream:
         self.shape = tuple(train[0].x.shape[1:])
         self.device = device
         self.source = source
-        self.visible = torch.ones(len(train), len(names), dtype=torch.bool)
+        self.visible = torch.ones(len(every), len(names), dtype=torch.bool)
         if masked:
-            for task, own in enumerate(classes):
+            for task, own in enumerate(every):
                 self.visible[task] = torch.tensor([label in own for label in range(len(names))])
-        self._train, self._test, self._masked = train, test, masked
+        self._train, self._masked = train, masked
+        self._test: Sequence[Part] | None = test
         self._spec, self._seed, self._split = spec, seed, split
-        self._labelled, self._labels = labelled, labels or LabelsSpec()
+        self._labelled = None if labelled is None else labelled[there]
+        self._labels = labels or LabelsSpec()
         self._oracle = oracle
-        self._foreign = foreign
-        self._query, self.roles = query, roles or Roles()
-        self._given = range(len(train)) if given is None else given
+        self._foreign = None if foreign is None else foreign[there]
+        self._query, self.roles = None if query is None else query[there], roles or Roles()
+        self._given = range(len(train)) if given is None else given[there]
 
     def __len__(self) -> int:
         return len(self._train)
+
+    def tested_on_held_out(self) -> Stream:
+        """Return the same stream without its test samples: those that are held out of each experience are the tests.
+
+        Raises:
+            InputError: if nothing is held out of an experience.
+        """
+        for position, size in enumerate(self.held_out_sizes):
+            if not size:
+                raise InputError(
+                    f"evaluation.on: found 'validation', and nothing is held out of experience {position + 1}, "
+                    "allowed: a stream.validation that holds out one sample of each or more"
+                )
+        found = copy.copy(self)
+        found._test = None
+        return found
 
     @property
     def schedule(self) -> range:
@@ -329,17 +353,19 @@ class Stream:
     @cached_property
     def tests(self) -> Exemplars:
         """The test samples of all experiences, one experience after the other."""
+        if self._test is None:
+            return concatenate([held for i in range(len(self)) if (held := self._piece(i)[1]) is not None])
         parts = enumerate(self._test)
         return concatenate([p.gather(i, self.device, torch.zeros(len(p.rows))) for i, p in parts])
 
     @property
     def test_sizes(self) -> list[int]:
         """The number of test samples of each experience."""
-        return [len(part.rows) for part in self._test]
+        return self.held_out_sizes if self._test is None else [len(part.rows) for part in self._test]
 
     def content(self) -> Iterator[bytes]:
         """Yield the bytes of every sample and label, for a digest."""
-        for part in (*self._train, *self._test):
+        for part in (*self._train, *(self._test or ())):
             yield np.ascontiguousarray(part.x[part.rows]).tobytes()
             yield part.y.tobytes()
 

@@ -113,7 +113,7 @@ def wrong_memory(memory: Any, setup: Setup, stream: Stream) -> str:
         if name in ("weight", "mass", "x") and not is_finite(column):
             return f"memory.{name}: found a number that is not finite"
     spec = setup.spec.memory
-    most = spec.most(max(len(stream), len(stream.names)), memory["seen"], 1 if spec.reserve != "task" else len(stream))
+    most = spec.most(max(len(stream), len(stream.names)), memory["seen"], 1 if spec.reserve != "task" else stream.tasks)
     if spec.reserve == "task":
         most = spec.capacity
     return "" if size <= most else f"memory: found {size} exemplars, allowed: {most}"

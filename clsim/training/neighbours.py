@@ -115,7 +115,7 @@ def borrowed(setup: Setup, stream: Stream, position: int) -> Exemplars:
     known = concatenate([stream.experience(i).train for i in past])
     rng = generator(setup.spec.seed, f"readout {position}")
     spec = replace(setup.spec.memory, update="experience")
-    memory = Buffer(spec, per_class(random), rng=rng, cost=Cost(), tasks=len(stream))
+    memory = Buffer(spec, per_class(random), rng=rng, cost=Cost(), tasks=stream.tasks)
     shares = stream.shares(position, spec.counted)
     memory.after_experience(known, shares, lambda samples, **_: Pool(samples, None, setup.transform.plain))
     return known if memory.exemplars is None else memory.exemplars

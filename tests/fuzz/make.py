@@ -189,6 +189,10 @@ STUDY = ("--scenario", "split-digits", "--strategy", "finetune", "--seeds", "1",
 STUDY += ("--quiet", "--set", "data.per_class=10", "--set", "stream.experiences=2", "--set", "training.epochs=1")
 
 
+TUNE = ("--scenario", "split-digits", "--strategy", "finetune", "--trials", "2", "--test-seeds", "1", "--runs", "runs")
+TUNE += ("--quiet", "--set", "data.per_class=10", "--set", "stream.experiences=2", "--set", "training.epochs=1")
+
+
 def _shown(rng: random.Random) -> tuple[str, ...]:
     """Words after those of a report."""
     form = rng.choice(FORMATS)
@@ -311,9 +315,13 @@ def _words(rng: random.Random) -> Case:
         words += SMALL if rng.random() < 0.8 else ("--dry-run",)
     elif words[0] == "study":
         words += STUDY if rng.random() < 0.3 else ("--dry-run", "--runs", "runs")
+    elif words[0] == "tune":
+        words += TUNE if rng.random() < 0.3 else ("--dry-run", "--runs", "runs")
     elif words[0] == "condense":
         words += ["--dataset", "mine.npz", "--ipc", "1", "--nets", "0", "--out", "out.npz"]
     params = [one for one in command.params if "--help" not in one.opts]
+    if words[0] == "tune":  # thousands of runs are allowed
+        params = [one for one in params if one.name not in ("trials", "trial_seeds", "test_seeds")]
     for param in rng.sample(params, min(len(params), rng.choice((0, 1, 1, 2, 3, 5)))):
         flag = rng.choice(param.opts)
         value = _fitting(rng, name, param)
@@ -356,6 +364,8 @@ def _fitting(rng: random.Random, command: str, param: Any) -> str:
         return rng.choice((*values.TEXTS, *names(kinds), "{done}", "{half}", "{asking}"))
     if key in ("set_", "option", "where", "model_option"):
         return f"{rng.choice(_all_keys())}={_typed(values.wild(rng), rng)}"
+    if key == "search":
+        return f"{rng.choice(_all_keys())}={rng.choice(('0.1..1', '0.1..1:log', '1,2', '1..', '..', '1..x', '2..1'))}"
     if key == "engine":
         return rng.choice(("here", "ray", "slurm", "x"))
     if rng.random() < 0.5:

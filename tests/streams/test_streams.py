@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,53 @@ def test_a_share_that_holds_out_nothing_is_refused(
     said = refused(capsys, "run", "--quiet", *words, "--runs", str(tmp_path / "runs"))
     assert "which holds out nothing of experiences of " in said
     assert "training samples at most; allowed: 0, or a share that holds out one sample of a class or more" in said
+
+
+@pytest.mark.parametrize("setting", ["task", "class", "domain"])
+def test_a_stream_that_ends_early_is_the_beginning_of_the_whole(setting: str) -> None:
+    spec = StreamSpec(setting=setting, experiences=3, validation=0.3, tasks="seeded", order="seeded")  # type: ignore[arg-type]
+    whole, early = build(spec, seed=2), build(replace(spec, length=2), seed=2)
+    assert (len(early), early.tasks, list(early.schedule)) == (2, 3, [0, 1])
+    assert early.names == whole.names
+    assert torch.equal(early.visible, whole.visible)
+    assert early.test_sizes == whole.test_sizes[:2]
+    assert torch.equal(early.tests.index, whole.tests.index[: sum(early.test_sizes)])
+    for i in range(2):
+        a, b = early.experience(i), whole.experience(i)
+        assert a.classes == b.classes
+        for part in ("train", "validation"):
+            for column in ("index", "y", "key", "task"):
+                assert torch.equal(getattr(getattr(a, part), column), getattr(getattr(b, part), column))
+
+
+def test_a_stream_without_test_samples_is_tested_on_what_is_held_out() -> None:
+    stream = build(StreamSpec(experiences=3, validation=0.3))
+    held = stream.tested_on_held_out()
+    parts = held.tests.index.split(held.test_sizes)
+    assert [len(part) for part in parts] == held.held_out_sizes == [6, 6, 6]
+    for i, part in enumerate(parts):
+        experience = held.experience(i)
+        assert experience.validation is not None
+        assert torch.equal(part, experience.validation.index)
+        assert not {*part.tolist()} & {*experience.train.index.tolist()}
+    assert sum(stream.test_sizes) == 30  # the stream itself stays
+    with pytest.raises(InputError, match=r"evaluation.on: found 'validation', and nothing is held out of experience 1"):
+        build(StreamSpec(experiences=3)).tested_on_held_out()
+
+
+@pytest.mark.parametrize("strategy", ["er", "gem", "packnet", "hat", "icarl"])
+def test_the_run_of_a_stream_that_ends_early_is_the_beginning_of_the_whole_run(strategy: str, tmp_path: Path) -> None:
+    settings = ["data.per_class=20", "training.epochs=1", "model.options.hidden=[16]", "evaluation.rows=seen"]
+    settings += ["stream.setting=task", "memory.capacity=50"]
+    settings += ["memory.reserve=task"] if strategy == "gem" else []
+    whole, early = (
+        clsim.run("split-digits", strategy, settings=[*settings, *more], runs=tmp_path).accuracy.to_numpy()
+        for more in ([], ["stream.length=2"])
+    )
+    assert early.shape == (2, 2)
+    assert np.array_equal(early, whole[:2, :2], equal_nan=True)
+
+
+def test_a_length_is_at_most_the_number_of_experiences() -> None:
+    with pytest.raises(InputError, match=r"stream.length: found 4 with 3 experiences, allowed: 0 to 3"):
+        StreamSpec(experiences=3, length=4)
