@@ -93,11 +93,13 @@ def select(
         ),
     ] = None,
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="Side in pixels that the pictures of image-folder are scaled to.", rich_help_panel=_PROXY
+            min=1,
+            help="Side in pixels that pictures are scaled to (default: 32 for image-folder, else their own).",
+            rich_help_panel=_PROXY,
         ),
-    ] = 32,
+    ] = None,
     data_root: DataRoot = None,
     parts: Annotated[
         int | None,
@@ -169,7 +171,7 @@ def select(
                 raise InputError(f"{flag}: found with --labelled, allowed: --budget, and no {flag}")
         if budget is None:
             raise InputError("--budget: found none with --labelled, allowed: the number of samples to ask for")
-        if features is None and dataset != "image-folder":
+        if features is None and dataset not in ("folder", "image-folder"):
             raise InputError(f"--dataset: found {dataset!r} with --labelled, allowed: image-folder, or --features")
         Annotator(labelled, out_ or Path("ask.csv"), force).ask(
             budget,
@@ -178,7 +180,7 @@ def select(
             selector=selector or "badge",
             options=named_values(option),
             model=model,
-            size=size,
+            size=size or 32,
             epochs=epochs,
             seed=seed,
             device=device,

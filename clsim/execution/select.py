@@ -129,7 +129,7 @@ def select(
     *,
     dataset: str = "",
     path: str | Path = "",
-    size: int = 32,
+    size: int | None = None,
     features: Any = None,
     logits: Any = None,
     labels: Any = None,
@@ -167,8 +167,8 @@ def select(
     Args:
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         dataset: a name of ``clsim list datasets``.
-        path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
-        size: side, in pixels, that the images of ``image-folder`` are scaled to; other data sets stay as they are.
+        path: path of the user's own data, for the datasets ``image-folder`` and ``hf`` (a folder) and ``npz`` (a file).
+        size: side, in pixels, that images are scaled to; None: 32 for ``image-folder``, others stay as they are.
         features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
             memory-mapped; in parts, the path of such a file, or of a folder of ``.npy`` or ``.parquet`` files.
         logits: logits in place of features, floats (n, classes), given in the same ways: for ``entropy``, ``margin``
@@ -226,7 +226,7 @@ def select(
         device=device,
         threads=threads,
         proxy_epochs=epochs,
-        size=size if dataset == "image-folder" else 0,
+        size=size,
     )
     by = {selector: options or {}} if isinstance(selector, str) else {}
     _check_size(fraction, budget)

@@ -82,7 +82,8 @@ def _of_data(name: str) -> str:
     if name == "sequence":
         return _run(scenario="sequence-digits")
     if name in OWN_DATA:
-        size, path = (("--set", "data.size=32"), "./images") if name == "image-folder" else ((), "./mine.npz")
+        size = ("--set", "data.size=32") if name == "image-folder" else ()
+        path = {"image-folder": "./images", "hf": "./saved"}.get(name, "./mine.npz")
         return _run("--set", f"data.dataset={name}", "--set", f"data.path={path}", *size)
     return _run("--set", f"data.dataset={name}")
 

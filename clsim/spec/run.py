@@ -321,7 +321,7 @@ EXTRAS: tuple[str, ...] = (
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
-    *("data.imbalance", "data.shares"),
+    *("data.imbalance", "data.shares", "data.config", "data.splits", "data.columns"),
     "stream.tasks",
     "stream.difficulty",
     *("training.patience", "training.steps", "training.until"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clsim.errors import InputError, at_least, nearest
+from clsim.spec import hub
 from clsim.spec.reader import Options
 
 
@@ -17,7 +18,7 @@ class DataSpec:
 
     Attributes:
         dataset: a name of ``clsim list datasets``.
-        path: the user's folder or file, for ``image-folder`` and ``npz``.
+        path: the user's folder or file, for ``image-folder``, ``npz`` and ``hf``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
         per_class: largest number of training images of each class, the first ones; 0 keeps all.
         sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
@@ -32,6 +33,11 @@ class DataSpec:
             ``gamma``, ``solarize``, ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations
             of magnitude M out of 30 (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation
             ``dsa``, ``dsa-digits``.
+        config: configuration of a Hugging Face data set of the hub; empty: its only one.
+        splits: splits of a Hugging Face data set that are its training and its test part, or one, of which every fifth
+            sample of a class is the test part; empty: ``train``, and ``test`` or else ``validation``.
+        columns: columns of a Hugging Face data set that hold the pictures (or vectors) and the labels; empty: the only
+            ones of these types.
     """
 
     dataset: str = "digits"
@@ -42,9 +48,20 @@ class DataSpec:
     sequence: tuple[str, ...] = ()
     imbalance: float = 1.0
     shares: tuple[float, ...] = ()
+    config: str = ""
+    splits: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, dataset: str, path: str, size: int | None = 0, per_class: int = 0) -> DataSpec:
+        """Name a data set in any of the ways that there are; with ``size`` None, folders of images have 32 pixels."""
+        name, place = hub.plain_name(dataset, path)
+        size = (32 if name == "image-folder" else 0) if size is None else size
+        return cls(name, place, size=size, per_class=per_class)
 
     def __post_init__(self) -> None:
         at_least(0, "data.", size=self.size, per_class=self.per_class)
+        hub.check_keys(self.dataset, self.config, self.splits, self.columns)
         at_least(1, "data.", imbalance=self.imbalance)
         if not all(0 < share <= 1 for share in self.shares):
             raise InputError(f"data.shares: found {list(self.shares)}, allowed: numbers above 0, up to 1")
