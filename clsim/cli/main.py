@@ -24,6 +24,7 @@ COMMANDS = {
     "study": "study:study",
     "select": "select:select",
     "condense": "condense:condense",
+    "export": "export:export",
     "report": "report:report",
     "runs": "runs:app",
     "list": "list:list_",

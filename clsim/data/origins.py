@@ -39,12 +39,12 @@ def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
         return _npz(Path(spec.path).expanduser())
     if spec.dataset == "image-folder":
         return _image_folder(Path(spec.path).expanduser(), spec.size)
-    if spec.dataset == "hf":
-        return _of_splits(spec, hugging_face.saved(Path(spec.path).expanduser()), f"hf:{spec.path}", None)
     out = sys.stderr if progress else io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):  # torchvision prints; stdout is for results
         if spec.dataset == "tiny-imagenet":
             return _tiny_imagenet(root, download)
+        if spec.dataset == "hf":
+            return _of_splits(spec, hugging_face.saved(Path(spec.path).expanduser()), f"hf:{spec.path}", None)
         if spec.dataset.startswith("hf:"):
             with _or_say(spec.dataset, root / hugging_face.FOLDER, download):
                 found = hugging_face.fetched(spec, root, download)
