@@ -84,6 +84,19 @@ def select(
             rich_help_panel=_PROXY,
         ),
     ] = "",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="A frozen net that makes the features: timm:NAME, torchvision:NAME or open-clip:NAME.",
+            rich_help_panel=_PROXY,
+        ),
+    ] = "",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Its weights, a .safetensors file (default: those of its library, downloaded).", rich_help_panel=_PROXY
+        ),
+    ] = "",
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -165,7 +178,7 @@ def select(
             "--per-class": per_class or None,
         }
         refused |= {"--logits": logits, "--parts": parts, "--engine": engine or None, "--workers": workers}
-        refused |= {"--address": address or None}
+        refused |= {"--address": address or None, "--backbone": backbone or None, "--weights": weights or None}
         for flag, value in refused.items():
             if value is not None:
                 raise InputError(f"{flag}: found with --labelled, allowed: --budget, and no {flag}")
@@ -219,6 +232,8 @@ def select(
             per_class=per_class,
             options=options,
             model=model,
+            backbone=backbone,
+            weights=weights,
             epochs=epochs,
             size=size,
             seed=seed,

@@ -48,6 +48,18 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     if spec.dataset == "image-folder" and not spec.size:
         raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
     _refuse_unfit(spec)
+    dataset = _whole(spec, root, progress, download)
+    if spec.features:
+        from clsim.data import backbones  # with torch
+
+        where, groups = "data.features", dataset.groups
+        dataset = backbones.embedded(dataset, spec.features, spec.weights, root, where=where, download=download)
+        dataset = replace(dataset, groups=groups)
+    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
+
+
+def _whole(spec: DataSpec, root: Path, progress: bool, download: bool) -> Dataset:
+    """Load a data set with all of its samples."""
     folder, name = root / "clsim-cache" / _cached_as(spec), spec.dataset.replace("/", "-")
     dataset = cache.read(folder, name)
     if dataset is None:
@@ -57,7 +69,7 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
         dataset = replace(
             dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
         )
-    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
+    return dataset
 
 
 def _cached_as(spec: DataSpec) -> str:

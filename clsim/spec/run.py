@@ -155,7 +155,7 @@ class RunSpec:
 
     def _check_embedding(self) -> None:
         """Refuse an embedding by file of samples that have no row in it, and a frozen net that would not be frozen."""
-        if self.embedding.from_file:
+        if self.embedding.of_rows:
             for key, found, allowed in (
                 ("stream.kind", self.stream.kind, ("split", "sequence")),
                 ("labels.foreign", self.labels.foreign, ("",)),
@@ -322,6 +322,7 @@ EXTRAS: tuple[str, ...] = (
     "controller",
     "data.sequence",
     *("data.imbalance", "data.shares", "data.config", "data.splits", "data.columns"),
+    *("data.features", "data.weights", "embedding.weights"),
     "stream.tasks",
     "stream.difficulty",
     *("training.patience", "training.steps", "training.until"),

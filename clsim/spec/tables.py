@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clsim.errors import InputError, at_least, nearest
-from clsim.spec import hub
+from clsim.spec import frozen, hub
 from clsim.spec.reader import Options
 
 
@@ -33,11 +33,11 @@ class DataSpec:
             ``gamma``, ``solarize``, ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations
             of magnitude M out of 30 (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation
             ``dsa``, ``dsa-digits``.
-        config: configuration of a Hugging Face data set of the hub; empty: its only one.
-        splits: splits of a Hugging Face data set that are its training and its test part, or one, of which every fifth
-            sample of a class is the test part; empty: ``train``, and ``test`` or else ``validation``.
-        columns: columns of a Hugging Face data set that hold the pictures (or vectors) and the labels; empty: the only
-            ones of these types.
+        config: configuration of a data set of the Hugging Face hub; empty: its only one.
+        splits: its training and its test split, or one that is divided; empty: ``train``, ``test`` or ``validation``.
+        columns: its columns of pictures (or vectors) and labels; empty: the only ones of these types.
+        features: a frozen net whose features replace images, ``timm:``, ``torchvision:``, ``open-clip:NAME``; or empty.
+        weights: its weights, a ``.safetensors`` file; empty: those of the library, which are downloaded.
     """
 
     dataset: str = "digits"
@@ -51,6 +51,8 @@ class DataSpec:
     config: str = ""
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    features: str = ""
+    weights: str = ""
 
     @classmethod
     def of(cls, dataset: str, path: str, size: int | None = 0, per_class: int = 0) -> DataSpec:
@@ -61,6 +63,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         at_least(0, "data.", size=self.size, per_class=self.per_class)
+        frozen.check_backbone("data.features", self.features, self.weights, "data.weights")
         hub.check_keys(self.dataset, self.config, self.splits, self.columns)
         at_least(1, "data.", imbalance=self.imbalance)
         if not all(0 < share <= 1 for share in self.shares):
