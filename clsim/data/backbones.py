@@ -88,7 +88,7 @@ def embedded(dataset: Dataset, name: str, weights: str, root: Path, *, where: st
         raise InputError(f"{where}: found {name!r} with vectors, which are features already; allowed: images")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     library = name.partition(":")[0]
-    digest = file_digest(weights, where.replace("features", "weights"), "a .safetensors file") if weights else ""
+    digest = file_digest(weights, _beside(where), "a .safetensors file") if weights else ""
     try:
         versions = [version(PACKAGES[library]), torch.__version__]
     except ImportError:  # of a package that is not there
@@ -152,6 +152,11 @@ def backbone(
         raise _absent(where, name, first_line(error)) from None
     except Exception as error:  # a library, a network and a file of weights fail in ways of their own
         raise InputError(f"{where}: {name} cannot be built ({first_line(error)}); allowed: its own weights") from None
+
+
+def _beside(where: str) -> str:
+    """Name the key of the weights, by that of the backbone: both are in one table."""
+    return f"{where.partition('.')[0]}.weights"
 
 
 def _absent(where: str, name: str, reason: str) -> InputError:
@@ -240,7 +245,7 @@ def _frozen(
 def _load(net: nn.Module, weights: str, heads: Iterable[str], where: str) -> None:
     from safetensors.torch import load_file
 
-    file, where = Path(weights).expanduser(), where.replace("features", "weights").replace("name", "weights")
+    file, where = Path(weights).expanduser(), _beside(where)
     try:
         if not file.is_file():
             raise OSError("no such file")

@@ -138,26 +138,28 @@ def test_features_are_made_once(vit: tuple[Any, str], monkeypatch: pytest.Monkey
 
 def test_streams_selections_and_labels_by_features(vit: tuple[Any, str]) -> None:
     _, file = vit
-    data = {"data.features": "timm:test_vit", "data.weights": file, "data.per_class": 4, "training.epochs": 1}
-    digits = load(DataSpec("digits", per_class=4), data_root(None))
-    vectors = load(DataSpec("digits", per_class=4, features="timm:test_vit", weights=file), data_root(None))
+    digits = load(DataSpec("digits", per_class=8), data_root(None))
+    np.savez("few.npz", x=digits.train_x, y=digits.train_y)
+    net = {"features": "timm:test_vit", "weights": file}
+    few, vectors = (load(DataSpec("npz", "few.npz", per_class=4, **more), data_root(None)) for more in ({}, net))
     assert vectors.train_x.shape == (40, 64)
-    expected = of(digits, "timm:test_vit", file).train_x
+    expected = of(few, "timm:test_vit", file).train_x
     np.testing.assert_allclose(vectors.train_x, expected, rtol=1e-4, atol=1e-5)
-    linear = {**data, "model.name": "linear"}
-    assert clsim.run(buffer="kcenter", memory=10, settings=linear).accuracy.shape == (5, 5)
+    data = {"data.dataset": "npz", "data.path": "few.npz", "data.per_class": 4}
+    seen = {**data, **{f"data.{key}": value for key, value in net.items()}, "training.epochs": 1}
+    assert clsim.run(buffer="kcenter", memory=10, settings={**seen, "model.name": "linear"}).accuracy.shape == (5, 5)
     named = resolve("split-digits", "er", settings=["data.features=timm:test_vit", f"data.weights={file}"])
     assert [name for name, _ in named.sources] == [file]
-    asked = {"embedding.name": "timm:test_vit", "embedding.weights": file, "data.per_class": 4}
-    record = clsim.run(
-        "active-digits",
-        "finetune",
-        label="typiclust",
-        label_budget=4,
-        label_rounds=1,
-        settings={**asked, "labelling.initial_count": 0, "training.steps": 5},
-    )
-    assert sum(len(entry["rows"]) for entry in record.data["labelling"]["rounds"]) == 4
+    asked = {"embedding.name": "timm:test_vit", "embedding.weights": file, "labelling.initial_count": 0}
+    settings = {**data, **asked, "training.steps": 5}
+    how = {"label": "typiclust", "label_budget": 4, "label_rounds": 1}
+    record = clsim.run("active-digits", "finetune", settings=settings, **how)
+    np.savez("rows.npz", expected)
+    other = {**settings, "embedding.name": "./rows.npz", "embedding.weights": ""}
+    same = clsim.run("active-digits", "finetune", settings=other, **how)
+    rounds = [[entry["rows"] for entry in one.data["labelling"]["rounds"]] for one in (record, same)]
+    assert rounds[0] == rounds[1]
+    assert sum(map(len, rounds[0])) == 4
 
 
 def test_a_selection_is_that_of_the_features_themselves(vit: tuple[Any, str]) -> None:
