@@ -226,7 +226,8 @@ def _open_clip(name: str, weights: str, folder: Path, where: str, device: torch.
 def _refuse_unknown(name: str, known: Iterable[str], what: str, where: str) -> None:
     known = list(known)
     if name not in known:
-        raise InputError(f"{where}: unknown backbone {what!r}; {nearest(name, known)}")
+        listed = f"one of the {len(known):,} names that {what.partition(':')[0]} lists"
+        raise InputError(f"{where}: unknown backbone {what!r}; {nearest(name, known, listed)}")
 
 
 def _frozen(

@@ -46,7 +46,7 @@ def library() -> Any:
     try:
         import datasets
     except ImportError as error:
-        allowed = "after pip install 'clsim[hf]'"
+        allowed = "allowed: after pip install 'clsim[hf]'"
         raise InputError(f"hf: Hugging Face's datasets cannot be imported ({first_line(error)}); {allowed}") from None
     return datasets
 

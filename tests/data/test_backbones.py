@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,10 @@ def test_mistakes_are_one_line(vit: tuple[Any, str]) -> None:
     )
     with pytest.raises(InputError, match="found 'timm:test_vit' with vectors, which are features already"):
         of(vectors, "timm:test_vit", file)
+
+
+def test_without_the_library_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    file = saved(nn.Linear(2, 2), "linear.safetensors")
+    with pytest.raises(InputError, match=r"allowed: after pip install 'clsim\[backbones\]'$"):
+        backbones.backbone("open-clip:x", file, Path("root"), where="data.features", download=False)

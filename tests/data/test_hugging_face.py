@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -398,3 +399,11 @@ def test_every_way_to_name_a_data_set_is_the_same_run(tmp_path: Path, divided: D
             named(text)
     with pytest.raises(InputError, match=r"data\.path: found 'y' with hf:\./x, allowed: one of the two"):
         DataSpec.of("hf:./x", "y")
+
+
+def test_without_the_library_a_line_says_what_to_install(
+    tmp_path: Path, divided: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"allowed: after pip install 'clsim\[hf\]'$"):
+        load(divided, tmp_path)
