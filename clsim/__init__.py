@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clsim.execution.annotation import Labelling as Labelling
     from clsim.execution.condense import condense as condense
     from clsim.execution.condensed import Condensed as Condensed
+    from clsim.execution.export import export as export
     from clsim.execution.rank_models import rank_models as rank_models
     from clsim.execution.select import Picks as Picks
     from clsim.execution.select import select as select
@@ -62,6 +63,7 @@ _PLACES = {
     "Labelling": "clsim.execution.annotation",
     "condense": "clsim.execution.condense",
     "Condensed": "clsim.execution.condensed",
+    "export": "clsim.execution.export",
     "Acquisition": "clsim.acquisitions.acquisition",
     "check_acquisition": "clsim.checks.acquisitions",
     "check_condenser": "clsim.checks.condensers",

@@ -14,7 +14,7 @@ _MACHINE = "Machine"
 
 DataPath = Annotated[
     str,
-    typer.Option("--data-path", "--path", help="Your own data: a folder for image-folder, an .npz file for npz."),
+    typer.Option("--data-path", "--path", help="Your own data: a folder (image-folder, hf) or an .npz file (npz)."),
 ]
 NamedValues = Annotated[
     list[str] | None,

@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "tune:tune",
     "select": "select:select",
     "condense": "condense:condense",
+    "export": "export:export",
     "report": "report:report",
     "runs": "runs:app",
     "list": "list:list_",

@@ -24,8 +24,9 @@ def report(
         str,
         typer.Option(
             "--format",
-            help="console, markdown, csv (a row per cell), runs (CSV, a row per run), latex or html.",
-            autocompletion=words_of(["console", "markdown", "csv", "runs", "latex", "html"]),
+            help="console, markdown, csv (a row per cell), runs (CSV, a row per run), parquet (the same with every "
+            "column), latex or html.",
+            autocompletion=words_of(["console", "markdown", "csv", "runs", "parquet", "latex", "html"]),
         ),
     ] = "console",
     metric: Metrics = None,
@@ -33,20 +34,22 @@ def report(
         bool, typer.Option("--tests", help="Also show paired tests by seed, and ranks; with csv, only the tests.")
     ] = False,
     figures: Annotated[Path | None, typer.Option(help="Also draw the figures into this folder, as PNG.")] = None,
-    file: Annotated[Path | None, typer.Option("--out", help="File to write (default for html: NAME.html).")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="File to write (default: NAME.html, NAME.parquet).")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
     from clsim.records.doubts import overall
     from clsim.reporting.report import some
     from clsim.reporting.results import make
-    from clsim.reporting.show import FORMS
+    from clsim.reporting.show import FORMS, write_parquet
     from clsim.reporting.show import show as show_report
 
-    if format_ not in (*FORMS, "html"):
-        raise InputError(f"--format: found {format_!r}; {nearest(format_, (*FORMS, 'html'))}")
+    if format_ not in (*FORMS, "html", "parquet"):
+        raise InputError(f"--format: found {format_!r}; {nearest(format_, (*FORMS, 'html', 'parquet'))}")
     if file is not None and format_ == "console":
-        raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html")
+        raise InputError(f"--out: found {file} with --format console, allowed: {', '.join(FORMS[1:])}, html, parquet")
     if file is not None and file.is_dir():
         raise InputError(f"--out: {file} is a folder, allowed: a file")
     made, problems = make(name, runs, tests=tests, metrics=metric or (), say=err.say)
@@ -65,6 +68,9 @@ def report(
         words = ["clsim", "report", name, "--format", "html", "--runs", str(runs)]
         words += [word for one in metric or () for word in ("--metric", one)]
         write_page(made.spec, made.records, made.failures, file, shlex.join(words))
+    elif format_ == "parquet":
+        file = file or Path(f"{made.name}.parquet")
+        write_parquet(made.spec, made.data, file)
     else:
         show_report(made.spec, made.data, format_, out, name=made.name, failures=made.failures, tests=tests, path=file)
     if file is not None:

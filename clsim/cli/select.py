@@ -84,6 +84,19 @@ def select(
             rich_help_panel=_PROXY,
         ),
     ] = "",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="A frozen net that makes the features: timm:NAME, torchvision:NAME or open-clip:NAME.",
+            rich_help_panel=_PROXY,
+        ),
+    ] = "",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Its weights, a .safetensors file (default: those of its library, downloaded).", rich_help_panel=_PROXY
+        ),
+    ] = "",
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -93,11 +106,13 @@ def select(
         ),
     ] = None,
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="Side in pixels that the pictures of image-folder are scaled to.", rich_help_panel=_PROXY
+            min=1,
+            help="Side in pixels that pictures are scaled to (default: 32 for image-folder, else their own).",
+            rich_help_panel=_PROXY,
         ),
-    ] = 32,
+    ] = None,
     data_root: DataRoot = None,
     parts: Annotated[
         int | None,
@@ -163,13 +178,13 @@ def select(
             "--per-class": per_class or None,
         }
         refused |= {"--logits": logits, "--parts": parts, "--engine": engine or None, "--workers": workers}
-        refused |= {"--address": address or None}
+        refused |= {"--address": address or None, "--backbone": backbone or None, "--weights": weights or None}
         for flag, value in refused.items():
             if value is not None:
                 raise InputError(f"{flag}: found with --labelled, allowed: --budget, and no {flag}")
         if budget is None:
             raise InputError("--budget: found none with --labelled, allowed: the number of samples to ask for")
-        if features is None and dataset != "image-folder":
+        if features is None and dataset not in ("folder", "image-folder"):
             raise InputError(f"--dataset: found {dataset!r} with --labelled, allowed: image-folder, or --features")
         Annotator(labelled, out_ or Path("ask.csv"), force).ask(
             budget,
@@ -178,7 +193,7 @@ def select(
             selector=selector or "badge",
             options=named_values(option),
             model=model,
-            size=size,
+            size=size or 32,
             epochs=epochs,
             seed=seed,
             device=device,
@@ -217,6 +232,8 @@ def select(
             per_class=per_class,
             options=options,
             model=model,
+            backbone=backbone,
+            weights=weights,
             epochs=epochs,
             size=size,
             seed=seed,

@@ -6,6 +6,8 @@ Parallel runs share the cached pages, and a second start reads neither torchvisi
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import random
@@ -19,7 +21,7 @@ from clsim.data import cache, room
 from clsim.data.cache import Dataset, Raw
 from clsim.errors import DiskError, InputError, nearest
 from clsim.records import atomic
-from clsim.spec.sources import DATASETS, OWN_DATA, data_digest
+from clsim.spec.sources import DATASETS, OWN_DATA, data_digest, is_known
 from clsim.spec.tables import DataSpec
 
 
@@ -39,25 +41,45 @@ def load(spec: DataSpec, root: Path, *, progress: bool = True, download: bool = 
     Raises:
         InputError: if the data set is unknown, broken, or absent and not fetched; in one line that says what to do.
     """
-    if spec.dataset not in DATASETS:
+    if not is_known(spec.dataset):
         raise InputError(f"data.dataset: unknown name {spec.dataset!r}; {nearest(spec.dataset, DATASETS)}")
     if spec.path and spec.dataset not in OWN_DATA:
         raise InputError(f"data.path: found {spec.path!r} with {spec.dataset}, allowed: no path with a named data set")
     if spec.dataset == "image-folder" and not spec.size:
         raise InputError("data.size: found 0 with image-folder, allowed: the side of the images in pixels, as in 32")
     _refuse_unfit(spec)
-    version = [data_digest(spec)[:16]] if spec.dataset in OWN_DATA else list(spec.sequence)
-    size = [str(spec.size)] if spec.size else []
-    folder = root / "clsim-cache" / "-".join([spec.dataset, *version, *size])
-    dataset = cache.read(folder, spec.dataset)
+    dataset = _whole(spec, root, progress, download)
+    if spec.features:
+        from clsim.data import backbones  # with torch
+
+        where, groups = "data.features", dataset.groups
+        dataset = backbones.embedded(dataset, spec.features, spec.weights, root, where=where, download=download)
+        dataset = replace(dataset, groups=groups)
+    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
+
+
+def _whole(spec: DataSpec, root: Path, progress: bool, download: bool) -> Dataset:
+    """Load a data set with all of its samples."""
+    folder, name = root / "clsim-cache" / _cached_as(spec), spec.dataset.replace("/", "-")
+    dataset = cache.read(folder, name)
     if dataset is None:
         with _root_stays(root, spec, download):
-            dataset = cache.build(folder, spec.dataset, lambda: _made(spec, root, progress, download))
+            dataset = cache.build(folder, name, lambda: _made(spec, root, progress, download))
     if spec.sequence:
         dataset = replace(
             dataset, groups=tuple(sum(c.startswith(f"{n} ") for c in dataset.classes) for n in spec.sequence)
         )
-    return _fewer(dataset, spec) if spec.per_class or spec.imbalance > 1 or spec.shares else dataset
+    return dataset
+
+
+def _cached_as(spec: DataSpec) -> str:
+    """Name the folder of a data set in the cache."""
+    version = [data_digest(spec)[:16]] if spec.dataset in OWN_DATA else list(spec.sequence)
+    size = [str(spec.size)] if spec.size else []
+    parts = [spec.dataset, spec.config, *spec.splits, *spec.columns]
+    if spec.dataset.startswith("hf:") or len(parts) > 2:  # names that are no names of folders, or are too long for one
+        version += [hashlib.sha256(json.dumps([*parts, len(spec.splits)]).encode()).hexdigest()[:16]]
+    return "-".join([spec.dataset.partition(":")[0], *version, *size])
 
 
 @contextlib.contextmanager

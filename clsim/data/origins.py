@@ -7,24 +7,23 @@ import io
 import socket
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clsim.compat import import_torchvision
-from clsim.data import npz, room
+from clsim.data import hugging_face, npz
 from clsim.data.cache import Raw
+from clsim.data.decoding import IMAGES, fitted, images
 from clsim.errors import InputError, nearest
 from clsim.records import atomic
 from clsim.spec.tables import DataSpec
 
 TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # others may start programs (EPS) whatever the suffix
 PATIENCE = 60.0  # seconds without a byte before a download counts as failed
 
 
@@ -44,7 +43,21 @@ def read(spec: DataSpec, root: Path, *, progress: bool, download: bool) -> Raw:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):  # torchvision prints; stdout is for results
         if spec.dataset == "tiny-imagenet":
             return _tiny_imagenet(root, download)
+        if spec.dataset == "hf":
+            return _of_splits(spec, hugging_face.saved(Path(spec.path).expanduser()), f"hf:{spec.path}", None)
+        if spec.dataset.startswith("hf:"):
+            with _or_say(spec.dataset, root / hugging_face.FOLDER, download):
+                found = hugging_face.fetched(spec, root, download)
+            return _of_splits(spec, found, spec.dataset, root / hugging_face.FOLDER)
         return _torchvision(spec.dataset, root, download)
+
+
+def _of_splits(spec: DataSpec, splits: Mapping[str, Any], where: str, downloads: Path | None) -> Raw:
+    """Read the splits that are the training and the test part; see :func:`clsim.data.hugging_face.parts`."""
+    parts, classes = hugging_face.parts(splits, spec, where, downloads)
+    if len(parts) == 1:
+        return split(*parts[0], classes)
+    return Raw(*parts[0], *parts[1], classes)
 
 
 def resized(raw: Raw, size: int) -> Raw:
@@ -55,7 +68,7 @@ def resized(raw: Raw, size: int) -> Raw:
             return x
         out = np.empty((*x.shape[:2], size, size), dtype=np.uint8)
         for i, image in enumerate(x):
-            out[i] = _fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), size)
+            out[i] = fitted(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), size)
         return out
 
     return Raw(part(raw.train_x), raw.train_y, part(raw.test_x), raw.test_y, raw.classes)
@@ -234,28 +247,6 @@ def _image_folder(path: Path, size: int) -> Raw:
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def images(files: list[tuple[Path, int]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read image files: uint8 (n, 3, size, size), and labels, int64 (n,)."""
-    room.refuse_beyond({"data.size": 3 * len(files) * size**2})
-    x = np.empty((len(files), 3, size, size), dtype=np.uint8)
-    for i, (path, _) in enumerate(files):
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                if image.mode.startswith(("I", "F")):  # Pillow would clip them to white
-                    raise ValueError(f"mode {image.mode}, allowed: 8 bits a channel")
-                x[i] = _fit(image.convert("RGB"), size)
-        except Exception as error:  # decoders fail in ways of their own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{path}: cannot be read as an image ({reason})") from None
-    return x, np.asarray([label for _, label in files], dtype=np.int64)
-
-
-def _fit(image: Image.Image, size: int) -> np.ndarray:
-    """Scale the shorter side to ``size``, crop to the centre; (c, size, size)."""
-    array = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _npz(path: Path) -> Raw:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clsim.data import arrays, cache, npz, origins
+from clsim.data import arrays, cache, decoding, npz
 from clsim.errors import InputError
 from clsim.records.inquiry import Mark
 from clsim.spec.sources import file_digest
@@ -39,7 +39,7 @@ def listed(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in files:
             path = Path(place, file)
-            if file.startswith(".") or path.suffix.lower() not in origins.IMAGES:
+            if file.startswith(".") or path.suffix.lower() not in decoding.IMAGES:
                 continue
             name = path.relative_to(folder).as_posix()
             try:
@@ -50,7 +50,7 @@ def listed(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
             if len(parts := path.relative_to(root).parts) > 1:
                 classes[name] = parts[0]
     if not paths:
-        raise InputError(f"{folder}: found no picture, allowed: pictures ({', '.join(origins.IMAGES)})")
+        raise InputError(f"{folder}: found no picture, allowed: pictures ({', '.join(decoding.IMAGES)})")
     return dict(sorted(paths.items())), classes
 
 
@@ -80,7 +80,7 @@ def pixels(paths: Iterable[Path], digests: Iterable[str], size: int, root: Path)
     key = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
     def made() -> cache.Raw:
-        x, y = origins.images([(path, 0) for path in paths], size)
+        x, y = decoding.images([(path, 0) for path in paths], size)
         return cache.Raw(x, y, x[:1], y[:1], ("",))  # a cache has two parts and classes
 
     return cache.build(root / "clsim-cache" / f"pictures-{key}-{size}", "pictures", made)

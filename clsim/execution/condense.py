@@ -53,7 +53,7 @@ def condense(
         method: a condenser of ``clsim list condensers``, ``module:attr`` or ``./file.py:attr``; or a selector, whose
             picks of each class are the set.
         ipc: number of images per class.
-        path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
+        path: path of the user's own data, for the datasets ``image-folder`` and ``hf`` (a folder) and ``npz`` (a file).
         per_class: largest number of training images of each class that are used, the first ones; 0: all.
         classes: names or numbers of the classes to use, two or more; none: all classes.
         size: side, in pixels, that images are scaled to; 0: no scaling.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,7 @@ def select(
     *,
     dataset: str = "",
     path: str | Path = "",
-    size: int = 32,
+    size: int | None = None,
     features: Any = None,
     logits: Any = None,
     labels: Any = None,
@@ -141,6 +141,8 @@ def select(
     private: Sequence[int] = (),
     options: Mapping[str, Any] | None = None,
     model: str = "",
+    backbone: str = "",
+    weights: str | Path = "",
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -167,8 +169,8 @@ def select(
     Args:
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
         dataset: a name of ``clsim list datasets``.
-        path: path of the user's own data, for the datasets ``image-folder`` (a folder) and ``npz`` (a file).
-        size: side, in pixels, that the images of ``image-folder`` are scaled to; other data sets stay as they are.
+        path: path of the user's own data, for the datasets ``image-folder`` and ``hf`` (a folder) and ``npz`` (a file).
+        size: side, in pixels, that images are scaled to; None: 32 for ``image-folder``, others stay as they are.
         features: features in place of a data set, floats (n, d): an array, or the path of a ``.npy`` file, which is
             memory-mapped; in parts, the path of such a file, or of a folder of ``.npy`` or ``.parquet`` files.
         logits: logits in place of features, floats (n, classes), given in the same ways: for ``entropy``, ``margin``
@@ -183,6 +185,9 @@ def select(
         options: keyword arguments of the selector.
         model: architecture of the proxy, a name of ``clsim list models``; by default ``slim-resnet18`` for colour
             images, ``mlp`` for grey ones, ``linear`` for vectors (whose features are the normalised vectors).
+        backbone: a frozen net whose features take the place of the data set's images, ``timm:NAME``,
+            ``torchvision:NAME`` or ``open-clip:NAME``.
+        weights: its weights, a ``.safetensors`` file; empty: those of its library, which are downloaded.
         epochs: training epochs of the proxy; None: 10.
         seed: seed of everything that is drawn; the same seed makes the same picks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -216,6 +221,8 @@ def select(
     features, outputs = (features, False) if logits is None else (logits, True)
     if features is not None and model:
         raise InputError(f"model: found {model!r} with features, which have no net behind them; allowed: a data set")
+    if features is not None and (backbone or weights):
+        raise InputError(f"backbone: found {backbone or str(weights)!r} with features, allowed: with a data set")
     name = selector if isinstance(selector, str) else getattr(selector, "__qualname__", repr(selector))
     pick = registry.component("selectors", selector, options, "options") if isinstance(selector, str) else selector
     epochs = 10 if epochs is None else epochs
@@ -226,8 +233,9 @@ def select(
         device=device,
         threads=threads,
         proxy_epochs=epochs,
-        size=size if dataset == "image-folder" else 0,
+        size=size,
     )
+    spec = replace(spec, data=replace(spec.data, features=backbone, weights=str(weights)))
     by = {selector: options or {}} if isinstance(selector, str) else {}
     _check_size(fraction, budget)
     cost = Cost() if cost is None else cost

@@ -50,6 +50,7 @@ def album(record: Mapping[str, Any]) -> Album:
     if not found or not found[0].rows:
         raise InputError("no label was asked for")
     spec = DataSpec(**arguments(DataSpec, record["spec"]["data"], "record", "data"))
+    spec = dataclasses.replace(spec, features="", weights="")  # the pictures that these are of
     if spec.dataset in OWN_DATA and data_digest(spec) not in [digest for _, digest in record["spec"]["sources"]]:
         raise InputError(f"{spec.path}: its content is not that of the run")
     data = load(spec, data_root(None), progress=False, download=False)

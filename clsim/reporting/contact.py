@@ -12,7 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from PIL import Image, ImageOps
 
-from clsim.data.origins import FORMATS
+from clsim.data.decoding import FORMATS
 from clsim.records.atomic import write
 from clsim.reporting.names import printable
 

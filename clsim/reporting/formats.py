@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clsim.errors import InputError
 from clsim.records.store import RunFailure
 from clsim.reporting.batch_tables import of_runs
 from clsim.reporting.cells import BEST, TIED, Table, natural
@@ -85,6 +86,41 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str,
     Args:
         runs: the :func:`clsim.records.frame.frame` of the records.
     """
+    ordered, labels, names = _ordered(spec, runs, records)
+    shown = ordered[[*labels, *spec.metrics, *names, "version", "code", "processor", "command"]]
+    return shown.map(guarded).to_csv(index=False, float_format="%.6g")
+
+
+def to_parquet(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write the runs of a report's filter as Parquet, a row for each, with every column of the table of runs.
+
+    A column of one type keeps it; values of several types are text, as of ``memory``, which is a number or a share.
+
+    Args:
+        runs: the :func:`clsim.records.frame.frame` of the records.
+
+    Raises:
+        InputError: if pyarrow is not installed.
+    """
+    ordered, labels, names = _ordered(spec, runs, records)
+    front = [*dict.fromkeys((*labels, *spec.metrics, *names))]
+    shown = ordered[[*front, *(name for name in ordered.columns if name not in front)]].reset_index(drop=True)
+    for name in shown.columns:
+        values = shown[name]
+        if values.dtype == object and len({type(value) for value in values if value is not None}) > 1:
+            shown[name] = [None if value is None else str(value) for value in values]
+    content = io.BytesIO()
+    try:
+        shown.to_parquet(content, engine="pyarrow", index=False)
+    except ImportError:
+        raise InputError("--format parquet: needs pyarrow; allowed: after pip install 'clsim[hf]'") from None
+    return content.getvalue()
+
+
+def _ordered(
+    spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Sort the runs of a report's filter; also name the columns of their labels and those of further numbers."""
     row_names, chosen = groups(spec, runs)
     labels = [*spec.columns, *(n for n in row_names if n != "seed"), *([] if "seed" in spec.columns else ["seed"])]
     ordered = chosen.sort_values(labels, key=lambda column: column.map(lambda value: natural([str(value)])[0]))
@@ -93,8 +129,7 @@ def to_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str,
     ordered = ordered.assign(
         **{name: [further.get(run, {}).get(name, math.nan) for run in ordered["fingerprint"]] for name in names}
     )
-    shown = ordered[[*labels, *spec.metrics, *names, "version", "code", "processor", "command"]]
-    return shown.map(guarded).to_csv(index=False, float_format="%.6g")
+    return ordered, labels, names
 
 
 def escaped(text: str) -> str:

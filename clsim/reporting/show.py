@@ -59,6 +59,13 @@ def show(
         write(path, written.encode())
 
 
+def write_parquet(spec: ReportSpec, records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the runs of a report as Parquet; see :func:`clsim.reporting.formats.to_parquet`."""
+    content = formats.to_parquet(spec, frame.frame(records, spec.own), records)
+    make_folder(path.parent)
+    write(path, content)
+
+
 def show_summary(records: Sequence[Mapping[str, Any]], title: str, out: Console, metrics: Sequence[str] = ()) -> None:
     """Print the report ``summary`` under another title, with further metrics by their names."""
     spec = with_metrics(find_report("summary"), metrics)

@@ -137,8 +137,8 @@ class _Search:
         """Pick among the active rows at ``places`` by exact distances, each farther than √``rest``."""
         rows, there = active[places], points[places]
         exact, limit = self._exact(rows), self._limit(rows)
-        near = self._nearest(rows, there, exact, limit).numpy()
-        near[(self.upper[rows] < 0).cpu().numpy()] = CHOSEN
+        near = np.asarray(self._nearest(rows, there, exact, limit))
+        near[np.asarray((self.upper[rows] < 0).cpu())] = CHOSEN
         close = None  # which rows a pick may come nearer to than all others; None: perhaps all
         if len(rows) <= MOST:
             close = (torch.addmm(self.candidates.squares[rows], there, there.T, alpha=-2) <= limit[:, None]).T.cpu()
@@ -149,7 +149,7 @@ class _Search:
                 break
             if near[best]:  # what is at no distance from a centre stays so
                 nearer = np.flatnonzero(close[best]) if close is not None else np.arange(len(near))
-                distance = _apart(exact[nearer], exact[best : best + 1])[:, 0].numpy()
+                distance = np.asarray(_apart(exact[nearer], exact[best : best + 1])[:, 0])
                 near[nearer] = np.minimum(near[nearer], distance)
             near[best] = CHOSEN
             chosen.append(best)

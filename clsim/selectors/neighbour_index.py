@@ -6,6 +6,7 @@ import math
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -63,7 +64,7 @@ def _found(features: Tensor, k: int, cells: int, share: int) -> Tensor:
     """Find k other rows near each row, int64 (n, k), in no order; −1 where too few were found."""
     import faiss  # an optional extra
 
-    rows = features.detach().float().cpu().contiguous().numpy()
+    rows = np.asarray(features.detach().float().cpu().contiguous())
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.index_factory(rows.shape[1], f"IVF{cells},Flat")
     index.nprobe = max(math.ceil(cells / share), 1)

@@ -258,7 +258,7 @@ def _table(name: str) -> Definition:
 def _of_data(name: str, whole: bool) -> Description:
     """Describe a data set, with the keys of ``[data]`` that it reads."""
     title, paper = DATASETS[name]
-    own = {"path": OWN_DATA, "sequence": ("sequence",)}
+    own = {"path": OWN_DATA, "sequence": ("sequence",)} | dict.fromkeys(("config", "splits", "columns"), ("hf",))
     keys = [p for p in _table("data").fields if p.name != "dataset" and name in own.get(p.name, (name,))]
     users = []
     for scenario in registry.file_names("scenarios") if whole else ():

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from clsim.errors import InputError, at_least, nearest
+from clsim.spec.frozen import check_backbone, is_backbone
 from clsim.spec.reader import Options
 from clsim.spec.tables import STARTS, OptimizerSpec
 
@@ -28,7 +29,8 @@ class EmbeddingSpec:
     Attributes:
         name: ``none``; ``rotation`` (Gidaris, Singh & Komodakis, 2018), ``simclr`` (Chen et al., 2020), ``barlow``
             (Barlow Twins; Zbontar et al., 2021); or your own file ``./NAME.npz``, whose one array (or ``embedding``)
-            has a row for each training image of the data set, in its order.
+            has a row for each training image of the data set, in its order; or a frozen net, ``timm:NAME``,
+            ``torchvision:NAME`` or ``open-clip:NAME``.
         model: the net, a name of ``clsim list models``, whatever the learner's is. That of the default keeps what is
             where in small images; one that ends in a mean over all pixels does not.
         options: keyword arguments of the model.
@@ -51,6 +53,7 @@ class EmbeddingSpec:
         strength: λ of ``barlow``, the weight of its correlations between different dimensions.
         seed: seed of the weights and of all draws; −1: the seed of the run. With one seed, the runs of a study share
             one embedding, as long as their images are the same.
+        weights: weights of the frozen net, a ``.safetensors`` file; empty: those of its library, which are downloaded.
     """
 
     name: str = "none"
@@ -67,6 +70,7 @@ class EmbeddingSpec:
     temperature: float = 0.5
     strength: float = 0.005
     seed: int = -1
+    weights: str = ""
 
     def __post_init__(self) -> None:
         at_least(1, "embedding.", epochs=self.epochs, projection=self.projection)
@@ -78,14 +82,25 @@ class EmbeddingSpec:
         for key, value in (("lr", self.lr), ("temperature", self.temperature)):
             if not 0 < value < math.inf:
                 raise InputError(f"embedding.{key}: found {value:g}, allowed: a finite number above 0")
-        if self.name not in ("none", *STARTS) and not self.from_file:
-            allowed = nearest(self.name, ("none", *STARTS, "FILE.npz"))
+        check_backbone("embedding.name", self.name if self.frozen else "", self.weights, "embedding.weights")
+        if self.name not in ("none", *STARTS) and not self.of_rows:
+            allowed = nearest(self.name, ("none", *STARTS, "FILE.npz", "timm:NAME"))
             raise InputError(f"embedding.name: found {self.name!r}; {allowed}")
 
     @property
     def from_file(self) -> bool:
         """Whether the embedding is a file of the user's."""
         return self.name.endswith(".npz")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the embedding is that of a frozen net."""
+        return is_backbone(self.name)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether the embedding belongs to the data set's own images, row by row: a file, or a frozen net."""
+        return self.from_file or self.frozen
 
     def batch(self, images: int) -> int:
         """Compute the size of a batch of so many images."""

@@ -81,6 +81,8 @@ def _of_selector(name: str) -> str:
 def _of_data(name: str) -> str:
     if name == "sequence":
         return _run(scenario="sequence-digits")
+    if name == "hf":
+        return _run("--set", "data.dataset=hf:./saved")
     if name in OWN_DATA:
         size, path = (("--set", "data.size=32"), "./images") if name == "image-folder" else ((), "./mine.npz")
         return _run("--set", f"data.dataset={name}", "--set", f"data.path={path}", *size)

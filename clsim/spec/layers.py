@@ -18,6 +18,7 @@ from clsim.errors import InputError, nearest
 from clsim.spec import abilities, components, pools, registry, run
 from clsim.spec.components import DIGITS_DEFAULTS
 from clsim.spec.flags import flag_of, leaves, setting
+from clsim.spec.hub import plain_name
 from clsim.spec.reader import merge
 from clsim.spec.tables import STARTS, DataSpec, LearnerSpec, MemorySpec, ModelSpec
 
@@ -147,7 +148,7 @@ def layers_of(
     layers = _irreducible(layers, wished)
     if pool:
         layers.append(Layer(" and ".join(dict.fromkeys(origins)), {"pool": pool}))
-    return scenario_name, strategy_name, _canonical(layers, "memory", "buffer")
+    return scenario_name, strategy_name, _plain_data(_canonical(layers, "memory", "buffer"))
 
 
 def strategy_layers(strategy: str, scenario_name: str) -> tuple[str, list[Layer]]:
@@ -280,6 +281,19 @@ def _canonical(layers: Iterable[Layer], table: str, key: str) -> list[Layer]:
         else layer
         for layer in layers
     ]
+
+
+def _plain_data(layers: Iterable[Layer]) -> list[Layer]:
+    """Put the name and the path that a data set has in a spec in the place of any other way to name it."""
+    out = []
+    for layer in layers:
+        table = layer.tables.get("data", {})
+        if isinstance(dataset := table.get("dataset"), str):
+            name, path = plain_name(dataset, str(table.get("path", "")))
+            given = {"dataset": name} | ({"path": path} if path else {})
+            layer = dataclasses.replace(layer, tables=merge(layer.tables, {"data": given}))
+        out.append(layer)
+    return out
 
 
 def _implied(buffer: str, tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.batch import PRUNERS
 from clsim.spec.flags import as_text, leaves
+from clsim.spec.hub import plain_name
 from clsim.spec.pools import named
 from clsim.spec.sources import OWN_DATA
 
@@ -204,9 +205,17 @@ def data_sources(spec: Mapping[str, Any]) -> set[str]:
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    kinds = [str(data.get("dataset", "digits")) for data in (a, b)]
-    paths = [str(data.get("path", "")) if kinds[0] in OWN_DATA else "" for data in (a, b)]
-    return kinds[0] == kinds[1] and paths[0] == paths[1] and [*a.get("sequence", ())] == [*b.get("sequence", ())]
+    (kind, path), (other, place) = map(_data_place, (a, b))
+    same_place = path == place or kind not in OWN_DATA
+    return kind == other and same_place and [*a.get("sequence", ())] == [*b.get("sequence", ())]
+
+
+def _data_place(data: Mapping[str, Any]) -> tuple[str, str]:
+    dataset, path = str(data.get("dataset", "digits")), str(data.get("path", ""))
+    try:
+        return plain_name(dataset, path)
+    except InputError:  # of a file or a record that holds no such name
+        return dataset, path
 
 
 @functools.cache

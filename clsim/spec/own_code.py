@@ -43,6 +43,9 @@ def sources(tables: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((start, file_digest(start, "memory.start")))
     if (name := tables.get("embedding", {}).get("name", "")).endswith(".npz"):
         found.append((name, file_digest(name, "embedding.name", "an .npz with a row for each training image")))
+    for table in ("data", "embedding"):
+        if frozen := tables.get(table, {}).get("weights", ""):
+            found.append((frozen, file_digest(frozen, f"{table}.weights", "a .safetensors file")))
     if (weights := tables.get("model", {}).get("start", "")).endswith(".pt"):
         found.append((weights, file_digest(weights, "model.start", "a .pt that clsim keeps of a net")))
     return [(name, digest) for name, digest in found if digest]

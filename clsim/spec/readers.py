@@ -23,7 +23,7 @@ def about_embedding(spec: RunSpec) -> list[str]:
     found = readers(spec)
     others = [name for name in _choosers(spec) if name not in found and name not in ("random", "reservoir")]
     what = f"the embedding {spec.embedding.name}"
-    if not spec.embedding.from_file and found:
+    if not spec.embedding.of_rows and found:
         what += f" ({spec.embedding.model}, trained on the images of each experience before its first choice)"
     lines = [f"{', '.join(found)} chooses by {what}"] if found else []
     if others:

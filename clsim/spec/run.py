@@ -18,6 +18,7 @@ from typing import Any
 from clsim.errors import InputError
 from clsim.spec import naming
 from clsim.spec.batch import BatchSpec, IrreducibleSpec
+from clsim.spec.controller import ControllerSpec
 from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.flags import as_text, leaves, settled_threads
 from clsim.spec.labelling import LabellingSpec
@@ -25,7 +26,6 @@ from clsim.spec.pools import PoolSpec
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
-    ControllerSpec,
     DataSpec,
     EvaluationSpec,
     LabelsSpec,
@@ -156,7 +156,7 @@ class RunSpec:
 
     def _check_embedding(self) -> None:
         """Refuse an embedding by file of samples that have no row in it, and a frozen net that would not be frozen."""
-        if self.embedding.from_file:
+        if self.embedding.of_rows:
             for key, found, allowed in (
                 ("stream.kind", self.stream.kind, ("split", "sequence")),
                 ("labels.foreign", self.labels.foreign, ("",)),
@@ -322,7 +322,8 @@ EXTRAS: tuple[str, ...] = (
     *("optimizer.lr_start", "optimizer.lr_end", "optimizer.trust", "optimizer.head_lr"),
     "controller",
     "data.sequence",
-    *("data.imbalance", "data.shares"),
+    *("data.imbalance", "data.shares", "data.config", "data.splits", "data.columns"),
+    *("data.features", "data.weights", "embedding.weights"),
     "stream.tasks",
     *("stream.difficulty", "stream.length"),
     *("training.patience", "training.steps", "training.until"),

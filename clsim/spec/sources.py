@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from clsim.errors import InputError
+from clsim.spec.hub import HUB
 from clsim.spec.tables import DataSpec
 
 DATASETS: dict[str, tuple[str, str]] = {
@@ -20,20 +21,30 @@ DATASETS: dict[str, tuple[str, str]] = {
     "usps": ("16 × 16 grey digits from envelopes, 10 classes", "Hull (1994)"),
     "tiny-imagenet": ("64 × 64 colour photographs, 200 classes", "Le & Yang (2015)"),
     "image-folder": ("your folder, with a folder of images for each class: set data.path and data.size", ""),
+    "hf": ("a Hugging Face data set: hf:NAME of the hub, or hf:./FOLDER as its save_to_disk writes it", ""),
     "sequence": ("several data sets, one after the other: set data.sequence and data.size", ""),
     "npz": ("your arrays x_train, y_train, x_test, y_test: uint8 images or float vectors; set data.path", ""),
 }
 """Name → a description in one line, and the source."""
 
 
-OWN_DATA = ("image-folder", "npz")
+OWN_DATA = ("hf", "image-folder", "npz")
 """Names of ``data.dataset`` for the user's own data, which is at ``data.path``."""
+
+
+def is_known(dataset: str) -> bool:
+    """Whether a name is one of :data:`DATASETS`, or that of a data set of the hub.
+
+    >>> is_known("digits"), is_known("hf:ylecun/mnist@main"), is_known("hf:../folder"), is_known("hf:")
+    (True, True, False, False)
+    """
+    return dataset in DATASETS or HUB.fullmatch(dataset) is not None
 
 
 def data_digest(spec: DataSpec) -> str:
     """Return the SHA-256 of the user's own data, for the fingerprint of a run; empty for a named data set.
 
-    It covers the content of an ``npz``, or the names, sizes and modification times of the files of an ``image-folder``.
+    It covers the content of an ``npz``, or the names, sizes and modification times of the files of a folder.
 
     Raises:
         InputError: if ``data.path`` is empty, does not exist or cannot be read.
@@ -47,7 +58,8 @@ def data_digest(spec: DataSpec) -> str:
     path, sha = Path(spec.path).expanduser(), hashlib.sha256()
     try:
         if not path.is_dir():
-            raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder with a folder for each class")
+            holds = "as save_to_disk of datasets writes it" if spec.dataset == "hf" else "with a folder for each class"
+            raise InputError(f"data.path: no folder {spec.path!r}; allowed: a folder {holds}")
         for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
             stat, name = file_path.stat(), os.fsencode(file_path.relative_to(path).as_posix())
             sha.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clsim.errors import InputError, at_least, nearest
+from clsim.spec import frozen, hub
 from clsim.spec.reader import Options
 
 
@@ -17,7 +18,7 @@ class DataSpec:
 
     Attributes:
         dataset: a name of ``clsim list datasets``.
-        path: the user's folder or file, for ``image-folder`` and ``npz``.
+        path: the user's folder or file, for ``image-folder``, ``npz`` and ``hf``.
         size: images are resized to ``size`` × ``size`` pixels; 0 keeps the data set's own size.
         per_class: largest number of training images of each class, the first ones; 0 keeps all.
         sequence: names of data sets, for ``sequence``: one after the other, each with classes of its own.
@@ -32,6 +33,11 @@ class DataSpec:
             ``gamma``, ``solarize``, ``equalize``, ``rand-augment``, ``cutout``; ``rand-augment:N:M`` for N operations
             of magnitude M out of 30 (``rand-augment`` has two, with magnitudes of their own); of siamese augmentation
             ``dsa``, ``dsa-digits``.
+        config: configuration of a data set of the Hugging Face hub; empty: its only one.
+        splits: its training and its test split, or one that is divided; empty: ``train``, ``test`` or ``validation``.
+        columns: its columns of pictures (or vectors) and labels; empty: the only ones of these types.
+        features: a frozen net whose features replace images, ``timm:``, ``torchvision:``, ``open-clip:NAME``; or empty.
+        weights: its weights, a ``.safetensors`` file; empty: those of the library, which are downloaded.
     """
 
     dataset: str = "digits"
@@ -42,9 +48,23 @@ class DataSpec:
     sequence: tuple[str, ...] = ()
     imbalance: float = 1.0
     shares: tuple[float, ...] = ()
+    config: str = ""
+    splits: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    features: str = ""
+    weights: str = ""
+
+    @classmethod
+    def of(cls, dataset: str, path: str, size: int | None = 0, per_class: int = 0) -> DataSpec:
+        """Name a data set in any of the ways that there are; with ``size`` None, folders of images have 32 pixels."""
+        name, place = hub.plain_name(dataset, path)
+        size = (32 if name == "image-folder" else 0) if size is None else size
+        return cls(name, place, size=size, per_class=per_class)
 
     def __post_init__(self) -> None:
         at_least(0, "data.", size=self.size, per_class=self.per_class)
+        frozen.check_backbone("data.features", self.features, self.weights, "data.weights")
+        hub.check_keys(self.dataset, self.config, self.splits, self.columns)
         at_least(1, "data.", imbalance=self.imbalance)
         if not all(0 < share <= 1 for share in self.shares):
             raise InputError(f"data.shares: found {list(self.shares)}, allowed: numbers above 0, up to 1")
@@ -548,54 +568,3 @@ class LabelsSpec:
     def partial(self) -> bool:
         """Whether there is an unlabelled part."""
         return bool(self.fraction or self.per_class or self.count)
-
-
-@dataclass(frozen=True)
-class ControllerSpec:
-    """What sets the learning rate and the method's trade-off in each experience.
-
-    The defaults are the survey's. FACIL's way is ``carry = false``, ``skip_first = true``, ``decays = 7``.
-
-    Attributes:
-        name: ``none``, or ``stability-decay``; see :mod:`clsim.training.stability_decay`.
-        decay: the learner's options that trade stability for plasticity: the larger, the less is forgotten. Without
-            any, the method is trained once with the best learning rate. Whole numbers are rounded down.
-        first: values of some of them that the search begins with, instead of those that the learner has without a
-            controller.
-        margin: p, the share of the best fine-tuning's validation accuracy that stability may cost.
-        factor: α, which an option that costs more is multiplied by.
-        decays: largest number of decays in an experience; the model after the last one is kept in any case.
-        carry: whether an experience begins with the values that the one before ended with; else with those given.
-        skip_first: whether the first experience, where there is nothing to forget, is trained once, with no decay.
-        first_rates: learning rates of the search in the first experience.
-        rates: learning rates of the search in all others.
-    """
-
-    name: Literal["none", "stability-decay"] = "none"
-    decay: tuple[str, ...] = ()
-    first: Options = field(default_factory=dict)
-    margin: float = 0.2
-    factor: float = 0.5
-    decays: int = 10
-    carry: bool = True
-    skip_first: bool = False
-    first_rates: tuple[float, ...] = (1e-1, 5e-2, 1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
-    rates: tuple[float, ...] = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin < 1:
-            raise InputError(f"controller.margin: found {self.margin}, allowed: a share from 0 to below 1")
-        if not 0 < self.factor < 1:
-            raise InputError(f"controller.factor: found {self.factor}, allowed: above 0 and below 1")
-        if self.decays < 0:
-            raise InputError(f"controller.decays: found {self.decays}, allowed: 0 or more")
-        if len(set(self.decay)) < len(self.decay):
-            raise InputError(f"controller.decay: found {list(self.decay)}, allowed: each option once")
-        for name, value in self.first.items():
-            if name not in self.decay:
-                raise InputError(f"controller.first: found {name!r}, allowed: the options of controller.decay")
-            if type(value) not in (int, float) or not 0 < value < math.inf:
-                raise InputError(f"controller.first.{name}: found {value!r}, allowed: a finite number above 0")
-        for key, rates in (("first_rates", self.first_rates), ("rates", self.rates)):
-            if not rates or not all(0 < rate < math.inf for rate in rates):
-                raise InputError(f"controller.{key}: found {list(rates)}, allowed: one number above 0, or more")

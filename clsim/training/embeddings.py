@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clsim.data import npz
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars
@@ -17,7 +16,7 @@ from clsim.selectors.distances import principal
 from clsim.spec.readers import readers
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Stream
-from clsim.training import kept_nets, nursery
+from clsim.training import given_rows, kept_nets, nursery
 
 PRINCIPAL = 10000
 """Number of images, at most, of which principal components are taken."""
@@ -39,7 +38,7 @@ class Embeddings:
     def __init__(self, spec: RunSpec, stream: Stream, kept: Path | None = None, read: bool | None = None) -> None:
         self._spec, self._stream, embedding = spec, stream, spec.embedding
         asked = embedding.name != "none" and (bool(readers(spec)) if read is None else read)
-        self._trains = asked and not embedding.from_file
+        self._trains = asked and not embedding.of_rows
         self._starts = spec.model.learns_start
         self._net: nets.Net | None = None
         self._axes: tuple[Tensor, Tensor] | None = None
@@ -54,10 +53,8 @@ class Embeddings:
                     f"{key}: found {name!r} with vectors of width {stream.shape[0]}, which are features already; "
                     "allowed: none, or images"
                 )
-        if asked and embedding.from_file:
-            size = None if stream.source is None else len(stream.source.train_y)
-            stream.rows_of(torch.empty(0, dtype=torch.int64, device=stream.device))  # of what has none, says so
-            self._rows = torch.from_numpy(npz.embedding(Path(embedding.name), size)).to(stream.device)
+        if asked and embedding.of_rows:
+            self._rows = given_rows.rows(embedding, stream, kept)
         self._nursery = nursery.Nursery(spec, stream, kept) if self._trains or self._starts else None
 
     @property

@@ -11,6 +11,7 @@ import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import torch
 from clsim.errors import InputError
 from clsim.models.passes import on_cores
 from clsim.randomness import derive, own_draws
+from clsim.selectors.neighbour_index import index_version
 from clsim.spec.precision import in_hardware, settled
 from clsim.spec.run import RunSpec
+from clsim.version import __version__, code_state
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -241,3 +244,24 @@ def precision_of(name: str, device: str) -> str:
     if name not in ("fp32", "bf16", "auto"):
         raise InputError(f"precision: found {name!r}, allowed: fp32, bf16, auto")
     return settled(name, device)
+
+
+VERSIONS = ("clsim", "code", "torch", "avalanche", "python")
+"""The facts of a machine that are versions."""
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """Return the facts of this machine that may change numbers, versions first, by their names in a record."""
+    return {
+        "clsim": __version__,
+        "code": code_state(),
+        "torch": str(torch.__version__),
+        "avalanche": version("avalanche-lib"),
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processor": processor(),
+        **arithmetic(device),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "neighbours": index_version(),
+    }

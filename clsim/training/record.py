@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,13 @@ import torch
 from clsim.pool.exemplars import Exemplars
 from clsim.records import metrics
 from clsim.records.store import FORMAT
-from clsim.selectors.neighbour_index import index_version
 from clsim.spec.run import RunSpec
 from clsim.streams.census import Census
 from clsim.streams.stream import Stream
 from clsim.training.contract import Losses
 from clsim.training.evaluations import HEAD, Evaluated
-from clsim.training.machine import arithmetic, processor
-from clsim.version import __version__, code_state
+from clsim.training.machine import VERSIONS, machine_facts, processor
+from clsim.version import code_state
 
 
 @dataclass
@@ -163,27 +160,6 @@ class Results:
         self.steps += len(steps)
         for column in self.losses.values():
             column += [math.nan] * (self.steps - len(column))
-
-
-VERSIONS = ("clsim", "code", "torch", "avalanche", "python")
-"""The facts of a machine that are versions."""
-
-
-def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Return the facts of this machine that may change numbers, versions first, by their names in a record."""
-    return {
-        "clsim": __version__,
-        "code": code_state(),
-        "torch": str(torch.__version__),
-        "avalanche": version("avalanche-lib"),
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "processor": processor(),
-        **arithmetic(device),
-        "threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "neighbours": index_version(),
-    }
 
 
 def record_of(spec: RunSpec, stream: Stream, results: Results, command: str) -> dict[str, Any]:

@@ -180,24 +180,24 @@ def spec_of_call(
     device: str,
     threads: int | None,
     proxy_epochs: int,
-    size: int = 0,
+    size: int | None = 0,
     per_class: int = 0,
 ) -> RunSpec:
     """Make the spec of work without a stream, in which features and scores come from proxies.
 
     Args:
         dataset: a name of ``clsim list datasets``.
-        path: path of the user's own data, for ``image-folder`` and ``npz``.
+        path: path of the user's own data, for ``image-folder``, ``npz`` and ``hf``.
         seed: seed of everything that is drawn.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: number of torch's threads; None leaves it as it is.
         proxy_epochs: training epochs of each proxy.
-        size: side, in pixels, that images are scaled to; 0: no scaling.
+        size: side, in pixels, that images are scaled to; 0: no scaling; None: 32 for ``image-folder``, else no scaling.
         per_class: largest number of training images of each class; 0: all.
     """
     return RunSpec(
         seed=seed,
-        data=DataSpec(dataset, str(path), size=size, per_class=per_class),
+        data=DataSpec.of(dataset, str(path), size, per_class),
         training=TrainingSpec(device=device, threads=threads or torch.get_num_threads()),
         proxy=ProxySpec(source="proxy", epochs=proxy_epochs),
     )

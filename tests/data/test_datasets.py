@@ -352,6 +352,10 @@ def test_image_folder_mistakes(tmp_path: Path, folder: Path) -> None:
             load(from_folder(folder), tmp_path)
         one_line(info, str(folder / "dog" / "3.png"), "cannot be read as an image")
     (folder / "dog" / "3.png").unlink()
+    os.mkfifo(folder / "dog" / "3.png")  # whoever opens it waits
+    with pytest.raises(InputError, match=r"3\.png: cannot be read as an image \(found a folder, a pipe or nothing"):
+        load(from_folder(folder), tmp_path)
+    (folder / "dog" / "3.png").unlink()
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match="no training sample of class 'empty'"):
         load(from_folder(folder), tmp_path)

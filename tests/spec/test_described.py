@@ -121,6 +121,7 @@ def test_every_example_is_a_command_that_works(tmp_path: Path, monkeypatch: pyte
     x, y = np.zeros((4, 3), dtype=np.float32), np.arange(4) % 2
     np.savez("mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "saved").mkdir()
     for kind, name in EVERY:
         words = shlex.split(describe(kind, name).example)
         if words[:2] == ["clsim", "run"]:

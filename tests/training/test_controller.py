@@ -20,9 +20,10 @@ from clsim.pool import pool
 from clsim.pool.exemplars import Exemplars
 from clsim.records.search import Search, Trial, read_search
 from clsim.records.store import RunRecord, Store
+from clsim.spec.controller import ControllerSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import ControllerSpec, LearnerSpec
+from clsim.spec.tables import LearnerSpec
 from clsim.streams import build
 from clsim.streams.stream import Experience, Stream
 from clsim.training import assemble, controller, evaluation, progress, stability_decay

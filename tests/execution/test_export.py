@@ -1,0 +1,164 @@
+"""What is exported is what was chosen, as Hugging Face's library itself reads it; and what it reads becomes runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clsim
+from clsim.cli import main
+from clsim.data.cache import Dataset
+from clsim.data.datasets import data_root, load
+from clsim.errors import InputError
+from clsim.records.store import RunFolder
+from clsim.spec.tables import DataSpec
+
+hf = pytest.importorskip("datasets", reason="the extra hf is not installed")
+hf.disable_progress_bars()
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def command(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["clsim", *words])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    return int(ended.value.code or 0)
+
+
+def digits() -> Dataset:
+    return load(DataSpec("digits"), data_root(None))
+
+
+def pixels(part: Any) -> np.ndarray:
+    """Decode with the library's own decoder: uint8 (n, h, w) or (n, h, w, 3)."""
+    return np.stack([np.asarray(image) for image in part["image"]])
+
+
+@pytest.fixture
+def picks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return clsim.select("craig", dataset="digits", budget=12, epochs=1)
+
+
+def test_picks_are_exported_as_they_were_chosen(picks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("picks.csv").write_text(picks.frame.to_csv(index=False))
+    assert command("export", "picks.csv", "--dataset", "digits", "--out", "chosen", monkeypatch=monkeypatch) == 0
+    assert clsim.export(picks, "same") == {"train": 12}
+    source = digits()
+    for folder in ("chosen", "same"):
+        found = hf.load_from_disk(folder)
+        assert found["index"][:] == picks.index.tolist()
+        np.testing.assert_array_equal(pixels(found), source.train_x[picks.index, 0])
+        assert found["label"][:] == source.train_y[picks.index].tolist()
+        assert found.features["label"].names == list(source.classes)
+        np.testing.assert_array_equal(np.float32(found["weight"][:]), picks.weight)
+
+
+def test_picks_of_features_have_vectors() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.save("x.npy", x)
+    chosen = clsim.select("kcenter", features="x.npy", budget=7)
+    Path("picks.csv").write_text(chosen.frame.to_csv(index=False))
+    clsim.export("picks.csv", "of-file", features="x.npy")
+    clsim.export(chosen, "of-picks")
+    for folder in ("of-file", "of-picks"):
+        found = hf.load_from_disk(folder)
+        assert set(found.column_names) == {"vector", "index"}
+        np.testing.assert_array_equal(np.float32(found["vector"][:]), x[chosen.index])
+
+
+def test_a_condensed_set_is_a_data_set_of_the_same_arrays() -> None:
+    made = clsim.condense("digits", "random", ipc=2, nets=0)
+    made.write(Path("set.npz"))
+    assert clsim.export("set.npz", "a") == clsim.export(made, "b") == {"train": 20, "test": len(digits().test_x)}
+    root = data_root(None)
+    npz = load(DataSpec("npz", "set.npz"), root)
+    for folder in ("a", "b"):
+        again = load(DataSpec("hf", folder), root)
+        for name in ("train_x", "train_y", "test_x", "test_y"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(npz, name))
+        assert again.classes == digits().classes
+
+
+def test_the_memory_of_a_run_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = clsim.run("split-digits", buffer="herding", memory=30, settings={"training.epochs": 1})
+    assert record.folder is not None
+    assert command("export", record.folder.name[:8], "--out", "memory", monkeypatch=monkeypatch) == 0
+    assert clsim.export(record, "again") == {"train": 30}
+    source, found = digits(), hf.load_from_disk("memory")
+    state = RunFolder(record.folder).checkpoint()
+    assert state is not None
+    held = state["memory"]["columns"]
+    assert found["index"][:] == held["index"].tolist()
+    np.testing.assert_array_equal(pixels(found), held["x"][:, 0].numpy())
+    np.testing.assert_array_equal(pixels(found), source.train_x[found["index"][:], 0])
+    assert found["label"][:] == source.train_y[found["index"][:]].tolist()
+    assert set(found["task"][:]) == {0, 1, 2, 3, 4}
+    assert hf.load_from_disk("again")["index"][:] == found["index"][:]
+
+
+def test_mistakes_are_one_line(picks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("picks.csv").write_text("index\n3\n1796\n")
+    Path("odd.csv").write_text("row\n3\n")
+    Path("twice.csv").write_text("index\n3\n3\n")
+    Path("taken").mkdir()
+    Path("taken", "mine.txt").write_text("kept")
+    os.mkfifo("pipe.csv")
+    for words, message in (
+        (["picks.csv"], "picks.csv: found neither a data set and features, allowed: one"),
+        (["picks.csv", "--dataset", "digits"], "picks.csv: found the row 1796, allowed: 0 to "),
+        (["odd.csv", "--dataset", "digits"], "odd.csv: cannot be read as picks (no column 'index')"),
+        (["twice.csv", "--dataset", "digits"], "cannot be read as picks (a row below 0, or twice)"),
+        (["pipe.csv", "--dataset", "digits"], "cannot be read as picks (no file, or a very large one)"),
+        (["gone.npz"], "gone.npz: cannot be read as .npz"),
+        (["nothing"], "--runs: no folder 'runs'"),
+        (["picks.csv", "--features", "gone.npy"], "features: no file 'gone.npy'"),
+    ):
+        assert command("export", *words, "--out", "out", monkeypatch=monkeypatch) == 2
+        said = capsys.readouterr().err
+        assert message in said, said
+        assert len(said.splitlines()) == 1
+    for force in (False, True):
+        with pytest.raises(InputError, match="'taken' is there already; allowed: another name, or --force"):
+            clsim.export(picks, "taken", force=force)
+    assert Path("taken", "mine.txt").read_text() == "kept"
+    clsim.export(picks, "twice")
+    with pytest.raises(InputError, match="is there already"):
+        clsim.export(picks, "twice")
+    clsim.export(picks, "twice", force=True)
+    assert [path.name for path in Path().glob(".*partial*")] == []
+
+
+def test_a_refused_write_leaves_nothing(picks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        Path(".out.partial").mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hf.Dataset, "save_to_disk", refuse)
+    with pytest.raises(InputError, match=r"out: cannot be written \(No space left on device\)"):
+        clsim.export(picks, "out")
+    assert not [*Path().glob("*out*")]
+
+
+def test_records_are_exported_as_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet
+
+    for seed, memory in ((0, 20), (1, "5%")):
+        clsim.run("split-digits", buffer="random", memory=memory, seed=seed, settings={"training.epochs": 1})
+    assert command("report", "--format", "parquet", monkeypatch=monkeypatch) == 0
+    found = pyarrow.parquet.read_table("summary.parquet").to_pydict()
+    records = clsim.Store(Path("runs")).records()[0]
+    expected = {record.data["fingerprint"]: record for record in records}
+    assert sorted(found["fingerprint"]) == sorted(expected)
+    for row, fingerprint in enumerate(found["fingerprint"]):
+        spec = expected[fingerprint].data["spec"]
+        assert found["accuracy"][row] == expected[fingerprint].metrics["accuracy"]
+        assert found["optimizer.lr"][row] == spec["optimizer"]["lr"]
+        assert found["seed"][row] == spec["seed"]
+        assert json.loads(found["data.augment"][row]) == spec["data"]["augment"]
+    assert sorted(found["memory"]) == ["20", "5 %"]
