@@ -12,7 +12,8 @@ from torch import Tensor
 from clsim.checks.learners import snapshot, train_on
 from clsim.checks.samples import CLASSES, CPU, CheckFailed, clusters
 from clsim.checks.setups import setup_of
-from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.spec.labelling import LabelsSpec
+from clsim.spec.tables import StreamSpec
 from clsim.streams.part import Part
 from clsim.streams.stream import Stream
 from clsim.training.contract import Learner, Setup

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from clsim.checks.samples import CPU, SHAPE, Model, body
@@ -12,7 +14,7 @@ from clsim.pool.pool import Cost
 from clsim.randomness import Randomness
 from clsim.selectors.random import random as random_selector
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LabelsSpec, MemorySpec, OptimizerSpec, TrainingSpec
+from clsim.spec.tables import MemorySpec, OptimizerSpec, TrainingSpec
 from clsim.training.contract import Setup
 
 
@@ -22,7 +24,7 @@ def setup_of(model: Model = body, *, buffered: bool) -> Setup:
         training=TrainingSpec(epochs=5),
         optimizer=OptimizerSpec(lr=0.05, momentum=0.9),
         memory=MemorySpec(buffer="random" if buffered else "none", capacity=20),
-        labels=LabelsSpec(fraction=1.0),
+        labels=replace(RunSpec().labels, fraction=1.0),
     )
     randomness, cost = Randomness(7, CPU), Cost()
     memory = Buffer(spec.memory, random_selector if buffered else None, rng=randomness.memory, cost=cost)

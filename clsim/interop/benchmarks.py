@@ -11,8 +11,8 @@ from torch import Tensor
 
 from clsim.compat import import_torchvision
 from clsim.errors import InputError
-from clsim.spec.labelling import LabellingSpec
-from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
+from clsim.spec.tables import StreamSpec
 from clsim.streams.labels import known_rows, oracle_of
 from clsim.streams.part import Part
 from clsim.streams.stream import Stream

@@ -123,7 +123,7 @@ MODULES = {
 """Old module → the module that holds most of it now. Some old names are names of packages today."""
 
 NAMES = {
-    "tradeoff.ControllerSpec": "spec.controller",
+    "tradeoff.ControllerSpec": "spec.tables",
     "tradeoff.Phase": "records.search",
     "tradeoff.Decision": "records.search",
     "tradeoff.Values": "records.search",

@@ -18,17 +18,16 @@ from typing import Any
 from clsim.errors import InputError
 from clsim.spec import naming
 from clsim.spec.batch import BatchSpec, IrreducibleSpec
-from clsim.spec.controller import ControllerSpec
 from clsim.spec.embedding import EmbeddingSpec
 from clsim.spec.flags import as_text, leaves, settled_threads
-from clsim.spec.labelling import LabellingSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
 from clsim.spec.pools import PoolSpec
 from clsim.spec.reader import arguments
 from clsim.spec.revisions import revisions
 from clsim.spec.tables import (
+    ControllerSpec,
     DataSpec,
     EvaluationSpec,
-    LabelsSpec,
     LearnerSpec,
     MemorySpec,
     ModelSpec,

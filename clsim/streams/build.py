@@ -19,8 +19,8 @@ from clsim.data import superclasses
 from clsim.data.cache import Dataset
 from clsim.errors import InputError
 from clsim.randomness import generator
-from clsim.spec.labelling import LabellingSpec
-from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
+from clsim.spec.tables import StreamSpec
 from clsim.streams.division import divide
 from clsim.streams.labels import foreign_parts, known_rows, oracle_of
 from clsim.streams.part import Change, Part, Parts, numbered

@@ -13,8 +13,8 @@ from torch import Tensor
 from clsim.data.foreign import in_channels
 from clsim.errors import InputError
 from clsim.randomness import generator
-from clsim.spec.labelling import LabellingSpec
-from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
+from clsim.spec.tables import StreamSpec
 from clsim.streams.oracle import Oracle
 from clsim.streams.part import Change, Part
 

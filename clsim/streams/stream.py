@@ -19,7 +19,8 @@ from clsim.data.cache import Dataset
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars, concatenate
 from clsim.randomness import generator
-from clsim.spec.tables import LabelsSpec, StreamSpec
+from clsim.spec.labelling import LabelsSpec
+from clsim.spec.tables import StreamSpec
 from clsim.streams.labels import stratified
 from clsim.streams.oracle import Oracle
 from clsim.streams.part import Part, Roles

@@ -15,8 +15,9 @@ from clsim.data import cache, datasets, foreign
 from clsim.data.cache import Dataset, Raw
 from clsim.errors import InputError
 from clsim.pool.exemplars import Exemplars
+from clsim.spec.labelling import LabelsSpec
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import DataSpec, LabelsSpec, StreamSpec
+from clsim.spec.tables import DataSpec, StreamSpec
 from clsim.streams import build as build_module
 from clsim.streams.stream import Stream
 from tests.helpers import assert_same

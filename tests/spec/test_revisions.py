@@ -11,11 +11,11 @@ from clsim.errors import InputError
 from clsim.records.store import Store
 from clsim.spec import registry
 from clsim.spec.embedding import EmbeddingSpec
-from clsim.spec.labelling import LabellingSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.revisions import revisions
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LabelsSpec, LearnerSpec, MemorySpec, StreamSpec
+from clsim.spec.tables import LearnerSpec, MemorySpec, StreamSpec
 
 
 def of(buffer: str = "random", retrieval: str = "random", **stream: object) -> list[str]:

@@ -18,9 +18,10 @@ from clsim.pool.pool import Cost, Pool
 from clsim.selectors.combinators import per_class
 from clsim.selectors.random import random
 from clsim.spec.flags import label_share, tables_of
+from clsim.spec.labelling import LabelsSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LabelsSpec, MemorySpec, StreamSpec
+from clsim.spec.tables import MemorySpec, StreamSpec
 from clsim.streams import build as build_module
 from clsim.streams.labels import revealed
 from clsim.streams.stream import Stream

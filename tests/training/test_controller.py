@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from clsim.spec.controller import ControllerSpec
 from torch import Tensor
 
 import clsim
@@ -20,7 +21,6 @@ from clsim.pool import pool
 from clsim.pool.exemplars import Exemplars
 from clsim.records.search import Search, Trial, read_search
 from clsim.records.store import RunRecord, Store
-from clsim.spec.controller import ControllerSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.spec.tables import LearnerSpec

@@ -14,10 +14,9 @@ import torch
 import clsim
 from clsim.errors import InputError
 from clsim.spec.flags import tables_of
-from clsim.spec.labelling import LabellingSpec
+from clsim.spec.labelling import LabellingSpec, LabelsSpec
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LabelsSpec
 from clsim.streams.stream import Experience
 from clsim.training.injection import Injection
 from tests.helpers import points, vectors
