@@ -158,6 +158,8 @@ def run(
         drafts = [Draft(one, words, scenario) for one, words in zip(found, commands, strict=True)]
         explain(drafts, store, as_json=as_json)
         return
+    if log and found[0].spec.training.seeds:
+        raise InputError("--log: found with seeds that advance together, allowed: without --together")
     from clsim.execution.execute import execute_all
     from clsim.reporting.terminal import watched
 

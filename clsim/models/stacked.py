@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from clsim.models.nets import Net
+from clsim.models.nets import InstanceNorm, Net
 
 _DRAWN = "drawn"
 """Name of the buffer of a dropout layer in the stack."""
@@ -72,7 +72,7 @@ class Stack:
             self._body.train(there[0].net.body.training)
         with torch.no_grad():
             sources = [part for one in filled for parts in self._of(one.net) for part in parts]
-            torch._foreach_copy_([part for row in self._rows for part in row], sources)
+            _copy(sources, [part for row in self._rows for part in row])
         drawn = {name: torch.stack([one.drawn[name] for one in filled]) for name in there[0].drawn}
         features = self._call(self._named | drawn, _stacked([one.x for one in filled]))
         if self._buffers:
@@ -80,7 +80,7 @@ class Stack:
                 known = len(self._weights)
                 own = [part for one in there for part in self._of(one.net)[1]]
                 moved = [row[known:] for row, one in zip(self._rows, passes, strict=True) if one is not None]
-                torch._foreach_copy_(own, [part for parts in moved for part in parts])
+                _copy([part for parts in moved for part in parts], own)
         return list(features)
 
     def give_gradients(self, passes: Sequence[Passing | None]) -> None:
@@ -138,6 +138,19 @@ class _Mean(nn.Module):
         return x.mean((2, 3), keepdim=True)
 
 
+class _ChannelNorm(nn.Module):
+    """The arithmetic of :class:`clsim.models.nets.InstanceNorm`, wherever its input lies in memory."""
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self._eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        scale = self.weight[:, None, None] * torch.rsqrt(spread + self._eps)
+        return (x - mean) * scale + self.bias[:, None, None]
+
+
 def _without_draws(body: nn.Module) -> nn.Module:
     """Replace layers that a stack cannot pass as they are by others of the same numbers; return the body."""
     if isinstance(body, nn.Sequential):
@@ -146,7 +159,15 @@ def _without_draws(body: nn.Module) -> nn.Module:
                 body[i] = _Drawn()
             elif isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
                 body[i] = _Mean()
+            elif isinstance(layer, InstanceNorm):  # asks how its input lies in memory, which a stack cannot say
+                body[i] = _ChannelNorm(layer)
     return body
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    """Copy tensors at once: a GPU is asked a few times, and not once for each."""
+    if sources:
+        torch._foreach_copy_(targets, sources)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:

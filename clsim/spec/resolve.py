@@ -14,7 +14,7 @@ from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
 from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
-from clsim.spec.together import alone, seated
+from clsim.spec.seats import alone, seated
 from clsim.spec.typed import check_options
 
 

@@ -184,7 +184,7 @@ class TrainingSpec:
             them); for learner ``sgd`` with its own objective, whose loss goes by weights. Under the last two, all
             batches of an experience have one size.
         together: whether the seeds of a command advance in one step, their nets as a stack; see
-            :mod:`clsim.spec.together` for the runs that cannot. The numbers differ from those of a seed alone by
+            :mod:`clsim.spec.seats` for the runs that cannot. The numbers differ from those of a seed alone by
             rounding, so that such runs have records of their own.
         seeds: the seeds that advance together, in the order of the stack; clsim fills it in. Empty: the run is alone.
         capturable: whether a gradient step of ``sgd`` is one that a GPU can record and replay: the learning rate is a
