@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from clsim.checks.samples import body, convolutional
 from clsim.checks.setups import setup_of
 from clsim.data import datasets
 from clsim.errors import InputError, RunBusy
-from clsim.records.store import RunRecord
+from clsim.execution.engines.engine import Job, work
+from clsim.records.store import RunRecord, Store
 from clsim.spec import registry
 from clsim.spec.components import COMPONENTS
 from clsim.spec.resolve import remarks, resolve
@@ -112,7 +115,7 @@ def test_a_step_together_is_that_of_each_alone(name: str, tmp_path: Path) -> Non
         ["model.options.norm=batch", "optimizer.momentum=0.9", "optimizer.weight_decay=0.01"],
         ["model.options.dropout=0.3"],
         [*RESNET, 'data.augment=["crop"]'],
-        ["model.name=convnet3", "model.options={width=8}", "optimizer.momentum=0.5"],
+        ["model.name=convnet3", "model.options={width=8}", "optimizer.lr=0.01", "data.per_class=4"],
         ["optimizer.name=adam", "optimizer.lr=0.001"],
         ["model.name=linear", "model.options={}", "optimizer.name=lars", "optimizer.clip=1"],
         ["stream.setting=task", "optimizer.schedule=cosine", "memory.update=batch"],
@@ -233,6 +236,30 @@ def test_errors_are_of_their_seed_alone_but_a_run_elsewhere_stops_all() -> None:
 
     with pytest.raises(RunBusy):
         Together(2, CPU).run([busy, lambda seat: pytest.fail("it must not begin")])
+
+
+def test_ctrl_c_ends_all_seeds_and_their_threads() -> None:
+    begun = []
+
+    def interrupts(seat: Any) -> None:
+        begun.append(seat.number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        Together(3, CPU).run([interrupts] * 3)
+    assert begun == [0]
+    assert threading.active_count() == before
+
+
+def test_one_worker_of_a_study_has_all_seeds_and_the_others_wait(tmp_path: Path) -> None:
+    store, specs = Store(tmp_path), [spec_of(seed) for seed in SEEDS]
+    jobs = [Job(spec, "again", str(tmp_path), None, ".", group=tuple(specs)) for spec in specs]
+    with store.open(specs[0]):  # as a worker holds it that has begun
+        assert work(jobs[1]).state == "busy"
+    assert store.folder(specs[1]).record() is None
+    assert [work(job).state for job in jobs] == ["finished"] * 3
+    assert all(store.folder(spec).record() is not None for spec in specs)
 
 
 def test_each_seed_draws_from_torchs_generator_as_if_it_were_alone() -> None:
