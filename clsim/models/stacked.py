@@ -48,7 +48,9 @@ class Stack:
     """
 
     def __init__(self, net: Net, rows: int) -> None:
-        self._body = _without_draws(copy.deepcopy(net.body))
+        self._body = copy.deepcopy(net.body)
+        if net.shapes:  # else nobody knows what a dropout layer would draw
+            _make_passable(self._body)
         self._call: Any = torch.vmap(self._passed)
         self._parts: WeakKeyDictionary[Net, tuple[list[nn.Parameter], list[Tensor]]] = WeakKeyDictionary()
         weights, buffers = self._of(net)
@@ -151,17 +153,17 @@ class _ChannelNorm(nn.Module):
         return (x - mean) * scale + self.bias[:, None, None]
 
 
-def _without_draws(body: nn.Module) -> nn.Module:
-    """Replace layers that a stack cannot pass as they are by others of the same numbers; return the body."""
-    if isinstance(body, nn.Sequential):
-        for i, layer in enumerate(body):
-            if isinstance(layer, nn.Dropout) and layer.p:
-                body[i] = _Drawn()
-            elif isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
-                body[i] = _Mean()
-            elif isinstance(layer, InstanceNorm):  # asks how its input lies in memory, which a stack cannot say
-                body[i] = _ChannelNorm(layer)
-    return body
+def _make_passable(body: nn.Module) -> None:
+    """Replace layers of a sequence that a stack cannot pass as they are by others of the same numbers."""
+    if not isinstance(body, nn.Sequential):
+        return
+    for i, layer in enumerate(body):
+        if isinstance(layer, nn.Dropout):
+            body[i] = _Drawn()
+        elif isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
+            body[i] = _Mean()
+        elif isinstance(layer, InstanceNorm):  # asks how its input lies in memory, which a stack cannot say
+            body[i] = _ChannelNorm(layer)
 
 
 def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:

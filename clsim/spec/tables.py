@@ -236,6 +236,11 @@ class TrainingSpec:
                 f"training.patience: found {self.patience} with steps = {self.steps}, which says when training ends; "
                 "allowed: 0"
             )
+        if self.seeds and not (self.together and len(set(self.seeds)) == len(self.seeds)):
+            raise InputError(
+                f"training.seeds: found {list(self.seeds)} with together = {str(self.together).lower()}, allowed: "
+                "different seeds, with together = true; clsim fills them in"
+            )
         if self.capturable and self.last_batch == "short":
             raise InputError("training.capturable: found true with last_batch = 'short', allowed: with 'drop' or 'pad'")
 

@@ -192,23 +192,23 @@ class Together:
         """Compute the gradients of each wish's loss; return its terms, or what went wrong."""
         passes = [None if wish is None else wish.passing for wish in wishes]
         first = next(wish for wish in wishes if wish is not None)
+        found: list[Terms | Exception | None] = []
         try:
             if self._stack is None:
                 self._stack = Stack(first.passing.net, len(wishes))
             with first.precision():
                 features = self._stack.features(passes)
-        except torch.OutOfMemoryError as error:
+            for wish, features_of in zip(wishes, features, strict=True):
+                found.append(None if wish is None else _terms(wish, features_of))
+            losses = [reduce(torch.add, terms.values()) for terms in found if isinstance(terms, dict)]
+            if losses:
+                torch.autograd.backward(losses)
+                self._stack.give_gradients(passes)
+        except torch.OutOfMemoryError as error:  # which each run turns into a line
             return [None if wish is None else error for wish in wishes]
         except Exception as error:  # the model may be a user's own
             refusal = InputError(f"training.together: the nets cannot be stacked: it {raised(error)}; allowed: false")
             return [None if wish is None else refusal for wish in wishes]
-        found: list[Terms | Exception | None] = []
-        for wish, features_of in zip(wishes, features, strict=True):
-            found.append(None if wish is None else _terms(wish, features_of))
-        losses = [reduce(torch.add, terms.values()) for terms in found if isinstance(terms, dict)]
-        if losses:
-            torch.autograd.backward(losses)
-            self._stack.give_gradients(passes)
         return [{k: v.detach() for k, v in one.items()} if isinstance(one, dict) else one for one in found]
 
 

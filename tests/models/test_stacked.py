@@ -105,6 +105,15 @@ def test_dropout_leaves_out_what_it_would_alone() -> None:
     assert all((out == 0).any() for out in outs[0])
 
 
+def test_dropout_within_a_layer_is_refused() -> None:
+    def model(shape: tuple[int, ...]) -> nn.Module:
+        return nn.Sequential(nn.Sequential(nn.Linear(7, 20), nn.Dropout(0.5)))
+
+    net = nets.build(model, (7,), torch.ones(1, 5, dtype=torch.bool), 0, CPU).train()
+    with pytest.raises(RuntimeError, match="random"):
+        Stack(net, 2).features([Passing(net, torch.ones(10, 7), draw(net, 10)), None])
+
+
 def test_features_that_are_given_are_used_once_and_not_forgotten() -> None:
     net, x = made("mlp", 0), batch("mlp", 0)
     given = torch.ones(10, 20, dtype=torch.float64)

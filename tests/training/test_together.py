@@ -184,6 +184,9 @@ def test_seeds_are_filled_in_and_hold_the_seed() -> None:
     assert "has steps of its own" in remarks(spec)[0]
     with pytest.raises(InputError, match=r"training.seeds: found \[0, 1, 2\] with seed 5"):
         clsim.run("split-digits", "er", seed=5, settings=["training.together=true", "training.seeds=[0,1,2]"])
+    for words in (["training.seeds=[0,1]"], ["training.together=true", "training.seeds=[1,1]"]):
+        with pytest.raises(InputError, match="allowed: different seeds, with together = true"):
+            resolve("split-digits", "er", settings=words)
 
 
 @pytest.mark.parametrize("move", [5, 9])
