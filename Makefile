@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.cores
+	$(BIN)/python -m benchmarks.together
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.semi
 	$(BIN)/python -m benchmarks.batch_choice

@@ -9,7 +9,7 @@ from typing import Any
 
 from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
-from clsim.execution.execute import execute
+from clsim.execution.execute import execute_all
 from clsim.execution.given import named, of_run
 from clsim.execution.study import StudyResult, StudyWatch, carry_out
 from clsim.records.store import RunRecord, Store
@@ -40,6 +40,7 @@ def run(
     controller: str | None = None,
     seed: int = 0,
     seeds: int | Sequence[int] | None = None,
+    together: bool = False,
     settings: Settings = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     runs: str | Path = "runs",
@@ -70,6 +71,7 @@ def run(
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         seed: the seed of a single run.
         seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
+        together: whether these seeds advance in one step, their nets as a stack, which may pay on a GPU.
         settings: ``table.key`` → value, or a list of ``"table.key=value"`` as ``--set`` takes them. A value that is a
             list is one value here; in :func:`study` it is an axis of values.
         tables: the same as nested dictionaries.
@@ -107,6 +109,7 @@ def run(
         batch_share=batch_share,
         embedding=embedding,
         pool=pool,
+        together=together,
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],
@@ -114,25 +117,26 @@ def run(
     )
     texts, watch = as_settings(settings), shown(progress)
     wanted = seeds_of(seed, seeds)
-    specs = [resolve({} if file is None else file, strategy, flags=flags, settings=texts, seed=s) for s in wanted]
+    how: dict[str, Any] = {"flags": flags, "settings": texts, "seeds": wanted}
+    specs = [resolve({} if file is None else file, strategy, seed=s, **how) for s in wanted]
     for line in dict.fromkeys(line for spec in specs for line in remarks(spec)):
         warnings.warn(line, stacklevel=2)
     # what is handed over as an object has no name on a command line
-    words = [command(file, strategy, flags, texts, s) if file is not None and not given else "" for s in wanted]
-    records = [
-        execute(
-            spec,
-            Store(Path(runs)),
-            scenario=file or "",
-            data_root=data_root,
-            benchmark=scenario if file is None else None,
-            given=given,
-            fresh=fresh,
-            watch=watch,
-            command=line,
-        )
-        for spec, line in zip(specs, words, strict=True)
+    words = [
+        "" if file is None or given else command(file, strategy, flags, texts, spec.seed, spec.training.seeds)
+        for spec in specs
     ]
+    records = execute_all(
+        specs,
+        Store(Path(runs)),
+        words,
+        scenario=file or "",
+        data_root=data_root,
+        benchmark=scenario if file is None else None,
+        given=given,
+        fresh=fresh,
+        watch=watch,
+    )
     return records[0] if seeds is None else Records(records)
 
 

@@ -87,6 +87,10 @@ def run(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Let the seeds advance in one step, their nets as a stack: may pay on a GPU."),
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="table.key=value: set any key of the spec; may be given several times."),
@@ -140,21 +144,23 @@ def run(
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
     asking |= {"batch": batch, "batch_share": batch_share, "embedding": embedding, "pool": pool}
-    flags = tables_of(buffer=buffer, memory=memory, labels=labels, controller=controller, **asking, **machine)
+    asking |= {"labels": labels, "controller": controller, "together": together}
+    flags = tables_of(buffer=buffer, memory=memory, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
-    found = [
-        resolved(scenario, strategy, flags=flags, settings=settings, seed=s)
-        for s in seed or range(count_of_seeds(seeds or 1, "--seeds"))
-    ]
-    commands = [command(scenario, strategy, flags, settings, one.spec.seed) for one in found]
+    wanted = seed or list(range(count_of_seeds(seeds or 1, "--seeds")))
+    found = [resolved(scenario, strategy, flags=flags, settings=settings, seed=s, seeds=wanted) for s in wanted]
+    words_of = (scenario, strategy, flags, settings)
+    commands = [command(*words_of, one.spec.seed, one.spec.training.seeds) for one in found]
     if dry_run:
         from clsim.cli.dry_run import Draft, explain
 
         drafts = [Draft(one, words, scenario) for one, words in zip(found, commands, strict=True)]
         explain(drafts, store, as_json=as_json)
         return
-    from clsim.execution.execute import execute
+    if log and found[0].spec.training.seeds:
+        raise InputError("--log: found with seeds that advance together, allowed: without --together")
+    from clsim.execution.execute import execute_all
     from clsim.reporting.terminal import watched
 
     specs = [one.spec for one in found]
@@ -162,19 +168,16 @@ def run(
         for line in dict.fromkeys(line for spec in specs for line in announcements(spec)):
             _say(line)
     watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
-    records = [
-        execute(
-            spec,
-            store,
-            scenario=scenario,
-            data_root=data_root,
-            fresh=fresh,
-            watch=watch if shown or log else None,
-            say=None if quiet or as_json else _say,
-            command=words,
-        )
-        for spec, words in zip(specs, commands, strict=True)
-    ]
+    records = execute_all(
+        specs,
+        store,
+        commands,
+        scenario=scenario,
+        data_root=data_root,
+        fresh=fresh,
+        watch=watch if shown or log else None,
+        say=None if quiet or as_json else _say,
+    )
     if as_json:
         further = [{name: of_record(name, one, record.data) for name, one in metrics.items()} for record in records]
         print(json.dumps([_with(record.data, found) for record, found in zip(records, further, strict=True)]))

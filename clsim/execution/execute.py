@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from clsim.spec.resolve import prerequisites
 from clsim.spec.run import NAMED, Given, RunSpec
 
 if TYPE_CHECKING:
+    from clsim.training.contract import Seat
     from clsim.training.progress import Progress
 
     Watch = Callable[[RunSpec], AbstractContextManager[Progress]]
@@ -36,6 +37,7 @@ def execute(
     say: Say | None = None,
     command: str = "",
     cores: int = 0,
+    seat: Seat | None = None,
 ) -> RunRecord:
     """Run a resolved spec, or read its record.
 
@@ -54,21 +56,76 @@ def execute(
         say: takes a line for the user about each record that is read in place of a run; None: nobody is told.
         command: the command that makes this run, which is kept in its record.
         cores: the CPU cores that belong to the run; 0: all that the process may use. No number depends on them.
+        seat: its place among the seeds that advance together; None: :func:`execute_all` gives it one if it needs one.
 
     Raises:
         InputError: if something in the spec is wrong that only shows when it is run.
     """
     spec = with_sources(spec, given)
     record = None if fresh or benchmark is not None else _finished(store.folder(spec))
+    if record is None and spec.training.seeds and seat is None:
+        options: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "benchmark": benchmark, "given": given}
+        options |= {"fresh": fresh, "watch": watch, "say": say, "cores": cores}
+        return execute_all([spec], store, [command], **options)[0]
     needed = {}
     if record is None and benchmark is None:
         needed = _needed(spec, store, scenario, data_root, watch, say, cores)
     with nullcontext(None) if watch is None else watch(spec) as progress:
-        how = (data_root, benchmark, given, fresh, needed, progress, command, say, cores or cores_of_one())
+        how = (data_root, benchmark, given, fresh, needed, progress, command, say, cores or cores_of_one(), seat)
         record = record or _trained(spec, store, *how)
     if say is not None and record.read:
         say(record.line)
     return record
+
+
+def execute_all(
+    specs: Sequence[RunSpec],
+    store: Store,
+    commands: Sequence[str],
+    *,
+    scenario: str = "",
+    data_root: str | Path | None = None,
+    benchmark: Any = None,
+    given: Given = NAMED,
+    fresh: bool = False,
+    watch: Watch | None = None,
+    say: Say | None = None,
+    cores: int = 0,
+) -> list[RunRecord]:
+    """Run specs that differ in their seed alone, or read their records: together if they say so, else one by one.
+
+    Args:
+        specs: the resolved specs.
+        store, scenario, data_root, benchmark, given, fresh, say, cores: as for :func:`execute`.
+        commands: the command that makes each run.
+        watch: makes the progress display of a run; of seeds that advance together, the first shows how far they are.
+
+    Raises:
+        InputError: as for :func:`execute`; of seeds that advance together, after the others have ended.
+    """
+    how: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "benchmark": benchmark, "given": given}
+    how |= {"fresh": fresh, "say": say, "cores": cores}
+    runs = list(zip(specs, commands, strict=True))
+    seeds = specs[0].training.seeds
+    left = [] if not seeds else [spec for spec in specs if fresh or _finished(store.folder(spec)) is None]
+    if not left:
+        return [execute(spec, store, command=words, watch=watch, **how) for spec, words in runs]
+    from clsim.training import machine, together
+
+    if unknown := [spec.seed for spec in specs if spec.seed not in seeds]:
+        raise InputError(f"training.seeds: found {list(seeds)} with seed {unknown[0]}, allowed: seeds with this one")
+    works: list[Any] = [None] * len(seeds)
+    for spec, words in runs:
+        shown = watch if spec is left[0] else None
+        works[seeds.index(spec.seed)] = partial(execute, spec, store, command=words, watch=shown, **how)
+    device = machine.device_of(specs[0].training.device)
+    with machine.isolated(specs[0], device, cores or cores_of_one()):
+        found = together.Together(len(seeds), device).run(works)
+    results = [found[seeds.index(spec.seed)] for spec in specs]
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
 
 
 def _needed(
@@ -112,6 +169,7 @@ def _trained(
     command: str,
     say: Say | None,
     cores: int,
+    seat: Seat | None,
 ) -> RunRecord:
     from clsim.data import datasets, foreign, room
     from clsim.streams import build
@@ -163,9 +221,8 @@ def _trained(
         for line in fallbacks.fallbacks(spec, stream) if say is not None and spec.pool else ():
             say(line)  # type: ignore[misc]
         with store.open(spec, fresh=fresh) as folder:
-            return _finished(folder) or loop.train(
-                spec, stream, folder, progress or Quiet(), given=given, command=command, kept=nets, say=say
-            )
+            how: dict[str, Any] = {"given": given, "command": command, "kept": nets, "say": say, "seat": seat}
+            return _finished(folder) or loop.train(spec, stream, folder, progress or Quiet(), **how)
 
 
 def _finished(folder: RunFolder) -> RunRecord | None:

@@ -223,8 +223,9 @@ def plan(
             spec = dataclasses.replace(cell, seed=seed)
             scenario, strategy, flags, settings = words
             if prerequisites(cell, scenario):  # each seed has its own
-                spec = with_sources(resolve(scenario, strategy, flags=flags, settings=settings, seed=seed), given)
-            again = "" if given else command(*words, seed)
+                how: dict[str, Any] = {"flags": flags, "settings": settings, "seed": seed, "seeds": study.seeds}
+                spec = with_sources(resolve(scenario, strategy, **how), given)
+            again = "" if given else command(*words, seed, spec.training.seeds)
             title = run_name(spec.as_dict(), *shown)
             run = Planned(spec, title, again, total=experiences(spec), scenario=scenario, given=given)
             planned.setdefault(spec.fingerprint, _looked_up(run, store))
@@ -303,7 +304,8 @@ def _grid(
             axes = {k: v for k, v in study.set.items() if remembers or not k.startswith("memory.")}
             for values in itertools.product(*axes.values()):
                 settings = [f"{key}={as_text(value)}" for key, value in zip(axes, values, strict=True)]
-                spec = with_sources(resolve(scenario, strategy, flags=flags, settings=settings), given)
+                made = resolve(scenario, strategy, flags=flags, settings=settings, seeds=study.seeds)
+                spec = with_sources(made, given)
                 check_names(spec)
                 shown = [
                     s
@@ -339,10 +341,15 @@ def _looked_up(run: Planned, store: Store) -> Planned:
 
 def _alike(spec: Mapping[str, Any]) -> tuple[str, str]:
     """Return what runs that take the same time have in common: all but the seed, then the same work alone."""
-    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
-    cell = {key: value for key, value in spec.items() if key != "seed"}
-    work = {key: spec.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
+    cell = cell_of(spec)
+    work = {key: cell.get(key) for key in ("scenario", "strategy", "data", "stream", "model", "training")}
     return json.dumps(cell, sort_keys=True), json.dumps(work, sort_keys=True)
+
+
+def cell_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run has in common with its other seeds, the run that each needs first apart."""
+    spec = {**spec, "stream": {key: value for key, value in spec["stream"].items() if key != "difficulty"}}
+    return {key: value for key, value in spec.items() if key != "seed"}
 
 
 def find_study(name: str) -> StudySpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from clsim import notebook
 from clsim.data import datasets
 from clsim.errors import InputError
 from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
-from clsim.execution.plan import Planned
+from clsim.execution.plan import Planned, cell_of
 from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.spec.naming import run_name
+from clsim.spec.run import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +129,10 @@ def carry_out(
     if todo:
         place, root = str(Path.cwd()), str(store.root.absolute())
         sets = str(datasets.data_root(data_root).absolute())
-        jobs = [Job(run.spec, run.command, root, sets, place, run.scenario, run.given) for run in todo]
+        jobs = [
+            Job(run.spec, run.command, root, sets, place, run.scenario, run.given, group=_group(run, planned))
+            for run in todo
+        ]
         threads = max(engine_spec.threads, *(run.spec.training.threads for run in todo))
         engine = create(dataclasses.replace(engine_spec, threads=threads), Path(root))
         try:
@@ -140,6 +145,14 @@ def carry_out(
         if record is not None:
             records.append(dataclasses.replace(record, read=run.finished))
     return StudyResult(tuple(records), tuple(given_up.values()))
+
+
+def _group(run: Planned, planned: Sequence[Planned]) -> tuple[RunSpec, ...]:
+    """Collect the specs of the seeds that a run advances together with, its own among them; empty if it is alone."""
+    if not run.spec.training.seeds:
+        return ()
+    cell = json.dumps(cell_of(run.spec.as_dict()), sort_keys=True)
+    return tuple(o.spec for o in planned if json.dumps(cell_of(o.spec.as_dict()), sort_keys=True) == cell)
 
 
 class Supervisor:

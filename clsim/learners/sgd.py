@@ -77,11 +77,17 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
         self._labelled = 0
+        self._replays = objective == "replay"
         # then each weight is used once, in one pass of the whole batch
-        self._one_pass = objective == "replay" and beside is None and not joins
+        self._one_pass = self._replays and beside is None and not joins
         self._own = objective if isinstance(objective, str) and ":" in objective else ""
         with in_one_line(f"learner.options.objective {self._own!r}") if self._own else nullcontext():
             self.objective = _built(objective, setup)
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether the objective is of one pass of the whole batch, and no acquisition's terms join it."""
+        return self._acquisition is None and (self._replays or self.objective.one_pass)
 
     def begin(self, experience: Experience) -> None:
         """Start the learning-rate schedule, with a fresh optimizer state unless ``optimizer.restart`` is false."""
@@ -141,6 +147,10 @@ class Sgd(Learner):
     def _gradients(self, batch: Batch) -> Terms:
         if not self.net.training:
             self.net.train()
+        seat = self.setup.seat
+        if seat is not None and self.steps_together:
+            self._forget()
+            return seat.descend(self.net, batch.x, self.setup.precision, lambda: self._terms(batch))
         beside = self.setup.aside() if self._one_pass else None
         with self.setup.precision(), nullcontext() if beside is None else beside:
             terms = self._terms(batch) if self._acquisition is None else self._with_acquisition(batch)
@@ -220,10 +230,14 @@ class Sgd(Learner):
         return terms
 
     def _descent(self, terms: Terms) -> Terms:
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._forget()
         reduce(torch.add, terms.values()).backward()
         return {name: term.detach() for name, term in terms.items()}
+
+    def _forget(self) -> None:
+        """Let go of the gradients of the step before."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         spec = self.setup.spec

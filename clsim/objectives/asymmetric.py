@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +29,8 @@ class AsymmetricCrossEntropy(Objective):
     Source: Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning
     (ICLR 2022), ER-ACE.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, classes: Among = "batch") -> None:
         self._classes = Classes(setup, classes, "er-ace: classes")

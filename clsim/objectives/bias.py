@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -88,6 +88,8 @@ class Proportional(Objective):
     Attributes:
         correction: The correction of the old net.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, temperature: float) -> None:
         if not temperature > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -100,6 +100,8 @@ class Encoded(Taught):
 
     Cost: 1 M kept, and an encoder for each experience.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(
         self, setup: Setup, *, strength: float, code_strength: float, temperature: float, autoencoder: Autoencoder

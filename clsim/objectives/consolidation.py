@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from clsim.models.nets import Net
 from clsim.objectives.importance import Weights, distance, held, on_device, pull, weights
@@ -27,6 +27,8 @@ class Consolidation(Objective):
         strength: The weight λ of the penalty.
         decay: The factor of earlier importances in each new sum; with 1 they are summed.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(
         self, setup: Setup, measure: Callable[[Setup, Exemplars], Weights], *, strength: float, decay: float = 1.0

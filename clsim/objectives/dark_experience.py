@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class Dark(Objective):
     Source: Buzzega et al., Dark Experience for General Continual Learning: a Strong, Simple Baseline (NeurIPS 2020):
     DER; with β, on a second batch from memory, DER++.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, alpha: float, beta: float = 0.0) -> None:
         for name, value in (("alpha", alpha), ("beta", beta)):

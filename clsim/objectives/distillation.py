@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -129,6 +129,8 @@ class Distillation(Taught):
         strength: The weight λ of the distillation.
         temperature: The temperature T of the softmax.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
         super().__init__(setup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Representation(Objective):
         temperature: The temperature T of the survey's loss.
         loss: The loss, ``survey`` or ``original``.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(
         self, setup: Setup, *, strength: float, temperature: float, loss: Literal["survey", "original"]

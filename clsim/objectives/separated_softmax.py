@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class Separated(Objective):
         strength: The weight λ of the distillation.
         temperature: The temperature T.
     """
+
+    one_pass: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, *, strength: float, temperature: float) -> None:
         at_least(0, "ss-il: ", strength=strength)

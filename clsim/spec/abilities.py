@@ -10,8 +10,9 @@ from typing import Any
 from clsim.errors import InputError
 from clsim.spec import registry
 from clsim.spec.batch import PRUNERS
-from clsim.spec.components import BOUNDS, COMBINATORS, COMPONENTS
+from clsim.spec.components import BOUNDS, COLD_STARTS, COMBINATORS, COMPONENTS
 from clsim.spec.definitions import Unread, definition
+from clsim.spec.run import RunSpec
 
 
 def needs(name: str) -> dict[str, str]:
@@ -169,3 +170,26 @@ def needs_without_labels(selector: Any, name: str, allowed: str) -> dict[str, st
     for wanting in (part for part, text in said.items() if text.startswith("labels")):
         raise InputError(f"{wanting}: found without labels, allowed: {allowed}")
     return said
+
+
+def blind_start(spec: RunSpec) -> str:
+    """Say in a line that an untrained net makes the first choice of labels; empty if it does not, or it is no matter.
+
+    It matters to acquisitions, and to selectors that go by what the net predicts.
+    """
+    labelling = spec.labelling
+    if not labelling.asks or labelling.initial_count or spec.labels.partial or labelling.selector in BOUNDS:
+        return ""
+    said = " ".join(needs(labelling.selector).values())
+    if labelling.selector in COLD_STARTS:
+        return ""
+    if labelling.selector not in COMPONENTS["acquisitions"] and not any(w in said for w in _PREDICTS):
+        return ""
+    return (
+        "without an initial set, an untrained net makes the first choice of labels, and some selectors choose badly by "
+        "it; begin with --labels 2 or --set labelling.initial_count=20"
+    )
+
+
+_PREDICTS = ("probabilit", "logit", "gradient", "dropout", "committee", "perturbed")
+"""Words for what depends on a trained net, as ``Needs:`` says it."""

@@ -24,6 +24,7 @@ FLAGS = {
     "training.device": "--device",
     "training.precision": "--precision",
     "training.threads": "--threads",
+    "training.together": "--together",
     "controller.name": "--controller",
     "embedding.name": "--embedding",
     "pool": "--pool",
@@ -64,6 +65,7 @@ def tables_of(
     precision: str | None = None,
     threads: int | str | None = None,
     pool: str | Sequence[str] | None = None,
+    together: bool = False,
     tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the tables that flags set; a flag that is None sets nothing.
@@ -85,6 +87,7 @@ def tables_of(
         precision: precision of the training.
         threads: number of CPU threads of the training, or ``auto``.
         pool: transforms of the pool, one or several, each ``NAME`` or ``NAME:number``.
+        together: whether the seeds advance together.
         tables: tables below the flags, which hold where no flag says otherwise.
 
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
@@ -99,7 +102,7 @@ def tables_of(
         "batch": {"selector": batch, "share": batch_share},
         "memory": {"buffer": buffer} | ({} if memory is None else memory_size(memory)),
         "training": {"device": device, "precision": precision}
-        | {"threads": None if threads is None else threads_of(threads)},
+        | {"threads": None if threads is None else threads_of(threads), "together": together or None},
         "controller": {"name": controller},
         "embedding": {"name": embedding},
     }
@@ -132,8 +135,15 @@ def threads_of(text: int | str, where: str = "--threads") -> int | str:
     return int(text)
 
 
-def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: Sequence[str], seed: int) -> str:
-    """Write the command that makes exactly this run.
+def command(
+    scenario: str,
+    strategy: str,
+    tables: Mapping[str, Any],
+    settings: Sequence[str],
+    seed: int,
+    seeds: Sequence[int] = (),
+) -> str:
+    """Write the command that makes exactly this run, and those of all ``seeds`` where it advances together with them.
 
     >>> command("split-digits", "er", tables_of(buffer="kcenter", memory=50), ["optimizer.lr=0.2"], 1)
     'clsim run --scenario split-digits --strategy er --buffer kcenter --memory 50 --set optimizer.lr=0.2 --seed 1'
@@ -143,10 +153,15 @@ def command(scenario: str, strategy: str, tables: Mapping[str, Any], settings: S
         if key == "pool":
             words += _pool_words(value)
             continue
+        if key == "training.together" and value is True:
+            words.append(FLAGS[key])
+            continue
         words += [FLAGS[key], str(value)] if key in FLAGS else ["--set", f"{key}={as_text(value)}"]
     for setting in settings:
         words += ["--set", setting]
-    return shlex.join([*words, "--seed", str(seed)])
+    for one in seeds or [seed]:
+        words += ["--seed", str(one)]
+    return shlex.join(words)
 
 
 def _pool_words(entries: Sequence[Any]) -> list[str]:

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from clsim.spec import abilities, components, registry, run
+from clsim.spec import registry, run
+from clsim.spec.abilities import blind_start
 from clsim.spec.flags import as_text, command, leaves, settled_threads
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
 from clsim.spec.readers import about_embedding
 from clsim.spec.run import USUAL, RunSpec
+from clsim.spec.seats import alone, seated
 from clsim.spec.typed import check_options
 
 
@@ -23,6 +25,7 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
     seed: int = 0,
+    seeds: Sequence[int] = (),
 ) -> RunSpec:
     """Build the spec of one run.
 
@@ -32,11 +35,12 @@ def resolve(
         flags: the tables that the command line's own flags set.
         settings: arguments of ``--set``: ``table.key=value``, the value in TOML; a word without quotes is text.
         seed: the seed of the run.
+        seeds: the seeds of all runs that it is one of; with ``training.together`` they advance together.
 
     Raises:
         InputError: if a name or a value is not allowed, naming the file, table and key.
     """
-    return resolved(scenario, strategy, flags=flags, settings=settings, seed=seed).spec
+    return resolved(scenario, strategy, flags=flags, settings=settings, seed=seed, seeds=seeds).spec
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def resolved(
     flags: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
     seed: int = 0,
+    seeds: Sequence[int] = (),
 ) -> Resolved:
     """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
     scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
@@ -69,6 +74,10 @@ def resolved(
     if precise != spec.training.precision:
         spec = replace(spec, training=replace(spec.training, precision=precise))
         layers.append(Layer("this machine", {"training": {"precision": precise}}))
+    together = seated(spec, seeds)
+    if together is not spec:
+        spec = together
+        layers.append(Layer("the seeds of this command", {"training": {"seeds": list(spec.training.seeds)}}))
     for first in prerequisites(spec, scenario):
         table, _, key = first.key.partition(".")
         if not first.named:
@@ -158,36 +167,13 @@ def keeps_memory(scenario: str, strategy: str) -> bool:
 
 
 def remarks(spec: RunSpec) -> list[str]:
-    """List the lines that a user should read before a run: what it imports, its open ends, :func:`blind_start`."""
-    return [line for line in (*notices(spec), open_ends(spec), blind_start(spec)) if line]
+    """List the lines that a user should read before a run: imports, open ends, a blind start, seeds alone."""
+    return [line for line in (*notices(spec), open_ends(spec), blind_start(spec), alone(spec)) if line]
 
 
 def announcements(spec: RunSpec) -> list[str]:
     """List the lines that ``clsim run`` prints first: :func:`remarks`, and who chooses by the embedding."""
     return [*remarks(spec), *about_embedding(spec)]
-
-
-def blind_start(spec: RunSpec) -> str:
-    """Say in a line that an untrained net makes the first choice of labels; empty if it does not, or it is no matter.
-
-    It matters to acquisitions, and to selectors that go by what the net predicts.
-    """
-    labelling = spec.labelling
-    if not labelling.asks or labelling.initial_count or spec.labels.partial or labelling.selector in components.BOUNDS:
-        return ""
-    said = " ".join(abilities.needs(labelling.selector).values())
-    if labelling.selector in components.COLD_STARTS:
-        return ""
-    if labelling.selector not in components.COMPONENTS["acquisitions"] and not any(w in said for w in _PREDICTS):
-        return ""
-    return (
-        "without an initial set, an untrained net makes the first choice of labels, and some selectors choose badly by "
-        "it; begin with --labels 2 or --set labelling.initial_count=20"
-    )
-
-
-_PREDICTS = ("probabilit", "logit", "gradient", "dropout", "committee", "perturbed")
-"""Words for what depends on a trained net, as ``Needs:`` says it."""
 
 
 def name_of(selector: Any) -> str:

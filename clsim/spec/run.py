@@ -256,6 +256,8 @@ class RunSpec:
                 del plain[table][key]
         if not self.pool:
             del plain["pool"]
+        if not self.training.seeds:
+            plain["training"].pop("together", None)  # the run is alone, whatever was asked for
         return plain | ({"revisions": names} if (names := revisions(plain)) else {})
 
     @property
@@ -328,7 +330,7 @@ EXTRAS: tuple[str, ...] = (
     *("training.patience", "training.steps", "training.until"),
     *("optimizer.patience", "optimizer.clip", "optimizer.cycle", "optimizer.cycle_growth"),
     *("optimizer.average", "optimizer.average_every"),
-    *("training.last_batch", "training.capturable", "training.tf32"),
+    *("training.last_batch", "training.capturable", "training.tf32", "training.together", "training.seeds"),
     *("labels.foreign", "labels.foreign_share"),
     *("labelling.inject", "labelling.inject_first", "labelling.inject_milestones"),
     *("memory.unlabelled", "memory.confidence", "memory.shrink", "memory.start", "memory.weights", "memory.reserve"),

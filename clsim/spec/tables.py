@@ -216,6 +216,10 @@ class TrainingSpec:
             ``drop``: left out of that epoch. ``pad``: other samples fill their batch with weight 0 (batch norm sees
             them); for learner ``sgd`` with its own objective, whose loss goes by weights. Under the last two, all
             batches of an experience have one size.
+        together: whether the seeds of a command advance in one step, their nets as a stack; see
+            :mod:`clsim.spec.seats` for the runs that cannot. The numbers differ from those of a seed alone by
+            rounding, so that such runs have records of their own.
+        seeds: the seeds that advance together, in the order of the stack; clsim fills it in. Empty: the run is alone.
         capturable: whether a gradient step of ``sgd`` is one that a GPU can record and replay: the learning rate is a
             tensor on the device, the optimizer is fused, and what a step draws from memory is drawn for a whole
             experience at once. It needs ``last_batch`` ``drop`` or ``pad``. The draws stay those of a step at a time;
@@ -245,6 +249,8 @@ class TrainingSpec:
     until: float = 0.0
     last_batch: Literal["short", "drop", "pad"] = "short"
     capturable: bool = False
+    together: bool = False
+    seeds: tuple[int, ...] = ()
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     tf32: Literal["none", "convolutions", "all"] = "convolutions"
     channels_last: bool = True
@@ -266,6 +272,11 @@ class TrainingSpec:
             raise InputError(
                 f"training.patience: found {self.patience} with steps = {self.steps}, which says when training ends; "
                 "allowed: 0"
+            )
+        if self.seeds and not (self.together and len(set(self.seeds)) == len(self.seeds)):
+            raise InputError(
+                f"training.seeds: found {list(self.seeds)} with together = {str(self.together).lower()}, allowed: "
+                "different seeds, with together = true; clsim fills them in"
             )
         if self.capturable and self.last_batch == "short":
             raise InputError("training.capturable: found true with last_batch = 'short', allowed: with 'drop' or 'pad'")

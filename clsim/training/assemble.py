@@ -12,8 +12,8 @@ from clsim.spec import registry
 from clsim.spec.run import NAMED, Given, RunSpec
 from clsim.streams.stream import Stream
 from clsim.training.batch_choice import choosing
-from clsim.training.contract import Learner, Setup, plateau_of
-from clsim.training.offered import learner_of, refuse_early, refuse_unfit, refuse_untrained
+from clsim.training.contract import Learner, Seat, Setup, plateau_of
+from clsim.training.offered import learner_of, refuse_apart, refuse_early, refuse_unfit, refuse_untrained
 from clsim.training.workshop import Fresh, Workshop, workshop
 
 
@@ -25,6 +25,7 @@ def assemble(
     *,
     started: Callable[[Fresh], Fresh] | None = None,
     embed: Embed | None = None,
+    seat: Seat | None = None,
 ) -> tuple[Setup, Learner]:
     """Assemble the net, the memory and the learner of a spec, as they are before the first experience.
 
@@ -36,6 +37,7 @@ def assemble(
         started: makes a maker of nets one that also gives them the first weights which the spec names; None: weights
             are drawn.
         embed: computes the embedding of samples; None: there is none.
+        seat: the run's place among the seeds that advance together; None: it advances alone.
     """
     refuse_unfit(spec)
     shop = _shop(spec, spec.model.name, spec.model.options, "[model.options]", stream, cost)
@@ -44,7 +46,7 @@ def assemble(
     net = shop.net()
     memory = memory_of(spec, stream, given.buffer, rng=shop.randomness.memory, cost=cost)
     setup = Setup(spec, net, shop.fresh, memory, shop.transform, shop.randomness, cost, plateau_of(spec))
-    setup = replace(setup, embed=embed, other=_other(spec, stream, cost))
+    setup = replace(setup, embed=embed, other=_other(spec, stream, cost), seat=seat)
     if spec.labelling.asks:
         from clsim.training.askers import askers  # with the acquisitions
 
@@ -54,6 +56,7 @@ def assemble(
     learner = learner_of(make, setup, spec.learner.name)
     refuse_untrained(spec, learner)
     refuse_early(spec, learner)
+    refuse_apart(spec, learner)
     return setup, choosing(setup, learner, given.batch)
 
 

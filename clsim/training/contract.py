@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,31 @@ from clsim.streams.stream import Experience
 from clsim.training.epochs import images_of
 from clsim.training.prepared import Prepared
 from clsim.training.workshop import Workshop, autocast
+
+Terms = dict[str, Tensor]
+"""The loss of one step: term → scalar tensor."""
+
+
+class Seat(Protocol):
+    """The place of a run among seeds that advance together; see :mod:`clsim.training.together`.
+
+    Attributes:
+        away: seconds in which the run waited, apart from its share of the steps that were taken together.
+    """
+
+    away: float
+
+    def descend(
+        self, net: Net, x: Tensor, precision: Callable[[], AbstractContextManager], terms: Callable[[], Terms]
+    ) -> Terms:
+        """Add the gradients of a loss to those of the weights, together with the others; return its terms, detached.
+
+        Args:
+            net: the net.
+            x: the batch, float32 (n, \\*shape).
+            precision: makes the context of the pass.
+            terms: computes the terms of the loss, which is their sum; it asks the net for the features of ``x`` once.
+        """
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,7 @@ class Setup:
         columns: values that samples got once and keep, such as irreducible losses.
         prepared: the inputs that were augmented when the samples of a step were chosen.
         other: makes an irreducible-loss net with weights drawn from a seed; None: none is asked for.
+        seat: the run's place among the seeds that advance together; None: it advances alone.
     """
 
     spec: RunSpec
@@ -76,6 +102,7 @@ class Setup:
     columns: Columns = field(default_factory=Columns)
     prepared: Prepared = field(default_factory=Prepared)
     other: Callable[[int], Net] | None = None
+    seat: Seat | None = None
 
     @property
     def device(self) -> torch.device:
@@ -171,9 +198,6 @@ def plateau_of(spec: RunSpec) -> Plateau:
     """Make the counter of a run's epochs without a gain."""
     return Plateau(spec.optimizer.patience if spec.optimizer.schedule == "plateau" else 0, spec.training.patience)
 
-
-Terms = dict[str, Tensor]
-"""The loss of one step: term → scalar tensor."""
 
 Readout = Callable[[Tensor, Tensor], Tensor]
 """A way to predict, as :meth:`Learner.predict`: raw samples and their tasks → a score for each class."""
@@ -280,6 +304,15 @@ class Learner(ABC):
     def net(self) -> Net:
         """The net that predicts, by default that of the run; it may be read, but not changed."""
         return self.setup.net
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether its steps are those of one loss, of one pass of the whole batch, so that seeds can share them.
+
+        By default not. It is so where every gradient is one that :class:`clsim.Sgd` computes of an objective with
+        :attr:`Objective.one_pass`.
+        """
+        return False
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most learners have nothing to prepare
         """Prepare for an experience, before its first batch."""
@@ -411,6 +444,10 @@ class Around(Learner, Generic[L]):
         super().__init__(setup)
         self.inner = inner
 
+    @property
+    def steps_together(self) -> bool:
+        return self.inner.steps_together
+
     def begin(self, experience: Experience) -> None:
         self.inner.begin(experience)
 
@@ -496,6 +533,10 @@ class Objective(ABC):
     A class is built as ``objective(setup)``. Only the call must be written. A loss without state can be a function of
     net and batch instead; see :class:`Stateless`.
     """
+
+    one_pass: ClassVar[bool] = False
+    """Whether a call passes the batch through the net's body once, by ``net(batch.x, batch.task)`` or
+    ``net.features(batch.x)``, and uses no other output of the body."""
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """Prepare for an experience, before its first batch."""

@@ -18,7 +18,7 @@ from clsim.streams.stream import Experience, Stream
 from clsim.training import experience as one
 from clsim.training.assemble import assemble
 from clsim.training.beside import Beside
-from clsim.training.contract import Learner, Losses, Setup, Terms
+from clsim.training.contract import Learner, Losses, Seat, Setup, Terms
 from clsim.training.course import Course, measure
 from clsim.training.progress import Progress
 
@@ -32,6 +32,7 @@ class Experiment:
         progress: display of the progress.
         given: objects in place of those that the spec names.
         kept: folder of nets that learnt without labels; None: none is kept.
+        seat: the run's place among the seeds that advance together; None: it advances alone.
 
     Attributes:
         cost: the counters that all parts of the run share.
@@ -39,10 +40,16 @@ class Experiment:
     """
 
     def __init__(
-        self, spec: RunSpec, stream: Stream, progress: Progress, given: Given = NAMED, kept: Path | None = None
+        self,
+        spec: RunSpec,
+        stream: Stream,
+        progress: Progress,
+        given: Given = NAMED,
+        kept: Path | None = None,
+        seat: Seat | None = None,
     ) -> None:
         self.spec, self.stream, self.progress, self.cost = spec, stream, progress, Cost()
-        self._given = given
+        self._given, self._seat = given, seat
         self.own_code = bool(spec.sources) or bool(given)
         self._beside = Beside(spec, stream, kept, bool(given))
         self._courses: dict[int, list[dict[str, Any]]] = {}
@@ -51,7 +58,8 @@ class Experiment:
         """Make a fresh setup and learner of the spec, or of another one."""
         made = self._beside.embeddings
         started = None if self.spec.model.start == "none" else made.starting
-        return assemble(spec or self.spec, self.stream, self.cost, self._given, started=started, embed=made.embed)
+        parts: dict[str, Any] = {"started": started, "embed": made.embed, "seat": self._seat}
+        return assemble(spec or self.spec, self.stream, self.cost, self._given, **parts)
 
     def embed(self, position: int) -> list[dict[str, Any]]:
         """Learn without labels what an experience needs; see :meth:`clsim.training.embeddings.Embeddings.begin`."""
@@ -142,14 +150,15 @@ class Experiment:
     def training(self) -> Iterator[None]:
         """Add the time that is spent in the context to the training seconds, without that of what is counted apart.
 
-        These are selection, evaluation, and irreducible-loss nets.
+        These are selection, evaluation, irreducible-loss nets, and the work of other seeds.
         """
         started, apart = time.perf_counter(), self._apart()
         yield
         self.cost.train_seconds += time.perf_counter() - started - (self._apart() - apart)
 
     def _apart(self) -> float:
-        return self.cost.select_seconds + self.cost.evaluate_seconds + self._beside.seconds
+        away = 0.0 if self._seat is None else self._seat.away
+        return self.cost.select_seconds + self.cost.evaluate_seconds + self._beside.seconds + away
 
     def _shares(self, experience: Experience, setup: Setup) -> int:
         return self.stream.shares(experience.position, self.spec.memory.counted, setup.memory.known)

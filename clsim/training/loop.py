@@ -19,6 +19,7 @@ from clsim.streams.stream import Stream
 from clsim.training import resume
 from clsim.training.batch_choice import refuse_unlabelled
 from clsim.training.checkpoint import state_bytes
+from clsim.training.contract import Seat
 from clsim.training.evaluation import evaluate
 from clsim.training.evaluations import Evaluations, evaluated
 from clsim.training.experiment import Experiment
@@ -42,6 +43,7 @@ def train(
     command: str = "",
     kept: Path | None = None,
     say: Callable[[str], None] | None = None,
+    seat: Seat | None = None,
 ) -> RunRecord:
     """Run one spec to its end, from its checkpoint if there is one.
 
@@ -57,12 +59,13 @@ def train(
         command: the command that makes this run, which is kept in its record.
         kept: folder of nets that learnt without labels, which the runs of a study share; None: none is kept.
         say: takes a line for the user about a run that goes on; None: nobody is told.
+        seat: its place among the seeds that advance together; None: it advances alone.
 
     Raises:
         InputError: if what the folder holds is not of this run.
     """
     with resume.guarded(folder):
-        return _trained(spec, stream, folder, progress, given, command, kept, say)
+        return _trained(spec, stream, folder, progress, given, command, kept, say, seat)
 
 
 def _trained(
@@ -74,8 +77,9 @@ def _trained(
     command: str,
     kept: Path | None,
     say: Callable[[str], None] | None,
+    seat: Seat | None,
 ) -> RunRecord:
-    experiment = Experiment(spec, stream, progress, given, kept)
+    experiment = Experiment(spec, stream, progress, given, kept, seat)
     cost = experiment.cost
     setup, learner = experiment.assemble()
     refuse_unlabelled(setup, learner, stream)

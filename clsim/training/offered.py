@@ -118,3 +118,16 @@ def refuse_untrained(spec: RunSpec, learner: Learner) -> None:
                 f"labelling.{key}: found {found!r} with learner {spec.learner.name!r}, whose net is trained at the end "
                 f"of an experience alone, after all choices; allowed: {allowed!r}"
             )
+
+
+def refuse_apart(spec: RunSpec, learner: Learner) -> None:
+    """Refuse a run among seeds that advance together whose learner has steps of its own.
+
+    Raises:
+        InputError: if it has.
+    """
+    if spec.training.seeds and not learner.steps_together:
+        raise InputError(
+            f"training.together: found true with learner {spec.learner.name!r}, whose steps are not those of one loss "
+            "of the whole batch; allowed: false"
+        )

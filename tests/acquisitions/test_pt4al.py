@@ -21,7 +21,8 @@ from clsim.checks.samples import CLASSES, clusters, convolutional, exemplars, po
 from clsim.errors import InputError
 from clsim.models import nets
 from clsim.pool.pool import Pool
-from clsim.spec.resolve import blind_start, resolve
+from clsim.spec.abilities import blind_start
+from clsim.spec.resolve import resolve
 from tests.acquisitions.test_rounds import Stopping
 from tests.helpers import assert_same, generator
 from tests.increments import CPU

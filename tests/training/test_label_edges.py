@@ -16,8 +16,9 @@ from clsim.execution.plan import StudySpec, plan, remarks_on
 from clsim.pool.pool import Pool, Selection
 from clsim.records.store import Store
 from clsim.spec import registry
+from clsim.spec.abilities import blind_start
 from clsim.spec.labelling import LabellingSpec, LabelsSpec
-from clsim.spec.resolve import blind_start, resolve
+from clsim.spec.resolve import resolve
 from clsim.spec.tables import StreamSpec
 from clsim.streams import build
 from tests.commands import refused

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clsim.errors import InputError, RunBusy, nearest, raised
-from clsim.execution.execute import execute
+from clsim.execution.execute import execute, execute_all
 from clsim.execution.given import with_sources
 from clsim.records.store import Store
 from clsim.spec.own_code import sources
@@ -37,6 +37,8 @@ class Job:
         scenario: name or path of the spec's scenario; empty = the name in the spec.
         given: objects in place of those that the spec names, which only the engine ``here`` can carry out.
         cores: the CPU cores that belong to the run; 0 = all that its process may use.
+        group: the specs of all seeds that advance together, its own among them; whichever job comes first carries out
+            all of them. Empty: the run is alone.
     """
 
     spec: RunSpec
@@ -47,6 +49,7 @@ class Job:
     scenario: str = ""
     given: Given = NAMED
     cores: int = 0
+    group: tuple[RunSpec, ...] = ()
 
     @property
     def key(self) -> str:
@@ -185,13 +188,24 @@ def work(job: Job, progress: Progress | None = None) -> Outcome:
     try:
         _check_sources(spec, job.given)
         how: dict[str, Any] = {"scenario": job.scenario, "data_root": job.data_root, "given": job.given}
-        execute(spec, store, watch=watch, command=job.command, cores=job.cores, **how)
+        how |= {"watch": watch, "cores": job.cores}
+        if job.group and not _is_finished(store, spec):
+            execute_all(job.group, store, [job.command] * len(job.group), **how)
+        else:
+            execute(spec, store, command=job.command, **how)
     except RunBusy as error:
         return Outcome(spec.fingerprint, "busy", str(error))
     except (Exception, SystemExit) as error:  # a user's selector may raise anything, and the other runs go on
+        if job.group and _is_finished(store, spec):  # it is another seed that failed
+            return Outcome(spec.fingerprint, "finished")
         line = str(error) if isinstance(error, InputError) or not isinstance(error, Exception) else raised(error)
         return failed(job, line)
     return Outcome(spec.fingerprint, "finished")
+
+
+def _is_finished(store: Store, spec: RunSpec) -> bool:
+    record = store.folder(spec).record()
+    return record is not None and bool(record.data["finished"])
 
 
 def failed(job: Job, error: str) -> Outcome:

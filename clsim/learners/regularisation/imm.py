@@ -69,6 +69,8 @@ class Transfer(Objective):
         strength: The weight λ of the penalty.
     """
 
+    one_pass: ClassVar[bool] = True
+
     def __init__(self, setup: Setup, strength: float) -> None:
         self._setup = setup
         self._strength = strength

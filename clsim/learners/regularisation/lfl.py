@@ -25,6 +25,8 @@ class Nearness(Taught):
         strength: The weight λ of the distance between features.
     """
 
+    one_pass: ClassVar[bool] = True
+
     def __init__(self, setup: Setup, *, strength: float) -> None:
         super().__init__(setup)
         self._strength = strength

@@ -37,6 +37,7 @@ class Projected(Around[Sgd]):
     """
 
     takes_average: ClassVar[bool] = True
+    steps_together = False  # several passes a step, of batches that differ from seed to seed
 
     def __init__(self, setup: Setup, project: Project, *, by_task: bool) -> None:
         super().__init__(setup, Sgd(setup))
