@@ -20,6 +20,9 @@ Options = Mapping[str, Any]
 _TINY = f"0, or a number of at least {sys.float_info.min:.3g} in size"
 """What is said of a smaller one: a run takes it as 0."""
 
+_MOST = 2**63 - 1
+"""The largest whole number that tensors count with."""
+
 NO_KEY: Mapping[str, bool] = {"no key": True}
 """Metadata of a field that no file can set."""
 
@@ -90,28 +93,34 @@ def _convert(kind: Any, value: Any, where: str, spot: str) -> Any:
         return kind(**arguments(kind, value, where, spot))  # type: ignore[operator]
     if kind is float and type(value) in (int, float) and _is_kept(value):
         return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
+    if kind in (int, str, bool) and type(value) is kind and _is_kept(value):
         return value
     if isinstance(value, Mapping) and kind == Options:
         return {k: _option(v, where, f"{spot}.{k}") for k, v in value.items()}
-    tiny = kind is float and type(value) is float and math.isfinite(value)
-    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {_TINY if tiny else _named(kind)}")
+    raise InputError(f"{where}: {spot}: found {value!r}, allowed: {_kept(value, kind) or _named(kind)}")
 
 
 def _option(value: Any, where: str, spot: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_option(v, where, spot) for v in value]
-    if type(value) in (bool, int, str) or (type(value) is float and _is_kept(value)):
+    if type(value) in (bool, int, str, float) and _is_kept(value):
         return value
-    words = (
-        _TINY if type(value) is float and math.isfinite(value) else "a number, text, true or false, or a list of them"
-    )
+    words = _kept(value, type(value)) or "a number, text, true or false, or a list of them"
     raise InputError(f"{where}: {spot}: found {value!r}, allowed: {words}")
 
 
-def _is_kept(value: float) -> bool:
-    """Whether a number is finite, and none of those below a float's normal range."""
-    return math.isfinite(value) and (value == 0 or abs(value) >= sys.float_info.min)
+def _is_kept(value: Any) -> bool:
+    """Whether a number is finite, no whole one of more than 64 bits, and none below a float's normal range."""
+    if type(value) is int:
+        return abs(value) <= _MOST
+    return type(value) is not float or (math.isfinite(value) and (value == 0 or abs(value) >= sys.float_info.min))
+
+
+def _kept(value: Any, kind: Any) -> str:
+    """Say which numbers of this kind are kept, if that is why one is not; else empty."""
+    if kind in (int, float) and type(value) is int:
+        return f"a whole number of 64 bits, up to {_MOST}"
+    return _TINY if kind is float and type(value) is float and math.isfinite(value) else ""
 
 
 def _named(kind: Any) -> str:

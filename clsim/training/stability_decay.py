@@ -23,11 +23,10 @@ from typing import Any
 from clsim.errors import InputError, nearest
 from clsim.records.search import Trial, Values
 from clsim.spec import registry
-from clsim.spec.controller import ControllerSpec
 from clsim.spec.kinds import unbounded
 from clsim.spec.options import options_of
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LearnerSpec, MemorySpec
+from clsim.spec.tables import ControllerSpec, LearnerSpec, MemorySpec
 
 
 def search(spec: ControllerSpec, start: Mapping[str, float], *, first: bool, train: Callable[[Trial], float]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from clsim.spec.controller import ControllerSpec
 from torch import Tensor
 
 import clsim
@@ -23,7 +22,7 @@ from clsim.records.search import Search, Trial, read_search
 from clsim.records.store import RunRecord, Store
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-from clsim.spec.tables import LearnerSpec
+from clsim.spec.tables import ControllerSpec, LearnerSpec
 from clsim.streams import build
 from clsim.streams.stream import Experience, Stream
 from clsim.training import assemble, controller, evaluation, progress, stability_decay
