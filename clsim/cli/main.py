@@ -25,6 +25,7 @@ COMMANDS = {
     "select": "select:select",
     "condense": "condense:condense",
     "report": "report:report",
+    "reproduce": "reproduce:reproduce",
     "runs": "runs:app",
     "list": "list:list_",
     "show": "show:show",

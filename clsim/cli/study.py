@@ -140,7 +140,7 @@ def study(
     if fresh or not all(run.finished for run in planned):
         planned = plan.with_expected_seconds(planned, store)
     if dry_run:
-        _print_json_plan(planned) if as_json else _print_plan(planned, engine_spec, in_full=True)
+        _print_json_plan(planned) if as_json else print_plan(planned, engine_spec, in_full=True)
         return
     silent = quiet or as_json
     if not quiet:
@@ -151,17 +151,17 @@ def study(
         if not silent and (fresh or not all(run.finished for run in planned)):
             from clsim.cli.live import Live
 
-            _print_plan(planned, engine_spec)
+            print_plan(planned, engine_spec)
             watch = stack.enter_context(Live(err))
         result = carry_out(planned, store, engine_spec, data_root=data_root, fresh=fresh, watch=watch)
     if as_json:
         failures = [vars(failure) for failure in result.failures]
         print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
     elif not quiet:
-        _print_read(result)
+        print_read(result)
         _print_result(result, spec.title, runs, metric or ())
     if result.failures:
-        _print_failures(result)
+        print_failures(result)
         raise typer.Exit(1)
 
 
@@ -186,7 +186,7 @@ def _check_engine(engine: str, given: dict[str, Any]) -> None:
             raise InputError(f"--{option}: found with --engine {engine}, allowed: with --engine {owner}")
 
 
-def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
+def print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
     """Print the plan in a line; ``in_full``: also a row for each combination, over all seeds."""
     todo = [run for run in planned if not run.finished]
     known = [run.seconds for run in todo if run.seconds is not None]
@@ -248,7 +248,7 @@ def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence
         )
 
 
-def _print_read(result: StudyResult) -> None:
+def print_read(result: StudyResult) -> None:
     """Say how many records were read in place of runs, and when they were made."""
     made = sorted(str(record.data.get("ended", "")) for record in result.records if record.read)
     if made:
@@ -258,7 +258,7 @@ def _print_read(result: StudyResult) -> None:
         err.say(line)
 
 
-def _print_failures(result: StudyResult) -> None:
+def print_failures(result: StudyResult) -> None:
     """Print each error once, with the number of runs that it stopped and a command that shows it."""
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}
