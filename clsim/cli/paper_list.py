@@ -31,16 +31,15 @@ def show_list(store: Store, *, as_json: bool = False) -> None:
     """
     papers, problems = every_paper()
     outlooks = reproduction.outlooks([paper.small for paper in papers.values()], store)
-    entries = [
-        _entry(name, paper, small, reproduction.number(paper.published, store))
-        for (name, paper), small in zip(papers.items(), outlooks, strict=True)
-    ]
+    entries = [_entry(*one, small) for one, small in zip(papers.items(), outlooks, strict=True)]
     if as_json:
         print(json.dumps(entries, indent=1))
     else:
         for entry, paper in zip(entries, papers.values(), strict=True):
             _show_paper(entry, paper)
-        out.print(plain("clsim reproduce NAME --size small, or published; --dry-run prints the plan alone", "dim"))
+        out.print(
+            plain("clsim reproduce NAME --size small, or published; with --dry-run it says what that takes", "dim")
+        )
     for name, problem in problems.items():
         err.say(f"clsim: {name} cannot be read: {problem}")
 
@@ -81,15 +80,14 @@ def said(seconds: float | None, todo: int, source: str) -> str:
     return f"about {duration(seconds / at_once)} on {count(at_once, 'core')}, {source}"
 
 
-def _entry(name: str, paper: Paper, small: reproduction.Outlook, published: int) -> dict[str, Any]:
-    """Return what is known of a paper."""
+def _entry(name: str, paper: Paper, small: reproduction.Outlook) -> dict[str, Any]:
+    """Return what is known of a paper; of the published size, what it takes is not looked up."""
     about = {key: vars(paper)[key] for key in ("title", "authors", "year", "key", "claims", "state")}
-    known = {"small": vars(small), "published": {"runs": published} if published else None}
-    settings = {key: [plan.find_study(study).title for study in size.studies] for key, size in paper.sizes.items()}
-    return {"name": name, **about} | {
-        key: found and {"studies": size.studies, "reports": size.reports, "settings": settings[key], **found}
-        for (key, size), found in zip(paper.sizes.items(), known.values(), strict=True)
+    sizes = {
+        key: {"settings": [plan.find_study(study).title for study in size.studies], **vars(size)}
+        for key, size in paper.sizes.items()
     }
+    return {"name": name, **about, "small": sizes["small"] | vars(small), "published": sizes["published"]}
 
 
 def _show_paper(entry: dict[str, Any], paper: Paper) -> None:
@@ -99,8 +97,8 @@ def _show_paper(entry: dict[str, Any], paper: Paper) -> None:
     takes = said(small["seconds"], small["runs"] - small["finished"], small["source"])
     lines = [("", "; ".join(paper.claims))]
     lines.append(("small      ", f"{'; '.join(small['settings'])}: {count(small['runs'])}{finished}; {takes}"))
-    if published:
-        lines.append(("published  ", f"{'; '.join(published['settings'])}: {count(published['runs'])}"))
+    if published["studies"]:
+        lines.append(("published  ", "; ".join(published["settings"])))
     name, state = entry["name"], paper.state
     out.print(Text.assemble((name, "bold cyan"), "  ", (state, LOOKS[state]), "  ", printable(paper.cited)))
     for label, line in lines:
