@@ -70,7 +70,7 @@ def reproduce(
         return
     paper, wanted = find_paper(name), size or "small"
     of_size = paper.size(wanted, f"reproduce {name}")
-    reproduction.check(paper, of_size)
+    reproduction.check(paper, of_size, None if quiet else err.say)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out: {str(folder)!r} is a file, allowed: a folder")
     planned = reproduction.planned(of_size, store, {} if device is None else {"device": device})
@@ -86,7 +86,6 @@ def reproduce(
             watch = stack.enter_context(Live(err))
         engine = EngineSpec("local", workers, device=device or "auto")
         result = carry_out(planned, store, engine, data_root=data_root, watch=watch)
-    form = "quiet" if quiet else "json" if as_json else "console"
-    verdicts.show_verdicts(name, paper, wanted, result, folder, form)
+    verdicts.show_verdicts(name, paper, wanted, result, folder, "quiet" if quiet else "json" if as_json else "console")
     if result.failures:
         raise typer.Exit(1)

@@ -30,9 +30,10 @@ def show_verdicts(
         folder: the folder of the pages.
         form: ``console``: tables and claims; ``json``: the verdicts; ``quiet``: nothing but what failed.
     """
+    if result.failures:  # first, since without these runs a report may be refused
+        print_failures(result)
     found, pages = list[Judged](), list[Path]()
-    of_size = paper.sizes[size]
-    made = reproduction.reports(paper, of_size, result.records, None if form == "quiet" else err.say)
+    made = reproduction.reports(paper, paper.sizes[size], result.records) if result.records else []
     for report in made:
         own = f"-{report.name}" if len(made) > 1 else ""
         pages.append(folder / f"{Path(name).stem}-{size}{own}.html")
@@ -44,12 +45,10 @@ def show_verdicts(
         print(json.dumps({"paper": name, "size": size, "claims": _plain(found), "pages": [*map(str, pages)]}))
     elif form == "console":
         print_read(result)
-        said = reproduction.in_short(found, size) or "no claim to judge by runs"
+        said = reproduction.in_short(found, size) or ("no claim to judge by runs" if made else "no run is finished")
         out.print(plain(f"{name}, {size}: {said}", "bold"))
         for page in pages:
             err.say(f"wrote {page}")
-    if result.failures:
-        print_failures(result)
 
 
 def _plain(found: Sequence[Judged]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clsim.reporting import beside, claims, searches
+from clsim.reporting import published, searches
 from clsim.reporting.batch_tables import batches
 from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
@@ -81,7 +81,6 @@ def contents(
     further, labels = labelling(spec, runs, records)
     steps, on_batches = batches(spec, runs, records)
     chosen = searches.chosen(spec, runs, records)
-    judged = claims.judge(spec, runs, records)
-    said = claims.listed(judged, spec.size)
-    parts = (labels, on_batches, [*further, *steps], said, claims.table(judged), beside.listed(spec, runs))
+    said, judged = published.claims_of(spec, runs, records)
+    parts = (labels, on_batches, [*further, *steps], said, judged, published.listed(spec, runs))
     return Contents(tables(spec, runs), chosen, found, left_out, *parts)

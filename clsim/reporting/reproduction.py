@@ -46,14 +46,17 @@ class Outlook:
     source: str
 
 
-def check(paper: Paper, size: Size) -> None:
+def check(paper: Paper, size: Size, say: Callable[[str], None] | None = None) -> None:
     """Refuse a size whose reports cannot be read, before any run.
+
+    Args:
+        say: takes a line on each file of code that a report's file makes it import; None: nobody is told.
 
     Raises:
         InputError: naming the report.
     """
-    for name in (*size.reports, *paper.published.reports):
-        find_report(name)
+    for name in dict.fromkeys((*size.reports, *paper.published.reports)):
+        find_report(name, say)
 
 
 def planned(size: Size, store: Store, training: Mapping[str, Any] | None = None) -> list[Planned]:
@@ -95,14 +98,13 @@ def outlooks(sizes: Sequence[Size], store: Store) -> list[Outlook]:
     """
     if not store.folders():
         counts = [number(size, store) for size in sizes]
-        expected = [_cost(size, [], others) for size, others in zip(sizes, counts, strict=True)]
-        return [Outlook(runs, 0, one.seconds, one.source) for runs, one in zip(counts, expected, strict=True)]
+        return [Outlook(runs, 0, **vars(_cost(size, [], runs))) for size, runs in zip(sizes, counts, strict=True)]
     every = [_planned(size, store) for size in sizes]
     timed = iter(plan.with_expected_seconds([run for runs in every for run in runs], store))
     found = []
     for size, runs in zip(sizes, every, strict=True):
         expected = cost(size, [next(timed) for _ in runs])
-        found.append(Outlook(len(runs), sum(run.finished for run in runs), expected.seconds, expected.source))
+        found.append(Outlook(len(runs), sum(run.finished for run in runs), **vars(expected)))
     return found
 
 
@@ -132,15 +134,12 @@ def _cost(size: Size, known: Sequence[float], others: int) -> Cost:
     return Cost(sum(known) + others * size.seconds, source + (", and by runs that were made here" if known else ""))
 
 
-def reports(
-    paper: Paper, size: Size, records: Sequence[RunRecord], say: Callable[[str], None] | None = None
-) -> list[Report]:
+def reports(paper: Paper, size: Size, records: Sequence[RunRecord]) -> list[Report]:
     """Make the reports of a size over its own runs alone; the first one has the paper's published rows beside ours.
 
     Args:
         size: one of the paper's sizes.
         records: the runs of that size.
-        say: takes a line on each file of code that a report's file makes it import; None: nobody is told.
 
     Raises:
         InputError: if there is no such report, or no run for it.
@@ -150,7 +149,7 @@ def reports(
         rows += [row for row in find_report(name).published if row not in rows]
     made = []
     for name in size.reports:
-        found = make(name, records, say=say)[0]
+        found = make(name, records)[0]
         made.append(dataclasses.replace(found, spec=dataclasses.replace(found.spec, elsewhere=tuple(rows))))
         rows = []
     return made
@@ -175,6 +174,6 @@ def in_short(found: Sequence[Judged], size: str) -> str:
         "cannot be told": ("cannot be told", "cannot be told"),
         "not judged": ("is not judged", "are not judged"),
     }
-    counts = Counter(one.verdict for one in found)
+    counts = Counter[str](one.verdict for one in found)
     parts = [f"{counts[verdict]} {said[counts[verdict] > 1]}" for verdict, said in words.items() if counts[verdict]]
     return ", ".join(f"{part} at this size" if "be told" in part and size == "small" else part for part in parts)

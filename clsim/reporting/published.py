@@ -1,12 +1,14 @@
-"""Published numbers beside ours: how each lies to our interval, and a list of both."""
+"""What a paper has published, its claims and its numbers, beside ours: verdicts, and how a number lies to our interval."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from clsim.records.metrics import ALL
-from clsim.reporting.cells import Cell, cells, higher_is_better, title
+from clsim.reporting import claims
+from clsim.reporting.cells import Cell, Rows, Table, cells, higher_is_better, title
 from clsim.reporting.listing import Line, Listing
 from clsim.reporting.report import Published, ReportSpec, groups
 
@@ -31,6 +33,18 @@ def agreement(cell: Cell, paper: float, *, higher: bool) -> Agreement:
     if low <= paper <= high:
         return "inside our interval"
     return "exceeded" if (low > paper) == higher else "not reached"
+
+
+def claims_of(
+    spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]
+) -> tuple[list[Listing], list[Table]]:
+    """Judge the claims of a report; return them for people, and for CSV.
+
+    Args:
+        runs: the :func:`clsim.records.frame.frame` of the records.
+    """
+    judged = claims.judge(spec, runs, records)
+    return claims.listed(judged, spec.size), claims.table(judged)
 
 
 def listed(spec: ReportSpec, runs: pd.DataFrame) -> list[Listing]:
@@ -73,7 +87,7 @@ def listed(spec: ReportSpec, runs: pd.DataFrame) -> list[Listing]:
     return [Listing("Beside what was published", ["row", "metric"], columns, lines, notes)]
 
 
-def _alike(row: Published, names: list[str], ours: dict, whole: bool) -> list[Cell]:
+def _alike(row: Published, names: list[str], ours: Rows, whole: bool) -> list[Cell]:
     """Return our cells of a published row: those of its condition, or, in another setting, all of its arm."""
     at = {name: str(value) for name, value in row.at.items() if whole or name != "scenario"}
     placed = [
