@@ -1,4 +1,4 @@
-"""What a paper has published, its claims and its numbers, beside ours: verdicts, and how a number lies to our interval."""
+"""A paper's claims and numbers beside ours: verdicts, and how each published number lies to our interval."""
 
 from __future__ import annotations
 

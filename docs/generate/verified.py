@@ -17,8 +17,8 @@ import typer
 from clsim.cli.run import run as run_command
 from clsim.errors import InputError
 from clsim.records.metrics import ALL
-from clsim.reporting.published import Agreement, agreement
 from clsim.reporting.cells import Cell, Key
+from clsim.reporting.published import Agreement, agreement
 from clsim.reporting.report import Published
 from clsim.reporting.statistics import FEWEST
 from clsim.spec.flags import leaves, tables_of

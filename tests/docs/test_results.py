@@ -145,6 +145,9 @@ def test_each_csv_has_a_page_and_the_index_names_it(tmp_path: Path) -> None:
     published = (tmp_path / "published.md").read_text(encoding="utf-8")
     assert "online-cifar100-class · er · class-balanced · 2000" in published
     assert "split-tiny-imagenet-10x20 · packnet" in published
+    papers = (tmp_path / "papers.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}`: " in papers for name in every_paper()[0])
+    assert "[semi-controlled](semi-controlled.md)" in papers
 
 
 def test_a_page_has_our_mean_beside_the_published_one_the_command_and_when_it_was_made() -> None:
