@@ -48,6 +48,7 @@ def reproduce(
         Path, typer.Option("--out", help="Folder that gets the page of results.", rich_help_panel=_WHERE)
     ] = Path("reproduced"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run anew, even if there is a record.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list, or the verdicts, as JSON.")] = False,
 ) -> None:
@@ -80,12 +81,12 @@ def reproduce(
         return
     with contextlib.ExitStack() as stack:
         watch = None
-        if not (quiet or as_json) and not all(run.finished for run in planned):
+        if not (quiet or as_json) and (fresh or not all(run.finished for run in planned)):
             from clsim.cli.live import Live
 
             watch = stack.enter_context(Live(err))
         engine = EngineSpec("local", workers, device=device or "auto")
-        result = carry_out(planned, store, engine, data_root=data_root, watch=watch)
+        result = carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
     verdicts.show_verdicts(name, paper, wanted, result, folder, "quiet" if quiet else "json" if as_json else "console")
     if result.failures:
         raise typer.Exit(1)

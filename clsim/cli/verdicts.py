@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -39,8 +40,9 @@ def show_verdicts(
         pages.append(folder / f"{Path(name).stem}-{size}{own}.html")
         write(report.spec, report.records, result.failures, pages[-1], f"clsim reproduce {name} --size {size}")
         found += reproduction.judged(report)
-        if form == "console":
-            show(report.spec, report.data, "console", out, name=report.name)
+        if form == "console":  # the page has the rest
+            brief = dataclasses.replace(report.spec, tests=False, labelling=False, batches=False)
+            show(brief, report.data, "console", out, name=report.name)
     if form == "json":
         print(json.dumps({"paper": name, "size": size, "claims": _plain(found), "pages": [*map(str, pages)]}))
     elif form == "console":
