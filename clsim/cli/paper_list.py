@@ -44,13 +44,17 @@ def show_list(store: Store, *, as_json: bool = False) -> None:
         err.say(f"clsim: {name} cannot be read: {problem}")
 
 
-def show_plan(paper: Paper, size: Size, runs: Sequence[Planned]) -> None:
+def show_plan(paper: Paper, size: Size, runs: Sequence[Planned], *, as_json: bool = False) -> None:
     """Print what is to be done, what it takes here, and what should be known of it.
 
     Args:
         size: one of the paper's sizes.
         runs: the runs of that size.
     """
+    cost = reproduction.cost(size, runs)
+    if as_json:
+        print(json.dumps(vars(reproduction.Outlook(len(runs), sum(run.finished for run in runs), **vars(cost)))))
+        return
     out.print(plain(paper.cited, "bold"))
     for claim in paper.claims:
         out.print(plain(f"  {claim}", "dim"))
@@ -58,7 +62,6 @@ def show_plan(paper: Paper, size: Size, runs: Sequence[Planned]) -> None:
     begun = sum(run.done > 0 for run in todo)
     line = f"{count(len(runs))}: {len(runs) - len(todo)} finished, {len(todo)} to do"
     line += f" ({begun} of them begun)" if begun else ""
-    cost = reproduction.cost(size, runs)
     err.say(f"{line}; {said(cost.seconds, len(todo), cost.source)}")
     for remark in plan.remarks_on(runs):
         err.say(f"clsim: {remark}")

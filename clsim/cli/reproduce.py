@@ -75,8 +75,8 @@ def reproduce(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out: {str(folder)!r} is a file, allowed: a folder")
     planned = reproduction.planned(of_size, store, {} if device is None else {"device": device})
-    if not (quiet or as_json):
-        paper_list.show_plan(paper, of_size, planned)
+    if not quiet and (dry_run or not as_json):
+        paper_list.show_plan(paper, of_size, planned, as_json=as_json)
     if dry_run:
         return
     with contextlib.ExitStack() as stack:

@@ -20,13 +20,13 @@ MINE = """
 import clsim, torch
 
 def disguised(pool: clsim.Pool, budget: int, *, rng: torch.Generator) -> clsim.Selection:
-    torch.rand(7, generator=rng)  # other draws than those of the shipped one
-    return clsim.Selection(torch.randperm(len(pool), generator=rng)[:budget])
+    # uniform over all samples seen, as random is, by another number of each sample
+    return clsim.Selection((9973 * pool.data.key.double() % 1).argsort(descending=True)[:budget])
 
 def one(pool: clsim.Pool, budget: int, *, rng: torch.Generator) -> clsim.Selection:
     return clsim.Selection(torch.arange(min(1, len(pool))))
 """
-DISGUISED, ONE = "per_class(./mine.py:disguised)", "per_class(./mine.py:one)"
+DISGUISED, ONE = "./mine.py:disguised", "per_class(./mine.py:one)"
 
 STUDY = f"""
 title = "A planted paper, in small"
@@ -136,6 +136,9 @@ def test_a_paper_is_run_once_and_its_rows_stand_beside_the_published_ones(
     printed = capsys.readouterr()
     assert "2 runs: 0 finished, 2 to do; about " in printed.err
     assert "by a guess" in printed.err
+    assert clsim("reproduce", "planted", "--dry-run", "--json") == 0
+    plan = {"runs": 2, "finished": 0, "seconds": 2.0, "source": "by a guess"}
+    assert json.loads(capsys.readouterr().out) == plan
     assert not list(Path("runs").glob("*/record.json"))
     assert clsim("reproduce", "planted", "--workers", "1") == 0
     first = capsys.readouterr()
@@ -144,7 +147,7 @@ def test_a_paper_is_run_once_and_its_rows_stand_beside_the_published_ones(
     line = next(line for line in first.out.splitlines() if "another · random · 7 [1]" in line)
     assert "61.5 ± 0.5" in line
     assert "Ours are of a reduced setting" in first.out
-    assert "not judged: no finished run with buffer per_class(./mine.py:disguised)" in first.out
+    assert "not judged: no finished run with buffer ./mine.py:disguised" in first.out
     assert "planted, small: 1 cannot be told at this size, 2 are not judged" in first.out
     assert "wrote reproduced/planted-small.html" in first.err
     assert clsim("reproduce", "planted") == 0
