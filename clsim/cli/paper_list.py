@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from clsim.cli.console import count, duration, err, out
+from clsim.errors import InputError
 from clsim.execution import plan
 from clsim.execution.plan import Planned
 from clsim.records.store import Store
@@ -30,6 +31,14 @@ def show_list(store: Store, *, as_json: bool = False) -> None:
         store: the store, which says what is finished, and what the like took.
     """
     papers, problems = every_paper()
+    for name, paper in [*papers.items()]:  # a broken file of one paper hides no other
+        try:
+            for size in paper.sizes.values():
+                for study in size.studies:
+                    plan.find_study(study)
+        except InputError as error:
+            problems[name] = str(error)
+            del papers[name]
     outlooks = reproduction.outlooks([paper.small for paper in papers.values()], store)
     entries = [_entry(*one, small) for one, small in zip(papers.items(), outlooks, strict=True)]
     if as_json:

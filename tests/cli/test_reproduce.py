@@ -177,8 +177,11 @@ def test_the_list_has_a_paper_of_ones_own_with_what_it_costs_and_what_is_finishe
     planted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("reports", "broken.toml").write_text('title = "x"\n[paper]\ntitel = "y"\n')
+    lost = '[paper]\ntitle = "y"\nclaims = ["z"]\nsmall = { studies = ["nnscl"], reports = ["nncsl"] }\n'
+    Path("reports", "lost.toml").write_text(lost)
     assert clsim("reproduce", "--json") == 0
     printed = capsys.readouterr()
+    assert "lost cannot be read: studies: unknown name 'nnscl'; did you mean 'nncsl'?" in printed.err
     (mine,) = (one for one in json.loads(printed.out) if one["name"] == "planted")
     assert (mine["small"]["runs"], mine["small"]["finished"], mine["small"]["seconds"]) == (15, 0, 15.0)
     assert (mine["small"]["settings"], mine["published"]["studies"]) == (["A planted paper, in small"], ["planted"])
