@@ -140,7 +140,7 @@ def study(
     if fresh or not all(run.finished for run in planned):
         planned = plan.with_expected_seconds(planned, store)
     if dry_run:
-        _print_json_plan(planned) if as_json else print_plan(planned, engine_spec, in_full=True)
+        _print_json_plan(planned) if as_json else _print_plan(planned, engine_spec, in_full=True)
         return
     silent = quiet or as_json
     if not quiet:
@@ -151,7 +151,7 @@ def study(
         if not silent and (fresh or not all(run.finished for run in planned)):
             from clsim.cli.live import Live
 
-            print_plan(planned, engine_spec)
+            _print_plan(planned, engine_spec)
             watch = stack.enter_context(Live(err))
         result = carry_out(planned, store, engine_spec, data_root=data_root, fresh=fresh, watch=watch)
     if as_json:
@@ -186,7 +186,7 @@ def _check_engine(engine: str, given: dict[str, Any]) -> None:
             raise InputError(f"--{option}: found with --engine {engine}, allowed: with --engine {owner}")
 
 
-def print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
+def _print_plan(planned: Sequence[Planned], engine: Any, *, in_full: bool = False) -> None:
     """Print the plan in a line; ``in_full``: also a row for each combination, over all seeds."""
     todo = [run for run in planned if not run.finished]
     known = [run.seconds for run in todo if run.seconds is not None]
