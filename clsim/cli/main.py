@@ -27,6 +27,7 @@ COMMANDS = {
     "condense": "condense:condense",
     "export": "export:export",
     "report": "report:report",
+    "reproduce": "reproduce:reproduce",
     "runs": "runs:app",
     "list": "list:list_",
     "show": "show:show",

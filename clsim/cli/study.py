@@ -158,10 +158,10 @@ def study(
         failures = [vars(failure) for failure in result.failures]
         print(json.dumps({"records": [record.data for record in result.records], "failures": failures}))
     elif not quiet:
-        _print_read(result)
+        print_read(result)
         _print_result(result, spec.title, runs, metric or ())
     if result.failures:
-        _print_failures(result)
+        print_failures(result)
         raise typer.Exit(1)
 
 
@@ -248,7 +248,7 @@ def _print_result(result: StudyResult, title: str, runs: Path, metrics: Sequence
         )
 
 
-def _print_read(result: StudyResult) -> None:
+def print_read(result: StudyResult) -> None:
     """Say how many records were read in place of runs, and when they were made."""
     made = sorted(str(record.data.get("ended", "")) for record in result.records if record.read)
     if made:
@@ -258,7 +258,7 @@ def _print_read(result: StudyResult) -> None:
         err.say(line)
 
 
-def _print_failures(result: StudyResult) -> None:
+def print_failures(result: StudyResult) -> None:
     """Print each error once, with the number of runs that it stopped and a command that shows it."""
     counts = Counter(failure.error for failure in result.failures)
     first = {failure.error: failure for failure in reversed(result.failures)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clsim.reporting import claims, searches
+from clsim.reporting import published, searches
 from clsim.reporting.batch_tables import batches
 from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
@@ -34,6 +34,7 @@ class Contents:
         further: tables on labels and on batches, for CSV.
         claims: claims of papers, judged, for people; empty if the report has none.
         judged: the same for CSV.
+        beside: published numbers of another setting beside ours, for people; empty if the report is given none.
     """
 
     tables: Sequence[Table]
@@ -45,6 +46,7 @@ class Contents:
     further: Sequence[Table] = ()
     claims: Sequence[Listing] = ()
     judged: Sequence[Table] = ()
+    beside: Sequence[Listing] = ()
 
     @property
     def arms(self) -> dict[Key, str]:
@@ -79,7 +81,6 @@ def contents(
     further, labels = labelling(spec, runs, records)
     steps, on_batches = batches(spec, runs, records)
     chosen = searches.chosen(spec, runs, records)
-    judged = claims.judge(spec, runs, records)
-    said = claims.listed(judged, spec.size)
-    parts = (labels, on_batches, [*further, *steps], said, claims.table(judged))
+    said, judged = published.claims_of(spec, runs, records)
+    parts = (labels, on_batches, [*further, *steps], said, judged, published.listed(spec, runs))
     return Contents(tables(spec, runs), chosen, found, left_out, *parts)

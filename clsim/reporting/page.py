@@ -107,7 +107,7 @@ def render(
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
         left_out=parts.left_out,
         chosen=parts.chosen,
-        claims=parts.claims,
+        claims=[*parts.claims, *parts.beside],
         labelling=parts.labelling,
         batches=parts.batches,
         ranking=ranking,

@@ -20,6 +20,7 @@ from clsim.records.frame import COSTS, NAMES, SUMS, comparable, frame, settings
 from clsim.records.metrics import ALL, Metric
 from clsim.records.own_metrics import own_metric
 from clsim.records.store import RunFailure, RunRecord, Store
+from clsim.reporting import papers
 from clsim.spec import registry
 from clsim.spec.reader import NO_KEY, Options, arguments, merge
 
@@ -116,7 +117,9 @@ class ReportSpec:
             cell that differ in them (and in seeds) alone, those of one value of each are shown, with the highest mean
             accuracy on held-out samples. They may not be labels.
         size: whether these runs have the ``published`` size of the claims' paper, or a ``small`` one.
+        paper: the paper that this is the report of, with the studies and reports of its sizes; no title: of none.
         own: the metrics of the user's among ``metrics``, by their names there; no key of a file.
+        elsewhere: published rows of another setting, listed beside ours for their order alone; no key of a file.
     """
 
     base: str = ""
@@ -139,7 +142,9 @@ class ReportSpec:
     claims: tuple[Claim, ...] = ()
     tuned: tuple[str, ...] = ()
     size: Literal["small", "published"] = "small"
+    paper: papers.Paper = dataclasses.field(default_factory=papers.Paper)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict, metadata=NO_KEY)
+    elsewhere: tuple[Published, ...] = dataclasses.field(default=(), metadata=NO_KEY)
 
     @property
     def known(self) -> dict[str, Metric]:
@@ -185,8 +190,10 @@ def read_report(path: Path, say: Callable[[str], None] | None = None) -> ReportS
         below = _read(registry.find_file("reports", tables["base"]))
         if "base" in below:
             raise InputError(f"{where}: base: {tables['base']!r} has a base itself, allowed: a report without")
+        below.pop("paper", None)  # a paper has one report that stands for it
         tables = merge(below, tables)
-    spec = ReportSpec(**arguments(ReportSpec, tables, where, ""))
+    given = arguments(ReportSpec, tables, where, "")
+    spec = ReportSpec(**given | ({"paper": papers.made(given["paper"], where)} if "paper" in given else {}))
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
         raise InputError(f"{where}: rows and columns: found {twice[0]!r} twice, allowed: once")

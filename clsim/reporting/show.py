@@ -114,9 +114,10 @@ def listings(
     tests: bool,
     self_contained: bool = False,
 ) -> list[Listing]:
-    """List the tables, claims, those on labels and batches, controllers' choices, then the tests."""
+    """List the tables, claims, published numbers, labels and batches, controllers' choices, then the tests."""
     parts = contents(spec, runs, records, tests=tests)
-    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.labelling, *parts.batches, *parts.chosen]
+    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.beside]
+    made += [*parts.labelling, *parts.batches, *parts.chosen]
     if tests:
         found = enumerate(parts.contests)
         made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]

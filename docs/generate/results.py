@@ -19,6 +19,7 @@ from clsim.reporting.report import Published, find_report, groups
 from clsim.reporting.runs import commands as merged
 from clsim.reporting.statistics import FEWEST
 from clsim.spec import registry
+from docs.generate import papers
 from docs.generate.studies import Study, read_studies, without_seed
 from docs.generate.text import save, table, wide_table
 from docs.generate.verified import Runs, Verdict, judge, methods
@@ -45,7 +46,7 @@ def write(results: Path, target: Path) -> list[Verdict]:
     found = {study.name: verdicts(study) for study in studies}
     rows = every_published(studies, found)
     pages = {f"{study.name}.md": page(study, found[study.name], target) for study in studies}
-    pages |= {"index.md": index(studies, found, rows), "published.md": published_page(rows)}
+    pages |= {"index.md": index(studies, found, rows), "published.md": published_page(rows), "papers.md": papers.page()}
     save(target, pages | {"badge.svg": badge(*methods([verdict for verdict, _ in rows]))})
     return [verdict for verdict, _ in rows]
 
@@ -321,7 +322,8 @@ def index(
         f"**[Verified](../explanation/verified.md)** means: the paper's setting, at least three seeds, the published "
         "number inside our interval or exceeded, and the state of the code known. Where a machine cannot tell whether "
         f"a setting is the paper's, nothing is verified. Of {every} methods the reports hold a published row; runs of "
-        f"ours stand beside {beside} of them, and {number} are verified. [All published rows](published.md).",
+        f"ours stand beside {beside} of them, and {number} are verified. [All published rows](published.md), and "
+        "[the papers](papers.md), each of which one command reproduces.",
         wide_table(
             ["study", "what was run", "runs", "seeds", "verified", "code recorded", "last changed"],
             (
@@ -337,7 +339,7 @@ def index(
                 for study in studies
             ),
         ),
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\nAll published rows <published>\n"
+        "```{toctree}\n:hidden:\n:maxdepth: 1\n\nPapers <papers>\nAll published rows <published>\n"
         + "\n".join(f"{study.name} <{study.name}>" for study in studies)
         + "\n```",
     ]

@@ -7,7 +7,6 @@ and our runs have that command's spec. Where a machine cannot tell, nothing is v
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from clsim.cli.run import run as run_command
 from clsim.errors import InputError
 from clsim.records.metrics import ALL
 from clsim.reporting.cells import Cell, Key
+from clsim.reporting.published import Agreement, agreement
 from clsim.reporting.report import Published
 from clsim.reporting.statistics import FEWEST
 from clsim.spec.flags import leaves, tables_of
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-
-Agreement = Literal["inside our interval", "exceeded", "not reached", "no interval"]
 
 MACHINE = ("training.device", "training.threads")
 """Keys that say where a run was made, not what it is."""
@@ -82,20 +80,6 @@ class Verdict:
         return tuple(
             str(self.published.at[name]) for name in ("strategy", "label", "buffer") if name in self.published.at
         )
-
-
-def agreement(cell: Cell, paper: float, *, higher: bool) -> Agreement:
-    """Say how a published number, in the unit of the cell, lies to our interval.
-
-    Args:
-        higher: whether higher numbers are better.
-    """
-    low, high = cell.bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "no interval"
-    if low <= paper <= high:
-        return "inside our interval"
-    return "exceeded" if (low > paper) == higher else "not reached"
 
 
 def judge(published: Published, metric: str, label: Key, cell: Cell, runs: Runs) -> Verdict:

@@ -9,6 +9,7 @@ import pytest
 
 from clsim.errors import InputError
 from clsim.reporting.cells import Cell
+from clsim.reporting.papers import every_paper
 from clsim.reporting.report import Published
 from docs.generate import results, verified
 from docs.generate.studies import read_studies, read_study
@@ -114,6 +115,22 @@ def test_nothing_of_what_is_there_is_claimed() -> None:
     assert all("training.precision bf16 instead of fp32" in v.against[0] for v in anchor)
 
 
+def test_the_state_of_a_paper_is_that_of_its_results() -> None:
+    """Verified: a published number is; reduced: there are results; and a measured second is what its CSV says."""
+    studies = {study.name: study for study in read_studies(RESULTS)}
+    for name, paper in every_paper()[0].items():
+        of = [studies[result] for result in paper.results]
+        verified_ = any(verdict.verified for study in of for verdict in results.verdicts(study))
+        assert paper.state == ("verified" if verified_ else "reduced" if of else "not yet"), name
+        for size in paper.sizes.values():
+            if "(reports/results/" in size.measured:
+                rows = studies[size.measured.partition("(reports/results/")[2].partition(".csv")[0]].rows
+                seconds = (rows["train_seconds"] + rows["select_seconds"]).sum()
+                assert f"{len(rows)} runs" in size.measured
+                assert f"{seconds:.0f} s" in size.measured
+                assert size.seconds == pytest.approx(seconds / len(rows), abs=0.1)
+
+
 def test_each_csv_has_a_page_and_the_index_names_it(tmp_path: Path) -> None:
     results.write(RESULTS, tmp_path)
     index = (tmp_path / "index.md").read_text(encoding="utf-8")
@@ -128,6 +145,9 @@ def test_each_csv_has_a_page_and_the_index_names_it(tmp_path: Path) -> None:
     published = (tmp_path / "published.md").read_text(encoding="utf-8")
     assert "online-cifar100-class · er · class-balanced · 2000" in published
     assert "split-tiny-imagenet-10x20 · packnet" in published
+    papers = (tmp_path / "papers.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}`: " in papers for name in every_paper()[0])
+    assert "[semi-controlled](semi-controlled.md)" in papers
 
 
 def test_a_page_has_our_mean_beside_the_published_one_the_command_and_when_it_was_made() -> None:
