@@ -90,7 +90,14 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
             row[name] = of_record(name, metric, record, joint.get(_stream(record)))
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))
     names = scenario_names([record["spec"] for record in records])
-    return pd.DataFrame([row | {"scenario": name} for row, name in zip(rows, names, strict=True)])
+    return pd.DataFrame([_whole(row | {"scenario": name}) for row, name in zip(rows, names, strict=True)])
+
+
+def _whole(row: dict[str, Any]) -> dict[str, Any]:
+    """Put ? for what is no character in a name, as bytes of a file may be: not every frame takes it."""
+    return {
+        key: value.encode(errors="replace").decode() if isinstance(value, str) else value for key, value in row.items()
+    }
 
 
 def scenario_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -271,7 +271,7 @@ def test_hostile_pictures_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "pipe.png").touch()
     for number, (content, path, message) in enumerate(
         [
-            (None, str(secret), r"row 1 names '.*secret\.png', allowed: pictures whose bytes are in the data set"),
+            (None, str(secret), r"row 1 names '.*, allowed: pictures whose bytes are in the data set"),
             (None, "https://example.org/x.png", r"row 1 names 'https://example\.org/x\.png', allowed: pictures whose"),
             (None, None, "row 1 is empty, allowed: pictures whose bytes"),
             (png(20_000, 20_000), None, "row 1: cannot be read as an image .*decompression bomb"),

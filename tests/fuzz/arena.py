@@ -172,6 +172,7 @@ class Arena:
                 for number, name in ((1, "out"), (2, "err")):
                     os.dup2(os.open(self._base / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
                 sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
                 _limit_to(MEMORY + _taken())
                 _stop_after(stop_after)

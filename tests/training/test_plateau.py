@@ -18,7 +18,7 @@ from clsim.records.store import RunRecord
 from clsim.spec.resolve import resolve
 from clsim.spec.tables import OptimizerSpec
 from clsim.streams import build
-from clsim.training import assemble, evaluation, experience, loop
+from clsim.training import assemble, evaluation, evaluations, experience
 from tests.helpers import assert_same
 
 SURVEY = ["optimizer.schedule=plateau", "training.patience=10", "training.epochs=70"]
@@ -74,7 +74,7 @@ def test_the_best_epochs_state_is_the_one_kept(tmp_path: Path, monkeypatch: pyte
         return next(told)
 
     with monkeypatch.context() as patch:
-        for place in (experience, loop):  # in training, and at the end of an experience
+        for place in (experience, evaluations):  # in training, and at the end of an experience
             patch.setattr(place, "share_correct", says)
         stopped = run(tmp_path, "training.patience=3", "training.epochs=70", "optimizer.momentum=0.9")
     assert next(told, None) is None  # 7 epochs, then the record's own, twice
@@ -120,7 +120,7 @@ def test_what_a_learner_accumulates_goes_back_with_the_weights(
     told = iter([0.1, 0.9, *[0.5] * 4, 0.7])
     one = ["optimizer.momentum=0.9", "stream.experiences=1"]
     with monkeypatch.context() as patch:
-        for place in (experience, loop):  # in training, and at the end of an experience
+        for place in (experience, evaluations):  # in training, and at the end of an experience
             patch.setattr(place, "share_correct", lambda *arguments: next(told))
         stopped = run(tmp_path, "training.patience=3", "training.epochs=70", *one, strategy=strategy)
     assert next(told, None) is None

@@ -21,7 +21,7 @@ from clsim.pool.exemplars import Exemplars
 from clsim.reporting.finished import show_finished
 from clsim.spec import registry
 from clsim.streams.stream import Stream
-from clsim.training import loop
+from clsim.training import evaluations
 from clsim.training.contract import Readout, Setup
 from clsim.training.evaluation import crowded, measured, readouts
 from clsim.training.neighbours import NEAREST_MEAN, NEAREST_SAMPLE, borrowed, by_features, by_vote
@@ -193,7 +193,7 @@ def test_the_readout_leaves_training_bit_identical(
         return record.data["accuracy"], {name: part for name, part in saved.items() if name != "results"}
 
     measured = run("with")
-    monkeypatch.setattr(loop, "readouts", lambda *_: {})
+    monkeypatch.setattr(evaluations, "readouts", lambda *_: {})
     assert_same(measured, run("without"))
 
 

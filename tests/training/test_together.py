@@ -242,6 +242,7 @@ def test_errors_are_of_their_seed_alone_but_a_run_elsewhere_stops_all() -> None:
 
 
 def test_ctrl_c_ends_all_seeds_and_their_threads() -> None:
+    before_it = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell began behind itself
     begun = []
 
     def interrupts(seat: Any) -> None:
@@ -249,8 +250,11 @@ def test_ctrl_c_ends_all_seeds_and_their_threads() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
-        Together(3, CPU).run([interrupts] * 3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Together(3, CPU).run([interrupts] * 3)
+    finally:
+        signal.signal(signal.SIGINT, before_it)
     assert begun == [0]
     assert threading.active_count() == before
 

@@ -11,7 +11,7 @@ import pytest
 import clsim
 from clsim.errors import InputError
 from clsim.spec.resolve import resolve
-from clsim.training import evaluation, experience, loop
+from clsim.training import evaluation, evaluations, experience
 
 SMALL = ["data.per_class=20", "stream.experiences=2", "evaluation.rows=seen", "training.epochs=12"]
 
@@ -26,7 +26,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
         found.append((len(samples), share))
         return share
 
-    for place in (experience, loop):  # in training, and at the end of an experience
+    for place in (experience, evaluations):  # in training, and at the end of an experience
         monkeypatch.setattr(place, "share_correct", noted)
     return found
 
