@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from clsim.errors import InputError, nearest
+from clsim.spec.kinds import MOST_FLOAT
 
 Options = Mapping[str, Any]
 """The keyword arguments of a component: strings, numbers, booleans, or lists of them."""
@@ -110,17 +111,19 @@ def _option(value: Any, where: str, spot: str) -> Any:
 
 
 def _is_kept(value: Any) -> bool:
-    """Whether a number is finite, no whole one of more than 64 bits, and none below a float's normal range."""
+    """Whether a number is a whole one of 64 bits, or a finite one that runs compute with, 0 or of normal range."""
     if type(value) is int:
         return abs(value) <= _MOST
-    return type(value) is not float or (math.isfinite(value) and (value == 0 or abs(value) >= sys.float_info.min))
+    return type(value) is not float or value == 0 or sys.float_info.min <= abs(value) <= MOST_FLOAT
 
 
 def _kept(value: Any, kind: Any) -> str:
     """Say which numbers of this kind are kept, if that is why one is not; else empty."""
     if kind in (int, float) and type(value) is int:
         return f"a whole number of 64 bits, up to {_MOST}"
-    return _TINY if kind is float and type(value) is float and math.isfinite(value) else ""
+    if kind is not float or type(value) is not float or not math.isfinite(value):
+        return ""
+    return _TINY if abs(value) < 1 else f"at most {MOST_FLOAT:.3g} in size, float32's largest"
 
 
 def _named(kind: Any) -> str:

@@ -98,7 +98,7 @@ def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended, work
     told = {word for word in words if word.startswith("out")}
     changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
     if words[0] in READING and not {"rm", "gc"} & {*words[1:2]}:
-        folders = [f"{folder}/" for option, folder in pairwise(words) if option == "--figures"]
+        folders = ["" if folder == "." else f"{folder}/" for option, folder in pairwise(words) if option == "--figures"]
         strange = {path for path in changed if not path.startswith(("out", *folders)) and path not in told}
         strange |= {path for path in changed if path in before and not path.startswith("out")}
         html = {path for path in strange if path.endswith(".html") and "/" not in path and path not in before}

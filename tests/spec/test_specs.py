@@ -51,6 +51,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"memory": {"options": {"x": -(2**64)}}},
         r"\[memory\] options\.x: found -\d+, allowed: a whole number of 64",
     ),
+    ({"optimizer": {"lr": 1e308}}, r"\[optimizer\] lr: found 1e\+308, allowed: at most 3\.4e\+38 in size"),
     ({"memory": {"options": {"x": [1e-310]}}}, r"\[memory\] options\.x: found 1e-310, allowed: 0, or a number"),
     ({"optimizer": {"nesterov": True}}, r"optimizer\.nesterov: found true with momentum 0"),
     ({"optimizer": {"milestones": 0.5}}, r"\[optimizer\] milestones: found 0\.5, allowed: a list, each a finite"),
