@@ -109,8 +109,7 @@ class Evaluations:
         def evaluate() -> Evaluated:
             return evaluated(learner, setup, self._stream, experience, number)
 
+        found = [] if self._twin is None else [self._twin.result()]
         last = number + 1 == len(self._stream.schedule)
-        before = self._twin
         self._twin = Twin(evaluate) if self._beside and not last and can_twin(setup.net) else None
-        found = [] if self._twin is not None else [evaluate()]
-        return found if before is None else [before.result(), *found]
+        return found if self._twin is not None else [*found, evaluate()]

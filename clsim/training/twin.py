@@ -47,7 +47,7 @@ class Twin(Generic[T]):
         if not self._process:
             _be_a_twin(work, writer)
         os.close(writer)
-        self._pipe = reader
+        self._pipe = os.fdopen(reader, "rb")
 
     def result(self) -> T:
         """Wait for the twin, and return what it found.
@@ -55,8 +55,8 @@ class Twin(Generic[T]):
         Raises:
             InputError: if it was ended, or its work failed.
         """
-        with os.fdopen(self._pipe, "rb") as pipe:
-            data = pipe.read()
+        with self._pipe:
+            data = self._pipe.read()
         status = os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
         self._process = 0
         if status:
@@ -73,7 +73,7 @@ class Twin(Generic[T]):
         """End the twin, if it has not ended: nobody will ask for what it finds."""
         if not self._process:
             return
-        os.close(self._pipe)
+        self._pipe.close()
         with suppress(ProcessLookupError):
             os.kill(self._process, signal.SIGKILL)
         os.waitpid(self._process, 0)

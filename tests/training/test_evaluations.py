@@ -178,6 +178,20 @@ def test_a_twin_that_was_ended_is_told() -> None:
         twin.result()
 
 
+def test_a_twin_that_is_waited_for_can_be_stopped() -> None:
+    twin, process = Twin(lambda: time.sleep(100)), os.getpid()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            twin.result()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    twin.stop()
+    twin.stop()  # what has ended is left alone
+    assert os.getpid() == process
+
+
 def test_an_error_of_a_run_ends_its_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*_: Any) -> None:
         time.sleep(100)
