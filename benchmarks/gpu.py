@@ -33,10 +33,10 @@ SECTIONS: dict[str, tuple[float, Section]] = {
     "nncsl": (40, nncsl),
     "airbench": (120, airbench),
     "precision": (50, precision),
-    "seeds": (20, seeds_together),
-    "online": (120, online),
+    "seeds": (50, seeds_together),
+    "online": (100, online),
 }
-"""Name of a section → its seconds, which are 440 in all. The recorded steps are last: a GPU may be unwell after one."""
+"""Name of a section → its seconds, which are 450 in all. The recorded steps are last: a GPU may be unwell after one."""
 
 START = 25
 """Seconds that the start of Python and of the GPU may have taken before the first section."""

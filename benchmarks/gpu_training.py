@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.graphs import RUN_FIRST, Recorded, measured, random_stream, spec_of
+from benchmarks.graphs import measured, random_stream, spec_of
 from benchmarks.measured import Measure, Row, Setting
 from clsim.models import nets
 from clsim.pool.exemplars import Exemplars, batches
@@ -20,10 +20,12 @@ from clsim.spec import registry
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.training.assemble import assemble
-from clsim.training.contract import Terms
+from clsim.training.contract import Seat, Terms
 from clsim.training.experience import learn
+from clsim.training.graph import RUN_FIRST, Graph
 from clsim.training.machine import isolated
 from clsim.training.progress import Quiet
+from clsim.training.together import Together
 
 STREAMS = {"split CIFAR-10": (2, 10), "split CIFAR-100": (5, 100)}
 """Name of a stream → the number of classes of an experience, and of all."""
@@ -93,17 +95,23 @@ def online_spec(setting: Setting, strategy: str, steps: int, *, by_experience: b
 
 def learning_rate(setting: Setting, spec: RunSpec, classes: int, width: int) -> float:
     """Measure new images a second over all experiences but the first: training, and the memory's updates."""
-    stream = random_stream(spec, classes=classes, width=width)
-    setup, learner = assemble(spec, stream, Cost())
-    started, seen = 0.0, 0
-    with isolated(spec, stream.device):
-        for position in range(len(stream)):
-            if position == 1:
-                started = setting.now()
-            setup.classes.update(stream.labels_seen(position), setup.memory.begun)
-            terms = learn(stream.experience(position), setup, learner, classes * (position + 1), Quiet())
-            seen += len(terms) * spec.training.batch_size if position else 0
+    with isolated(spec, setting.device):
+        seen, started = learnt(setting, spec, classes, width)
     return seen / (setting.now() - started)
+
+
+def learnt(setting: Setting, spec: RunSpec, classes: int, width: int, seat: Seat | None = None) -> tuple[int, float]:
+    """Train on a stream; return the number of new images of all experiences but the first, and when these began."""
+    stream = random_stream(spec, classes=classes, width=width)
+    setup, learner = assemble(spec, stream, Cost(), seat=seat)
+    started, seen = 0.0, 0
+    for position in range(len(stream)):
+        if position == 1:
+            started = setting.now()
+        setup.classes.update(stream.labels_seen(position), setup.memory.begun)
+        terms = learn(stream.experience(position), setup, learner, classes * (position + 1), Quiet())
+        seen += len(terms) * spec.training.batch_size if position else 0
+    return seen, started
 
 
 class Bare:
@@ -130,7 +138,7 @@ class Bare:
         device, n = self._setting.device, steps * BATCH
         x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=self._rng).to(device)
         y = torch.randint(0, self._soft.shape[1], (n,), generator=self._rng).to(device)
-        recorded = Recorded([]) if graph else None
+        recorded = Graph(device, []) if graph else None
         started, first = 0.0, min(RUN_FIRST + 1, steps - 1)
         for number in range(steps):
             if number == first:
@@ -174,31 +182,31 @@ def columns(x: Tensor, y: Tensor, soft: Tensor) -> Exemplars:
     return Exemplars(x, y, torch.zeros_like(y), y.new_zeros(len(y), dtype=torch.float32), y, soft=soft)
 
 
-Rate = Callable[[Setting, int], float]
-"""Measures new images a second, over all seeds, of a number of seeds."""
-
-
-def alone(setting: Setting, seeds: int) -> float:
-    """One seed after the other."""
-    spec = online_spec(setting, "er", 6 if setting.tiny else 150, by_experience=False)
-    return statistics.mean(learning_rate(setting, spec, *STREAMS["split CIFAR-100"]) for _ in range(seeds))
-
-
-SEEDS: list[tuple[int, Rate | None]] = [(1, alone), (5, None), (20, None)]
-"""Number of seeds, and what measures them; None: nothing trains several seeds together yet."""
+SEEDS = (1, 5, 20)
 
 
 def seeds_together(setting: Setting) -> Iterator[tuple[str, Measure]]:
-    """New images a second, over all seeds, of er on split CIFAR-100 with 1, 5 and 20 seeds in one net."""
-    for seeds, rate in SEEDS:
+    """New images a second, over all seeds, of er on split CIFAR-100: one seed, then several in one net."""
+    alone: list[float] = []
+    for seeds in SEEDS:
         what = f"er, split CIFAR-100, {seeds} seed{'s together' * (seeds > 1)}"
-        yield what, partial(seeds_row, setting, what, seeds, rate)
+        yield what, partial(seeds_row, setting, what, seeds, alone)
 
 
-def seeds_row(setting: Setting, what: str, seeds: int, rate: Rate | None) -> Row:
-    if rate is None:
-        return Row(what, None, note="skipped: nothing trains several seeds together yet")
-    return Row(what, rate(setting, seeds), "images/s")
+def seeds_row(setting: Setting, what: str, seeds: int, alone: list[float]) -> Row:
+    spec, shape = online_spec(setting, "er", 6 if setting.tiny else 60, by_experience=False), STREAMS["split CIFAR-100"]
+    if seeds == 1:
+        alone.append(learning_rate(setting, spec, *shape))
+        return Row(what, alone[0], "images/s")
+    works = [partial(learnt, setting, replace(spec, seed=seed), *shape) for seed in range(seeds)]
+    with isolated(spec, setting.device):
+        found = Together(seeds, setting.device).run(works)
+        ended = setting.now()
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    rate = sum(seen for seen, _ in found) / (ended - min(started for _, started in found))
+    return Row(what, rate, "images/s", f"{rate / alone[0]:.2f} × one seed" if alone else "")
 
 
 PRECISIONS = {

@@ -1,7 +1,7 @@
 """A GPU's training steps: one kernel at a time, and recorded once as a CUDA graph and replayed.
 
-``training.capturable`` promises a step that a GPU can record: nothing in it waits for the device or counts. This script
-holds it to that. For each strategy, two learners start equal and see the same batches; one takes its steps kernel by
+With ``training.capturable`` a GPU records a step, in which nothing waits for the device or counts. This script holds
+clsim to that. For each strategy, two learners start equal and see the same batches; one takes its steps kernel by
 kernel, the other records the step after a few and replays it. Printed: steps a second of both, their ratio, and the
 largest difference between the losses of the two, beside that of two runs kernel by kernel (a GPU may add up in any
 order).
@@ -19,8 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -36,17 +35,14 @@ from clsim.streams.labels import known_rows
 from clsim.streams.part import Part
 from clsim.streams.stream import Stream
 from clsim.training.assemble import assemble
-from clsim.training.contract import Terms
+from clsim.training.contract import Setup, Take, Terms
 from clsim.training.experience import learn
+from clsim.training.graph import RUN_FIRST, Graph
 from clsim.training.machine import device_of, isolated
 from clsim.training.progress import Quiet
 
 STRATEGIES = "finetune,er,er-ace,der,ewc,lwf,icarl,ss-il,bic"
 EXPERIENCES, CLASSES, PER_CLASS = 3, 5, 400
-RUN_FIRST = 3
-"""Steps that are not recorded: the optimizer makes its buffers in them, and cuDNN chooses its kernels."""
-
-Step = Callable[[Exemplars, Exemplars | None], Terms]
 
 
 def main() -> None:
@@ -118,15 +114,23 @@ def measured(
     """
     stream = random_stream(spec, classes=classes, width=width)
     setup, learner = assemble(spec, stream, Cost())
-    plain, losses, rate = Sgd.on_device, list[torch.Tensor](), 0.0
+    plain, losses, rate = Sgd.step, list[torch.Tensor](), 0.0
+
+    def recorder(self: Setup) -> Take | None:
+        return Graph(self.device, [self.randomness.augment]).step if record else None
+
     for position in range(len(stream)):
         experience = stream.experience(position)
         setup.classes.update(stream.labels_seen(position), setup.memory.begun)
-        clock = Clock(spec, Recorded([setup.randomness.augment]) if record else None)
+        clock = Clock(spec)
+
+        def timed(self: Sgd, new: Exemplars, old: Exemplars | None, clock: Clock = clock) -> Terms:
+            with clock:
+                return plain(self, new, old)
+
         with (
-            mock.patch.object(
-                Sgd, "on_device", lambda self, new, old, clock=clock: clock.step(partial(plain, self), new, old)
-            ),
+            mock.patch.object(Sgd, "step", timed),
+            mock.patch.object(Setup, "recorder", recorder),
             isolated(spec, stream.device),
         ):
             terms = learn(experience, setup, learner, classes * (position + 1), Quiet())
@@ -138,81 +142,23 @@ def measured(
 class Clock:
     """A stopwatch over the steps of an experience that follow the recorded one. Final."""
 
-    def __init__(self, spec: RunSpec, recorded: Recorded | None) -> None:
+    def __init__(self, spec: RunSpec) -> None:
         self._cuda, self._last = torch.cuda.is_available() and spec.training.device != "cpu", spec.training.steps
-        self._recorded, self._taken, self._started, self.rate = recorded, 0, 0.0, 0.0
+        self._taken, self._started, self.rate = 0, 0.0, 0.0
 
-    def step(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take a step, as it is or by a graph."""
+    def __enter__(self) -> None:
         if self._taken == RUN_FIRST + 1:
             self._started = self._now()
-        terms = step(new, old) if self._recorded is None else self._recorded.step(step, new, old)
+
+    def __exit__(self, *error: object) -> None:
         self._taken += 1
         if self._taken == self._last:
             self.rate = (self._last - RUN_FIRST - 1) / (self._now() - self._started)
-        return terms
 
     def _now(self) -> float:
         if self._cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
-
-
-class Recorded:
-    """A step that is recorded as a CUDA graph after ``RUN_FIRST`` steps, and then replayed. Final.
-
-    Without a GPU, it is taken as it is, but from the same fixed places that a recorded step reads: what cannot work so
-    on a processor cannot on a GPU.
-
-    Args:
-        generators: the generators on the device that the step draws from.
-    """
-
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators, self._taken = list(generators), 0
-        self._stream = torch.cuda.Stream() if torch.cuda.is_available() else None
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[Exemplars] = []
-        self._terms: Terms = {}
-
-    def step(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take one step and return its terms."""
-        parts = [new] if old is None else [new, old]
-        if self._taken < RUN_FIRST:
-            self._taken += 1
-            return self._beside(step, new, old)
-        if not self._inputs:
-            self._inputs = [Exemplars(**{k: column.clone() for k, column in p.columns().items()}) for p in parts]
-        for place, part in zip(self._inputs, parts, strict=True):
-            for name, column in part.columns().items():
-                place.columns()[name].copy_(column)
-        if self._stream is not None:
-            self._graph = self._graph or self._record(step)
-            self._graph.replay()
-        else:
-            self._terms = self._on_places(step)
-        return {name: term.clone() for name, term in self._terms.items()}
-
-    def _beside(self, step: Step, new: Exemplars, old: Exemplars | None) -> Terms:
-        """Take the step as it is, on the stream that will record it, as CUDA asks of what is to be recorded."""
-        if self._stream is None:
-            return step(new, old)
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            terms = step(new, old)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return terms
-
-    def _on_places(self, step: Step) -> Terms:
-        return step(self._inputs[0], self._inputs[1] if len(self._inputs) > 1 else None)
-
-    def _record(self, step: Step) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._terms = self._on_places(step)
-        return graph
 
 
 def random_stream(

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import random_stream
+from benchmarks.graphs import random_stream
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
 from clsim.training.experiment import Experiment

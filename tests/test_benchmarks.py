@@ -46,8 +46,7 @@ def test_the_script_takes_every_line_without_a_gpu(tmp_path: Path) -> None:
     assert all(word in head for word in (f"torch {torch.__version__}", code_state()))
     found = list(csv.DictReader(lines))
     assert [*dict.fromkeys(row["section"] for row in found)] == list(SECTIONS)
-    without = [row["what"] for row in found if not row["value"]]
-    assert without == ["er, split CIFAR-100, 5 seeds together", "er, split CIFAR-100, 20 seeds together"]
+    assert all(row["value"] for row in found)
     assert {row["unit"] for row in found if row["section"] == "online"} == {"images/s"}
 
 

@@ -39,7 +39,7 @@ OURS = ("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eva
 
 IGNORED = (
     *("training.passes", "training.steps", "training.until", "training.patience"),
-    *("training.last_batch", "training.capturable"),
+    *("training.last_batch", "training.capturable", "training.compile"),
     *("optimizer.clip", "controller.name"),
 )
 """Options that Avalanche's training does not have."""

@@ -19,7 +19,7 @@ from clsim.objectives.replay import losses
 from clsim.pool.exemplars import Exemplars, batches, joint_weight
 from clsim.spec import registry
 from clsim.streams.stream import Experience
-from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Terms
+from clsim.training.contract import Batch, Learner, Objective, Setup, Stateless, Take, Terms
 
 AnyObjective = Objective | type[Objective] | Callable[[Net, Batch], Terms]
 """An objective: the object, its class, or a function of net and batch."""
@@ -77,6 +77,7 @@ class Sgd(Learner):
         self._classes = Classes(setup, among)
         self._unlabelled: Exemplars | None = None
         self._labelled = 0
+        self._take: Take | None = None
         self._replays = objective == "replay"
         # then each weight is used once, in one pass of the whole batch
         self._one_pass = self._replays and beside is None and not joins
@@ -96,6 +97,7 @@ class Sgd(Learner):
         self._divide(experience)
         steps = self.setup.steps(experience)
         self.schedule(steps, self.setup.epoch(experience))
+        self._take = self.setup.recorder() if self.steps_together else None
         if self.setup.spec.training.capturable:
             self.setup.memory.draw_ahead(steps)
 
@@ -125,7 +127,7 @@ class Sgd(Learner):
     def step(self, new: Exemplars, old: Exemplars | None) -> Terms:
         """Take one step on the objective of ``new`` and ``old``."""
         self._set_rate()
-        terms = self.on_device(new, old)
+        terms = self.on_device(new, old) if self._take is None else self._take(self.on_device, new, old)
         self._count(1, len(new) + (0 if old is None else len(old)))
         return terms
 
@@ -138,7 +140,7 @@ class Sgd(Learner):
         """Take the part of a step that runs on the device alone.
 
         Nothing in it waits for the device, counts, or depends on the number of the step: with ``training.capturable``,
-        when the learning rate is a tensor and all batches have one size, a GPU can record it once and replay it.
+        when the learning rate is a tensor and all batches have one size, a GPU records it once and replays it.
         """
         terms = self._gradients(self.prepare(new, old))
         self._move()
@@ -314,6 +316,7 @@ class Sgd(Learner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._take = None  # a recorded step holds on to the tensors that are replaced now
         self.net.load_state_dict(state["net"])
         optimizers.load(self.optimizer, state["optimizer"])
         if self.setup.spec.training.capturable:

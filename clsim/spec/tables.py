@@ -224,6 +224,8 @@ class TrainingSpec:
             tensor on the device, the optimizer is fused, and what a step draws from memory is drawn for a whole
             experience at once. It needs ``last_batch`` ``drop`` or ``pad``. The draws stay those of a step at a time;
             the arithmetic may differ in the last bit.
+        compile: ``auto``: a GPU records such a step as a CUDA graph in each experience, and replays it, with the same
+            numbers; ``off``: it takes every step kernel by kernel. Without ``capturable`` nothing is recorded.
         passes: gradient steps on each batch (each with its own augmentation and its own memory batch).
         until: stop after the epoch in which accuracy on the samples that are learnt from, in eval mode and without
             augmentation, reaches this share; 0: train all epochs.
@@ -249,6 +251,7 @@ class TrainingSpec:
     until: float = 0.0
     last_batch: Literal["short", "drop", "pad"] = "short"
     capturable: bool = False
+    compile: Literal["auto", "off"] = "auto"
     together: bool = False
     seeds: tuple[int, ...] = ()
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

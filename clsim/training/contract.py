@@ -30,11 +30,15 @@ from clsim.randomness import Randomness
 from clsim.spec.run import RunSpec
 from clsim.streams.stream import Experience
 from clsim.training.epochs import images_of
+from clsim.training.graph import Graph, Step
 from clsim.training.prepared import Prepared
 from clsim.training.workshop import Workshop, autocast
 
 Terms = dict[str, Tensor]
 """The loss of one step: term → scalar tensor."""
+
+Take = Callable[[Step, Exemplars, Exemplars | None], Terms]
+"""Takes a step on new and replayed samples."""
 
 
 class Seat(Protocol):
@@ -188,6 +192,13 @@ class Setup:
     def aside(self) -> Aside | None:
         """Return what computes the weights' gradients of one pass beside it; see :func:`clsim.models.passes.aside`."""
         return aside(self.net)
+
+    def recorder(self) -> Take | None:
+        """Return what records a step and replays it for those that follow; None where each is taken as it is."""
+        training = self.spec.training
+        if not training.capturable or training.compile == "off" or self.device.type != "cuda":
+            return None
+        return Graph(self.device, [self.randomness.augment]).step
 
     def precision(self) -> AbstractContextManager:
         """Return the context of forward passes: autocast for ``bf16``, no effect for ``fp32``."""
@@ -536,7 +547,8 @@ class Objective(ABC):
 
     one_pass: ClassVar[bool] = False
     """Whether a call passes the batch through the net's body once, by ``net(batch.x, batch.task)`` or
-    ``net.features(batch.x)``, and uses no other output of the body."""
+    ``net.features(batch.x)``, and uses no other output of the body. With ``training.capturable`` a GPU records one call
+    and replays it: it then neither counts nor keeps anything of the batch."""
 
     def begin(self, experience: Experience) -> None:  # noqa: B027 - most objectives have nothing to prepare
         """Prepare for an experience, before its first batch."""
