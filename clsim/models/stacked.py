@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from clsim.models.nets import InstanceNorm, Net
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _DRAWN = "drawn"
 """Name of the buffer of a dropout layer in the stack."""
 
@@ -49,6 +50,7 @@ class Stack:
 
     def __init__(self, net: Net, rows: int) -> None:
         self._body = copy.deepcopy(net.body)
+        _replace_norms(self._body)
         if net.shapes:  # else nobody knows what a dropout layer would draw
             _make_passable(self._body)
         self._call: Any = torch.vmap(self._passed)
@@ -151,6 +153,38 @@ class _ChannelNorm(nn.Module):
         spread, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         scale = self.weight[:, None, None] * torch.rsqrt(spread + self._eps)
         return (x - mean) * scale + self.bias[:, None, None]
+
+
+class _BatchNorm(nn.Module):
+    """A batch norm by torch's own kernel, since a GPU's cuDNN asks how its input lies in memory."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, momentum: float) -> None:
+        super().__init__()
+        self.weight, self.bias, self._eps, self._momentum = norm.weight, norm.bias, norm.eps, momentum
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        statistics = self.running_mean, self.running_var, self.training, self._momentum, self._eps
+        return torch.native_batch_norm(x, self.weight, self.bias, *statistics)[0]
+
+
+def _replace_norms(body: nn.Module) -> None:
+    """Replace each batch norm that has weights and running statistics by one that a stack can pass on any device."""
+    for within in list(body.modules()):
+        for name, layer in within.named_children():
+            if (
+                not isinstance(layer, _NORMS) or type(layer) not in _NORMS
+            ):  # one derived from them has its own arithmetic
+                continue
+            if layer.affine and layer.track_running_stats and layer.momentum is not None:
+                setattr(within, name, _BatchNorm(layer, layer.momentum))
 
 
 def _make_passable(body: nn.Module) -> None:
