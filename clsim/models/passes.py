@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ MOST = 4
 
 _CORES: ContextVar[int] = ContextVar("cores", default=1)
 _ASIDE: ContextVar[ThreadPoolExecutor | None] = ContextVar("aside", default=None)
+
+_CONVOLVE: WeakKeyDictionary[Net, bool] = WeakKeyDictionary()
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -110,10 +113,16 @@ def can_share(net: Net) -> bool:
     All of its modules are of PyTorch or clsim and have no hook, so that a pass changes nothing; it is on the CPU; and
     it has convolutions: Python calls the layers of other nets faster than a second thread could begin.
     """
-    modules = list(net.modules())
-    if net.noting or net.head.weight.device.type != "cpu" or not any(isinstance(m, nn.Conv2d) for m in modules):
+    if net.noting or net.head.weight.device.type != "cpu" or not _convolves(net):
         return False
     ours = ("torch.nn.modules.", "clsim.models.")
     return all(
-        type(m).__module__.startswith(ours) and not m._forward_hooks and not m._forward_pre_hooks for m in modules
+        type(m).__module__.startswith(ours) and not m._forward_hooks and not m._forward_pre_hooks for m in net.modules()
     )
+
+
+def _convolves(net: Net) -> bool:
+    """Tell whether a net had convolutions when it was first looked at: a step that chooses its batch asks each time."""
+    if net not in _CONVOLVE:
+        _CONVOLVE[net] = any(isinstance(m, nn.Conv2d) for m in net.modules())
+    return _CONVOLVE[net]

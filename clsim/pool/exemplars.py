@@ -264,6 +264,7 @@ class Columns:
 
     def __init__(self) -> None:
         self._columns: dict[str, tuple[Tensor, Tensor]] = {}  # name -> sorted places, and the value of each
+        self._tables: dict[str, tuple[int, Tensor]] = {}  # name -> a place, and the values from there on
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
@@ -280,6 +281,7 @@ class Columns:
             places, values = torch.cat([old[others], places]), torch.cat([kept[others], values])
         places, order = places.sort()
         self._columns[name] = places, values[order]
+        self._tables.pop(name, None)
 
     def of(self, name: str, samples: Exemplars) -> Float[Tensor, " n"]:
         """Look up the values of samples, float32 (n,); NaN where a sample has none."""
@@ -287,6 +289,11 @@ class Columns:
         wanted = places_of(samples)
         if not len(places):
             return torch.full_like(samples.key, torch.nan)
+        if name not in self._tables:
+            self._tables[name] = _table(places, values)
+        first, table = self._tables[name]
+        if len(table):
+            return table.index_select(0, wanted.sub_(first).clamp_(0, len(table) - 1))
         at = torch.searchsorted(places, wanted).clamp_max_(len(places) - 1)
         missing = places.index_select(0, at) != wanted
         return values.index_select(0, at).masked_fill_(missing, torch.nan)
@@ -302,6 +309,20 @@ class Columns:
     def load_state_dict(self, state: dict[str, tuple[Tensor, Tensor]], device: torch.device) -> None:
         """Take over what :meth:`state_dict` returned."""
         self._columns = {name: (places.to(device), values.to(device)) for name, (places, values) in state.items()}
+        self._tables = {}
+
+
+def _table(places: Tensor, values: Tensor) -> tuple[int, Tensor]:
+    """Lay out the values of sorted places one beside the other, where few are missing; waits for the device.
+
+    Returns:
+        The place of the first row, and a row for each place from there on: NaN where there is none, at both ends too.
+        Where places lie far apart, as those of several tasks do, there are no rows.
+    """
+    first, last = int(places[0]) - 1, int(places[-1]) + 1
+    if last - first > 4 * len(places) + 1000:
+        return first, values[:0]
+    return first, values.new_full((last - first + 1,), torch.nan).index_copy_(0, places - first, values)
 
 
 def places_of(samples: Exemplars) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from clsim.models.nets import Net
 from clsim.pool.exemplars import Exemplars
 
+_AT_ONCE = 32
+"""Number of steps whose samples are noted at once."""
+
 
 class Noted:
     """The outputs of a net's head, in order. Final."""
@@ -45,25 +48,39 @@ class Taken:
     """The samples that steps were taken on since an experience began. Final.
 
     They stand in one tensor, which doubles when it is full: a small tensor a step, kept between the large ones that a
-    step allocates and frees, would leave holes that no later step fits into.
+    step allocates and frees, would leave holes that no later step fits into. Those of the last few steps wait for it.
     """
 
     def __init__(self) -> None:
         self._noted: Tensor | None = None  # int64 (3, room): index, label, what the net said or −1
         self._size = 0
+        self._waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def add(self, samples: Exemplars, logits: Tensor | None) -> None:
         """Note the new samples of a step, and what the net said of them before it; None: nobody knows."""
-        said = samples.y.new_full((len(samples),), -1) if logits is None else logits.argmax(1)
-        columns = torch.stack([samples.index, samples.y, said])
-        end = self._size + len(samples)
+        self._waiting.append((samples.index, samples.y, logits))
+        if len(self._waiting) >= _AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        """Note the samples that wait."""
+        if not self._waiting:
+            return
+        index, y = (torch.cat([step[i] for step in self._waiting]) for i in (0, 1))
+        known = [logits for _, _, logits in self._waiting if logits is not None]
+        if len(known) == len(self._waiting):
+            said = torch.cat(known).argmax(1)
+        else:
+            said = torch.cat([y.new_full(y.shape, -1) if x is None else x.argmax(1) for _, y, x in self._waiting])
+        end = self._size + len(index)
         if self._noted is None or end > self._noted.shape[1]:
-            room = columns.new_empty(len(columns), max(2 * end, 4096))
+            room = index.new_empty(3, max(2 * end, 4096))
             if self._noted is not None:
                 room[:, : self._size] = self._noted[:, : self._size]
             self._noted = room
-        self._noted[:, self._size : end] = columns
-        self._size = end
+        for row, column in zip(self._noted, (index, y, said), strict=True):
+            row[self._size : end] = column
+        self._size, self._waiting = end, []
 
     @property
     def index(self) -> Tensor:
@@ -88,4 +105,5 @@ class Taken:
         return {"trained": len(index), "different": len(index.unique()), "learnt": learnt}
 
     def _column(self, number: int) -> Tensor:
+        self._write()
         return torch.empty(0, dtype=torch.int64) if self._noted is None else self._noted[number, : self._size]

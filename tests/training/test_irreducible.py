@@ -138,3 +138,18 @@ def test_columns_tell_experiences_apart_and_keep_the_memory_alone() -> None:
     kept.load_state_dict(columns.state_dict(second[:2]), torch.device("cpu"))
     assert kept.of("irreducible", second).nan_to_num(-1).tolist() == [10, 11, -1, -1]
     assert kept.of("irreducible", first).isnan().all()
+
+
+@pytest.mark.parametrize("apart", [1, 3, 1000])
+def test_values_are_found_whether_their_samples_lie_close_or_apart(apart: int) -> None:
+    """Close ones are read from a table, those far apart are searched for; a missing one has none either way."""
+    columns, samples = Columns(), samples_of(20)
+    spread = dataclasses.replace(samples, index=apart * torch.arange(20) + 7)
+    known = spread[torch.randperm(20, generator=generator(0))[:12]]
+    columns.put("irreducible", known, torch.zeros(12))
+    assert columns.of("irreducible", known).tolist() == [0.0] * 12
+    columns.put("irreducible", known, known.index.float())
+    for index in (spread.index, torch.tensor([-5, 0, 6, 7, 8, 10_000_000])):
+        wanted = torch.where(torch.isin(index, known.index), index.float(), torch.nan)
+        asked = dataclasses.replace(samples[: len(index)], index=index)
+        torch.testing.assert_close(columns.of("irreducible", asked), wanted, equal_nan=True, rtol=0, atol=0)
