@@ -68,7 +68,7 @@ def faults_of(ended: Ended) -> list[str]:
         return [f"killed by signal {-ended.code}"]
     if ended.code == 130 and (ended.late or ended.words[0] == "runs"):  # nobody is there to answer its question
         return []
-    allowed = (0, 1, 2) if ended.words[0] in ("study", "runs", "doctor", "check") else (0, 2)
+    allowed = (0, 1, 2) if ended.words[0] in ("study", "reproduce", "runs", "doctor", "check") else (0, 2)
     if ended.code not in allowed:
         return [f"exit code {ended.code}"]
     lines = ended.err.strip().splitlines()
