@@ -179,12 +179,11 @@ def _replace_norms(body: nn.Module) -> None:
     """Replace each batch norm that has weights and running statistics by one that a stack can pass on any device."""
     for within in list(body.modules()):
         for name, layer in within.named_children():
-            if (
-                not isinstance(layer, _NORMS) or type(layer) not in _NORMS
-            ):  # one derived from them has its own arithmetic
+            # one derived from them has its own arithmetic
+            if not isinstance(layer, _NORMS) or type(layer) not in _NORMS:
                 continue
             if layer.affine and layer.track_running_stats and layer.momentum is not None:
-                setattr(within, name, _BatchNorm(layer, layer.momentum))
+                within.add_module(name, _BatchNorm(layer, layer.momentum))
 
 
 def _make_passable(body: nn.Module) -> None:

@@ -66,7 +66,8 @@ class Taken:
         """Note the samples that wait."""
         if not self._waiting:
             return
-        index, y = (torch.cat([step[i] for step in self._waiting]) for i in (0, 1))
+        index = torch.cat([one for one, _, _ in self._waiting])
+        y = torch.cat([one for _, one, _ in self._waiting])
         known = [logits for _, _, logits in self._waiting if logits is not None]
         if len(known) == len(self._waiting):
             said = torch.cat(known).argmax(1)
