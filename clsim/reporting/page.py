@@ -71,10 +71,11 @@ def render(
     exhibits, ranking = drawn(spec, every, mine)
     parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
     exhibits = with_curves(spec, every, data, parts.further, exhibits)
+    own, common = parts.apart
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
-        for t, table in enumerate(parts.tables)
+        for t, table in enumerate(parts.shown)
         for i, row in enumerate(table.rows.values())
         for j, column in enumerate(table.columns)
         if column in row and row[column].runs
@@ -100,8 +101,9 @@ def render(
         ],
         facts=_facts(data, chosen["scenario"].nunique()),
         row_names=row_names,
-        choices=_choices(parts.tables[0].rows, row_names) if parts.tables else [],
-        tables=parts.tables,
+        choices=_choices(parts.shown[0].rows, row_names) if parts.shown else [],
+        tables=own,
+        common=common,
         arms=parts.arms,
         short=parts.short_names(exhibit.scenario for exhibit in exhibits),
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
