@@ -90,4 +90,5 @@ def contents(
     chosen = searches.chosen(spec, runs, records)
     said, judged = published.claims_of(spec, runs, records)
     parts = (labels, on_batches, [*further, *steps], said, judged, published.listed(spec, runs))
-    return Contents(*tables(spec, runs), chosen, found, left_out, *parts)
+    each, shown = tables(spec, runs)
+    return Contents(each, shown, chosen, found, left_out, *parts)

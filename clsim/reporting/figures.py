@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from clsim.reporting import svg
 from clsim.reporting.curves import LineStyle, Series, band, mean
+from clsim.reporting.line_ends import shade
 from clsim.reporting.names import width
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
@@ -50,7 +51,7 @@ def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
     ax.plot(x, line, marker=look.marker, markersize=4, markevery=every, label=label, **style)
     half = band(values)
     if not np.isnan(half).all():
-        ax.fill_between(x, line - half, line + half, color=look.color, alpha=0.14, linewidth=0)
+        shade(ax, x, line - half, line + half, look)
     ax.set_xticks(x if size <= 10 else x[4::5])
 
 

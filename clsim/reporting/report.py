@@ -98,8 +98,9 @@ class ReportSpec:
         exclude: the same, for values that are left out.
         rows, columns: columns of :func:`frame` that label the rows and the columns of a table. ``metric`` among
             ``columns`` puts the metrics side by side, in one table.
-        metrics: metrics, with a table for each unless ``columns`` has ``metric``: names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`, or metrics
-            of the user's: ``./file.py:attr``, ``module:attr``, or the name of an installed one.
+        metrics: metrics, with a table for each unless ``columns`` has ``metric``: names of
+            :data:`clsim.records.metrics.ALL` or :data:`COSTS`, or metrics of the user's: ``./file.py:attr``,
+            ``module:attr``, or the name of an installed one.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column. ``scenario`` is no arm: runs on different data

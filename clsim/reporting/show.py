@@ -96,8 +96,8 @@ def text(
             else formats.to_csv([*parts.tables, *parts.further, *parts.judged])
         )
     if form == "latex":
-        parts = listings(spec, runs, records, tests or spec.tests, captions=True)
-        return "\n".join([latex.PREAMBLE, *latex.captioned(parts, name)])
+        whole = listings(spec, runs, records, tests or spec.tests, captions=True)
+        return "\n".join([latex.PREAMBLE, *latex.captioned(whole, name)])
     made = listings(spec, runs, records, tests or spec.tests)
     further = [formats.failures_to_markdown(failures)] if failures else []
     return "\n".join([*map(formats.to_markdown, made), *further])

@@ -39,7 +39,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 @pytest.mark.parametrize("tests", [False, True])
 def test_the_survey_fits_a_two_column_article(tests: bool, records: list[dict[str, Any]], tmp_path: Path) -> None:
-    """With rows of papers, claims in sentences, marks, and names full of signs; with the paired tests and ranks, too."""
+    """With rows of papers, claims in sentences, marks, names full of signs; with paired tests and ranks, too."""
     spec = find_report("survey")
     text = show.text(spec, frame.frame(records, spec.own), records, "latex", "survey", (), tests)
     log = compiles(document(text), tmp_path)
