@@ -120,8 +120,8 @@ def _add_published(
         Label of a paper's row → number of its source; notes.
     """
     rows, columns = table
-    scenarios = {str(chosen[name].iloc[0]) for name in ("scenario", "scenario_file") if chosen[name].nunique() == 1}
-    named = "scenario" in (*row_names, *spec.columns)
+    ours_on = {name: {*map(str, chosen[name])} for name in ("scenario", "scenario_file") if name in chosen}
+    scenarios = set[str]().union(*(of for of in ours_on.values() if "scenario" in row_names or len(of) == 1))
     shown: dict[Key, int] = {}
     apart: dict[tuple[int, Key, int], list[tuple[Key, float]]] = {}
     ours, lonely = dict(rows), set()
@@ -132,8 +132,8 @@ def _add_published(
         if column not in columns:
             lonely.add(" · ".join(column))
             continue
-        if not named and "scenario" in published.at and published.at["scenario"] not in scenarios:
-            lonely.add(str(published.at["scenario"]))  # no label tells it from ours
+        if "scenario" not in spec.columns and published.at.get("scenario", None) not in {None, *scenarios}:
+            lonely.add(str(published.at["scenario"]))  # no column tells it from ours
             continue
         source = _source(published)
         if source not in sources:
