@@ -122,6 +122,32 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyl
             ax.text(0.98, edge, text, transform=ax.transAxes, ha="right", va=align, fontsize=8)
 
 
+def over_setting(
+    ax: Axes, lines: Mapping[str, Mapping[float, Sequence[float]]], looks: Mapping[str, LineStyle]
+) -> None:
+    """Draw means over a setting, a line for each arm; bar: 95 % t interval.
+
+    The axis is logarithmic where the largest value is five times the smallest or more.
+
+    Args:
+        lines: arm → value of the setting → accuracy of each run in percent.
+        looks: the style of each arm.
+    """
+    ticks = sorted({value for line in lines.values() for value in line})
+    log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
+    for i, label in enumerate(sorted(lines)):
+        by_value, style = dict(sorted(lines[label].items())), looks[label]
+        x = dodged(list(by_value), ticks, i, len(lines), log=log)
+        y = [float(np.mean(values)) for values in by_value.values()]
+        error = np.nan_to_num([half_width(values) for values in by_value.values()])
+        line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
+        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
+    if log:
+        ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+
 def dodged(x: Sequence[float], every: Sequence[float], i: int, lines: int, *, log: bool) -> list[float]:
     """Move the points of a line a little to the side, so that the error bars of several lines do not cover each other.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from clsim.reporting.cells import BEST, TIED, Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.grids import mark
-from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
+from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened, width
 
 Mark = Literal["", "best", "tied"]
 
@@ -21,6 +21,9 @@ Noted = TypeVar("Noted", bound=Any)
 
 SIGNS: dict[Mark, str] = {"": "", "best": BEST, "tied": TIED}
 """What stands behind a number."""
+
+SENTENCE = 34
+"""Largest width of a number in a table of numbers, in characters; what is wider is a text."""
 
 MOST_NAMED = 3
 """Most titles that a note on several tables names; of more, their number is said."""
@@ -211,6 +214,42 @@ def in_short(listing: Listing, most: int = IN_TABLES) -> tuple[Listing, dict[str
     columns = [tuple(short.get(label, label) for label in column) for column in listing.columns]
     made = replace(listing, lines=lines, columns=columns, title=said(listing.title), notes=[*map(said, listing.notes)])
     return made, short
+
+
+def fitting(shown: Listing, room: int) -> list[Listing]:
+    """Divide a table of numbers that is wider than a terminal into tables below each other, with the same labels.
+
+    Args:
+        room: the width of the terminal, in characters.
+    """
+    labels = sum(
+        3 + max(map(width, [name, *of])) for name, of in _columns(shown.names, [o.labels for o in shown.lines])
+    )
+    entries = _columns([" · ".join(column) for column in shown.columns], [line.entries for line in shown.lines])
+    needed = [5 + max(map(width, [*head.split(), *of])) for head, of in entries]
+    parts: list[list[int]] = [[]]
+    for i, size in enumerate(needed):
+        if parts[-1] and labels + sum(needed[j] for j in parts[-1]) + size + 1 > room:
+            parts.append([])
+        parts[-1].append(i)
+    if len(parts) == 1 or labels > room * 0.6 or max(needed) > SENTENCE:  # texts are folded instead
+        return [shown]
+    return [_some(shown, part, "" if i == 0 else ", continued") for i, part in enumerate(parts)]
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, list[str]]]:
+    return [(head, [row[i] for row in rows]) for i, head in enumerate(heads)]
+
+
+def _some(shown: Listing, kept: Sequence[int], ending: str) -> Listing:
+    """Keep some columns of a table."""
+    lines = [
+        replace(
+            line, entries=[line.entries[i] for i in kept], looks=[line.looks[i] for i in kept] if line.looks else ()
+        )
+        for line in shown.lines
+    ]
+    return replace(shown, title=shown.title + ending, columns=[shown.columns[i] for i in kept], lines=lines)
 
 
 def _groups(ranks: Ranks) -> list[tuple[int, int]]:

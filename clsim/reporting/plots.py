@@ -19,7 +19,6 @@ from clsim.reporting.cells import label_of
 from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks, mean
 from clsim.reporting.names import shortened
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.statistics import half_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,19 +203,7 @@ def over(
 
     figure = beside_legend(5.2, 4.2, sorted(lines), look)
     ax = figure.subplots()
-    ticks = sorted({value for line in lines.values() for value in line})
-    log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
-    for i, label in enumerate(sorted(lines)):
-        by_value, style = dict(sorted(lines[label].items())), look[label]
-        x = figures.dodged(list(by_value), ticks, i, len(lines), log=log)
-        y = [float(np.mean(values)) for values in by_value.values()]
-        error = np.nan_to_num([half_width(values) for values in by_value.values()])
-        line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
-    if log:
-        ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    figures.over_setting(ax, lines, look)
     ax.set(xlabel=in_words(name), ylabel="final accuracy, %", title=title)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)

@@ -17,16 +17,12 @@ from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing
 from clsim.reporting.comparisons import ranks
 from clsim.reporting.contents import contents
-from clsim.reporting.listing import SIGNS, Listing, Mark, in_short, said_below
-from clsim.reporting.names import width
+from clsim.reporting.listing import SIGNS, Listing, Mark, fitting, in_short, said_below
 from clsim.reporting.report import ReportSpec, find_report, with_metrics
 from clsim.reporting.screen import Screen, plain
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SENTENCE = 34
-"""Largest width of a number in a table of numbers, in characters; what is wider is a text."""
 
 FORMS = ("console", "markdown", "csv", "runs", "latex")
 
@@ -162,42 +158,6 @@ def show_listings(made: Sequence[Listing], out: Console) -> None:
 def _wide(out: Console) -> Console:
     """Return the console; for a file or a pipe, which has no width to fit into, one that breaks no line."""
     return out if out.is_terminal else Screen(file=out.file, width=1000, soft_wrap=True)
-
-
-def fitting(shown: Listing, room: int) -> list[Listing]:
-    """Divide a table of numbers that is wider than a terminal into tables below each other, with the same labels.
-
-    Args:
-        room: the width of the terminal, in characters.
-    """
-    labels = sum(
-        3 + max(map(width, [name, *of])) for name, of in _columns(shown.names, [o.labels for o in shown.lines])
-    )
-    entries = _columns([" · ".join(column) for column in shown.columns], [line.entries for line in shown.lines])
-    needed = [5 + max(map(width, [*head.split(), *of])) for head, of in entries]
-    parts: list[list[int]] = [[]]
-    for i, size in enumerate(needed):
-        if parts[-1] and labels + sum(needed[j] for j in parts[-1]) + size + 1 > room:
-            parts.append([])
-        parts[-1].append(i)
-    if len(parts) == 1 or labels > room * 0.6 or max(needed) > SENTENCE:  # texts are folded instead
-        return [shown]
-    return [_some(shown, part, "" if i == 0 else ", continued") for i, part in enumerate(parts)]
-
-
-def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, list[str]]]:
-    return [(head, [row[i] for row in rows]) for i, head in enumerate(heads)]
-
-
-def _some(shown: Listing, kept: Sequence[int], ending: str) -> Listing:
-    """Keep some columns of a table."""
-    lines = [
-        dataclasses.replace(
-            line, entries=[line.entries[i] for i in kept], looks=[line.looks[i] for i in kept] if line.looks else ()
-        )
-        for line in shown.lines
-    ]
-    return dataclasses.replace(shown, title=shown.title + ending, columns=[shown.columns[i] for i in kept], lines=lines)
 
 
 def to_console(shown: Listing) -> RichTable:

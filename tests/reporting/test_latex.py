@@ -38,7 +38,7 @@ OURS = set(
         textbackslash textasciitilde textasciicircum textless textgreater textbar dots
         pm times cdot geq leq approx sim dagger circ surd Sigma Omega Delta
         rightarrow leftarrow uparrow downarrow infty
-        sbox ifdim wd linewidth resizebox usebox else fi raggedright arraybackslash textwidth""",
+        sbox ifdim wd linewidth resizebox usebox else fi raggedright arraybackslash textwidth shortstack""",
     )
 ) | set(latex.GREEK.values())
 """Every command that a table may hold."""
