@@ -163,7 +163,7 @@ def _kinds(listing: Listing) -> tuple[str, bool]:
 
 def _room(listing: Listing) -> list[int]:
     """Return how many characters of a heading stand on one line, for each column: about as many as below it."""
-    return [max(14, *(width(line.entries[i]) for line in listing.lines)) for i in range(len(listing.columns))]
+    return [max([14, *(width(line.entries[i]) for line in listing.lines)]) for i in range(len(listing.columns))]
 
 
 def _broken(head: str, room: int) -> list[str]:
