@@ -33,7 +33,9 @@ def report(
     tests: Annotated[
         bool, typer.Option("--tests", help="Also show paired tests by seed, and ranks; with csv, only the tests.")
     ] = False,
-    figures: Annotated[Path | None, typer.Option(help="Also draw the figures into this folder, as PNG.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also draw the figures into this folder, as PDF, SVG and PNG.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--out", help="File to write (default: NAME.html, NAME.parquet).")
     ] = None,

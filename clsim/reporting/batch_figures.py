@@ -14,7 +14,7 @@ from clsim.reporting.batches import Arm
 from clsim.reporting.cells import with_values
 from clsim.reporting.curves import LineStyle
 from clsim.reporting.figures import short
-from clsim.reporting.names import width
+from clsim.reporting.line_ends import End, named, shade
 from clsim.reporting.statistics import half_width
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 AXES = {"steps": "gradient steps", "candidates": "candidates", "all_seconds": "seconds, irreducible-loss nets included"}
 """What accuracy is drawn over: axis of :data:`clsim.records.step_curve.AXES` → its heading."""
-
-LONGEST, LINE = 22, 0.135
-"""Largest width of a name that is written beside its line, in characters; and the height of one, in inches."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,7 @@ def over(ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Str
                 x, part.accuracy, marker=look.marker, markersize=4, markevery=every, label=None if i else name, **style
             )
             if not np.isnan(part.half).all():
-                ends_of = part.accuracy - part.half, part.accuracy + part.half
-                ax.fill_between(x, *ends_of, color=look.color, alpha=0.14, linewidth=0)
+                shade(ax, x, part.accuracy - part.half, part.accuracy + part.half, look)
         ends.append((name, look.color, float(parts[-1].taken[axis][-1]), float(parts[-1].accuracy[-1])))
     reached = [x for *_, x, _ in ends]
     if max(reached) >= 5 * min(reached):
@@ -102,11 +98,7 @@ def over(ax: Axes, axis: str, lines: Sequence[tuple[str, LineStyle, Sequence[Str
     ax.set_xlabel(AXES[axis])
     kept = _cut(ax, ends, [parts for *_, parts in lines])
     if high:
-        _named(ax, kept, high)
-
-
-End = tuple[str, str, float, float]
-"""Name and colour of a line, and the point where it ends."""
+        named(ax, kept, high)
 
 
 def _cut(ax: Axes, ends: Sequence[End], lines: Sequence[Sequence[Stretch]]) -> list[End]:
@@ -125,45 +117,3 @@ def _cut(ax: Axes, ends: Sequence[End], lines: Sequence[Sequence[Stretch]]) -> l
     text = ", ".join(f"{name} {y:.1f} %" for name, _, _, y in reversed(ends) if y < best / 2)
     ax.text(0.98, 0.02, f"↓ {text}", ha="right", va="bottom", fontsize=8, color=svg.INK, transform=ax.transAxes)
     return kept
-
-
-def room(names: Sequence[str], height: float) -> float:
-    """Return the inches that names need beside a panel; 0 where they are too long, or too many for its height."""
-    longest = max(map(width, names))
-    return 0.0 if longest > LONGEST or len(names) * LINE > height else 0.4 + 0.075 * longest
-
-
-def _named(ax: Axes, ends: Sequence[End], high: float) -> None:
-    """Write each name beside a panel of ``high`` inches at the height of its line's end, apart from the others."""
-    low, top = ax.get_ylim()
-    ordered = sorted(ends, key=lambda end: end[3])
-    at = spread([(y - low) / (top - low) for *_, y in ordered], LINE / high)
-    for (name, color, x, y), place in zip(ordered, at, strict=True):
-        ax.annotate(
-            name,
-            (x, y),
-            (1.04, place),
-            textcoords="axes fraction",
-            color=svg.INK,
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2},
-        )
-
-
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move rising places apart to a distance of ``gap`` at least, within 0 and 1, each as little as it takes.
-
-    >>> [round(place, 2) for place in spread([0.5, 0.5, 0.9], 0.2)], spread([0.9, 1.0], 0.25)
-    ([0.4, 0.6, 0.9], [0.75, 1.0])
-    """
-    groups: list[list[float]] = []  # of places that touch: the sum of what each would have as the first one, and count
-    for i, place in enumerate(places):
-        groups.append([place - i * gap, 1.0])
-        while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
-            total, count = groups.pop()
-            groups[-1] = [groups[-1][0] + total, groups[-1][1] + count]
-    firsts = [total / count for total, count in groups for _ in range(int(count))]
-    most = 1 - gap * (len(places) - 1)
-    return [min(max(first, 0.0), max(most, 0.0)) + i * gap for i, first in enumerate(firsts)]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.reporting import figures, svg
-from clsim.reporting.batch_figures import AXES, Stretch, over, room, stretches
+from clsim.reporting.batch_figures import AXES, Stretch, over, stretches
 from clsim.reporting.batches import Arm, Field, fields
 from clsim.reporting.cells import Key, condition_names
-from clsim.reporting.curves import LineStyle, looks
+from clsim.reporting.curves import LineStyle, Series, by_scenario, looks
 from clsim.reporting.gallery import Exhibit, Group, Picture
 from clsim.reporting.label_panels import with_labels
+from clsim.reporting.line_ends import room
 from clsim.reporting.report import ReportSpec, groups
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Shown:
 
     def __init__(self, spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> None:
         every = fields(spec, runs, records) if spec.batches else []
-        self._looks = looks(arm.name for field in every for arm in field.arms)
+        self._looks = _looks(every, by_scenario(spec, runs, records)) if every else {}
         self.words = {
             arm.name: " ".join(label for label in arm.key if label != "–") for field in every for arm in field.arms
         }
@@ -56,6 +57,16 @@ class Shown:
         best = sorted(every, key=lambda one: -_level(one[0]))[:LINES]
         lines: Lines = [(arm.name, self._looks[arm.name], parts) for arm, parts in every if (arm, parts) in best]
         return lines, f"The {LINES} best of {len(every)}, by final accuracy." if len(every) > LINES else ""
+
+
+def _looks(every: Sequence[Field], scenarios: Mapping[str, Sequence[Series]]) -> dict[str, LineStyle]:
+    """Choose the style of each arm: that of its runs in the other figures, unless two arms would look alike there."""
+    other = looks(s.label for series in scenarios.values() for s in series)
+    of_run = {run: other[s.label] for series in scenarios.values() for s in series for run in s.fingerprints}
+    found = {arm.name: of_run.get(arm.cell.runs[0]) for field in every for arm in field.arms}
+    if None in found.values() or len(set(found.values())) < len(found):
+        return looks(arm.name for field in every for arm in field.arms)
+    return {name: look for name, look in found.items() if look is not None}
 
 
 def _titles(names: Key, conditions: Sequence[Key]) -> list[str]:

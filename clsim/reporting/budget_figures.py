@@ -11,6 +11,7 @@ import numpy as np
 from clsim.reporting.budgets import Arm, mean
 from clsim.reporting.cells import Cell
 from clsim.reporting.curves import LineStyle
+from clsim.reporting.line_ends import shade
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import FAINT
 
@@ -39,7 +40,7 @@ def over_labels(ax: Axes, arms: Drawn) -> None:
             name = label if i == 0 else None
             ax.plot(x, y, marker=look.marker, markersize=4, markevery=every, label=name, **style)
             if not np.isnan(half).all():
-                ax.fill_between(x, y - half, y + half, color=look.color, alpha=0.14, linewidth=0)
+                shade(ax, x, y - half, y + half, look)
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -84,7 +85,7 @@ def over_rounds(ax: Axes, lines: Sequence[tuple[str, LineStyle, Mapping[int, Cel
         style = {"color": look.color, "linestyle": look.dash, "linewidth": 1.4}
         ax.plot(x, y, marker=look.marker, markersize=4, markevery=max(len(x) // 10, 1), label=label, **style)
         if len(half) and not np.isnan(half).all():
-            ax.fill_between(x, y - half, y + half, color=look.color, alpha=0.14, linewidth=0)
+            shade(ax, x, y - half, y + half, look)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 

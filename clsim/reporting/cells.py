@@ -123,6 +123,7 @@ class Table:
         notes: what the numbers and the marks mean.
         published: label of a paper's row → the number of its source, from 1.
         sources: the papers of these rows; number 1 is the first.
+        directions: column label → whether higher is better there; empty: as ``higher_is_better`` says.
     """
 
     metric: str
@@ -135,6 +136,7 @@ class Table:
     higher_is_better: bool = True
     published: Mapping[Key, int] = dataclasses.field(default_factory=dict)
     sources: Sequence[str] = ()
+    directions: Mapping[Key, bool] = dataclasses.field(default_factory=dict)
 
 
 def cells(spec: ReportSpec, metric: str, row_names: Sequence[str], chosen: pd.DataFrame) -> Rows:

@@ -11,10 +11,10 @@ from clsim.reporting.batch_tables import batches
 from clsim.reporting.budget_tables import labelling
 from clsim.reporting.cells import Key, Table
 from clsim.reporting.comparisons import Contest, comparisons, first_comparisons
-from clsim.reporting.grids import tables
-from clsim.reporting.listing import Listing
+from clsim.reporting.listing import Listing, once
 from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
 from clsim.reporting.report import ReportSpec
+from clsim.reporting.side_by_side import tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ class Contents:
     """The parts of a report.
 
     Attributes:
-        tables: a table for each metric.
+        tables: a table for each metric, for CSV and for programs.
+        shown: the tables for people, see :func:`clsim.reporting.side_by_side.tables`.
         chosen: what the controllers chose; empty if no run has one.
         contests: paired tests.
         left_out: number of conditions whose tests are left out.
@@ -38,6 +39,7 @@ class Contents:
     """
 
     tables: Sequence[Table]
+    shown: Sequence[Table]
     chosen: Sequence[Listing]
     contests: Sequence[Contest]
     left_out: int = 0
@@ -49,6 +51,11 @@ class Contents:
     beside: Sequence[Listing] = ()
 
     @property
+    def apart(self) -> tuple[list[Table], list[str]]:
+        """The tables for people without the notes that several of them have in common; and these."""
+        return once(self.shown, "")
+
+    @property
     def arms(self) -> dict[Key, str]:
         """Short names of the arms of the paired tests."""
         names = self.contests[0].arm_names if self.contests else ()
@@ -56,8 +63,8 @@ class Contents:
 
     def short_names(self, further: Iterable[str]) -> dict[str, str]:
         """Return short names of the labels, and of ``further`` texts, that are too long for a column of a table."""
-        texts = [label for table in self.tables for key in table.rows for label in key]
-        texts += [" · ".join(column) for table in self.tables for column in table.columns]
+        texts = [label for table in self.shown for key in table.rows for label in key]
+        texts += [" · ".join(column) for table in self.shown if not table.directions for column in table.columns]
         texts += [*(" · ".join(contest.condition) for contest in self.contests), *further]
         texts += [
             label for listing in (*self.labelling, *self.batches) for line in listing.lines for label in line.labels
@@ -83,4 +90,5 @@ def contents(
     chosen = searches.chosen(spec, runs, records)
     said, judged = published.claims_of(spec, runs, records)
     parts = (labels, on_batches, [*further, *steps], said, judged, published.listed(spec, runs))
-    return Contents(tables(spec, runs), chosen, found, left_out, *parts)
+    each, shown = tables(spec, runs)
+    return Contents(each, shown, chosen, found, left_out, *parts)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from clsim.reporting import svg
 from clsim.reporting.curves import LineStyle, Series, band, mean
+from clsim.reporting.line_ends import shade
 from clsim.reporting.names import width
 from clsim.reporting.statistics import half_width
 from clsim.reporting.svg import INK
@@ -50,7 +51,7 @@ def curve(ax: Axes, values: np.ndarray, look: LineStyle, label: str) -> None:
     ax.plot(x, line, marker=look.marker, markersize=4, markevery=every, label=label, **style)
     half = band(values)
     if not np.isnan(half).all():
-        ax.fill_between(x, line - half, line + half, color=look.color, alpha=0.14, linewidth=0)
+        shade(ax, x, line - half, line + half, look)
     ax.set_xticks(x if size <= 10 else x[4::5])
 
 
@@ -119,6 +120,32 @@ def over_memory(ax: Axes, series: Sequence[Series], looks: Mapping[str, LineStyl
         if texts := [text for is_below, text in far if is_below == below]:
             text = "\n".join(f"{arrow} {text}" for text in texts)
             ax.text(0.98, edge, text, transform=ax.transAxes, ha="right", va=align, fontsize=8)
+
+
+def over_setting(
+    ax: Axes, lines: Mapping[str, Mapping[float, Sequence[float]]], looks: Mapping[str, LineStyle]
+) -> None:
+    """Draw means over a setting, a line for each arm; bar: 95 % t interval.
+
+    The axis is logarithmic where the largest value is five times the smallest or more.
+
+    Args:
+        lines: arm → value of the setting → accuracy of each run in percent.
+        looks: the style of each arm.
+    """
+    ticks = sorted({value for line in lines.values() for value in line})
+    log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
+    for i, label in enumerate(sorted(lines)):
+        by_value, style = dict(sorted(lines[label].items())), looks[label]
+        x = dodged(list(by_value), ticks, i, len(lines), log=log)
+        y = [float(np.mean(values)) for values in by_value.values()]
+        error = np.nan_to_num([half_width(values) for values in by_value.values()])
+        line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
+        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
+    if log:
+        ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 def dodged(x: Sequence[float], every: Sequence[float], i: int, lines: int, *, log: bool) -> list[float]:

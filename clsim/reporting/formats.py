@@ -30,7 +30,8 @@ def to_markdown(listing: Listing) -> str:
         entries = [_marked(escaped(text), look) for text, look in line.marked]
         body.append("| " + " | ".join([*map(escaped, line.labels), *entries]) + " |")
     notes = map(escaped, listing.notes)
-    return f"**{escaped(listing.title)}**\n\n" + "\n".join(body) + "".join(f"\n\n{note}" for note in notes) + "\n"
+    parts = [f"**{escaped(listing.title)}**", *(["\n".join(body)] if listing.lines else []), *notes]
+    return "\n\n".join(parts) + "\n"
 
 
 def _marked(text: str, look: Mark) -> str:

@@ -45,12 +45,14 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
     """
     row_names, chosen = groups(spec, runs)
     made = []
+    sources: list[str] = []
     for metric in spec.metrics:
+        sources = sources if spec.metric_level >= 0 else []  # side by side, a paper has one number
         rows = cells(spec, metric, row_names, chosen)
         columns = sorted({c for found in rows.values() for c in found}, key=natural)
         marked = _mark(spec, metric, row_names, rows)
         notes = [*_notes(rows, chosen, spec), *_lacking(metric, chosen), *([_rule(spec, row_names)] if marked else [])]
-        shown, sources, further = _add_published(spec, metric, row_names, rows, columns)
+        shown, further = _add_published(spec, metric, row_names, (rows, columns), sources, chosen)
         made.append(
             Table(
                 metric,
@@ -62,7 +64,7 @@ def tables(spec: ReportSpec, runs: pd.DataFrame) -> list[Table]:
                 [*further, *notes],
                 higher_is_better(spec, metric),
                 shown,
-                sources,
+                [*sources],
             )
         )
     return made
@@ -100,16 +102,28 @@ def _mark(spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows) -
 
 
 def _add_published(
-    spec: ReportSpec, metric: str, row_names: Sequence[str], rows: Rows, columns: Sequence[Key]
-) -> tuple[dict[Key, int], list[str], list[str]]:
+    spec: ReportSpec,
+    metric: str,
+    row_names: Sequence[str],
+    table: tuple[Rows, Sequence[Key]],
+    sources: list[str],
+    chosen: pd.DataFrame,
+) -> tuple[dict[Key, int], list[str]]:
     """Put the papers' rows below ours, and say how far ours are from them.
 
+    Args:
+        table: the rows, and the columns.
+        sources: the sources that have a number already; those of further rows are appended.
+        chosen: the runs of the table.
+
     Returns:
-        Label of a paper's row → number of its source; the sources; notes.
+        Label of a paper's row → number of its source; notes.
     """
+    rows, columns = table
+    ours_on = {name: {*map(str, chosen[name])} for name in ("scenario", "scenario_file") if name in chosen}
+    scenarios = set[str]().union(*(of for of in ours_on.values() if "scenario" in row_names or len(of) == 1))
     shown: dict[Key, int] = {}
-    sources: list[str] = []
-    notes: list[str] = []
+    apart: dict[tuple[int, Key, int], list[tuple[Key, float]]] = {}
     ours, lonely = dict(rows), set()
     for published in spec.published:
         column = tuple(str(published.at.get(name, "–")) for name in spec.columns)
@@ -117,6 +131,9 @@ def _add_published(
             continue
         if column not in columns:
             lonely.add(" · ".join(column))
+            continue
+        if "scenario" not in spec.columns and published.at.get("scenario", None) not in {None, *scenarios}:
+            lonely.add(str(published.at["scenario"]))  # no column tells it from ours
             continue
         source = _source(published)
         if source not in sources:
@@ -127,18 +144,26 @@ def _add_published(
         for key in [k for k in ours if all(v in ("–", k[i]) for i, v in enumerate(label))]:
             own = ours[key].get(column, Cell())
             if own.values:
-                notes.append(
-                    f"ours − published [{number}]: {own.mean - cell.mean:+.1f} ({' · '.join(key)}, "
-                    f"{' · '.join(column)}; ours over {_seeds(len(own.values))})."
-                )
+                apart.setdefault((number, column, len(own.values)), []).append((key, own.mean - cell.mean))
         mine = (f"{label[0]} {mark(number)}", *label[1:])
         rows.setdefault(mine, {})[column] = cell
         shown[mine] = number
+    notes = [_difference(*at, of) for at, of in apart.items()]
     if lonely:
         notes.append(
             f"Published rows are left out where none of our runs stands beside them: {', '.join(sorted(lonely))}."
         )
-    return shown, sources, [*(f"published [{i}]: {source}." for i, source in enumerate(sources, 1)), *notes]
+    return shown, [*(f"published [{i}]: {sources[i - 1]}." for i in sorted({*shown.values()})), *notes]
+
+
+def _difference(number: int, column: Key, seeds: int, of: Sequence[tuple[Key, float]]) -> str:
+    """Say how far ours are from the numbers of one source, in one line; labels that all of them have stand once."""
+    keys = [key for key, _ in of]
+    alike = [len(of) > 1 and len({key[i] for key in keys}) == 1 for i in range(len(keys[0]))]
+    names = [" · ".join(v for v, same in zip(key, alike, strict=True) if v != "–" and not same) for key in keys]
+    at = [v for v, same in zip(keys[0], alike, strict=True) if same and v != "–"]
+    each = ", ".join(f"{by:+.1f}{f' ({name})' if name else ''}" for name, (_, by) in zip(names, of, strict=True))
+    return f"ours − published [{number}]: {each}; {', '.join([*at, *column, f'ours over {_seeds(seeds)}'])}."
 
 
 def mark(source: int) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a report on labels as PNG, for papers: accuracy over the number of labels, and the first picks."""
+"""Figures of a report on labels as PDF, SVG and PNG: accuracy over the number of labels, and the first picks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clsim.records import frame
-from clsim.reporting import batch_plots, plots
-from clsim.reporting.budget_figures import highest, over_labels
+from clsim.reporting import batch_plots, line_ends, plots
+from clsim.reporting.budget_figures import highest, over_labels, parts
 from clsim.reporting.names import shortened
 from clsim.reporting.picture import sheet
-from clsim.reporting.plots import LONGEST, beside_legend, saved, stem
+from clsim.reporting.plots import HIGH, LONGEST, beside_legend, beside_names, saved, stem
 from clsim.reporting.report import ReportSpec
 from clsim.reporting.scenes import Scenes, albums, sizes_of
 
@@ -64,7 +64,12 @@ def _curves(scenes: Scenes, scenario: str, title: str) -> Figure:
     labels = list(dict.fromkeys(s.label for s in series))
     wide = min(len(sizes), 3)
     high = -(-len(sizes) // wide)
-    figure = beside_legend(4.6 * wide, 3.9 * high + 0.3, labels, scenes.looks)
+    named = len(sizes) == 1 and line_ends.room(labels, HIGH) > 0
+    figure = (
+        beside_names(4.6, 3.9 * high + 0.3, labels)
+        if named
+        else beside_legend(4.6 * wide, 3.9 * high + 0.3, labels, scenes.looks)
+    )
     axes = figure.subplots(high, wide, squeeze=False, sharey=True).ravel()
     top = highest([arm for _, _, arm in scenes.drawn(series)])
     for ax, size in zip(axes, sizes, strict=False):
@@ -77,5 +82,8 @@ def _curves(scenes: Scenes, scenario: str, title: str) -> Figure:
         sns.despine(ax=ax)
     for ax in axes[len(sizes) :]:
         ax.set_axis_off()
+    if named:
+        last = [(label, look.color, parts(arm)[-1][-1]) for label, look, arm in scenes.drawn(series) if parts(arm)]
+        line_ends.named(axes[0], [(label, color, x, y) for label, color, (x, y, _) in last if np.isfinite(y)], HIGH)
     figure.suptitle(title, fontsize=11)
     return figure

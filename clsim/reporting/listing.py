@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import math
 import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from clsim.reporting.cells import BEST, TIED, Cell, Key, Table, decimals
 from clsim.reporting.comparisons import Contest, Ranks
 from clsim.reporting.grids import mark
-from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened
+from clsim.reporting.names import IN_TABLES, arms_in_tables, shortened, width
 
 Mark = Literal["", "best", "tied"]
 
+Noted = TypeVar("Noted", bound=Any)
+"""A dataclass with a ``title`` and ``notes``."""
+
 SIGNS: dict[Mark, str] = {"": "", "best": BEST, "tied": TIED}
 """What stands behind a number."""
+
+SENTENCE = 34
+"""Largest width of a number in a table of numbers, in characters; what is wider is a text."""
+
+MOST_NAMED = 3
+"""Most titles that a note on several tables names; of more, their number is said."""
+
+ARROWS = {True: "↑", False: "↓"}
+"""Whether higher is better → what stands behind the heading of a metric in a table of several."""
 
 WIDEST = 12
 """Most arms whose wins over each other are shown as a matrix; of more, only the sums are shown."""
@@ -54,6 +67,7 @@ class Listing:
     Attributes:
         names: headings of the labels, on the left.
         columns: headings of the entries; one text for each level, all of equal depth.
+        key: a short name, for references in a document; empty: the title.
     """
 
     title: str
@@ -61,11 +75,52 @@ class Listing:
     columns: Sequence[Key]
     lines: Sequence[Line]
     notes: Sequence[str]
+    key: str = ""
 
     @property
     def header(self) -> list[str]:
         """Headings of all columns, one text for each."""
         return [*self.names, *(" · ".join(column) for column in self.columns)]
+
+
+def gathered(said: Sequence[tuple[str, Sequence[str]]], every: str = "") -> list[str]:
+    """Say the notes of several parts once; a note of some of them names these, but those on marks and on sources.
+
+    Args:
+        said: title and notes of each part.
+        every: stands before the notes of all parts.
+
+    >>> gathered([("accuracy", ["3 seeds."]), ("forgetting", ["3 seeds.", "Of tasks."])])
+    ['3 seeds.', 'forgetting: Of tasks.']
+    """
+    titles: dict[str, list[str]] = {}
+    for title, notes in said:
+        for note in dict.fromkeys(notes):
+            titles.setdefault(note, []).append(title)
+    found = []
+    for note, of in titles.items():
+        some = "; ".join(of) if len(of) <= MOST_NAMED else f"{len(of)} of {len(said)}"
+        whose = every if len(of) == len(said) else f"{some}: "
+        found.append(note if note.startswith((f"{BEST} ", "published [")) else whose + note)
+    return found
+
+
+def once(parts: Sequence[Noted], every: str) -> tuple[list[Noted], list[str]]:
+    """Take the notes that several parts have in common out of them; also return these, to be said once for all.
+
+    Args:
+        every: stands before the notes of all parts.
+    """
+    counts = Counter(note for part in parts for note in dict.fromkeys(part.notes))
+    common = [(part.title, [note for note in part.notes if counts[note] > 1]) for part in parts]
+    own = [replace(part, notes=[note for note in part.notes if counts[note] == 1]) for part in parts]
+    return own, gathered(common, every)
+
+
+def said_below(parts: Sequence[Listing]) -> list[Listing]:
+    """Say the notes that several tables in a row have in common once, below the last of them."""
+    own, common = once(parts, f"All {len(parts)} tables: ")
+    return [*own[:-1], replace(own[-1], notes=[*own[-1].notes, *common])] if common else own
 
 
 def of_table(table: Table) -> Listing:
@@ -76,15 +131,11 @@ def of_table(table: Table) -> Listing:
         looks: list[Mark] = ["best" if cell.best else "tied" if cell.tied else "" for cell in here]
         lines.append(Line(key, [str(cell) for cell in here], looks, table.published.get(key, 0)))
     columns = [column or (table.title,) for column in table.columns]
-    return Listing(table.title, table.row_names, columns, lines, table.notes)
+    return Listing(table.title, table.row_names, columns, lines, table.notes, table.metric if table.directions else "")
 
 
-def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
-    """List the pairs of a condition, a line for each.
-
-    Args:
-        explain: whether a note says what the columns are.
-    """
+def of_contest(contest: Contest) -> Listing:
+    """List the pairs of a condition, a line for each."""
     where = ", ".join(f"{name} {value}" for name, value in zip(contest.condition_names, contest.condition, strict=True))
     head = ["seeds", "difference [95 %]", "p", "p, Holm", "p, Wilcoxon–Holm", "won–lost", "seeds needed"]
     head += ["p, Games–Howell"] if contest.unpaired else []
@@ -108,7 +159,6 @@ def of_contest(contest: Contest, *, explain: bool = True) -> Listing:
         "corrected over the pairs shown; below six seeds no signed-rank test can reach p < 5 %. Seeds needed: with "
         "which the paired t test finds such a difference at 5 % with a chance of 80 %.",
     ]
-    notes = notes if explain else []
     if len(contest.arms) > 2:
         notes.append(
             f"Kruskal–Wallis over {len(contest.arms)} arms: H = {contest.kruskal:.2f}, p {_is(contest.p_kruskal)}."
@@ -152,7 +202,7 @@ def of_ranks(ranks: Ranks) -> Listing:
 def in_short(listing: Listing, most: int = IN_TABLES) -> tuple[Listing, dict[str, str]]:
     """Shorten the labels and headings of a listing; also return name → short name, for those that were shortened."""
     labels = [label for line in listing.lines for label in line.labels]
-    labels += [label for column in listing.columns for label in column]
+    labels += [label for column in listing.columns for label in column if not label.endswith((*ARROWS.values(),))]
     short = {name: text for name, text in shortened(labels, most).items() if name != text}
 
     def said(text: str) -> str:
@@ -164,6 +214,42 @@ def in_short(listing: Listing, most: int = IN_TABLES) -> tuple[Listing, dict[str
     columns = [tuple(short.get(label, label) for label in column) for column in listing.columns]
     made = replace(listing, lines=lines, columns=columns, title=said(listing.title), notes=[*map(said, listing.notes)])
     return made, short
+
+
+def fitting(shown: Listing, room: int) -> list[Listing]:
+    """Divide a table of numbers that is wider than a terminal into tables below each other, with the same labels.
+
+    Args:
+        room: the width of the terminal, in characters.
+    """
+    labels = sum(
+        3 + max(map(width, [name, *of])) for name, of in _columns(shown.names, [o.labels for o in shown.lines])
+    )
+    entries = _columns([" · ".join(column) for column in shown.columns], [line.entries for line in shown.lines])
+    needed = [5 + max(map(width, [*head.split(), *of])) for head, of in entries]
+    parts: list[list[int]] = [[]]
+    for i, size in enumerate(needed):
+        if parts[-1] and labels + sum(needed[j] for j in parts[-1]) + size + 1 > room:
+            parts.append([])
+        parts[-1].append(i)
+    if len(parts) == 1 or labels > room * 0.6 or max(needed) > SENTENCE:  # texts are folded instead
+        return [shown]
+    return [_some(shown, part, "" if i == 0 else ", continued") for i, part in enumerate(parts)]
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, list[str]]]:
+    return [(head, [row[i] for row in rows]) for i, head in enumerate(heads)]
+
+
+def _some(shown: Listing, kept: Sequence[int], ending: str) -> Listing:
+    """Keep some columns of a table."""
+    lines = [
+        replace(
+            line, entries=[line.entries[i] for i in kept], looks=[line.looks[i] for i in kept] if line.looks else ()
+        )
+        for line in shown.lines
+    ]
+    return replace(shown, title=shown.title + ending, columns=[shown.columns[i] for i in kept], lines=lines)
 
 
 def _groups(ranks: Ranks) -> list[tuple[int, int]]:

@@ -16,9 +16,8 @@ from markupsafe import Markup
 from clsim.records import atomic, frame
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
-from clsim.reporting.batch_panels import with_curves
 from clsim.reporting.contents import contents
-from clsim.reporting.gallery import drawn
+from clsim.reporting.exhibits import exhibits
 from clsim.reporting.names import printable
 from clsim.reporting.report import ReportSpec
 from clsim.version import __version__
@@ -68,13 +67,13 @@ def render(
     rows = {row["fingerprint"]: row for row in chosen.to_dict("records")}
     mine = [r for r in records if r.data["fingerprint"] in rows]
     data = [r.data for r in mine]
-    exhibits, ranking = drawn(spec, every, mine)
     parts = contents(spec, every, data, tests=spec.tests, most=PAIRS)
-    exhibits = with_curves(spec, every, data, parts.further, exhibits)
+    figures = exhibits(spec, every, mine, parts.further)
+    own, common = parts.apart
     numbers = {r["fingerprint"]: i for i, r in enumerate(data)}
     behind = {
         f"{t}-{i}-{j}": [numbers[run] for run in row[column].runs]
-        for t, table in enumerate(parts.tables)
+        for t, table in enumerate(parts.shown)
         for i, row in enumerate(table.rows.values())
         for j, column in enumerate(table.columns)
         if column in row and row[column].runs
@@ -100,19 +99,22 @@ def render(
         ],
         facts=_facts(data, chosen["scenario"].nunique()),
         row_names=row_names,
-        choices=_choices(parts.tables[0].rows, row_names) if parts.tables else [],
-        tables=parts.tables,
+        choices=_choices(parts.shown[0].rows, row_names) if parts.shown else [],
+        tables=own,
+        common=common,
         arms=parts.arms,
-        short=parts.short_names(exhibit.scenario for exhibit in exhibits),
+        short=parts.short_names(exhibit.scenario for exhibit in figures.shown),
         contests=[(title, list(of)) for title, of in itertools.groupby(parts.contests, lambda contest: contest.title)],
         left_out=parts.left_out,
         chosen=parts.chosen,
         claims=[*parts.claims, *parts.beside],
         labelling=parts.labelling,
         batches=parts.batches,
-        ranking=ranking,
-        exhibits=exhibits,
-        more_scenarios=chosen["scenario"].nunique() - len(exhibits),
+        ranking=figures.ranking,
+        exhibits=figures.shown,
+        reading=figures.notes,
+        absent=figures.absent,
+        more_scenarios=chosen["scenario"].nunique() - len(figures.shown),
         failures=[(failure.title, failure) for failure in failures],
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),

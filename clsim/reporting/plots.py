@@ -1,4 +1,4 @@
-"""Figures of a report as PNG, for papers: accuracy matrices, and accuracy over experiences or a setting."""
+"""Figures of a report as PDF, SVG and PNG: accuracy matrices, and accuracy over experiences or a setting."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import numpy as np
 from clsim.errors import InputError
 from clsim.records import frame
 from clsim.records.atomic import make_folder, write
-from clsim.reporting import figures, names, report, svg
+from clsim.reporting import figures, line_ends, names, report, svg
 from clsim.reporting.cells import label_of
-from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks
+from clsim.reporting.curves import LineStyle, Series, Size, by_scenario, looks, mean
 from clsim.reporting.names import shortened
 from clsim.reporting.report import ReportSpec
-from clsim.reporting.statistics import half_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +26,12 @@ if TYPE_CHECKING:
 
 LARGEST = 12
 """Most heat maps in one figure; a figure of more could not be printed."""
+
+HIGH = 3.0
+"""Height of a panel of curves in inches, about: so many names have room beside it."""
+
+FORMS = {"pdf": ("CreationDate", "Creator", "Producer"), "svg": ("Creator", "Date", "Format", "Type"), "png": ()}
+"""Formats of figures, by the endings of their files → what a file does not say, as it changes with time or version."""
 
 LONGEST = 44
 """Largest width of a figure's title, in characters."""
@@ -38,13 +43,17 @@ def draw(spec: ReportSpec, records: Sequence[Mapping[str, Any]], folder: Path) -
 
 
 def saved(make: Callable[[], Mapping[str, Figure]], folder: Path) -> list[Path]:
-    """Draw figures in the style of papers, and save each under its name in a folder; return the files."""
+    """Draw figures in the style of papers, and save each under its name in a folder; return the files.
+
+    Each is there as PDF, SVG and PNG. The same records give the same bytes.
+    """
     make_folder(folder)
     made = []
-    with svg.style(svg.PLAIN):
+    with svg.style({**svg.PLAIN, "pdf.fonttype": 42, "svg.hashsalt": "clsim"}):  # letters that publishers accept
         for name, figure in make().items():
-            made.append(folder / f"{name}.png")
-            save(figure, made[-1])
+            for kind in FORMS:
+                made.append(folder / f"{name}.{kind}")
+                save(figure, made[-1])
     return made
 
 
@@ -111,7 +120,9 @@ def curves(series: Sequence[Series], title: str, look: Mapping[str, LineStyle]) 
     sizes: list[Size | None] = [*sorted({s.memory for s in series if s.memory is not None})] or [None]
     labels = list(dict.fromkeys(s.label for s in series))
     wide = min(len(sizes), 3)
-    figure = beside_legend(4.6 * wide, 3.9 * -(-len(sizes) // wide) + 0.3, labels, look)
+    height = 3.9 * -(-len(sizes) // wide) + 0.3
+    named = len(sizes) == 1 and line_ends.room(labels, HIGH) > 0
+    figure = beside_names(4.6, height, labels) if named else beside_legend(4.6 * wide, height, labels, look)
     axes = figure.subplots(-(-len(sizes) // wide), wide, squeeze=False, sharey=True).ravel()
     for ax, size in zip(axes, sizes, strict=False):
         for s in series:
@@ -125,8 +136,19 @@ def curves(series: Sequence[Series], title: str, look: Mapping[str, LineStyle]) 
         sns.despine(ax=ax)
     for ax in axes[len(sizes) :]:
         ax.set_axis_off()
+    if named:
+        last = ((s, float(mean(s.accuracy, 0)[-1])) for s in series)
+        ends = [(s.label, look[s.label].color, float(s.accuracy.shape[1]), y) for s, y in last if np.isfinite(y)]
+        line_ends.named(axes[0], ends, HIGH)
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def beside_names(width: float, height: float, labels: Sequence[str], high: float = HIGH) -> Figure:
+    """Make a figure with room for names at the ends of lines, at the right of the last axes; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width + line_ends.room(labels, high), height), layout="constrained")
 
 
 def beside_legend(width: float, height: float, labels: Sequence[str], look: Mapping[str, LineStyle]) -> Figure:
@@ -181,19 +203,7 @@ def over(
 
     figure = beside_legend(5.2, 4.2, sorted(lines), look)
     ax = figure.subplots()
-    ticks = sorted({value for line in lines.values() for value in line})
-    log = ticks[0] > 0 and ticks[-1] >= 5 * ticks[0]
-    for i, label in enumerate(sorted(lines)):
-        by_value, style = dict(sorted(lines[label].items())), look[label]
-        x = figures.dodged(list(by_value), ticks, i, len(lines), log=log)
-        y = [float(np.mean(values)) for values in by_value.values()]
-        error = np.nan_to_num([half_width(values) for values in by_value.values()])
-        line = {"color": style.color, "linestyle": style.dash, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(x, y, error, marker=style.marker, markersize=4.5, label=label, **line)
-    if log:
-        ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    figures.over_setting(ax, lines, look)
     ax.set(xlabel=in_words(name), ylabel="final accuracy, %", title=title)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)
@@ -212,7 +222,7 @@ def in_words(name: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    """Write a figure in the format that the ending of its path names, without the date."""
+    buffer, kind = io.BytesIO(), path.suffix.removeprefix(".")
+    figure.savefig(buffer, format=kind, dpi=150, metadata=dict.fromkeys(FORMS[kind]))
     write(path, buffer.getvalue())

@@ -96,9 +96,11 @@ class ReportSpec:
         filter: column of :func:`frame` → the allowed value, or a list of them; ``memory.batch_size = 10`` and every
             other ``table.key`` of a run's spec is a column too.
         exclude: the same, for values that are left out.
-        rows, columns: columns of :func:`frame` that label the rows and the columns of a table.
-        metrics: metrics, with a table for each: names of :data:`clsim.records.metrics.ALL` or :data:`COSTS`, or metrics
-            of the user's: ``./file.py:attr``, ``module:attr``, or the name of an installed one.
+        rows, columns: columns of :func:`frame` that label the rows and the columns of a table. ``metric`` among
+            ``columns`` puts the metrics side by side, in one table.
+        metrics: metrics, with a table for each unless ``columns`` has ``metric``: names of
+            :data:`clsim.records.metrics.ALL` or :data:`COSTS`, or metrics of the user's: ``./file.py:attr``,
+            ``module:attr``, or the name of an installed one.
         published: rows of papers, shown beside ours.
         arms: the labels among rows and columns that name what is compared; the others name the conditions that it is
             compared under. Empty: the rows are compared, in each column. ``scenario`` is no arm: runs on different data
@@ -120,6 +122,8 @@ class ReportSpec:
         paper: the paper that this is the report of, with the studies and reports of its sizes; no title: of none.
         own: the metrics of the user's among ``metrics``, by their names there; no key of a file.
         elsewhere: published rows of another setting, listed beside ours for their order alone; no key of a file.
+        metric_level: where, among the levels of the columns, the metrics stand, which ``columns`` then lacks; −1: each
+            metric has a table of its own. No key of a file.
     """
 
     base: str = ""
@@ -145,6 +149,7 @@ class ReportSpec:
     paper: papers.Paper = dataclasses.field(default_factory=papers.Paper)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict, metadata=NO_KEY)
     elsewhere: tuple[Published, ...] = dataclasses.field(default=(), metadata=NO_KEY)
+    metric_level: int = dataclasses.field(default=-1, metadata=NO_KEY)
 
     @property
     def known(self) -> dict[str, Metric]:
@@ -197,6 +202,13 @@ def read_report(path: Path, say: Callable[[str], None] | None = None) -> ReportS
     labels = [*spec.rows, *spec.columns]
     if twice := sorted({name for name in labels if labels.count(name) > 1}):
         raise InputError(f"{where}: rows and columns: found {twice[0]!r} twice, allowed: once")
+    for key, found in (("rows", spec.rows), ("arms", spec.arms), ("tuned", spec.tuned), ("over", (spec.over,))):
+        if METRIC in found:
+            raise InputError(f"{where}: {key}: found {METRIC!r}, allowed: in columns alone, for metrics side by side")
+    if METRIC in spec.columns:
+        kept = tuple(name for name in spec.columns if name != METRIC)
+        spec = dataclasses.replace(spec, columns=kept, metric_level=spec.columns.index(METRIC))
+        labels.remove(METRIC)
     if "scenario" in spec.arms:
         raise InputError(f"{where}: arms: found 'scenario', allowed: what is compared within a scenario")
     for name in spec.arms:
@@ -367,6 +379,9 @@ def groups(spec: ReportSpec, runs: pd.DataFrame) -> tuple[list[str], pd.DataFram
         labels += _varying(chosen, labels, [name for name in names if name in chosen and name not in labels])
     return [name for name in labels if name not in spec.columns], chosen
 
+
+METRIC = "metric"
+"""The level of column labels that names metrics, where they stand side by side."""
 
 MEASURED = "evaluation.on"
 """The column that says whether accuracies are those of test samples."""

@@ -75,7 +75,7 @@ class Report:
         return page.render(self.spec, self.records, self.failures, command)
 
     def figures(self, folder: str | Path) -> list[Path]:
-        """Draw the figures into a folder, as PNG; return the files."""
+        """Draw the figures into a folder, each as PDF, SVG and PNG; return the files."""
         from clsim.reporting.label_plots import draw_all
 
         return draw_all(self.spec, self.data, Path(folder))

@@ -1,4 +1,4 @@
-"""What the figures of a report on labels are drawn from, on its page and as PNG."""
+"""What the figures of a report on labels are drawn from, on its page and as files."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from clsim.records.store import RunFailure
 from clsim.reporting import formats, latex, listing
 from clsim.reporting.comparisons import ranks
 from clsim.reporting.contents import contents
-from clsim.reporting.listing import SIGNS, Listing, Mark, in_short
+from clsim.reporting.listing import SIGNS, Listing, Mark, fitting, in_short, said_below
 from clsim.reporting.report import ReportSpec, find_report, with_metrics
 from clsim.reporting.screen import Screen, plain
 
@@ -95,14 +95,10 @@ def text(
             if tests
             else formats.to_csv([*parts.tables, *parts.further, *parts.judged])
         )
-    made = listings(spec, runs, records, tests or spec.tests, self_contained=form == "latex")
     if form == "latex":
-        labels = [f"{name}-{listing.title}" for listing in made]
-        lines = [latex.PREAMBLE]
-        for listed, label in zip(made, labels, strict=True):
-            brief, short = in_short(listed)
-            lines += [*map(latex.comment, short.items()), latex.to_latex(brief, label)]
-        return "\n".join(lines)
+        whole = listings(spec, runs, records, tests or spec.tests, captions=True)
+        return "\n".join([latex.PREAMBLE, *latex.captioned(whole, name)])
+    made = listings(spec, runs, records, tests or spec.tests)
     further = [formats.failures_to_markdown(failures)] if failures else []
     return "\n".join([*map(formats.to_markdown, made), *further])
 
@@ -112,22 +108,27 @@ def listings(
     runs: pd.DataFrame,
     records: Sequence[Mapping[str, Any]],
     tests: bool,
-    self_contained: bool = False,
+    captions: bool = False,
 ) -> list[Listing]:
-    """List the tables, claims, published numbers, labels and batches, controllers' choices, then the tests."""
+    """List the tables, claims, published numbers, labels and batches, controllers' choices, then the tests.
+
+    What has neither a line nor a note is left out.
+
+    Args:
+        captions: whether each keeps all of its notes; else those that tables in a row have in common are said once.
+    """
     parts = contents(spec, runs, records, tests=tests)
-    made = [*map(listing.of_table, parts.tables), *parts.claims, *parts.beside]
-    made += [*parts.labelling, *parts.batches, *parts.chosen]
-    if tests:
-        found = enumerate(parts.contests)
-        made += [listing.of_contest(contest, explain=self_contained or i == 0) for i, contest in found]
-        made += [listing.of_ranks(ranked) for ranked in ranks(spec, runs)]
-    return made
+    found = [listing.of_contest(contest) for contest in parts.contests] if tests else []
+    ranked = [listing.of_ranks(of) for of in ranks(spec, runs)] if tests else []
+    tables = [listing.of_table(table) for table in parts.shown]
+    groups = [tables, parts.claims, parts.beside, parts.labelling, parts.batches, parts.chosen, found, ranked]
+    groups = [[listed for listed in group if listed.lines or listed.notes] for group in groups]
+    return [listed for group in groups for listed in (group if captions else said_below(group))]
 
 
 def _to_console(spec: ReportSpec, made: Sequence[Listing], failures: Sequence[RunFailure], out: Console) -> None:
     out = _wide(out)
-    if spec.title:
+    if spec.title and spec.title not in [listed.title for listed in made]:  # metrics side by side have it already
         out.print(plain(spec.title, "bold"))
     show_listings(made, out)
     if failures:
@@ -142,7 +143,10 @@ def show_listings(made: Sequence[Listing], out: Console) -> None:
     out, explained = _wide(out), set[str]()
     for listed in made:
         shown, short = in_short(listed)
-        out.print(to_console(shown))
+        for part in fitting(shown, out.width) if shown.lines else ():
+            out.print(to_console(part))
+        if not shown.lines:
+            out.print(plain(shown.title))
         for note in shown.notes:
             out.print(plain(f"  {note}", "dim"))
         for name, text in short.items():

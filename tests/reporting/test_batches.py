@@ -17,7 +17,7 @@ from clsim.errors import InputError
 from clsim.records.frame import frame
 from clsim.records.step_curve import ways
 from clsim.records.store import RunRecord
-from clsim.reporting import batch_figures, batch_plots, page, show
+from clsim.reporting import batch_figures, batch_plots, page, plots, show
 from clsim.reporting.batch_tables import batches
 from clsim.reporting.batches import fields
 from clsim.reporting.listing import Listing
@@ -244,7 +244,23 @@ def test_the_page_has_three_panels_a_condition_with_one_style_an_arm(tmp_path: P
     assert len({*styles[0].values()}) == 4
     (rho,) = (line for line in axes[2].lines if line.get_label() == "rho-loss")
     assert np.asarray(rho.get_xdata()).tolist() == [35, 36]
-    assert [path.name for path in batch_plots.draw(SPEC, small(), tmp_path)] == ["split-digits-batches.png"]
+    made = [path.name for path in batch_plots.draw(SPEC, small(), tmp_path)]
+    assert made == [f"split-digits-batches.{kind}" for kind in ("pdf", "svg", "png")]
+
+
+def test_an_arm_has_one_style_in_all_figures_of_a_report() -> None:
+    (others, *_) = plots.drawn(SPEC, small()).values()
+    (figure,) = batch_plots.drawn(SPEC, small()).values()
+    of_batches, of_others = (
+        {line.get_label(): (line.get_color(), line.get_marker()) for line in of.axes[0].lines if named(line)}
+        for of in (figure, others)
+    )
+    assert of_batches == {label: of_others[label] for label in of_batches}
+    assert len({*of_batches.values()}) == 4
+
+
+def named(line: Any) -> bool:
+    return not line.get_label().startswith("_")
 
 
 def test_long_names_are_left_to_the_legend() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -463,7 +464,9 @@ def test_curves_are_drawn_where_all_seeds_were_tested_and_initial_sets_lie_befor
 
 def test_figures_are_drawn_and_not_blank(tmp_path: Path) -> None:
     records = study(experiences=2) + study(scenario="x/../y", memory__buffer="random", memory__capacity=50)
-    made = label_plots.draw(SPEC, records, tmp_path / "f")
+    every = label_plots.draw(SPEC, records, tmp_path / "f")
+    assert Counter(path.suffix for path in every) == {".pdf": 4, ".svg": 4, ".png": 4}
+    made = [path for path in every if path.suffix == ".png"]
     assert sorted(path.name for path in made) == sorted(
         ["active-digits-labels.png", "active-digits-picks.png", "x-..-y-labels.png", "x-..-y-picks.png"]
     )

@@ -230,6 +230,7 @@ def test_figures_are_named_and_drawn_as_text(finished: Path, workplace: Path) ->
     names = [str(path.relative_to(workplace)) for path in workplace.rglob("*.png")]
     assert names
     assert all(re.fullmatch(r"figures/[\w.-]+\.png", name) for name in names)
+    assert {path.suffix for path in (workplace / "figures").iterdir()} == {".pdf", ".svg", ".png"}
 
 
 def test_a_run_is_shown_as_text(finished: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
