@@ -105,6 +105,16 @@ def to_parquet(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[s
     ordered, labels, names = _ordered(spec, runs, records)
     front = [*dict.fromkeys((*labels, *spec.metrics, *names))]
     shown = ordered[[*front, *(name for name in ordered.columns if name not in front)]].reset_index(drop=True)
+    return as_parquet(shown)
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Write a table as Parquet, a column of several types as text.
+
+    Raises:
+        InputError: if pyarrow is not installed.
+    """
+    shown = table.copy()
     for name in shown.columns:
         values = shown[name]
         if values.dtype == object and len({type(value) for value in values if value is not None}) > 1:
