@@ -162,7 +162,7 @@ def _copies(times: float, each: float = 48.0) -> Callable[[Size, Options], Peak]
 def _log_det(size: Size, options: Options) -> Peak:
     """A factor of the kernel, in float64, which doubles when it is full."""
     columns = max(64 * 2 ** math.ceil(math.log2(max(size.budget / 64, 1))), 64)
-    return Peak(8.0 * size.n * columns + 3.7 * size.features + 60 * size.n)
+    return Peak(8.8 * size.n * columns + 3.7 * size.features + 60 * size.n)
 
 
 def _feature_based(size: Size, options: Options) -> Peak:
@@ -270,7 +270,7 @@ def _passes(size: Size, options: Options) -> Peak:
 
 def _pursuit(size: Size, options: Options) -> Peak:
     """Gradients, and their products with those that are chosen."""
-    return Peak(4.0 * size.n * (7.5 * size.classes + size.budget) + 48 * size.n)
+    return Peak(4.0 * size.n * (9 * size.classes + size.budget) + 48 * size.n)
 
 
 _SERVED: dict[str, Callable[[Size, Options], float]] = {
@@ -301,7 +301,7 @@ PEAKS: dict[str, Callable[[Size, Options], Peak]] = {
     "facility-location": _facility_location,
     "max-herding": _kernels,
     "uncertainty-herding": _kernels,
-    **dict.fromkeys(("entropy", "least-confidence"), _scores(1.5)),
+    **dict.fromkeys(("entropy", "least-confidence"), _scores(2)),
     "margin": _scores(2.5),
     "contextual-diversity": _scores(3.3),
     "variation-ratio": _scores(4.5),
