@@ -155,12 +155,11 @@ def gc(
 def _write(records: Sequence[Any], path: Path) -> None:
     """Write the records as Parquet."""
     from clsim.records.atomic import write
-    from clsim.records.frame import frame
-    from clsim.reporting.formats import as_parquet
+    from clsim.reporting.formats import records_to_parquet
 
     if not records:
         raise InputError("--format parquet: none of the runs is finished; allowed: at least one")
-    write(path, as_parquet(frame(records)))
+    write(path, records_to_parquet(records))
     err.say(f"wrote {path}")
 
 
