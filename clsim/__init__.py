@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     from clsim.records.store import RunRecord as RunRecord
     from clsim.records.store import Store as Store
     from clsim.reporting.report import load as load
+    from clsim.reporting.reproduced import Reproduction as Reproduction
+    from clsim.reporting.reproduced import reproduce as reproduce
     from clsim.reporting.results import report as report
+    from clsim.reporting.tuned import Search as Search
+    from clsim.reporting.tuned import tune as tune
     from clsim.spec.run import RunSpec as RunSpec
     from clsim.streams.stream import Experience as Experience
     from clsim.training.contract import Batch as Batch
@@ -57,6 +61,10 @@ _PLACES = {
     "study": "clsim.api",
     "load": "clsim.reporting.report",
     "report": "clsim.reporting.results",
+    "tune": "clsim.reporting.tuned",
+    "Search": "clsim.reporting.tuned",
+    "reproduce": "clsim.reporting.reproduced",
+    "Reproduction": "clsim.reporting.reproduced",
     "select": "clsim.execution.select",
     "Picks": "clsim.execution.select",
     "rank_models": "clsim.execution.rank_models",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clsim.cli.console import Runs, count, err, out
+from clsim.cli.console import Runs, count, err, out, words_of
 from clsim.errors import InputError
 from clsim.reporting.screen import Screen
 
@@ -49,11 +49,28 @@ def list_(
     ] = False,
     runs: Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="console (default), or parquet: a row for each finished run, with every column.",
+            autocompletion=words_of(["console", "parquet"]),
+        ),
+    ] = "console",
+    out_: Annotated[Path | None, typer.Option("--out", help="File to write (default: runs.parquet).")] = None,
 ) -> None:
     """List the runs of a folder, the latest last; every filter may be given several times."""
     from clsim.reporting import stored
     from clsim.spec.registry import canonical
 
+    if format_ not in ("console", "parquet"):
+        raise InputError(f"--format: found {format_!r}, allowed: console, parquet")
+    if format_ == "console" and out_ is not None:
+        raise InputError(f"--out: found {out_} with --format console, allowed: with --format parquet")
+    if format_ == "parquet" and as_json:
+        raise InputError("--json: found with --format parquet, allowed: one of them")
+    if out_ is not None and out_.is_dir():
+        raise InputError(f"--out: {out_} is a folder, allowed: a file")
     columns: dict[str, list[Any]] = {"scenario": scenario or [], "strategy": strategy or [], "seed": [*(seed or [])]}
     columns |= {
         name: [canonical(text) for text in given or []] for name, given in (("buffer", buffer), ("label", label))
@@ -65,6 +82,12 @@ def list_(
     if failed or unfinished:
         states = ("failed",) if failed else ("half done", "failed", "busy", "broken")
         shown = [run for run in shown if run.state in states]
+    if format_ == "parquet":
+        _write(
+            [run.record.data for run in shown if run.record is not None and run.state == "finished"],
+            out_ or Path("runs.parquet"),
+        )
+        return
     if as_json:
         print(json.dumps([stored.as_json(run) for run in shown]))
         return
@@ -127,6 +150,17 @@ def gc(
         _say(f"{runs}: no failed and no half-done runs")
         return
     _remove(gone, store, yes, dry_run=dry_run)
+
+
+def _write(records: Sequence[Any], path: Path) -> None:
+    """Write the records as Parquet."""
+    from clsim.records.atomic import write
+    from clsim.reporting.formats import records_to_parquet
+
+    if not records:
+        raise InputError("--format parquet: none of the runs is finished; allowed: at least one")
+    write(path, records_to_parquet(records))
+    err.say(f"wrote {path}")
 
 
 def _found(runs: Path) -> tuple[Store, list[StoredRun]]:

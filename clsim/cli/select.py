@@ -247,6 +247,7 @@ def select(
             state=state,
             progress=progress,
             cost=cost,
+            say=err.say,
         )
     csv = found.frame.to_csv(index=False, lineterminator="\n")
     name = f"per_class({selector})" if per_class else selector

@@ -14,8 +14,8 @@ from clsim.cli.study import print_failures, print_read
 from clsim.execution.study import StudyResult
 from clsim.reporting import reproduction
 from clsim.reporting.claims import Judged, expected
-from clsim.reporting.page import write
 from clsim.reporting.papers import Paper
+from clsim.reporting.reproduced import write_pages
 from clsim.reporting.screen import plain
 from clsim.reporting.show import show
 
@@ -33,12 +33,10 @@ def show_verdicts(
     """
     if result.failures:  # first, since without these runs a report may be refused
         print_failures(result)
-    found, pages = list[Judged](), list[Path]()
+    found = list[Judged]()
     made = reproduction.reports(paper, paper.sizes[size], result.records) if result.records else []
+    pages = write_pages(name, size, made, result, folder)
     for report in made:
-        own = f"-{report.name}" if len(made) > 1 else ""
-        pages.append(folder / f"{Path(name).stem}-{size}{own}.html")
-        write(report.spec, report.records, result.failures, pages[-1], f"clsim reproduce {name} --size {size}")
         found += reproduction.judged(report)
         if form == "console":  # the page has the rest
             brief = dataclasses.replace(report.spec, tests=False, labelling=False, batches=False)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from clsim.errors import InputError
-from clsim.execution import candidates, part_work
-from clsim.pool.contracts import chosen
+from clsim.execution import candidates, foresight, part_work
 from clsim.pool.pool import Cost, Pool, Selector
 from clsim.randomness import generator
 from clsim.selectors.combinators import per_class as of_each_class
@@ -155,6 +154,7 @@ def select(
     state: str | Path | None = None,
     progress: part_work.Progress | None = None,
     cost: Cost | None = None,
+    say: foresight.Say | None = foresight.tell,
 ) -> Picks:
     """Select a few samples out of many.
 
@@ -165,6 +165,9 @@ def select(
     With ``parts`` or ``engine`` the features may outgrow the memory: the selector chooses from each part of the rows,
     and then among what the parts chose. :data:`clsim.execution.parts.METHODS` says which selectors can, and how near
     they stay to the choice from the whole. One part makes the picks of the whole.
+
+    What does not fit into the memory by an upper estimate is refused before anything large is built; see
+    :mod:`clsim.execution.foresight`.
 
     Args:
         selector: a name of ``clsim list selectors``, ``module:attr``, ``./file.py:attr``, or a selector itself.
@@ -202,9 +205,11 @@ def select(
             delete it. None: nothing is kept.
         progress: is told the number of parts that are done, and of all.
         cost: counters to add to, which show the progress while the selection is made.
+        say: is told, before a selection over a large pool, an estimate of its memory and its time, in a line; by
+            default it is printed on the standard error. None: nothing is said, and nothing is timed.
 
     Raises:
-        InputError: if an argument is wrong.
+        InputError: if an argument is wrong, or the selection does not fit into the memory.
 
     >>> import numpy as np
     >>> line = np.arange(5, dtype=np.float32)[:, None]
@@ -259,6 +264,8 @@ def select(
                 device=str(place),
                 threads=threads,
             )
+            n, d = len(plan.shards), plan.shards.width
+            foresight.refuse_parts(n, d, name, options or {}, plan.budget, plan.parts, place)
             where = part_work.engine_of(engine, plan, workers, address)
             done = part_work.choose(plan, None if state is None else Path(state), where, progress, measured=MEASURED)
             seconds = time.perf_counter() - started
@@ -267,10 +274,15 @@ def select(
     for what, asked in (("workers", workers), ("address", address), ("state", state)):
         if asked:
             raise InputError(f"{what}: found without parts, allowed: with parts or an engine")
+    label = f"per_class({name})" if per_class else name
     with candidates.at_work(spec) as place:
         if features is None:
             pool, classes, scorer = candidates.of_dataset(spec, data_root, model, place, cost, by)
+            foreseen = foresight.of_pool(pool, label, options or {}, budget, fraction)
         else:
+            foreseen = foresight.of_features(
+                features, label, options or {}, budget, fraction, place, "logits" if outputs else "features"
+            )
             pool, classes, scorer = candidates.of_features(features, labels, seed, place, cost, logits=outputs)
         roles = {"labelled": labelled, "query": query, "private": private}
         if any(len(rows) for rows in roles.values()):
@@ -280,11 +292,9 @@ def select(
             abilities.needs_without_labels(given, name, "with a data set, or with labels")
         if per_class:
             pick = of_each_class(pick)
-        wanted = max(round(fraction * len(pool)), 1) if budget is None else budget  # type: ignore[operator]
-        started = time.perf_counter()
-        selection = chosen(pick, pool, wanted, generator(seed, "memory"), f"selector {name!r}")
-        index = pool.data.index[selection.index].cpu().numpy()  # waits for the device
-        seconds = time.perf_counter() - started
+        wanted = foresight.wanted(len(pool), budget, fraction)
+        selection, seconds = foresight.select(foreseen, pick, pool, wanted, seed, f"selector {name!r}", say)
+        index = pool.data.index[selection.index].cpu().numpy()
     weight = None if selection.weight is None else selection.weight.float().cpu().numpy()
     if dataset and not cost.forward_passes:
         scorer = ""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clsim.errors import InputError
+from clsim.records.frame import frame
 from clsim.records.store import RunFailure
 from clsim.reporting.batch_tables import of_runs
 from clsim.reporting.cells import BEST, TIED, Table, natural
@@ -106,6 +107,21 @@ def to_parquet(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[s
     ordered, labels, names = _ordered(spec, runs, records)
     front = [*dict.fromkeys((*labels, *spec.metrics, *names))]
     shown = ordered[[*front, *(name for name in ordered.columns if name not in front)]].reset_index(drop=True)
+    return as_parquet(shown)
+
+
+def records_to_parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write records as Parquet, a row for each, with every column of :func:`clsim.records.frame.frame`."""
+    return as_parquet(frame(records))
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Write a table as Parquet, a column of several types as text.
+
+    Raises:
+        InputError: if pyarrow is not installed.
+    """
+    shown = table.copy()
     for name in shown.columns:
         values = shown[name]
         if values.dtype == object and len({type(value) for value in values if value is not None}) > 1:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clsim.pool.gradients import Gradients
 from clsim.pool.pool import Pool, Selection
+from clsim.selectors.distances import in_a_block
 from clsim.selectors.facilities import Dense
 from clsim.selectors.greedy import Optimiser, maximise
 from clsim.selectors.submodular import DENSE
@@ -80,7 +81,7 @@ def _closeness(gradients: Gradients, mass: Tensor | None, rng: torch.Generator) 
     if n * n > DENSE:
         drawn = torch.randperm(n, generator=rng)[: DENSE // n].to(gradients.q.device)
         clients, mass = gradients[drawn], None if mass is None else mass[drawn]
-    largest, size = 2 * gradients.squares.max().sqrt(), max(1, (1 << 22) // n)
+    largest, size = 2 * gradients.squares.max().sqrt(), max(1, in_a_block() // 2 // n)
     close = gradients.h.new_empty(len(clients), n)
     for start in range(0, len(clients), size):
         distances = clients[start : start + size].squared_distances(gradients).sqrt_()
@@ -93,7 +94,7 @@ def _nearest(gradients: Gradients, y: Tensor, index: Tensor) -> Tensor:
     """Find the position of each sample's nearest pick, one of its own class where there is one: int64 (n,)."""
     nearest = torch.empty_like(y)
     of, chosen = y[index], gradients[index]
-    size = max(1, (1 << 22) // len(index))
+    size = max(1, in_a_block() // 2 // len(index))
     for start in range(0, len(y), size):
         rows = slice(start, start + size)
         distances = gradients[rows].squared_distances(chosen)

@@ -6,6 +6,8 @@ No function here makes an n × n matrix: it compares a block of rows with all ot
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +23,29 @@ Metric = Literal["euclidean", "cosine"]
 
 BLOCK = 2**23
 """Number of distances in a block: 32 MiB of float32."""
+
+SMALLEST = 2**16
+"""Least number of distances in a block where memory is short."""
+
+_LARGEST: ContextVar[int] = ContextVar("largest block", default=BLOCK)
+
+
+@contextmanager
+def blocks_of(largest: int) -> Iterator[None]:
+    """Let blocks inside hold at most this many numbers, for a choice that would not fit into the memory otherwise.
+
+    What is computed is the same but for the round-off of float32.
+    """
+    token = _LARGEST.set(largest)
+    try:
+        yield
+    finally:
+        _LARGEST.reset(token)
+
+
+def in_a_block() -> int:
+    """Return the largest number of distances in a block now: :data:`BLOCK`, or what :func:`blocks_of` says."""
+    return _LARGEST.get()
 
 
 def scales(metric: Metric) -> bool:
@@ -40,12 +65,12 @@ def measured(features: Float[Tensor, "n width"], metric: Metric) -> Float[Tensor
 
 
 def blocks(n: int, width: int) -> Iterator[slice]:
-    """Divide rows 0 to n into slices of at most :data:`BLOCK` numbers, with ``width`` numbers in each row.
+    """Divide rows 0 to n into slices of at most :func:`in_a_block` numbers, with ``width`` numbers in each row.
 
     >>> [s.start for s in blocks(3, BLOCK)], list(blocks(0, 1))
     ([0, 1, 2], [])
     """
-    rows = max(BLOCK // max(width, 1), 1)
+    rows = max(in_a_block() // max(width, 1), 1)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clsim.selectors.distances import in_a_block
 from clsim.selectors.similarity import BLOCK, Cosine, between, neighbours
 
 
@@ -103,7 +104,7 @@ class Blocks:
     def gains(self, rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, " _"]:
         """Return the gains of these candidates, or of all: float64."""
         rows = torch.arange(len(self), device=self.device) if rows is None else rows
-        size = max(1, (1 << 23) // max(len(self.service), 1))
+        size = max(1, in_a_block() // max(len(self.service), 1))
         found = [self._similar(part).sub_(self.service).clamp_(min=0).sum(1).double() for part in rows.split(size)]
         return torch.cat(found)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clsim.pool.pool import Pool
+from clsim.selectors.distances import in_a_block
 
 Representation = Literal["features", "gradients", "hypothetical"]
 """The representation by which samples are compared.
@@ -128,7 +129,7 @@ def neighbours(
     m, n = len(clients), len(candidates)
     values = clients.factors[0].new_empty(m, count)
     indices = torch.empty(m, count, dtype=torch.int32, device=clients.device)
-    size, chunk = max(1, min(1024, (1 << 26) // n)), 4096
+    size, chunk = max(1, min(1024, 8 * in_a_block() // n)), 4096
     block = values.new_empty(size, n)
     for start in range(0, m, size):
         some = clients[start : start + size].unit()

@@ -59,7 +59,7 @@ def facility_location(
             from the best pick.
 
     Needs: features; labelled samples if there are any.
-    Cost: O(n²·d) time, O(n²) memory up to half a gigabyte, then O(n).
+    Cost: O(n·m·d) time for m served samples, O(n²) memory up to half a gigabyte, then O(n).
     Source: Wei, Iyer & Bilmes, Submodularity in Data Subset Selection and Active Learning (ICML 2015); the greedy
         bound of Nemhauser, Wolsey & Fisher (1978); the drawn clients: Mirzasoleiman et al., Distributed
         Submodular Maximization (NeurIPS 2013).

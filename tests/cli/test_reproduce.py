@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import clsim as package
+from clsim.errors import InputError
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.study import carry_out
 from clsim.records.store import Store
@@ -125,6 +127,24 @@ def test_no_verdict_holds_for_random_under_another_name_and_one_does_for_a_real_
     text = Path(page).read_text(encoding="utf-8")
     assert "Random beats a single exemplar" in text
     assert "Beside what was published" in text
+    mine = package.reproduce("planted", out="pages")  # the same runs, judged in the same words
+    assert mine.verdicts == verdicts
+    assert mine.frame()[["claim", "verdict"]].values.tolist() == [[c["claim"], c["verdict"]] for c in found["claims"]]
+    assert [path.as_posix() for path in mine.pages] == ["pages/planted-small.html"]
+    assert len(mine.records) == 15
+    assert repr(mine).startswith("<Reproduction of planted, small: 1 holds, ")
+    assert "Random beats a single exemplar" in mine._repr_html_()
+    assert package.reproduce("planted").pages == ()
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+
+
+def test_python_refuses_what_the_command_refuses(planted: Path) -> None:
+    with pytest.raises(InputError, match="planted"):
+        package.reproduce("plante")
+    with pytest.raises(InputError, match="size"):
+        package.reproduce("planted", "huge")
+    with pytest.raises(InputError, match="is a file"):
+        package.reproduce("planted", out="mine.py")
 
 
 def test_a_paper_is_run_once_and_its_rows_stand_beside_the_published_ones(

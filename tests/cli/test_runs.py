@@ -251,3 +251,34 @@ def test_names_are_unique_and_no_longer_than_needed() -> None:
         f"{title} · optimizer.clip=0.0 · seed 0",
         f"{title} · optimizer.clip=1.0 · seed 0",
     ]
+
+
+def test_the_list_as_parquet_has_a_row_for_each_finished_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    assert clsim("runs", "--format", "parquet") == 0
+    assert "wrote runs.parquet" in capsys.readouterr().err
+    table = pd.read_parquet("runs.parquet")
+    finished = [run for run in overview(store) if run.state == "finished"]
+    assert sorted(table["fingerprint"]) == sorted(run.fingerprint for run in finished)
+    assert {"scenario", "buffer", "seed", "accuracy", "optimizer.lr", "command"} <= {*table.columns}
+    assert clsim("runs", "--format", "parquet", "--where", "optimizer.lr=0.2", "--out", "one.parquet") == 0
+    assert pd.read_parquet("one.parquet")["optimizer.lr"].tolist() == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "csv"], "--format: found 'csv', allowed: console, parquet"),
+        (["--out", "a.parquet"], "--out: found a.parquet with --format console"),
+        (["--format", "parquet", "--json"], "--json: found with --format parquet"),
+        (["--format", "parquet", "--failed"], "none of the runs is finished"),
+        (["--format", "parquet", "--out", "runs"], "is a folder"),
+    ],
+)
+def test_a_wrong_form_of_the_list_is_refused(
+    words: list[str], said: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert clsim("runs", *words) == 2
+    assert said in capsys.readouterr().err

@@ -403,3 +403,36 @@ def test_trials_take_the_settings_of_the_user_and_no_others() -> None:
     assert trial_of(short, {}, 0)[0].stream.length == 2
     with pytest.raises(InputError, match="trials: found 10001"):
         spec_of(trials=10_001)
+
+
+def test_python_searches_as_the_engine_does(found: tuple[Tuned, Store]) -> None:
+    """The runs of the engine's search are there: nothing is run, and the answers are the same."""
+    tuned, store = found
+    before = {path: path.stat().st_mtime_ns for path in store.root.glob("*/record.json")}
+    rates = {"optimizer.lr": "0.001..1.0:log", "optimizer.weight_decay": [0.0, 0.001, 0.1]}
+    said: list[int] = []
+    made = package.tune(
+        trials=5,
+        search=rates,
+        experiences=2,
+        test_seeds=3,
+        settings=SMALL,
+        runs=store.root,
+        tried=lambda one: said.append(one.number),
+    )
+    assert measured(made.found) == measured(tuned)
+    assert said == [0, 1, 2, 3, 4]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert made.values == dict(tuned.best.values)
+    assert made.command == tuned.winner.command
+    assert [r.data["fingerprint"] for r in made.winner] == [r.data["fingerprint"] for r in tuned.winner.records]
+    table = made.frame()
+    assert table["trial"].tolist() == [0, 1, 2, 3, 4]
+    assert table["accuracy"].tolist() == [one.value for one in tuned.trials]
+    assert {"optimizer.lr", "optimizer.weight_decay", "refused"} <= {*table.columns}
+    assert made.tests()["arm"].value_counts().to_dict() == {"default": 3, "winner": 3}
+    assert repr(made).startswith(f"<Search of er on split-digits: trial {tuned.best.number} of 5, ")
+    assert made.verdict == shown.verdict(tuned)
+    assert "<table" in made._repr_html_()
+    with pytest.raises(InputError, match="--search"):
+        package.tune(search=["optimizer"], runs=store.root)
