@@ -446,7 +446,7 @@ def test_runs_without_label_rounds_in_their_records_are_dashes(capsys: pytest.Ca
     for record in records:
         del record["labelling"]
     text = printed(records, "markdown", capsys)
-    assert "| finetune | badge | – | – | – |" in text
+    assert "Left out, as no run has a number: area under the budget curve (AUBC), %." in text
     assert page.render(SPEC, [RunRecord(r) for r in records], [])
 
 
