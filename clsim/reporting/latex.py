@@ -185,7 +185,7 @@ def _above(columns: Sequence[Key], at: int, room: int) -> float:
 def points(text: str) -> float:
     """Estimate the width of a text in points, set in LaTeX's font of ten points; rather too wide than too narrow.
 
-    >>> points("62.0 ± 2.5") < points("average rank") < 60
+    >>> points("62.0 ± 2.5") < points("average rank") < 70
     True
     """
     return sum(next((size for characters, size in SIZES if c in characters), 9.0) for c in text)
