@@ -28,7 +28,8 @@ from clsim.cli.arguments import (
     check_place,
     named_values,
 )
-from clsim.cli.console import duration, err, names_of, out
+from clsim.cli.console import err, names_of, out
+from clsim.durations import duration
 from clsim.errors import DiskError, InputError
 from clsim.records.atomic import remove, write
 from clsim.reporting.bar import bar

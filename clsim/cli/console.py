@@ -88,13 +88,3 @@ def count(number: int, what: str = "run") -> str:
     ('1 run', '24 runs', '5 experiences')
     """
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(8), duration(200), duration(9000)
-    ('8 s', '3 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,8 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from clsim.cli.console import count, duration, err, out
+from clsim.cli.console import count, err, out
+from clsim.durations import duration
 from clsim.errors import InputError
 from clsim.execution import plan
 from clsim.execution.plan import Planned

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from clsim.cli.console import Metrics, Runs, count, duration, err, names_of, out
+from clsim.cli.console import Metrics, Runs, count, err, names_of, out
+from clsim.durations import duration
 from clsim.errors import InputError
 from clsim.reporting.screen import plain
 

@@ -13,7 +13,6 @@ from clsim.cli.console import Runs, err, names_of, out
 
 if TYPE_CHECKING:
     from clsim.execution.tune import Tried, TuneSpec
-    from clsim.spec.space import Axis
 
 _SEARCH, _MACHINE, _WHERE = "Search", "Machine", "Where"
 
@@ -91,7 +90,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print trials, tests and cost as JSON.")] = False,
 ) -> None:
     """Search hyper-parameters without test data, on the first experiences; then test default and winner."""
-    from clsim.execution.tune import TuneSpec, known, require_optuna, searched
+    from clsim.execution.tune import TuneSpec, asked_axis, known, require_optuna, searched
     from clsim.execution.tune import tune as carry_out
     from clsim.records.store import Store
     from clsim.reporting import tuning
@@ -104,7 +103,7 @@ def tune(
         strategy=strategy,
         flags=flags,
         settings=tuple(set_ or ()),
-        axes=tuple(_axis(text) for text in search or ()),
+        axes=tuple(asked_axis(text) for text in search or ()),
         trials=trials,
         experiences=experiences,
         validation=validation,
@@ -140,14 +139,6 @@ def tune(
             out.say(line)
         if found.winner.command:
             out.say(f"Go on with the winner: {found.winner.command}")
-
-
-def _axis(text: str) -> Axis:
-    from clsim.execution.plan import split
-    from clsim.spec.space import read_axis
-
-    values = text.partition("=")[2]
-    return read_axis(text, split(values, "--search") if values.strip() else None)
 
 
 class _Lines:

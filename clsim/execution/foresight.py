@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from clsim.data import arrays, room
+from clsim.durations import duration
 from clsim.errors import InputError
 from clsim.execution.parts import METHODS
 from clsim.pool.contracts import chosen
@@ -184,7 +185,7 @@ def select(
             seconds, rows = timed(foreseen, pick, pool, budget)
             about = "at most about" if at_most(peaks.cost(foreseen.name)) else "about"
             parts = [foreseen.words] if foreseen.words else []
-            parts += [f"{about} {_duration(seconds)}, by a choice among {rows:,}"] if seconds >= SAID else []
+            parts += [f"{about} {duration(seconds)}, by a choice among {rows:,}"] if seconds >= SAID else []
             if parts:
                 n, d = foreseen.size.n, foreseen.size.d
                 say(f"an estimate for {foreseen.name} of {n:,} × {d:,}: {'; '.join(parts)}")
@@ -308,13 +309,3 @@ def _two_digits(number: int) -> int:
     """
     unit = 10 ** max(len(str(number)) - 2, 0)
     return number // unit * unit
-
-
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(8.4), _duration(200), _duration(9000)
-    ('8 s', '3 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 from clsim.errors import DiskError, InputError, RunBusy, first_line
 from clsim.execution.execute import execute
+from clsim.execution.plan import split
 from clsim.records.store import RunRecord, Store
 from clsim.spec.flags import as_text, command
 from clsim.spec.resolve import resolve
 from clsim.spec.run import RunSpec
-from clsim.spec.space import Axis, combinations, default_of, usual_axes
+from clsim.spec.space import Axis, combinations, default_of, read_axis, usual_axes
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -268,6 +269,16 @@ def _trials(
         repeated = next((one.number for one in trials if {**own, **one.values} == {**own, **values}), None)
         trials.append(Tried(number, values, records, repeated, refused))
         yield trials[-1]
+
+
+def asked_axis(text: str) -> Axis:
+    """Read an argument of ``--search``, whose values may hold commas inside brackets or quotes.
+
+    Raises:
+        InputError: if it has another form than :func:`clsim.spec.space.read_axis` takes.
+    """
+    values = text.partition("=")[2]
+    return read_axis(text, split(values, "--search") if values.strip() else None)
 
 
 def require_optuna() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim.execution import tune as execution
-from clsim.execution.plan import split
 from clsim.execution.tune import Tested, Tried, Tuned, TuneSpec
 from clsim.records.frame import frame
 from clsim.records.store import Store
@@ -15,7 +14,6 @@ from clsim.reporting import tuning
 from clsim.reporting.over_seeds import Records
 from clsim.reporting.terminal import shown
 from clsim.spec.flags import as_settings, tables_of
-from clsim.spec.space import Axis, read_axis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +157,7 @@ def tune(
         strategy=strategy,
         flags=flags,
         settings=tuple(as_settings(settings)),
-        axes=tuple(_axis(text) for text in texts),
+        axes=tuple(execution.asked_axis(text) for text in texts),
         trials=trials,
         experiences=experiences,
         validation=validation,
@@ -170,12 +168,6 @@ def tune(
     how: dict[str, Any] = {} if tried is None else {"tried": tried}
     found = execution.tune(spec, Store(Path(runs)), data_root=data_root, fresh=fresh, watch=shown(progress), **how)
     return Search(found)
-
-
-def _axis(text: str) -> Axis:
-    """Read a text as ``--search`` takes it."""
-    values = text.partition("=")[2]
-    return read_axis(text, split(values, "--search") if values.strip() else None)
 
 
 def _text(given: Any) -> str:
