@@ -154,7 +154,8 @@ def _tables(study: Study) -> list[Listing]:
     options = _told_apart([key for key, _ in groups_])
     lines = []
     for (key, command), rows in groups_:
-        entries = [_entry(_scaled(name, rows[name].dropna().astype(float))) for name in study.numbers]
+        found = [_scaled(name, rows[name].dropna().astype(float)) for name in study.numbers]
+        entries = [_measured(values) if "unit" in rows else _entry(values) for values in found]
         lines.append(Line([*key, *options[key, command]], entries))
     several = any(len(rows) >= FEWEST for _, rows in groups_)
     note = "Mean ± half of the 95 % t interval over seeds; the values themselves below three." if several else ""
@@ -197,6 +198,15 @@ def _scaled(name: str, values: Iterable[float]) -> list[float]:
 def _entry(values: Sequence[float]) -> str:
     """Write the mean of values with its interval; a value that does not vary stands alone."""
     return str(Cell(tuple(values) if len({*values}) > 1 else tuple(values[:1])))
+
+
+def _measured(values: Sequence[float]) -> str:
+    """Write what a benchmark measured once, whose rows have units of their own, with the digits of its file.
+
+    >>> _measured([0.8623]), _measured([31320.0]), _measured([])
+    ('0.8623', '31,320', '–')
+    """
+    return ", ".join(f"{value:,.4f}".rstrip("0").rstrip(".") for value in values) or "–"
 
 
 def _heading(name: str) -> str:

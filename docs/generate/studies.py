@@ -111,10 +111,14 @@ class Study:
 
     @property
     def codes(self) -> list[str | None]:
-        """The recorded state of the code of each row: a digest or a commit; None where there is none."""
+        """The recorded state of the code of each row: a digest or a commit; None where there is none.
+
+        Without a column of its own, it is what the comment lines name, for all rows: ``clsim VERSION at COMMIT``.
+        """
         column = next((name for name in ("code", "commit") if name in self.rows), None)
         if column is None:
-            return [None] * len(self.rows)
+            named = [code for line in self.comments for code in re.findall(r"\bclsim \S+ at ([0-9a-f]{12}\S*)", line)]
+            return [", ".join(dict.fromkeys(code.rstrip(",;") for code in named)) or None] * len(self.rows)
         return [None if value != value or value in ("", "–") else str(value) for value in self.rows[column]]
 
     @property

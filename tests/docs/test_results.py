@@ -157,6 +157,11 @@ def test_a_page_has_our_mean_beside_the_published_one_the_command_and_when_it_wa
     assert "| 28.15 ± 1.22, 5 seeds" in page
     assert "clsim run --scenario online-cifar100-class --strategy er --precision bf16 --seeds 3" in page
     assert results.EARLY in page
+    measured = read_study(RESULTS / "gpu.csv")  # its comment lines name the commits, and each row has its unit
+    page = results.page(measured, [], Path("nowhere"))
+    assert results.EARLY not in page
+    assert "c668ea47d7fd, 546357a213ac" in page
+    assert "| 0.8623 |" in page
     recorded = read_study(RESULTS / "survey.csv")
     page = results.page(recorded, [], Path("nowhere"))
     assert results.EARLY not in page
