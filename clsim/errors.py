@@ -56,6 +56,16 @@ def raised(error: Exception) -> str:
     return f"raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
 
 
+def duration(seconds: float) -> str:
+    """
+    >>> duration(8.4), duration(200), duration(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, for a message of one line."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__

@@ -29,8 +29,7 @@ from clsim.cli.arguments import (
     named_values,
 )
 from clsim.cli.console import err, names_of, out
-from clsim.durations import duration
-from clsim.errors import DiskError, InputError
+from clsim.errors import DiskError, InputError, duration
 from clsim.records.atomic import remove, write
 from clsim.reporting.bar import bar
 from clsim.version import __version__

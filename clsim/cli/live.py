@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from clsim.durations import duration
+from clsim.errors import duration
 from clsim.execution.study import RunState
 
 _STYLES = {"running": "bold", "finished": "green", "failed": "red", "elsewhere": "yellow", "waiting": "dim"}

@@ -10,8 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from clsim.cli.console import count, err, out
-from clsim.durations import duration
-from clsim.errors import InputError
+from clsim.errors import InputError, duration
 from clsim.execution import plan
 from clsim.execution.plan import Planned
 from clsim.records.store import Store

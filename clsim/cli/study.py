@@ -14,8 +14,7 @@ import typer
 from rich.table import Table
 
 from clsim.cli.console import Metrics, Runs, count, err, names_of, out
-from clsim.durations import duration
-from clsim.errors import InputError
+from clsim.errors import InputError, duration
 from clsim.reporting.screen import plain
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from clsim.data import arrays, room
-from clsim.durations import duration
-from clsim.errors import InputError
+from clsim.errors import InputError, duration
 from clsim.execution.parts import METHODS
 from clsim.pool.contracts import chosen
 from clsim.pool.pool import Cost, Pool, Selection, Selector
