@@ -7,8 +7,12 @@ import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clsim.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 
@@ -35,6 +39,15 @@ def available(cgroup: Path = _CGROUP, proc: Path = _PROC) -> int:
     if most != resource.RLIM_INFINITY:
         found.append(most - 1024 * (_line(proc / "self" / "status", "VmSize:") or 0))
     return max(min(found), 0)
+
+
+def free_on(device: torch.device) -> int:
+    """Return the bytes of memory that are free on a device."""
+    if device.type != "cuda":
+        return available()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def refuse_beyond(parts: Mapping[str, float], free: int | None = None) -> None:

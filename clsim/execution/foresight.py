@@ -106,7 +106,7 @@ def of_features(
     """
     array, _ = arrays.array_of(given, where)
     if array.ndim != 2 or array.dtype.kind != "f":
-        return Foreseen(name, peaks.Size(0, 0, 0), options, 0, free_on(device))  # refused where they are read
+        return Foreseen(name, peaks.Size(0, 0, 0), options, 0, room.free_on(device))  # refused where they are read
     n, d = array.shape
     size = peaks.Size(n, d, wanted(n, budget, fraction), d if where == "logits" else 0)
     values = 0 if array.dtype.itemsize == 4 and device.type == "cpu" else 4 * n * d  # else they are copied
@@ -129,11 +129,6 @@ def wanted(n: int, budget: int | None, fraction: float | None) -> int:
     return max(round((fraction or 0) * n), 1) if budget is None else budget
 
 
-def free_on(device: torch.device) -> int:
-    """Return the bytes that are free on a device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else room.available()
-
-
 def foresee(
     size: peaks.Size, name: str, options: Mapping[str, Any], device: torch.device, *, held: float = 0.0
 ) -> Foreseen:
@@ -149,10 +144,10 @@ def foresee(
     Raises:
         InputError: if it does not fit into the memory, saying what would help.
     """
-    found, free = Foreseen(name, size, options, 0, free_on(device)), free_on(device)
+    free = room.free_on(device)
     peak = peaks.peak(name, size, options)
     memory = held + peak.kept + peak.blocks
-    found = replace(found, memory=memory, free=free)
+    found = Foreseen(name, size, options, memory, free)
     if memory <= free:
         return found
     share = (free - held - peak.kept) / peak.blocks if peak.blocks else 0.0
@@ -287,7 +282,7 @@ def refuse_parts(
     Raises:
         InputError: saying how many parts would fit.
     """
-    size, free = peaks.Size(n, d, budget), free_on(device)
+    size, free = peaks.Size(n, d, budget), room.free_on(device)
     needed = in_parts(size, name, options, parts)
     if needed > free:
         raise InputError(_refusal(Foreseen(name, size, options, needed, free), 0.0))

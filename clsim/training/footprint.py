@@ -33,8 +33,7 @@ def refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device, extr
     Raises:
         InputError: naming what is needed, what there is, and the key that asks for most.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else room.available()
-    room.refuse_beyond(needed(spec, dataset, extra), free)
+    room.refuse_beyond(needed(spec, dataset, extra), room.free_on(device))
 
 
 def needed(spec: RunSpec, dataset: Dataset, extra: Mapping[str, Any] = {}) -> dict[str, float]:
