@@ -11,10 +11,11 @@ from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.execute import execute_all
 from clsim.execution.given import named, of_run
-from clsim.execution.study import StudyResult, StudyWatch, carry_out
+from clsim.execution.study import StudyResult, StudyWatch, carry_out, carry_out_seeds
 from clsim.records.store import RunRecord, Store
-from clsim.spec.flags import as_settings, command, seeds_of, tables_of
+from clsim.spec.flags import as_settings, command, seeds_of, tables_of, together_of
 from clsim.spec.resolve import remarks, resolve
+from clsim.spec.seats import workers_of
 
 Component = Callable[..., Any]
 """A selector, or a class of acquisitions, itself."""
@@ -40,7 +41,7 @@ def run(
     controller: str | None = None,
     seed: int = 0,
     seeds: int | Sequence[int] | None = None,
-    together: bool = False,
+    together: bool | str = False,
     settings: Settings = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     runs: str | Path = "runs",
@@ -71,7 +72,9 @@ def run(
         controller: ``stability-decay`` searches the learning rate and the trade-off, experience by experience.
         seed: the seed of a single run.
         seeds: seeds of several runs in place of it: how many (0, 1, 2 …), or which.
-        together: whether these seeds advance in one step, their nets as a stack, which may pay on a GPU.
+        together: whether these seeds advance in one step, their nets as a stack, which may pay on a GPU; ``"auto"``:
+            the fastest of that, a process for each core, and one after another. Processes show no progress, and
+            objects that no name stands for stay in this one.
         settings: ``table.key`` → value, or a list of ``"table.key=value"`` as ``--set`` takes them. A value that is a
             list is one value here; in :func:`study` it is an axis of values.
         tables: the same as nested dictionaries.
@@ -109,7 +112,7 @@ def run(
         batch_share=batch_share,
         embedding=embedding,
         pool=pool,
-        together=together,
+        together=together_of(together, "together"),
         controller=controller,
         buffer=names["buffer"],
         label=names["label"],
@@ -126,9 +129,13 @@ def run(
         "" if file is None or given else command(file, strategy, flags, texts, spec.seed, spec.training.seeds)
         for spec in specs
     ]
+    store, workers = Store(Path(runs)), 1 if file is None or given else workers_of(together, specs)
+    if workers > 1:
+        found = carry_out_seeds(specs, store, words, workers, scenario=file or "", data_root=data_root, fresh=fresh)
+        return found[0] if seeds is None else Records(found)
     records = execute_all(
         specs,
-        Store(Path(runs)),
+        store,
         words,
         scenario=file or "",
         data_root=data_root,

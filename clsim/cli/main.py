@@ -7,9 +7,10 @@ import contextlib
 import gc
 import importlib
 import io
+import itertools
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -99,6 +100,18 @@ def _disk_warnings_in_a_line() -> Iterator[None]:
         yield
 
 
+def spelled_out(typed: Sequence[str]) -> list[str]:
+    """Return what was typed, with the value that ``--together`` stands for where it has none.
+
+    >>> spelled_out(["run", "--together", "--seeds", "5"]), spelled_out(["run", "--together", "auto"])
+    (['run', '--together=yes', '--seeds', '5'], ['run', '--together', 'auto'])
+    """
+    return [
+        "--together=yes" if word == "--together" and after.startswith("-") else word
+        for word, after in itertools.pairwise([*typed, "-"])
+    ]
+
+
 def main() -> None:
     """The console script: one clear line and exit code 2 for a user's mistake, 130 for Ctrl-C."""
     atexit.register(gc.freeze)  # else Python looks for garbage among all of torch's objects before it ends
@@ -106,7 +119,9 @@ def main() -> None:
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
         with _disk_warnings_in_a_line():
-            code = app(standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
+            code = app(
+                spelled_out(sys.argv[1:]), standalone_mode=False, prog_name="clsim"
+            )  # also for `python -m clsim`
     except click_exception as error:
         said = io.StringIO()
         error.show(said)

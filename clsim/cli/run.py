@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError
+
+if TYPE_CHECKING:
+    from clsim.records.store import RunRecord, Store
+    from clsim.spec.run import RunSpec
 
 
 def run(
@@ -88,9 +93,14 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="A seed; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1.")] = None,
     together: Annotated[
-        bool,
-        typer.Option("--together", help="Let the seeds advance in one step, their nets as a stack: may pay on a GPU."),
-    ] = False,
+        str,
+        typer.Option(
+            help="Let the seeds advance in one step, their nets as a stack: may pay on a GPU. auto: the fastest of "
+            "that, a process for each core, and one after another.",
+            autocompletion=words_of(["auto", "yes", "no"]),
+            metavar="[auto]",
+        ),
+    ] = "no",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="table.key=value: set any key of the spec; may be given several times."),
@@ -132,8 +142,9 @@ def run(
     """Run a scenario with a strategy and a buffer; print accuracy, forgetting and cost."""
     from clsim.records.own_metrics import metrics_named, of_record
     from clsim.records.store import Store
-    from clsim.spec.flags import command, count_of_seeds, tables_of
+    from clsim.spec.flags import command, count_of_seeds, tables_of, together_of
     from clsim.spec.resolve import announcements, resolved
+    from clsim.spec.seats import workers_of
 
     if log:
         from clsim.reporting.terminal import check_logs
@@ -144,7 +155,7 @@ def run(
     machine: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
     asking: dict[str, Any] = {"label": label, "label_budget": label_budget, "label_rounds": label_rounds}
     asking |= {"batch": batch, "batch_share": batch_share, "embedding": embedding, "pool": pool}
-    asking |= {"labels": labels, "controller": controller, "together": together}
+    asking |= {"labels": labels, "controller": controller, "together": together_of(together)}
     flags = tables_of(buffer=buffer, memory=memory, **asking, **machine)
     metrics = metrics_named(metric or ())
     settings, store, shown = set_ or [], Store(runs), None if quiet or as_json else err
@@ -167,17 +178,24 @@ def run(
     if not quiet:
         for line in dict.fromkeys(line for spec in specs for line in announcements(spec)):
             _say(line)
-    watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
-    records = execute_all(
-        specs,
-        store,
-        commands,
-        scenario=scenario,
-        data_root=data_root,
-        fresh=fresh,
-        watch=watch if shown or log else None,
-        say=None if quiet or as_json else _say,
-    )
+    workers = 1 if log else workers_of(together, specs)
+    if workers > 1:
+        records = _in_processes(specs, store, commands, workers, shown, scenario, data_root, fresh)
+        for record in records if shown else ():
+            if record.read:
+                _say(record.line)
+    else:
+        watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
+        records = execute_all(
+            specs,
+            store,
+            commands,
+            scenario=scenario,
+            data_root=data_root,
+            fresh=fresh,
+            watch=watch if shown or log else None,
+            say=None if quiet or as_json else _say,
+        )
     if as_json:
         further = [{name: of_record(name, one, record.data) for name, one in metrics.items()} for record in records]
         print(json.dumps([_with(record.data, found) for record, found in zip(records, further, strict=True)]))
@@ -185,6 +203,28 @@ def run(
         from clsim.reporting.finished import show_finished
 
         show_finished(records, out, metrics)
+
+
+def _in_processes(
+    specs: Sequence[RunSpec],
+    store: Store,
+    commands: Sequence[str],
+    workers: int,
+    console: Console | None,
+    scenario: str,
+    data_root: Path | None,
+    fresh: bool,
+) -> list[RunRecord]:
+    """Carry out the runs side by side, and show them as those of a study are shown."""
+    from clsim.execution.study import carry_out_seeds
+
+    how: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "fresh": fresh}
+    if console is None:
+        return carry_out_seeds(specs, store, commands, workers, **how)
+    from clsim.cli.live import Live
+
+    with Live(console) as watch:
+        return carry_out_seeds(specs, store, commands, workers, **how, watch=watch)
 
 
 def _with(record: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def plan(
             again = "" if given else command(*words, seed, spec.training.seeds)
             title = run_name(spec.as_dict(), *shown)
             run = Planned(spec, title, again, total=experiences(spec), scenario=scenario, given=given)
-            planned.setdefault(spec.fingerprint, _looked_up(run, store))
+            planned.setdefault(spec.fingerprint, looked_up(run, store))
     return list(planned.values())
 
 
@@ -329,7 +329,8 @@ def check_names(spec: RunSpec) -> None:
         registry.check_name("pools", transform.name)
 
 
-def _looked_up(run: Planned, store: Store) -> Planned:
+def looked_up(run: Planned, store: Store) -> Planned:
+    """Return the run with how far it is, by its record in the store."""
     try:
         record = store.folder(run.spec).record()
     except InputError:  # a damaged record, which the run itself reports

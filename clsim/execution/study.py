@@ -16,7 +16,7 @@ from clsim import notebook
 from clsim.data import datasets
 from clsim.errors import InputError
 from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
-from clsim.execution.plan import Planned, cell_of
+from clsim.execution.plan import Planned, cell_of, experiences, looked_up
 from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
@@ -145,6 +145,44 @@ def carry_out(
         if record is not None:
             records.append(dataclasses.replace(record, read=run.finished))
     return StudyResult(tuple(records), tuple(given_up.values()))
+
+
+def carry_out_seeds(
+    specs: Sequence[RunSpec],
+    store: Store,
+    commands: Sequence[str],
+    workers: int,
+    *,
+    scenario: str = "",
+    data_root: str | Path | None = None,
+    fresh: bool = False,
+    watch: StudyWatch | None = None,
+) -> list[RunRecord]:
+    """Carry out specs that differ in their seed alone in processes of this machine, or read their records.
+
+    Args:
+        specs: the resolved specs.
+        store, data_root, fresh, watch: as for :func:`carry_out`.
+        commands: the command that makes each run.
+        workers: number of processes.
+        scenario: name or path of the scenario.
+
+    Returns:
+        The record of each spec, the same as that of :func:`clsim.execution.execute.execute`.
+
+    Raises:
+        InputError: if a run fails, after the others have ended.
+    """
+    runs = [
+        Planned(spec, f"{spec.title} · seed {spec.seed}", words, total=experiences(spec), scenario=scenario)
+        for spec, words in zip(specs, commands, strict=True)
+    ]
+    engine = EngineSpec(workers=workers, device=specs[0].training.device)
+    planned = [looked_up(run, store) for run in runs]
+    result = carry_out(planned, store, engine, data_root=data_root, fresh=fresh, watch=watch)
+    for failure in result.failures:
+        raise InputError(f"{failure.title}: {failure.error}")
+    return list(result.records)
 
 
 def _group(run: Planned, planned: Sequence[Planned]) -> tuple[RunSpec, ...]:

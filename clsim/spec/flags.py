@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from clsim.compat import tomllib
 from clsim.errors import InputError
-from clsim.spec.cores import cores_of_one
+from clsim.spec.cores import cores_of_one, processes
 from clsim.spec.reader import merge
 
 FLAGS = {
@@ -65,7 +65,7 @@ def tables_of(
     precision: str | None = None,
     threads: int | str | None = None,
     pool: str | Sequence[str] | None = None,
-    together: bool = False,
+    together: bool | str = False,
     tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the tables that flags set; a flag that is None sets nothing.
@@ -87,7 +87,7 @@ def tables_of(
         precision: precision of the training.
         threads: number of CPU threads of the training, or ``auto``.
         pool: transforms of the pool, one or several, each ``NAME`` or ``NAME:number``.
-        together: whether the seeds advance together.
+        together: whether the seeds advance together, or ``auto``.
         tables: tables below the flags, which hold where no flag says otherwise.
 
     >>> tables_of(buffer="kcenter", memory="1%", threads=2)
@@ -111,12 +111,40 @@ def tables_of(
     return merge(tables or {}, {table: values for table, values in given.items() if values}, lists)
 
 
-def settled_threads(tables: Any) -> Any:
-    """Return tables of a spec in which ``training.threads`` is a number, where it is ``auto``; else the same tables."""
+STACK = 20
+"""Seeds from which on a stack of nets on a GPU was measured to be faster than one seed after another."""
+
+
+def settled_machine(tables: Any, seeds: Collection[int] = ()) -> Any:
+    """Return tables of a spec with what ``auto`` stands for in ``training.threads`` and ``training.together``.
+
+    Tables without ``auto`` are returned as they are.
+
+    Args:
+        tables: the tables.
+        seeds: the seeds of the command.
+    """
     training = tables.get("training") if isinstance(tables, Mapping) else None
-    if not isinstance(training, Mapping) or training.get("threads") != "auto":
-        return tables
-    return merge(tables, {"training": {"threads": cores_of_one()}})
+    found: dict[str, Any] = {}
+    if isinstance(training, Mapping) and training.get("threads") == "auto":
+        found["threads"] = cores_of_one()
+    if isinstance(training, Mapping) and training.get("together") == "auto":
+        found["together"] = _stacked({**training, **found}, len(set(seeds)))
+    return merge(tables, {"training": found}) if found else tables
+
+
+def _stacked(training: Mapping[str, Any], seeds: int) -> bool:
+    """Tell whether a stack is the fastest way for so many seeds, as ``python -m benchmarks.together`` found.
+
+    On a processor it was slower than one seed after another. On an H200 it was 1.4 times as fast with 20 seeds, and
+    level with 5; processes were 4 times as fast with 5. So it is where there is no core for a second process.
+    """
+    threads, device = training.get("threads", 1), training.get("device", "auto")
+    if seeds < STACK or device == "cpu" or not isinstance(threads, int) or processes(seeds, threads) > 1:
+        return False
+    import torch  # slow to import, and needed here alone
+
+    return torch.cuda.is_available()
 
 
 def threads_of(text: int | str, where: str = "--threads") -> int | str:
@@ -133,6 +161,21 @@ def threads_of(text: int | str, where: str = "--threads") -> int | str:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise InputError(f"{where}: found {text!r}, allowed: a whole number from 1, or auto")
     return int(text)
+
+
+def together_of(value: bool | str, where: str = "--together") -> bool | str:
+    """Read whether seeds advance together: true, false or ``auto``; a command line has ``yes`` and ``no``.
+
+    Raises:
+        InputError: if it is something else.
+
+    >>> together_of("yes"), together_of(False), together_of("auto")
+    (True, False, 'auto')
+    """
+    known: dict[bool | str, bool | str] = {True: True, False: False, "yes": True, "no": False, "auto": "auto"}
+    if value not in known:
+        raise InputError(f"{where}: found {value!r}, allowed: auto, yes, no")
+    return known[value]
 
 
 def command(
@@ -153,8 +196,9 @@ def command(
         if key == "pool":
             words += _pool_words(value)
             continue
-        if key == "training.together" and value is True:
-            words.append(FLAGS[key])
+        if key == "training.together":
+            if value is True or seeds:  # ``auto`` as what it came to
+                words.append(FLAGS[key])
             continue
         words += [FLAGS[key], str(value)] if key in FLAGS else ["--set", f"{key}={as_text(value)}"]
     for setting in settings:

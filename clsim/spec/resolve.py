@@ -8,7 +8,7 @@ from typing import Any
 
 from clsim.spec import registry, run
 from clsim.spec.abilities import blind_start
-from clsim.spec.flags import as_text, command, leaves, settled_threads
+from clsim.spec.flags import as_text, command, leaves, settled_machine
 from clsim.spec.layers import Layer, buffer_of, layers_of, merged, strategy_layers
 from clsim.spec.own_code import notices, open_ends, sources
 from clsim.spec.precision import settled
@@ -63,10 +63,11 @@ def resolved(
     """Build the spec of one run as :func:`resolve` does, and keep the layers that tell where each value comes from."""
     scenario_name, strategy_name, layers = layers_of(scenario, strategy, flags or {}, settings)
     tables = merged(layers)
-    with_threads = settled_threads(tables)
-    if with_threads is not tables:
-        tables = with_threads
-        layers.append(Layer("this machine", {"training": {"threads": tables["training"]["threads"]}}))
+    on_machine = settled_machine(tables, seeds)
+    if on_machine is not tables:
+        changed = {k: v for k, v in on_machine["training"].items() if v is not tables["training"][k]}
+        tables = on_machine
+        layers.append(Layer("this machine", {"training": changed}))
     tables |= {"scenario": scenario_name, "strategy": strategy_name, "seed": seed}
     spec = run.read(tables | {"sources": sources(tables)}, f"{scenario_name} with {strategy_name}")
     check_options(spec)

@@ -19,7 +19,7 @@ from clsim.errors import InputError
 from clsim.spec import naming
 from clsim.spec.batch import BatchSpec, IrreducibleSpec
 from clsim.spec.embedding import EmbeddingSpec
-from clsim.spec.flags import as_text, leaves, settled_threads
+from clsim.spec.flags import as_text, leaves, settled_machine
 from clsim.spec.labelling import LabellingSpec, LabelsSpec
 from clsim.spec.pools import PoolSpec
 from clsim.spec.reader import arguments
@@ -375,4 +375,4 @@ def read(tables: Mapping[str, Any], where: str) -> RunSpec:
 
 def check(tables: Any, where: str) -> None:
     """Refuse unknown tables, unknown keys and mistyped values in one layer; limits are checked after all are merged."""
-    arguments(RunSpec, settled_threads(tables), where, "")
+    arguments(RunSpec, settled_machine(tables), where, "")
