@@ -17,6 +17,10 @@ class InputError(ValueError):
     """
 
 
+class Diverged(InputError):
+    """A choice by a net whose training has diverged; a search judges such an attempt and goes on."""
+
+
 class RunBusy(InputError):
     """Another process holds the lock of this run."""
 
@@ -87,7 +91,8 @@ def in_one_line(name: str, why: Callable[[], str] = lambda: "") -> Iterator[None
         yield
     except InputError as error:
         begun = name.split()[0]  # an error may name the option itself
-        raise InputError(f"{name}: {str(error).removeprefix(f'{begun}: ')}") from error
+        kind = Diverged if isinstance(error, Diverged) else InputError
+        raise kind(f"{name}: {str(error).removeprefix(f'{begun}: ')}") from error
     except Exception as error:
         raise InputError(f"{name}: {raised(error)}{why()}") from error
 

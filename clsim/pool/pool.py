@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clsim import notebook
-from clsim.errors import InputError
+from clsim.errors import Diverged, InputError
 from clsim.models.nets import Net, evaluating
 from clsim.models.passes import can_share, pieces, side_by_side
 from clsim.pool.draft import DraftWatch
@@ -436,7 +436,7 @@ class Pool:
         """Compute features and logits together, in one pass over the pool.
 
         Raises:
-            InputError: if they are not finite, unless the selection is for a training step, which waits for no device.
+            Diverged: if they are not finite, unless the selection is for a training step, which waits for no device.
         """
         if self._outputs is None:
             if self._ahead is None:
@@ -449,7 +449,7 @@ class Pool:
             (features, logits), self._ahead = self._ahead, None  # type: ignore[misc]
             self.cost.forward_passes += len(self)
             if self._waits and not (features.isfinite().all() and not logits.isnan().any()):
-                raise InputError(
+                raise Diverged(
                     "the selector asks for features, and those of the net are not finite, since its training has "
                     "diverged; allowed: finite ones (try a smaller optimizer.lr)"
                 )

@@ -2,7 +2,8 @@
 
 Every attempt begins with the same state, bit for bit (weights, optimizer, memory, generators), in which the experience
 before ended, in a net and a learner of its own. Validation accuracy is measured on the experience's own held-out part,
-after the learner has finished. No sample of an earlier experience is read, other than those in the method's memory.
+after the learner has finished; an attempt whose net diverges before counts as 0. No sample of an earlier experience is
+read, other than those in the method's memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clsim.errors import InputError
+from clsim.errors import Diverged, InputError
 from clsim.records import search
 from clsim.records.search import Attempt, Search, Trial
 from clsim.streams.stream import Experience
@@ -72,13 +73,19 @@ class Controller:
                 self._progress.trial(trial)
                 setup, learner = self._begin(trial, state, weights)
                 before = dataclasses.asdict(self._cost)
+                accuracy, diverged = 0.0, None
                 with self._experiment.training():
-                    losses = self._experiment.learn(experience, setup, learner)
-                    accuracy = share_correct(learner, validation, self._spec, self._cost)
+                    try:
+                        losses = self._experiment.learn(experience, setup, learner)
+                        accuracy = share_correct(learner, validation, self._spec, self._cost)
+                    except Diverged as error:  # before its accuracy could be measured: it is no better than none
+                        diverged = error
                 spent = {name: value - before[name] for name, value in vars(self._cost).items()}
                 decision = trial.decision(accuracy)
                 needed = max(trial.needed, 0.0)
                 attempt = Attempt(trial.phase, trial.lr, trial.values, needed, accuracy, decision, spent)
+                if diverged is not None and attempt.final:  # there is no model to go on with
+                    raise diverged
             found.append(attempt)
             if not read:  # else the file would lose those that come next
                 search.save(self._folder, done, found)

@@ -34,6 +34,8 @@ from tests.helpers import assert_same
 from tests.killing import assert_same_end, killed
 
 SMALL = ["data.per_class=30", "training.epochs=2", "stream.setting=task", "optimizer.momentum=0.9"]
+STRONG = ["controller.first={strength=1e32}", "controller.factor=1e-16"]
+"""Distillation that no net survives, and steps in which it soon comes down from there."""
 FEW = ["controller.first_rates=[0.1, 0.01]", "controller.rates=[0.01, 0.003]"]
 
 
@@ -189,6 +191,21 @@ def test_what_an_attempt_begins_with_is_bit_identical(strategy: str, tmp_path: P
 
 def stream_of(spec: RunSpec, root: Path) -> Stream:
     return build.build(datasets.load(spec.data, root), spec.stream, spec.seed, torch.device("cpu"))
+
+
+def test_an_attempt_that_diverges_is_decayed(tmp_path: Path) -> None:
+    """iCaRL's herding asks the net for features at the end of an attempt: that one is lost, and the search goes on."""
+    record = run(tmp_path, "icarl", *STRONG, memory=40)
+    attempts = [attempt for one in found(record) for attempt in one.attempts if attempt.phase == "stability"]
+    lost = [attempt for attempt in attempts if attempt.accuracy == 0]
+    assert lost
+    assert all(attempt.decision == "decayed" for attempt in lost)
+    assert record.metrics["accuracy"] > 0.8
+
+
+def test_a_run_whose_last_attempt_diverges_fails_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"herding.*its training has diverged"):
+        run(tmp_path, "icarl", *STRONG, "controller.decays=1", memory=40)
 
 
 def test_no_data_of_earlier_experiences_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
