@@ -14,6 +14,7 @@ from clsim.records.store import RunRecord, Store
 from clsim.reporting import page, reproduction
 from clsim.reporting.claims import Judged, expected
 from clsim.reporting.papers import Paper, find_paper
+from clsim.reporting.report import failed
 from clsim.reporting.results import Report
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def write_pages(name: str, size: str, made: list[Report], result: StudyResult, f
         own = f"-{report.name}" if len(made) > 1 else ""
         pages.append(folder / f"{Path(name).stem}-{size}{own}.html")
         command = f"clsim reproduce {name} --size {size}"
-        page.write(report.spec, report.records, result.failures, pages[-1], command)
+        page.write(report.spec, report.records, failed(report.spec, result.failures), pages[-1], command)
     return tuple(pages)
 
 

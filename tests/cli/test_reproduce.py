@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 import clsim as package
 from clsim.errors import InputError
 from clsim.execution.engines.engine import EngineSpec
-from clsim.execution.study import carry_out
-from clsim.records.store import Store
+from clsim.execution.study import StudyResult, carry_out
+from clsim.records.store import RunFailure, Store
 from clsim.reporting import reproduction
 from clsim.reporting.papers import find_paper
+from clsim.reporting.reproduced import write_pages
+from clsim.spec.resolve import resolve
 from tests.commands import clsim, refused
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -106,6 +109,20 @@ def planted(workplace: Path) -> Path:
 def carried_out(store: Store) -> None:
     paper = find_paper("planted")
     carry_out(reproduction.planned(paper.small, store), store, EngineSpec("here"))
+
+
+def test_a_page_lists_the_failed_runs_of_its_own_report_alone(planted: Path) -> None:
+    carried_out(Store(Path("runs")))
+    paper = find_paper("planted")
+    result = carry_out(reproduction.planned(paper.small, Store(Path("runs"))), Store(Path("runs")), EngineSpec("here"))
+    (report,) = reproduction.reports(paper, paper.small, result.records)
+    report = dataclasses.replace(report, spec=dataclasses.replace(report.spec, filter={"strategy": "er"}))
+    specs = [resolve("split-digits", strategy).as_dict() for strategy in ("er", "gem")]
+    lost = tuple(RunFailure(f"{n:016x}", spec, f"lost {spec['strategy']}", "", "") for n, spec in enumerate(specs))
+    (page,) = write_pages("planted", "small", [report], StudyResult(result.records, lost), Path("pages"))
+    text = page.read_text(encoding="utf-8")
+    assert "lost er" in text
+    assert "lost gem" not in text
 
 
 def test_no_verdict_holds_for_random_under_another_name_and_one_does_for_a_real_effect(
