@@ -125,9 +125,10 @@ def run(
     log: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also keep a log: tensorboard (then: tensorboard --logdir runs), mlflow or wandb; may be repeated.",
+            help="Also keep a log: tensorboard (then: tensorboard --logdir runs), mlflow, wandb or trackio; may be "
+            "repeated.",
             rich_help_panel="Where",
-            autocompletion=words_of(["tensorboard", "mlflow", "wandb"]),
+            autocompletion=words_of(["tensorboard", "mlflow", "wandb", "trackio"]),
         ),
     ] = None,
     metric: Metrics = None,

@@ -1,4 +1,4 @@
-"""Logs of runs in TensorBoard, MLflow and Weights & Biases; off unless asked for.
+"""Logs of runs in TensorBoard, MLflow, Weights & Biases and trackio; off unless asked for.
 
 A log is written from the run's own record and losses, whenever an experience is done: it changes no number, and is the
 same whether the run went through, was resumed, or was finished long ago. A log that fails is dropped with a line; the
@@ -20,6 +20,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -145,10 +146,48 @@ class WandB:
         self._run.finish()
 
 
+class Trackio:
+    """A run of the project ``clsim`` in $TRACKIO_DIR, or else in the folder ``runs/trackio``. Final.
+
+    The run's id is its fingerprint, and what was logged of the run before is replaced. Rows go to trackio's storage:
+    its ``init`` would ask a hub for the user's name, print, measure the machine, and keep quiet about what fails.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        place = Path(os.environ.get("TRACKIO_DIR") or folder.path.parent / "trackio")
+        self._storage = _storage_of_trackio(place.resolve())
+        self._name, self._id = _title(spec), spec.fingerprint
+        self._config = {**_flat(spec.as_dict()), "fingerprint": spec.fingerprint}
+        self._storage.delete_run("clsim", self._name, run_id=self._id)
+
+    def write(self, steps: Sequence[Point], experiences: Sequence[Point], final: dict[str, float]) -> None:
+        """Write a row for each step, each experience and the final values, in one transaction."""
+        last = max((number for number, _ in experiences), default=0)
+        rows = [
+            (f"{self._id}/{axis}/{number}", number, values)
+            for axis, points in (("step", steps), ("experience", experiences), ("final", [(last, final)]))
+            for number, values in points
+            if values
+        ]
+        self._storage.bulk_log(
+            "clsim",
+            self._name,
+            [values for *_, values in rows],
+            steps=[number for _, number, _ in rows],
+            log_ids=[row for row, *_ in rows],  # of two rows of one name, storage keeps one
+            run_id=self._id,
+            config=self._config,
+        )
+
+    def close(self) -> None:
+        """Do nothing: no file is open between two calls."""
+
+
 TOOLS: dict[str, tuple[str, Callable[[RunSpec, RunFolder], Log]]] = {
     "tensorboard": ("tensorboard", TensorBoard),
     "mlflow": ("mlflow", MLflow),
     "wandb": ("wandb", WandB),
+    "trackio": ("trackio", Trackio),
 }
 """Name for ``--log`` → the package that it needs, and the log."""
 
@@ -274,6 +313,34 @@ def _experiences(record: RunRecord, first: int) -> Iterator[Point]:
         if i and not np.isnan(so_far := metrics.forgetting(R[: i + 1, : i + 1])):
             values["forgetting"] = so_far
         yield i + 1, values | {f"cost/{n}": float(v) for n, v in cost.items() if v is not None}
+
+
+def _storage_of_trackio(place: Path) -> Any:
+    """Return the class with which trackio reads and writes its databases in the folder ``place``; make the database.
+
+    Raises:
+        InputError: if trackio has another folder in this process, or if this one is on a network file system.
+    """
+    names = ("TRACKIO_DIR", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["TRACKIO_DIR"] = str(place)  # read once, when trackio is imported
+    try:
+        from trackio import utils
+        from trackio.sqlite_storage import SQLiteStorage
+
+        if utils.TRACKIO_DIR.resolve() != place:
+            raise InputError(f"TRACKIO_DIR: found {place}, allowed in this process: {utils.TRACKIO_DIR}, as before")
+        mode = os.environ.get("TRACKIO_STORAGE_MODE", "").strip().lower()
+        if mode != "sqlite" and utils.is_network_filesystem(place):  # trackio itself writes no database there
+            raise InputError(
+                f"TRACKIO_DIR: found {place}, on a network file system, where two writers damage a database; allowed: "
+                "a folder of this machine, or TRACKIO_STORAGE_MODE=sqlite where one process writes at a time"
+            )
+        SQLiteStorage.init_db("clsim")  # the first call fetches what the other two names say, so that they are gone
+        return SQLiteStorage
+    finally:
+        del os.environ["TRACKIO_DIR"]
+        os.environ.update(before)
 
 
 def _title(spec: RunSpec) -> str:
