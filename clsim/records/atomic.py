@@ -132,7 +132,7 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder with all that is in it, if it is there; links are deleted, not followed.
+    """Delete a folder with all that is in it, or a file, if it is there; links are deleted, not followed.
 
     It loses its name first: what is left if the process is killed is no folder of that name.
 
@@ -146,7 +146,10 @@ def remove_folder(path: Path) -> None:
         except FileNotFoundError:
             return
         _sync(path.parent)
-        shutil.rmtree(going)
+        if going.is_dir() and not going.is_symlink():
+            shutil.rmtree(going)
+        else:
+            os.unlink(going)
 
 
 def make_folder(path: Path) -> None:

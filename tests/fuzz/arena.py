@@ -94,12 +94,16 @@ class Arena:
         return self
 
     def _prepare(self) -> None:
-        """Carry out the commands that leave what others read."""
+        """Carry out the commands that leave what others read, in the place that it will have: some remember paths."""
         prepared.make_files(self._template)
+        work = self._box / "deep" / "work"
+        work.parent.mkdir(parents=True)
+        self._template.rename(work)
         for stop, words in prepared.PREPARED:
-            ended = self._forked(words, self._template, stop_after=stop, limit=120)
+            ended = self._forked(words, work, stop_after=stop, limit=120)
             if ended.code != (0 if not stop else -signal.SIGKILL):
                 raise RuntimeError(f"clsim {' '.join(words)}: ended with {ended.code}: {ended.err}")
+        work.rename(self._template)
         for store in prepared.STORES:
             made = sorted(path.name for path in (self._template / store).glob("*/"))
             self.names |= {f"{store}{number}": name for number, name in enumerate(made)}

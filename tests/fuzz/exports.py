@@ -71,7 +71,7 @@ def export_case(rng: random.Random) -> Case:
     if rng.random() < 0.3:
         return _read(rng)
     what, edits, words = rng.choice((_picks, _picks, _set, _set, _memory, _anything))(rng)
-    out = rng.choice(OUTS)
+    out = rng.choice(OUTS) if rng.random() < 0.6 else "out"
     words = ("export", what, "--out", out, *words, *(("--force",) if rng.random() < 0.45 else ()))
     edits += _in_the_way(rng, out)
     commands = [tuple(words)]
@@ -138,7 +138,7 @@ def _picks(rng: random.Random) -> Made:
 
 
 def _row(rng: random.Random) -> str:
-    return str(rng.randrange(40)) if rng.random() < 0.5 else rng.choice(ROWS)
+    return str(rng.randrange(40)) if rng.random() < 0.8 else rng.choice(ROWS)
 
 
 def _set(rng: random.Random) -> Made:

@@ -158,10 +158,10 @@ def parts_case(rng: random.Random) -> Case:
                     )
                 )
             )
-    words: tuple[str, ...] = (*SHARDS, "--selector", rng.choice(CHOOSERS) if rng.random() < 0.4 else "kcenter")
+    words: tuple[str, ...] = (*SHARDS, "--selector", rng.choice(CHOOSERS) if rng.random() < 0.25 else "kcenter")
     words += (
         "--out",
-        rng.choice(("cut.csv", "cut.csv", "cut.csv", "out.csv", "-", "runs", "out/x.csv", "shards/x-3.npy")),
+        rng.choice((*("cut.csv",) * 8, "out.csv", "out.csv", "-", "runs", "out/x.csv", "shards/x-3.npy")),
     )
     if rng.random() < 0.3:
         words += ("--force",)
@@ -197,16 +197,7 @@ def _kept(rng: random.Random, file: str) -> dict[str, Any]:
     return {"file": file, "do": "part", "to": content}
 
 
-SEARCHED = (
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "training.epochs",
-    "learner.options.x",
-    "memory.capacity",
-    "seed",
-    "a.b",
-    "model.name",
-)
+SEARCHED = ("optimizer.lr",) * 4 + ("optimizer.weight_decay", "training.epochs", "memory.capacity", "seed", "a.b")
 RANGES = (
     "0.1..1",
     "0.001..0.1:log",
@@ -250,7 +241,9 @@ def tune_case(rng: random.Random) -> Case:
         ("--experiences", "--validation", "--seed", "--trial-seeds", "--test-seeds", "--trials"),
         rng.choice((0, 0, 1, 2)),
     ):
-        words += (flag, str(rng.choice((0, 1, -1, 0.5, "x", "nan", 2**63, 10**30, "inf", 1e-320, "0.99999999"))))
+        words += (flag, str(rng.choice((0, 1, 1, 2, -1, 0.5, 0.2, "x", "nan", 2**63, 10**30, 1e-320, "0.99999999"))))
+    if rng.random() < 0.3:
+        words += ("--search", "optimizer.lr=0.01..0.1:log")
     words += rng.choice(((), ("--quiet",), ("--json",), ("--dry-run",), ("--dry-run", "--json")))
     return Case("tune", (words,), tuple(edits))
 
@@ -262,11 +255,11 @@ def paper_case(rng: random.Random) -> Case:
         edits.append(by_byte(rng, rng.choice(("reports/planted.toml", "studies/planted.toml"))))
     name = rng.choice(("planted", "planted", "planted", "reports/planted.toml", "./reports/planted.toml"))
     words: tuple[str, ...] = ("reproduce", name, "--runs", "papers", "--workers", "1")
-    words += ("--out", rng.choice(("out", "out", "out", "mine.npz", "runs", "out-\x1b[31m", "link", "out/deep/er")))
+    words += ("--out", rng.choice((*("out",) * 6, "mine.npz", "runs", "out-\x1b[31m", "link", "out/deep/er")))
     edits.append({"file": "link", "do": "link", "to": rng.choice(("runs", "nowhere", "mine.npz"))})
     words += rng.choice((("--dry-run",), ("--dry-run", "--json"), ("--quiet",), ("--json",), ()))
     listing = (("reproduce", "--runs", "papers"), ("reproduce", "--runs", "papers", "--json"))
-    return Case("paper", (words,) if rng.random() < 0.75 else (rng.choice(listing), words), tuple(edits))
+    return Case("paper", (words,) if rng.random() < 0.97 else (rng.choice(listing), words), tuple(edits))
 
 
 def _of_a_run(rng: random.Random, folder: str) -> dict[str, Any]:

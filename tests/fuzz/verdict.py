@@ -150,6 +150,7 @@ def replaced(before: Mapping[str, str], after: Mapping[str, str], ended: Ended) 
         there = "--force" in words and {f"{out}/dataset_info.json", f"{out}/dataset_dict.json"} & {*before}
         told = {path for path in changed if path.startswith(f"{out}/") and (there or path not in before)}
         told = {path for path in told if OF_A_DATA_SET.fullmatch(path.removeprefix(out))} if not ended.code else set()
+        told |= {path for path in changed if path.startswith(f".{out}.partial/")}  # its own, of one that was killed
     else:
         beside = {out, f"{os.path.splitext(out)[0]}.html"} if not ended.code else set()
         ledgers = {value for option, value in pairwise(words) if option == "--labelled"}
