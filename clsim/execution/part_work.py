@@ -22,7 +22,7 @@ from clsim.execution import parts
 from clsim.execution.engines.engine import EngineSpec, Outcome, create
 from clsim.execution.parts import Chosen, Plan
 from clsim.pool.pool import Pool
-from clsim.records import atomic
+from clsim.records import atomic, regular
 from clsim.version import __version__
 
 TRIES = 3
@@ -141,7 +141,7 @@ def read(file: Path, plan: Plan) -> Chosen:
         InputError: if the file is damaged.
     """
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json.loads(regular.content(file))
         if _sum(kept["content"]) != kept["checksum"]:
             raise ValueError("its checksum is wrong")
         content = json.loads(kept["content"])
@@ -172,9 +172,9 @@ def _claim(folder: Path, plan: Plan) -> None:
         return
     atomic.tidy(folder, [f"part-{number:06d}.json" for number in range(plan.parts)])
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json.loads(regular.content(file))
         other = [name for name in mine if kept[name] != mine[name]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{file}: damaged ({first_line(error)}); allowed: delete {folder} to begin anew") from None
     if other:
         raise changed(
