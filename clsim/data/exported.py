@@ -120,9 +120,7 @@ def write(splits: Mapping[str, Samples], folder: Path, force: bool = False) -> N
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its bar
             data.save_to_disk(str(partial.absolute()))
-        if folder.exists():
-            atomic.remove_folder(folder)
-        atomic.replace(partial, folder)
+        (atomic.replace_folder if folder.exists() else atomic.replace)(partial, folder)
     except DiskError:
         raise
     except OSError as error:

@@ -110,6 +110,7 @@ def choose(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _refuse_foreign(folder)  # before anything is put into it
         atomic.make_folder(folder)
         try:
             stack.enter_context(atomic.locked(folder / "lock", 0))
@@ -162,12 +163,19 @@ def changed(folder: str | Path, what: str) -> InputError:
     )
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is somebody else's."""
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link, allowed: a folder, or another --out")
+    left = sorted(path.name for path in folder.iterdir() if path.name != "lock") if folder.is_dir() else []
+    if left and not (folder / "plan.json").exists():
+        raise InputError(f"{folder}: holds {left[0]!r}, and no choice in parts; allowed: another --out")
+
+
 def _claim(folder: Path, plan: Plan) -> None:
-    """Write into the folder what is chosen; refuse one that holds another choice, or something else."""
+    """Write into the folder what is chosen; refuse one that holds another choice."""
     file, mine = folder / "plan.json", _described(plan)
     if not file.exists():
-        if left := sorted(path.name for path in folder.iterdir() if path.name != "lock"):
-            raise InputError(f"{folder}: holds {left[0]!r}, and no choice in parts; allowed: another --out")
         atomic.write(file, json.dumps(mine, indent=1).encode())
         return
     atomic.tidy(folder, [f"part-{number:06d}.json" for number in range(plan.parts)])

@@ -152,6 +152,24 @@ def remove_folder(path: Path) -> None:
             os.unlink(going)
 
 
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder over another one, which is deleted once the new one stands in its place, and else stays.
+
+    Raises:
+        DiskError: if the disk refuses it.
+    """
+    going = target.with_name(f"{_beginning(target.name)}{secrets.token_hex(8)}")
+    with _refused(target, "replaced"):
+        os.replace(target, going)
+        try:
+            os.replace(source, target)
+        except BaseException:
+            os.replace(going, target)
+            raise
+        _sync(target.parent)
+        shutil.rmtree(going)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, if they are not there.
 

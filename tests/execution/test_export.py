@@ -166,6 +166,25 @@ def test_records_are_exported_as_parquet(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sorted(found["memory"]) == ["20", "5 %"]
 
 
+def test_a_data_set_stays_until_another_one_stands_there(picks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clsim.export(picks, "out")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    replace = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if (Path(source).name, Path(target).name) == (".out.partial", "out"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match=r"out: cannot be replaced \(No space left on device\)"):
+        clsim.export(picks, "out", force=True)
+    monkeypatch.setattr(os, "replace", replace)
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    clsim.export(picks, "out", force=True)
+    assert [path.name for path in Path().iterdir() if "out" in path.name] == ["out"]
+
+
 def set_of(classes: Any) -> None:
     """Write set.npz: four samples of four classes."""
     np.savez("set.npz", x=np.zeros((4, 3), np.float32), y=np.arange(4), classes=np.array(classes))

@@ -70,8 +70,8 @@ def export_case(rng: random.Random) -> Case:
     """Make an input that exports something, or reads what was exported."""
     if rng.random() < 0.3:
         return _read(rng)
-    what, edits, words = rng.choice((_picks, _picks, _set, _set, _memory, _anything))(rng)
-    out = rng.choice(OUTS) if rng.random() < 0.6 else "out"
+    what, edits, words = rng.choice((*(_picks, _set, _memory, _whole) * 3, _anything))(rng)
+    out = rng.choice(OUTS) if not edits or rng.random() < 0.3 else "out"
     words = ("export", what, "--out", out, *words, *(("--force",) if rng.random() < 0.45 else ()))
     edits += _in_the_way(rng, out)
     commands = [tuple(words)]
@@ -156,6 +156,7 @@ def _set(rng: random.Random) -> Made:
     elif how < 0.85:
         to: Any = [rng.choice(NAMES) for _ in range(rng.choice((4, 4, 4, 0, 1, 5)))]
         to = rng.choice((to, to, to, [[name] for name in to], 3, "a", [1.5, 2.5, 3.5, 4.5], [0, 1, 2, 3]))
+        file = "set.npz"  # which has names of classes
         edits.append({"file": file, "do": "arrays", "at": ["classes"], "to": to})
     else:
         edits.append({"file": file, **other(rng)})
@@ -203,8 +204,15 @@ def _memory(rng: random.Random) -> Made:
     return (
         rng.choice((f"{{{name}}}", folder, folder)),
         edits,
-        rng.choice(((), (), ("--runs", "runs"), ("--dataset", "digits"))),
+        rng.choice(((), (), (), (), ("--runs", "runs"), ("--dataset", "digits"))),
     )
+
+
+def _whole(rng: random.Random) -> Made:
+    """What nobody has damaged."""
+    made = (("set.npz", ()), ("picks.csv", ("--features", "features.npy")), ("runs/{done}", ()), ("{other}", ()))
+    what, words = rng.choice(made)
+    return what, [], words
 
 
 def _anything(rng: random.Random) -> Made:
