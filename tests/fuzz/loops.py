@@ -116,9 +116,10 @@ CHOOSERS = ("kcenter", "kcenter", "facility-location", "random", "entropy", "bad
 def parts_case(rng: random.Random) -> Case:
     """Make an input that damages the shards of ``clsim select --parts``, or what its parts have chosen."""
     edits, cut = list[dict[str, Any]](), "cut.csv.parts"
+    folder, ending = rng.choice((*(("shards", ".npy"),) * 3, ("columns", ".parquet")))
     for _ in range(rng.choice((1, 1, 2))):
         how = rng.random()
-        shard = f"shards/x-{rng.randrange(3)}.npy"
+        shard = f"{folder}/x-{rng.randrange(3)}{ending}"
         if how < 0.25:
             edits.append(by_byte(rng, shard))
         elif how < 0.35:
@@ -139,7 +140,7 @@ def parts_case(rng: random.Random) -> Case:
                     "x-1 .npy",
                 )
             )
-            edits.append({"file": f"shards/{name[:200]}", "do": "copy", "to": "shards/x-0.npy"})
+            edits.append({"file": f"{folder}/{name[:200]}", "do": "copy", "to": f"{folder}/x-0{ending}"})
         elif how < 0.85:
             file = f"{cut}/{rng.choice(('plan.json', 'part-000000.json', 'part-000001.json'))}"
             edits.append(
@@ -158,7 +159,13 @@ def parts_case(rng: random.Random) -> Case:
                     )
                 )
             )
-    words: tuple[str, ...] = (*SHARDS, "--selector", rng.choice(CHOOSERS) if rng.random() < 0.25 else "kcenter")
+    words: tuple[str, ...] = (
+        *SHARDS[:2],
+        folder,
+        *SHARDS[3:],
+        "--selector",
+        rng.choice(CHOOSERS) if rng.random() < 0.25 else "kcenter",
+    )
     words += (
         "--out",
         rng.choice((*("cut.csv",) * 8, "out.csv", "out.csv", "-", "runs", "out/x.csv", "shards/x-3.npy")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 SHORT = ("--set", "data.per_class=10", "--set", "stream.experiences=2", "--set", "training.epochs=1")
 TUNE = ("--scenario", "split-digits", "--strategy", "finetune", "--trials", "2", "--test-seeds", "1", *SHORT)
@@ -61,6 +63,10 @@ def make_files(place: Path) -> None:
     (place / "shards").mkdir()
     for i in range(3):
         np.save(place / "shards" / f"x-{i}.npy", x[10 * i : 10 * i + 10])
+    (place / "columns").mkdir()
+    for i in range(3):
+        lists = [pa.array(row.tolist()) for row in x[10 * i : 10 * i + 10].T]
+        parquet.write_table(pa.table(lists, [f"c{c}" for c in range(5)]), place / "columns" / f"x-{i}.parquet")
     for kind, text in (("studies", STUDY), ("reports", PAPER)):
         (place / kind).mkdir()
         (place / kind / "planted.toml").write_text(text)
