@@ -27,8 +27,8 @@ from tests.fuzz.data import data_case
 from tests.fuzz.exports import export_case
 from tests.fuzz.loops import answers_case, paper_case, parts_case, tune_case
 
-SHARES = {"option": 32, "damage": 20, "spec": 13, "data": 9, "words": 10}
-SHARES |= {"export": 6, "answers": 3, "parts": 3, "tune": 2, "paper": 2}
+SHARES = {"option": 30, "damage": 18, "spec": 12, "data": 9, "words": 9}
+SHARES |= {"export": 8, "answers": 4, "parts": 4, "tune": 3, "paper": 3}
 """How many of a hundred inputs are of each kind."""
 
 FORMATS = ("console", "markdown", "csv", "runs", "latex", "html", "parquet")
