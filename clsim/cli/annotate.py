@@ -109,7 +109,7 @@ class Annotator:
         content = question(asked.files)
         if self._printed:
             for name in asked.files:  # which come back as they are, so that they cannot be written in another way
-                if any(unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t" for c in name):
+                if any((unicodedata.category(c) == "Cc" and c not in "\n\t") or _turns(c) for c in name):
                     allowed = "a file: a terminal would obey what is in the name"
                     raise InputError(f"--out: found '-' with a question on {name!r:.80}, allowed: {allowed}")
             sys.stdout.write(content.decode("utf-8-sig"))
@@ -129,6 +129,11 @@ class Annotator:
 
     def _say(self, line: str) -> None:
         self._console.say(line)
+
+
+def _turns(character: str) -> bool:
+    """Whether a character turns the direction of writing."""
+    return unicodedata.bidirectional(character) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def _counted(number: int, noun: str) -> str:
