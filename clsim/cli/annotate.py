@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,6 +108,10 @@ class Annotator:
         asked = loop.questions[-1]
         content = question(asked.files)
         if self._printed:
+            for name in asked.files:  # which come back as they are, so that they cannot be written in another way
+                if any((unicodedata.category(c) == "Cc" and c not in "\n\t") or _turns(c) for c in name):
+                    allowed = "a file: a terminal would obey what is in the name"
+                    raise InputError(f"--out: found '-' with a question on {name!r:.80}, allowed: {allowed}")
             sys.stdout.write(content.decode("utf-8-sig"))
             return
         places = {name: loop.place(name) for name in asked.files}
@@ -124,6 +129,11 @@ class Annotator:
 
     def _say(self, line: str) -> None:
         self._console.say(line)
+
+
+def _turns(character: str) -> bool:
+    """Whether a character turns the direction of writing."""
+    return unicodedata.bidirectional(character) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def _counted(number: int, noun: str) -> str:

@@ -213,7 +213,8 @@ def select(
     cost, state, said = Cost(), None, list[str]()
     if (parts is not None or engine) and str(out_) != "-":
         state = out_.with_name(f"{out_.name}.parts")
-        if force and (state / "plan.json").exists():  # from the beginning, and never a folder of the user's own
+        # from the beginning, and never a folder of the user's own; a link is refused later
+        if force and (state / "plan.json").exists() and not state.is_symlink():
             remove_folder(state)
 
     def progress(done: int, of: int) -> None:

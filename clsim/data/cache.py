@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clsim.errors import DiskError, InputError
-from clsim.records import atomic
+from clsim.records import atomic, regular
 
 FORMAT = 1
 ARRAYS = ("train_x", "train_y", "test_x", "test_y")
@@ -56,6 +56,8 @@ class Raw:
 def read(folder: Path, name: str) -> Dataset | None:
     """Read the cached data set, memory-mapped; None if it is absent or damaged, so that it is made again."""
     try:
+        for one in ("meta.json", *(f"{a}.npy" for a in ARRAYS)):
+            regular.check(folder / one)
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {a: np.load(folder / f"{a}.npy", mmap_mode="r", allow_pickle=False) for a in ARRAYS}
         mean, std = (tuple(float(v) for v in meta[key]) for key in ("mean", "std"))

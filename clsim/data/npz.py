@@ -12,6 +12,7 @@ import numpy as np
 
 from clsim.data import tiles
 from clsim.errors import InputError, nearest
+from clsim.records import regular
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -28,6 +29,8 @@ def arrays(file: Path | BinaryIO, where: str, wanted: Sequence[str], more: Seque
         InputError: if the file cannot be read, or a wanted array is missing.
     """
     try:
+        if isinstance(file, Path):
+            regular.check(file)
         with np.load(file, allow_pickle=False) as opened:
             found = opened.files
             if {"x", "y"} <= set(found) and not set(wanted) <= set(found):
@@ -74,6 +77,7 @@ def embedding(path: Path, rows: int | None) -> np.ndarray:
     """
     where, wanted = str(path), "embedding"
     try:
+        regular.check(path.expanduser())
         with np.load(path.expanduser(), allow_pickle=False) as opened:
             wanted = opened.files[0] if len(opened.files) == 1 else wanted
     except Exception as error:  # a broken file fails in many ways

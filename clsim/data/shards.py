@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from clsim.data import arrays
 from clsim.errors import InputError, first_line
+from clsim.records import regular
 
 READ = 2**24
 """Most bytes that are read at once, 16 MiB."""
@@ -139,8 +141,18 @@ def _parquet(file: str | Path, where: str) -> Any:
         from pyarrow import parquet
     except ImportError:
         raise InputError(f"{where}: {file} needs pyarrow; allowed: after pip install pyarrow, or .npy files") from None
-    try:
+    with _readable(file, where):
+        regular.check(Path(file))
         return parquet.ParquetFile(file)
+
+
+@contextmanager
+def _readable(file: str | Path, where: str) -> Iterator[None]:
+    """Turn what the library says of a broken file, when it opens it or reads a page, into one line."""
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:  # a broken file fails in many ways
         raise InputError(f"{where}: {file} cannot be read as .parquet ({first_line(error)})") from None
 
@@ -154,14 +166,19 @@ def _parquet_shape(file: Path, where: str) -> tuple[int, int]:
     if rows and kinds and all(map(types.is_floating, kinds)):
         return rows, len(kinds)
     if rows and len(kinds) == 1 and _nested(kinds[0]) and types.is_floating(kinds[0].value_type):
-        first = next(opened.iter_batches(batch_size=1)).column(0)
-        if width := len(first.flatten()):
-            return rows, width
+        with _readable(file, where):
+            if width := len(next(opened.iter_batches(batch_size=1)).column(0).flatten()):
+                return rows, width
     raise InputError(f"{where}: {file} has {rows} rows of {', '.join(map(str, kinds[:3]))}; allowed: columns of floats")
 
 
 def _parquet_rows(file: str, count: int, width: int, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield these rows, reading whole batches of the groups of rows that hold any."""
+    with _readable(file, "features"):
+        yield from _parquet_blocks(file, count, width, rows)
+
+
+def _parquet_blocks(file: str, count: int, width: int, rows: np.ndarray) -> Iterator[np.ndarray]:
     opened, start = _parquet(file, "features"), 0
     if opened.metadata.num_rows != count:
         raise InputError(f"features: {file} has another shape than at the start; allowed: the same file")

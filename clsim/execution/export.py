@@ -20,8 +20,9 @@ from clsim.records.store import RunFolder, RunRecord
 from clsim.spec.reader import arguments
 from clsim.spec.tables import DataSpec
 
-NOTES = ("index", "task", "weight", "score", "mass", "soft")
-"""Columns of a memory beside its samples and labels; see :class:`clsim.pool.exemplars.Exemplars`."""
+HELD = {"x": None, **dict.fromkeys(("y", "index", "task"), torch.int64)}
+HELD |= dict.fromkeys(("weight", "score", "mass", "soft"), torch.float32)
+"""Columns of a memory that are exported, and their types; see :class:`clsim.pool.exemplars.Exemplars`."""
 
 LARGEST = 2**30
 """Bytes, at most, of a file of picks."""
@@ -123,15 +124,27 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
             rows = list(csv.DictReader(lines, strict=True))
         if not rows:
             raise ValueError("no rows")
-        index = np.array([int(row["index"]) for row in rows], dtype=np.int64)
-        weight = np.array([float(row["weight"]) for row in rows], np.float32) if "weight" in rows[0] else None
-        if index.min() < 0 or len(np.unique(index)) < len(index):
-            raise ValueError("a row below 0, or twice")
+        index = np.array([_whole(row["index"]) for row in rows], dtype=np.int64)
+        if len(np.unique(index)) < len(index):
+            raise ValueError("a row twice")
+        weight = None
+        if "weight" in rows[0]:
+            weight = np.array([float(row["weight"]) for row in rows])
+            if not (np.abs(weight) <= np.finfo(np.float32).max).all():
+                raise ValueError("a weight that is no finite float32 number")
+            weight = weight.astype(np.float32)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         reason = "no column 'index'" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
         allowed = "a CSV file of clsim select, with the column index"
         raise InputError(f"{file}: cannot be read as picks ({reason}), allowed: {allowed}") from None
     return index, weight
+
+
+def _whole(text: str | None) -> int:
+    """Read the number of a row; what else Python takes for a number, as 1_0, is a slip of the pen."""
+    if text is None or not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"found the row {text!r:.40}")
+    return int(text)
 
 
 def memory(folder: Path, root: Path) -> Samples:
@@ -153,26 +166,34 @@ def memory(folder: Path, root: Path) -> Samples:
     columns = held.get("columns", held) if isinstance(held, dict) else {}
     if not columns:
         raise InputError(f"{folder}: this run keeps no memory, allowed: a run with one, as of strategy 'er'")
-    found = {name: columns[name].numpy() for name in ("x", "y", *NOTES) if isinstance(columns.get(name), torch.Tensor)}
-    x, y = found.pop("x", None), found.pop("y", None)
-    known = x is not None and (
-        (x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)) or (x.dtype == np.float32 and x.ndim == 2)
+    found = (
+        {} if not isinstance(columns, dict) else {name: columns[name] for name in HELD if columns.get(name) is not None}
     )
-    if (
-        x is None
-        or y is None
-        or not known
-        or y.dtype != np.int64
-        or any(len(v) != len(x) for v in (y, *found.values()))
-    ):
+    if not _is_memory(found):
         raise InputError(f"{folder}: its memory holds anything but samples and labels; run it again with --fresh")
+    notes = {name: tensor.numpy() for name, tensor in found.items()}
+    x, y = notes.pop("x"), notes.pop("y")
     wide = max((label for labels in record.data["classes"] for label in labels), default=-1) + 1
     names = _class_names(record.data["spec"], root)
     names = names if len(names) == wide else tuple(map(str, range(wide)))
     if len(y) and not -1 <= y.min() <= y.max() < wide:
         raise InputError(f"{folder}: its memory holds labels from {y.min()} to {y.max()}, allowed: 0 to {wide - 1}")
-    notes = {name: values for name, values in found.items() if values.ndim == (2 if name == "soft" else 1)}
     return Samples(x, y, names, notes)
+
+
+def _is_memory(found: Mapping[str, Any]) -> bool:
+    """Tell whether columns are those of a memory, each with its type, its dimensions and a row for each sample."""
+    if not {"x", "y"} <= found.keys() or not all(isinstance(column, torch.Tensor) for column in found.values()):
+        return False
+    x = found["x"]
+    pictures = x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3) and 0 not in x.shape[2:]
+    vectors = x.dtype == torch.float32 and x.ndim == 2 and x.shape[1] > 0
+    of_each = (
+        column.dtype == HELD[name] and column.ndim == (2 if name == "soft" else 1) and len(column) == len(x)
+        for name, column in found.items()
+        if name != "x"
+    )
+    return (pictures or vectors) and all(of_each)
 
 
 def _class_names(spec: Mapping[str, Any], root: Path) -> tuple[str, ...]:

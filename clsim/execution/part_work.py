@@ -22,7 +22,7 @@ from clsim.execution import parts
 from clsim.execution.engines.engine import EngineSpec, Outcome, create
 from clsim.execution.parts import Chosen, Plan
 from clsim.pool.pool import Pool
-from clsim.records import atomic
+from clsim.records import atomic, regular
 from clsim.version import __version__
 
 TRIES = 3
@@ -110,6 +110,7 @@ def choose(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _refuse_foreign(folder)  # before anything is put into it
         atomic.make_folder(folder)
         try:
             stack.enter_context(atomic.locked(folder / "lock", 0))
@@ -141,7 +142,7 @@ def read(file: Path, plan: Plan) -> Chosen:
         InputError: if the file is damaged.
     """
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json.loads(regular.content(file))
         if _sum(kept["content"]) != kept["checksum"]:
             raise ValueError("its checksum is wrong")
         content = json.loads(kept["content"])
@@ -162,19 +163,26 @@ def changed(folder: str | Path, what: str) -> InputError:
     )
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is somebody else's."""
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link, allowed: a folder, or another --out")
+    left = sorted(path.name for path in folder.iterdir() if path.name != "lock") if folder.is_dir() else []
+    if left and not (folder / "plan.json").exists():
+        raise InputError(f"{folder}: holds {left[0]!r}, and no choice in parts; allowed: another --out")
+
+
 def _claim(folder: Path, plan: Plan) -> None:
-    """Write into the folder what is chosen; refuse one that holds another choice, or something else."""
+    """Write into the folder what is chosen; refuse one that holds another choice."""
     file, mine = folder / "plan.json", _described(plan)
     if not file.exists():
-        if left := sorted(path.name for path in folder.iterdir() if path.name != "lock"):
-            raise InputError(f"{folder}: holds {left[0]!r}, and no choice in parts; allowed: another --out")
         atomic.write(file, json.dumps(mine, indent=1).encode())
         return
     atomic.tidy(folder, [f"part-{number:06d}.json" for number in range(plan.parts)])
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json.loads(regular.content(file))
         other = [name for name in mine if kept[name] != mine[name]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{file}: damaged ({first_line(error)}); allowed: delete {folder} to begin anew") from None
     if other:
         raise changed(

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clsim.errors import InputError
+from clsim.errors import InputError, first_line
+from clsim.records import regular
 from clsim.records.atomic import write
 
 HEADER = ("file", "label")
@@ -97,9 +98,9 @@ def plain(cell: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); allowed: a CSV file") from None
+        content = regular.content(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); allowed: a CSV file") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

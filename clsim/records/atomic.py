@@ -132,7 +132,7 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder with all that is in it, if it is there; links are deleted, not followed.
+    """Delete a folder with all that is in it, or a file, if it is there; links are deleted, not followed.
 
     It loses its name first: what is left if the process is killed is no folder of that name.
 
@@ -146,6 +146,27 @@ def remove_folder(path: Path) -> None:
         except FileNotFoundError:
             return
         _sync(path.parent)
+        if going.is_dir() and not going.is_symlink():
+            shutil.rmtree(going)
+        else:
+            os.unlink(going)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder over another one, which is deleted once the new one stands in its place, and else stays.
+
+    Raises:
+        DiskError: if the disk refuses it.
+    """
+    going = target.with_name(f"{_beginning(target.name)}{secrets.token_hex(8)}")
+    with _refused(target, "replaced"):
+        os.replace(target, going)
+        try:
+            os.replace(source, target)
+        except BaseException:
+            os.replace(going, target)
+            raise
+        _sync(target.parent)
         shutil.rmtree(going)
 
 

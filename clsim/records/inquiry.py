@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clsim.errors import InputError
-from clsim.records import sealed
+from clsim.errors import InputError, first_line
+from clsim.records import regular, sealed
 from clsim.records.atomic import write
 
 FORMAT = 1
@@ -69,11 +69,11 @@ def load(path: Path) -> Inquiry:
         InputError: if the file is anything but a state.
     """
     try:
-        content = path.read_bytes()
+        content = regular.content(path)
     except FileNotFoundError:
         return Inquiry()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
     try:
         return _inquiry(sealed.unsealed(content)[0])
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -21,7 +21,7 @@ import torch
 from clsim.compat import import_torchvision
 from clsim.data.cache import Dataset
 from clsim.errors import DiskError
-from clsim.records import atomic
+from clsim.records import atomic, regular
 
 FORMAT = 1
 
@@ -99,6 +99,7 @@ def read(path: Path, dataset: Dataset, about: Mapping[str, Any]) -> Division | N
         about: all that decides the division, as the file has to repeat it.
     """
     try:
+        regular.check(path)
         with np.load(path, allow_pickle=False) as arrays:
             division = Division(arrays["homes"], arrays["train"], arrays["test"])
             said = json.loads(arrays["about"].tobytes())

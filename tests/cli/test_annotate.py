@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clsim.records import answers
 from tests.commands import clsim, refused
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -179,3 +180,17 @@ def test_the_old_flag_and_pictures_in_class_folders(capsys: pytest.CaptureFixtur
     assert clsim(*words, "--budget", "4", "--labelled", "labels.csv", "--epochs", "1") == 0
     assert "24 labels of 2 classes: a 12 · b 12; 0 skipped; 25 files in all" in capsys.readouterr().out
     assert Path("ask.csv").read_text() == "file,label\nflat.png,\n"
+
+
+def test_a_question_that_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["plain", "a\x1b[31m", "\u202eb", "nbsp\u00a0is fine"]
+    np.savez("x.npz", x=np.eye(4, dtype=np.float32), files=names)
+    words = ["select", "--features", "x.npz", "--labelled", "l.csv", "--budget", "4", "--selector", "kcenter"]
+    assert clsim(*words, "--out", "-") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "clsim: --out: found '-' with a question on " in said.err.splitlines()[-1]
+    assert clsim(*words, "--out", "ask.csv") == 0
+    later = capsys.readouterr()
+    assert not {"\x1b", "\u202e"} & {*said.err, *later.out, *later.err}
+    assert {row.file for row in answers.read(Path("ask.csv"))} == {*names}

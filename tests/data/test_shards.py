@@ -71,6 +71,24 @@ def test_parquet(tmp_path: Path, x: np.ndarray, kind: str, monkeypatch: pytest.M
         shards(tmp_path / "y.parquet")
 
 
+def test_a_damaged_parquet_is_read_or_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "x.parquet"
+    parquet.write_table(pa.table({name: [0.5, 1.5, 2.5, -3.5] for name in "abc"}), file)
+    content, refused = file.read_bytes(), list[str]()
+    for at in range(0, len(content), 3):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        try:
+            found = shards(file)
+            assert np.isfinite(found.take(np.arange(len(found)))).all()
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert all(str(file) in line and "\n" not in line for line in refused)
+
+
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match=r"needs pyarrow|cannot be read as \.parquet"):

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import clsim
 from clsim.cli import main
 from clsim.data.cache import Dataset
 from clsim.data.datasets import data_root, load
 from clsim.errors import InputError
+from clsim.records import sealed
 from clsim.records.store import RunFolder
 from clsim.spec.tables import DataSpec
 
@@ -113,7 +115,7 @@ def test_mistakes_are_one_line(picks: Any, monkeypatch: pytest.MonkeyPatch, caps
         (["picks.csv"], "picks.csv: found neither a data set and features, allowed: one"),
         (["picks.csv", "--dataset", "digits"], "picks.csv: found the row 1796, allowed: 0 to "),
         (["odd.csv", "--dataset", "digits"], "odd.csv: cannot be read as picks (no column 'index')"),
-        (["twice.csv", "--dataset", "digits"], "cannot be read as picks (a row below 0, or twice)"),
+        (["twice.csv", "--dataset", "digits"], "cannot be read as picks (a row twice)"),
         (["pipe.csv", "--dataset", "digits"], "cannot be read as picks (no file, or a very large one)"),
         (["gone.npz"], "gone.npz: cannot be read as .npz"),
         (["nothing"], "--runs: no folder 'runs'"),
@@ -162,3 +164,114 @@ def test_records_are_exported_as_parquet(monkeypatch: pytest.MonkeyPatch) -> Non
         assert found["seed"][row] == spec["seed"]
         assert json.loads(found["data.augment"][row]) == spec["data"]["augment"]
     assert sorted(found["memory"]) == ["20", "5 %"]
+
+
+def test_a_data_set_stays_until_another_one_stands_there(picks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clsim.export(picks, "out")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    replace = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if (Path(source).name, Path(target).name) == (".out.partial", "out"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match=r"out: cannot be replaced \(No space left on device\)"):
+        clsim.export(picks, "out", force=True)
+    monkeypatch.setattr(os, "replace", replace)
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    clsim.export(picks, "out", force=True)
+    assert [path.name for path in Path().iterdir() if "out" in path.name] == ["out"]
+
+
+def set_of(classes: Any) -> None:
+    """Write set.npz: four samples of four classes."""
+    np.savez("set.npz", x=np.zeros((4, 3), np.float32), y=np.arange(4), classes=np.array(classes))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["a", "b", "c", "a"], "export: found 2 classes 'a', allowed: names of which no two are equal"),
+        (["a", "b", "c", "\ud800"], "export: found the class '\\ud800', allowed: text without halves of characters"),
+        ([0.5, 1.5, 2.5, 3.5], "set.npz: found 'classes' float64 of shape (4,), allowed: texts (n,)"),
+        ([["a"], ["b"], ["c"], ["d"]], "set.npz: found 'classes' <U1 of shape (4, 1), allowed: texts (n,)"),
+    ],
+)
+def test_classes_that_labels_cannot_have_are_refused(classes: Any, message: str) -> None:
+    set_of(classes)
+    with pytest.raises(InputError) as said:
+        clsim.export("set.npz", "out")
+    assert message in str(said.value)
+    assert [path.name for path in Path().iterdir() if "out" in path.name] == []
+
+
+@pytest.mark.parametrize("rows", ["index\n1_0\n", "index\n٣\n", "index\n-1\n", "index\n+1\n", "a,index\n1\n"])
+def test_a_row_is_a_plain_number(rows: str) -> None:
+    Path("picks.csv").write_text(rows)
+    with pytest.raises(InputError, match=r"picks.csv: cannot be read as picks \(found the row "):
+        clsim.export("picks.csv", "out", features=np.zeros((20, 2), np.float32))
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e39", "-1e400"])
+def test_a_weight_is_finite(weight: str) -> None:
+    Path("picks.csv").write_text(f"index,weight\n3,1.5\n4,{weight}\n")
+    with pytest.raises(InputError, match="a weight that is no finite float32 number"):
+        clsim.export("picks.csv", "out", features=np.zeros((20, 2), np.float32))
+
+
+def test_what_is_replaced_is_a_data_set_and_nothing_else(picks: Any) -> None:
+    clsim.export(picks, "mine")
+    before = sorted(path.name for path in Path("mine").iterdir())
+    Path("link").symlink_to("mine")
+    for out, message in (
+        ("link", "'link' is a link, allowed: the folder itself"),
+        (".", "found '.', allowed: the name of a folder"),
+        ("mine/..", "found 'mine/..', allowed: the name of a folder"),
+        ("a::b", "found '::' in 'a::b', allowed: a path without it"),
+    ):
+        for force in (False, True):
+            with pytest.raises(InputError) as said:
+                clsim.export(picks, out, force=force)
+            assert message in str(said.value)
+    assert Path("link").is_symlink()
+    assert sorted(path.name for path in Path("mine").iterdir()) == before
+    for own in ("thesis.txt", "deep/er/state.json", "dataset_info.json.bak"):
+        Path("mine", own).parent.mkdir(parents=True, exist_ok=True)
+        Path("mine", own).write_text("kept")
+        with pytest.raises(InputError, match=f"'mine' holds '{own}', which is no part of a data set"):
+            clsim.export(picks, "mine", force=True)
+        assert Path("mine", own).read_text() == "kept"
+        Path("mine", own).unlink()
+    Path(".mine.partial").write_text("kept")
+    with pytest.raises(InputError, match=r"'\.mine\.partial' is in the way"):
+        clsim.export(picks, "mine", force=True)
+    assert Path(".mine.partial").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("y", lambda t: t.new_zeros(())),
+        ("y", lambda t: t[None]),
+        ("y", lambda t: t.double()),
+        ("x", lambda t: t.to(torch.complex64)),
+        ("x", lambda t: t[..., :0]),
+        ("weight", lambda t: torch.ones(30, dtype=torch.complex64)),
+        ("index", lambda t: t.bool()),
+        ("task", lambda t: t[:-1]),
+        ("mass", lambda t: [1.0] * 30),
+    ],
+)
+def test_a_memory_of_other_columns_is_refused(name: str, change: Any) -> None:
+    record = clsim.run("split-digits", buffer="herding", memory=30, settings={"training.epochs": 1})
+    assert record.folder is not None
+    file = record.folder / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    columns = state["memory"]["columns"]
+    for memory in ({**columns, name: change(columns.get(name))}, [columns]):
+        torch.save({**state, "memory": {**state["memory"], "columns": memory}}, file)
+        file.write_bytes(sealed.sealed_archive(file.read_bytes()))
+        with pytest.raises(InputError, match="its memory holds anything but samples and labels"):
+            clsim.export(record, "out")

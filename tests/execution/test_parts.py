@@ -274,6 +274,12 @@ def test_a_damaged_state_is_refused() -> None:
     with pytest.raises(InputError, match="its rows are none of this choice"):
         go_on()
     file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=r"part-000000\.json: damaged \(it is no regular file\)"):
+        go_on()
+    Path("state/plan.json").write_text("[" * 5000)
+    with pytest.raises(InputError, match=r"plan\.json: damaged"):
+        go_on()
     Path("state/plan.json").write_text("{")
     with pytest.raises(InputError, match=r"plan\.json: damaged"):
         go_on()
@@ -281,7 +287,12 @@ def test_a_damaged_state_is_refused() -> None:
     Path("other/mine.txt").touch()
     with pytest.raises(InputError, match=r"holds 'mine\.txt', and no choice in parts"):
         go_on(state="other")
-    assert Path("other/mine.txt").exists()
+    assert [path.name for path in Path("other").iterdir()] == ["mine.txt"]
+    Path("empty").mkdir()
+    Path("link").symlink_to("empty")
+    with pytest.raises(InputError, match="link: is a link, allowed: a folder, or another --out"):
+        go_on(state="link")
+    assert not [*Path("empty").iterdir()]
 
 
 class Deadly(Part):

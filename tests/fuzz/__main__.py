@@ -9,21 +9,30 @@ import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz import make
 from tests.fuzz.arena import Arena
-from tests.fuzz.case import Case, read
+from tests.fuzz.case import KINDS, Case, read
 
 REPLAY = "python -m tests.fuzz --replay"
 
 
 def fuzz(
-    arena: Arena, *, seed: int, inputs: int, seconds: float = float("inf"), first: int = 0, keep: Path | None = None
+    arena: Arena,
+    *,
+    seed: int,
+    inputs: int,
+    seconds: float = float("inf"),
+    first: int = 0,
+    kinds: Sequence[str] = KINDS,
+    keep: Path | None = None,
 ) -> tuple[Counter[str], dict[str, list[Case]]]:
     """Carry inputs out until there are enough, or the time is up.
 
     Args:
+        kinds: the kinds of inputs.
         keep: a folder for the first input of each cause; None: none is kept.
 
     Returns:
@@ -35,7 +44,7 @@ def fuzz(
     for number in range(first, first + inputs):
         if time.monotonic() - began > seconds:
             break
-        case = make.case(seed, number)
+        case = make.case(seed, number, kinds)
         ended, faults = arena.carry_out(case, command_line=number % 100 == 99)
         counts.update(["inputs", case.kind, f"{case.kind}: {'failed' if faults else 'held'}"])
         if counts["inputs"] % 500 == 0:
@@ -57,6 +66,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="only inputs of these kinds")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--limit", type=float, default=6.0, help="seconds after which a command is told to stop")
     parser.add_argument("--keep", type=Path, help="folder for the first input of each cause")
@@ -65,10 +75,16 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with Arena(given.limit) as arena:
         if given.replay:
-            return _replay(arena, given.replay, given.seed)
+            return _replay(arena, given.replay, given.seed, given.kinds)
         began = time.monotonic()
         counts, found = fuzz(
-            arena, seed=given.seed, inputs=given.inputs, seconds=given.seconds, first=given.first, keep=given.keep
+            arena,
+            seed=given.seed,
+            inputs=given.inputs,
+            seconds=given.seconds,
+            first=given.first,
+            kinds=given.kinds,
+            keep=given.keep,
         )
     for name, number in sorted(counts.items()):
         print(f"{number:6} {name}")
@@ -78,9 +94,9 @@ def main() -> int:
     return 1 if found else 0
 
 
-def _replay(arena: Arena, given: str, seed: int) -> int:
+def _replay(arena: Arena, given: str, seed: int, kinds: Sequence[str]) -> int:
     if given.isdecimal():
-        case = make.case(seed, int(given))
+        case = make.case(seed, int(given), kinds)
     else:
         text = Path(given).read_text(encoding="utf-8") if not given.startswith("{") else given
         case = read(text.strip().splitlines()[-1] if text.startswith('{"fault"') else text)

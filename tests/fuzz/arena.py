@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from clsim.cli import main
+from tests.fuzz import prepared
 from tests.fuzz.case import Case, edit, rename
-from tests.fuzz.verdict import Ended, code_run, digests, escapes, faults_of, lost
+from tests.fuzz.verdict import Ended, code_run, digests, escapes, faults_of, lost, replaced
 
 PATIENCE = 20.0
 """Seconds of the processor, or without it, after Ctrl-C in which a command must end."""
@@ -79,7 +81,7 @@ class Arena:
         (self._base / "modules" / "canary_module.py").write_text(CANARY)
         (self._template / "data").mkdir(parents=True)
         make_data(self._template)
-        warm()
+        warm(self._base / "hub")
         for name, (stop, words) in RUNS.items():
             before = {path.name for path in (self._template / "runs").glob("*")}
             ended = self._forked(("run", *SMALL, *words), self._template, stop_after=stop, limit=120)
@@ -88,7 +90,23 @@ class Arena:
             wanted = 0 if not stop else -signal.SIGKILL
             if ended.code != wanted or (stop and not (self._template / "runs" / made / stop).exists()):
                 raise RuntimeError(f"{name}: ended with {ended.code}: {ended.err}")
+        self._prepare()
         return self
+
+    def _prepare(self) -> None:
+        """Carry out the commands that leave what others read, in the place that it will have: some remember paths."""
+        prepared.make_files(self._template)
+        work = self._box / "deep" / "work"
+        work.parent.mkdir(parents=True)
+        self._template.rename(work)
+        for stop, words in prepared.PREPARED:
+            ended = self._forked(words, work, stop_after=stop, limit=120)
+            if ended.code != (0 if not stop else -signal.SIGKILL):
+                raise RuntimeError(f"clsim {' '.join(words)}: ended with {ended.code}: {ended.err}")
+        work.rename(self._template)
+        for store in prepared.STORES:
+            made = sorted(path.name for path in (self._template / store).glob("*/"))
+            self.names |= {f"{store}{number}": name for number, name in enumerate(made)}
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
@@ -120,7 +138,7 @@ class Arena:
             started = self._started if command_line else self._forked
             ended.append(started(words, work, limit=(limit or self._limit) + 15 * command_line))
             after = digests(work)
-            faults += faults_of(ended[-1]) + lost(before, after, ended[-1], work)
+            faults += faults_of(ended[-1]) + lost(before, after, ended[-1], work) + replaced(before, after, ended[-1])
             if sorted(self._base.glob("mark*")) != marks:
                 faults += code_run(case, words, [path.name for path in self._base.glob("mark*")])
                 for path in self._base.glob("mark*"):
@@ -173,7 +191,10 @@ class Arena:
                     os.dup2(os.open(self._base / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-                sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
+                sys.stdout, sys.stderr = (  # as Python opens them
+                    open(n, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+                    for n, errors in ((1, "strict"), (2, "backslashreplace"))
+                )
                 _limit_to(MEMORY + _taken())
                 _stop_after(stop_after)
                 sys.argv = ["clsim", *words]
@@ -197,7 +218,7 @@ class Arena:
         Its time is that of the processor, or as long without any: a busy machine makes nobody late.
         """
         now = began = moved = stopped = time.monotonic()
-        spent, killed, late = 0.0, False, False
+        spent, killed, late, idle = 0.0, False, False, False
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -206,7 +227,7 @@ class Arena:
             moved = now if spent != before else moved
             if not late and (spent > limit or now - moved > limit):
                 os.kill(pid, signal.SIGINT)
-                late, stopped, moved, limit = True, now, now, spent + PATIENCE
+                late, idle, stopped, moved, limit = True, spent <= limit, now, now, spent + PATIENCE
             elif late and not killed and (spent > limit or now - max(moved, stopped) > PATIENCE):
                 killed = True
                 os.killpg(pid, signal.SIGKILL)
@@ -215,23 +236,31 @@ class Arena:
             os.killpg(pid, signal.SIGKILL)  # what it has left behind
         out, err = ((self._base / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("out", "err"))
         code = os.waitstatus_to_exitcode(status)
-        return Ended(tuple(words), code, out, err, now - began, late)
+        return Ended(tuple(words), code, out, err, now - began, late, idle)
 
 
-def warm() -> None:
-    """Import what commands import, once for all children."""
+def warm(hub: Path) -> None:
+    """Import what commands import, once for all children.
+
+    Args:
+        hub: the folder that Hugging Face's library takes for its own; it asks for it when it is imported.
+    """
     import importlib
 
     for name in main.COMMANDS.values():
         importlib.import_module(f"clsim.cli.{name.partition(':')[0]}")
-    for name in WARM.split():
-        importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(hub))
+        for name in WARM.split():
+            importlib.import_module(name)
 
 
 WARM = """clsim.execution.execute clsim.execution.plan clsim.execution.study clsim.execution.select
 clsim.execution.condense clsim.execution.annotation clsim.interop.avalanche clsim.training.loop clsim.reporting.report
 clsim.reporting.page clsim.reporting.show clsim.reporting.stored clsim.reporting.plots clsim.reporting.label_plots
-clsim.reporting.finished clsim.streams.division clsim.checks.selectors sklearn.datasets pandas jinja2"""
+clsim.reporting.finished clsim.streams.division clsim.checks.selectors
+clsim.execution.export clsim.execution.tune clsim.reporting.tuning clsim.execution.part_work sklearn.datasets
+pandas jinja2 optuna datasets pyarrow.parquet"""
 
 CANARY = """import os
 os.makedirs(os.environ["FUZZ_MARK"] + "-import", exist_ok=True)

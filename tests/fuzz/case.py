@@ -19,7 +19,7 @@ import torch
 
 from clsim.records import sealed
 
-KINDS = ("option", "spec", "damage", "data", "words")
+KINDS = ("option", "spec", "damage", "data", "words", "export", "answers", "parts", "tune", "paper")
 """The kinds of inputs."""
 
 
@@ -65,7 +65,7 @@ def edit(place: Path, what: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if what["do"] in ("bytes", "value", "state", "arrays") and (path.is_symlink() or not path.is_file()):
             return
-        if what["do"] in ("text", "raw", "pickled", "swap") and path.exists() and not path.is_file():
+        if what["do"] in ("text", "raw", "pickled", "swap", "copy", "part") and path.exists() and not path.is_file():
             return  # whoever opens a pipe waits
         _EDITS[what["do"]](path, what)
 
@@ -268,6 +268,19 @@ def _gone(path: Path, what: Mapping[str, Any]) -> None:
     path.unlink(missing_ok=True)
 
 
+def _copy(path: Path, what: Mapping[str, Any]) -> None:
+    """Put a copy of another file of the workplace there."""
+    above = next(place for place in path.parents if (place / what["to"]).is_file())
+    path.write_bytes((above / what["to"]).read_bytes())
+
+
+def _part(path: Path, what: Mapping[str, Any]) -> None:
+    """Change what a part of a choice has chosen, with the right checksum."""
+    held = json.loads(path.read_bytes())
+    text = json.dumps({**json.loads(held["content"]), **what["to"]})
+    path.write_text(json.dumps({"checksum": hashlib.sha256(text.encode()).hexdigest(), "content": text}))
+
+
 def _swap(path: Path, what: Mapping[str, Any]) -> None:
     """Put another file's content in its place."""
     path.write_bytes((path.parent.parent / what["to"]).read_bytes())
@@ -286,4 +299,6 @@ _EDITS: dict[str, Callable[[Path, Mapping[str, Any]], None]] = {
     "folder": _folder,
     "gone": _gone,
     "swap": _swap,
+    "copy": _copy,
+    "part": _part,
 }

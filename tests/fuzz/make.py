@@ -6,7 +6,7 @@ import copy
 import functools
 import importlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,20 @@ from tests.fuzz import values
 from tests.fuzz.arena import RUNS, SMALL
 from tests.fuzz.case import TENSORS, Case
 from tests.fuzz.data import data_case
+from tests.fuzz.exports import export_case
+from tests.fuzz.loops import answers_case, paper_case, parts_case, tune_case
 
-SHARES = {"option": 38, "damage": 24, "spec": 16, "data": 10, "words": 12}
+SHARES = {"option": 30, "damage": 18, "spec": 12, "data": 9, "words": 9}
+SHARES |= {"export": 8, "answers": 4, "parts": 4, "tune": 3, "paper": 3}
 """How many of a hundred inputs are of each kind."""
 
-FORMATS = ("console", "markdown", "csv", "runs", "latex", "html")
+FORMATS = ("console", "markdown", "csv", "runs", "latex", "html", "parquet")
 
 
-def case(seed: int, number: int) -> Case:
-    """Make one input."""
+def case(seed: int, number: int, kinds: Sequence[str] = tuple(SHARES)) -> Case:
+    """Make one input, of one of some kinds."""
     rng = random.Random(f"{seed}:{number}")
-    kind = rng.choices([*SHARES], [*SHARES.values()])[0]
+    kind = rng.choices(kinds, [SHARES[kind] for kind in kinds])[0]
     return MAKERS[kind](rng)
 
 
@@ -197,7 +200,9 @@ def _shown(rng: random.Random) -> tuple[str, ...]:
     """Words after those of a report."""
     form = rng.choice(FORMATS)
     words = ["--runs", "runs", "--format", form]
-    suffix = {"markdown": "md", "csv": "csv", "runs": "csv", "latex": "tex", "html": "html"}.get(form)
+    suffix = {"markdown": "md", "csv": "csv", "runs": "csv", "latex": "tex", "html": "html", "parquet": "parquet"}.get(
+        form
+    )
     if suffix:
         words += ["--out", f"out.{suffix}"]
     if rng.random() < 0.15:
@@ -225,6 +230,8 @@ def _damage(rng: random.Random) -> Case:
         ("runs", "--json"),
         ("runs", "show", f"{{{run}}}", "--json"),
         (*again, "--dry-run"),
+        ("runs", "--format", "parquet", "--out", "out.parquet"),
+        ("show", folder),
     ]
     commands = (rng.choice(looking), again) if rng.random() < 0.8 else (again, rng.choice(looking))
     if rng.random() < 0.05:
@@ -379,5 +386,10 @@ MAKERS: Mapping[str, Callable[[random.Random], Case]] = {
     "spec": _spec,
     "data": data_case,
     "words": _words,
+    "export": export_case,
+    "answers": answers_case,
+    "parts": parts_case,
+    "tune": tune_case,
+    "paper": paper_case,
 }
 """Kind → what makes an input of it."""

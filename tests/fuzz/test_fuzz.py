@@ -68,6 +68,17 @@ def hang() -> None:
             continue
 
 
+def wait() -> None:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def replace() -> None:
+    Path("exported", "train", "state.json").write_text("{}")
+
+
 def say_nothing() -> None:
     sys.exit(2)
 
@@ -113,6 +124,10 @@ def take_memory() -> None:
         (crash, ("report",), "traceback: TypeError"),
         (take_memory, ("report",), "traceback: MemoryError"),
         (hang, ("report",), "hang: clsim report"),
+        (wait, ("export", "set.npz"), "waits: clsim export"),
+        (replace, ("export", "set.npz", "--out", "exported"), "clsim export changed: exported/train/state.json"),
+        (litter, ("export", "set.npz", "--out", "exported", "--force"), "clsim export changed: strange.txt"),
+        (litter, ("select", "--out", "picks.csv", "--force"), "clsim select changed: strange.txt"),
         (say_nothing, ("run",), "no line of error"),
         (say_much, ("run",), "the last line is no line of error"),
         (obey, ("run",), "control characters in stdout"),

@@ -14,12 +14,25 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.fuzz.case import Case
+from tests.fuzz.prepared import STORES
 
 RECORDED = ("record.json", "checkpoint.pt", "losses.npz", "rounds.pt", "search.json", "error.json")
 """Files of a run that nobody can make again; ``spec.json`` is written anew by its command."""
 
 READING = ("report", "runs", "list", "show", "doctor")
 """Commands that import nothing and change nothing, but for what they are told to write."""
+
+
+WAITING_FOR_NOBODY = ("export", "select")
+"""Commands that start no other process and take no lock that another one may hold."""
+
+CACHES = ("data/clsim-cache/", "data/huggingface/")
+"""Folders in which what was read is kept."""
+
+OF_A_DATA_SET = re.compile(
+    r"/(dataset_dict\.json|([^/]+/)?(dataset_info\.json|state\.json|data-\d{5}-of-\d{5}\.arrow))"
+)
+"""The files of a data set as Hugging Face's library writes it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Ended:
     Attributes:
         code: its exit code; negative: the signal that ended it.
         late: whether it was stopped as its time was up; it was not stuck if ``code`` is 130.
+        idle: whether it was stopped as it had waited all that time.
     """
 
     words: tuple[str, ...]
@@ -37,6 +51,7 @@ class Ended:
     err: str
     seconds: float
     late: bool
+    idle: bool = False
 
 
 def digests(root: Path, without: Path | None = None) -> dict[str, str]:
@@ -64,6 +79,8 @@ def faults_of(ended: Ended) -> list[str]:
         return [f"traceback: {where_from(said)}"]
     if ended.code == -signal.SIGKILL and ended.late:
         return [f"hang: clsim {ended.words[0]}"]
+    if ended.idle and ended.words[0] in WAITING_FOR_NOBODY and "local" not in ended.words:
+        return [f"waits: clsim {ended.words[0]}"]
     if ended.code < 0:
         return [f"killed by signal {-ended.code}"]
     if ended.code == 130 and (ended.late or ended.words[0] == "runs"):  # nobody is there to answer its question
@@ -109,13 +126,37 @@ def lost(before: Mapping[str, str], after: Mapping[str, str], ended: Ended, work
     gone = [
         path
         for path, digest in before.items()
-        if path.startswith("runs/") and path.rpartition("/")[2] in RECORDED and digest not in kept
+        if path.startswith(tuple(f"{store}/" for store in ("runs", *STORES)))
+        and path.rpartition("/")[2] in RECORDED
+        and digest not in kept
     ]
     later = {path for path in gone if path.endswith(".pt") and zipfile.is_zipfile(work / path)}
     gone = [path for path in gone if path not in later]  # a state that is written before its record
     if ended.code in (0, 1, 130):  # it went on: what it had to keep is in the record, or still on its way there
         gone = [path for path in gone if not (_goes_on(work / path) or (ended.code == 130 and path in after))]
     return [f"lost: {re.sub('[0-9a-f]{16}', 'RUN', path)}" for path in sorted(gone)][:1]
+
+
+def replaced(before: Mapping[str, str], after: Mapping[str, str], ended: Ended) -> list[str]:
+    """Name a file that ``clsim export`` or ``clsim select`` made or changed, but for those that it is told to write."""
+    words = ended.words
+    if words[0] not in ("export", "select"):
+        return []
+    changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
+    changed = {path for path in changed if not path.startswith(CACHES)}
+    given = [value for option, value in pairwise(words) if option == "--out"]
+    out = os.path.normpath(given[-1] if given else "ask.csv" if "--labelled" in words else "picks.csv")
+    if words[0] == "export":
+        there = "--force" in words and {f"{out}/dataset_info.json", f"{out}/dataset_dict.json"} & {*before}
+        told = {path for path in changed if path.startswith(f"{out}/") and (there or path not in before)}
+        told = {path for path in told if OF_A_DATA_SET.fullmatch(path.removeprefix(out))} if not ended.code else set()
+        told |= {path for path in changed if path.startswith(f".{out}.partial/")}  # its own, of one that was killed
+    else:
+        beside = {out, f"{os.path.splitext(out)[0]}.html"} if not ended.code else set()
+        ledgers = {value for option, value in pairwise(words) if option == "--labelled"}
+        beside |= ledgers | {f"{os.path.splitext(name)[0]}.state.json" for name in ledgers}
+        told = {path for path in changed if path in beside or path.startswith(f"{out}.parts/")}
+    return [f"clsim {words[0]} changed: {path}" for path in sorted(changed - told)][:1]
 
 
 def _goes_on(path: Path) -> bool:
@@ -141,7 +182,7 @@ def code_run(case: Case, words: Sequence[str], marks: Sequence[str]) -> list[str
 def escapes(ended: Ended, work: Path, written: set[str]) -> list[str]:
     """Name control characters in what was printed and in the texts that were written."""
     texts = {"stdout": ended.out, "stderr": ended.err}
-    for name in written:
+    for name in written - {"out-ask.csv"}:  # a question names files as they are, since the names come back
         if name.startswith("out") and Path(name).suffix in (".md", ".csv", ".tex", ".html", ".txt"):
             texts[Path(name).suffix] = (work / name).read_bytes().decode("utf-8", "backslashreplace")
     found = []
