@@ -125,7 +125,7 @@ def _facts(study: Study, judged: Sequence[Verdict]) -> str:
     facts += [("Table last changed", study.date)] if study.date else []
     if "version" in rows and "version" not in study.labels:
         facts.append(("clsim", ", ".join(sorted({str(value) for value in rows["version"]}))))
-    facts.append(("State of the code", ", ".join(codes) if codes else "not recorded"))
+    facts.append(("State of the code", "; ".join(codes) if codes else "not recorded"))
     if "processor" in rows:
         facts.append(("Processor", "; ".join(sorted({str(value) for value in rows["processor"].dropna()}))))
     facts.append(("Verified", verified_words(judged)))
