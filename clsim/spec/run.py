@@ -13,6 +13,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from clsim.errors import InputError
@@ -265,7 +266,7 @@ class RunSpec:
         """Title of the run, without its seed: scenario, strategy, who asks for labels, buffer and controller."""
         return naming.title(dataclasses.asdict(self))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: SHA-256 over the whole resolved spec, seed included.
 
