@@ -11,11 +11,10 @@ from clsim.execution import plan
 from clsim.execution.engines.engine import EngineSpec
 from clsim.execution.execute import execute_all
 from clsim.execution.given import named, of_run
-from clsim.execution.study import StudyResult, StudyWatch, carry_out, carry_out_seeds
+from clsim.execution.study import StudyResult, StudyWatch, carry_out, carry_out_seeds, workers_of
 from clsim.records.store import RunRecord, Store
 from clsim.spec.flags import as_settings, command, seeds_of, tables_of, together_of
 from clsim.spec.resolve import remarks, resolve
-from clsim.spec.seats import workers_of
 
 Component = Callable[..., Any]
 """A selector, or a class of acquisitions, itself."""

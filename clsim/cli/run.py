@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from clsim.cli.console import Metrics, Runs, err, names_of, out, words_of
 from clsim.errors import InputError
-
-if TYPE_CHECKING:
-    from clsim.records.store import RunRecord, Store
-    from clsim.spec.run import RunSpec
 
 
 def run(
@@ -145,7 +139,6 @@ def run(
     from clsim.records.store import Store
     from clsim.spec.flags import command, count_of_seeds, tables_of, together_of
     from clsim.spec.resolve import announcements, resolved
-    from clsim.spec.seats import workers_of
 
     if log:
         from clsim.reporting.terminal import check_logs
@@ -172,31 +165,25 @@ def run(
         return
     if log and found[0].spec.training.seeds:
         raise InputError("--log: found with seeds that advance together, allowed: without --together")
-    from clsim.execution.execute import execute_all
-    from clsim.reporting.terminal import watched
+    from clsim.cli.seeds import carried_out
 
     specs = [one.spec for one in found]
     if not quiet:
         for line in dict.fromkeys(line for spec in specs for line in announcements(spec)):
             _say(line)
-    workers = 1 if log else workers_of(together, specs)
-    if workers > 1:
-        records = _in_processes(specs, store, commands, workers, shown, scenario, data_root, fresh)
-        for record in records if shown else ():
-            if record.read:
-                _say(record.line)
-    else:
-        watch = partial(watched, store=store, console=shown, names=log or [], say=_say)
-        records = execute_all(
-            specs,
-            store,
-            commands,
-            scenario=scenario,
-            data_root=data_root,
-            fresh=fresh,
-            watch=watch if shown or log else None,
-            say=None if quiet or as_json else _say,
-        )
+    records = carried_out(
+        specs,
+        store,
+        commands,
+        together=together,
+        scenario=scenario,
+        data_root=data_root,
+        fresh=fresh,
+        console=shown,
+        logs=log or [],
+        say=None if quiet or as_json else _say,
+        tell=_say,
+    )
     if as_json:
         further = [{name: of_record(name, one, record.data) for name, one in metrics.items()} for record in records]
         print(json.dumps([_with(record.data, found) for record, found in zip(records, further, strict=True)]))
@@ -204,28 +191,6 @@ def run(
         from clsim.reporting.finished import show_finished
 
         show_finished(records, out, metrics)
-
-
-def _in_processes(
-    specs: Sequence[RunSpec],
-    store: Store,
-    commands: Sequence[str],
-    workers: int,
-    console: Console | None,
-    scenario: str,
-    data_root: Path | None,
-    fresh: bool,
-) -> list[RunRecord]:
-    """Carry out the runs side by side, and show them as those of a study are shown."""
-    from clsim.execution.study import carry_out_seeds
-
-    how: dict[str, Any] = {"scenario": scenario, "data_root": data_root, "fresh": fresh}
-    if console is None:
-        return carry_out_seeds(specs, store, commands, workers, **how)
-    from clsim.cli.live import Live
-
-    with Live(console) as watch:
-        return carry_out_seeds(specs, store, commands, workers, **how, watch=watch)
 
 
 def _with(record: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from clsim.errors import InputError
 from clsim.execution.engines.engine import Engine, EngineSpec, Job, Outcome, create
 from clsim.execution.plan import Planned, cell_of, experiences, looked_up
 from clsim.records.store import RunFailure, RunRecord, Store
+from clsim.spec.cores import processes
 from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
 
@@ -145,6 +146,18 @@ def carry_out(
         if record is not None:
             records.append(dataclasses.replace(record, read=run.finished))
     return StudyResult(tuple(records), tuple(given_up.values()))
+
+
+def workers_of(together: bool | str, specs: Sequence[RunSpec]) -> int:
+    """Return the number of processes in which seeds are carried out where ``auto`` is asked for; 1: in this one.
+
+    Args:
+        together: what the command says.
+        specs: the resolved specs, which differ in their seed alone; those of a stack stay in one process.
+    """
+    if together != "auto" or specs[0].training.seeds:
+        return 1
+    return processes(len(specs), specs[0].training.threads)
 
 
 def carry_out_seeds(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clsim.spec.batch import BatchSpec
-from clsim.spec.cores import processes
 from clsim.spec.run import RunSpec
 
 LEARNERS = (
@@ -37,18 +36,6 @@ def alone(spec: RunSpec) -> str:
         return ""
     why = _apart(spec) or "there is one seed; give several, as in --seeds 5"
     return f"training.together: the seeds of {spec.strategy!r} run alone, one after another: {why}"
-
-
-def workers_of(together: bool | str, specs: Sequence[RunSpec]) -> int:
-    """Return the number of processes in which seeds are carried out where ``auto`` is asked for; 1: in this one.
-
-    Args:
-        together: what the command says.
-        specs: the resolved specs, which differ in their seed alone; those of a stack stay in one process.
-    """
-    if together != "auto" or specs[0].training.seeds:
-        return 1
-    return processes(len(specs), specs[0].training.threads)
 
 
 def _apart(spec: RunSpec) -> str:

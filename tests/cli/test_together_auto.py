@@ -10,10 +10,10 @@ import pytest
 import clsim
 from clsim.errors import InputError
 from clsim.execution import study
+from clsim.execution.study import workers_of
 from clsim.spec.cores import processes
 from clsim.spec.flags import settled_machine
 from clsim.spec.resolve import resolve
-from clsim.spec.seats import workers_of
 from tests.commands import clsim as command
 from tests.commands import refused
 
