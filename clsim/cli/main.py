@@ -119,9 +119,8 @@ def main() -> None:
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
         with _disk_warnings_in_a_line():
-            code = app(
-                spelled_out(sys.argv[1:]), standalone_mode=False, prog_name="clsim"
-            )  # also for `python -m clsim`
+            typed = spelled_out(sys.argv[1:])
+            code = app(typed, standalone_mode=False, prog_name="clsim")  # also for `python -m clsim`
     except click_exception as error:
         said = io.StringIO()
         error.show(said)

@@ -155,6 +155,8 @@ def remove_folder(path: Path) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Rename a folder over another one, which is deleted once the new one stands in its place, and else stays.
 
+    A process that is killed between two renames leaves the old one whole, under a hidden name beside the new one.
+
     Raises:
         DiskError: if the disk refuses it.
     """
