@@ -42,7 +42,6 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Show tables over all runs: mean ± interval over seeds, the best and its ties, beside published numbers."""
-    from clsim.records.doubts import overall
     from clsim.reporting.report import some
     from clsim.reporting.results import make
     from clsim.reporting.show import FORMS, write_parquet
@@ -74,10 +73,20 @@ def report(
         file = file or Path(f"{made.name}.parquet")
         write_parquet(made.spec, made.data, file)
     else:
-        show_report(made.spec, made.data, format_, out, name=made.name, failures=made.failures, tests=tests, path=file)
+        show_report(
+            made.spec,
+            made.data,
+            format_,
+            out,
+            name=made.name,
+            failures=made.failures,
+            doubts=made.doubts,
+            tests=tests,
+            path=file,
+        )
     if file is not None:
         err.say(f"wrote {file}")
     for drawn in made.figures(figures) if figures is not None else ():
         err.say(f"drew {drawn}")
-    for line in overall([(record.data, record.checked) for record in made.records]):
+    for line in made.doubts:
         err.say(line)

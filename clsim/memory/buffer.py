@@ -145,7 +145,7 @@ class Buffer:
         drawn = next(self._ahead, None)
         if drawn is None:
             drawn = self._permuted(candidates).to(self._kept.device)
-        rows = drawn // parts
+        rows = drawn if parts == 1 else drawn // parts
         exemplars = self._store[self._kept[rows]]
         if parts > 1:
             first = torch.arange(len(drawn), device=drawn.device) * parts

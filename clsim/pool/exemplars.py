@@ -327,4 +327,4 @@ def _table(places: Tensor, values: Tensor) -> tuple[int, Tensor]:
 
 def places_of(samples: Exemplars) -> Tensor:
     """Return a whole number for each sample, int64 (n,), which no other sample of the stream has."""
-    return samples.task * _APART + samples.index
+    return torch.add(samples.index, samples.task, alpha=_APART)

@@ -1,4 +1,4 @@
-"""What a reader of a run should know of it: that it is unchecked, dated in the future, made on several machines."""
+"""What a reader of a run should know of it: that it is unchecked, diverged, or was made in the future or in parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 UNCHECKED = "unchecked (written before files had checksums)"
 """What is said of a file without a checksum."""
+
+DIVERGED = "diverged (a loss is not finite)"
+"""What is said of a run whose numbers are those of a net that broke down."""
 
 LATER = "dated in the future by this machine's clock"
 """What is said of a run whose dates have not come yet."""
@@ -24,7 +27,8 @@ def doubts(record: Mapping[str, Any], *, checked: bool) -> list[str]:
     machines = record.get("machines", [])
     several = f"made on {len(machines)} machines or versions: {changes(machines)}" if len(machines) > 1 else ""
     late = any(is_later(record.get(key)) for key in ("started", "ended"))
-    return [*([] if checked else [UNCHECKED]), *([LATER] if late else []), *([several] if several else [])]
+    diverged = [DIVERGED] if record.get("diverged") else []
+    return [*([] if checked else [UNCHECKED]), *diverged, *([LATER] if late else []), *([several] if several else [])]
 
 
 def overall(records: Iterable[tuple[Mapping[str, Any], bool]]) -> list[str]:
@@ -40,7 +44,7 @@ def overall(records: Iterable[tuple[Mapping[str, Any], bool]]) -> list[str]:
     for record, checked in records:
         total += 1
         for doubt in doubts(record, checked=checked):
-            kind = doubt if doubt in (UNCHECKED, LATER) else SEVERAL
+            kind = doubt if doubt in (UNCHECKED, DIVERGED, LATER) else SEVERAL
             found.setdefault(kind, []).append(str(record["fingerprint"]))
     return [
         f"{len(names)} of {total} runs: {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

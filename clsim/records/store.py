@@ -29,7 +29,7 @@ from clsim import notebook
 from clsim.errors import InputError, RunBusy, first_line
 from clsim.records import atomic, losses_file, sealed, states, validity
 from clsim.records.atomic import write
-from clsim.records.doubts import LATER, UNCHECKED, doubts
+from clsim.records.doubts import DIVERGED, LATER, UNCHECKED, doubts
 from clsim.spec.naming import run_name
 from clsim.spec.run import RunSpec
 
@@ -99,7 +99,7 @@ class RunRecord:
     def line(self) -> str:
         """A line for people about a record that was read: which run it is of, and when that was made."""
         spec, made = self.data["spec"], str(self.data.get("ended", "")).replace("T", " ").replace("+00:00", " UTC")
-        said = "".join(f", {one}" for one in self.doubts if one in (UNCHECKED, LATER))
+        said = "".join(f", {one}" for one in self.doubts if one in (UNCHECKED, DIVERGED, LATER))
         return f"read, not run: {run_name(spec)}, made {made or 'at an unknown time'}{said}; --fresh runs it again"
 
     @property

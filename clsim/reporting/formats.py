@@ -45,6 +45,11 @@ def failures_to_markdown(failures: Sequence[RunFailure]) -> str:
     return f"**Failed runs: {len(failures)}**\n\n" + "\n".join(lines) + "\n"
 
 
+def doubts_to_markdown(doubts: Sequence[str]) -> str:
+    """Write a list of what a reader of the runs should know, a point for each."""
+    return "**To know of these runs**\n\n" + "\n".join(f"- {escaped(line)}" for line in doubts) + "\n"
+
+
 def to_csv(made: Iterable[Table]) -> str:
     """Write all tables as one, a row for each cell: labels, metric, mean, 95 % interval, seeds, marks, and runs."""
     numbers = ["metric", "mean", "half_width_95", "low_95", "high_95", "n", "best", "tied", "seeds", "runs"]

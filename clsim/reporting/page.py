@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from clsim.records import atomic, frame
+from clsim.records.doubts import overall
 from clsim.records.store import RunFailure, RunRecord
 from clsim.reporting import report, runs
 from clsim.reporting.contents import contents
@@ -116,6 +117,7 @@ def render(
         absent=figures.absent,
         more_scenarios=chosen["scenario"].nunique() - len(figures.shown),
         failures=[(failure.title, failure) for failure in failures],
+        doubts=overall([(r.data, r.checked) for r in mine]),
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),
         command=command,

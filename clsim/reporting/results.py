@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim import notebook
+from clsim.records.doubts import overall
 from clsim.records.frame import frame
 from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.reporting import page, show
@@ -53,6 +54,12 @@ class Report:
     def runs(self) -> pd.DataFrame:
         """The runs behind the tables, a row for each, as :func:`clsim.load` has them."""
         return groups(self.spec, self._frame)[1]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What a reader of these runs should know, a line for each kind: which of them diverged, or are unchecked."""
+        mine = {*self.runs["fingerprint"]}
+        return overall([(r.data, r.checked) for r in self.records if r.data["fingerprint"] in mine])
 
     def to_markdown(self) -> str:
         """Write all tables as GitHub's markdown."""
@@ -102,7 +109,7 @@ class Report:
         return contents(self.spec, self._frame, self.data, tests=self.spec.tests)
 
     def _text(self, form: str) -> str:
-        return show.text(self.spec, self._frame, self.data, form, self.name, self.failures, tests=False)
+        return show.text(self.spec, self._frame, self.data, form, self.name, self.failures, False, self.doubts)
 
 
 def report(

@@ -35,6 +35,7 @@ def show(
     *,
     name: str = "report",
     failures: Sequence[RunFailure] = (),
+    doubts: Sequence[str] = (),
     tests: bool = False,
     path: Path | None = None,
 ) -> None:
@@ -44,6 +45,7 @@ def show(
         form: one of :data:`FORMS`.
         name: name of the report, for the labels of LaTeX.
         failures: listed below the tables of console and markdown.
+        doubts: lines on runs that a reader should know of, for markdown and, as comments, LaTeX.
         tests: whether to show paired tests and ranks, whatever the report says; as CSV, only the paired tests.
         path: the file, for every form but console; it is replaced as a whole.
     """
@@ -51,7 +53,7 @@ def show(
     if form == "console":
         _to_console(spec, listings(spec, runs, records, tests or spec.tests), failures, out)
         return
-    written = text(spec, runs, records, form, name, failures, tests)
+    written = text(spec, runs, records, form, name, failures, tests, doubts)
     if path is None:
         print(written, end="")
     else:
@@ -80,6 +82,7 @@ def text(
     name: str,
     failures: Sequence[RunFailure],
     tests: bool,
+    doubts: Sequence[str] = (),
 ) -> str:
     """Write a report as text, in one of :data:`FORMS` but console; the arguments are those of :func:`show`.
 
@@ -97,9 +100,11 @@ def text(
         )
     if form == "latex":
         whole = listings(spec, runs, records, tests or spec.tests, captions=True)
-        return "\n".join([latex.PREAMBLE, *latex.captioned(whole, name)])
+        preamble = latex.PREAMBLE + "".join(f"% {line}\n" for line in doubts)
+        return "\n".join([preamble, *latex.captioned(whole, name)])
     made = listings(spec, runs, records, tests or spec.tests)
     further = [formats.failures_to_markdown(failures)] if failures else []
+    further += [formats.doubts_to_markdown(doubts)] if doubts else []
     return "\n".join([*map(formats.to_markdown, made), *further])
 
 

@@ -28,6 +28,7 @@ from clsim.records.store import RunFailure, RunFolder, RunRecord
 from clsim.reporting import curves, figures, page, svg
 from clsim.reporting import held as held_module
 from clsim.reporting.report import ReportSpec
+from clsim.reporting.results import Report
 from clsim.reporting.statistics import half_width
 from clsim.spec.run import read
 from tests.studies import SPEC, study
@@ -390,3 +391,21 @@ def test_a_thousand_runs_fit(tmp_path: Path) -> None:
     text = page.render(ReportSpec(title="Many", metrics=("accuracy", "forgetting", "train_seconds")), records, [])
     assert len(text.encode()) < 5 * 2**20
     assert len(Page(text).data["runs"]) == 1000
+
+
+def test_runs_that_diverged_are_named_wherever_their_numbers_stand(records: list[RunRecord]) -> None:
+    """And nowhere else: neither where none did, nor where the report's filter leaves them out."""
+    broken = dataclasses.replace(records[0], data={**records[0].data, "diverged": True})
+    name, line = broken.data["fingerprint"], f"1 of {len(records)} runs: diverged (a loss is not finite): "
+    made = Report("small", SPEC, (broken, *records[1:]))
+    assert f"- {line}{name}\n" in made.to_markdown()
+    assert f"% {line}{name}\n" in made.to_latex()
+    assert f"<li>{line}{name}</li>" in made.to_html()
+    fine = Report("small", SPEC, tuple(records))
+    other = "herding" if broken.data["spec"]["memory"]["buffer"] != "herding" else "random"
+    without = dataclasses.replace(made, spec=dataclasses.replace(SPEC, filter={"buffer": other}))
+    for one in (fine, without):
+        assert one.doubts == []
+        assert not any("diverged" in text for text in (one.to_markdown(), one.to_latex()))
+        assert "is not finite)" not in one.to_html()
+    assert made.doubts == [line + name]
