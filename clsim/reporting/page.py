@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def render(
         absent=figures.absent,
         more_scenarios=chosen["scenario"].nunique() - len(figures.shown),
         failures=[(failure.title, failure) for failure in failures],
-        doubts=overall([(r.data, r.checked) for r in mine]),
+        doubts=doubts_of(mine, rows),
         commands=runs.commands(str(r["command"]) for r in data),
         without=sum(not r["command"] for r in data),
         command=command,
@@ -129,6 +129,11 @@ def render(
         digest=Markup(digest),
         version=__version__,
     )
+
+
+def doubts_of(records: Iterable[RunRecord], fingerprints: Container[str]) -> list[str]:
+    """Say what a reader of the records with these fingerprints should know, a line for each kind of doubt."""
+    return overall([(r.data, r.checked) for r in records if r.data["fingerprint"] in fingerprints])
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clsim import notebook
-from clsim.records.doubts import overall
 from clsim.records.frame import frame
 from clsim.records.store import RunFailure, RunRecord, Store
 from clsim.reporting import page, show
@@ -58,8 +57,7 @@ class Report:
     @property
     def doubts(self) -> list[str]:
         """What a reader of these runs should know, a line for each kind: which of them diverged, or are unchecked."""
-        mine = {*self.runs["fingerprint"]}
-        return overall([(r.data, r.checked) for r in self.records if r.data["fingerprint"] in mine])
+        return page.doubts_of(self.records, {*self.runs["fingerprint"]})
 
     def to_markdown(self) -> str:
         """Write all tables as GitHub's markdown."""
