@@ -1,8 +1,8 @@
-"""Whole commands, timed in turns: each runs for a while, is stopped, and goes on when the others have had their turn.
+"""Whole commands, timed in turns: each works for a while, is stopped, and goes on after the others' turns.
 
 A machine whose speed changes from minute to minute is as fast for one command as for another that way. The seconds are
-those of a command's own turns. Each command is a process group of its own, which gets SIGSTOP and SIGCONT; what it
-prints is written to a file.
+those of a command's own turns. Each command is a process group of its own, which gets SIGSTOP and SIGCONT. Times that a
+command takes itself hold the turns of the others, too.
 
     python -m benchmarks.turns FOLDER 'clsim run …' 'other/bin/clsim run …' [--seconds 15]
 """
@@ -18,20 +18,22 @@ from pathlib import Path
 
 
 class Turns:
-    """One command, which works in its turns alone."""
+    """One command, which works in its turns alone; what it prints goes into a file."""
 
     def __init__(self, command: str, output: Path) -> None:
-        self.seconds, self.status, self._command = 0.0, None, command
-        self._output = output.open("w")
-        self._process: subprocess.Popen[str] | None = None
+        self.seconds = 0.0
+        self.status: int | None = None
+        self._command, self._output = command, output
+        self._process: subprocess.Popen[bytes] | None = None
 
     def take(self, seconds: float) -> bool:
         """Let the command work; tell whether it goes on after this turn."""
         started = time.perf_counter()
         if self._process is None:
-            self._process = subprocess.Popen(
-                self._command, shell=True, text=True, start_new_session=True, stdout=self._output, stderr=self._output
-            )
+            with self._output.open("wb") as file:
+                self._process = subprocess.Popen(
+                    self._command, shell=True, start_new_session=True, stdout=file, stderr=file
+                )
         else:
             os.killpg(self._process.pid, signal.SIGCONT)
         try:
@@ -40,6 +42,11 @@ class Turns:
             os.killpg(self._process.pid, signal.SIGSTOP)
         self.seconds += time.perf_counter() - started
         return self.status is None
+
+    def stop(self) -> None:
+        """End the command, if it has begun and not ended: nobody would wake it."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def main() -> None:
@@ -51,8 +58,12 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     commands = [Turns(one, given.folder / f"{i}.txt") for i, one in enumerate(given.command)]
     going = list(commands)
-    while going:
-        going = [one for one in going if one.take(given.seconds)]
+    try:
+        while going:
+            going = [one for one in going if one.take(given.seconds)]
+    finally:
+        for one in commands:
+            one.stop()
     for i, (one, command) in enumerate(zip(commands, given.command, strict=True)):
         ratio = one.seconds / commands[0].seconds
         print(f"{i}: {one.seconds:7.1f} s, {ratio:.2f} × of the first, exit code {one.status}: {command}")

@@ -248,9 +248,7 @@ class RunSpec:
 
         The names of the run's :mod:`clsim.spec.revisions` are added, if there are any.
         """
-        plain = json.loads(
-            json.dumps(self, default=_table)
-        )  # dataclasses.asdict copies every value, which takes longer
+        plain = json.loads(json.dumps(self, default=_fields))  # asdict would copy each value a second time
         for name in EXTRAS:
             table, _, key = name.partition(".")
             if not key and getattr(self, table) == TABLES[table]():
@@ -307,9 +305,9 @@ NAMED = Given()
 """Every component is the one that the spec names."""
 
 
-def _table(spec: Any) -> dict[str, Any]:
+def _fields(table: Any) -> dict[str, Any]:
     """Return the fields of a table by name, in their order."""
-    return {one.name: getattr(spec, one.name) for one in dataclasses.fields(spec)}
+    return {one.name: getattr(table, one.name) for one in dataclasses.fields(table)}
 
 
 def _digest(plain: Mapping[str, Any]) -> str:
