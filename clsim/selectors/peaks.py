@@ -1,7 +1,8 @@
 """The peak of memory of a selection: for each selector a formula of its size, an upper estimate.
 
 A formula counts what the selector keeps while it chooses, beside the candidates' own columns. Those that compare rows
-in blocks count the blocks apart: their size may be smaller where memory is short.
+in blocks count the blocks apart: their size may be smaller where memory is short. What the C library keeps of memory
+that was freed is not counted: it is a matter of chance, and rarely more than four blocks of 32 MiB.
 """
 
 from __future__ import annotations
