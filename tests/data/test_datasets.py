@@ -508,12 +508,11 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(load(spec, tmp_path).train_x) == 20
 
 
-def test_a_second_load_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_a_second_load_imports_nothing_heavy(tmp_path: Path) -> None:
     load(DataSpec(dataset="digits"), tmp_path)
     code = (
-        "import sys, time, pathlib; from clsim.data.datasets import load; from clsim.spec.tables import DataSpec;"
-        "start = time.perf_counter(); found = load(DataSpec(dataset='digits'), pathlib.Path(sys.argv[1]));"
-        "assert time.perf_counter() - start < 0.5 and len(found.train_x) > 1000;"
+        "import sys, pathlib; from clsim.data.datasets import load; from clsim.spec.tables import DataSpec;"
+        "found = load(DataSpec(dataset='digits'), pathlib.Path(sys.argv[1])); assert len(found.train_x) > 1000;"
         "heavy = {'torch', 'torchvision', 'sklearn', 'PIL', 'avalanche'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
