@@ -6,11 +6,14 @@ import io
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -20,6 +23,7 @@ from clsim.records.store import RunFolder, RunRecord, Store
 from clsim.reporting.terminal import Terminal
 from clsim.spec.resolve import resolve
 from clsim.training import evaluations
+from clsim.training import twin as twin_module
 from clsim.training.twin import Twin
 from tests.killing import Killed, Writes
 
@@ -178,6 +182,75 @@ def test_a_twin_that_was_ended_is_told() -> None:
         twin.result()
 
 
+def test_a_twin_takes_only_what_nobody_else_wants() -> None:
+    assert Twin(lambda: os.sched_getscheduler(0)).result() == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def busy() -> str:
+    """Work for a fifth of a second of a processor's time; tell how the process is scheduled."""
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    return "idle" if os.sched_getscheduler(0) == os.SCHED_IDLE else "usual"
+
+
+def test_a_twin_that_other_programs_leave_no_core_is_replaced_while_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On one core, beside a process that never rests, an idle process would take a minute for a fifth of a second."""
+    monkeypatch.setattr(twin_module, "LOOK", 0.2)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        made = Twin(busy)
+        time.sleep(0.5)  # the other one has begun
+        assert made.result() == "usual"
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, cores)
+
+
+def test_a_twin_that_works_or_sleeps_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin_module, "LOOK", 0.02)
+    monkeypatch.setattr(twin_module, "LEAST", -1.0)  # any work is enough
+    assert Twin(busy).result() == "idle"
+    monkeypatch.setattr(twin_module, "LEAST", 2.0)  # more than a core has: only what sleeps is not starved
+
+    def sleeps() -> int:
+        time.sleep(0.5)
+        return os.sched_getscheduler(0)
+
+    assert Twin(sleeps).result() == os.SCHED_IDLE
+    assert Twin(busy).result() == "usual"
+
+
+def test_no_process_of_a_twin_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin_module, "LEAST", -1.0)
+    before = {child.pid for child in psutil.Process().children()}
+    twins = [Twin(busy), Twin(busy), Twin(busy)]
+    assert len(psutil.Process().children()) == len(before) + 6
+    assert twins[0].result() == "idle"
+    twins[1].stop()
+    os.kill(twins[2]._reserve._process, signal.SIGKILL)
+    assert twins[2].result() == "idle"
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_a_reserve_ends_with_the_process() -> None:
+    code = "import os, time; from clsim.training.twin import Twin; t = Twin(lambda: time.sleep(1)); "
+    code += "print(t._reserve._process, flush=True); os._exit(0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reserve = int(done.stdout)
+    for _ in range(100):
+        if not psutil.pid_exists(reserve) or psutil.Process(reserve).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    pytest.fail("it is still there")
+
+
 def test_a_twin_that_is_waited_for_can_be_stopped() -> None:
     twin, process = Twin(lambda: time.sleep(100)), os.getpid()
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -212,9 +285,10 @@ def test_an_error_of_a_run_ends_its_twin(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ZeroDivisionError):
         recorded(tmp_path, 2)
     assert time.monotonic() - started < 60
-    assert len(made) == 1
-    with pytest.raises(ProcessLookupError):
-        os.kill(made[0], 0)
+    assert len(made) == 2  # the twin, and its reserve
+    for process in made:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
 
 
 def test_the_line_of_an_experience_names_it_when_its_accuracy_comes_late() -> None:
