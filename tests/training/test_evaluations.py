@@ -227,28 +227,42 @@ def test_a_twin_that_works_or_sleeps_is_not_replaced(monkeypatch: pytest.MonkeyP
     assert Twin(busy).result() == "usual"
 
 
+def children() -> list[int]:
+    """The processes that this one has forked, in their order."""
+    return [child.pid for child in sorted(psutil.Process().children(), key=psutil.Process.create_time)]
+
+
 def test_no_process_of_a_twin_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin_module, "LEAST", -1.0)
-    before = {child.pid for child in psutil.Process().children()}
+    before = children()
     twins = [Twin(busy), Twin(busy), Twin(busy)]
-    assert len(psutil.Process().children()) == len(before) + 6
+    made = [child for child in children() if child not in before]
+    assert len(made) == 6
     assert twins[0].result() == "idle"
     twins[1].stop()
-    os.kill(twins[2]._reserve._process, signal.SIGKILL)
+    os.kill(max(made), signal.SIGKILL)  # the last one's reserve, which is not needed
     assert twins[2].result() == "idle"
-    assert {child.pid for child in psutil.Process().children()} == before
+    assert children() == before
 
 
 def test_a_reserve_ends_with_the_process() -> None:
-    code = "import os, time; from clsim.training.twin import Twin; t = Twin(lambda: time.sleep(1)); "
-    code += "print(t._reserve._process, flush=True); os._exit(0)"
+    code = "import os, psutil, time; from clsim.training.twin import Twin; t = Twin(lambda: time.sleep(1)); "
+    code += "print(*(child.pid for child in psutil.Process().children()), flush=True); os._exit(0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    reserve = int(done.stdout)
+    left = [*map(int, done.stdout.split())]
+    assert len(left) == 2
     for _ in range(100):
-        if not psutil.pid_exists(reserve) or psutil.Process(reserve).status() == psutil.STATUS_ZOMBIE:
+        if all(map(has_ended, left)):
             return
         time.sleep(0.1)
     pytest.fail("it is still there")
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_twin_that_is_waited_for_can_be_stopped() -> None:
