@@ -61,8 +61,9 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
 
     Metrics are computed from the accuracy matrix, whatever version wrote the record. ``unsized`` tells the runs of
     class-incremental streams whose record holds no test sizes: their accuracies are means over experiences, where those
-    of others are means over test samples. Intransigence is held against the joint run on the same stream with the same
-    seed, if it is among the records; relative costs likewise against the run of the strategy ``finetune``.
+    of others are means over test samples. ``diverged`` is whether a loss was not finite, and None where the record does
+    not say. Intransigence is held against the joint run on the same stream with the same seed, if it is among the
+    records; relative costs likewise against the run of the strategy ``finetune``.
 
     Args:
         records: the records of finished runs.
@@ -85,7 +86,7 @@ def frame(records: Iterable[Mapping[str, Any]], own: Mapping[str, Metric] | None
         row |= summary(record["accuracy"], record["initial"], joint.get(_stream(record)), sizes) | further(record)
         row |= {"aubc": aubc(record)} | {f"labels_{kind}": counted(record, kind) for kind in COUNTS}
         row |= {"labels_known": labels_known(record)}
-        row |= {"unsized": by_samples(record) and sizes is None}
+        row |= {"unsized": by_samples(record) and sizes is None, "diverged": record.get("diverged")}
         for name, metric in (own or {}).items():
             row[name] = of_record(name, metric, record, joint.get(_stream(record)))
         rows.append(row | _spent(record) | _relative(record, tuned.get(_stream(record), [])))

@@ -90,11 +90,13 @@ def contests_to_csv(contests: Iterable[Contest]) -> str:
 def to_runs(spec: ReportSpec, runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:
     """Write the runs of a report's filter, a row for each: labels, seed, metrics (shares of 1), costs, where from.
 
+    ``diverged`` is whether a loss was not finite.
+
     Args:
         runs: the :func:`clsim.records.frame.frame` of the records.
     """
     ordered, labels, names = _ordered(spec, runs, records)
-    shown = ordered[[*labels, *spec.metrics, *names, "version", "code", "processor", "command"]]
+    shown = ordered[[*labels, *spec.metrics, *names, "diverged", "version", "code", "processor", "command"]]
     return shown.map(guarded).to_csv(index=False, float_format="%.6g")
 
 

@@ -31,8 +31,8 @@ TITLES = {
 }
 """Titles of the CSVs that belong to no study or report alone."""
 
-ABOUT = ("seed", "version", "code", "commit", "processor", "command")
-"""Columns that say where a run comes from."""
+ABOUT = ("seed", "diverged", "version", "code", "commit", "processor", "command")
+"""Columns that say where a run comes from, and whether its net broke down."""
 
 OWN = ("deviation", "loss", "loss_stored")
 """Numbers that tables leave out: they are of a method's own making, and compare nothing."""

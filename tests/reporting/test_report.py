@@ -159,6 +159,17 @@ def test_csv_holds_the_numbers_of_the_tables(made: dict[str, Any], capsys: pytes
     assert rows.accuracy.tolist() == pytest.approx([0.5, 0.6, 0.7] * 2)
 
 
+def test_tables_of_runs_say_which_diverged(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    records = [varied(made, seed, 0.5) for seed in range(3)]
+    fine, broken, old = records
+    fine["diverged"], broken["diverged"] = False, True
+    old.pop("diverged", None)  # an earlier version did not say
+    assert frame.frame(records).diverged.tolist() == [False, True, None]
+    rows = pd.read_csv(io.StringIO(printed(records, ReportSpec(metrics=("accuracy",)), "runs", capsys)), dtype=str)
+    assert rows.diverged.tolist()[:2] == ["False", "True"]
+    assert pd.isna(rows.diverged[2])
+
+
 def test_rows_and_columns_are_in_the_order_of_their_numbers(made: dict[str, Any]) -> None:
     records = [varied(made, 0, 0.5, memory__capacity=m) for m in (1000, 20, 100)]
     assert [key[2] for key in table(records).rows] == ["20", "100", "1000"]
