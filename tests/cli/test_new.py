@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ FEW = {
 
 
 @pytest.fixture(autouse=True)
-def _here(workplace: Path) -> None:
-    """Each test has a folder of its own."""
+def _here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a folder of its own, and no module of a test before."""
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
