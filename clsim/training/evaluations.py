@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -111,5 +112,8 @@ class Evaluations:
 
         found = [] if self._twin is None else [self._twin.result()]
         last = number + 1 == len(self._stream.schedule)
-        self._twin = Twin(evaluate) if self._beside and not last and can_twin(setup.net) else None
+        self._twin = None
+        if self._beside and not last and can_twin(setup.net):
+            with suppress(OSError):  # no process, or no memory, is left for it: then training waits
+                self._twin = Twin(evaluate)
         return found if self._twin is not None else [*found, evaluate()]

@@ -51,11 +51,18 @@ class Twin(Generic[T]):
 
     Args:
         work: returns what is wanted, which can be pickled; what else it does stays in the twin.
+
+    Raises:
+        OSError: if the system has no process, or no memory, left for it.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._twin = _Fork(work, idle=True)
-        self._reserve = _Fork(work, idle=False)
+        try:
+            self._reserve = _Fork(work, idle=False)
+        except OSError:
+            self._twin.stop()
+            raise
 
     def result(self) -> T:
         """Wait for the twin, and return what it found.
@@ -98,7 +105,12 @@ class _Fork:
         waits, tells = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which the twin needs
-            self._process = os.fork()
+            try:
+                self._process = os.fork()
+            except OSError:
+                for end in (reader, writer, waits, tells):
+                    os.close(end)
+                raise
         if not self._process:
             _be_a_twin(work, writer, None if idle else waits)
         os.close(writer)

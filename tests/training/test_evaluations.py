@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -242,6 +243,29 @@ def test_no_process_of_a_twin_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     twins[1].stop()
     os.kill(max(made), signal.SIGKILL)  # the last one's reserve, which is not needed
     assert twins[2].result() == "idle"
+    assert children() == before
+
+
+@pytest.mark.parametrize("fine", [0, 1])
+def test_a_run_evaluates_itself_where_no_process_is_left(
+    fine: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the twin is refused or its reserve; what was begun is ended."""
+    fork, begun, refused, before = os.fork, [0], [0], children()
+
+    def refusing() -> int:
+        if begun[0] == fine:
+            begun[0], refused[0] = 0, refused[0] + 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        begun[0] += 1
+        return fork()
+
+    whole = numbers(recorded(tmp_path / "whole", 1))
+    monkeypatch.setattr(os, "fork", refusing)
+    held = os.listdir("/proc/self/fd")
+    assert numbers(recorded(tmp_path / "refused", 2)) == whole
+    assert refused == [4]
+    assert os.listdir("/proc/self/fd") == held
     assert children() == before
 
 
